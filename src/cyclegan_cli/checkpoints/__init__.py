@@ -1,0 +1,1 @@
+"""Models and training states to safetensors files, and back."""

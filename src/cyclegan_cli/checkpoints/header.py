@@ -1,0 +1,240 @@
+"""What a safetensors file says of itself, read without torch and without its tensors.
+
+A safetensors file is eight bytes (the header's length, little-endian), the header (JSON: for
+each tensor its dtype, shape and place), and the tensors' bytes, without gaps
+(https://huggingface.co/docs/safetensors). Its metadata is ``str -> str``; everything of ours is
+one JSON document under the key ``cyclegan``, its keys sorted, so that equal states give equal
+files.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig
+from cyclegan_cli.errors import CheckpointError
+
+FORMAT_NAME = "cyclegan-cli"
+FORMAT_VERSION = 1
+METADATA_KEY = "cyclegan"
+LARGEST_HEADER = 100_000_000  # The limit of the safetensors library itself.
+DTYPE_BYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "I16": 2, "U16": 2, "F16": 2,
+    "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor of a file.
+
+    Attributes:
+        dtype: The format's name for it, e.g. ``F32``.
+        shape: Its sizes.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Header:
+    """A file's header.
+
+    Attributes:
+        tensors: By name.
+        document: Our JSON document; empty in a foreign file.
+    """
+
+    tensors: dict[str, TensorInfo]
+    document: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a checkpoint says of its model: the document, checked.
+
+    Attributes:
+        kind: ``model`` (two generators) or ``state`` (everything that resume needs).
+        generator: Architecture of both generators.
+        name_a: The user's name of domain A.
+        name_b: The user's name of domain B.
+        training: Facts of the training: step, epoch, crop and load size, loss weights, ...
+        versions: Versions of the libraries that wrote it.
+    """
+
+    kind: str
+    generator: GeneratorConfig
+    name_a: str
+    name_b: str
+    training: dict[str, Any]
+    versions: dict[str, str]
+
+    def to_document(self) -> dict[str, Any]:
+        """The JSON document that is written into files."""
+        return {
+            "format": FORMAT_NAME,
+            "version": FORMAT_VERSION,
+            "kind": self.kind,
+            "generator": vars(self.generator),
+            "domains": {"a": self.name_a, "b": self.name_b},
+            "training": self.training,
+            "versions": self.versions,
+        }
+
+
+@dataclass(frozen=True)
+class StateInfo:
+    """What a ``state.safetensors`` says beyond :class:`ModelInfo`.
+
+    Attributes:
+        model: The model's own description.
+        discriminator: Architecture of both discriminators.
+        config: The options of the run, as :meth:`TrainConfig.to_document` gives them.
+        step: Steps done.
+        seconds: Seconds trained so far.
+        pictures: Digest of the names of the pictures trained on.
+    """
+
+    model: ModelInfo
+    discriminator: DiscriminatorConfig
+    config: dict[str, Any]
+    step: int
+    seconds: float
+    pictures: str
+
+    def to_document(self) -> dict[str, Any]:
+        """The JSON document that is written into files."""
+        return self.model.to_document() | {
+            "discriminator": vars(self.discriminator),
+            "config": self.config,
+            "state": {"step": self.step, "seconds": self.seconds, "pictures": self.pictures},
+        }
+
+
+def to_metadata(document: dict[str, Any]) -> dict[str, str]:
+    """Our document as safetensors metadata: equal documents give equal texts."""
+    return {METADATA_KEY: json.dumps(document, sort_keys=True, ensure_ascii=False)}
+
+
+def read_header(path: Path) -> Header:
+    """Read and check a safetensors header; no more than the header is read or allocated.
+
+    Raises:
+        CheckpointError: Not a safetensors file, or a truncated or inconsistent one.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if size < 8 or not 2 <= length <= min(size - 8, LARGEST_HEADER):
+                raise CheckpointError(f"{path} is not a safetensors file, or a truncated one")
+            raw = stream.read(length)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {(error.strerror or '').lower()}") from error
+    try:
+        content = json.loads(raw)
+        metadata = content.pop("__metadata__", {})
+        end = 0
+        tensors = {}
+        for name, entry in sorted(content.items(), key=lambda item: item[1]["data_offsets"]):
+            tensors[name], end = _checked_tensor(entry, start=end)
+        document = json.loads(metadata.get(METADATA_KEY, "{}"))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path} has a damaged safetensors header") from error
+    if end != size - 8 - length:
+        raise CheckpointError(
+            f"{path} is truncated or damaged: its header describes {end} bytes of tensors, "
+            f"found {size - 8 - length}"
+        )
+    return Header(tensors, document if isinstance(document, dict) else {})
+
+
+def _checked_tensor(entry: dict[str, Any], start: int) -> tuple[TensorInfo, int]:
+    """A tensor's description, and where it ends; raises ValueError if it does not fit there."""
+    shape = tuple(entry["shape"])
+    first, last = entry["data_offsets"]
+    if any(type(n) is not int or n < 0 for n in (*shape, first, last)):
+        raise ValueError("sizes and places must be whole numbers")
+    if first != start or last - first != math.prod(shape) * DTYPE_BYTES[entry["dtype"]]:
+        raise ValueError("a tensor's place does not fit its shape")
+    return TensorInfo(entry["dtype"], shape), last
+
+
+def model_info(path: Path, header: Header) -> ModelInfo:
+    """The description of the model in a checkpoint of ours.
+
+    Raises:
+        CheckpointError: A file of another program, of a newer version, or with a damaged document.
+    """
+    document = header.document
+    if document.get("format") != FORMAT_NAME:
+        raise CheckpointError(
+            f"{path} is a safetensors file, but not one of cyclegan's",
+            "Use model.safetensors of a run folder.",
+        )
+    version = document.get("version")
+    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {version!r}; this program reads up to {FORMAT_VERSION}",
+            "Install a newer version of cyclegan-cli.",
+        )
+    try:
+        generator = document["generator"]
+        info = ModelInfo(
+            kind=_text(document["kind"]),
+            generator=GeneratorConfig(
+                base_channels=_count(generator["base_channels"], 1024),
+                residual_blocks=_count(generator["residual_blocks"], 64),
+            ),
+            name_a=_text(document["domains"]["a"]),
+            name_b=_text(document["domains"]["b"]),
+            training=dict(document["training"]),
+            versions=dict(document["versions"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} has a damaged description of its model") from error
+    return info
+
+
+def state_info(path: Path, header: Header) -> StateInfo:
+    """The description of a training state.
+
+    Raises:
+        CheckpointError: Not a training state, or one with a damaged document.
+    """
+    model = model_info(path, header)
+    if model.kind != "state":
+        raise CheckpointError(
+            f"{path} holds a model, not a training state", "Resume from a run folder."
+        )
+    try:
+        state = header.document["state"]
+        return StateInfo(
+            model=model,
+            discriminator=DiscriminatorConfig(
+                _count(header.document["discriminator"]["base_channels"], 1024)
+            ),
+            config=dict(header.document["config"]),
+            step=_count(state["step"], 10**12, smallest=0),
+            seconds=float(state["seconds"]),
+            pictures=_text(state["pictures"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} has a damaged description of its state") from error
+
+
+def _count(value: Any, largest: int, smallest: int = 1) -> int:
+    if type(value) is not int or not smallest <= value <= largest:
+        raise ValueError(value)
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(value)
+    return value

@@ -1,0 +1,53 @@
+"""From what a user names, or does not name, to a checkpoint file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cyclegan_cli.errors import CheckpointError
+
+MODEL_FILE = "model.safetensors"
+STATE_FILE = "state.safetensors"
+RUNS_FOLDER = Path("runs")
+ENVIRONMENT_VARIABLE = "CYCLEGAN_CHECKPOINT"
+HOW_TO_GET_ONE = (
+    "Name one with --checkpoint, set CYCLEGAN_CHECKPOINT, or train one with cyclegan train."
+)
+
+
+def checkpoint_file(path: Path, name: str = MODEL_FILE) -> Path:
+    """The checkpoint that a user names: a file, or a run folder that has one.
+
+    Args:
+        path: What was named.
+        name: Which file of a run folder is meant.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    if path.is_dir():
+        if not (path / name).is_file():
+            raise CheckpointError(
+                f"the folder {path} has no {name}",
+                "Name a run folder that cyclegan train has written.",
+            )
+        return path / name
+    if not path.exists():
+        raise CheckpointError(f"there is no checkpoint {path}", HOW_TO_GET_ONE)
+    return path
+
+
+def default_checkpoint() -> Path:
+    """``$CYCLEGAN_CHECKPOINT``, else the newest run below ``./runs``.
+
+    Raises:
+        CheckpointError: Neither exists.
+    """
+    named = os.environ.get(ENVIRONMENT_VARIABLE)
+    if named:
+        return checkpoint_file(Path(named))
+    found = [(path.stat().st_mtime, path) for path in RUNS_FOLDER.glob(f"*/{MODEL_FILE}")]
+    if not found:
+        raise CheckpointError("there is no checkpoint to translate with", HOW_TO_GET_ONE)
+    return max(found)[1]

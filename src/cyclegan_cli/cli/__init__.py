@@ -1,0 +1,1 @@
+"""What a person types: parse, call the core once, show the answer. Touches no tensor."""

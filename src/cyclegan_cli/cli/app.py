@@ -1,0 +1,50 @@
+"""The command ``cyclegan`` and its four subcommands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cyclegan_cli import __version__
+from cyclegan_cli.cli.console import reports_errors
+from cyclegan_cli.cli.export import export_command
+from cyclegan_cli.cli.inspect import inspect_command
+from cyclegan_cli.cli.train import train_command
+from cyclegan_cli.cli.translate import translate_command
+
+app = typer.Typer(
+    name="cyclegan",
+    help="Translate pictures from one domain into another, learned from two folders without pairs.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=(
+        "Exit codes: 0 done, 1 a bug, 2 usage, 3 data, 4 checkpoint, 5 device or memory, "
+        "6 some inputs failed, 130/143 interrupted."
+    ),
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"cyclegan {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Translate pictures from one domain into another, learned from two folders without pairs."""
+
+
+app.command("train")(reports_errors(train_command))
+app.command("translate")(reports_errors(translate_command))
+app.command("export")(reports_errors(export_command))
+app.command("inspect")(reports_errors(inspect_command))

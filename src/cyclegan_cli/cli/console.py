@@ -1,0 +1,216 @@
+"""Everything that is printed: progress, tables, JSON lines, errors. No other file prints.
+
+Results go to stdout; progress, warnings and errors to stderr.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from cyclegan_cli.errors import CycleGANError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    from cyclegan_cli.training.plan import Plan
+
+
+@functools.cache
+def stdout() -> Console:
+    """The console for results."""
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, soft_wrap=True)
+
+
+@functools.cache
+def stderr() -> Console:
+    """The console for progress, warnings and errors."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+def say(sentence: str) -> None:
+    """A line for people, on stderr."""
+    stderr().print(sentence)
+
+
+def result(line: str) -> None:
+    """A line of the answer, on stdout."""
+    stdout().print(line)
+
+
+def warn(sentence: str) -> None:
+    """A warning, on stderr."""
+    stderr().print(f"warning: {sentence}", style="yellow")
+
+
+def json_line(document: Mapping[str, Any]) -> None:
+    """One JSON object on one line of stdout, flushed at once."""
+    # Not rich: it would wrap or colour what a script reads. File names that are not UTF-8 come
+    # out as the escapes that json makes of them.
+    sys.stdout.write(json.dumps(document) + "\n")
+    sys.stdout.flush()
+
+
+def table(title: str, rows: Iterable[tuple[str, str]]) -> None:
+    """A table of names and values, on stdout."""
+    from rich import box
+    from rich.table import Table
+
+    drawn = Table(title=title, title_justify="left", box=box.SIMPLE, show_header=False)
+    drawn.add_column(style="bold")
+    drawn.add_column(overflow="fold")
+    for name, value in rows:
+        drawn.add_row(name, value)
+    stdout().print(drawn)
+
+
+def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Decorate a command: our errors become two lines on stderr and their exit code."""
+
+    @functools.wraps(command)
+    def reporting(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except CycleGANError as error:
+            show_error(error)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            say("interrupted")
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            # Whoever read our output has had enough, as `| head` does; nobody is left to tell.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+
+    return reporting
+
+
+def show_error(error: CycleGANError) -> None:
+    """``error:`` and ``hint:`` on stderr."""
+    stderr().print(f"error: {error.message}", style="bold red")
+    if error.hint:
+        stderr().print(f"hint: {error.hint}")
+
+
+def duration(seconds: float) -> str:
+    """``3725`` to ``1:02:05``."""
+    minutes, second = divmod(round(seconds), 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour}:{minute:02d}:{second:02d}"
+
+
+def _losses(row: Mapping[str, float]) -> str:
+    """The losses of a metrics row, both directions added up, for a line of text."""
+    pairs = {
+        "adversarial": row["adversarial_a2b"] + row["adversarial_b2a"],
+        "cycle": row["cycle_a"] + row["cycle_b"],
+        "identity": row["identity_a"] + row["identity_b"],
+        "discriminators": row["discriminator_a"] + row["discriminator_b"],
+    }
+    return "  ".join(f"{name} {value:.3f}" for name, value in pairs.items())
+
+
+class QuietTraining:
+    """Shows nothing of a training but its warnings."""
+
+    def started(self, plan: Plan) -> None:
+        """The first step is about to be made."""
+
+    def stepped(self, step: int) -> None:
+        """So many steps are done."""
+
+    def measured(self, row: dict[str, float]) -> None:
+        """A row was added to metrics.csv."""
+
+    def warned(self, sentence: str) -> None:
+        """Something is worth telling, and the run goes on."""
+        warn(sentence)
+
+    def __enter__(self) -> QuietTraining:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+
+class TrainingLines(QuietTraining):
+    """A line of text an interval, for logs and dumb terminals."""
+
+    def started(self, plan: Plan) -> None:
+        """Say what is about to happen."""
+        self.plan = plan
+        say(_headline(plan))
+
+    def measured(self, row: dict[str, float]) -> None:
+        """Print a row as a line."""
+        left = (self.plan.total_steps - row["step"]) * self.plan.config.batch_size
+        say(
+            f"step {row['step']:.0f}/{self.plan.total_steps}  epoch {row['epoch']:.2f}  "
+            f"{row['images_per_second']:.2f} images/s  "
+            f"{duration(left / row['images_per_second'])} left  {_losses(row)}"
+        )
+
+
+class TrainingBar(QuietTraining):
+    """A progress bar, for terminals."""
+
+    def started(self, plan: Plan) -> None:
+        """Draw the bar."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.progress import TimeRemainingColumn
+
+        self.plan = plan
+        say(_headline(plan))
+        self.bar: Progress = Progress(
+            TextColumn("epoch {task.fields[epoch]:.2f}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[losses]}"),
+            console=stderr(),
+        )
+        self.task: TaskID = self.bar.add_task(
+            "", total=plan.total_steps, completed=plan.first_step, epoch=0.0, rate="", losses=""
+        )
+        self.bar.start()
+
+    def stepped(self, step: int) -> None:
+        """Move the bar."""
+        self.bar.update(self.task, completed=step, epoch=self.plan.epoch_of(step))
+
+    def measured(self, row: dict[str, float]) -> None:
+        """Show the new losses."""
+        rate = f"{row['images_per_second']:.1f} images/s"
+        self.bar.update(self.task, rate=rate, losses=_losses(row))
+
+    def __exit__(self, *exception: object) -> None:
+        if hasattr(self, "bar"):
+            self.bar.stop()
+
+
+def _headline(plan: Plan) -> str:
+    begins = f"from step {plan.first_step} " if plan.first_step else ""
+    return (
+        f"training {plan.name_a} <-> {plan.name_b} {begins}to step {plan.total_steps} "
+        f"on {plan.device} in {plan.config.precision}: {len(plan.pictures_a)} + "
+        f"{len(plan.pictures_b)} pictures, into {plan.run_dir}"
+    )
+
+
+def training_watcher(quiet: bool) -> QuietTraining:
+    """A bar on a terminal, lines elsewhere, next to nothing if ``quiet``."""
+    if quiet:
+        return QuietTraining()
+    return TrainingBar() if stderr().is_terminal else TrainingLines()

@@ -1,0 +1,40 @@
+"""Ctrl-C and SIGTERM as a request that long work answers at its next good moment."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class StopRequest:
+    """Whether the user or the system asked to stop."""
+
+    signal_number: int | None = None
+
+    def __call__(self) -> int | None:
+        """The signal that asked, or None."""
+        return self.signal_number
+
+
+@contextmanager
+def stop_request() -> Iterator[StopRequest]:
+    """While inside, the first SIGINT or SIGTERM is a request; a second Ctrl-C ends it at once.
+
+    Raises:
+        KeyboardInterrupt: On the second SIGINT.
+    """
+    request = StopRequest()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if request.signal_number is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        request.signal_number = number
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,76 @@
+"""The fields of a dataclass as Typer options: name, type, help and default from the field itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from cyclegan_cli.config import TrainConfig, option_name, plain_type
+
+Command = Callable[..., None]
+
+
+def with_config_options(command: Command) -> Command:
+    """Give ``command`` an option for every field of :class:`TrainConfig`.
+
+    The command is called with one argument ``given`` in their place: a dict of the fields that
+    the user set, and nothing of those left at their defaults.
+    """
+    own = [p for p in inspect.signature(command).parameters.values() if p.name != "given"]
+    hints = typing.get_type_hints(command, include_extras=True)
+    own = [
+        parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in own
+    ]
+    options = _options_of_train_config()
+    names = [parameter.name for parameter in options]
+
+    @functools.wraps(command)
+    def wrapper(**values: Any) -> None:
+        given = {name: values.pop(name) for name in names}
+        command(given={k: v for k, v in given.items() if v is not None}, **values)
+
+    parameters = [*options, *own]
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+    return wrapper
+
+
+def _options_of_train_config() -> list[inspect.Parameter]:
+    hints = typing.get_type_hints(TrainConfig)
+    return [_parameter(field, hints[field.name]) for field in dataclasses.fields(TrainConfig)]
+
+
+def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
+    shown = field.metadata["shown_default"] or _shown(field.default)
+    names = [option_name(field.name)]
+    if plain_type(hint) is bool:
+        names = [f"{names[0]}/--no-{names[0][2:]}"]
+    # Typer's default is None for all, so that the command knows what the user typed.
+    option = typer.Option(
+        *names,
+        help=field.metadata["help"],
+        show_default=shown,
+        metavar=field.metadata["metavar"],
+        rich_help_panel=field.metadata["panel"],
+    )
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[plain_type(hint) | None, option],
+    )
+
+
+def _shown(default: Any) -> str | bool:
+    if default is None:
+        return False
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    return f"{default:g}" if isinstance(default, float) else str(default)

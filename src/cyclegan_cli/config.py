@@ -1,0 +1,358 @@
+"""Every option that the method has, once: its name, type, default, bounds and help sentence.
+
+The command line, ``config.toml`` and the checkpoints all read these dataclasses, so that an
+option exists everywhere or nowhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cyclegan_cli.errors import UsageError
+
+ResizeMode = Literal["short-side", "stretch"]
+GanLossChoice = Literal["lsgan", "vanilla"]
+PrecisionChoice = Literal["auto", "fp32", "bf16"]
+
+# The discriminator's last convolutions need something left to judge; the generator halves twice.
+SMALLEST_CROP = 32
+CROP_MULTIPLE = 4
+# The paper uses 6 residual blocks for 128×128 pictures and 9 for 256×256 (Zhu et al. 2017, sec. 7.2).
+LARGEST_CROP_FOR_6_BLOCKS = 128
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    panel: str,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    shown_default: str | None = None,
+    on_resume: bool = False,
+    metavar: str | None = None,
+) -> Any:
+    """A dataclass field that is also an option.
+
+    Args:
+        default: Its default; None where it is derived from others, see ``shown_default``.
+        help: One sentence.
+        panel: The heading it stands under in ``--help``.
+        minimum: The smallest value allowed.
+        maximum: The largest value allowed.
+        shown_default: What help says of the default, where that is not its value.
+        on_resume: Whether a resumed run may change it.
+        metavar: The placeholder shown in help.
+    """
+    return dataclasses.field(
+        default=default,
+        metadata={
+            "help": help,
+            "panel": panel,
+            "minimum": minimum,
+            "maximum": maximum,
+            "shown_default": shown_default,
+            "on_resume": on_resume,
+            "metavar": metavar,
+        },
+    )
+
+
+def option_name(field_name: str) -> str:
+    """``crop_size`` to ``--crop-size``."""
+    return "--" + field_name.replace("_", "-")
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """What a generator is: enough to build it.
+
+    Attributes:
+        base_channels: Channels of the first layer; the trunk has four times as many.
+        residual_blocks: Blocks in the trunk.
+    """
+
+    base_channels: int = 64
+    residual_blocks: int = 9
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """What a discriminator is: enough to build it.
+
+    Attributes:
+        base_channels: Channels of the first layer.
+    """
+
+    base_channels: int = 64
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a training; the defaults are the paper's.
+
+    Raises:
+        UsageError: A value is out of bounds, or two values contradict each other.
+    """
+
+    domain_a: Path | None = option(
+        None, "Folder of pictures of domain A, searched recursively.",
+        panel="Data", on_resume=True, metavar="DIR",
+    )
+    domain_b: Path | None = option(
+        None, "Folder of pictures of domain B, searched recursively.",
+        panel="Data", on_resume=True, metavar="DIR",
+    )
+    name_a: str | None = option(
+        None, "Name of domain A.", panel="Data", shown_default="the folder's name", metavar="NAME",
+    )
+    name_b: str | None = option(
+        None, "Name of domain B.", panel="Data", shown_default="the folder's name", metavar="NAME",
+    )
+    load_size: int = option(
+        286, "Short side, in pixels, that pictures are resized to.", panel="Data",
+        minimum=SMALLEST_CROP, maximum=8192,
+    )
+    crop_size: int = option(
+        256, "Side, in pixels, of the random crops that are trained on; a multiple of 4.",
+        panel="Data", minimum=SMALLEST_CROP, maximum=8192,
+    )
+    resize_mode: ResizeMode = option(
+        "short-side",
+        "Keep the aspect ratio (short-side), or resize to a square (stretch), "
+        "as the original implementation does.",
+        panel="Data",
+    )
+    flip: bool = option(True, "Mirror half of the pictures.", panel="Data")
+    workers: int | None = option(
+        None, "Processes that load pictures; 0 loads them in the training process.",
+        panel="Data", minimum=0, maximum=256, on_resume=True,
+        shown_default="1 for every 2 cores, at most 4",
+    )
+
+    epochs: int = option(
+        100, "Epochs at the full learning rate; one is a pass over the larger domain.",
+        panel="Length", minimum=0, maximum=1_000_000, on_resume=True,
+    )
+    decay_epochs: int = option(
+        100, "Epochs after these, in which the rate falls linearly to zero.",
+        panel="Length", minimum=0, maximum=1_000_000, on_resume=True,
+    )
+    steps: int | None = option(
+        None, "Steps in all, instead of epochs.", panel="Length",
+        minimum=1, maximum=1_000_000_000, on_resume=True, shown_default="given by the epochs",
+    )
+    decay_steps: int | None = option(
+        None, "Last steps of --steps in which the rate falls linearly to zero.", panel="Length",
+        minimum=0, maximum=1_000_000_000, on_resume=True, shown_default="half of --steps",
+    )
+
+    base_channels: int = option(
+        64, "Channels of the generators' first layer.", panel="Networks", minimum=1, maximum=1024
+    )
+    residual_blocks: int | None = option(
+        None, "Residual blocks of the generators.", panel="Networks", minimum=1, maximum=64,
+        shown_default="9; 6 for crops of 128 and less",
+    )
+    discriminator_channels: int = option(
+        64, "Channels of the discriminators' first layer.", panel="Networks",
+        minimum=1, maximum=1024,
+    )
+
+    batch_size: int = option(
+        1, "Pictures of each domain in a step.", panel="Objective", minimum=1, maximum=4096
+    )
+    gan_loss: GanLossChoice = option(
+        "lsgan",
+        "Least squares, or the original GAN's log-likelihood with the non-saturating "
+        "generator loss (vanilla).",
+        panel="Objective",
+    )
+    lambda_cycle: float = option(
+        10.0, "Weight of the cycle loss.", panel="Objective", minimum=0, maximum=1e6
+    )
+    lambda_identity: float = option(
+        0.5, "Weight of the identity loss, as a share of --lambda-cycle; 0 leaves it out.",
+        panel="Objective", minimum=0, maximum=1e6,
+    )
+    pool_size: int = option(
+        50, "Earlier translations a domain that the discriminators go on learning from.",
+        panel="Objective", minimum=0, maximum=100_000,
+    )
+    learning_rate: float = option(
+        2e-4, "Learning rate of Adam.", panel="Objective",
+        minimum=1e-12, maximum=10, on_resume=True,
+    )
+    beta1: float = option(
+        0.5, "First moment's decay rate in Adam.", panel="Objective", minimum=0, maximum=0.9999
+    )
+    seed: int = option(
+        0, "Seed of the weights, the order of pictures, the crops and the pools.",
+        panel="Objective", minimum=0, maximum=2**31 - 1,
+    )
+
+    device: str = option(
+        "auto", "Where to compute: auto, cpu, cuda, cuda:N or mps.",
+        panel="Machine", on_resume=True, metavar="DEVICE",
+    )
+    precision: PrecisionChoice = option(
+        "auto", "Number format of the convolutions; auto is bf16 where the hardware has it.",
+        panel="Machine", on_resume=True,
+    )
+
+    run_dir: Path | None = option(
+        None, "Folder for everything that the run leaves.", panel="Output",
+        shown_default="runs/A2B with the domains' names, numbered if taken", metavar="DIR",
+    )
+    checkpoint_every: int = option(
+        500, "Steps between checkpoints.", panel="Output",
+        minimum=1, maximum=1_000_000_000, on_resume=True,
+    )
+    sample_every: int = option(
+        500, "Steps between sample grids; 0 draws none.", panel="Output",
+        minimum=0, maximum=1_000_000_000, on_resume=True,
+    )
+    log_every: int = option(
+        50, "Steps between rows of metrics.csv.", panel="Output",
+        minimum=1, maximum=1_000_000_000, on_resume=True,
+    )
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check_bounds(field, getattr(self, field.name))
+        if self.crop_size > self.load_size:
+            raise UsageError(
+                f"--crop-size {self.crop_size} is larger than --load-size {self.load_size}",
+                "Crops are cut from pictures of the load size: raise it or lower the crop size.",
+            )
+        if self.crop_size % CROP_MULTIPLE:
+            raise UsageError(
+                f"--crop-size {self.crop_size} is not a multiple of {CROP_MULTIPLE}",
+                f"Use {self.crop_size // CROP_MULTIPLE * CROP_MULTIPLE}: "
+                "the generator halves a picture twice.",
+            )
+        if self.steps is None and self.decay_steps is not None:
+            raise UsageError(
+                "--decay-steps needs --steps", "With epochs, use --decay-epochs instead."
+            )
+        if self.steps is not None and self.decay_steps is not None and self.decay_steps > self.steps:
+            raise UsageError(
+                f"--decay-steps {self.decay_steps} is more than --steps {self.steps}",
+                "The decay is the last part of the steps: make it as long or shorter.",
+            )
+        if self.steps is None and self.epochs + self.decay_epochs == 0:
+            raise UsageError(
+                "--epochs 0 and --decay-epochs 0 leave nothing to train", "Give one of them."
+            )
+
+    @property
+    def generator_blocks(self) -> int:
+        """Residual blocks, with the paper's choice for the crop size where none is given."""
+        if self.residual_blocks is not None:
+            return self.residual_blocks
+        return 6 if self.crop_size <= LARGEST_CROP_FOR_6_BLOCKS else 9
+
+    def total_steps(self, epoch_items: int) -> int:
+        """Steps of the whole run, where an epoch has ``epoch_items`` pictures a domain."""
+        if self.steps is not None:
+            return self.steps
+        return math.ceil((self.epochs + self.decay_epochs) * epoch_items / self.batch_size)
+
+    def learning_rate_at(self, step: int, epoch_items: int) -> float:
+        """The rate of step ``step`` (0 is the first): constant, then linear towards zero.
+
+        The last step still learns a little; the step after it would have rate zero
+        (Zhu et al. 2017, sec. 4).
+        """
+        total = self.total_steps(epoch_items)
+        if self.steps is None:
+            decay = math.ceil(self.decay_epochs * epoch_items / self.batch_size)
+        else:
+            decay = self.steps // 2 if self.decay_steps is None else self.decay_steps
+        return self.learning_rate * min(1.0, (total - step) / (decay + 1))
+
+    def to_document(self) -> dict[str, Any]:
+        """The options that are set, as plain values for TOML and JSON (paths as strings)."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in values.items()
+            if value is not None
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any], source: str) -> TrainConfig:
+        """The reverse of :meth:`to_document`.
+
+        Args:
+            document: Field names and plain values.
+            source: Where it comes from, for the error message.
+
+        Raises:
+            UsageError: An unknown name, a value of the wrong type, or one out of bounds.
+        """
+        return cls(**typed_values(document, source))
+
+
+def typed_values(document: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Check plain values against the types of :class:`TrainConfig` and convert paths.
+
+    Raises:
+        UsageError: An unknown name or a value of the wrong type.
+    """
+    hints = typing.get_type_hints(TrainConfig)
+    return {name: _typed(hints, name, value, source) for name, value in document.items()}
+
+
+def _typed(hints: Mapping[str, Any], name: str, value: Any, source: str) -> Any:
+    if name not in hints:
+        raise UsageError(
+            f"{source} sets {name!r}, which is not an option of this version",
+            "See cyclegan train --help for the names (with _ for -).",
+        )
+    wanted = plain_type(hints[name])
+    if wanted is Path and isinstance(value, str):
+        return Path(value)
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if typing.get_origin(wanted) is Literal:
+        wanted = str
+    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+        kind = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+        raise UsageError(
+            f"{source} sets {name} to {value!r}, but it must be {kind.get(wanted, 'a path')}"
+        )
+    return value
+
+
+def plain_type(hint: Any) -> Any:
+    """``int | None`` to ``int``; other types as they are."""
+    if isinstance(hint, types.UnionType):
+        return next(part for part in typing.get_args(hint) if part is not types.NoneType)
+    return hint
+
+
+def _check_bounds(field: dataclasses.Field[Any], value: Any) -> None:
+    if value is None:
+        return
+    name = option_name(field.name)
+    choices = typing.get_args(_choices_of(field.name))
+    if choices and value not in choices:
+        raise UsageError(f"{name} must be one of {', '.join(choices)}, found {value!r}")
+    minimum, maximum = field.metadata["minimum"], field.metadata["maximum"]
+    if minimum is not None and not value >= minimum:  # also refuses nan
+        raise UsageError(f"{name} must be at least {minimum:g}, found {value:g}")
+    if maximum is not None and not value <= maximum:
+        raise UsageError(f"{name} must be at most {maximum:g}, found {value:g}")
+
+
+def _choices_of(name: str) -> Any:
+    hint = typing.get_type_hints(TrainConfig)[name]
+    return hint if typing.get_origin(hint) is Literal else None

@@ -1,0 +1,1 @@
+"""Pictures on disk to tensors, and back."""

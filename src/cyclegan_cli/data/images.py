@@ -1,0 +1,225 @@
+"""Pictures on disk to pixels, and back. All knowledge of Pillow's modes and formats is here."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image, ImageCms, ImageOps, JpegImagePlugin, UnidentifiedImageError
+
+from cyclegan_cli import files
+from cyclegan_cli.errors import DataError, OutputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+# Pillow warns from 89 megapixels on and refuses from 179 on; large photos are not an attack.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
+# Formats that run another program (EPS: Ghostscript), or that Pillow only recognises.
+UNSAFE_FORMATS = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "PDF"})
+ALPHA_FORMATS = frozenset({"PNG", "WEBP", "TIFF", "TGA", "ICO", "JPEG2000", "AVIF", "SGI"})
+SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+DEFAULT_QUALITY = {"JPEG": {"quality": 92}, "WEBP": {"quality": 90}, "AVIF": {"quality": 85}}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture, upright, in sRGB.
+
+    Attributes:
+        rgb: Mode ``RGB``, 8 bits a channel.
+        alpha: Mode ``L`` and the same size, or None where the file has no transparency.
+        format: Pillow's name of the file's format, e.g. ``JPEG``.
+        encoding: What a writer of the same format needs to match the file's quality.
+    """
+
+    rgb: Image.Image
+    alpha: Image.Image | None = None
+    format: str = "PNG"
+    encoding: dict[str, Any] = field(default_factory=dict)
+
+
+@lru_cache(maxsize=1)
+def readable_formats() -> tuple[str, ...]:
+    """Names of the formats that are read, e.g. ``("AVIF", "BMP", ...)``."""
+    Image.init()
+    return tuple(sorted(set(Image.OPEN) - UNSAFE_FORMATS))
+
+
+@lru_cache(maxsize=1)
+def readable_suffixes() -> frozenset[str]:
+    """Lower-case file name endings of the formats that are read, e.g. ``.jpg``."""
+    readable = set(readable_formats())
+    return frozenset(
+        suffix for suffix, name in Image.registered_extensions().items() if name in readable
+    )
+
+
+def writable_format(suffix: str) -> str | None:
+    """Name of the format that a file name ending stands for; None where it cannot be written."""
+    name = Image.registered_extensions().get(suffix.lower())
+    return name if name in Image.SAVE and name not in UNSAFE_FORMATS else None
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """All files below ``folder`` whose name ends like a picture's, sorted by relative path.
+
+    Hidden files and folders are left out: they are other programs' notes, not pictures.
+
+    Raises:
+        DataError: ``folder`` is not a folder that can be listed.
+    """
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "nothing"
+        raise DataError(f"{folder} is not a folder: found {found}", "Name a folder of pictures.")
+    suffixes = readable_suffixes()
+    found_paths = (path for path in _walk(folder) if path.suffix.lower() in suffixes)
+    return sorted(found_paths, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise DataError(f"cannot list {error.filename}: {error.strerror}") from error
+
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(parent, name) for name in names if not name.startswith("."))
+
+
+def decode(path: Path) -> Picture:
+    """Read a picture: upright, in sRGB, alpha apart.
+
+    Raises:
+        DataError: It cannot be read: missing, damaged, not a picture, too large to be honest
+            (Pillow's decompression bomb limit), or of several frames.
+    """
+    try:
+        with Image.open(path, formats=readable_formats()) as image:
+            if getattr(image, "n_frames", 1) > 1:
+                raise DataError(
+                    f"{path} has {image.n_frames} frames",  # type: ignore[attr-defined]
+                    "Animated and multi-page pictures are not supported: extract the frames first.",
+                )
+            image.load()
+            encoding = _encoding_of(image)
+            rgb, alpha = _split(ImageOps.exif_transpose(image))
+            return Picture(rgb, alpha, image.format or "PNG", encoding)
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path} is not a picture in a format that is read here") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path} claims too many pixels: {error}") from error
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError) as error:
+        # Pillow's decoders raise any of these on damaged files.
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise DataError(f"cannot read {path}: {reason}") from error
+
+
+def _encoding_of(image: Image.Image) -> dict[str, Any]:
+    """How the file is compressed, as save options that give comparable quality."""
+    if isinstance(image, JpegImagePlugin.JpegImageFile) and image.mode in ("L", "RGB"):
+        tables = dict(image.quantization)
+        # A grey file has one table; colour needs a second one for chrominance.
+        tables.setdefault(1, tables[0])
+        sampling = JpegImagePlugin.get_sampling(image)
+        return {"qtables": tables, "subsampling": max(sampling, 0)}
+    return {}
+
+
+def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Colour in sRGB, and transparency where there is any."""
+    if image.mode in SIXTEEN_BIT_MODES:
+        return _from_16_bit(image).convert("RGB"), None
+    if image.mode == "F":
+        raise ValueError("pixels are floating-point numbers of unknown range")
+    if image.has_transparency_data:
+        with_alpha = image.convert("RGBA")
+        alpha = with_alpha.getchannel("A")
+        return _to_srgb(with_alpha.convert("RGB"), image.info.get("icc_profile")), alpha
+    return _to_srgb(image, image.info.get("icc_profile")), None
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    """16-bit grey to 8 bits. ``Image.convert`` clips at 255 instead of scaling."""
+    import numpy as np
+
+    levels = np.asarray(image).astype(np.int64)
+    if levels.min() < 0 or levels.max() > 65535:
+        raise ValueError("pixels are outside the 16-bit range")
+    return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Convert from the embedded colour profile, if there is a usable one, to sRGB."""
+    if profile and image.mode in ("RGB", "CMYK", "L"):
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            converted = ImageCms.profileToProfile(
+                image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
+        except (ImageCms.PyCMSError, OSError):
+            pass  # A profile that is damaged or of another colour space: plain conversion.
+        else:
+            if converted is not None:
+                return converted
+    return image.convert("RGB")
+
+
+def encode(picture: Picture, path: Path, format: str) -> None:
+    """Write a picture, whole or not at all.
+
+    Transparency is kept where the format has it. JPEG quality is that of ``picture.encoding``
+    where the picture came from a JPEG, else 92.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    options = picture.encoding if format == picture.format else {}
+    options = options or DEFAULT_QUALITY.get(format, {})
+    image = picture.rgb
+    if picture.alpha is not None and format in ALPHA_FORMATS:
+        image = image.copy()
+        image.putalpha(picture.alpha)
+    with files.atomic_path(path) as temporary, temporary.open("r+b") as stream:
+        try:
+            image.save(stream, format=format, **options)
+        except ValueError as error:
+            raise OutputError(f"cannot write {path} as {format}: {error}") from error
+
+
+def picture_to_array(image: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Mode ``RGB`` to ``[H, W, 3]``, uint8."""
+    import numpy as np
+
+    return np.array(image, dtype=np.uint8)
+
+
+def array_to_tensor(array: np.ndarray[Any, np.dtype[np.uint8]]) -> torch.Tensor:
+    """``[H, W, 3]`` uint8 to ``[1, 3, H, W]`` fp32 in [-1, 1]."""
+    import torch
+
+    return to_unit_range(torch.from_numpy(array).permute(2, 0, 1).unsqueeze(0))
+
+
+def to_unit_range(levels: torch.Tensor) -> torch.Tensor:
+    """``[B, 3, H, W]`` uint8 in 0..255 to fp32 in [-1, 1]."""
+    return levels.float().div_(127.5).sub_(1.0)
+
+
+def to_levels(pictures: torch.Tensor) -> torch.Tensor:
+    """``[B, 3, H, W]`` in [-1, 1] to uint8 in 0..255, rounded to the nearest level."""
+    import torch
+
+    return pictures.float().add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def tensor_to_picture(pictures: torch.Tensor) -> Image.Image:
+    """``[1, 3, H, W]`` in [-1, 1] to mode ``RGB``."""
+    return Image.fromarray(to_levels(pictures[0]).permute(1, 2, 0).contiguous().cpu().numpy())

@@ -1,0 +1,185 @@
+"""Two folders of unpaired pictures as one endless sequence of training crops.
+
+What comes n-th is a pure function of the seed and n. Nothing depends on how many processes load,
+on what was loaded before, or on where a run was interrupted: a resumed run asks for the numbers
+that are still missing.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as transforms
+
+from cyclegan_cli.config import ResizeMode, TrainConfig
+from cyclegan_cli.data.images import decode
+from cyclegan_cli.errors import DataError
+
+# A picture sixteen times as long as it is wide holds nothing that a square crop shows, and
+# resizing its short side could make it arbitrarily large.
+LARGEST_ASPECT_RATIO = 16
+
+
+@dataclass
+class Batch:
+    """Crops of both domains.
+
+    Attributes:
+        real_a: ``[B, 3, crop, crop]`` uint8.
+        real_b: Likewise.
+        skipped: A sentence for every picture that could not be read and was replaced.
+    """
+
+    real_a: Tensor
+    real_b: Tensor
+    skipped: list[str] = field(default_factory=list)
+
+    def pin_memory(self) -> Batch:
+        """The same in page-locked memory, for asynchronous copies to a GPU."""
+        return Batch(self.real_a.pin_memory(), self.real_b.pin_memory(), self.skipped)
+
+
+class UnpairedDataset(Dataset[Batch]):
+    """Item n is one augmented crop of each domain.
+
+    Each domain goes through its own random orders, one a pass, independently of the other: no
+    picture comes again before all of its domain have come.
+
+    Args:
+        pictures_a: Paths of domain A.
+        pictures_b: Paths of domain B.
+        config: Sizes, resize mode, flip and seed.
+    """
+
+    def __init__(
+        self, pictures_a: Sequence[Path], pictures_b: Sequence[Path], config: TrainConfig
+    ) -> None:
+        self.pictures = {"a": pictures_a, "b": pictures_b}
+        self.config = config
+
+    def __getitem__(self, number: int) -> Batch:
+        """The ``number``-th item of the run, as a batch of one.
+
+        Raises:
+            DataError: No picture of a domain can be read.
+        """
+        skipped: list[str] = []
+        real_a = self._crop("a", number, skipped)
+        real_b = self._crop("b", number, skipped)
+        return Batch(real_a.unsqueeze(0), real_b.unsqueeze(0), skipped)
+
+    def _crop(self, domain: str, number: int, skipped: list[str]) -> Tensor:
+        """The number-th crop of a domain: ``[3, crop, crop]`` uint8."""
+        pictures = self.pictures[domain]
+        one_pass, index = divmod(number, len(pictures))
+        order = random_order(f"{self.config.seed}/{domain}/{one_pass}", len(pictures))
+        for following in range(len(pictures)):
+            path = pictures[order[(index + following) % len(pictures)]]
+            try:
+                picture = load_training_picture(path, self.config)
+            except DataError as error:
+                skipped.append(error.message)
+                continue
+            return self._augment(picture, random.Random(f"{self.config.seed}/{domain}/{number}/x"))
+        raise DataError(f"no picture of domain {domain.upper()} can be read: {skipped[-1]}")
+
+    def _augment(self, picture: Tensor, draw: random.Random) -> Tensor:
+        """Random crop, and a mirror image half of the time: ``[3, H, W]`` to ``[3, crop, crop]``."""
+        crop = self.config.crop_size
+        height, width = picture.shape[-2:]
+        top, left = draw.randint(0, height - crop), draw.randint(0, width - crop)
+        picture = picture[:, top : top + crop, left : left + crop]
+        if self.config.flip and draw.random() < 0.5:
+            picture = picture.flip(-1)
+        return picture
+
+
+@lru_cache(maxsize=8)
+def random_order(seed: str, count: int) -> list[int]:
+    """The numbers from 0 to ``count - 1`` in an order that ``seed`` alone decides."""
+    return random.Random(seed).sample(range(count), count)
+
+
+def load_training_picture(path: Path, config: TrainConfig) -> Tensor:
+    """Decode a picture and resize it to the load size; transparency is laid on white.
+
+    Returns:
+        ``[3, H, W]`` uint8: the short side is ``load_size`` (or both are, with ``stretch``).
+
+    Raises:
+        DataError: It cannot be read, or is far longer than wide.
+    """
+    decoded = decode(path)
+    image = decoded.rgb
+    if decoded.alpha is not None:
+        from PIL import Image
+
+        image = Image.composite(image, Image.new("RGB", image.size, "white"), decoded.alpha)
+    width, height = image.size
+    if max(width, height) > LARGEST_ASPECT_RATIO * min(width, height):
+        raise DataError(f"{path} is {width}x{height}: too narrow to train on")
+    return transforms.resize(
+        transforms.pil_to_tensor(image),
+        _resized_to(height, width, config.load_size, config.resize_mode),
+        interpolation=v2.InterpolationMode.BICUBIC,
+        antialias=True,
+    )
+
+
+def _resized_to(height: int, width: int, load_size: int, mode: ResizeMode) -> list[int]:
+    if mode == "stretch":
+        return [load_size, load_size]
+    short = min(height, width)
+    return [round(height * load_size / short), round(width * load_size / short)]
+
+
+def center_crop(picture: Tensor, size: int) -> Tensor:
+    """The middle of a picture: ``[3, H, W]`` to ``[3, size, size]``."""
+    return transforms.center_crop(picture, [size, size])
+
+
+def loader(
+    dataset: UnpairedDataset, first_step: int, last_step: int, workers: int, pin_memory: bool
+) -> DataLoader[Batch]:
+    """The batches of steps ``first_step`` to ``last_step - 1``, in order.
+
+    Args:
+        dataset: Where the items come from.
+        first_step: The first step to load for; 0 is a run's first.
+        last_step: One past the last.
+        workers: Processes that load; 0 loads in this one.
+        pin_memory: Whether batches are meant for a GPU.
+    """
+    size = dataset.config.batch_size
+    return DataLoader(
+        dataset,
+        batch_size=size,
+        sampler=range(first_step * size, last_step * size),
+        num_workers=workers,
+        collate_fn=_collate,
+        worker_init_fn=_ignore_signals if workers else None,
+        pin_memory=pin_memory,
+    )
+
+
+def _collate(items: list[Batch]) -> Batch:
+    return Batch(
+        torch.cat([item.real_a for item in items]),
+        torch.cat([item.real_b for item in items]),
+        [sentence for item in items for sentence in item.skipped],
+    )
+
+
+def _ignore_signals(worker: int) -> None:
+    """A terminal's Ctrl-C and a scheduler's SIGTERM go to all processes; only the trainer answers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

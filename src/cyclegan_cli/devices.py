@@ -1,0 +1,99 @@
+"""What this machine can compute on, and in which number format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from cyclegan_cli.config import PrecisionChoice
+from cyclegan_cli.errors import DeviceError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that ``--device`` stands for; ``auto`` is the first of cuda, mps, cpu.
+
+    Raises:
+        UsageError: Not a device's name.
+        DeviceError: This machine has no such device.
+    """
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"--device must be auto, cpu, cuda, cuda:N or mps, found {name!r}")
+    _require(device, name)
+    return device
+
+
+def _require(device: torch.device, name: str) -> None:
+    import torch
+
+    hint = "Use --device cpu, or auto."
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(f"--device {name}: this machine has no CUDA device that torch can use", hint)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"--device {name}: found {torch.cuda.device_count()} CUDA devices", hint)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError(f"--device {name}: this machine has no Metal device", hint)
+
+
+def choose_precision(choice: PrecisionChoice, device: torch.device) -> PrecisionChoice:
+    """``fp32`` or ``bf16``; ``auto`` is bf16 where the hardware multiplies it natively."""
+    if choice != "auto":
+        return choice
+    return "bf16" if has_native_bf16(device) else "fp32"
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 natively (emulation is slower than fp32)."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        return any(_cpu_has(feature) for feature in ("avx512_bf16", "amx_bf16"))
+    return False
+
+
+def _cpu_has(feature: str) -> bool:
+    import torch
+
+    if hasattr(torch.cpu, "get_capabilities"):
+        return bool(torch.cpu.get_capabilities().get(feature, False))
+    # torch < 2.11 has no public question for it.
+    private_name = {"avx512_bf16": "_is_avx512_bf16_supported", "amx_bf16": "_is_amx_tile_supported"}
+    return bool(getattr(torch.cpu, private_name[feature], lambda: False)())
+
+
+@contextmanager
+def memory_errors(what: str, hint: str) -> Iterator[None]:
+    """Turn torch's out-of-memory errors into ours.
+
+    Args:
+        what: What did not fit, the start of the sentence.
+        hint: What to make smaller.
+
+    Raises:
+        DeviceError: The memory was too small.
+    """
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise DeviceError(f"{what}: not enough memory", hint) from error
+    except RuntimeError as error:
+        if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        raise DeviceError(f"{what}: not enough memory", hint) from error

@@ -1,0 +1,1 @@
+"""Models for other runtimes: one file a format, each verified before it is left."""

@@ -1,0 +1,114 @@
+"""Whole files or none.
+
+Whoever leaves a file on disk does it through this module: the content goes to a temporary file
+in the target folder, is flushed to the disk, and then takes the target's name in one rename. A
+process that is killed at any moment leaves either the old file or the new one, and at worst a
+hidden temporary file that nothing reads.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cyclegan_cli.errors import OutputError
+
+TEMPORARY_PREFIX = ".cyclegan-"
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``target``; on success it becomes ``target``, else it is removed.
+
+    The caller may create or overwrite the file at the yielded path in any way. Missing parent
+    folders are created. Permissions follow the process's umask, as for any newly created file.
+
+    Raises:
+        OutputError: The file could not be written (the reason is in the message).
+    """
+    with _as_output_error(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # A short name of its own: the target's name may already be as long as names can be.
+        temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp"
+        try:
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            yield temporary
+            _flush_to_disk(temporary)
+            os.replace(temporary, target)
+            _flush_to_disk(target.parent)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def write_bytes(target: Path, content: bytes) -> None:
+    """Write ``content`` as the whole of ``target``, or leave ``target`` as it was.
+
+    Raises:
+        OutputError: The file could not be written.
+    """
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(target: Path, content: str) -> None:
+    """Write ``content`` (as UTF-8) as the whole of ``target``, or leave ``target`` as it was.
+
+    Raises:
+        OutputError: The file could not be written.
+    """
+    write_bytes(target, content.encode())
+
+
+def make_folder(folder: Path) -> None:
+    """Create ``folder`` and its parents where they are missing.
+
+    Raises:
+        OutputError: It could not be created.
+    """
+    with _as_output_error(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that a killed process left in ``folder``.
+
+    Only for folders that a single process writes to: another one's file in flight looks the same.
+    """
+    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*.tmp"):
+        with suppress(OSError):
+            leftover.unlink()
+
+
+def _flush_to_disk(path: Path) -> None:
+    """fsync a file or a folder; folders only where the system can (not on Windows)."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _as_output_error(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        hint = "Free some space and run the command again." if is_disk_full(error) else ""
+        reason = (error.strerror or str(error)).lower()
+        raise OutputError(f"cannot write {target}: {reason}", hint) from error
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or the error that caused it, says that no more can be written at all."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__
+    return False

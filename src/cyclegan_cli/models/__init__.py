@@ -1,0 +1,1 @@
+"""CycleGAN itself: pure tensor code. No files, no printing, no argument parsing."""

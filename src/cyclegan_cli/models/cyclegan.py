@@ -1,0 +1,213 @@
+"""CycleGAN: four networks, two optimisers, and one training step that reads like the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+
+from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig, TrainConfig
+from cyclegan_cli.models.losses import GAN_LOSSES, discriminator_loss, l1_loss
+from cyclegan_cli.models.networks import PatchDiscriminator, ResnetGenerator, initialise_weights
+from cyclegan_cli.models.replay import ReplayPool
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """The unweighted terms of one step: detached scalars on the device, fp32.
+
+    ``adversarial_a2b`` is how badly ``generator_a2b`` fools ``discriminator_b``.
+    """
+
+    adversarial_a2b: Tensor
+    adversarial_b2a: Tensor
+    cycle_a: Tensor
+    cycle_b: Tensor
+    identity_a: Tensor
+    identity_b: Tensor
+    discriminator_a: Tensor
+    discriminator_b: Tensor
+
+    def stacked(self) -> Tensor:
+        """All terms as one tensor ``[8]``, in the order of :data:`LOSS_NAMES`."""
+        return torch.stack([getattr(self, name) for name in LOSS_NAMES])
+
+
+LOSS_NAMES = tuple(field.name for field in fields(StepLosses))
+
+
+class CycleGAN:
+    """The model in training.
+
+    Attributes:
+        generator_a2b, generator_b2a: Translate A to B, and B to A.
+        discriminator_a, discriminator_b: Judge whether a picture is a real one of that domain.
+        pool_a, pool_b: Earlier ``fake_a`` and ``fake_b`` for the discriminators to remember.
+
+    Args:
+        config: The options; the seed decides the first weights.
+        device: Where the networks live.
+        bf16: Whether convolutions run in bfloat16 (weights, losses and optimisers stay fp32).
+    """
+
+    def __init__(self, config: TrainConfig, device: torch.device, bf16: bool) -> None:
+        self.config = config
+        self.device = device
+        self.bf16 = bf16
+        generator = GeneratorConfig(config.base_channels, config.generator_blocks)
+        discriminator = DiscriminatorConfig(config.discriminator_channels)
+        self.generator_a2b = ResnetGenerator(generator)
+        self.generator_b2a = ResnetGenerator(generator)
+        self.discriminator_a = PatchDiscriminator(discriminator)
+        self.discriminator_b = PatchDiscriminator(discriminator)
+        random = torch.Generator().manual_seed(config.seed)
+        for network in self.networks().values():
+            initialise_weights(network, random)
+            network.to(device, memory_format=torch.channels_last)
+        self.generator_optimizer = self._adam("generator_a2b", "generator_b2a")
+        self.discriminator_optimizer = self._adam("discriminator_a", "discriminator_b")
+        self.pool_a = ReplayPool(config.pool_size, seed=config.seed)
+        self.pool_b = ReplayPool(config.pool_size, seed=config.seed + 1)
+        self.gan_loss = GAN_LOSSES[config.gan_loss]
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The four networks by name, always in the same order."""
+        return {
+            "generator_a2b": self.generator_a2b,
+            "generator_b2a": self.generator_b2a,
+            "discriminator_a": self.discriminator_a,
+            "discriminator_b": self.discriminator_b,
+        }
+
+    def _adam(self, *names: str) -> torch.optim.Adam:
+        networks = self.networks()
+        parameters = [p for name in names for p in networks[name].parameters()]
+        betas = (self.config.beta1, 0.999)
+        # One fused kernel for all parameters; mps has none.
+        fused = self.device.type in ("cpu", "cuda")
+        return torch.optim.Adam(parameters, self.config.learning_rate, betas, fused=fused)
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Set the rate of both optimisers for the steps to come."""
+        for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+
+    def step(self, real_a: Tensor, real_b: Tensor) -> StepLosses:
+        """One update of all four networks (Zhu et al. 2017, eq. 3 and 4).
+
+        Args:
+            real_a: ``[B, 3, H, W]`` in [-1, 1], pictures of domain A, on the model's device.
+            real_b: Likewise of domain B.
+
+        Returns:
+            The loss terms before the update.
+        """
+        real_a = real_a.contiguous(memory_format=torch.channels_last)
+        real_b = real_b.contiguous(memory_format=torch.channels_last)
+        generator_terms, fake_a, fake_b = self._step_generators(real_a, real_b)
+        discriminator_terms = self._step_discriminators(real_a, real_b, fake_a, fake_b)
+        return StepLosses(
+            **{name: term.detach() for name, term in (generator_terms | discriminator_terms).items()}
+        )
+
+    def _step_generators(
+        self, real_a: Tensor, real_b: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Update both generators; also return the fakes that they made before they moved."""
+        config = self.config
+        with _frozen(self.discriminator_a, self.discriminator_b):
+            with self._autocast():
+                fake_b = self.generator_a2b(real_a)
+                fake_a = self.generator_b2a(real_b)
+                rec_a = self.generator_b2a(fake_b)
+                rec_b = self.generator_a2b(fake_a)
+                terms = {
+                    "adversarial_a2b": self.gan_loss(self.discriminator_b(fake_b), True),
+                    "adversarial_b2a": self.gan_loss(self.discriminator_a(fake_a), True),
+                    "cycle_a": l1_loss(rec_a, real_a),
+                    "cycle_b": l1_loss(rec_b, real_b),
+                } | self._identity_terms(real_a, real_b)
+            loss = (
+                terms["adversarial_a2b"]
+                + terms["adversarial_b2a"]
+                + config.lambda_cycle * (terms["cycle_a"] + terms["cycle_b"])
+                + config.lambda_cycle
+                * config.lambda_identity
+                * (terms["identity_a"] + terms["identity_b"])
+            )
+            self.generator_optimizer.zero_grad()
+            loss.backward()
+            self.generator_optimizer.step()
+        return terms, fake_a.detach(), fake_b.detach()
+
+    def _identity_terms(self, real_a: Tensor, real_b: Tensor) -> dict[str, Tensor]:
+        """A picture that already is in the target domain should stay as it is (sec. 5.2)."""
+        if self.config.lambda_identity == 0:
+            zero = torch.zeros((), device=self.device)
+            return {"identity_a": zero, "identity_b": zero}
+        idt_a = self.generator_b2a(real_a)
+        idt_b = self.generator_a2b(real_b)
+        return {"identity_a": l1_loss(idt_a, real_a), "identity_b": l1_loss(idt_b, real_b)}
+
+    def _step_discriminators(
+        self, real_a: Tensor, real_b: Tensor, fake_a: Tensor, fake_b: Tensor
+    ) -> dict[str, Tensor]:
+        """Update both discriminators on real pictures and on fakes from the replay pools."""
+        with self._autocast():
+            terms = {
+                "discriminator_a": discriminator_loss(
+                    self.gan_loss,
+                    self.discriminator_a(real_a),
+                    self.discriminator_a(self.pool_a.exchange(fake_a)),
+                ),
+                "discriminator_b": discriminator_loss(
+                    self.gan_loss,
+                    self.discriminator_b(real_b),
+                    self.discriminator_b(self.pool_b.exchange(fake_b)),
+                ),
+            }
+        self.discriminator_optimizer.zero_grad()
+        (terms["discriminator_a"] + terms["discriminator_b"]).backward()
+        self.discriminator_optimizer.step()
+        return terms
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    @torch.no_grad()
+    def translate_both_ways(self, real_a: Tensor, real_b: Tensor) -> dict[str, Tensor]:
+        """Translate fixed pictures there and back, without learning from them.
+
+        Args:
+            real_a: ``[B, 3, H, W]`` in [-1, 1].
+            real_b: Likewise.
+
+        Returns:
+            ``fake_b``, ``rec_a``, ``fake_a`` and ``rec_b``, each ``[B, 3, H, W]`` in [-1, 1], fp32.
+        """
+        with self._autocast():
+            fake_b = self.generator_a2b(real_a)
+            fake_a = self.generator_b2a(real_b)
+            pictures = {
+                "fake_b": fake_b,
+                "rec_a": self.generator_b2a(fake_b),
+                "fake_a": fake_a,
+                "rec_b": self.generator_a2b(fake_a),
+            }
+        return {name: picture.float() for name, picture in pictures.items()}
+
+
+@contextmanager
+def _frozen(*networks: nn.Module) -> Iterator[None]:
+    """Gradients pass through these networks, but none are computed for their weights."""
+    for network in networks:
+        network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for network in networks:
+            network.requires_grad_(True)

@@ -1,0 +1,157 @@
+"""The two networks of CycleGAN, layer by layer (Zhu et al. 2017, sec. 7.2).
+
+Shapes in the comments are for the paper's sizes: 64 channels, 256×256 pictures.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig
+
+INSTANCE_NORM_EPSILON = 1e-5
+
+
+def instance_norm(x: Tensor) -> Tensor:
+    """Normalise every channel of every picture over all of its pixels (Ulyanov et al. 2016).
+
+    No affine terms and no running statistics: the paper's networks have neither.
+
+    Args:
+        x: ``[B, C, H, W]`` with H·W > 1, fp32 or bf16 (statistics are gathered in fp32).
+
+    Returns:
+        The same shape and dtype: mean 0 and variance 1 for every picture and channel.
+    """
+    if x.shape[0] == 1:
+        # For a single picture these are the statistics of batch norm in training mode. Its CPU
+        # kernel keeps channels-last tensors as they are; that of instance_norm copies them to
+        # and fro (measured in benchmarks/).
+        return F.batch_norm(x, None, None, training=True, eps=INSTANCE_NORM_EPSILON)
+    return F.instance_norm(x, eps=INSTANCE_NORM_EPSILON)
+
+
+class ConvNormReLU(nn.Module):
+    """Convolution (or transposed convolution), instance norm, ReLU, with optional reflection padding."""
+
+    def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d, reflect: int = 0) -> None:
+        super().__init__()
+        self.conv = conv
+        self.reflect = reflect
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, C, H, W]`` to ``[B, C', H', W']``, values >= 0."""
+        if self.reflect:
+            x = F.pad(x, [self.reflect] * 4, mode="reflect")
+        return F.relu(instance_norm(self.conv(x)))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions whose result is added to their input (He et al. 2016)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = ConvNormReLU(nn.Conv2d(channels, channels, 3), reflect=1)
+        self.second = nn.Conv2d(channels, channels, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, C, H, W]`` to the same shape."""
+        residual = F.pad(self.first(x), [1] * 4, mode="reflect")
+        return x + instance_norm(self.second(residual))
+
+
+class ResnetGenerator(nn.Module):
+    """Translates pictures of one domain into the other (Johnson et al. 2016, as Zhu et al. use it).
+
+    Fully convolutional: any picture whose sides are multiples of 4 and at least 8 pixels.
+
+    Args:
+        config: Width and depth. 9 blocks of 64 channels have 11,378,179 parameters.
+    """
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        c = config.base_channels
+        self.stem = ConvNormReLU(nn.Conv2d(3, c, 7), reflect=3)  # [B, 64, 256, 256]
+        self.down = nn.Sequential(
+            ConvNormReLU(nn.Conv2d(c, 2 * c, 3, stride=2, padding=1)),  # [B, 128, 128, 128]
+            ConvNormReLU(nn.Conv2d(2 * c, 4 * c, 3, stride=2, padding=1)),  # [B, 256, 64, 64]
+        )
+        self.trunk = nn.Sequential(*(ResidualBlock(4 * c) for _ in range(config.residual_blocks)))
+        self.up = nn.Sequential(
+            ConvNormReLU(_doubling_conv(4 * c, 2 * c)),  # [B, 128, 128, 128]
+            ConvNormReLU(_doubling_conv(2 * c, c)),  # [B, 64, 256, 256]
+        )
+        self.head = nn.Conv2d(c, 3, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Translate a batch of pictures.
+
+        Args:
+            x: ``[B, 3, H, W]`` in [-1, 1]; H and W multiples of 4, at least 8.
+
+        Returns:
+            ``[B, 3, H, W]`` in [-1, 1].
+        """
+        x = self.up(self.trunk(self.down(self.stem(x))))
+        return torch.tanh(self.head(F.pad(x, [3] * 4, mode="reflect")))
+
+
+def _doubling_conv(channels_in: int, channels_out: int) -> nn.ConvTranspose2d:
+    """The transposed convolution that doubles height and width."""
+    return nn.ConvTranspose2d(
+        channels_in, channels_out, 3, stride=2, padding=1, output_padding=1
+    )
+
+
+class PatchDiscriminator(nn.Module):
+    """Judges every 70×70 patch of a picture by itself (Isola et al. 2017; Zhu et al. 2017, sec. 4).
+
+    Args:
+        config: Width. 64 channels have 2,764,737 parameters.
+    """
+
+    def __init__(self, config: DiscriminatorConfig) -> None:
+        super().__init__()
+        self.config = config
+        c = config.base_channels
+        self.first = nn.Conv2d(3, c, 4, stride=2, padding=1)  # [B, 64, 128, 128], no norm
+        self.hidden = nn.ModuleList(
+            [
+                nn.Conv2d(c, 2 * c, 4, stride=2, padding=1),  # [B, 128, 64, 64]
+                nn.Conv2d(2 * c, 4 * c, 4, stride=2, padding=1),  # [B, 256, 32, 32]
+                nn.Conv2d(4 * c, 8 * c, 4, stride=1, padding=1),  # [B, 512, 31, 31]
+            ]
+        )
+        self.judge = nn.Conv2d(8 * c, 1, 4, stride=1, padding=1)  # [B, 1, 30, 30]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Judge a batch of pictures.
+
+        Args:
+            x: ``[B, 3, H, W]`` in [-1, 1], H and W at least 32.
+
+        Returns:
+            Logits ``[B, 1, h, w]``, unbounded; 256×256 pictures give 30×30 of them.
+        """
+        x = F.leaky_relu(self.first(x), 0.2)
+        for conv in self.hidden:
+            x = F.leaky_relu(instance_norm(conv(x)), 0.2)
+        return self.judge(x)  # type: ignore[no-any-return]
+
+
+def initialise_weights(network: nn.Module, random: torch.Generator) -> None:
+    """Draw all weights from N(0, 0.02) and set all biases to 0 (Zhu et al. 2017, sec. 7.1).
+
+    Args:
+        network: One whose parameters are named ``weight`` and ``bias``; changed in place.
+        random: Where the numbers come from.
+    """
+    for name, parameter in network.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)
+        else:
+            nn.init.normal_(parameter, 0.0, 0.02, generator=random)

@@ -1,0 +1,243 @@
+"""Everything that a training needs to know before its first step, decided and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cyclegan_cli.checkpoints.header import StateInfo
+from cyclegan_cli.checkpoints.locate import RUNS_FOLDER, STATE_FILE, checkpoint_file
+from cyclegan_cli.checkpoints.store import load_state_info
+from cyclegan_cli.config import TrainConfig, option_name
+from cyclegan_cli.data.images import list_pictures
+from cyclegan_cli.devices import choose_device, choose_precision
+from cyclegan_cli.errors import DataError, UsageError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training that can start.
+
+    Attributes:
+        config: The options, with everything derived filled in.
+        run_dir: The run folder.
+        pictures_a: Paths of domain A, in listing order.
+        pictures_b: Likewise of domain B.
+        device: Where to compute.
+        resumed: What to go on from; None for a new run.
+        warnings: Sentences for the user.
+    """
+
+    config: TrainConfig
+    run_dir: Path
+    pictures_a: list[Path]
+    pictures_b: list[Path]
+    device: torch.device
+    resumed: StateInfo | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def name_a(self) -> str:
+        """Name of domain A."""
+        return self.config.name_a or "a"
+
+    @property
+    def name_b(self) -> str:
+        """Name of domain B."""
+        return self.config.name_b or "b"
+
+    @property
+    def bf16(self) -> bool:
+        """Whether convolutions run in bfloat16."""
+        return self.config.precision == "bf16"
+
+    @property
+    def workers(self) -> int:
+        """Loading processes."""
+        if self.config.workers is not None:
+            return self.config.workers
+        return min(4, max(1, usable_cores() // 2))
+
+    @property
+    def epoch_items(self) -> int:
+        """Pictures a domain in an epoch: one pass over the larger domain."""
+        return max(len(self.pictures_a), len(self.pictures_b))
+
+    @property
+    def first_step(self) -> int:
+        """Steps already done."""
+        return self.resumed.step if self.resumed else 0
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.config.total_steps(self.epoch_items)
+
+    @cached_property
+    def pictures_digest(self) -> str:
+        """SHA-256 of the names of all pictures, by which a resumed run sees that folders changed."""
+        digest = hashlib.sha256()
+        for folder, pictures in (
+            (self.config.domain_a, self.pictures_a),
+            (self.config.domain_b, self.pictures_b),
+        ):
+            for path in pictures:
+                name = path.relative_to(folder) if folder else path
+                digest.update(name.as_posix().encode(errors="surrogateescape") + b"\0")
+            digest.update(b"\0")
+        return digest.hexdigest()
+
+    def epoch_of(self, step: int) -> float:
+        """Passes over the larger domain after ``step`` steps."""
+        return step * self.config.batch_size / self.epoch_items
+
+    def learning_rate_at(self, step: int) -> float:
+        """The rate of step ``step``; 0 is the first."""
+        return self.config.learning_rate_at(step, self.epoch_items)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on (not those that the machine has)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def plan_new(config: TrainConfig) -> Plan:
+    """Plan a new run.
+
+    Raises:
+        UsageError: A domain is missing, or the run folder is in use.
+        DataError: A folder is missing or has no pictures.
+        DeviceError: The device is missing.
+    """
+    device = choose_device(config.device)
+    pictures_a = _pictures(config.domain_a, "domain_a")
+    pictures_b = _pictures(config.domain_b, "domain_b")
+    config = _with_names(config)
+    run_dir = _run_folder(config)
+    config = dataclasses.replace(
+        config,
+        run_dir=run_dir,
+        residual_blocks=config.generator_blocks,
+        precision=choose_precision(config.precision, device),
+    )
+    return Plan(config, run_dir, pictures_a, pictures_b, device)
+
+
+def plan_resumed(run: Path, changes: Mapping[str, Any]) -> Plan:
+    """Plan to go on with a run from its last saved state.
+
+    Args:
+        run: The run folder.
+        changes: Options that the user gave beside ``--resume``.
+
+    Raises:
+        UsageError: An option cannot be changed in the middle of a run, or nothing is left to do.
+        CheckpointError: There is no state, or a damaged one.
+        DataError: A folder is missing or has no pictures.
+        DeviceError: The device is missing.
+    """
+    info = load_state_info(checkpoint_file(run, STATE_FILE))
+    before = TrainConfig.from_document(info.config, str(run / STATE_FILE))
+    _refuse_fixed(before, changes)
+    config = dataclasses.replace(before, run_dir=run, **changes)
+    device = choose_device(config.device)
+    config = dataclasses.replace(config, precision=choose_precision(config.precision, device))
+    plan = Plan(
+        config,
+        run,
+        _pictures(config.domain_a, "domain_a"),
+        _pictures(config.domain_b, "domain_b"),
+        device,
+        resumed=info,
+    )
+    if plan.total_steps <= plan.first_step:
+        raise UsageError(
+            f"{run} is complete: it has done {plan.first_step} of {plan.total_steps} steps",
+            "To train it further, resume with more --steps or --epochs.",
+        )
+    if plan.pictures_digest != info.pictures:
+        sentence = (
+            "the pictures in the two folders are not the ones that the run began with: "
+            "it goes on with those found now"
+        )
+        plan = dataclasses.replace(plan, warnings=(sentence,))
+    return plan
+
+
+def _refuse_fixed(before: TrainConfig, changes: Mapping[str, Any]) -> None:
+    for field in dataclasses.fields(TrainConfig):
+        fixed = not field.metadata["on_resume"]
+        if field.name in changes and fixed and changes[field.name] != getattr(before, field.name):
+            raise UsageError(
+                f"{option_name(field.name)} cannot be changed by --resume: the run has "
+                f"{getattr(before, field.name)}",
+                "Leave it out, or start a new run.",
+            )
+
+
+def _pictures(folder: Path | None, field_name: str) -> list[Path]:
+    name = option_name(field_name)
+    if folder is None:
+        raise UsageError(f"{name} is missing", "Name a folder of pictures for each domain.")
+    try:
+        pictures = list_pictures(folder)
+    except DataError as error:
+        raise DataError(f"{name}: {error.message}", error.hint) from error
+    if not pictures:
+        raise DataError(
+            f"{name}: {folder} has no pictures", "Folders are searched recursively for pictures."
+        )
+    return pictures
+
+
+def _with_names(config: TrainConfig) -> TrainConfig:
+    """Name the domains after their folders, where the user did not; equal names get _a and _b."""
+    name_a = config.name_a or _folder_name(config.domain_a)
+    name_b = config.name_b or _folder_name(config.domain_b)
+    if name_a == name_b:
+        if config.name_a and config.name_b:
+            raise UsageError(f"--name-a and --name-b are both {name_a!r}", "Give them two names.")
+        name_a, name_b = f"{name_a}_a", f"{name_b}_b"
+    for option, name in (("--name-a", name_a), ("--name-b", name_b)):
+        if not name.strip() or any(c in "/\\\0" or not c.isprintable() for c in name):
+            raise UsageError(
+                f"{option} {name!r} cannot be part of a file name", "Use letters, digits, - and _."
+            )
+    return dataclasses.replace(config, name_a=name_a, name_b=name_b)
+
+
+def _folder_name(folder: Path | None) -> str:
+    return (folder.resolve().name if folder else "") or "domain"
+
+
+def _run_folder(config: TrainConfig) -> Path:
+    """The folder for a new run: the user's choice if it is free, else the first free number."""
+    if config.run_dir is not None:
+        if _is_taken(config.run_dir):
+            raise UsageError(
+                f"--run-dir {config.run_dir} already exists and is not empty",
+                "Go on with it by --resume, or name another folder.",
+            )
+        return config.run_dir
+    wanted = RUNS_FOLDER / f"{config.name_a}2{config.name_b}"
+    folder, number = wanted, 1
+    while _is_taken(folder):
+        number += 1
+        folder = wanted.with_name(f"{wanted.name}-{number}")
+    return folder
+
+
+def _is_taken(folder: Path) -> bool:
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+
+
