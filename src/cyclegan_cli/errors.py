@@ -6,6 +6,7 @@
     │   ├── OutputError          ... or cannot be written (no permission, disk full)
     │   └── DivergedError        ... or the training on it left the finite numbers
     ├── CheckpointError     4    no checkpoint, or not one of ours, or a damaged one
+    │   └── ExportError          ... or one whose exported form is not the same network
     ├── DeviceError         5    the device is missing or its memory is too small
     ├── SomeFailedError     6    some inputs failed, everything else is written
     └── InterruptedRunError 130  Ctrl-C (143 for SIGTERM); what was done is saved
@@ -63,6 +64,10 @@ class CheckpointError(CycleGANError):
     """No checkpoint, a foreign or damaged one, or one of another architecture."""
 
     exit_code = 4
+
+
+class ExportError(CheckpointError):
+    """A model whose exported form does not compute the same."""
 
 
 class DeviceError(CycleGANError):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,8 +36,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
         # A short name of its own: the target's name may already be as long as names can be.
         temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp"
         try:
-            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            mode = _create(temporary)
             yield temporary
+            # Writers that put a file of their own in this place choose their own permissions.
+            temporary.chmod(mode)
             _flush_to_disk(temporary)
             os.replace(temporary, target)
             _flush_to_disk(target.parent)
@@ -82,6 +85,15 @@ def remove_leftovers(folder: Path) -> None:
     for leftover in folder.glob(f"{TEMPORARY_PREFIX}*.tmp"):
         with suppress(OSError):
             leftover.unlink()
+
+
+def _create(path: Path) -> int:
+    """Create an empty file; returns the permissions that the umask has left it."""
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
 
 
 def _flush_to_disk(path: Path) -> None:

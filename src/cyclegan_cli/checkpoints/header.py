@@ -13,11 +13,12 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig
-from cyclegan_cli.errors import CheckpointError
+from cyclegan_cli.errors import CheckpointError, UsageError
 
+Direction = Literal["a2b", "b2a"]
 FORMAT_NAME = "cyclegan-cli"
 FORMAT_VERSION = 1
 METADATA_KEY = "cyclegan"
@@ -73,6 +74,24 @@ class ModelInfo:
     name_b: str
     training: dict[str, Any]
     versions: dict[str, str]
+
+    def target(self, direction: Direction) -> str:
+        """Name of the domain that a direction leads to."""
+        return self.name_b if direction == "a2b" else self.name_a
+
+    def direction_to(self, target: str) -> Direction:
+        """The direction that leads to the domain named ``target``.
+
+        Raises:
+            UsageError: The model knows no such domain.
+        """
+        for direction in ("a2b", "b2a"):
+            if self.target(direction) == target:
+                return direction
+        raise UsageError(
+            f"--to {target}: this checkpoint knows {self.name_a!r} and {self.name_b!r}",
+            "Name one of these two.",
+        )
 
     def to_document(self) -> dict[str, Any]:
         """The JSON document that is written into files."""
@@ -163,6 +182,15 @@ def _checked_tensor(entry: dict[str, Any], start: int) -> tuple[TensorInfo, int]
     if first != start or last - first != math.prod(shape) * DTYPE_BYTES[entry["dtype"]]:
         raise ValueError("a tensor's place does not fit its shape")
     return TensorInfo(entry["dtype"], shape), last
+
+
+def read_model_info(path: Path) -> ModelInfo:
+    """What a checkpoint file says of its model.
+
+    Raises:
+        CheckpointError: It is damaged or foreign.
+    """
+    return model_info(path, read_header(path))
 
 
 def model_info(path: Path, header: Header) -> ModelInfo:

@@ -9,6 +9,7 @@ from cyclegan_cli.errors import CheckpointError
 
 MODEL_FILE = "model.safetensors"
 STATE_FILE = "state.safetensors"
+CONFIG_FILE = "config.toml"
 RUNS_FOLDER = Path("runs")
 ENVIRONMENT_VARIABLE = "CYCLEGAN_CHECKPOINT"
 HOW_TO_GET_ONE = (

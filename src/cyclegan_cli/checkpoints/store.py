@@ -10,7 +10,6 @@ import errno
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 import safetensors
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from cyclegan_cli import __version__, files
 from cyclegan_cli.checkpoints.header import (
+    Direction,
     ModelInfo,
     StateInfo,
     TensorInfo,
@@ -32,7 +32,6 @@ from cyclegan_cli.errors import CheckpointError
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.models.networks import ResnetGenerator
 
-Direction = Literal["a2b", "b2a"]
 FLOAT_DTYPES = ("F32", "F16", "BF16")
 Reader = Callable[[str], Tensor]
 ADAM_MOMENTS = ("step", "exp_avg", "exp_avg_sq")

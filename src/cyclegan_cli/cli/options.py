@@ -7,11 +7,35 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from cyclegan_cli.checkpoints.header import Direction, ModelInfo
 from cyclegan_cli.config import TrainConfig, option_name, plain_type
+from cyclegan_cli.errors import UsageError
+
+To = Annotated[
+    str | None,
+    typer.Option("--to", help="Domain to translate to, by its name.", metavar="NAME"),
+]
+DirectionOption = Annotated[
+    Direction | None,
+    typer.Option("--direction", help="The same without names.", show_default="a2b"),
+]
+CheckpointOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint",
+        help="A checkpoint file or a run folder.",
+        metavar="FILE|RUN",
+        show_default="$CYCLEGAN_CHECKPOINT, else the newest run under ./runs",
+    ),
+]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")
+]
 
 Command = Callable[..., None]
 
@@ -74,3 +98,16 @@ def _shown(default: Any) -> str | bool:
     if isinstance(default, bool):
         return "on" if default else "off"
     return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def chosen_direction(info: ModelInfo, to: str | None, direction: Direction | None) -> Direction:
+    """The direction that ``--to`` or ``--direction`` asks for.
+
+    Raises:
+        UsageError: Both were given, or the model knows no such domain.
+    """
+    if to is None:
+        return direction or "a2b"
+    if direction is not None:
+        raise UsageError("--to and --direction exclude each other", "Give one of them.")
+    return info.direction_to(to)

@@ -11,7 +11,7 @@ import typer
 from cyclegan_cli.cli import console
 from cyclegan_cli.cli.interrupts import stop_request
 from cyclegan_cli.cli.options import with_config_options
-from cyclegan_cli.config import TrainConfig, typed_values
+from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,22 +66,19 @@ def train_command(
 
 def _plan(given: dict[str, Any], config_file: Path | None, resume: Path | None) -> Plan:
     _refuse_two_lengths(given)
+    from cyclegan_cli.training.plan import plan_new, plan_resumed, read_config_values
+
     if resume is not None:
         if config_file is not None:
             raise UsageError(
                 "--resume and --config exclude each other", "A run remembers its own options."
             )
-        from cyclegan_cli.training.plan import plan_resumed
-
         return plan_resumed(resume, given)
-    from_file = _read_config(config_file) if config_file else {}
+    from_file = read_config_values(config_file) if config_file else {}
     if "steps" not in given and ("epochs" in given or "decay_epochs" in given):
         # The command line's epochs win over the file's steps.
         from_file = {k: v for k, v in from_file.items() if k not in ("steps", "decay_steps")}
-    config = TrainConfig(**(from_file | given))
-    from cyclegan_cli.training.plan import plan_new
-
-    return plan_new(config)
+    return plan_new(TrainConfig(**(from_file | given)))
 
 
 def _refuse_two_lengths(given: dict[str, Any]) -> None:
@@ -89,18 +86,6 @@ def _refuse_two_lengths(given: dict[str, Any]) -> None:
         raise UsageError(
             "--steps and --epochs exclude each other", "Give the length in one of them."
         )
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    import tomllib
-
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"--config: cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config: {path} is not valid TOML: {error}") from error
-    return typed_values(document, f"--config: {path}")
 
 
 def _show_plan(plan: Plan) -> None:

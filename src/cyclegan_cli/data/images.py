@@ -6,6 +6,7 @@ import io
 import os
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -94,6 +95,36 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in names if not name.startswith("."))
 
 
+@dataclass(frozen=True)
+class Probe:
+    """What a picture's header says.
+
+    Attributes:
+        format: Pillow's name of the format.
+        mode: Pillow's name of the pixel format.
+        width: In pixels, as stored (before the EXIF orientation).
+        height: Likewise.
+        frames: 1, but for animations and pages.
+    """
+
+    format: str
+    mode: str
+    width: int
+    height: int
+    frames: int
+
+
+def probe(path: Path) -> Probe:
+    """Read a picture's header, not its pixels.
+
+    Raises:
+        DataError: Not a picture.
+    """
+    with _opened(path) as image:
+        frames = getattr(image, "n_frames", 1)
+        return Probe(image.format or "", image.mode, image.width, image.height, frames)
+
+
 def decode(path: Path) -> Picture:
     """Read a picture: upright, in sRGB, alpha apart.
 
@@ -101,17 +132,24 @@ def decode(path: Path) -> Picture:
         DataError: It cannot be read: missing, damaged, not a picture, too large to be honest
             (Pillow's decompression bomb limit), or of several frames.
     """
+    with _opened(path) as image:
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1:
+            raise DataError(
+                f"{path} has {frames} frames: animated and multi-page pictures are not supported"
+            )
+        image.load()
+        encoding = _encoding_of(image)
+        rgb, alpha = _split(ImageOps.exif_transpose(image))
+        return Picture(rgb, alpha, image.format or "PNG", encoding)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open a picture; whatever goes wrong with it inside becomes one sentence."""
     try:
         with Image.open(path, formats=readable_formats()) as image:
-            if getattr(image, "n_frames", 1) > 1:
-                raise DataError(
-                    f"{path} has {image.n_frames} frames",  # type: ignore[attr-defined]
-                    "Animated and multi-page pictures are not supported: extract the frames first.",
-                )
-            image.load()
-            encoding = _encoding_of(image)
-            rgb, alpha = _split(ImageOps.exif_transpose(image))
-            return Picture(rgb, alpha, image.format or "PNG", encoding)
+            yield image
     except UnidentifiedImageError as error:
         raise DataError(f"{path} is not a picture in a format that is read here") from error
     except Image.DecompressionBombError as error:

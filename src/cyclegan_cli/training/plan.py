@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,9 +15,14 @@ from typing import Any
 import torch
 
 from cyclegan_cli.checkpoints.header import StateInfo
-from cyclegan_cli.checkpoints.locate import RUNS_FOLDER, STATE_FILE, checkpoint_file
+from cyclegan_cli.checkpoints.locate import (
+    CONFIG_FILE,
+    RUNS_FOLDER,
+    STATE_FILE,
+    checkpoint_file,
+)
 from cyclegan_cli.checkpoints.store import load_state_info
-from cyclegan_cli.config import TrainConfig, option_name
+from cyclegan_cli.config import TrainConfig, option_name, typed_values
 from cyclegan_cli.data.images import list_pictures
 from cyclegan_cli.devices import choose_device, choose_precision
 from cyclegan_cli.errors import DataError, UsageError
@@ -123,6 +129,10 @@ def plan_new(config: TrainConfig) -> Plan:
     pictures_a = _pictures(config.domain_a, "domain_a")
     pictures_b = _pictures(config.domain_b, "domain_b")
     config = _with_names(config)
+    # Absolute, so that a run can be resumed from anywhere.
+    config = dataclasses.replace(
+        config, domain_a=_absolute(config.domain_a), domain_b=_absolute(config.domain_b)
+    )
     run_dir = _run_folder(config)
     config = dataclasses.replace(
         config,
@@ -142,12 +152,11 @@ def plan_resumed(run: Path, changes: Mapping[str, Any]) -> Plan:
 
     Raises:
         UsageError: An option cannot be changed in the middle of a run, or nothing is left to do.
-        CheckpointError: There is no state, or a damaged one.
+        CheckpointError: There is no such run, or its state is damaged.
         DataError: A folder is missing or has no pictures.
         DeviceError: The device is missing.
     """
-    info = load_state_info(checkpoint_file(run, STATE_FILE))
-    before = TrainConfig.from_document(info.config, str(run / STATE_FILE))
+    info, before = _saved_state(run)
     _refuse_fixed(before, changes)
     config = dataclasses.replace(before, run_dir=run, **changes)
     device = choose_device(config.device)
@@ -160,6 +169,8 @@ def plan_resumed(run: Path, changes: Mapping[str, Any]) -> Plan:
         device,
         resumed=info,
     )
+    if info is None:
+        return plan
     if plan.total_steps <= plan.first_step:
         raise UsageError(
             f"{run} is complete: it has done {plan.first_step} of {plan.total_steps} steps",
@@ -172,6 +183,39 @@ def plan_resumed(run: Path, changes: Mapping[str, Any]) -> Plan:
         )
         plan = dataclasses.replace(plan, warnings=(sentence,))
     return plan
+
+
+def _saved_state(run: Path) -> tuple[StateInfo | None, TrainConfig]:
+    """What a run was saved with; a run killed before its first checkpoint has only its options."""
+    options = run / CONFIG_FILE
+    if options.is_file() and not (run / STATE_FILE).exists():
+        return None, read_config_file(options)
+    info = load_state_info(checkpoint_file(run, STATE_FILE))
+    return info, TrainConfig.from_document(info.config, str(run / STATE_FILE))
+
+
+def read_config_file(path: Path) -> TrainConfig:
+    """The options in a ``config.toml``.
+
+    Raises:
+        UsageError: It cannot be read, or sets something that is no option or makes no sense.
+    """
+    return TrainConfig(**read_config_values(path))
+
+
+def read_config_values(path: Path) -> dict[str, Any]:
+    """The options that a TOML file sets, with their types checked.
+
+    Raises:
+        UsageError: It cannot be read, or sets something that is no option.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {(error.strerror or '').lower()}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from error
+    return typed_values(document, str(path))
 
 
 def _refuse_fixed(before: TrainConfig, changes: Mapping[str, Any]) -> None:
@@ -214,6 +258,10 @@ def _with_names(config: TrainConfig) -> TrainConfig:
                 f"{option} {name!r} cannot be part of a file name", "Use letters, digits, - and _."
             )
     return dataclasses.replace(config, name_a=name_a, name_b=name_b)
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return path.absolute() if path else None
 
 
 def _folder_name(folder: Path | None) -> str:

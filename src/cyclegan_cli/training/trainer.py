@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cyclegan_cli import files
 from cyclegan_cli.checkpoints.header import ModelInfo, StateInfo
-from cyclegan_cli.checkpoints.locate import MODEL_FILE, STATE_FILE
+from cyclegan_cli.checkpoints.locate import CONFIG_FILE, MODEL_FILE, STATE_FILE
 from cyclegan_cli.checkpoints.store import (
     library_versions,
     restore_state,
@@ -90,11 +90,13 @@ class Trainer:
     def __init__(self, plan: Plan, watcher: Watcher) -> None:
         self.plan = plan
         self.watcher = watcher
-        self.model = CycleGAN(plan.config, plan.device, plan.bf16)
         self.step = plan.first_step
         self.seconds_before = plan.resumed.seconds if plan.resumed else 0.0
         self.warned_of: set[str] = set()
         self._prepare_folder()
+        self.model = CycleGAN(plan.config, plan.device, plan.bf16)
+        if plan.resumed:
+            restore_state(plan.run_dir / STATE_FILE, self.model)
         self._start_interval()
         self.samples = self._sample_pictures() if plan.config.sample_every else None
 
@@ -102,9 +104,8 @@ class Trainer:
         folder = self.plan.run_dir
         files.make_folder(folder)
         files.remove_leftovers(folder)
-        if self.plan.resumed:
-            restore_state(folder / STATE_FILE, self.model)
-        files.write_text(folder / "config.toml", tomli_w.dumps(self.plan.config.to_document()))
+        # First of all: with it, even a run that is killed before its first checkpoint resumes.
+        files.write_text(folder / CONFIG_FILE, tomli_w.dumps(self.plan.config.to_document()))
         self.metrics = MetricsFile(folder / "metrics.csv", self.step)
 
     def run(self, stop_requested: Callable[[], int | None]) -> Path:

@@ -1,0 +1,106 @@
+"""One generator in use: a picture in, its translation out, of exactly the same size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cyclegan_cli.checkpoints.header import Direction
+from cyclegan_cli.checkpoints.locate import checkpoint_file
+from cyclegan_cli.checkpoints.store import load_generator
+from cyclegan_cli.data.images import array_to_tensor, picture_to_array, tensor_to_picture
+from cyclegan_cli.devices import choose_device, memory_errors
+from cyclegan_cli.models.networks import ResnetGenerator
+
+# The generator halves a picture twice and doubles it again; the trunk, at a quarter of the size,
+# reflects one pixel at its borders and needs two to do so.
+SIZE_MULTIPLE = 4
+SMALLEST_SIDE = 8
+
+
+class Translator:
+    """The generator of one direction.
+
+    Args:
+        generator: The network, in inference mode, on ``device``.
+        target: Name of the domain that it translates to.
+        device: Where it computes.
+    """
+
+    def __init__(self, generator: ResnetGenerator, target: str, device: torch.device) -> None:
+        self.generator = generator
+        self.target = target
+        self.device = device
+
+    @classmethod
+    def load(
+        cls, checkpoint: str | Path, direction: Direction = "a2b", device: str = "auto"
+    ) -> Translator:
+        """Load the generator of one direction, and nothing else, from a checkpoint.
+
+        Args:
+            checkpoint: A ``.safetensors`` file or a run folder.
+            direction: ``a2b`` or ``b2a``.
+            device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+        Raises:
+            CheckpointError: There is none, or it is damaged or foreign.
+            DeviceError: The device is missing.
+            UsageError: Not a device's name.
+        """
+        chosen = choose_device(device)
+        generator, info = load_generator(checkpoint_file(Path(checkpoint)), direction)
+        generator.to(chosen)
+        return cls(generator, info.target(direction), chosen)
+
+    @torch.inference_mode()
+    def translate(self, pictures: Tensor) -> Tensor:
+        """Translate a batch of pictures of any size.
+
+        Args:
+            pictures: ``[B, 3, H, W]`` in [-1, 1], fp32, on any device.
+
+        Returns:
+            ``[B, 3, H, W]`` in [-1, 1], fp32, on the translator's device.
+
+        Raises:
+            DeviceError: Not enough memory.
+        """
+        height, width = pictures.shape[-2:]
+        with memory_errors(f"translating {width}x{height} pixels", "Use a smaller picture."):
+            padded = reflect_to_multiple(pictures.to(self.device))
+            return self.generator(padded)[..., :height, :width]  # type: ignore[no-any-return]
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """Translate a picture of any size; the result has mode ``RGB`` and the same size."""
+        tensor = array_to_tensor(picture_to_array(image.convert("RGB")))
+        return tensor_to_picture(self.translate(tensor))
+
+
+def reflect_to_multiple(pictures: Tensor) -> Tensor:
+    """Continue pictures at their right and lower borders as mirrors would.
+
+    Unlike torch's reflection padding it works for any size, down to a single pixel.
+
+    Args:
+        pictures: ``[B, C, H, W]``.
+
+    Returns:
+        ``[B, C, H', W']``: the next multiples of 4 from H and W on, at least 8.
+    """
+    for dim in (-2, -1):
+        size = pictures.shape[dim]
+        wanted = max(-(-size // SIZE_MULTIPLE) * SIZE_MULTIPLE, SMALLEST_SIDE)
+        if wanted != size:
+            pictures = pictures.index_select(dim, _mirrored(size, wanted).to(pictures.device))
+    return pictures
+
+
+def _mirrored(size: int, wanted: int) -> Tensor:
+    """Indices ``0 1 2 3 2 1 0 1 ...`` of ``wanted`` pixels over a picture of ``size`` (here 4)."""
+    period = max(2 * (size - 1), 1)
+    position = torch.arange(wanted) % period
+    return torch.minimum(position, period - position) if size > 1 else torch.zeros_like(position)

@@ -1,0 +1,187 @@
+"""Choosing a device and a number format, and torch's memory errors in our words."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cyclegan_cli.devices import choose_device, choose_precision, has_native_bf16, memory_errors
+from cyclegan_cli.errors import DeviceError, UsageError
+
+CPU = torch.device("cpu")
+CUDA = torch.device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def bare_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if there were no accelerator, wherever the tests run."""
+    have_cuda(monkeypatch, 0)
+    have_mps(monkeypatch, False)
+
+
+def have_cuda(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+
+def have_mps(monkeypatch: pytest.MonkeyPatch, available: bool) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: available)
+
+
+def have_cpu_features(monkeypatch: pytest.MonkeyPatch, *features: str) -> None:
+    found = dict.fromkeys(features, True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+
+
+# Devices
+
+
+def test_auto_is_the_cpu_where_there_is_nothing_else() -> None:
+    assert choose_device("auto") == CPU
+
+
+def test_auto_is_mps_where_there_is_metal(monkeypatch: pytest.MonkeyPatch) -> None:
+    have_mps(monkeypatch, True)
+    assert choose_device("auto") == torch.device("mps")
+
+
+def test_auto_is_cuda_before_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    have_mps(monkeypatch, True)
+    have_cuda(monkeypatch, 1)
+    assert choose_device("auto") == CUDA
+
+
+def test_the_cpu_can_be_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    have_cuda(monkeypatch, 1)
+    assert choose_device("cpu") == CPU
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:1"])
+def test_a_cuda_device_that_is_there_is_chosen(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    have_cuda(monkeypatch, 2)
+    assert choose_device(name) == torch.device(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "gpu", "CPU", "0", "cuda:", "cuda:x", "cuda:-1", "cuda:01", "meta", "xpu", "é"]
+)
+def test_a_name_that_is_no_device_is_a_usage_error(name: str) -> None:
+    with pytest.raises(UsageError, match="--device") as caught:
+        choose_device(name)
+    assert repr(name) in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:3", "mps"])
+def test_a_device_that_is_missing_exits_with_5_and_says_what_to_use(name: str) -> None:
+    with pytest.raises(DeviceError, match=f"--device {name}: ") as caught:
+        choose_device(name)
+    assert caught.value.exit_code == 5
+    assert "cpu" in caught.value.hint
+
+
+def test_a_cuda_number_past_the_last_one_is_a_device_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    have_cuda(monkeypatch, 2)
+    with pytest.raises(DeviceError, match="found 2 CUDA devices"):
+        choose_device("cuda:2")
+
+
+@pytest.mark.xfail(strict=True, reason="torch.device keeps 8 bits of the number: 256 becomes 0")
+def test_a_cuda_number_that_overflows_in_torch_is_a_device_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    have_cuda(monkeypatch, 1)
+    with pytest.raises((DeviceError, UsageError)):
+        choose_device("cuda:256")
+
+
+# Number formats
+
+
+@pytest.mark.parametrize("choice", ["fp32", "bf16"])
+@pytest.mark.parametrize("device", [CPU, CUDA, torch.device("mps")], ids=str)
+def test_a_precision_asked_for_is_taken_on_any_device(choice: str, device: torch.device) -> None:
+    assert choose_precision(choice, device) == choice
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")]
+)
+def test_auto_on_cuda_is_bf16_from_ampere_on(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert choose_precision("auto", CUDA) == expected
+
+
+@pytest.mark.parametrize("feature", ["avx512_bf16", "amx_bf16"])
+def test_auto_on_a_cpu_is_bf16_where_it_multiplies_bf16(
+    monkeypatch: pytest.MonkeyPatch, feature: str
+) -> None:
+    have_cpu_features(monkeypatch, feature)
+    assert choose_precision("auto", CPU) == "bf16"
+
+
+def test_auto_on_any_other_cpu_is_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    have_cpu_features(monkeypatch, "avx2", "avx512_f")
+    assert choose_precision("auto", CPU) == "fp32"
+
+
+@pytest.mark.parametrize("supported", ["_is_avx512_bf16_supported", "_is_amx_tile_supported", ""])
+def test_an_older_torch_is_asked_by_its_private_names(
+    monkeypatch: pytest.MonkeyPatch, supported: str
+) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        answer = name == supported
+        monkeypatch.setattr(torch.cpu, name, lambda answer=answer: answer, raising=False)
+    assert has_native_bf16(CPU) == bool(supported)
+
+
+def test_an_older_torch_without_the_private_names_gives_fp32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("get_capabilities", "_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.delattr(torch.cpu, name, raising=False)
+    assert choose_precision("auto", CPU) == "fp32"
+
+
+def test_the_real_cpu_of_this_machine_gives_an_answer() -> None:
+    assert choose_precision("auto", CPU) in ("fp32", "bf16")
+
+
+# Memory
+
+
+def test_an_allocation_that_the_cpu_refuses_is_a_device_error() -> None:
+    with pytest.raises(DeviceError) as caught, memory_errors("training", "Use less."):
+        torch.empty(2**55, dtype=torch.uint8)  # more than an address space
+    assert (caught.value.message, caught.value.hint) == ("training: not enough memory", "Use less.")
+    assert caught.value.exit_code == 5
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried ..."),
+        pytest.param(
+            RuntimeError("MPS backend out of memory (MPS allocated: 5.50 GB, other ...)"),
+            marks=pytest.mark.xfail(strict=True, reason="Metal's words are not known"),
+        ),
+    ],
+    ids=["cuda", "python", "cpu on Windows", "mps"],
+)
+def test_every_kind_of_memory_error_is_a_device_error(error: Exception) -> None:
+    with pytest.raises(DeviceError, match="translating: not enough memory") as caught:
+        with memory_errors("translating", "Use less."):
+            raise error
+    assert caught.value.__cause__ is error
+
+
+def test_other_errors_pass_as_they_are() -> None:
+    error = RuntimeError("shapes do not fit")
+    with pytest.raises(RuntimeError) as caught, memory_errors("training", "Use less."):
+        raise error
+    assert caught.value is error

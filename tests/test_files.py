@@ -1,0 +1,402 @@
+"""Whole files or none: whatever goes wrong, the target is the old file or the new one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cyclegan_cli.errors import OutputError
+from cyclegan_cli.files import (
+    TEMPORARY_PREFIX,
+    atomic_path,
+    is_disk_full,
+    make_folder,
+    remove_leftovers,
+    write_bytes,
+    write_text,
+)
+
+NOBODY = 65534
+only_posix = pytest.mark.skipif(os.name != "posix", reason="permissions and signals of POSIX")
+
+
+@pytest.fixture
+def locked_folder() -> Iterator[Path]:
+    """A folder without write permission; root, who may write anywhere, becomes nobody meanwhile."""
+    is_root = os.geteuid() == 0
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o555)
+    if is_root:
+        os.seteuid(NOBODY)
+    try:
+        yield folder
+    finally:
+        if is_root:
+            os.seteuid(0)
+        folder.chmod(0o755)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def umask_027() -> Iterator[None]:
+    before = os.umask(0o027)
+    yield
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+# When all goes well
+
+
+def test_the_content_becomes_the_target(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(b"new")
+        assert not target.exists()
+    assert target.read_bytes() == b"new"
+
+
+def test_a_target_that_exists_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.write_bytes(b"much longer old content")
+    write_bytes(target, b"new")
+    assert target.read_bytes() == b"new"
+
+
+def test_whoever_reads_the_old_file_meanwhile_goes_on_reading_it(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.write_bytes(b"old content")
+    with target.open("rb") as reader:
+        assert reader.read(3) == b"old"
+        write_bytes(target, b"new")
+        assert reader.read() == b" content"
+
+
+def test_no_temporary_file_stays_behind(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "file", b"new")
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_missing_parent_folders_are_created(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "b" / "file"
+    write_bytes(target, b"new")
+    assert target.read_bytes() == b"new"
+
+
+def test_text_is_written_as_utf_8_with_its_line_ends_as_they_are(tmp_path: Path) -> None:
+    write_text(tmp_path / "file", "äö\r\n日本\n")
+    assert (tmp_path / "file").read_bytes() == "äö\r\n日本\n".encode()
+
+
+@only_posix
+@pytest.mark.usefixtures("umask_027")
+def test_permissions_follow_the_umask(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "file", b"new")
+    assert mode(tmp_path / "file") == 0o640
+
+
+@only_posix
+@pytest.mark.usefixtures("umask_027")
+def test_permissions_follow_the_umask_also_when_the_writer_makes_its_own_file(
+    tmp_path: Path,
+) -> None:
+    with atomic_path(tmp_path / "file") as temporary:
+        temporary.unlink()
+        os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+    assert mode(tmp_path / "file") == 0o640
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "ä" * 127 + "n"], ids=["ascii", "utf-8"])
+def test_a_name_of_255_bytes_works(tmp_path: Path, name: str) -> None:
+    assert len(os.fsencode(name)) == 255
+    write_bytes(tmp_path / name, b"new")
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_two_writers_of_one_target_do_not_meet(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    with atomic_path(target) as first, atomic_path(target) as second:
+        first.write_bytes(b"first")
+        second.write_bytes(b"second")
+    assert target.read_bytes() == b"first"  # the one that finished last
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_the_content_is_on_the_disk_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def recording_fsync(descriptor: int) -> None:
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        calls.append("fsync of the folder" if is_folder else "fsync of the file")
+        fsync(descriptor)
+
+    def recording_replace(source: Path, target: Path) -> None:
+        calls.append("rename")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", recording_fsync)
+    monkeypatch.setattr(os, "replace", recording_replace)
+    write_bytes(tmp_path / "file", b"new")
+    assert calls[:2] == ["fsync of the file", "rename"]
+    if os.name == "posix":
+        assert calls[2:] == ["fsync of the folder"]
+
+
+# When something goes wrong
+
+
+@pytest.mark.parametrize("exception", [ValueError("no"), KeyboardInterrupt(), SystemExit(3)])
+def test_an_exception_leaves_the_old_file_and_passes_through(
+    tmp_path: Path, exception: BaseException
+) -> None:
+    target = tmp_path / "file"
+    target.write_bytes(b"old")
+    with pytest.raises(type(exception)) as caught, atomic_path(target) as temporary:
+        temporary.write_bytes(b"half of the ne")
+        raise exception
+    assert caught.value is exception
+    assert target.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_an_exception_leaves_no_file_where_there_was_none(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no"), atomic_path(tmp_path / "file") as temporary:
+        temporary.write_bytes(b"half of the ne")
+        raise ValueError("no")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_in_the_targets_place_is_an_output_error_and_stays(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    target.mkdir()
+    (target / "inside").touch()
+    with pytest.raises(OutputError) as caught:
+        write_bytes(target, b"new")
+    assert str(target) in caught.value.message
+    assert os.listdir(tmp_path) == ["folder"]
+    assert os.listdir(target) == ["inside"]
+
+
+@pytest.mark.parametrize("below", ["name", "folder/name"])
+def test_a_file_where_a_folder_should_be_is_an_output_error(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    with pytest.raises(OutputError):
+        write_bytes(tmp_path / "file" / below, b"new")
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_a_name_too_long_for_the_disk_is_an_output_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="too long"):
+        write_bytes(tmp_path / ("n" * 256), b"new")
+    assert os.listdir(tmp_path) == []
+
+
+@only_posix
+def test_a_missing_permission_is_one_sentence_that_names_the_file(locked_folder: Path) -> None:
+    target = locked_folder / "file"
+    with pytest.raises(OutputError) as caught:
+        write_bytes(target, b"new")
+    assert caught.value.message == f"cannot write {target}: permission denied"
+    assert caught.value.hint == ""
+    assert not is_disk_full(caught.value)
+
+
+@only_posix
+def test_a_folder_that_may_not_be_made_is_an_output_error(locked_folder: Path) -> None:
+    with pytest.raises(OutputError, match="permission denied"):
+        make_folder(locked_folder / "folder")
+
+
+def test_making_a_folder_makes_its_parents_and_accepts_one_that_exists(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_making_a_folder_in_a_files_place_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError):
+        make_folder(tmp_path / "file")
+
+
+# When the disk is full
+
+
+def check_disk_full_error(error: OutputError, target: Path) -> None:
+    assert error.message.startswith(f"cannot write {target}: ")
+    assert "space" in error.hint
+    assert is_disk_full(error)
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no /dev/full here")
+def test_a_write_that_finds_no_space_is_a_disk_full_error(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.write_bytes(b"old")
+    with pytest.raises(OutputError) as caught, atomic_path(target):
+        Path("/dev/full").write_bytes(b"new")
+    check_disk_full_error(caught.value, target)
+    assert target.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_flush_that_finds_no_space_is_a_disk_full_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    target = tmp_path / "file"
+    target.write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError) as caught:
+        write_bytes(target, b"new")
+    check_disk_full_error(caught.value, target)
+    assert target.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+FILL_THE_DISK = """
+import os, sys
+from pathlib import Path
+from cyclegan_cli.errors import OutputError
+from cyclegan_cli.files import is_disk_full, write_bytes
+
+target = Path(sys.argv[1]) / "file"
+write_bytes(target, b"old")
+try:
+    write_bytes(target, bytes(1_000_000))
+except OutputError as error:
+    assert is_disk_full(error), error
+    assert target.read_bytes() == b"old"
+    assert os.listdir(target.parent) == ["file"]
+    print("as it should be")
+"""
+
+
+def test_a_disk_that_is_really_full_keeps_the_old_file(tmp_path: Path) -> None:
+    """On a disk of 64 KiB of its own, which any user may mount in a namespace of their own."""
+    in_namespace = ["unshare", "--map-root-user", "--mount", "sh", "-ec"]
+    mount = f"mount -t tmpfs -o size=64k none '{tmp_path}'"
+    if shutil.which("unshare") is None or subprocess.run(
+        [*in_namespace, mount], capture_output=True
+    ).returncode:
+        pytest.skip("no mounts in namespaces here")
+    command = [*in_namespace, mount + '; "$0" -c "$1" "$2"', sys.executable, FILL_THE_DISK]
+    done = subprocess.run([*command, tmp_path], capture_output=True, text=True, timeout=30)
+    assert done.stdout == "as it should be\n", done.stderr
+
+
+def test_other_errors_are_not_a_full_disk() -> None:
+    assert not is_disk_full(None)
+    assert not is_disk_full(OSError(errno.EACCES, "permission denied"))
+    assert not is_disk_full(ValueError("no space left on device"))
+
+
+def test_a_full_disk_is_found_behind_the_errors_that_it_caused() -> None:
+    outer = ValueError("outer")
+    outer.__cause__ = ValueError("middle")
+    outer.__cause__.__cause__ = OSError(errno.ENOSPC, "no space left on device")
+    assert is_disk_full(outer)
+
+
+# When the process is killed
+
+WRITE_HALF_AND_WAIT = """
+import sys, time
+from pathlib import Path
+from cyclegan_cli.files import atomic_path
+
+with atomic_path(Path(sys.argv[1])) as temporary, temporary.open("wb") as stream:
+    stream.write(b"n" * 100_000)
+    stream.flush()
+    print("half", flush=True)
+    time.sleep(60)
+"""
+
+WRITE_AGAIN_AND_AGAIN = """
+import sys
+from itertools import cycle
+from pathlib import Path
+from cyclegan_cli.files import write_bytes
+
+for letter in cycle([b"x", b"y"]):
+    write_bytes(Path(sys.argv[1]), letter * 1_000_000)
+    print("once more", flush=True)
+"""
+
+
+def start(script: str, target: Path) -> subprocess.Popen[bytes]:
+    """Start a script on a file; returns when it has printed its first line."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(target)], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    return process
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.communicate()
+    if os.name == "posix":
+        assert process.returncode == -signal.SIGKILL
+
+
+def test_a_process_killed_in_the_middle_of_a_write_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.write_bytes(b"old")
+    kill(start(WRITE_HALF_AND_WAIT, target))
+    assert target.read_bytes() == b"old"
+    (leftover,) = (path for path in tmp_path.iterdir() if path != target)
+    assert leftover.name.startswith(TEMPORARY_PREFIX)
+
+    remove_leftovers(tmp_path)
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("milliseconds", [3, 11, 29])
+def test_a_process_killed_at_any_moment_leaves_a_whole_file(
+    tmp_path: Path, milliseconds: int
+) -> None:
+    target = tmp_path / "file"
+    process = start(WRITE_AGAIN_AND_AGAIN, target)
+    time.sleep(milliseconds / 1000)
+    kill(process)
+    assert target.read_bytes() in (b"x" * 1_000_000, b"y" * 1_000_000)
+
+
+def test_only_our_own_leftovers_are_removed(tmp_path: Path) -> None:
+    kept = [".hidden", ".cyclegan-notes", "cyclegan-0123.tmp", "file.tmp", ".cyclegan-folder.tmp"]
+    for name in kept[:-1]:
+        (tmp_path / name).touch()
+    (tmp_path / kept[-1]).mkdir()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / f"{TEMPORARY_PREFIX}0123.tmp").touch()
+    (tmp_path / f"{TEMPORARY_PREFIX}0123456789abcdef.tmp").touch()
+
+    remove_leftovers(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted([*kept, "folder"])
+    assert len(os.listdir(tmp_path / "folder")) == 1
+
+
+def test_removing_leftovers_of_a_missing_folder_does_nothing(tmp_path: Path) -> None:
+    remove_leftovers(tmp_path / "missing")
+    assert os.listdir(tmp_path) == []
