@@ -24,7 +24,7 @@ PrecisionChoice = Literal["auto", "fp32", "bf16"]
 # The discriminator's last convolutions need something left to judge; the generator halves twice.
 SMALLEST_CROP = 32
 CROP_MULTIPLE = 4
-# The paper uses 6 residual blocks for 128×128 pictures and 9 for 256×256 (Zhu et al. 2017, sec. 7.2).
+# The paper has 6 residual blocks for 128×128 pictures, 9 for 256×256 (Zhu et al. 2017, sec. 7.2).
 LARGEST_CROP_FOR_6_BLOCKS = 128
 
 
@@ -103,26 +103,46 @@ class TrainConfig:
     """
 
     domain_a: Path | None = option(
-        None, "Folder of pictures of domain A, searched recursively.",
-        panel="Data", on_resume=True, metavar="DIR",
+        None,
+        "Folder of pictures of domain A, searched recursively.",
+        panel="Data",
+        on_resume=True,
+        metavar="DIR",
     )
     domain_b: Path | None = option(
-        None, "Folder of pictures of domain B, searched recursively.",
-        panel="Data", on_resume=True, metavar="DIR",
+        None,
+        "Folder of pictures of domain B, searched recursively.",
+        panel="Data",
+        on_resume=True,
+        metavar="DIR",
     )
     name_a: str | None = option(
-        None, "Name of domain A.", panel="Data", shown_default="the folder's name", metavar="NAME",
+        None,
+        "Name of domain A.",
+        panel="Data",
+        shown_default="the folder's name",
+        metavar="NAME",
     )
     name_b: str | None = option(
-        None, "Name of domain B.", panel="Data", shown_default="the folder's name", metavar="NAME",
+        None,
+        "Name of domain B.",
+        panel="Data",
+        shown_default="the folder's name",
+        metavar="NAME",
     )
     load_size: int = option(
-        286, "Short side, in pixels, that pictures are resized to.", panel="Data",
-        minimum=SMALLEST_CROP, maximum=8192,
+        286,
+        "Short side, in pixels, that pictures are resized to.",
+        panel="Data",
+        minimum=SMALLEST_CROP,
+        maximum=8192,
     )
     crop_size: int = option(
-        256, "Side, in pixels, of the random crops that are trained on; a multiple of 4.",
-        panel="Data", minimum=SMALLEST_CROP, maximum=8192,
+        256,
+        "Side, in pixels, of the random crops that are trained on; a multiple of 4.",
+        panel="Data",
+        minimum=SMALLEST_CROP,
+        maximum=8192,
     )
     resize_mode: ResizeMode = option(
         "short-side",
@@ -132,38 +152,67 @@ class TrainConfig:
     )
     flip: bool = option(True, "Mirror half of the pictures.", panel="Data")
     workers: int | None = option(
-        None, "Processes that load pictures; 0 loads them in the training process.",
-        panel="Data", minimum=0, maximum=256, on_resume=True,
+        None,
+        "Processes that load pictures; 0 loads them in the training process.",
+        panel="Data",
+        minimum=0,
+        maximum=256,
+        on_resume=True,
         shown_default="1 for every 2 cores, at most 4",
     )
 
     epochs: int = option(
-        100, "Epochs at the full learning rate; one is a pass over the larger domain.",
-        panel="Length", minimum=0, maximum=1_000_000, on_resume=True,
+        100,
+        "Epochs at the full learning rate; one is a pass over the larger domain.",
+        panel="Length",
+        minimum=0,
+        maximum=1_000_000,
+        on_resume=True,
     )
     decay_epochs: int = option(
-        100, "Epochs after these, in which the rate falls linearly to zero.",
-        panel="Length", minimum=0, maximum=1_000_000, on_resume=True,
+        100,
+        "Epochs after these, in which the rate falls linearly to zero.",
+        panel="Length",
+        minimum=0,
+        maximum=1_000_000,
+        on_resume=True,
     )
     steps: int | None = option(
-        None, "Steps in all, instead of epochs.", panel="Length",
-        minimum=1, maximum=1_000_000_000, on_resume=True, shown_default="given by the epochs",
+        None,
+        "Steps in all, instead of epochs.",
+        panel="Length",
+        minimum=1,
+        maximum=1_000_000_000,
+        on_resume=True,
+        shown_default="given by the epochs",
     )
     decay_steps: int | None = option(
-        None, "Last steps of --steps in which the rate falls linearly to zero.", panel="Length",
-        minimum=0, maximum=1_000_000_000, on_resume=True, shown_default="half of --steps",
+        None,
+        "Last steps of --steps in which the rate falls linearly to zero.",
+        panel="Length",
+        minimum=0,
+        maximum=1_000_000_000,
+        on_resume=True,
+        shown_default="half of --steps",
     )
 
     base_channels: int = option(
         64, "Channels of the generators' first layer.", panel="Networks", minimum=1, maximum=1024
     )
     residual_blocks: int | None = option(
-        None, "Residual blocks of the generators.", panel="Networks", minimum=1, maximum=64,
+        None,
+        "Residual blocks of the generators.",
+        panel="Networks",
+        minimum=1,
+        maximum=64,
         shown_default="9; 6 for crops of 128 and less",
     )
     discriminator_channels: int = option(
-        64, "Channels of the discriminators' first layer.", panel="Networks",
-        minimum=1, maximum=1024,
+        64,
+        "Channels of the discriminators' first layer.",
+        panel="Networks",
+        minimum=1,
+        maximum=1024,
     )
 
     batch_size: int = option(
@@ -179,49 +228,82 @@ class TrainConfig:
         10.0, "Weight of the cycle loss.", panel="Objective", minimum=0, maximum=1e6
     )
     lambda_identity: float = option(
-        0.5, "Weight of the identity loss, as a share of --lambda-cycle; 0 leaves it out.",
-        panel="Objective", minimum=0, maximum=1e6,
+        0.5,
+        "Weight of the identity loss, as a share of --lambda-cycle; 0 leaves it out.",
+        panel="Objective",
+        minimum=0,
+        maximum=1e6,
     )
     pool_size: int = option(
-        50, "Earlier translations a domain that the discriminators go on learning from.",
-        panel="Objective", minimum=0, maximum=100_000,
+        50,
+        "Earlier translations a domain that the discriminators go on learning from.",
+        panel="Objective",
+        minimum=0,
+        maximum=100_000,
     )
     learning_rate: float = option(
-        2e-4, "Learning rate of Adam.", panel="Objective",
-        minimum=1e-12, maximum=10, on_resume=True,
+        2e-4,
+        "Learning rate of Adam.",
+        panel="Objective",
+        minimum=1e-12,
+        maximum=10,
+        on_resume=True,
     )
     beta1: float = option(
         0.5, "First moment's decay rate in Adam.", panel="Objective", minimum=0, maximum=0.9999
     )
     seed: int = option(
-        0, "Seed of the weights, the order of pictures, the crops and the pools.",
-        panel="Objective", minimum=0, maximum=2**31 - 1,
+        0,
+        "Seed of the weights, the order of pictures, the crops and the pools.",
+        panel="Objective",
+        minimum=0,
+        maximum=2**31 - 1,
     )
 
     device: str = option(
-        "auto", "Where to compute: auto, cpu, cuda, cuda:N or mps.",
-        panel="Machine", on_resume=True, metavar="DEVICE",
+        "auto",
+        "Where to compute: auto, cpu, cuda, cuda:N or mps.",
+        panel="Machine",
+        on_resume=True,
+        metavar="DEVICE",
     )
     precision: PrecisionChoice = option(
-        "auto", "Number format of the convolutions; auto is bf16 where the hardware has it.",
-        panel="Machine", on_resume=True,
+        "auto",
+        "Number format of the convolutions; auto is bf16 where the hardware has it.",
+        panel="Machine",
+        on_resume=True,
     )
 
     run_dir: Path | None = option(
-        None, "Folder for everything that the run leaves.", panel="Output",
-        shown_default="runs/A2B with the domains' names, numbered if taken", metavar="DIR",
+        None,
+        "Folder for everything that the run leaves.",
+        panel="Output",
+        shown_default="runs/A2B with the domains' names, numbered if taken",
+        metavar="DIR",
     )
     checkpoint_every: int = option(
-        500, "Steps between checkpoints.", panel="Output",
-        minimum=1, maximum=1_000_000_000, on_resume=True,
+        500,
+        "Steps between checkpoints.",
+        panel="Output",
+        minimum=1,
+        maximum=1_000_000_000,
+        on_resume=True,
     )
     sample_every: int = option(
-        500, "Steps between sample grids; 0 draws none.", panel="Output",
-        minimum=0, maximum=1_000_000_000, on_resume=True,
+        500,
+        "Steps between sample grids; 0 draws none.",
+        panel="Output",
+        minimum=0,
+        maximum=1_000_000_000,
+        on_resume=True,
     )
     log_every: int = option(
-        50, "Steps between rows of metrics.csv.", panel="Output",
-        minimum=1, maximum=1_000_000_000, on_resume=True,
+        50,
+        "Steps between rows of metrics.csv.",
+        panel="Output",
+        minimum=1,
+        maximum=1_000_000_000,
+        on_resume=True,
     )
 
     def __post_init__(self) -> None:
@@ -242,7 +324,11 @@ class TrainConfig:
             raise UsageError(
                 "--decay-steps needs --steps", "With epochs, use --decay-epochs instead."
             )
-        if self.steps is not None and self.decay_steps is not None and self.decay_steps > self.steps:
+        if (
+            self.steps is not None
+            and self.decay_steps is not None
+            and self.decay_steps > self.steps
+        ):
             raise UsageError(
                 f"--decay-steps {self.decay_steps} is more than --steps {self.steps}",
                 "The decay is the last part of the steps: make it as long or shorter.",

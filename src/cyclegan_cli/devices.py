@@ -41,7 +41,9 @@ def _require(device: torch.device, name: str) -> None:
 
     hint = "Use --device cpu, or auto."
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise DeviceError(f"--device {name}: this machine has no CUDA device that torch can use", hint)
+        raise DeviceError(
+            f"--device {name}: this machine has no CUDA device that torch can use", hint
+        )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise DeviceError(f"--device {name}: found {torch.cuda.device_count()} CUDA devices", hint)
     if device.type == "mps" and not torch.backends.mps.is_available():
@@ -72,7 +74,10 @@ def _cpu_has(feature: str) -> bool:
     if hasattr(torch.cpu, "get_capabilities"):
         return bool(torch.cpu.get_capabilities().get(feature, False))
     # torch < 2.11 has no public question for it.
-    private_name = {"avx512_bf16": "_is_avx512_bf16_supported", "amx_bf16": "_is_amx_tile_supported"}
+    private_name = {
+        "avx512_bf16": "_is_avx512_bf16_supported",
+        "amx_bf16": "_is_amx_tile_supported",
+    }
     return bool(getattr(torch.cpu, private_name[feature], lambda: False)())
 
 

@@ -23,7 +23,7 @@ TEMPORARY_PREFIX = ".cyclegan-"
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``target``; on success it becomes ``target``, else it is removed.
+    """Yield a temporary path beside ``target``; it becomes ``target``, or is removed on an error.
 
     The caller may create or overwrite the file at the yielded path in any way. Missing parent
     folders are created. Permissions follow the process's umask, as for any newly created file.
@@ -97,7 +97,7 @@ def _create(path: Path) -> int:
 
 
 def _flush_to_disk(path: Path) -> None:
-    """fsync a file or a folder; folders only where the system can (not on Windows)."""
+    """Have the system write a file or folder out; folders only where it can (not on Windows)."""
     if path.is_dir() and os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)

@@ -167,8 +167,13 @@ class TrainingBar(QuietTraining):
 
     def started(self, plan: Plan) -> None:
         """Draw the bar."""
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-        from rich.progress import TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
         self.plan = plan
         say(_headline(plan))

@@ -19,12 +19,16 @@ def export_command(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o",
-            help="The file to write.", metavar="FILE", show_default="day2night.onnx, by the domains",
+            "--output",
+            "-o",
+            help="The file to write.",
+            metavar="FILE",
+            show_default="day2night.onnx, by the domains",
         ),
     ] = None,
     format: Annotated[
-        Literal["onnx"], typer.Option("--format", help="What to write; onnx needs the extra [onnx].")
+        Literal["onnx"],
+        typer.Option("--format", help="What to write; onnx needs the extra [onnx]."),
     ] = "onnx",
     to: To = None,
     direction: DirectionOption = None,

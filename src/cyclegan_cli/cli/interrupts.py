@@ -27,7 +27,7 @@ def stop_request() -> Iterator[StopRequest]:
     """
     request = StopRequest()
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, _frame: FrameType | None) -> None:
         if request.signal_number is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         request.signal_number = number

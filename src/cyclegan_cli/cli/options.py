@@ -1,4 +1,4 @@
-"""The fields of a dataclass as Typer options: name, type, help and default from the field itself."""
+"""The fields of a dataclass as Typer options, and the options that several commands share."""
 
 from __future__ import annotations
 

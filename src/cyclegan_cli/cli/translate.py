@@ -32,9 +32,11 @@ def translate_command(
     output: Annotated[
         str | None,
         typer.Option(
-            "--output", "-o",
+            "--output",
+            "-o",
             help="A file for a single picture, else a folder; a folder as input needs one.",
-            metavar="FILE|DIR", show_default="beside the input, as photo_DOMAIN.jpg",
+            metavar="FILE|DIR",
+            show_default="beside the input, as photo_DOMAIN.jpg",
         ),
     ] = None,
     checkpoint: CheckpointOption = None,

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -93,7 +94,7 @@ class UnpairedDataset(Dataset[Batch]):
         raise DataError(f"no picture of domain {domain.upper()} can be read: {skipped[-1]}")
 
     def _augment(self, picture: Tensor, draw: random.Random) -> Tensor:
-        """Random crop, and a mirror image half of the time: ``[3, H, W]`` to ``[3, crop, crop]``."""
+        """Random crop, mirrored half of the time: ``[3, H, W]`` to ``[3, crop, crop]``."""
         crop = self.config.crop_size
         height, width = picture.shape[-2:]
         top, left = draw.randint(0, height - crop), draw.randint(0, width - crop)
@@ -121,18 +122,17 @@ def load_training_picture(path: Path, config: TrainConfig) -> Tensor:
     decoded = decode(path)
     image = decoded.rgb
     if decoded.alpha is not None:
-        from PIL import Image
-
         image = Image.composite(image, Image.new("RGB", image.size, "white"), decoded.alpha)
     width, height = image.size
     if max(width, height) > LARGEST_ASPECT_RATIO * min(width, height):
         raise DataError(f"{path} is {width}x{height}: too narrow to train on")
-    return transforms.resize(
+    resized: Tensor = transforms.resize(
         transforms.pil_to_tensor(image),
         _resized_to(height, width, config.load_size, config.resize_mode),
         interpolation=v2.InterpolationMode.BICUBIC,
         antialias=True,
     )
+    return resized
 
 
 def _resized_to(height: int, width: int, load_size: int, mode: ResizeMode) -> list[int]:
@@ -144,7 +144,8 @@ def _resized_to(height: int, width: int, load_size: int, mode: ResizeMode) -> li
 
 def center_crop(picture: Tensor, size: int) -> Tensor:
     """The middle of a picture: ``[3, H, W]`` to ``[3, size, size]``."""
-    return transforms.center_crop(picture, [size, size])
+    cropped: Tensor = transforms.center_crop(picture, [size, size])
+    return cropped
 
 
 def loader(
@@ -179,7 +180,7 @@ def _collate(items: list[Batch]) -> Batch:
     )
 
 
-def _ignore_signals(worker: int) -> None:
-    """A terminal's Ctrl-C and a scheduler's SIGTERM go to all processes; only the trainer answers."""
+def _ignore_signals(_worker: int) -> None:
+    """Ctrl-C and a scheduler's SIGTERM go to all processes; only the trainer answers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -43,7 +43,7 @@ def require_packages() -> None:
 
 
 def export_onnx(checkpoint: Path, output: Path, direction: Direction) -> Verification:
-    """Export the generator of one direction as a single ONNX file with dynamic batch, height, width.
+    """Export the generator of one direction as one ONNX file; batch, height and width are free.
 
     Input ``picture`` and output ``translation`` are ``[batch, 3, height, width]`` fp32 in [-1, 1].
     Sides should be multiples of 4, at least 8; others come out rounded up to the next multiple.
@@ -113,9 +113,7 @@ def _in_onnxruntime(path: Path) -> Callable[[Tensor], Tensor]:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # Errors only.
-    session = onnxruntime.InferenceSession(
-        str(path), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def run(pictures: Tensor) -> Tensor:
         [translated] = session.run([OUTPUT_NAME], {INPUT_NAME: pictures.numpy()})

@@ -34,7 +34,7 @@ def lsgan_loss(logits: Tensor, target_is_real: bool) -> Tensor:
 def vanilla_loss(logits: Tensor, target_is_real: bool) -> Tensor:
     """The log-likelihood objective of the original GAN (Goodfellow et al. 2014, eq. 1).
 
-    ``-log D(x)`` for a real target, ``-log(1 - D(x))`` for a fake one, with ``D = sigmoid(logits)``.
+    ``-log D(x)`` for a real target, ``-log(1 - D(x))`` for a fake one; ``D = sigmoid(logits)``.
     A generator that calls this with ``target_is_real=True`` minimises ``-log D(G(x))``: the
     non-saturating form (Goodfellow et al. 2014, sec. 3), whose gradient does not vanish while the
     discriminator is winning.

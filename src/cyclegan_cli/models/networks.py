@@ -34,7 +34,7 @@ def instance_norm(x: Tensor) -> Tensor:
 
 
 class ConvNormReLU(nn.Module):
-    """Convolution (or transposed convolution), instance norm, ReLU, with optional reflection padding."""
+    """Convolution (also transposed), instance norm and ReLU; reflection padding first, if any."""
 
     def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d, reflect: int = 0) -> None:
         super().__init__()
@@ -102,9 +102,7 @@ class ResnetGenerator(nn.Module):
 
 def _doubling_conv(channels_in: int, channels_out: int) -> nn.ConvTranspose2d:
     """The transposed convolution that doubles height and width."""
-    return nn.ConvTranspose2d(
-        channels_in, channels_out, 3, stride=2, padding=1, output_padding=1
-    )
+    return nn.ConvTranspose2d(channels_in, channels_out, 3, stride=2, padding=1, output_padding=1)
 
 
 class PatchDiscriminator(nn.Module):

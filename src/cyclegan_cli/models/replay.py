@@ -1,4 +1,4 @@
-"""The history of generated pictures that the discriminators learn from (Zhu et al. 2017, sec. 4)."""
+"""The history of translations that the discriminators learn from (Zhu et al. 2017, sec. 4)."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class Plan:
 
     @cached_property
     def pictures_digest(self) -> str:
-        """SHA-256 of the names of all pictures, by which a resumed run sees that folders changed."""
+        """SHA-256 of all pictures' names: by it a resumed run sees that the folders changed."""
         digest = hashlib.sha256()
         for folder, pictures in (
             (self.config.domain_a, self.pictures_a),
@@ -287,5 +287,3 @@ def _run_folder(config: TrainConfig) -> Path:
 
 def _is_taken(folder: Path) -> bool:
     return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-
-

@@ -82,8 +82,7 @@ def plan_jobs(inputs: Sequence[str], output: str | None, target: str) -> list[Jo
         jobs = [_beside(source, target) for source in found]
     elif _means_folder(output, found):
         jobs = [
-            Job(source.path, _with_writable_suffix(Path(output) / source.place))
-            for source in found
+            Job(source.path, _with_writable_suffix(Path(output) / source.place)) for source in found
         ]
     else:
         jobs = [Job(source.path, Path(output)) for source in found]

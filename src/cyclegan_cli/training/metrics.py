@@ -1,0 +1,119 @@
+"""How near one set of pictures is to another, without pairs and without downloaded networks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Karras et al. 2018, sec. 5 and app. A: patches of 7×7, 128 of them a picture and level.
+PATCH_SIZE = 7
+PATCHES_A_PICTURE = 128
+PROJECTIONS = 512
+SMALLEST_LEVEL = 16
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+def sliced_wasserstein_distance(pictures: Tensor, reference: Tensor, seed: int = 0) -> list[float]:
+    """Sliced Wasserstein distance of Laplacian pyramid patches (Karras et al. 2018, sec. 5).
+
+    Each level of the pyramid compares structure of one scale, the last one the low-frequency rest
+    that carries brightness and colour. Unlike in the paper, patches of both sets are normalised
+    by the *reference's* mean and deviation: normalising each set by its own would hide exactly the
+    difference between day and night.
+
+    Args:
+        pictures: ``[N, 3, H, W]`` in [-1, 1].
+        reference: ``[M, 3, H, W]`` in [-1, 1]; M may differ from N.
+        seed: Of the patches and projections.
+
+    Returns:
+        The distance a level, finest first, times 1000 as in the paper; 0 for equal sets.
+    """
+    random = torch.Generator().manual_seed(seed)
+    levels = zip(laplacian_pyramid(pictures), laplacian_pyramid(reference), strict=True)
+    return [1000 * _level_distance(own, other, random) for own, other in levels]
+
+
+def laplacian_pyramid(pictures: Tensor) -> list[Tensor]:
+    """What each halving of the resolution loses, finest first, and the rest that is left.
+
+    Args:
+        pictures: ``[N, 3, H, W]``, any range.
+
+    Returns:
+        ``[N, 3, H, W]``, ``[N, 3, H/2, W/2]``, ... down to a short side of at least 16. Adding
+        them up again, each doubled in size, gives the pictures.
+    """
+    levels = []
+    while min(pictures.shape[-2:]) >= 2 * SMALLEST_LEVEL:
+        smaller = F.interpolate(
+            pictures, scale_factor=0.5, mode="bilinear", antialias=True, align_corners=False
+        )
+        levels.append(pictures - enlarge(smaller, pictures))
+        pictures = smaller
+    return [*levels, pictures]
+
+
+def enlarge(smaller: Tensor, like: Tensor) -> Tensor:
+    """Resize to the size of ``like``, as the pyramid does."""
+    return F.interpolate(smaller, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _level_distance(pictures: Tensor, reference: Tensor, random: torch.Generator) -> float:
+    # As many patches of each set: sorted projections are then compared one to one.
+    count = PATCHES_A_PICTURE * max(len(pictures), len(reference))
+    own, other = _patches(pictures, count, random), _patches(reference, count, random)
+    deviation, mean = torch.std_mean(other, dim=(0, 2), keepdim=True)
+    own, other = ((set_ - mean) / (deviation + 1e-8) for set_ in (own, other))
+    directions = torch.randn(own[0].numel(), PROJECTIONS, generator=random)
+    directions /= directions.norm(dim=0, keepdim=True)
+    projected = (own.flatten(1) @ directions, other.flatten(1) @ directions)
+    sorted_own, sorted_other = (values.sort(dim=0).values for values in projected)
+    return float((sorted_own - sorted_other).abs().mean())
+
+
+def _patches(pictures: Tensor, count: int, random: torch.Generator) -> Tensor:
+    """``count`` random patches, as evenly over the pictures as they go: ``[count, 3, 49]``."""
+    number, _, height, width = pictures.shape
+    picture = torch.arange(count) % number
+    top = torch.randint(height - PATCH_SIZE + 1, (count,), generator=random)
+    left = torch.randint(width - PATCH_SIZE + 1, (count,), generator=random)
+    offset = torch.arange(PATCH_SIZE)
+    rows = (top[:, None] + offset)[:, :, None]
+    columns = (left[:, None] + offset)[:, None, :]
+    return pictures[picture[:, None, None], :, rows, columns].permute(0, 3, 1, 2).flatten(2)
+
+
+def histogram_distance(pictures: Tensor, reference: Tensor) -> float:
+    """How far apart the colours of two sets are: the mean over channels of the 1-D Wasserstein
+    distance between their histograms.
+
+    Args:
+        pictures: ``[N, 3, H, W]`` in [-1, 1].
+        reference: ``[M, 3, H', W']`` in [-1, 1].
+
+    Returns:
+        In levels of 8 bits: 0 for equal histograms, 255 for black against white.
+    """
+    shares = [_cumulative_histogram(channel) for channel in _channels(pictures)]
+    others = [_cumulative_histogram(channel) for channel in _channels(reference)]
+    # In one dimension the distance is the area between the cumulative histograms.
+    areas = [float((a - b).abs().sum()) for a, b in zip(shares, others, strict=True)]
+    return sum(areas) / len(areas)
+
+
+def _channels(pictures: Tensor) -> tuple[Tensor, ...]:
+    return pictures.transpose(0, 1).flatten(1).unbind(0)
+
+
+def _cumulative_histogram(values: Tensor) -> Tensor:
+    """Share of pixels at or below each of the 256 levels."""
+    levels = values.add(1).mul(127.5).round().clamp(0, 255)
+    return torch.histc(levels, bins=256, min=0, max=255).cumsum(0) / values.numel()
+
+
+def mean_luminance(pictures: Tensor) -> float:
+    """Mean brightness (ITU-R BT.601) of ``[N, 3, H, W]`` in [-1, 1], in levels of 8 bits."""
+    weights = torch.tensor(LUMA).view(1, 3, 1, 1)
+    return float(((pictures + 1) * 127.5 * weights).sum(dim=1).mean())
