@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import re
 
 import pytest
 
@@ -17,6 +18,7 @@ EXIT_CODES = {
     "OutputError": 3,
     "DivergedError": 3,
     "CheckpointError": 4,
+    "ExportError": 4,
     "DeviceError": 5,
     "SomeFailedError": 6,
     "InterruptedRunError": 130,
@@ -28,14 +30,16 @@ def test_every_error_has_its_documented_exit_code(name: str, exit_code: int) -> 
     assert getattr(errors, name)("a sentence").exit_code == exit_code
 
 
-def test_every_exception_of_the_module_is_in_the_tree_of_its_docstring() -> None:
+def test_the_tree_in_the_docstring_shows_every_exception_with_its_exit_code() -> None:
     defined = {
-        name
+        name: thing("a sentence").exit_code
         for name, thing in inspect.getmembers(errors, inspect.isclass)
-        if issubclass(thing, Exception)
+        if issubclass(thing, CycleGANError)
     }
-    assert defined == set(EXIT_CODES)
-    assert all(name in str(errors.__doc__) for name in defined)
+    tree = dict(re.findall(r"(\w+Error) +(\d+|\.\.\.|\()", str(errors.__doc__)))
+    assert tree.keys() == defined.keys()
+    for name, shown in tree.items():
+        assert not shown.isdigit() or int(shown) == defined[name]
 
 
 @pytest.mark.parametrize("name", EXIT_CODES)
@@ -44,9 +48,17 @@ def test_every_error_is_caught_by_the_root_class(name: str) -> None:
         raise getattr(errors, name)("a sentence")
 
 
-@pytest.mark.parametrize("name", ["OutputError", "DivergedError"])
-def test_errors_of_output_and_divergence_are_errors_of_the_data(name: str) -> None:
-    assert issubclass(getattr(errors, name), DataError)
+@pytest.mark.parametrize(
+    ("name", "parent"),
+    [
+        ("OutputError", "DataError"),
+        ("DivergedError", "DataError"),
+        ("ExportError", "CheckpointError"),
+    ],
+)
+def test_a_special_error_is_caught_with_its_kind(name: str, parent: str) -> None:
+    with pytest.raises(getattr(errors, parent)):
+        raise getattr(errors, name)("a sentence")
 
 
 @pytest.mark.parametrize(("signal_number", "exit_code"), [(2, 130), (15, 143)])

@@ -295,9 +295,10 @@ def test_a_disk_that_is_really_full_keeps_the_old_file(tmp_path: Path) -> None:
     """On a disk of 64 KiB of its own, which any user may mount in a namespace of their own."""
     in_namespace = ["unshare", "--map-root-user", "--mount", "sh", "-ec"]
     mount = f"mount -t tmpfs -o size=64k none '{tmp_path}'"
-    if shutil.which("unshare") is None or subprocess.run(
-        [*in_namespace, mount], capture_output=True
-    ).returncode:
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*in_namespace, mount], capture_output=True).returncode
+    ):
         pytest.skip("no mounts in namespaces here")
     command = [*in_namespace, mount + '; "$0" -c "$1" "$2"', sys.executable, FILL_THE_DISK]
     done = subprocess.run([*command, tmp_path], capture_output=True, text=True, timeout=30)
@@ -345,9 +346,7 @@ for letter in cycle([b"x", b"y"]):
 
 def start(script: str, target: Path) -> subprocess.Popen[bytes]:
     """Start a script on a file; returns when it has printed its first line."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(target)], stdout=subprocess.PIPE
-    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(target)], stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline()
     return process

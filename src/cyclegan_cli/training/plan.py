@@ -126,13 +126,13 @@ def plan_new(config: TrainConfig) -> Plan:
         DeviceError: The device is missing.
     """
     device = choose_device(config.device)
-    pictures_a = _pictures(config.domain_a, "domain_a")
-    pictures_b = _pictures(config.domain_b, "domain_b")
-    config = _with_names(config)
     # Absolute, so that a run can be resumed from anywhere.
     config = dataclasses.replace(
         config, domain_a=_absolute(config.domain_a), domain_b=_absolute(config.domain_b)
     )
+    pictures_a = _pictures(config.domain_a, "domain_a")
+    pictures_b = _pictures(config.domain_b, "domain_b")
+    config = _with_names(config)
     run_dir = _run_folder(config)
     config = dataclasses.replace(
         config,

@@ -1,0 +1,209 @@
+"""What many tests share: a tiny trained model on disk, small pictures, and the command line."""
+
+from __future__ import annotations
+
+import os
+
+# Tiny networks: a second thread only waits, above all where other work runs on the same cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tomli_w
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from cyclegan_cli.checkpoints.header import ModelInfo, StateInfo
+from cyclegan_cli.checkpoints.locate import CONFIG_FILE, MODEL_FILE, STATE_FILE
+from cyclegan_cli.checkpoints.store import library_versions, save_model, save_state
+from cyclegan_cli.cli import console
+from cyclegan_cli.cli.app import app
+from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.models.cyclegan import CycleGAN
+
+# What changes how the command line finds its checkpoint or draws its output.
+UNWANTED_VARIABLES = (
+    "CYCLEGAN_CHECKPOINT", "COLUMNS", "FORCE_COLOR", "GITHUB_ACTIONS", "LINES", "NO_COLOR",
+    "PY_COLORS", "TERM", "TERMINAL_WIDTH",
+)  # fmt: skip
+DAY2NIGHT = TrainConfig(
+    domain_a=Path("day"),
+    domain_b=Path("night"),
+    name_a="day",
+    name_b="night",
+    base_channels=2,
+    residual_blocks=1,
+    discriminator_channels=2,
+    load_size=32,
+    crop_size=32,
+    pool_size=2,
+    steps=10,
+    device="cpu",
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command left: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def documents(self) -> list[dict[str, Any]]:
+        """Stdout as JSON lines; anything else on it is an error."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def errors(self) -> list[str]:
+        """The lines of stderr that are error messages."""
+        return [line for line in self.err.splitlines() if line.startswith("error:")]
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> CycleGAN:
+    """A model after one step, so that optimisers and pools have a state; do not change it."""
+    model = CycleGAN(DAY2NIGHT, torch.device("cpu"), bf16=False)
+    with torch.no_grad():
+        # As first drawn, the weights of the last layer make all pictures nearly grey.
+        for generator in (model.generator_a2b, model.generator_b2a):
+            generator.head.weight.mul_(5)
+    random = torch.Generator().manual_seed(0)
+    real_a, real_b = torch.rand((2, 1, 3, 32, 32), generator=random) * 2 - 1
+    model.step(real_a, real_b)
+    return model
+
+
+@pytest.fixture(scope="session")
+def tiny_info(tiny_model: CycleGAN) -> ModelInfo:
+    """What the files of the tiny model say of it."""
+    return ModelInfo(
+        kind="model",
+        generator=tiny_model.generator_a2b.config,
+        name_a="day",
+        name_b="night",
+        training={"step": 1, "epoch": 0.5, "crop_size": 32, "pictures_a": 2, "pictures_b": 2},
+        versions=library_versions(),
+    )
+
+
+@pytest.fixture(scope="session")
+def run_folder(
+    tiny_model: CycleGAN, tiny_info: ModelInfo, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run folder as a training leaves it after step 1 of 10; copy it to change it."""
+    folder = tmp_path_factory.mktemp("runs") / "day2night"
+    save_model(folder / MODEL_FILE, tiny_model, tiny_info)
+    state = StateInfo(
+        model=ModelInfo(**vars(tiny_info) | {"kind": "state"}),
+        discriminator=tiny_model.discriminator_a.config,
+        config=DAY2NIGHT.to_document(),
+        step=1,
+        seconds=12.34,
+        pictures="digest",
+    )
+    save_state(folder / STATE_FILE, tiny_model, state)
+    (folder / CONFIG_FILE).write_text(tomli_w.dumps(DAY2NIGHT.to_document()))
+    (folder / "metrics.csv").write_text("step,cycle_a\n1,0.25\n")
+    (folder / "samples").mkdir()
+    (folder / "samples" / "step_00000001.jpg").touch()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(run_folder: Path) -> Path:
+    """The tiny model's checkpoint: two generators, day and night."""
+    return run_folder / MODEL_FILE
+
+
+@pytest.fixture(scope="session")
+def draw() -> Callable[..., Path]:
+    """``draw(path, size=(13, 10), mode="RGB", **save_options)``: a picture of smooth colours."""
+
+    def draw_picture(
+        path: Path, size: tuple[int, int] = (13, 10), mode: str = "RGB", **options: Any
+    ) -> Path:
+        width, height = size
+        x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
+        levels = np.stack([x, y, (x + y) / 2, 1 - x * y], axis=2) * 255
+        if mode == "I;16":
+            image = Image.fromarray((levels[..., 2] * 257).astype(np.uint16))
+        else:
+            image = Image.fromarray(levels.astype(np.uint8), "RGBA").convert(mode)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path, **options)
+        return path
+
+    return draw_picture
+
+
+@pytest.fixture
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable of the developer's shell changes what the command line does."""
+    for name in UNWANTED_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def cyclegan(clean_environment: None) -> Iterator[Callable[..., Answer]]:
+    """``cyclegan("translate", path, ...)``: the command line within this process."""
+
+    def run(*arguments: object) -> Answer:
+        # Rich decides about colours when a console is made, for the streams of that moment.
+        console.stdout.cache_clear()
+        console.stderr.cache_clear()
+        # A bug is to fail the test with its own traceback.
+        result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+        return Answer(result.exit_code, result.stdout, result.stderr)
+
+    yield run
+    console.stdout.cache_clear()
+    console.stderr.cache_clear()
+
+
+@pytest.fixture
+def start_python(
+    clean_environment: None,
+) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """``start_python("-m", "cyclegan_cli", ...)``: a real process, its stdout and stderr pipes."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        with process:
+            process.kill()
+
+
+@pytest.fixture
+def cyclegan_process(
+    start_python: Callable[..., subprocess.Popen[str]],
+) -> Callable[..., Answer]:
+    """``cyclegan_process("translate", path, ...)``: the command line as a process of its own."""
+
+    def run(*arguments: object, **options: Any) -> Answer:
+        process = start_python("-m", "cyclegan_cli", *arguments, **options)
+        out, err = process.communicate(timeout=120)
+        return Answer(process.returncode, out or "", err or "")
+
+    return run

@@ -1,0 +1,463 @@
+"""The training step, against one written down here as the paper has it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.models.cyclegan import LOSS_NAMES, CycleGAN, StepLosses
+
+CPU = torch.device("cpu")
+GENERATORS = ("generator_a2b", "generator_b2a")
+DISCRIMINATORS = ("discriminator_a", "discriminator_b")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def tiny(*, bf16: bool = False, **options: Any) -> CycleGAN:
+    size = {"load_size": 32, "crop_size": 32, "residual_blocks": 1}
+    width = {"base_channels": 4, "discriminator_channels": 4}
+    return CycleGAN(TrainConfig(**size | width | options), CPU, bf16)
+
+
+def pictures(batch: int = 1, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """``real_a`` and ``real_b``: noise, with domain B darker."""
+    random = torch.Generator().manual_seed(seed)
+    both = torch.rand((2, batch, 3, 32, 32), generator=random) * 2 - 1
+    return both[0], both[1] * 0.5 - 0.5
+
+
+def weights(model: CycleGAN) -> dict[str, Tensor]:
+    """Copies of all weights by network and name."""
+    return {
+        f"{name}.{key}": tensor.clone()
+        for name, network in model.networks().items()
+        for key, tensor in network.state_dict().items()
+    }
+
+
+def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    """The networks of which any weight is another one."""
+    return {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+
+
+# The textbook's step: no freezing, no fused kernels, no replay (its pool is still filling)
+
+
+class Textbook:
+    """Copies of a model's networks, and plain optimisers of the same kind."""
+
+    def __init__(self, model: CycleGAN) -> None:
+        self.layout = model.memory_format
+        nets = {name: copy.deepcopy(network) for name, network in model.networks().items()}
+        self.g_ab, self.g_ba = (nets[name] for name in GENERATORS)
+        self.d_a, self.d_b = (nets[name] for name in DISCRIMINATORS)
+        self.networks = nets
+        self.adversarial = {"lsgan": nn.MSELoss(), "vanilla": nn.BCEWithLogitsLoss()}[
+            model.config.gan_loss
+        ]
+        self.g_optimizer = torch.optim.Adam(
+            chain(self.g_ab.parameters(), self.g_ba.parameters()), lr=2e-4, betas=(0.5, 0.999)
+        )
+        self.d_optimizer = torch.optim.Adam(
+            chain(self.d_a.parameters(), self.d_b.parameters()), lr=2e-4, betas=(0.5, 0.999)
+        )
+
+    def judged(self, logits: Tensor, real: bool) -> Tensor:
+        target = torch.ones_like(logits) if real else torch.zeros_like(logits)
+        return self.adversarial(logits, target)
+
+    def step(self, both: tuple[Tensor, Tensor], cycle: float, identity: float) -> list[float]:
+        # In the model's layout the kernels are the same, and so are the bits.
+        a, b = (real.contiguous(memory_format=self.layout) for real in both)
+        l1 = nn.L1Loss()
+        fake_b, fake_a = self.g_ab(a), self.g_ba(b)
+        terms = [
+            self.judged(self.d_b(fake_b), True),
+            self.judged(self.d_a(fake_a), True),
+            l1(self.g_ba(fake_b), a),
+            l1(self.g_ab(fake_a), b),
+            l1(self.g_ba(a), a),
+            l1(self.g_ab(b), b),
+        ]
+        generator_loss = terms[0] + terms[1] + cycle * terms[2] + cycle * terms[3]
+        generator_loss = generator_loss + identity * terms[4] + identity * terms[5]
+        self.g_optimizer.zero_grad()
+        generator_loss.backward()
+        self.g_optimizer.step()
+
+        self.d_optimizer.zero_grad()
+        for judge, real, fake in ((self.d_a, a, fake_a), (self.d_b, b, fake_b)):
+            loss = (self.judged(judge(real), True) + self.judged(judge(fake.detach()), False)) / 2
+            loss.backward()
+            terms.append(loss)
+        self.d_optimizer.step()
+        return [term.item() for term in terms]
+
+
+def is_before_a_norm(name: str) -> bool:
+    """Biases without any influence: their gradients are zero, and the noise that is computed
+    for them Adam makes as large as any other."""
+    return name.endswith(".bias") and not name.endswith((".head.bias", ".first.bias", "judge.bias"))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("gan_loss", ["lsgan", "vanilla"])
+def test_the_losses_of_a_step_are_exactly_the_textbooks(gan_loss: str, batch: int) -> None:
+    model = tiny(gan_loss=gan_loss)
+    textbook = Textbook(model)
+    found = model.step(*pictures(batch))
+    expected = textbook.step(pictures(batch), cycle=10.0, identity=5.0)
+    assert found.stacked().tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "cycle", "identity"),
+    [
+        ({}, 10.0, 5.0),
+        ({"gan_loss": "vanilla"}, 10.0, 5.0),
+        ({"lambda_cycle": 3.0, "lambda_identity": 2.0}, 3.0, 6.0),
+    ],
+)
+def test_the_weights_after_two_steps_of_adam_are_the_textbooks(
+    options: dict[str, Any], cycle: float, identity: float
+) -> None:
+    model = tiny(**options)
+    textbook = Textbook(model)
+    before = weights(model)
+    for seed in range(2):
+        model.step(*pictures(2, seed))
+        textbook.step(pictures(2, seed), cycle, identity)
+    after = weights(model)
+    for name in filter(lambda name: not is_before_a_norm(name), after):
+        network, key = name.split(".", 1)
+        expected = textbook.networks[network].state_dict()[key]
+        torch.testing.assert_close(after[name], expected, rtol=0, atol=1e-6, msg=name)
+        assert (after[name] - before[name]).abs().max() > 1e-4, name
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_gradients_of_a_step_are_the_textbooks(batch: int) -> None:
+    """With plain gradient descent, which shows every size that Adam levels out."""
+    model = tiny(lambda_cycle=3.0, lambda_identity=2.0)
+    textbook = Textbook(model)
+    before = weights(model)
+    model.generator_optimizer = descent(model, GENERATORS)
+    model.discriminator_optimizer = descent(model, DISCRIMINATORS)
+    textbook.g_optimizer = descent(textbook, GENERATORS)
+    textbook.d_optimizer = descent(textbook, DISCRIMINATORS)
+
+    model.step(*pictures(batch))
+    textbook.step(pictures(batch), cycle=3.0, identity=6.0)
+    for name, after in weights(model).items():
+        network, key = name.split(".", 1)
+        moved = after - before[name]
+        expected = textbook.networks[network].state_dict()[key] - before[name]
+        if is_before_a_norm(name):
+            assert moved.abs().max() < 1e-4, name
+        else:
+            torch.testing.assert_close(moved, expected, rtol=1e-3, atol=1e-6, msg=name)
+            assert moved.abs().max() > 1e-3, name
+
+
+def descent(owner: CycleGAN | Textbook, names: tuple[str, ...]) -> Any:
+    networks = owner.networks if isinstance(owner, Textbook) else owner.networks()
+    return torch.optim.SGD([p for name in names for p in networks[name].parameters()], lr=1.0)
+
+
+# Who learns from what
+
+
+def test_a_step_moves_all_four_networks() -> None:
+    model = tiny()
+    before = weights(model)
+    model.step(*pictures())
+    assert changed(before, weights(model)) == {*GENERATORS, *DISCRIMINATORS}
+
+
+def test_the_generators_step_gives_the_discriminators_no_gradients() -> None:
+    model = tiny()
+    found: list[Tensor | None] = []
+    take_step = model.generator_optimizer.step
+
+    def watched_step() -> None:
+        for name in DISCRIMINATORS:
+            found.extend(parameter.grad for parameter in model.networks()[name].parameters())
+        take_step()
+
+    model.generator_optimizer.step = watched_step
+    model.step(*pictures())
+    assert len(found) == 20
+    assert all(gradient is None for gradient in found)
+
+
+def test_the_discriminators_step_gives_the_generators_no_gradients() -> None:
+    model = tiny()
+    found: list[list[Tensor]] = []
+    for optimizer in (model.generator_optimizer, model.discriminator_optimizer):
+
+        def watched_step(take_step: Any = optimizer.step) -> None:
+            found.append(
+                [p.grad.clone() for name in GENERATORS for p in model.networks()[name].parameters()]
+            )
+            take_step()
+
+        optimizer.step = watched_step
+    model.step(*pictures())
+    after_generators, after_discriminators = found
+    assert all(map(torch.equal, after_generators, after_discriminators))
+
+
+def test_gradients_of_earlier_steps_are_forgotten() -> None:
+    model = tiny(learning_rate=1e-12)  # so that both steps see the same weights
+    found = []
+    for _ in range(2):
+        model.step(*pictures())
+        found.append([p.grad.clone() for n in model.networks().values() for p in n.parameters()])
+    for first, second in zip(*found, strict=True):
+        torch.testing.assert_close(second, first, rtol=1e-3, atol=1e-5)
+
+
+def test_the_discriminators_are_free_again_after_a_step() -> None:
+    model = tiny()
+    model.step(*pictures())
+    assert all(
+        p.requires_grad for network in model.networks().values() for p in network.parameters()
+    )
+
+
+def test_the_discriminators_are_free_again_after_a_step_that_failed() -> None:
+    model = tiny()
+
+    def failing_loss(logits: Tensor, target_is_real: bool) -> Tensor:
+        raise RuntimeError("out of memory")
+
+    model.gan_loss = failing_loss
+    with pytest.raises(RuntimeError, match="out of memory"):
+        model.step(*pictures())
+    assert all(
+        p.requires_grad for network in model.networks().values() for p in network.parameters()
+    )
+
+
+def test_the_discriminators_learn_from_fakes_made_before_the_generators_moved() -> None:
+    model = tiny()
+    real_a, real_b = (real.contiguous(memory_format=model.memory_format) for real in pictures())
+    with torch.no_grad():
+        fake_a, fake_b = model.generator_b2a(real_b), model.generator_a2b(real_a)
+    model.step(real_a, real_b)
+    pooled_a, pooled_b = model.pool_a.state()["images"], model.pool_b.state()["images"]
+    assert torch.equal(pooled_a, fake_a)
+    assert torch.equal(pooled_b, fake_b)
+    with torch.no_grad():
+        assert not torch.equal(pooled_a, model.generator_b2a(real_b))
+        assert not torch.equal(pooled_b, model.generator_a2b(real_a))
+
+
+def test_the_discriminators_judge_what_the_pools_return() -> None:
+    model = tiny()
+    old_a, old_b = pictures(seed=7)
+    model.pool_a.exchange = lambda fakes: old_a
+    model.pool_b.exchange = lambda fakes: old_b
+    real_a, real_b = pictures()
+    expected = [
+        ((judge(real) - 1).square().mean() + judge(old).square().mean()).item() / 2
+        for judge, real, old in (
+            (model.discriminator_a, real_a, old_a),
+            (model.discriminator_b, real_b, old_b),
+        )
+    ]
+    losses = model.step(real_a, real_b)
+    found = [losses.discriminator_a.item(), losses.discriminator_b.item()]
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_without_an_identity_weight_the_generators_are_not_called_for_it() -> None:
+    model = tiny(lambda_identity=0)
+    calls: list[str] = []
+    for name in GENERATORS:
+        model.networks()[name].register_forward_hook(lambda *_, name=name: calls.append(name))
+    losses = model.step(*pictures())
+    assert sorted(calls) == 2 * ["generator_a2b"] + 2 * ["generator_b2a"]
+    assert losses.identity_a == losses.identity_b == 0
+
+
+def test_without_an_identity_weight_the_other_terms_are_the_same() -> None:
+    without, with_identity = (tiny(lambda_identity=x).step(*pictures()) for x in (0, 0.5))
+    for name in set(LOSS_NAMES) - {"identity_a", "identity_b"}:
+        assert torch.equal(getattr(without, name), getattr(with_identity, name))
+
+
+def test_without_a_cycle_weight_the_step_has_only_adversarial_gradients() -> None:
+    """λ_identity is a share of λ_cycle, so it is gone too."""
+    model = tiny(lambda_cycle=0)
+    textbook = Textbook(model)
+    model.step(*pictures())
+    textbook.step(pictures(), cycle=0.0, identity=0.0)
+    for name in GENERATORS:
+        found, expected = model.networks()[name], textbook.networks[name]
+        for ours, theirs in zip(found.parameters(), expected.parameters(), strict=True):
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5)
+
+
+# Losses
+
+
+def test_the_terms_of_a_step_are_detached_scalars_in_fp32() -> None:
+    losses = tiny().step(*pictures(2))
+    for name in LOSS_NAMES:
+        term = getattr(losses, name)
+        assert (term.shape, term.dtype, term.requires_grad) == ((), torch.float32, False)
+
+
+def test_stacked_terms_are_in_the_order_of_their_names() -> None:
+    values = {name: torch.tensor(float(number)) for number, name in enumerate(LOSS_NAMES)}
+    assert StepLosses(**values).stacked().tolist() == list(range(8))
+
+
+# Optimisers
+
+
+def test_each_pair_of_networks_has_one_adam_of_the_papers() -> None:
+    model = tiny(learning_rate=3e-4, beta1=0.4)
+    for optimizer, names in (
+        (model.generator_optimizer, GENERATORS),
+        (model.discriminator_optimizer, DISCRIMINATORS),
+    ):
+        (group,) = optimizer.param_groups
+        expected = [p for name in names for p in model.networks()[name].parameters()]
+        assert list(map(id, group["params"])) == list(map(id, expected))
+        assert type(optimizer) is torch.optim.Adam
+        assert (group["lr"], group["betas"], group["weight_decay"]) == (3e-4, (0.4, 0.999), 0)
+
+
+def test_a_learning_rate_of_zero_stops_all_four_networks() -> None:
+    model = tiny()
+    before = weights(model)
+    model.set_learning_rate(0.0)
+    model.step(*pictures())
+    assert changed(before, weights(model)) == set()
+
+
+def test_a_learning_rate_reaches_all_four_networks() -> None:
+    """The first step of Adam moves the weights by the learning rate, whatever the gradients."""
+    model = tiny()
+    before = weights(model)
+    model.set_learning_rate(0.125)
+    model.step(*pictures())
+    for name, after in weights(model).items():
+        if not is_before_a_norm(name):
+            assert (after - before[name]).abs().max() == pytest.approx(0.125, rel=1e-2), name
+
+
+# Seeds
+
+
+def trained(seed: int, global_seed: int) -> dict[str, Tensor]:
+    """Weights after three steps, in which the pools have begun to exchange."""
+    torch.manual_seed(global_seed)
+    model = tiny(seed=seed, pool_size=2)
+    for step in range(3):
+        model.step(*pictures(2, seed=step))
+    return weights(model)
+
+
+def test_equal_seeds_give_the_same_networks_to_the_last_bit() -> None:
+    assert changed(trained(5, global_seed=1), trained(5, global_seed=2)) == set()
+
+
+def test_another_seed_gives_other_networks() -> None:
+    assert changed(trained(5, 1), trained(6, 1)) == {*GENERATORS, *DISCRIMINATORS}
+
+
+def test_the_four_networks_begin_differently() -> None:
+    model = tiny()
+    for first, second in (GENERATORS, DISCRIMINATORS):
+        networks = model.networks()
+        pairs = zip(networks[first].parameters(), networks[second].parameters(), strict=True)
+        assert all(not torch.equal(x, y) for x, y in pairs if x.ndim > 1)
+
+
+def test_the_pools_have_the_size_asked_for_and_draw_differently() -> None:
+    model = tiny(pool_size=7)
+    assert model.pool_a.size == model.pool_b.size == 7
+    assert not torch.equal(model.pool_a.state()["random"], model.pool_b.state()["random"])
+
+
+# bf16
+
+
+def test_in_bf16_convolutions_compute_in_bf16_and_everything_that_is_kept_is_fp32() -> None:
+    model = tiny(bf16=True)
+    computed: set[torch.dtype] = set()
+    for network in model.networks().values():
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                module.register_forward_hook(lambda _, __, output: computed.add(output.dtype))
+    before = weights(model)
+    losses = model.step(*pictures())
+    assert computed == {torch.bfloat16}
+    assert losses.stacked().dtype == torch.float32
+    assert {weight.dtype for weight in weights(model).values()} == {torch.float32}
+    for optimizer in (model.generator_optimizer, model.discriminator_optimizer):
+        moments = [moment for state in optimizer.state.values() for moment in state.values()]
+        assert {moment.dtype for moment in moments} == {torch.float32}
+    assert changed(before, weights(model)) == {*GENERATORS, *DISCRIMINATORS}
+
+
+def test_the_losses_in_bf16_are_nearly_those_in_fp32() -> None:
+    coarse, fine = (tiny(bf16=bf16).step(*pictures(2)).stacked() for bf16 in (True, False))
+    torch.testing.assert_close(coarse, fine, rtol=0.02, atol=1e-3)
+
+
+def test_in_bf16_steps_go_on_once_the_pools_exchange() -> None:
+    model = tiny(bf16=True, pool_size=1)
+    for seed in range(4):
+        assert model.step(*pictures(2, seed)).stacked().isfinite().all()
+
+
+# Samples
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_sample_translations_are_fp32_pictures_there_and_back(bf16: bool) -> None:
+    model = tiny(bf16=bf16)
+    real_a, real_b = pictures(2)
+    samples = model.translate_both_ways(real_a, real_b)
+    with torch.no_grad():
+        fake_b, fake_a = model.generator_a2b(real_a), model.generator_b2a(real_b)
+        expected = {
+            "fake_b": fake_b,
+            "rec_a": model.generator_b2a(fake_b),
+            "fake_a": fake_a,
+            "rec_b": model.generator_a2b(fake_a),
+        }
+    assert list(samples) == list(expected)
+    tolerance = 0.1 if bf16 else 1e-5
+    for name, sample in samples.items():
+        torch.testing.assert_close(sample, expected[name], rtol=0, atol=tolerance)
+        assert not sample.requires_grad
+
+
+def test_sample_translations_leave_no_trace_in_the_training() -> None:
+    model = tiny()
+    before = weights(model)
+    model.translate_both_ways(*pictures())
+    assert changed(before, weights(model)) == set()
+    assert model.pool_a.count == model.pool_b.count == 0
+    assert all(
+        p.grad is None for network in model.networks().values() for p in network.parameters()
+    )

@@ -1,0 +1,128 @@
+"""The terms of the objective, against values worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from cyclegan_cli.models.losses import (
+    GAN_LOSSES,
+    GanLoss,
+    discriminator_loss,
+    l1_loss,
+    lsgan_loss,
+    vanilla_loss,
+)
+
+
+def logits(*values: float, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.tensor(values, dtype=dtype).reshape(1, 1, 1, -1)
+
+
+def softplus(x: float) -> float:
+    return math.log1p(math.exp(x))
+
+
+def test_least_squares_of_a_real_target_are_to_one() -> None:
+    assert lsgan_loss(logits(0.0, 3.0), True) == pytest.approx((1 + 4) / 2)
+
+
+def test_least_squares_of_a_fake_target_are_to_zero() -> None:
+    assert lsgan_loss(logits(1.0, -3.0), False) == pytest.approx((1 + 9) / 2)
+
+
+@pytest.mark.parametrize(("value", "target_is_real"), [(1.0, True), (0.0, False)])
+def test_least_squares_vanish_at_their_target(value: float, target_is_real: bool) -> None:
+    assert lsgan_loss(logits(value, value), target_is_real) == 0
+
+
+@pytest.mark.parametrize("target_is_real", [True, False])
+def test_an_undecided_vanilla_discriminator_costs_log_2(target_is_real: bool) -> None:
+    assert vanilla_loss(logits(0.0), target_is_real) == pytest.approx(math.log(2))
+
+
+def test_vanilla_of_a_real_target_is_minus_log_sigmoid() -> None:
+    found = vanilla_loss(logits(2.0, -1.0), True)
+    probability = [1 / (1 + math.exp(-2.0)), 1 / (1 + math.exp(1.0))]
+    assert found == pytest.approx(-(math.log(probability[0]) + math.log(probability[1])) / 2)
+
+
+def test_vanilla_of_a_fake_target_is_minus_log_of_one_less_sigmoid() -> None:
+    assert vanilla_loss(logits(2.0, -1.0), False) == pytest.approx((softplus(2) + softplus(-1)) / 2)
+
+
+def test_vanilla_teaches_a_generator_that_is_losing() -> None:
+    """The saturating form's gradient, sigmoid(-20), would be next to nothing."""
+    losing = logits(-20.0).requires_grad_()
+    vanilla_loss(losing, True).backward()
+    assert losing.grad is not None
+    assert losing.grad.item() == pytest.approx(-1.0)
+
+
+def test_vanilla_stays_finite_for_logits_where_sigmoid_is_exactly_zero_or_one() -> None:
+    assert vanilla_loss(logits(-1000.0), True) == pytest.approx(1000.0)
+    assert vanilla_loss(logits(1000.0), False) == pytest.approx(1000.0)
+
+
+def test_the_discriminators_loss_is_half_the_sum_of_both_terms() -> None:
+    real, fake = logits(0.0, 3.0), logits(1.0, -3.0)
+    assert discriminator_loss(lsgan_loss, real, fake) == pytest.approx((2.5 + 5.0) / 2)
+
+
+def test_the_discriminators_vanilla_loss_is_half_the_sum_too() -> None:
+    found = discriminator_loss(vanilla_loss, logits(2.0), logits(-1.0))
+    assert found == pytest.approx((softplus(-2) + softplus(-1)) / 2)
+
+
+def test_each_term_is_a_mean_over_its_own_patches() -> None:
+    """Real and fake pictures need not come in equal numbers."""
+    real, fake = logits(0.0), logits(2.0, 2.0, 2.0)
+    assert discriminator_loss(lsgan_loss, real, fake) == pytest.approx((1 + 4) / 2)
+
+
+def test_l1_is_the_mean_absolute_difference() -> None:
+    picture = torch.tensor([1.0, -1.0, 0.5, 0.0]).reshape(1, 1, 2, 2)
+    target = torch.tensor([-1.0, -1.0, 0.0, 0.5]).reshape(1, 1, 2, 2)
+    assert l1_loss(picture, target) == pytest.approx((2 + 0 + 0.5 + 0.5) / 4)
+
+
+def test_the_options_name_their_losses() -> None:
+    assert GAN_LOSSES == {"lsgan": lsgan_loss, "vanilla": vanilla_loss}
+
+
+@pytest.mark.parametrize("gan_loss", GAN_LOSSES.values(), ids=GAN_LOSSES)
+@pytest.mark.parametrize("target_is_real", [True, False])
+def test_adversarial_terms_of_bf16_logits_are_computed_in_fp32(
+    gan_loss: GanLoss, target_is_real: bool
+) -> None:
+    """4096 patches: a sum of so many in bf16 would be visibly wrong."""
+    coarse = torch.linspace(-3, 3, 4096).bfloat16().reshape(1, 1, 64, 64)
+    found = gan_loss(coarse, target_is_real)
+    assert found.dtype == torch.float32
+    assert found.shape == ()
+    assert torch.equal(found, gan_loss(coarse.float(), target_is_real))
+
+
+def test_the_discriminators_loss_of_bf16_logits_is_fp32() -> None:
+    coarse = logits(0.3, 0.7, dtype=torch.bfloat16)
+    assert discriminator_loss(lsgan_loss, coarse, coarse).dtype == torch.float32
+
+
+def test_l1_of_bf16_pictures_is_computed_in_fp32() -> None:
+    coarse = torch.linspace(-1, 1, 3072).bfloat16().reshape(1, 3, 32, 32)
+    target = torch.linspace(1, -0.9, 3072).reshape(1, 3, 32, 32)
+    found = l1_loss(coarse, target)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, (coarse.float() - target).abs().mean())
+
+
+@pytest.mark.parametrize("gan_loss", GAN_LOSSES.values(), ids=GAN_LOSSES)
+def test_terms_stay_fp32_under_autocast(gan_loss: GanLoss) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        found = discriminator_loss(gan_loss, logits(0.3), logits(0.7))
+        distance = l1_loss(logits(0.3), logits(0.7))
+    assert found.dtype == distance.dtype == torch.float32
+    assert torch.equal(found, discriminator_loss(gan_loss, logits(0.3), logits(0.7)))

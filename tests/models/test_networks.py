@@ -1,0 +1,260 @@
+"""The two networks: their sizes, and the same numbers as a textbook makes of them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig
+from cyclegan_cli.models import networks
+from cyclegan_cli.models.networks import (
+    PatchDiscriminator,
+    ResnetGenerator,
+    initialise_weights,
+    instance_norm,
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def noise(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    """Uniform in [-1, 1]."""
+    random = torch.Generator().manual_seed(seed)
+    return torch.rand(shape, generator=random, dtype=dtype) * 2 - 1
+
+
+def tiny_generator(blocks: int = 2) -> ResnetGenerator:
+    return ResnetGenerator(GeneratorConfig(base_channels=4, residual_blocks=blocks))
+
+
+def tiny_discriminator() -> PatchDiscriminator:
+    return PatchDiscriminator(DiscriminatorConfig(base_channels=4))
+
+
+# Sizes
+
+
+@pytest.mark.parametrize(("blocks", "count"), [(9, 11_378_179), (6, 7_837_699)])
+def test_the_generator_has_as_many_parameters_as_the_papers(blocks: int, count: int) -> None:
+    with torch.device("meta"):
+        generator = ResnetGenerator(GeneratorConfig(64, blocks))
+    assert sum(parameter.numel() for parameter in generator.parameters()) == count
+
+
+def test_the_discriminator_has_as_many_parameters_as_the_papers() -> None:
+    with torch.device("meta"):
+        discriminator = PatchDiscriminator(DiscriminatorConfig(64))
+    assert sum(parameter.numel() for parameter in discriminator.parameters()) == 2_764_737
+
+
+@pytest.mark.parametrize("build", [tiny_generator, tiny_discriminator])
+def test_a_network_keeps_nothing_but_its_parameters(build: type) -> None:
+    network = build()
+    assert list(network.buffers()) == []
+    assert set(network.state_dict()) == {name for name, _ in network.named_parameters()}
+
+
+def test_a_256_pixel_picture_gets_30_by_30_judgements() -> None:
+    assert tiny_discriminator()(noise(2, 3, 256, 256)).shape == (2, 1, 30, 30)
+
+
+@pytest.mark.parametrize(("side", "judgements"), [(32, 2), (70, 6), (128, 14)])
+def test_the_discriminator_judges_pictures_of_other_sizes(side: int, judgements: int) -> None:
+    assert tiny_discriminator()(noise(1, 3, side, side)).shape == (1, 1, judgements, judgements)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (32, 32), (36, 64), (128, 12)])
+def test_a_translation_has_the_size_of_its_picture_and_stays_in_range(
+    batch: int, height: int, width: int
+) -> None:
+    translated = tiny_generator()(noise(batch, 3, height, width))
+    assert translated.shape == (batch, 3, height, width)
+    assert translated.abs().max() <= 1
+
+
+def test_a_translation_saturates_at_the_ends_of_the_range() -> None:
+    generator = tiny_generator()
+    nn.init.constant_(generator.head.bias, 100.0)
+    assert torch.equal(generator(noise(1, 3, 16, 16)), torch.ones(1, 3, 16, 16))
+
+
+# What the networks see
+
+
+def test_a_judgement_sees_a_patch_of_exactly_70_by_70(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the norm, whose statistics are over the whole picture."""
+    monkeypatch.setattr(networks, "instance_norm", lambda x: x)
+    picture = noise(1, 3, 128, 128, dtype=torch.float64).requires_grad_()
+    logits = tiny_discriminator().double()(picture)
+    (gradient,) = torch.autograd.grad(logits[0, 0, 7, 7], picture)
+    seen = gradient.abs().sum(dim=(0, 1)) > 0
+    rows, columns = seen.any(dim=1).nonzero().flatten(), seen.any(dim=0).nonzero().flatten()
+    assert (len(rows), len(columns)) == (70, 70)
+    assert seen.sum() == 70 * 70
+
+
+@pytest.mark.parametrize("build", [tiny_generator, tiny_discriminator])
+def test_pictures_of_a_batch_do_not_see_each_other(build: type) -> None:
+    network = build().double()
+    pictures = noise(3, 3, 32, 32, dtype=torch.float64)
+    one_by_one = torch.cat([network(picture[None]) for picture in pictures])
+    torch.testing.assert_close(network(pictures), one_by_one)
+
+
+# Instance norm
+
+
+def written_out_norm(x: Tensor) -> Tensor:
+    x = x.double()
+    mean = x.mean(dim=(2, 3), keepdim=True)
+    variance = ((x - mean) ** 2).mean(dim=(2, 3), keepdim=True)
+    return (x - mean) / torch.sqrt(variance + 1e-5)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_instance_norm_is_the_formula(batch: int, layout: torch.memory_format) -> None:
+    x = noise(batch, 6, 7, 9, dtype=torch.float64) * torch.arange(1, 7).view(6, 1, 1) + 3
+    x = x.contiguous(memory_format=layout)
+    torch.testing.assert_close(instance_norm(x), written_out_norm(x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_instance_norm_has_the_formulas_gradients(batch: int) -> None:
+    x = noise(batch, 3, 5, 4, dtype=torch.float64).requires_grad_()
+    weights = noise(batch, 3, 5, 4, dtype=torch.float64, seed=1)
+    (found,) = torch.autograd.grad((instance_norm(x) * weights).sum(), x)
+    (expected,) = torch.autograd.grad((written_out_norm(x) * weights).sum(), x)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_instance_norm_leaves_a_flat_picture_at_zero(batch: int) -> None:
+    assert torch.equal(
+        instance_norm(torch.full((batch, 2, 4, 4), 0.5)), torch.zeros(batch, 2, 4, 4)
+    )
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_instance_norm_of_bf16_gathers_its_statistics_in_fp32(batch: int) -> None:
+    """Far from zero, where a sum of 4096 values in bf16 would stop growing."""
+    x = (noise(batch, 4, 64, 64) * 10 + 50).bfloat16()
+    result = instance_norm(x)
+    assert result.dtype == torch.bfloat16
+    torch.testing.assert_close(result.double(), written_out_norm(x), rtol=0, atol=0.05)
+
+
+@pytest.mark.xfail(strict=True, reason="torch rounds mean and deviation to bf16 on the CPU")
+@pytest.mark.parametrize("batch", [1, 2])
+def test_instance_norm_of_bf16_rounds_nothing_but_its_result(batch: int) -> None:
+    x = (noise(batch, 4, 64, 64) * 10 + 50).bfloat16()
+    expected = written_out_norm(x)
+    torch.testing.assert_close(instance_norm(x).double(), expected, rtol=2**-8, atol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_network_in_evaluation_mode_computes_the_same(batch: int) -> None:
+    generator, picture = tiny_generator(), noise(batch, 3, 16, 16)
+    assert torch.equal(generator.train()(picture), generator.eval()(picture))
+
+
+# First weights
+
+
+def test_first_weights_are_normal_with_deviation_002_and_biases_are_zero() -> None:
+    generator = ResnetGenerator(GeneratorConfig(base_channels=16, residual_blocks=2))
+    initialise_weights(generator, torch.Generator().manual_seed(0))
+    for name, tensor in generator.state_dict().items():
+        if name.endswith("bias"):
+            assert not tensor.any(), name
+        else:
+            assert tensor.std() == pytest.approx(0.02, rel=0.05), name
+            assert tensor.mean().abs() < 4 * 0.02 / tensor.numel() ** 0.5, name
+    beyond_two_deviations = generator.trunk[0].second.weight.abs() > 0.04
+    assert beyond_two_deviations.float().mean() == pytest.approx(0.0455, abs=0.005)
+
+
+def test_first_weights_depend_on_their_seed_and_on_nothing_else() -> None:
+    def weights(seed: int, global_seed: int) -> Tensor:
+        torch.manual_seed(global_seed)
+        network = tiny_discriminator()
+        initialise_weights(network, torch.Generator().manual_seed(seed))
+        return torch.cat([parameter.flatten() for parameter in network.parameters()])
+
+    assert torch.equal(weights(5, global_seed=1), weights(5, global_seed=2))
+    assert not torch.equal(weights(5, global_seed=1), weights(6, global_seed=1))
+
+
+# The textbook: the same networks out of torch's own layers, written down independently
+
+
+class AddToInput(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
+def textbook_generator(c: int, blocks: int) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(3, c, 7)]
+    layers += [nn.InstanceNorm2d(c), nn.ReLU()]
+    for wide in (2 * c, 4 * c):
+        layers += [nn.Conv2d(wide // 2, wide, 3, 2, 1), nn.InstanceNorm2d(wide), nn.ReLU()]
+    for _ in range(blocks):
+        block: list[nn.Module] = [nn.ReflectionPad2d(1), nn.Conv2d(4 * c, 4 * c, 3)]
+        block += [nn.InstanceNorm2d(4 * c), nn.ReLU()]
+        block += [nn.ReflectionPad2d(1), nn.Conv2d(4 * c, 4 * c, 3), nn.InstanceNorm2d(4 * c)]
+        layers.append(AddToInput(*block))
+    for wide in (2 * c, c):
+        layers.append(nn.ConvTranspose2d(2 * wide, wide, 3, 2, 1, output_padding=1))
+        layers += [nn.InstanceNorm2d(wide), nn.ReLU()]
+    return nn.Sequential(*layers, nn.ReflectionPad2d(3), nn.Conv2d(c, 3, 7), nn.Tanh())
+
+
+def textbook_discriminator(c: int) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Conv2d(3, c, 4, 2, 1), nn.LeakyReLU(0.2)]
+    for narrow, wide, stride in ((c, 2 * c, 2), (2 * c, 4 * c, 2), (4 * c, 8 * c, 1)):
+        layers.append(nn.Conv2d(narrow, wide, 4, stride, 1))
+        layers += [nn.InstanceNorm2d(wide), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers, nn.Conv2d(8 * c, 1, 4, 1, 1))
+
+
+def with_weights_of(ours: nn.Module, textbook: nn.Module) -> nn.Module:
+    """Both have the same convolutions in the same order, biases included."""
+    pairs = zip(textbook.state_dict(), ours.state_dict().values(), strict=True)
+    textbook.load_state_dict(OrderedDict(pairs))
+    return textbook
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("blocks", [1, 6])
+def test_the_generator_is_the_textbooks(batch: int, blocks: int) -> None:
+    ours = tiny_generator(blocks).double()
+    textbook = with_weights_of(ours, textbook_generator(4, blocks).double())
+    picture = noise(batch, 3, 32, 40, dtype=torch.float64)
+    torch.testing.assert_close(ours(picture), textbook(picture), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_discriminator_is_the_textbooks(batch: int) -> None:
+    ours = tiny_discriminator().double()
+    textbook = with_weights_of(ours, textbook_discriminator(4).double())
+    picture = noise(batch, 3, 48, 64, dtype=torch.float64)
+    torch.testing.assert_close(ours(picture), textbook(picture), rtol=1e-9, atol=1e-9)
+
+
+def test_channels_last_in_fp32_gives_the_same_picture() -> None:
+    generator, picture = tiny_generator(), noise(2, 3, 32, 32)
+    plain = generator(picture)
+    generator.to(memory_format=torch.channels_last)
+    channels_last = generator(picture.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(channels_last, plain, rtol=1e-3, atol=1e-4)

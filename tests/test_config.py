@@ -1,0 +1,353 @@
+"""The options: their rules, their schedule, and their way to a document and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import tomllib
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cyclegan_cli.config import TrainConfig, option_name, plain_type, typed_values
+from cyclegan_cli.errors import UsageError
+
+# Time tells nothing here: other work may run on the same cores.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+FIELDS = dataclasses.fields(TrainConfig)
+BOUNDS = [
+    pytest.param(field.name, bound, field.metadata[bound], id=f"{field.name}-{bound}")
+    for field in FIELDS
+    for bound in ("minimum", "maximum")
+    if field.metadata[bound] is not None
+]
+# What else has to be set for a field to take the value at its bound.
+COMPANIONS: dict[str, dict[str, Any]] = {
+    "load_size": {"crop_size": 32},
+    "crop_size": {"load_size": 8192},
+    "decay_steps": {"steps": 1_000_000_000},
+}
+
+
+def rates(config: TrainConfig, epoch_items: int) -> list[float]:
+    """The learning rates of all steps of a run."""
+    return [
+        config.learning_rate_at(step, epoch_items)
+        for step in range(config.total_steps(epoch_items))
+    ]
+
+
+# Length and learning rate
+
+
+def test_the_defaults_are_200_passes_over_the_larger_domain() -> None:
+    assert TrainConfig().total_steps(1000) == 200_000
+
+
+def test_a_batch_makes_steps_fewer_and_the_last_one_is_not_lost() -> None:
+    assert TrainConfig(epochs=1, decay_epochs=1, batch_size=4).total_steps(5) == 3
+
+
+def test_steps_count_instead_of_epochs() -> None:
+    assert TrainConfig(steps=7, epochs=50, batch_size=3).total_steps(1000) == 7
+
+
+def test_the_rate_is_constant_for_the_epochs_and_then_falls_linearly() -> None:
+    config = TrainConfig(epochs=2, decay_epochs=2, learning_rate=7.0)
+    assert rates(config, 3) == pytest.approx([7, 7, 7, 7, 7, 7, 6, 5, 4, 3, 2, 1])
+
+
+def test_the_rate_follows_the_epochs_also_in_batches() -> None:
+    config = TrainConfig(epochs=2, decay_epochs=2, batch_size=2, learning_rate=4.0)
+    assert rates(config, 3) == pytest.approx([4, 4, 4, 3, 2, 1])
+
+
+def test_the_rate_falls_over_the_decay_steps() -> None:
+    config = TrainConfig(steps=7, decay_steps=4, learning_rate=5.0)
+    assert rates(config, 1000) == pytest.approx([5, 5, 5, 4, 3, 2, 1])
+
+
+def test_the_rate_falls_over_the_last_half_of_the_steps_where_nothing_else_is_said() -> None:
+    config = TrainConfig(steps=7, learning_rate=4.0)
+    assert rates(config, 1000) == pytest.approx([4, 4, 4, 4, 3, 2, 1])
+
+
+@pytest.mark.parametrize(
+    "length", [{"decay_epochs": 0, "epochs": 2}, {"steps": 6, "decay_steps": 0}]
+)
+def test_the_rate_stays_constant_without_a_decay(length: dict[str, int]) -> None:
+    assert rates(TrainConfig(**length, learning_rate=0.5), 3) == [0.5] * 6
+
+
+@pytest.mark.parametrize(
+    "length", [{"epochs": 0, "decay_epochs": 1}, {"steps": 3, "decay_steps": 3}]
+)
+def test_a_run_may_be_nothing_but_decay(length: dict[str, int]) -> None:
+    assert rates(TrainConfig(**length, learning_rate=4.0), 3) == pytest.approx([3, 2, 1])
+
+
+def test_the_rate_after_the_last_step_would_be_zero() -> None:
+    assert TrainConfig(steps=10).learning_rate_at(10, 1000) == 0
+
+
+@unhurried
+@given(
+    epochs=st.integers(0, 5),
+    decay_epochs=st.integers(1, 5),
+    epoch_items=st.integers(1, 20),
+    batch_size=st.integers(1, 7),
+)
+def test_the_rate_never_rises_and_never_reaches_zero(
+    epochs: int, decay_epochs: int, epoch_items: int, batch_size: int
+) -> None:
+    config = TrainConfig(epochs=epochs, decay_epochs=decay_epochs, batch_size=batch_size)
+    found = rates(config, epoch_items)
+    assert found == sorted(found, reverse=True)
+    assert found[-1] > 0
+    constant = epochs * epoch_items // batch_size
+    assert found[:constant] == [config.learning_rate] * constant
+
+
+# Residual blocks
+
+
+@pytest.mark.parametrize(("crop_size", "blocks"), [(32, 6), (128, 6), (132, 9), (256, 9)])
+def test_crops_of_128_and_less_get_6_blocks_and_larger_ones_9(crop_size: int, blocks: int) -> None:
+    assert TrainConfig(crop_size=crop_size).generator_blocks == blocks
+
+
+@pytest.mark.parametrize("crop_size", [128, 256])
+def test_blocks_asked_for_are_taken_for_any_crop(crop_size: int) -> None:
+    assert TrainConfig(crop_size=crop_size, residual_blocks=3).generator_blocks == 3
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(("name", "bound", "limit"), BOUNDS)
+def test_a_value_past_its_bound_is_refused_by_name(name: str, bound: str, limit: float) -> None:
+    past = math.nextafter(limit, -math.inf if bound == "minimum" else math.inf)
+    if isinstance(limit, int):
+        past = limit - 1 if bound == "minimum" else limit + 1
+    word = "at least" if bound == "minimum" else "at most"
+    with pytest.raises(UsageError, match=f"^{option_name(name)} must be {word} ") as caught:
+        TrainConfig(**COMPANIONS.get(name, {}) | {name: past})
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(("name", "bound", "limit"), BOUNDS)
+def test_a_value_at_its_bound_is_allowed(name: str, bound: str, limit: float) -> None:
+    config = TrainConfig(**COMPANIONS.get(name, {}) | {name: limit})
+    assert getattr(config, name) == limit
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("crop_size", 28),
+        ("load_size", 31),
+        ("batch_size", 0),
+        ("steps", 0),
+        ("epochs", -1),
+        ("workers", -1),
+        ("pool_size", -1),
+        ("residual_blocks", 0),
+        ("lambda_cycle", -0.1),
+        ("learning_rate", 0.0),
+        ("learning_rate", math.inf),
+        ("beta1", 1.0),
+        ("seed", -1),
+        ("seed", 2**31),
+        ("checkpoint_every", 0),
+        ("log_every", 0),
+        ("sample_every", -1),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused(name: str, value: float) -> None:
+    with pytest.raises(UsageError, match=option_name(name)):
+        TrainConfig(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["lambda_cycle", "lambda_identity", "learning_rate", "beta1"])
+def test_not_a_number_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=option_name(name)):
+        TrainConfig(**{name: math.nan})
+
+
+@pytest.mark.parametrize("name", ["resize_mode", "gan_loss", "precision"])
+@pytest.mark.parametrize("value", ["other", "", "LSGAN", "fp"])
+def test_an_unknown_choice_is_refused_with_the_known_ones(name: str, value: str) -> None:
+    with pytest.raises(UsageError, match=f"^{option_name(name)} must be one of ") as caught:
+        TrainConfig(**{name: value})
+    default = getattr(TrainConfig(), name)
+    assert default in caught.value.message
+    assert repr(value) in caught.value.message
+
+
+@pytest.mark.xfail(strict=True, reason="the numbers are shown with 6 digits: 1e+06, found 1e+06")
+def test_a_large_value_and_its_bound_are_shown_with_all_their_digits() -> None:
+    with pytest.raises(UsageError, match="at most 1000000, found 1000001"):
+        TrainConfig(epochs=1_000_001)
+
+
+@pytest.mark.xfail(strict=True, raises=OverflowError, reason="formatted as a float")
+def test_a_number_too_large_for_a_float_is_refused_too() -> None:
+    with pytest.raises(UsageError, match="--seed"):
+        TrainConfig(seed=10**400)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"crop_size": 288, "load_size": 286}, ["--crop-size 288", "--load-size 286"]),
+        ({"crop_size": 254}, ["--crop-size 254", "multiple of 4"]),
+        ({"decay_steps": 5}, ["--decay-steps", "--steps"]),
+        ({"steps": 5, "decay_steps": 6}, ["--decay-steps 6", "--steps 5"]),
+        ({"epochs": 0, "decay_epochs": 0}, ["--epochs 0", "--decay-epochs 0"]),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused_by_name(
+    options: dict[str, int], named: list[str]
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        TrainConfig(**options)
+    assert all(words in caught.value.message for words in named)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("crop_size", [33, 34, 35, 254, 255])
+def test_the_hint_for_a_crop_is_a_size_that_works(crop_size: int) -> None:
+    with pytest.raises(UsageError) as caught:
+        TrainConfig(crop_size=crop_size)
+    suggested = int(caught.value.hint.split()[1].rstrip(":"))
+    assert TrainConfig(crop_size=suggested).crop_size == suggested
+    assert crop_size - 4 < suggested < crop_size
+
+
+def test_no_epochs_are_fine_where_steps_are_given() -> None:
+    assert TrainConfig(epochs=0, decay_epochs=0, steps=5).total_steps(1000) == 5
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TrainConfig().seed = 1
+
+
+# To a document and back
+
+
+def values_of(field: dataclasses.Field[Any]) -> st.SearchStrategy[Any]:
+    """Any value that a field may have."""
+    hint = typing.get_type_hints(TrainConfig)[field.name]
+    wanted, low, high = plain_type(hint), field.metadata["minimum"], field.metadata["maximum"]
+    if wanted is int:
+        values: st.SearchStrategy[Any] = st.integers(low, high)
+    elif wanted is float:
+        values = st.floats(low, high)
+    elif typing.get_origin(wanted) is typing.Literal:
+        values = st.sampled_from(typing.get_args(wanted))
+    else:
+        values = {str: st.text(), bool: st.booleans(), Path: st.text().map(Path)}[wanted]
+    return values if wanted is hint else st.none() | values
+
+
+@st.composite
+def configurations(draw: st.DrawFn) -> TrainConfig:
+    """Any configuration: all fields drawn by themselves, then the contradictions resolved."""
+    values = {field.name: draw(values_of(field)) for field in FIELDS}
+    values["crop_size"] = min(values["crop_size"], values["load_size"]) // 4 * 4
+    values["epochs"] = max(values["epochs"], 1)
+    if values["steps"] is None:
+        values["decay_steps"] = None
+    elif values["decay_steps"] is not None:
+        values["decay_steps"] %= values["steps"] + 1
+    return TrainConfig(**values)
+
+
+@unhurried
+@given(configurations())
+def test_a_configuration_comes_back_from_its_document_in_json(config: TrainConfig) -> None:
+    document = json.loads(json.dumps(config.to_document()))
+    assert TrainConfig.from_document(document, "the file") == config
+
+
+@unhurried
+@given(configurations())
+def test_a_configuration_comes_back_from_its_document_in_toml(config: TrainConfig) -> None:
+    document = tomllib.loads(tomli_w.dumps(config.to_document()))
+    assert TrainConfig.from_document(document, "the file") == config
+
+
+def test_a_document_has_no_entries_for_what_is_not_set() -> None:
+    document = TrainConfig(domain_a=Path("day"), steps=5).to_document()
+    assert document["domain_a"] == "day"
+    assert document["steps"] == 5
+    assert "domain_b" not in document
+    assert "decay_steps" not in document
+
+
+def test_an_empty_document_gives_the_defaults() -> None:
+    assert TrainConfig.from_document({}, "the file") == TrainConfig()
+
+
+def test_a_whole_number_will_do_where_any_number_is_wanted() -> None:
+    value = TrainConfig.from_document({"lambda_cycle": 5}, "the file").lambda_cycle
+    assert (value, type(value)) == (5.0, float)
+
+
+def test_an_unknown_name_is_refused_with_the_source() -> None:
+    with pytest.raises(UsageError, match=r"^run/config\.toml sets 'crop-size'"):
+        TrainConfig.from_document({"crop-size": 256}, "run/config.toml")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("crop_size", "256", "a whole number"),
+        ("crop_size", 256.0, "a whole number"),
+        ("crop_size", True, "a whole number"),
+        ("steps", [1], "a whole number"),
+        ("lambda_cycle", "10", "a number"),
+        ("lambda_cycle", True, "a number"),
+        ("flip", 1, "true or false"),
+        ("flip", "yes", "true or false"),
+        ("gan_loss", 1, "a text"),
+        ("name_a", {}, "a text"),
+        ("device", False, "a text"),
+        ("domain_a", 7, "a path"),
+        ("run_dir", ["runs"], "a path"),
+        ("seed", None, "a whole number"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused(name: str, value: Any, kind: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        typed_values({name: value}, "the file")
+    assert caught.value.message == f"the file sets {name} to {value!r}, but it must be {kind}"
+
+
+def test_a_document_out_of_bounds_is_refused() -> None:
+    with pytest.raises(UsageError, match="--gan-loss must be one of lsgan, vanilla"):
+        TrainConfig.from_document({"gan_loss": "wgan"}, "the file")
+
+
+# What help is made of
+
+
+def test_every_option_has_one_sentence_of_help_and_a_panel() -> None:
+    for field in FIELDS:
+        sentence = field.metadata["help"]
+        assert sentence[0].isupper(), field.name
+        assert sentence.endswith("."), field.name
+        assert field.metadata["panel"], field.name
+
+
+def test_every_default_that_is_derived_says_how() -> None:
+    derived = {field.name for field in FIELDS if field.default is None} - {"domain_a", "domain_b"}
+    assert derived == {field.name for field in FIELDS if field.metadata["shown_default"]}

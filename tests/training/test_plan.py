@@ -1,0 +1,144 @@
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import tomli_w
+from PIL import Image
+
+from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.errors import CheckpointError, DataError, DeviceError, UsageError
+from cyclegan_cli.training.plan import plan_new, plan_resumed, read_config_values
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """``day`` with 3 pictures and ``night`` with 2, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    for name, count in (("day", 3), ("night", 2)):
+        Path(name).mkdir()
+        for i in range(count):
+            Image.new("RGB", (40, 40)).save(f"{name}/{i}.png")
+    return {"domain_a": Path("day"), "domain_b": Path("night")}
+
+
+def config(folders, **changes) -> TrainConfig:
+    return TrainConfig(**{**folders, "load_size": 32, "crop_size": 32, "device": "cpu", **changes})
+
+
+def test_domains_are_named_after_their_folders(folders):
+    plan = plan_new(config(folders))
+    assert (plan.name_a, plan.name_b, plan.run_dir) == ("day", "night", Path("runs/day2night"))
+
+
+def test_equal_folder_names_get_a_letter(folders):
+    Path("x").mkdir()
+    Path("day").rename("x/day")
+    Path("night").rename("day")
+    plan = plan_new(config({"domain_a": Path("x/day"), "domain_b": Path("day")}))
+    assert (plan.name_a, plan.name_b) == ("day_a", "day_b")
+
+
+def test_names_can_be_chosen(folders):
+    plan = plan_new(config(folders, name_a="sun", name_b="moon"))
+    assert (plan.name_a, plan.name_b, plan.run_dir.name) == ("sun", "moon", "sun2moon")
+
+
+@pytest.mark.parametrize("name", ["a/b", "..\\x", "", "tab\t", "new\nline"])
+def test_a_name_that_cannot_be_part_of_a_file_name_is_refused(folders, name):
+    with pytest.raises(UsageError, match="--name-b"):
+        plan_new(config(folders, name_a="day", name_b=name or " "))
+
+
+def test_two_equal_names_are_refused(folders):
+    with pytest.raises(UsageError, match="both 'x'"):
+        plan_new(config(folders, name_a="x", name_b="x"))
+
+
+def test_a_taken_run_folder_gets_the_next_number(folders):
+    for name in ("runs/day2night", "runs/day2night-2"):
+        Path(name).mkdir(parents=True)
+        Path(name, "file").touch()
+    assert plan_new(config(folders)).run_dir == Path("runs/day2night-3")
+
+
+def test_a_chosen_run_folder_that_is_taken_is_refused(folders):
+    with pytest.raises(UsageError, match="--run-dir day already exists"):
+        plan_new(config(folders, run_dir=Path("day")))
+
+
+def test_planning_creates_nothing(folders, tmp_path):
+    plan_new(config(folders))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_is_derived_is_filled_in(folders, tmp_path):
+    resolved = plan_new(config(folders)).config
+    assert resolved.residual_blocks == 6
+    assert resolved.precision in ("fp32", "bf16")
+    assert resolved.domain_a == tmp_path / "day"
+
+
+def test_an_epoch_is_a_pass_over_the_larger_domain(folders):
+    plan = plan_new(config(folders, epochs=2, decay_epochs=2, batch_size=2))
+    assert (plan.epoch_items, plan.total_steps) == (3, math.ceil(4 * 3 / 2))
+    assert plan.epoch_of(plan.total_steps) == 4
+
+
+@pytest.mark.parametrize("missing", ["domain_a", "domain_b"])
+def test_a_missing_domain_is_named(folders, missing):
+    option = "--" + missing.replace("_", "-")
+    with pytest.raises(UsageError, match=option):
+        plan_new(config({**folders, missing: None}))
+    with pytest.raises(DataError, match=option):
+        plan_new(config({**folders, missing: Path("nowhere")}))
+    Path("empty").mkdir()
+    with pytest.raises(DataError, match=f"{option}: .*empty has no pictures"):
+        plan_new(config({**folders, missing: Path("empty")}))
+
+
+def test_a_missing_device_is_refused(folders):
+    with pytest.raises(DeviceError, match="--device cuda:77"):
+        plan_new(config(folders, device="cuda:77"))
+
+
+def test_a_run_killed_before_its_first_checkpoint_resumes_from_its_options(folders):
+    plan = plan_new(config(folders, steps=5))
+    plan.run_dir.mkdir(parents=True)
+    (plan.run_dir / "config.toml").write_text(tomli_w.dumps(plan.config.to_document()))
+    resumed = plan_resumed(plan.run_dir, {})
+    assert resumed.first_step == 0
+    assert resumed.config == plan.config
+    assert resumed.pictures_digest == plan.pictures_digest
+
+
+def test_what_is_no_run_cannot_be_resumed(folders):
+    with pytest.raises(CheckpointError, match="no checkpoint nowhere"):
+        plan_resumed(Path("nowhere"), {})
+    with pytest.raises(CheckpointError, match=r"has no state\.safetensors"):
+        plan_resumed(Path("day"), {})
+
+
+def test_the_options_of_a_run_can_be_fed_back(folders):
+    resolved = dataclasses.replace(plan_new(config(folders)).config, run_dir=None)
+    Path("again.toml").write_text(tomli_w.dumps(resolved.to_document()))
+    assert TrainConfig(**read_config_values(Path("again.toml"))) == resolved
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("crop_size = ", "not valid TOML"),
+        ("crop_sise = 64", "'crop_sise', which is not an option"),
+        ("crop_size = '64'", "crop_size to '64', but it must be a whole number"),
+        ("flip = 1", "flip to 1, but it must be true or false"),
+        ("\xff\xfe", "not valid TOML"),
+    ],
+)
+def test_a_bad_options_file_is_one_sentence(tmp_path, text, sentence):
+    path = tmp_path / "options.toml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UsageError, match=sentence):
+        read_config_values(path)
+    with pytest.raises(UsageError, match="cannot read"):
+        read_config_values(tmp_path / "missing.toml")

@@ -1,0 +1,311 @@
+import csv
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cyclegan_cli.checkpoints.header import read_header
+from cyclegan_cli.checkpoints.store import load_generator
+from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.errors import (
+    DataError,
+    DeviceError,
+    DivergedError,
+    InterruptedRunError,
+    OutputError,
+    UsageError,
+)
+from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.training import trainer
+from cyclegan_cli.training.plan import plan_new, plan_resumed
+from cyclegan_cli.training.trainer import train
+
+STEPS = 7
+
+
+class Recorder:
+    """A watcher that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.rows: list[dict[str, float]] = []
+        self.warnings: list[str] = []
+        self.starts = 0
+
+    def started(self, plan):
+        self.starts += 1
+
+    def stepped(self, step):
+        self.steps.append(step)
+
+    def measured(self, row):
+        self.rows.append(row)
+
+    def warned(self, sentence):
+        self.warnings.append(sentence)
+
+
+def never() -> None:
+    return None
+
+
+@pytest.fixture
+def config(tmp_path) -> TrainConfig:
+    """Five and four noisy pictures; the smallest networks."""
+    noise = np.random.default_rng(0)
+    for name, count in (("day", 5), ("night", 4)):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            pixels = noise.integers(0, 256, (40, 48, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+    return make_config(tmp_path, run_dir=tmp_path / "run")
+
+
+def make_config(folder: Path, **changes) -> TrainConfig:
+    options = {
+        "domain_a": folder / "day",
+        "domain_b": folder / "night",
+        "load_size": 36,
+        "crop_size": 32,
+        "base_channels": 2,
+        "residual_blocks": 1,
+        "discriminator_channels": 2,
+        "pool_size": 3,
+        "steps": STEPS,
+        "device": "cpu",
+        "precision": "fp32",
+        "workers": 0,
+        "log_every": 3,
+        "sample_every": 4,
+        "checkpoint_every": 100,
+    }
+    return TrainConfig(**(options | changes))
+
+
+def stop_after(recorder: Recorder, steps: int):
+    return lambda: 15 if len(recorder.steps) == steps else None
+
+
+def test_a_run_leaves_everything_that_it_promises(config):
+    recorder = Recorder()
+    checkpoint = train(plan_new(config), recorder, never)
+    run = config.run_dir
+    assert checkpoint == run / "model.safetensors"
+    assert sorted(path.name for path in run.iterdir()) == [
+        "config.toml", "metrics.csv", "model.safetensors", "samples", "state.safetensors",
+    ]  # fmt: skip
+    assert sorted(path.name for path in (run / "samples").iterdir()) == [
+        "step_00000004.jpg", "step_00000007.jpg",
+    ]  # fmt: skip
+    assert recorder.steps == list(range(1, STEPS + 1))
+    with (run / "metrics.csv").open(newline="") as stream:
+        assert [int(row["step"]) for row in csv.DictReader(stream)] == [3, 6, 7]
+
+
+def test_the_run_folder_has_the_resolved_options(config):
+    plan = plan_new(config)
+    train(plan, Recorder(), never)
+    document = tomllib.loads((config.run_dir / "config.toml").read_text())
+    assert TrainConfig.from_document(document, "config.toml") == plan.config
+
+
+def test_the_checkpoint_describes_itself(config):
+    train(plan_new(config), Recorder(), never)
+    _, info = load_generator(config.run_dir / "model.safetensors", "a2b")
+    assert (info.kind, info.name_a, info.name_b) == ("model", "day", "night")
+    assert info.training == {
+        "step": 7, "epoch": 1.4, "crop_size": 32, "load_size": 36, "gan_loss": "lsgan",
+        "lambda_cycle": 10.0, "lambda_identity": 0.5, "pictures_a": 5, "pictures_b": 4,
+    }  # fmt: skip
+    assert set(info.versions) == {"cyclegan_cli", "safetensors", "torch"}
+
+
+def test_a_model_file_says_nothing_of_the_machine(config, tmp_path):
+    train(plan_new(config), Recorder(), never)
+    assert str(tmp_path).encode() not in (config.run_dir / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("stop", [1, 4, 6])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_resumed_run_ends_with_the_same_bytes(tmp_path, config, stop, precision):
+    whole = make_config(tmp_path, run_dir=tmp_path / "whole", precision=precision)
+    train(plan_new(whole), Recorder(), never)
+
+    stopped = make_config(tmp_path, run_dir=tmp_path / "stopped", precision=precision)
+    recorder = Recorder()
+    with pytest.raises(InterruptedRunError) as caught:
+        train(plan_new(stopped), recorder, stop_after(recorder, stop))
+    assert caught.value.exit_code == 143
+    assert f"stopped after step {stop} of {STEPS}" in caught.value.message
+    assert f"cyclegan train --resume {stopped.run_dir}" in caught.value.hint
+    torch.rand(3)  # Nobody else's random numbers matter.
+    train(plan_resumed(stopped.run_dir, {}), Recorder(), never)
+
+    first, second = (run.run_dir / "model.safetensors" for run in (whole, stopped))
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_number_of_workers_changes_nothing(tmp_path, config, workers):
+    results = []
+    for count in (0, workers):
+        run = make_config(tmp_path, run_dir=tmp_path / f"run{count}", workers=count)
+        results.append(train(plan_new(run), Recorder(), never).read_bytes())
+    assert results[0] == results[1]
+
+
+def test_the_seed_changes_the_result(tmp_path, config):
+    results = [
+        train(plan_new(make_config(tmp_path, run_dir=tmp_path / f"{s}", seed=s)), Recorder(), never)
+        for s in (0, 1)
+    ]
+    assert results[0].read_bytes() != results[1].read_bytes()
+
+
+def test_metrics_of_a_resumed_run_have_each_step_once(config):
+    recorder = Recorder()
+    with pytest.raises(InterruptedRunError):
+        train(plan_new(config), recorder, stop_after(recorder, 4))
+    # As if the process had gone on for a while after its last checkpoint, and then been killed.
+    metrics = config.run_dir / "metrics.csv"
+    late = "6," + ",".join("1" for _ in metrics.read_text().splitlines()[0].split(",")[1:])
+    metrics.write_text(metrics.read_text() + late + "\n6,")
+    train(plan_resumed(config.run_dir, {}), Recorder(), never)
+    with metrics.open(newline="") as stream:
+        assert [int(row["step"]) for row in csv.DictReader(stream)] == [3, 6, 7]
+
+
+def test_a_finished_run_can_be_made_longer(config):
+    train(plan_new(config), Recorder(), never)
+    with pytest.raises(UsageError, match="is complete: it has done 7 of 7 steps"):
+        plan_resumed(config.run_dir, {})
+    recorder = Recorder()
+    train(plan_resumed(config.run_dir, {"steps": 9}), recorder, never)
+    assert recorder.steps == [8, 9]
+
+
+def test_what_would_change_the_model_cannot_change_on_resume(config):
+    recorder = Recorder()
+    with pytest.raises(InterruptedRunError):
+        train(plan_new(config), recorder, stop_after(recorder, 2))
+    with pytest.raises(UsageError, match="--base-channels cannot be changed by --resume"):
+        plan_resumed(config.run_dir, {"base_channels": 4})
+    assert plan_resumed(config.run_dir, {"base_channels": 2, "workers": 1}).workers == 1
+
+
+def test_changed_folders_are_said_on_resume(config, tmp_path):
+    recorder = Recorder()
+    with pytest.raises(InterruptedRunError):
+        train(plan_new(config), recorder, stop_after(recorder, 2))
+    Image.new("RGB", (40, 40)).save(tmp_path / "day" / "new.png")
+    recorder = Recorder()
+    train(plan_resumed(config.run_dir, {}), recorder, never)
+    [sentence] = recorder.warnings
+    assert "not the ones that the run began with" in sentence
+
+
+def test_a_bad_picture_is_said_once_and_replaced(config, tmp_path):
+    (tmp_path / "night" / "2.png").write_bytes(b"no picture")
+    recorder = Recorder()
+    train(plan_new(config), recorder, never)
+    [sentence] = recorder.warnings
+    assert "2.png" in sentence
+    assert "another picture takes its place" in sentence
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_domain_without_a_readable_picture_ends_the_run(tmp_path, config, workers):
+    for path in (tmp_path / "night").iterdir():
+        path.write_bytes(b"no picture")
+    run = make_config(tmp_path, run_dir=tmp_path / "x", workers=workers, sample_every=0)
+    with pytest.raises(DataError, match="no picture of domain B can be read"):
+        train(plan_new(run), Recorder(), never)
+
+
+def test_a_diverged_run_keeps_its_last_checkpoint(config, monkeypatch):
+    recorder = Recorder()
+    with pytest.raises(InterruptedRunError):
+        train(plan_new(config), recorder, stop_after(recorder, 4))
+    before = (config.run_dir / "state.safetensors").read_bytes()
+
+    real_step = CycleGAN.step
+
+    def broken_step(self, real_a, real_b):
+        losses = real_step(self, real_a, real_b)
+        losses.cycle_a.fill_(float("nan"))
+        return losses
+
+    monkeypatch.setattr(CycleGAN, "step", broken_step)
+    with pytest.raises(DivergedError, match="cycle_a is not finite") as caught:
+        train(plan_resumed(config.run_dir, {}), Recorder(), never)
+    assert "--learning-rate 0.0001 --precision fp32" in caught.value.hint
+    assert (config.run_dir / "state.safetensors").read_bytes() == before
+
+
+def test_a_crash_between_the_two_files_still_resumes(config, monkeypatch):
+    whole = train(plan_new(config), Recorder(), never).read_bytes()
+
+    class CrashError(BaseException):
+        pass
+
+    def crash(*arguments):
+        raise CrashError
+
+    monkeypatch.setattr(trainer, "save_model", crash)
+    run = make_config(config.domain_a.parent, run_dir=config.run_dir / "inner", checkpoint_every=4)
+    with pytest.raises(CrashError):
+        train(plan_new(run), Recorder(), never)
+    assert not (run.run_dir / "model.safetensors").exists()
+    monkeypatch.undo()
+    assert train(plan_resumed(run.run_dir, {}), Recorder(), never).read_bytes() == whole
+
+
+def test_the_learning_rate_follows_the_schedule(config, monkeypatch):
+    rates = []
+    real = CycleGAN.set_learning_rate
+    monkeypatch.setattr(
+        CycleGAN, "set_learning_rate", lambda self, rate: (rates.append(rate), real(self, rate))
+    )
+    plan = plan_new(config)
+    train(plan, Recorder(), never)
+    # 7 steps, the last 3 of which decay: rate * 3/4, 2/4, 1/4.
+    assert rates == pytest.approx([2e-4] * 4 + [1.5e-4, 1e-4, 0.5e-4])
+
+
+def test_not_enough_memory_is_one_sentence(config, monkeypatch):
+    def exhausted(self, real_a, real_b):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(CycleGAN, "step", exhausted)
+    with pytest.raises(DeviceError, match="training: not enough memory") as caught:
+        train(plan_new(config), Recorder(), never)
+    assert "--batch-size" in caught.value.hint
+
+
+def test_a_run_folder_that_cannot_be_made_is_one_sentence(tmp_path, config):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot write .*file"):
+        train(
+            plan_new(make_config(tmp_path, run_dir=tmp_path / "file" / "run")), Recorder(), never
+        )
+
+
+def test_leftovers_of_a_killed_run_are_removed(config):
+    recorder = Recorder()
+    with pytest.raises(InterruptedRunError):
+        train(plan_new(config), recorder, stop_after(recorder, 2))
+    leftover = config.run_dir / ".cyclegan-0123456789abcdef.tmp"
+    leftover.touch()
+    train(plan_resumed(config.run_dir, {}), Recorder(), never)
+    assert not leftover.exists()
+
+
+def test_a_state_has_no_more_than_resume_needs(config):
+    train(plan_new(config), Recorder(), never)
+    names = read_header(config.run_dir / "state.safetensors").tensors
+    networks = ("generator_a2b", "generator_b2a", "discriminator_a", "discriminator_b")
+    assert {name.split(".")[0] for name in names} == {*networks, "adam", "pool_a", "pool_b"}
+    assert names["pool_a.images"].shape == (3, 3, 32, 32)
