@@ -139,7 +139,8 @@ def draw() -> Callable[..., Path]:
         if mode == "I;16":
             image = Image.fromarray((levels[..., 2] * 257).astype(np.uint16))
         else:
-            image = Image.fromarray(levels.astype(np.uint8), "RGBA").convert(mode)
+            colours = levels if mode in ("RGBA", "LA") else levels[..., :3]
+            image = Image.fromarray(colours.astype(np.uint8)).convert(mode)
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path, **options)
         return path

@@ -174,9 +174,8 @@ def test_an_allocation_that_the_cpu_refuses_is_a_device_error() -> None:
     ids=["cuda", "python", "cpu on Windows", "mps"],
 )
 def test_every_kind_of_memory_error_is_a_device_error(error: Exception) -> None:
-    with pytest.raises(DeviceError, match="translating: not enough memory") as caught:
-        with memory_errors("translating", "Use less."):
-            raise error
+    with pytest.raises(DeviceError, match="training: ") as caught, memory_errors("training", ""):
+        raise error
     assert caught.value.__cause__ is error
 
 

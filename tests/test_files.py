@@ -55,6 +55,13 @@ def umask_027() -> Iterator[None]:
     os.umask(before)
 
 
+def break_off(target: Path, exception: BaseException) -> None:
+    """Meet with an exception in the middle of a write."""
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(b"half of the ne")
+        raise exception
+
+
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
@@ -168,18 +175,16 @@ def test_an_exception_leaves_the_old_file_and_passes_through(
 ) -> None:
     target = tmp_path / "file"
     target.write_bytes(b"old")
-    with pytest.raises(type(exception)) as caught, atomic_path(target) as temporary:
-        temporary.write_bytes(b"half of the ne")
-        raise exception
+    with pytest.raises(type(exception)) as caught:
+        break_off(target, exception)
     assert caught.value is exception
     assert target.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
 
 
 def test_an_exception_leaves_no_file_where_there_was_none(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no"), atomic_path(tmp_path / "file") as temporary:
-        temporary.write_bytes(b"half of the ne")
-        raise ValueError("no")
+    with pytest.raises(ValueError, match="no"):
+        break_off(tmp_path / "file", ValueError("no"))
     assert os.listdir(tmp_path) == []
 
 

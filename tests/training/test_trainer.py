@@ -288,9 +288,7 @@ def test_not_enough_memory_is_one_sentence(config, monkeypatch):
 def test_a_run_folder_that_cannot_be_made_is_one_sentence(tmp_path, config):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot write .*file"):
-        train(
-            plan_new(make_config(tmp_path, run_dir=tmp_path / "file" / "run")), Recorder(), never
-        )
+        train(plan_new(make_config(tmp_path, run_dir=tmp_path / "file" / "run")), Recorder(), never)
 
 
 def test_leftovers_of_a_killed_run_are_removed(config):

@@ -86,8 +86,9 @@ def _patches(pictures: Tensor, count: int, random: torch.Generator) -> Tensor:
 
 
 def histogram_distance(pictures: Tensor, reference: Tensor) -> float:
-    """How far apart the colours of two sets are: the mean over channels of the 1-D Wasserstein
-    distance between their histograms.
+    """How far apart the colours of two sets are.
+
+    The mean over channels of the one-dimensional Wasserstein distance between their histograms.
 
     Args:
         pictures: ``[N, 3, H, W]`` in [-1, 1].

@@ -1,0 +1,218 @@
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+CLI = [sys.executable, "-m", "cyclegan_cli"]
+TINY = [
+    "--load-size", "34", "--crop-size", "32", "--base-channels", "2", "--residual-blocks", "1",
+    "--discriminator-channels", "2", "--device", "cpu", "--precision", "fp32", "--pool-size", "4",
+]  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A folder with ``day`` (5 pictures) and ``night`` (4)."""
+    noise = np.random.default_rng(0)
+    for name, count in (("day", 5), ("night", 4)):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            pixels = noise.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+    return tmp_path
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*CLI, "train", *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # One thread a process: several of these run at once in a busy CI.
+        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"},
+        start_new_session=True,
+    )
+
+
+def finish(folder: Path, *arguments: str) -> tuple[int, str, str]:
+    process = start(folder, *arguments)
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+def new_run(run: str, *arguments: str) -> list[str]:
+    domains = ["--domain-a", "day", "--domain-b", "night"]
+    return [*domains, *TINY, "--run-dir", run, *arguments]
+
+
+def wait_for_steps(folder: Path, run: str, steps: int) -> None:
+    metrics = folder / run / "metrics.csv"
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        if metrics.exists() and metrics.read_text().count("\n") > steps:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"no {steps} steps in time")
+
+
+LONG = ["--steps", "60", "--log-every", "1", "--checkpoint-every", "9", "--sample-every", "25"]
+
+
+@pytest.fixture
+def whole(folder) -> bytes:
+    """The model of the run that nobody disturbed."""
+    code, _, err = finish(folder, *new_run("whole", *LONG), "--workers", "0")
+    assert code == 0, err
+    return (folder / "whole" / "model.safetensors").read_bytes()
+
+
+def test_a_run_killed_at_random_steps_resumes_to_the_same_bytes(folder, whole):
+    arguments = [*new_run("killed", *LONG), "--workers", "1"]
+    moments = sorted(random.sample(range(1, 50), 2))
+    print(f"killed after the rows {moments}")
+    for moment in moments:
+        process = start(folder, *arguments)
+        wait_for_steps(folder, "killed", moment)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        arguments = ["--resume", "killed"]
+    code, _, err = finish(folder, *arguments)
+    assert code == 0, err
+    assert (folder / "killed" / "model.safetensors").read_bytes() == whole
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_says_how_to_go_on(folder, whole, number, exit_code):
+    process = start(folder, *new_run("stopped", *LONG), "--workers", "1")
+    wait_for_steps(folder, "stopped", random.randint(1, 40))
+    # To the whole group, loading workers included, as a terminal and a scheduler do.
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == exit_code
+    assert re.search(r"error: stopped after step \d+ of 60; everything is saved", err)
+    assert "hint: Go on with: cyclegan train --resume stopped" in err
+    assert "Traceback" not in err
+    code, _, err = finish(folder, "--resume", "stopped")
+    assert code == 0, err
+    assert (folder / "stopped" / "model.safetensors").read_bytes() == whole
+
+
+def test_a_run_says_where_its_checkpoint_is_and_what_to_try(folder):
+    code, out, err = finish(folder, *new_run("r", "--steps", "2", "--log-every", "1"))
+    assert code == 0
+    assert out == "checkpoint: r/model.safetensors\n"
+    assert "step 1/2" in err
+    assert "step 2/2" in err
+    [command] = re.findall(r"try: cyclegan (.*)", err)
+    done = subprocess.run([*CLI, *command.split()], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with Image.open(folder / "0_night.jpg") as translated:
+        assert translated.size == (40, 40)
+
+
+def test_quiet_shows_nothing(folder):
+    code, out, err = finish(folder, *new_run("r", "--steps", "1", "--quiet"))
+    assert (code, out, err) == (0, "checkpoint: r/model.safetensors\n", "")
+
+
+def test_a_dry_run_shows_the_plan_and_leaves_nothing(folder):
+    before = sorted(folder.rglob("*"))
+    code, out, _ = finish(folder, *new_run("r", "--steps", "10"), "--dry-run")
+    assert code == 0
+    assert "5 pictures" in out
+    assert "0 done of 10 (2.0 epochs of 5 pictures)" in out
+    assert "0.0002 at step 1, 3.33333e-05 at step 10" in out
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_the_command_line_wins_over_the_file(folder):
+    (folder / "options.toml").write_text(
+        'domain_a = "day"\ndomain_b = "night"\nsteps = 9\ncrop_size = 32\nload_size = 40\n'
+    )
+    code, out, err = finish(folder, "--config", "options.toml", "--load-size", "36", "--dry-run")
+    assert code == 0, err
+    assert re.search(r"load size +36\b", out)
+    assert "of 9 (" in out
+    code, out, _ = finish(folder, "--config", "options.toml", "--epochs", "2", "--dry-run")
+    assert code == 0
+    assert "of 510 (" in out
+
+
+def test_a_run_s_options_can_be_fed_back(folder):
+    finish(folder, *new_run("r", "--steps", "1"))
+    code, _, err = finish(folder, "--config", "r/config.toml", "--run-dir", "again")
+    assert code == 0, err
+    first, second = (
+        tomllib.loads((folder / name / "config.toml").read_text()) for name in ("r", "again")
+    )
+    assert first.pop("run_dir") != second.pop("run_dir")
+    assert first == second
+    models = [(folder / name / "model.safetensors").read_bytes() for name in ("r", "again")]
+    assert models[0] == models[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        ([], 2, "error: --domain-a is missing"),
+        (["--domain-a", "day"], 2, "error: --domain-b is missing"),
+        (["--domain-a", "day", "--domain-b", "gone"], 3, "error: --domain-b: .*gone is not a fold"),
+        (["--crop-size", "300"], 2, "error: --crop-size 300 is larger than --load-size 286"),
+        (["--crop-size", "70"], 2, "error: --crop-size 70 is not a multiple of 4"),
+        (["--crop-size", "x"], 2, "Invalid value for '--crop-size'"),
+        (["--gan-loss", "wgan"], 2, "Invalid value for '--gan-loss'"),
+        (["--learning-rate", "-1"], 2, "error: --learning-rate must be at least"),
+        (["--steps", "5", "--epochs", "2"], 2, "error: --steps and --epochs exclude each other"),
+        (["--config", "gone.toml"], 2, "error: cannot read gone.toml"),
+        (["--resume", "gone"], 4, "error: there is no checkpoint gone"),
+        (["--resume", "day"], 4, r"error: the folder day has no state.safetensors"),
+        (["--device", "cuda:99"], 5, "error: --device cuda:99"),
+        (["--device", "tpu"], 2, "error: --device must be auto, cpu"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_its_exit_code(folder, arguments, code, sentence):
+    found, out, err = finish(folder, *arguments)
+    assert found == code
+    assert out == ""
+    assert re.search(sentence, err), err
+    assert "Traceback" not in err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's file size limit")
+def test_a_full_disk_keeps_the_last_checkpoint(folder):
+    """RLIMIT_FSIZE stands for the disk: the next file that grows beyond it cannot be written."""
+    code, _, err = finish(folder, *new_run("r", "--steps", "2"))
+    assert code == 0, err
+    before = (folder / "r" / "state.safetensors").read_bytes()
+    limit = len(before) // 2
+    program = (
+        "import resource, signal, runpy, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+        "sys.argv = ['cyclegan', 'train', '--resume', 'r', '--steps', '4', '--sample-every', '0']\n"
+        "runpy.run_module('cyclegan_cli', run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 3, done.stderr
+    assert re.search(r"error: cannot write r/state\.safetensors: ", done.stderr)
+    assert "Traceback" not in done.stderr
+    assert (folder / "r" / "state.safetensors").read_bytes() == before
+    assert not list((folder / "r").glob(".cyclegan-*"))
+    assert json.loads(
+        subprocess.run(
+            [*CLI, "inspect", "r", "--json"], cwd=folder, capture_output=True, text=True
+        ).stdout
+    )["progress"] == {"step": 2, "of": 2}
