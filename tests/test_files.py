@@ -299,14 +299,14 @@ except OutputError as error:
 def test_a_disk_that_is_really_full_keeps_the_old_file(tmp_path: Path) -> None:
     """On a disk of 64 KiB of its own, which any user may mount in a namespace of their own."""
     in_namespace = ["unshare", "--map-root-user", "--mount", "sh", "-ec"]
-    mount = f"mount -t tmpfs -o size=64k none '{tmp_path}'"
+    run = f"mount -t tmpfs -o size=64k none '{tmp_path}'; \"$0\" -c \"$1\" '{tmp_path}'"
+    command = [*in_namespace, run, sys.executable]
     if (
         shutil.which("unshare") is None
-        or subprocess.run([*in_namespace, mount], capture_output=True).returncode
+        or subprocess.run([*command, ""], capture_output=True).returncode
     ):
         pytest.skip("no mounts in namespaces here")
-    command = [*in_namespace, mount + '; "$0" -c "$1" "$2"', sys.executable, FILL_THE_DISK]
-    done = subprocess.run([*command, tmp_path], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([*command, FILL_THE_DISK], capture_output=True, text=True, timeout=30)
     assert done.stdout == "as it should be\n", done.stderr
 
 

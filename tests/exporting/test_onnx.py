@@ -21,7 +21,7 @@ import onnxruntime
 import pytest
 import torch
 
-from cyclegan_cli.checkpoints.header import ModelInfo, read_header
+from cyclegan_cli.checkpoints.header import read_header
 from cyclegan_cli.errors import ExportError, OutputError, UsageError
 from cyclegan_cli.exporting import onnx as exporting
 from cyclegan_cli.exporting.onnx import export_onnx, require_packages
@@ -189,13 +189,6 @@ def test_the_document_names_the_direction_that_was_exported(
         export_onnx(checkpoint, tmp_path / "x.onnx", "b2a")
     facts = json.loads(ready_program.model.metadata_props["cyclegan"])["export"]
     assert (facts["direction"], facts["from"], facts["to"]) == ("b2a", "night", "day")
-
-
-def test_a_domain_of_any_script_is_written_as_it_is(
-    tiny_info: ModelInfo, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    info = ModelInfo(**vars(tiny_info) | {"name_b": "ніч"})
-    assert exporting._document(info, "a2b")["export"]["to"] == "ніч"
 
 
 def test_a_path_that_cannot_be_written_is_an_output_error(

@@ -1,0 +1,39 @@
+"""Help texts word by word. After a wanted change: python tests/cli/test_help.py writes them anew."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+COMMANDS = ["", "train", "translate", "export", "inspect"]
+
+
+def help_text(command: str) -> str:
+    """The help as one line an option, without frames: those change with rich's versions."""
+    done = subprocess.run(
+        [sys.executable, "-m", "cyclegan_cli", *command.split(), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"COLUMNS": "400", "TERM": "dumb", "NO_COLOR": "1"},
+    )
+    lines = [re.sub(r"[\s─│╭╮╰╯]+", " ", line).strip() for line in done.stdout.splitlines()]
+    return "\n".join(line for line in lines if line) + "\n"
+
+
+def golden_file(command: str) -> Path:
+    return GOLDEN / f"{command or 'cyclegan'}.txt"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_what_it_should(command):
+    assert help_text(command) == golden_file(command).read_text()
+
+
+if __name__ == "__main__":
+    for name in COMMANDS:
+        golden_file(name).write_text(help_text(name))

@@ -1,0 +1,114 @@
+"""``cyclegan inspect``: a table for people, JSON for scripts."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cyclegan_cli.inspection import describe
+
+Cyclegan = Callable[..., Any]
+Draw = Callable[..., Path]
+
+
+def rows(table: str) -> dict[str, str]:
+    """Names and values of a table as it is printed."""
+    lines = [line.strip().split("  ", 1) for line in table.splitlines()]
+    return {line[0]: line[1].strip() for line in lines if len(line) == 2}
+
+
+def test_a_run_is_shown_as_a_table(cyclegan: Cyclegan, run_folder: Path) -> None:
+    answer = cyclegan("inspect", run_folder)
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.splitlines()[0].startswith(f"{run_folder}: run")
+    shown = rows(answer.out)
+    assert shown["domains: a"] == "day"
+    assert shown["generator: residual blocks"] == "1"
+    assert shown["progress: of"] == "10"
+    assert shown["resumable"] == "yes"
+    assert shown["last metrics: cycle a"] == "0.25"
+
+
+def test_large_numbers_are_grouped(cyclegan: Cyclegan, checkpoint: Path) -> None:
+    assert rows(cyclegan("inspect", checkpoint).out)["bytes"] == f"{checkpoint.stat().st_size:,}"
+
+
+@pytest.mark.parametrize("name", [".", "model.safetensors", "state.safetensors"])
+def test_json_is_one_line_with_the_description(
+    cyclegan: Cyclegan, run_folder: Path, name: str
+) -> None:
+    answer = cyclegan("inspect", run_folder / name, "--json")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.documents == [describe(run_folder / name).to_document()]
+
+
+def test_a_folder_of_pictures_lists_what_is_wrong(
+    cyclegan: Cyclegan, tmp_path: Path, draw: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw(Path("p/[bold]x[", "bold].png"))
+    Path("p/[red]y.png").touch()
+    answer = cyclegan("inspect", "p")
+    assert answer.code == 0
+    assert rows(answer.out)["unreadable"] == "1"
+    assert "p/[red]y.png is not a picture" in answer.out
+
+
+def test_markup_in_a_name_is_printed_as_it_is(
+    cyclegan: Cyclegan, tmp_path: Path, draw: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw(Path("[bold]x[", "bold].png"))
+    draw(Path("[red]x.png"))
+    assert "[red]x.png: picture" in cyclegan("inspect", "[red]x.png").out
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code", "message"),
+    [
+        ("nothing", None, 3, "there is no file or folder nothing"),
+        ("notes.txt", b"hello", 3, "notes.txt is not a picture"),
+        ("photo.jpg", b"hello", 3, "photo.jpg is not a picture"),
+        ("x.safetensors", b"damaged file", 4, "x.safetensors is not a safetensors file"),
+    ],
+)
+def test_what_cannot_be_described_is_an_error_of_one_line(
+    cyclegan: Cyclegan,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    content: bytes | None,
+    code: int,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        Path(name).write_bytes(content)
+    answer = cyclegan("inspect", name)
+    assert (answer.code, answer.out) == (code, "")
+    [line] = answer.err.splitlines()
+    assert line.startswith(f"error: {message}")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names that are not UTF-8")
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["table", "json"])
+def test_a_name_that_is_not_utf_8_is_no_obstacle(
+    cyclegan_process: Cyclegan, tmp_path: Path, draw: Draw, options: list[str]
+) -> None:
+    name = os.fsdecode(b"\xff\xfe.png")
+    os.rename(draw(tmp_path / "x.png"), tmp_path / name)
+    answer = cyclegan_process("inspect", tmp_path / name, *options, errors="surrogateescape")
+    assert (answer.code, answer.err) == (0, "")
+    if options:
+        assert json.loads(answer.out)["path"] == str(tmp_path / name)
+
+
+@pytest.mark.xfail(strict=True, raises=OSError, reason="OSError: File name too long")
+def test_a_name_longer_than_names_can_be_is_nothing(cyclegan: Cyclegan) -> None:
+    assert cyclegan("inspect", "x" * 300).code == 3
