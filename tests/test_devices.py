@@ -85,7 +85,6 @@ def test_a_cuda_number_past_the_last_one_is_a_device_error(monkeypatch: pytest.M
         choose_device("cuda:2")
 
 
-@pytest.mark.xfail(strict=True, reason="torch.device keeps 8 bits of the number: 256 becomes 0")
 def test_a_cuda_number_that_overflows_in_torch_is_a_device_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -168,7 +167,6 @@ def test_an_allocation_that_the_cpu_refuses_is_a_device_error() -> None:
         RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried ..."),
         pytest.param(
             RuntimeError("MPS backend out of memory (MPS allocated: 5.50 GB, other ...)"),
-            marks=pytest.mark.xfail(strict=True, reason="Metal's words are not known"),
         ),
     ],
     ids=["cuda", "python", "cpu on Windows", "mps"],

@@ -7,6 +7,7 @@ option exists everywhere or nowhere.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -393,24 +394,27 @@ def typed_values(document: Mapping[str, Any], source: str) -> dict[str, Any]:
     Raises:
         UsageError: An unknown name or a value of the wrong type.
     """
-    hints = typing.get_type_hints(TrainConfig)
-    return {name: _typed(hints, name, value, source) for name, value in document.items()}
+    return {name: _typed(name, value, source) for name, value in document.items()}
 
 
-def _typed(hints: Mapping[str, Any], name: str, value: Any, source: str) -> Any:
-    if name not in hints:
+def _typed(name: str, value: Any, source: str) -> Any:
+    if name not in field_types():
         raise UsageError(
             f"{source} sets {name!r}, which is not an option of this version",
             "See cyclegan train --help for the names (with _ for -).",
         )
-    wanted = plain_type(hints[name])
-    if wanted is Path and isinstance(value, str):
+    wanted = plain_type(field_types()[name])
+    if wanted is Path and isinstance(value, str) and value:
         return Path(value)
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+    if wanted is float and type(value) is int and abs(value) < 2**63:
         return float(value)
     if typing.get_origin(wanted) is Literal:
         wanted = str
-    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+    if (
+        value == ""
+        or not isinstance(value, wanted)
+        or (isinstance(value, bool) and wanted is not bool)
+    ):
         kind = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
         raise UsageError(
             f"{source} sets {name} to {value!r}, but it must be {kind.get(wanted, 'a path')}"
@@ -434,11 +438,17 @@ def _check_bounds(field: dataclasses.Field[Any], value: Any) -> None:
         raise UsageError(f"{name} must be one of {', '.join(choices)}, found {value!r}")
     minimum, maximum = field.metadata["minimum"], field.metadata["maximum"]
     if minimum is not None and not value >= minimum:  # also refuses nan
-        raise UsageError(f"{name} must be at least {minimum:g}, found {value:g}")
+        raise UsageError(f"{name} must be at least {minimum}, found {value}")
     if maximum is not None and not value <= maximum:
-        raise UsageError(f"{name} must be at most {maximum:g}, found {value:g}")
+        raise UsageError(f"{name} must be at most {maximum}, found {value}")
+
+
+@functools.cache
+def field_types() -> dict[str, Any]:
+    """The type of every field of :class:`TrainConfig`, by name."""
+    return typing.get_type_hints(TrainConfig)
 
 
 def _choices_of(name: str) -> Any:
-    hint = typing.get_type_hints(TrainConfig)[name]
+    hint = field_types()[name]
     return hint if typing.get_origin(hint) is Literal else None

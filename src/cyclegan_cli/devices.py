@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -11,6 +12,12 @@ from cyclegan_cli.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
     import torch
+
+
+# How torch's backends say it, where they have no exception of their own for it.
+OUT_OF_MEMORY_WORDS = (
+    "not enough memory", "can't allocate memory", "out of memory", "alloc_failed",
+)  # fmt: skip
 
 
 def choose_device(name: str) -> torch.device:
@@ -26,27 +33,24 @@ def choose_device(name: str) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda", "mps"):
+    match = re.fullmatch(r"(cpu|mps|cuda)|cuda:(0|[1-9]\d{0,3})", name)
+    if match is None:
         raise UsageError(f"--device must be auto, cpu, cuda, cuda:N or mps, found {name!r}")
-    _require(device, name)
-    return device
+    _require(match[1] or "cuda", int(match[2] or 0), name)
+    return torch.device(name)
 
 
-def _require(device: torch.device, name: str) -> None:
+def _require(kind: str, index: int, name: str) -> None:
     import torch
 
     hint = "Use --device cpu, or auto."
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if kind == "cuda" and not torch.cuda.is_available():
         raise DeviceError(
             f"--device {name}: this machine has no CUDA device that torch can use", hint
         )
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if kind == "cuda" and index >= torch.cuda.device_count():
         raise DeviceError(f"--device {name}: found {torch.cuda.device_count()} CUDA devices", hint)
-    if device.type == "mps" and not torch.backends.mps.is_available():
+    if kind == "mps" and not torch.backends.mps.is_available():
         raise DeviceError(f"--device {name}: this machine has no Metal device", hint)
 
 
@@ -99,6 +103,6 @@ def memory_errors(what: str, hint: str) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise DeviceError(f"{what}: not enough memory", hint) from error
     except RuntimeError as error:
-        if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
+        if not any(words in str(error).lower() for words in OUT_OF_MEMORY_WORDS):
             raise
         raise DeviceError(f"{what}: not enough memory", hint) from error

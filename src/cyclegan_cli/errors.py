@@ -36,7 +36,7 @@ class CycleGANError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[type[CycleGANError], tuple[str, str]]:
-        # Exceptions cross process borders pickled (data loading workers).
+        # Loading workers hand errors over pickled.
         return type(self), (self.message, self.hint)
 
 

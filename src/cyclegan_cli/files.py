@@ -25,13 +25,17 @@ TEMPORARY_PREFIX = ".cyclegan-"
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``target``; it becomes ``target``, or is removed on an error.
 
-    The caller may create or overwrite the file at the yielded path in any way. Missing parent
-    folders are created. Permissions follow the process's umask, as for any newly created file.
+    Links are followed: the file that they point to is replaced. The caller may create or
+    overwrite the file at the yielded path in any way. Missing parent folders are created.
+    Permissions follow the process's umask, as for any newly created file.
 
     Raises:
         OutputError: The file could not be written (the reason is in the message).
     """
     with _as_output_error(target):
+        target = target.resolve()
+        if target.exists() and not target.is_file():
+            raise OSError(errno.EEXIST, "something that is not a file has this name")
         target.parent.mkdir(parents=True, exist_ok=True)
         # A short name of its own: the target's name may already be as long as names can be.
         temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp"
@@ -40,9 +44,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
             yield temporary
             # Writers that put a file of their own in this place choose their own permissions.
             temporary.chmod(mode)
-            _flush_to_disk(temporary)
+            _flush(temporary, os.O_RDWR)
             os.replace(temporary, target)
-            _flush_to_disk(target.parent)
+            _flush_folder(target.parent)
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -96,15 +100,23 @@ def _create(path: Path) -> int:
         os.close(descriptor)
 
 
-def _flush_to_disk(path: Path) -> None:
-    """Have the system write a file or folder out; folders only where it can (not on Windows)."""
-    if path.is_dir() and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+def _flush(path: Path, flags: int) -> None:
+    """Have the system write a file or folder out to the disk."""
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename durable, where the system can; the new file is in place either way."""
+    try:
+        _flush(folder, os.O_RDONLY)
+    except OSError as error:
+        # Windows opens no folders; some file systems do not flush them.
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP):
+            raise
 
 
 @contextmanager
@@ -114,6 +126,8 @@ def _as_output_error(target: Path) -> Iterator[None]:
     except OSError as error:
         hint = "Free some space and run the command again." if is_disk_full(error) else ""
         reason = (error.strerror or str(error)).lower()
+        if isinstance(error, FileExistsError) and error.filename:
+            reason = f"{error.filename} is a file, not a folder"
         raise OutputError(f"cannot write {target}: {reason}", hint) from error
 
 

@@ -1,4 +1,4 @@
-"""Help texts word by word. After a wanted change: python tests/cli/test_help.py writes them anew."""
+"""Help texts word by word; after a wanted change, python tests/cli/test_help.py rewrites them."""
 
 import os
 import re

@@ -155,7 +155,6 @@ def test_instance_norm_of_bf16_gathers_its_statistics_in_fp32(batch: int) -> Non
     torch.testing.assert_close(result.double(), written_out_norm(x), rtol=0, atol=0.05)
 
 
-@pytest.mark.xfail(strict=True, reason="torch rounds mean and deviation to bf16 on the CPU")
 @pytest.mark.parametrize("batch", [1, 2])
 def test_instance_norm_of_bf16_rounds_nothing_but_its_result(batch: int) -> None:
     x = (noise(batch, 4, 64, 64) * 10 + 50).bfloat16()

@@ -152,7 +152,6 @@ def test_the_batch_given_is_not_changed() -> None:
     assert numbers(batch) == list(range(3, 33))
 
 
-@pytest.mark.xfail(strict=True, reason="exchange promises a new tensor, and returns the old one")
 def test_what_a_pool_of_size_zero_returns_is_a_new_tensor() -> None:
     batch = pictures(1)
     ReplayPool(0, seed=0).exchange(batch).fill_(99)

@@ -28,7 +28,7 @@ def export_command(
     ] = None,
     format: Annotated[
         Literal["onnx"],
-        typer.Option("--format", help="What to write; onnx needs the extra [onnx]."),
+        typer.Option("--format", help="What to write; onnx needs the extra \\[onnx]."),
     ] = "onnx",
     to: To = None,
     direction: DirectionOption = None,

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from cyclegan_cli.checkpoints.header import Direction, ModelInfo
-from cyclegan_cli.config import TrainConfig, option_name, plain_type
+from cyclegan_cli.config import TrainConfig, field_types, option_name, plain_type
 from cyclegan_cli.errors import UsageError
 
 To = Annotated[
@@ -67,8 +67,9 @@ def with_config_options(command: Command) -> Command:
 
 
 def _options_of_train_config() -> list[inspect.Parameter]:
-    hints = typing.get_type_hints(TrainConfig)
-    return [_parameter(field, hints[field.name]) for field in dataclasses.fields(TrainConfig)]
+    return [
+        _parameter(field, field_types()[field.name]) for field in dataclasses.fields(TrainConfig)
+    ]
 
 
 def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -150,7 +150,7 @@ def center_crop(picture: Tensor, size: int) -> Tensor:
 
 def loader(
     dataset: UnpairedDataset, first_step: int, last_step: int, workers: int, pin_memory: bool
-) -> DataLoader[Batch]:
+) -> Iterator[Batch]:
     """The batches of steps ``first_step`` to ``last_step - 1``, in order.
 
     Args:
@@ -159,10 +159,13 @@ def loader(
         last_step: One past the last.
         workers: Processes that load; 0 loads in this one.
         pin_memory: Whether batches are meant for a GPU.
+
+    Raises:
+        DataError: No picture of a domain can be read.
     """
     size = dataset.config.batch_size
-    return DataLoader(
-        dataset,
+    batches: DataLoader[Batch | DataError] = DataLoader(
+        _ErrorsAsItems(dataset),
         batch_size=size,
         sampler=range(first_step * size, last_step * size),
         num_workers=workers,
@@ -170,13 +173,35 @@ def loader(
         worker_init_fn=_ignore_signals if workers else None,
         pin_memory=pin_memory,
     )
+    for batch in batches:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch
 
 
-def _collate(items: list[Batch]) -> Batch:
+class _ErrorsAsItems(Dataset[Batch | DataError]):
+    """Hands errors over like items: torch would make a traceback's text of a worker's exception."""
+
+    def __init__(self, dataset: UnpairedDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, number: int) -> Batch | DataError:
+        try:
+            return self.dataset[number]
+        except DataError as error:
+            return error
+
+
+def _collate(items: list[Batch | DataError]) -> Batch | DataError:
+    batches = []
+    for item in items:
+        if isinstance(item, DataError):
+            return item
+        batches.append(item)
     return Batch(
-        torch.cat([item.real_a for item in items]),
-        torch.cat([item.real_b for item in items]),
-        [sentence for item in items for sentence in item.skipped],
+        torch.cat([batch.real_a for batch in batches]),
+        torch.cat([batch.real_b for batch in batches]),
+        [sentence for batch in batches for sentence in batch.skipped],
     )
 
 

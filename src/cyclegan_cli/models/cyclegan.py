@@ -62,13 +62,14 @@ class CycleGAN:
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         generator = GeneratorConfig(config.base_channels, config.generator_blocks)
         discriminator = DiscriminatorConfig(config.discriminator_channels)
-        self.generator_a2b = ResnetGenerator(generator)
-        self.generator_b2a = ResnetGenerator(generator)
-        self.discriminator_a = PatchDiscriminator(discriminator)
-        self.discriminator_b = PatchDiscriminator(discriminator)
+        with torch.device("meta"):  # All weights are drawn below, from the seed alone.
+            self.generator_a2b = ResnetGenerator(generator)
+            self.generator_b2a = ResnetGenerator(generator)
+            self.discriminator_a = PatchDiscriminator(discriminator)
+            self.discriminator_b = PatchDiscriminator(discriminator)
         random = torch.Generator().manual_seed(config.seed)
         for network in self.networks().values():
-            initialise_weights(network, random)
+            initialise_weights(network.to_empty(device="cpu"), random)
             network.to(device).to(memory_format=self.memory_format)
         self.generator_optimizer = self._adam("generator_a2b", "generator_b2a")
         self.discriminator_optimizer = self._adam("discriminator_a", "discriminator_b")

@@ -25,12 +25,17 @@ def instance_norm(x: Tensor) -> Tensor:
     Returns:
         The same shape and dtype: mean 0 and variance 1 for every picture and channel.
     """
+    # A precise scale and shift, though they change nothing: without them torch's CPU kernels round the
+    # statistics of bf16 pictures to bf16 before they use them.
+    precise = torch.promote_types(x.dtype, torch.float32)
+    scale = torch.ones(x.shape[1], dtype=precise, device=x.device)
+    shift = torch.zeros_like(scale)
     if x.shape[0] == 1:
         # For a single picture these are the statistics of batch norm in training mode. Its CPU
         # kernel keeps channels-last tensors as they are; that of instance_norm copies them to
         # and fro (measured in benchmarks/).
-        return F.batch_norm(x, None, None, training=True, eps=INSTANCE_NORM_EPSILON)
-    return F.instance_norm(x, eps=INSTANCE_NORM_EPSILON)
+        return F.batch_norm(x, None, None, scale, shift, training=True, eps=INSTANCE_NORM_EPSILON)
+    return F.instance_norm(x, weight=scale, bias=shift, eps=INSTANCE_NORM_EPSILON)
 
 
 class ConvNormReLU(nn.Module):

@@ -34,7 +34,7 @@ class ReplayPool:
             ``[B, 3, H, W]``, the same dtype, device and memory format; a new tensor.
         """
         if self.size == 0:
-            return fakes
+            return fakes.clone()
         if self.images is None:
             self.images = fakes.new_zeros((self.size, *fakes.shape[1:]))
         returned = fakes.clone()
@@ -52,7 +52,10 @@ class ReplayPool:
         return int(torch.randint(below, (), generator=self.random))
 
     def state(self) -> dict[str, Tensor]:
-        """What :meth:`restore` needs: ``images`` ``[count, 3, H, W]`` and ``random`` (bytes)."""
+        """What :meth:`restore` needs: ``images`` ``[count, 3, H, W]`` and ``random`` (bytes).
+
+        The images are a view of the pool: save them before the next exchange.
+        """
         tensors = {"random": self.random.get_state()}
         if self.images is not None:
             tensors["images"] = self.images[: self.count]

@@ -134,6 +134,8 @@ def plan_new(config: TrainConfig) -> Plan:
     pictures_b = _pictures(config.domain_b, "domain_b")
     config = _with_names(config)
     run_dir = _run_folder(config)
+    if not _is_utf8(run_dir):
+        raise UsageError(f"--run-dir: the name {str(run_dir)!r} is not valid UTF-8", "Rename it.")
     config = dataclasses.replace(
         config,
         run_dir=run_dir,
@@ -233,6 +235,8 @@ def _pictures(folder: Path | None, field_name: str) -> list[Path]:
     name = option_name(field_name)
     if folder is None:
         raise UsageError(f"{name} is missing", "Name a folder of pictures for each domain.")
+    if not _is_utf8(folder):
+        raise UsageError(f"{name}: the name {str(folder)!r} is not valid UTF-8", "Rename it.")
     try:
         pictures = list_pictures(folder)
     except DataError as error:
@@ -258,6 +262,15 @@ def _with_names(config: TrainConfig) -> TrainConfig:
                 f"{option} {name!r} cannot be part of a file name", "Use letters, digits, - and _."
             )
     return dataclasses.replace(config, name_a=name_a, name_b=name_b)
+
+
+def _is_utf8(path: Path) -> bool:
+    """Whether a path can be written into config.toml and the checkpoints."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _absolute(path: Path | None) -> Path | None:
