@@ -410,11 +410,7 @@ def _typed(name: str, value: Any, source: str) -> Any:
         return float(value)
     if typing.get_origin(wanted) is Literal:
         wanted = str
-    if (
-        value == ""
-        or not isinstance(value, wanted)
-        or (isinstance(value, bool) and wanted is not bool)
-    ):
+    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
         kind = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
         raise UsageError(
             f"{source} sets {name} to {value!r}, but it must be {kind.get(wanted, 'a path')}"

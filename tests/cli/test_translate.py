@@ -1,0 +1,481 @@
+"""``cyclegan translate``: what a person or a script gets, whatever goes wrong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cyclegan_cli.cli.interrupts import stop_request
+from cyclegan_cli.files import TEMPORARY_PREFIX
+from cyclegan_cli.translation.translator import Translator
+
+Cyclegan = Callable[..., Any]
+Draw = Callable[..., Path]
+JSON_KEYS = {"input", "output", "status", "error", "width", "height", "seconds"}
+
+
+@pytest.fixture
+def here(tmp_path: Path, run_folder: Path, draw: Draw, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: a run below ``runs``, and ``photos`` with three pictures."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run_folder, "runs/day2night")
+    for name in ("a.png", "b.jpg", "sub/c.png"):
+        draw(Path("photos") / name)
+    return tmp_path
+
+
+def files(folder: str) -> list[str]:
+    """Everything below a folder, hidden files and leftovers too."""
+    found = Path(folder).rglob("*")
+    return sorted(str(path.relative_to(folder)) for path in found if path.is_file())
+
+
+def assert_whole(folder: str) -> None:
+    """Every picture below a folder can be read to its last pixel."""
+    for name in files(folder):
+        if not Path(name).name.startswith("."):
+            with Image.open(Path(folder, name)) as image:
+                image.load()
+
+
+# When all goes well
+
+
+def test_a_picture_is_translated_beside_itself(cyclegan: Cyclegan, here: Path) -> None:
+    answer = cyclegan("translate", "photos/a.png")
+    assert (answer.code, answer.out) == (0, "")
+    assert answer.err.splitlines() == [
+        "checkpoint: runs/day2night/model.safetensors",
+        "photos/a.png -> photos/a_night.png",
+    ]
+    assert files("photos") == ["a.png", "a_night.png", "b.jpg", "sub/c.png"]
+
+
+def test_a_folder_is_translated_into_another_of_the_same_structure(
+    cyclegan: Cyclegan, here: Path
+) -> None:
+    answer = cyclegan("translate", "photos", "-o", "out")
+    assert answer.code == 0
+    assert files("out") == files("photos") == ["a.png", "b.jpg", "sub/c.png"]
+    assert answer.err.splitlines()[-1] == "3 translated, 0 skipped, 0 failed"
+
+
+def test_a_second_run_skips_what_is_there(cyclegan: Cyclegan, here: Path) -> None:
+    cyclegan("translate", "photos/a.png", "-o", "out")
+    before = Path("out/a.png").stat().st_mtime_ns
+    answer = cyclegan("translate", "photos", "-o", "out")
+    assert answer.code == 0
+    assert "photos/a.png -> out/a.png (exists, skipped)" in answer.err
+    assert "2 translated, 1 skipped, 0 failed" in answer.err
+    assert Path("out/a.png").stat().st_mtime_ns == before
+
+
+def test_overwrite_replaces_what_is_there(cyclegan: Cyclegan, here: Path) -> None:
+    Path("night.png").write_text("old")
+    assert cyclegan("translate", "photos/a.png", "-o", "night.png", "--overwrite").code == 0
+    assert_whole("photos")
+    with Image.open("night.png") as image:
+        assert image.size == (13, 10)
+
+
+def test_quiet_says_nothing_when_all_goes_well(cyclegan: Cyclegan, here: Path) -> None:
+    answer = cyclegan("translate", "photos", "-o", "out", "--quiet")
+    assert (answer.code, answer.out, answer.err) == (0, "", "")
+
+
+@pytest.mark.xfail(strict=True, reason="the first run's outputs are inputs of the second: exit 2")
+def test_a_glob_can_be_run_again_though_its_translations_lie_beside_its_pictures(
+    cyclegan: Cyclegan, here: Path
+) -> None:
+    assert cyclegan("translate", "photos/*.png").code == 0
+    assert cyclegan("translate", "photos/*.png").code == 0
+    assert files("photos") == ["a.png", "a_night.png", "b.jpg", "sub/c.png"]
+
+
+def test_markup_in_a_name_is_printed_as_it_is(cyclegan: Cyclegan, here: Path, draw: Draw) -> None:
+    draw(Path("[bold]x[/bold].png"))
+    answer = cyclegan("translate", "[bold]x[/bold].png")
+    assert answer.code == 0
+    assert "[bold]x[/bold].png -> [bold]x[/bold]_night.png" in answer.err.splitlines()
+
+
+# Directions
+
+
+def translated_by(direction: Any, photo: str) -> np.ndarray[Any, Any]:
+    with Image.open(photo) as image:
+        return np.asarray(Translator.load("runs/day2night", direction, "cpu")(image))
+
+
+@pytest.mark.parametrize(
+    ("options", "direction", "target"),
+    [
+        ([], "a2b", "night"),
+        (["--direction", "a2b"], "a2b", "night"),
+        (["--to", "night"], "a2b", "night"),
+        (["--direction", "b2a"], "b2a", "day"),
+        (["--to", "day"], "b2a", "day"),
+    ],
+)
+def test_the_direction_chooses_generator_and_name(
+    cyclegan: Cyclegan, here: Path, options: list[str], direction: str, target: str
+) -> None:
+    answer = cyclegan("translate", "photos/a.png", "--device", "cpu", *options)
+    assert answer.code == 0
+    with Image.open(f"photos/a_{target}.png") as image:
+        assert np.array_equal(np.asarray(image), translated_by(direction, "photos/a.png"))
+
+
+# Which checkpoint
+
+
+def copy_run(run_folder: Path, name: str, age: float = 0) -> None:
+    """A copy whose checkpoint was written ``age`` seconds before the year 2020."""
+    shutil.copytree(run_folder, name)
+    seconds = 1_577_836_800 - age
+    os.utime(Path(name, "model.safetensors"), (seconds, seconds))
+
+
+def checkpoint_line(answer: Any) -> str:
+    return answer.err.splitlines()[0]
+
+
+def test_without_one_the_newest_run_is_taken_and_named(
+    cyclegan: Cyclegan, here: Path, run_folder: Path
+) -> None:
+    shutil.rmtree("runs")
+    for name, age in (("runs/a", 20), ("runs/b", 10), ("runs/c", 30)):
+        copy_run(run_folder, name, age)
+    Path("runs/unfinished").mkdir()
+    answer = cyclegan("translate", "photos/a.png")
+    assert answer.code == 0
+    assert checkpoint_line(answer) == "checkpoint: runs/b/model.safetensors"
+
+
+@pytest.mark.parametrize("name", ["elsewhere", "elsewhere/model.safetensors"])
+def test_the_environment_comes_before_the_newest_run(
+    cyclegan: Cyclegan, here: Path, run_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    copy_run(run_folder, "elsewhere")
+    monkeypatch.setenv("CYCLEGAN_CHECKPOINT", name)
+    answer = cyclegan("translate", "photos/a.png")
+    assert answer.code == 0
+    assert checkpoint_line(answer) == "checkpoint: elsewhere/model.safetensors"
+
+
+def test_the_option_comes_before_the_environment(
+    cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CYCLEGAN_CHECKPOINT", "nothing")
+    answer = cyclegan("translate", "photos/a.png", "--checkpoint", "runs/day2night")
+    assert answer.code == 0
+    assert "checkpoint:" not in answer.err  # The user knows it.
+
+
+def test_an_environment_that_names_nothing_is_not_passed_over(
+    cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CYCLEGAN_CHECKPOINT", "nothing")
+    answer = cyclegan("translate", "photos/a.png")
+    assert answer.code == 4
+    assert answer.errors == ["error: there is no checkpoint nothing"]
+
+
+@pytest.mark.parametrize("runs", ["no runs folder", "an empty one", "one of unfinished runs"])
+def test_without_any_checkpoint_it_exits_with_4_and_says_how_to_get_one(
+    cyclegan: Cyclegan, here: Path, runs: str
+) -> None:
+    shutil.rmtree("runs")
+    if runs != "no runs folder":
+        Path("runs").mkdir()
+    if runs == "one of unfinished runs":
+        Path("runs/day2night").mkdir()
+    answer = cyclegan("translate", "photos/a.png")
+    assert (answer.code, answer.out) == (4, "")
+    assert answer.err.splitlines() == [
+        "error: there is no checkpoint to translate with",
+        "hint: Name one with --checkpoint, set CYCLEGAN_CHECKPOINT, or train one with "
+        "cyclegan train.",
+    ]
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["photos"], 2, "photos is a folder, which needs -o DIR"),
+        (["photos", "-o", "x.png"], 2, "-o x.png names a file"),
+        (["photos/a.png", "-o", "x.docx"], 2, "-o x.docx"),
+        (["photos/a.png", "-o", "photos/a.png"], 2, "photos/a.png is an input"),
+        (["photos", "-o", "photos"], 2, "photos/a.png is an input"),
+        (["photos/a.png", "--to", "noon"], 2, "--to noon: this checkpoint knows 'day' and 'night'"),
+        (["photos/a.png", "--to", "day", "--direction", "a2b"], 2, "--to and --direction exclude"),
+        (["photos/a.png", "--device", "toaster"], 2, "--device must be"),
+        (["nothing.png"], 3, "there is no file or folder nothing.png"),
+        (["*.nothing"], 3, "nothing matches *.nothing"),
+        (["runs", "-o", "out"], 3, "runs has no pictures"),
+        (["photos/a.png", "--checkpoint", "nothing"], 4, "there is no checkpoint nothing"),
+        (["photos/a.png", "--checkpoint", "photos"], 4, "the folder photos has no model"),
+        (["photos/a.png", "--checkpoint", "photos/a.png"], 4, "photos/a.png is not a safetensors"),
+        (["photos/a.png", "--checkpoint", "half.safetensors"], 4, "half.safetensors is truncated"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_one_line_before_anything_is_written(
+    cyclegan: Cyclegan,
+    here: Path,
+    checkpoint: Path,
+    arguments: list[str],
+    code: int,
+    message: str,
+) -> None:
+    content = checkpoint.read_bytes()
+    Path("half.safetensors").write_bytes(content[: len(content) // 2])
+    shutil.rmtree("runs/day2night/samples")  # They have the names of pictures.
+    before = files(".")
+    answer = cyclegan("translate", *arguments)
+    assert (answer.code, answer.out) == (code, "")
+    [line] = answer.errors
+    assert line.startswith(f"error: {message}")
+    assert files(".") == before
+
+
+def test_a_device_that_is_missing_exits_with_5(
+    cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    answer = cyclegan("translate", "photos/a.png", "--device", "cuda")
+    assert answer.code == 5
+    assert len(answer.errors) == 1
+    assert "hint: Use --device cpu, or auto." in answer.err
+    assert not Path("photos/a_night.png").exists()
+
+
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]], ids=["", "quiet"])
+def test_a_bad_picture_is_named_the_rest_translated_and_the_exit_code_6(
+    cyclegan: Cyclegan, here: Path, quiet: list[str]
+) -> None:
+    Path("photos/[red]bad.jpg").write_bytes(b"no picture")
+    answer = cyclegan("translate", "photos", "-o", "out", *quiet)
+    assert (answer.code, answer.out) == (6, "")
+    assert answer.errors == ["error: 1 of 4 pictures failed"]
+    assert "warning: photos/[red]bad.jpg is not a picture" in answer.err
+    assert files("out") == ["a.png", "b.jpg", "sub/c.png"]
+
+
+def test_outputs_that_cannot_be_written_are_named(cyclegan: Cyclegan, here: Path) -> None:
+    Path("file").touch()  # No permission, as far as root can be without one.
+    answer = cyclegan("translate", "photos", "-o", "file/out")
+    assert answer.code == 6
+    assert answer.err.count("warning: cannot write file/out/") == 3
+    assert answer.errors == ["error: 3 of 3 pictures failed"]
+
+
+def test_a_full_disk_ends_it_at_once_with_one_error(
+    cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    answer = cyclegan("translate", "photos", "-o", "out")
+    assert answer.code == 3
+    assert answer.errors == ["error: cannot write out/a.png: no space left on device"]
+    assert files("out") == []
+
+
+@pytest.mark.xfail(strict=True, raises=ValueError, reason="ValueError: Invalid name")
+def test_a_checkpoint_with_a_path_for_a_domains_name_writes_no_other_folder(
+    cyclegan: Cyclegan, here: Path
+) -> None:
+    model = Path("runs/day2night/model.safetensors")
+    content = model.read_bytes()
+    model.write_bytes(content.replace(b'\\"night\\"', b'\\"../xx\\"'[:9]))
+    assert cyclegan("translate", "photos/a.png").code in (0, 4)
+    assert not Path("photos/xx").exists()
+
+
+# JSON
+
+
+def test_json_lines_have_exactly_the_documented_keys(cyclegan: Cyclegan, here: Path) -> None:
+    Path("photos/bad.jpg").write_bytes(b"no picture")
+    cyclegan("translate", "photos/b.jpg", "-o", "out")
+    answer = cyclegan("translate", "photos", "-o", "out", "--json")
+    assert answer.code == 6
+    assert answer.errors == ["error: 1 of 4 pictures failed"]
+    assert all(set(document) == JSON_KEYS for document in answer.documents)
+    told = [
+        {key: value for key, value in document.items() if key != "seconds"}
+        for document in answer.documents
+    ]
+    size = {"width": 13, "height": 10}
+    nothing = {"width": None, "height": None}
+    ok, skipped = {"status": "ok", "error": None}, {"status": "skipped", "error": None}
+    reason = "photos/bad.jpg is not a picture in a format that is read here"
+    assert told == [
+        {"input": "photos/a.png", "output": "out/a.png", **ok, **size},
+        {"input": "photos/b.jpg", "output": "out/b.jpg", **skipped, **nothing},
+        {"input": "photos/bad.jpg", "output": "out/bad.jpg", "status": "failed", "error": reason,
+         **nothing},
+        {"input": "photos/sub/c.png", "output": "out/sub/c.png", **ok, **size},
+    ]  # fmt: skip
+
+
+def test_json_has_numbers_for_seconds(cyclegan: Cyclegan, here: Path) -> None:
+    [document] = cyclegan("translate", "photos/a.png", "--json").documents
+    assert 0 < document["seconds"] < 60
+
+
+def test_json_stays_a_line_a_picture_whatever_the_name(
+    cyclegan: Cyclegan, here: Path, draw: Draw
+) -> None:
+    names = ["two\nlines.png", "[bold]x.png", 'quo"te.png', "ніч.png", ":smile:.png"]
+    for name in names:
+        draw(Path("odd") / name)
+    answer = cyclegan("translate", "odd", "-o", "out", "--json")
+    assert sorted(Path(document["input"]).name for document in answer.documents) == sorted(names)
+    assert files("out") == sorted(names)
+
+
+@pytest.mark.parametrize("options", [[], ["--quiet"]], ids=["", "quiet"])
+def test_nothing_is_on_stdout_when_json_has_nothing_to_say(
+    cyclegan: Cyclegan, here: Path, options: list[str]
+) -> None:
+    assert cyclegan("translate", "nothing.png", "--json", *options).out == ""
+
+
+# Real processes
+
+
+@pytest.fixture
+def many(here: Path, draw: Draw) -> int:
+    """So many pictures in ``many`` that a signal comes in the middle."""
+    first = draw(Path("many/0000.png"), (96, 96))
+    for index in range(1, 400):
+        shutil.copyfile(first, f"many/{index:04d}.png")
+    return 400
+
+
+def start_many(start_python: Cyclegan, **options: Any) -> subprocess.Popen[str]:
+    """A translation of ``many`` that has just told of its third picture."""
+    process: subprocess.Popen[str] = start_python(
+        "-m", "cyclegan_cli", "translate", "many", "-o", "out", "--json", "--device", "cpu",
+        **options,
+    )  # fmt: skip
+    assert process.stdout
+    for _ in range(3):
+        assert process.stdout.readline()
+    return process
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_after_the_picture_in_flight_and_a_rerun_completes(
+    start_python: Cyclegan, cyclegan: Cyclegan, many: int, number: signal.Signals, code: int
+) -> None:
+    process = start_many(start_python)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    told = 3 + len(out.splitlines())
+    assert process.returncode == code
+    assert told < many
+    assert files("out") == [f"{index:04d}.png" for index in range(told)]  # No temporary file.
+    assert_whole("out")
+    assert err.splitlines() == [
+        "checkpoint: runs/day2night/model.safetensors",
+        f"error: stopped after {told} of {many} pictures",
+        "hint: Run the same command again: what is written is skipped.",
+    ]
+    again = cyclegan("translate", "many", "-o", "out")
+    assert again.code == 0
+    assert f"{many - told} translated, {told} skipped, 0 failed" in again.err
+
+
+def test_a_kill_leaves_no_partial_output_and_a_rerun_completes(
+    start_python: Cyclegan, cyclegan: Cyclegan, many: int
+) -> None:
+    process = start_many(start_python)
+    process.kill()
+    process.communicate(timeout=60)
+    written = [name for name in files("out") if not name.startswith(".")]
+    assert 3 <= len(written) < many
+    assert_whole("out")
+    again = cyclegan("translate", "many", "-o", "out")
+    assert again.code == 0
+    assert f"{many - len(written)} translated, {len(written)} skipped, 0 failed" in again.err
+
+
+KILLED_BEFORE_THE_SECOND_RENAME = """
+import os, signal, sys
+from cyclegan_cli.cli.app import app
+rename, calls = os.replace, []
+def replace(*arguments):
+    calls.append(arguments)
+    if len(calls) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    rename(*arguments)
+os.replace = replace
+app(sys.argv[1:])
+"""
+
+
+def test_a_kill_between_writing_and_naming_leaves_only_a_hidden_file(
+    start_python: Cyclegan, cyclegan: Cyclegan, here: Path
+) -> None:
+    process = start_python(
+        "-c", KILLED_BEFORE_THE_SECOND_RENAME, "translate", "photos", "-o", "out"
+    )
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    leftover, picture = files("out")
+    assert leftover.startswith(TEMPORARY_PREFIX)
+    assert picture == "a.png"
+    assert cyclegan("translate", "photos", "-o", "out").code == 0
+    assert files("out") == [leftover, "a.png", "b.jpg", "sub/c.png"]
+    # Nor is it taken for a picture.
+    assert cyclegan("translate", "out", "-o", "twice").code == 0
+    assert files("twice") == ["a.png", "b.jpg", "sub/c.png"]
+
+
+def test_a_reader_who_has_had_enough_ends_it_without_a_traceback(
+    start_python: Cyclegan, many: int
+) -> None:
+    process = start_many(start_python)
+    assert process.stdout
+    assert process.stderr
+    process.stdout.close()
+    err = process.stderr.read()
+    assert process.wait(timeout=60) == 0
+    assert err == "checkpoint: runs/day2night/model.safetensors\n"
+    assert len(files("out")) < many
+    assert_whole("out")
+
+
+def test_pictures_that_failed_leave_no_traceback(cyclegan_process: Cyclegan, here: Path) -> None:
+    Path("photos/bad.jpg").write_bytes(b"no picture")
+    answer = cyclegan_process("translate", "photos", "-o", "out")
+    assert (answer.code, answer.out) == (6, "")
+    assert answer.errors == ["error: 1 of 4 pictures failed"]
+    assert "Traceback" not in answer.err
+
+
+def test_the_first_signal_is_a_request_and_a_second_ctrl_c_ends_it_at_once() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with stop_request() as requested:
+        assert requested() is None
+        signal.raise_signal(signal.SIGINT)
+        assert requested() == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
