@@ -418,6 +418,11 @@ def _typed(name: str, value: Any, source: str) -> Any:
     return value
 
 
+def is_domain_name(name: str) -> bool:
+    """Whether a text can name a domain: it becomes a part of file names."""
+    return bool(name.strip()) and name.isprintable() and not set(name) & set("/\\")
+
+
 def plain_type(hint: Any) -> Any:
     """``int | None`` to ``int``; other types as they are."""
     if isinstance(hint, types.UnionType):

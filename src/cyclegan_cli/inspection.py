@@ -120,17 +120,22 @@ def _describe_run(path: Path) -> Summary:
     return Summary(path, "run", facts)
 
 
-def _last_metrics(path: Path) -> dict[str, float]:
+def _last_metrics(path: Path) -> dict[str, float | None]:
     if not path.exists():
         return {}
     with path.open(newline="") as stream:
-        last = {}
+        last: dict[str, float | None] = {}
         for row in csv.DictReader(stream):
             try:
-                last = {name: float(value) for name, value in row.items()}
+                last = {name: _finite(float(value)) for name, value in row.items()}
             except (TypeError, ValueError):
                 break  # Half a row: the run is being written, or was killed.
     return last
+
+
+def _finite(value: float) -> float | None:
+    """JSON knows neither nan nor infinity."""
+    return value if math.isfinite(value) else None
 
 
 def _describe_pictures(path: Path) -> Summary:

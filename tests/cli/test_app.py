@@ -96,7 +96,6 @@ def test_the_help_of_a_command_names_its_options(
     assert set(options) <= set(answer.out.split())
 
 
-@pytest.mark.xfail(strict=True, reason="typer reads [onnx] as markup: 'needs the extra .'")
 def test_the_help_of_export_names_the_extra(cyclegan: Cyclegan) -> None:
     assert "[onnx]" in cyclegan("export", "--help").out
 

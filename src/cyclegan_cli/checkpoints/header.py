@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig
+from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig, is_domain_name
 from cyclegan_cli.errors import CheckpointError, UsageError
 
 Direction = Literal["a2b", "b2a"]
@@ -219,8 +219,8 @@ def model_info(path: Path, header: Header) -> ModelInfo:
                 base_channels=_count(generator["base_channels"], 1024),
                 residual_blocks=_count(generator["residual_blocks"], 64),
             ),
-            name_a=_text(document["domains"]["a"]),
-            name_b=_text(document["domains"]["b"]),
+            name_a=_domain_name(document["domains"]["a"]),
+            name_b=_domain_name(document["domains"]["b"]),
             training=dict(document["training"]),
             versions=dict(document["versions"]),
         )
@@ -260,6 +260,13 @@ def _count(value: Any, largest: int, smallest: int = 1) -> int:
     if type(value) is not int or not smallest <= value <= largest:
         raise ValueError(value)
     return value
+
+
+def _domain_name(value: Any) -> str:
+    # Outputs are named after domains: a foreign file must not choose their folder.
+    if not is_domain_name(_text(value)):
+        raise ValueError(value)
+    return str(value)
 
 
 def _text(value: Any) -> str:

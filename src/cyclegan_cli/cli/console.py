@@ -5,6 +5,7 @@ Results go to stdout; progress, warnings and errors to stderr.
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cyclegan_cli.errors import CycleGANError
+from cyclegan_cli.errors import CycleGANError, DataError, OutputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +29,7 @@ def stdout() -> Console:
     """The console for results."""
     from rich.console import Console
 
-    return Console(highlight=False, markup=False, soft_wrap=True)
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 @functools.cache
@@ -36,7 +37,7 @@ def stderr() -> Console:
     """The console for progress, warnings and errors."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def say(sentence: str) -> None:
@@ -46,7 +47,7 @@ def say(sentence: str) -> None:
 
 def result(line: str) -> None:
     """A line of the answer, on stdout."""
-    stdout().print(line)
+    _write(line + "\n")
 
 
 def warn(sentence: str) -> None:
@@ -56,10 +57,8 @@ def warn(sentence: str) -> None:
 
 def json_line(document: Mapping[str, Any]) -> None:
     """One JSON object on one line of stdout, flushed at once."""
-    # Not rich: it would wrap or colour what a script reads. File names that are not UTF-8 come
-    # out as the escapes that json makes of them.
-    sys.stdout.write(json.dumps(document) + "\n")
-    sys.stdout.flush()
+    # File names that are not UTF-8 come out as the escapes that json makes of them.
+    _write(json.dumps(document, allow_nan=False) + "\n")
 
 
 def table(title: str, rows: Iterable[tuple[str, str]]) -> None:
@@ -72,7 +71,32 @@ def table(title: str, rows: Iterable[tuple[str, str]]) -> None:
     drawn.add_column(overflow="fold")
     for name, value in rows:
         drawn.add_row(name, value)
-    stdout().print(drawn)
+    with stdout().capture() as capture:
+        stdout().print(drawn)
+    _write(capture.get())
+
+
+def _write(text: str) -> None:
+    """Write to stdout at once.
+
+    Raises:
+        BrokenPipeError: Whoever reads has had enough.
+        OutputError: It cannot be written, on a full disk for example.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_stdout()
+        raise
+    except OSError as error:
+        _discard_stdout()
+        raise OutputError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def _discard_stdout() -> None:
+    """Keep the interpreter from trying again, at its end, to write what could not be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
@@ -90,8 +114,13 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(130) from None
         except BrokenPipeError:
             # Whoever read our output has had enough, as `| head` does; nobody is left to tell.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
+        except OSError as error:
+            if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM):
+                raise
+            reason = (error.strerror or "").lower()
+            show_error(DataError(f"cannot use {error.filename}: {reason}"))
+            raise typer.Exit(DataError.exit_code) from None
 
     return reporting
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageCms, ImageOps, JpegImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, UnidentifiedImageError
 
 from cyclegan_cli import files
 from cyclegan_cli.errors import DataError, OutputError
@@ -21,13 +21,27 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-# Pillow warns from 89 megapixels on and refuses from 179 on; large photos are not an attack.
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+# Pillow warns of pictures from 89 megapixels on (and refuses them from 179 on), and of oddities
+# in files that it can read all the same. Neither is the user's business.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # Formats that run another program (EPS: Ghostscript), or that Pillow only recognises.
 UNSAFE_FORMATS = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "PDF"})
-ALPHA_FORMATS = frozenset({"PNG", "WEBP", "TIFF", "TGA", "ICO", "JPEG2000", "AVIF", "SGI"})
+# Formats that hold any RGB picture at its own size. Icons, for example, do not.
+WRITABLE_FORMATS = frozenset(
+    {"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "SGI", "TGA", "TIFF", "WEBP"}
+)
+ALPHA_FORMATS = frozenset({"PNG", "WEBP", "TIFF", "TGA", "JPEG2000", "AVIF", "SGI"})
 SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+EXIF_TRANSPOSE = {  # EXIF 2.32, table 4: what makes the picture upright.
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 DEFAULT_QUALITY = {"JPEG": {"quality": 92}, "WEBP": {"quality": 90}, "AVIF": {"quality": 85}}
 
 
@@ -67,7 +81,7 @@ def readable_suffixes() -> frozenset[str]:
 def writable_format(suffix: str) -> str | None:
     """Name of the format that a file name ending stands for; None where it cannot be written."""
     name = Image.registered_extensions().get(suffix.lower())
-    return name if name in Image.SAVE and name not in UNSAFE_FORMATS else None
+    return name if name in WRITABLE_FORMATS and name in Image.SAVE else None
 
 
 def list_pictures(folder: Path) -> list[Path]:
@@ -121,8 +135,7 @@ def probe(path: Path) -> Probe:
         DataError: Not a picture.
     """
     with _opened(path) as image:
-        frames = getattr(image, "n_frames", 1)
-        return Probe(image.format or "", image.mode, image.width, image.height, frames)
+        return Probe(_format(image), image.mode, image.width, image.height, _frames(image))
 
 
 def decode(path: Path) -> Picture:
@@ -133,15 +146,31 @@ def decode(path: Path) -> Picture:
             (Pillow's decompression bomb limit), or of several frames.
     """
     with _opened(path) as image:
-        frames = getattr(image, "n_frames", 1)
+        frames = _frames(image)
         if frames > 1:
             raise DataError(
                 f"{path} has {frames} frames: animated and multi-page pictures are not supported"
             )
         image.load()
         encoding = _encoding_of(image)
-        rgb, alpha = _split(ImageOps.exif_transpose(image))
-        return Picture(rgb, alpha, image.format or "PNG", encoding)
+        rgb, alpha = _split(_upright(image))
+        return Picture(rgb, alpha, _format(image), encoding)
+
+
+def _format(image: Image.Image) -> str:
+    """Pillow's name of the format; a JPEG with a preview behind it (MPO) is a JPEG."""
+    return "JPEG" if image.format == "MPO" else image.format or "PNG"
+
+
+def _frames(image: Image.Image) -> int:
+    """Frames or pages; the previews that cameras put behind a photo (MPO) do not count."""
+    return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation."""
+    method = EXIF_TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if method is None else image.transpose(method)
 
 
 @contextmanager
@@ -154,18 +183,21 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise DataError(f"{path} is not a picture in a format that is read here") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{path} claims too many pixels: {error}") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError) as error:
-        # Pillow's decoders raise any of these on damaged files.
+    except DataError:
+        raise
+    except Exception as error:
+        # On damaged files Pillow's decoders raise whatever they stumble over.
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = " ".join(reason.split())
         raise DataError(f"cannot read {path}: {reason}") from error
 
 
 def _encoding_of(image: Image.Image) -> dict[str, Any]:
     """How the file is compressed, as save options that give comparable quality."""
     if isinstance(image, JpegImagePlugin.JpegImageFile) and image.mode in ("L", "RGB"):
-        tables = dict(image.quantization)
+        tables = [*image.quantization.values()]
         # A grey file has one table; colour needs a second one for chrominance.
-        tables.setdefault(1, tables[0])
+        tables = tables * 2 if len(tables) == 1 else tables
         sampling = JpegImagePlugin.get_sampling(image)
         return {"qtables": tables, "subsampling": max(sampling, 0)}
     return {}
@@ -181,6 +213,8 @@ def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
         with_alpha = image.convert("RGBA")
         alpha = with_alpha.getchannel("A")
         return _to_srgb(with_alpha.convert("RGB"), image.info.get("icc_profile")), alpha
+    if image.mode == "P":
+        return _to_srgb(image.convert("RGB"), image.info.get("icc_profile")), None
     return _to_srgb(image, image.info.get("icc_profile")), None
 
 

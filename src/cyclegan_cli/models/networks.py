@@ -25,7 +25,7 @@ def instance_norm(x: Tensor) -> Tensor:
     Returns:
         The same shape and dtype: mean 0 and variance 1 for every picture and channel.
     """
-    # A precise scale and shift, though they change nothing: without them torch's CPU kernels round the
+    # A precise scale and shift that change nothing: without them torch's CPU kernels round the
     # statistics of bf16 pictures to bf16 before they use them.
     precise = torch.promote_types(x.dtype, torch.float32)
     scale = torch.ones(x.shape[1], dtype=precise, device=x.device)

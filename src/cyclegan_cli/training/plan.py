@@ -22,7 +22,7 @@ from cyclegan_cli.checkpoints.locate import (
     checkpoint_file,
 )
 from cyclegan_cli.checkpoints.store import load_state_info
-from cyclegan_cli.config import TrainConfig, option_name, typed_values
+from cyclegan_cli.config import TrainConfig, is_domain_name, option_name, typed_values
 from cyclegan_cli.data.images import list_pictures
 from cyclegan_cli.devices import choose_device, choose_precision
 from cyclegan_cli.errors import DataError, UsageError
@@ -257,7 +257,7 @@ def _with_names(config: TrainConfig) -> TrainConfig:
             raise UsageError(f"--name-a and --name-b are both {name_a!r}", "Give them two names.")
         name_a, name_b = f"{name_a}_a", f"{name_b}_b"
     for option, name in (("--name-a", name_a), ("--name-b", name_b)):
-        if not name.strip() or any(c in "/\\\0" or not c.isprintable() for c in name):
+        if not is_domain_name(name):
             raise UsageError(
                 f"{option} {name!r} cannot be part of a file name", "Use letters, digits, - and _."
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -77,16 +77,15 @@ def plan_jobs(inputs: Sequence[str], output: str | None, target: str) -> list[Jo
             file, two inputs for the same output, or an output that is an input.
         DataError: An input does not exist, or a folder has no pictures.
     """
-    found = [source for text in inputs for source in _expand(text, output)]
+    found = _without_repeats(source for text in inputs for source in _expand(text, output))
     if output is None:
-        jobs = [_beside(source, target) for source in found]
+        jobs = _without_earlier_outputs([_beside(source, target) for source in found])
     elif _means_folder(output, found):
         jobs = [
             Job(source.path, _with_writable_suffix(Path(output) / source.place)) for source in found
         ]
     else:
         jobs = [Job(source.path, Path(output)) for source in found]
-    jobs = list(dict.fromkeys(jobs))
     _refuse_clashes(jobs)
     return jobs
 
@@ -117,6 +116,24 @@ def _expand(text: str, output: str | None) -> list[_Source]:
     if not matches:
         raise DataError(f"nothing matches {text}")
     return [_Source(Path(match)) for match in sorted(matches)]
+
+
+def _without_repeats(sources: Iterable[_Source]) -> list[_Source]:
+    """Each picture once for each place, however it was spelled."""
+    unique = {
+        (os.path.realpath(source.path), source.place): source for source in reversed([*sources])
+    }
+    return [*reversed(unique.values())]
+
+
+def _without_earlier_outputs(jobs: list[Job]) -> list[Job]:
+    """Leave out inputs that are another input's translation.
+
+    So that ``translate photos/*.jpg`` can be run again, though its translations lie beside its
+    pictures now.
+    """
+    outputs = {os.path.realpath(job.output) for job in jobs}
+    return [job for job in jobs if os.path.realpath(job.input) not in outputs]
 
 
 def _pictures_in(folder: Path, output: str | None) -> list[Path]:
@@ -212,7 +229,7 @@ def translate_files(
     for job in jobs:
         if stop_requested():
             return
-        if job.output.exists() and not overwrite:
+        if os.path.isfile(job.output) and not overwrite:
             yield Outcome(job.input, job.output, "skipped")
             continue
         started = time.monotonic()
