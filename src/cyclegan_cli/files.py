@@ -86,9 +86,11 @@ def remove_leftovers(folder: Path) -> None:
 
     Only for folders that a single process writes to: another one's file in flight looks the same.
     """
-    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*.tmp"):
-        with suppress(OSError):
-            leftover.unlink()
+    # The second kind is what the safetensors library writes to before it renames.
+    for pattern in (f"{TEMPORARY_PREFIX}*.tmp", ".tmp??????"):
+        for leftover in folder.glob(pattern):
+            with suppress(OSError):
+                leftover.unlink()
 
 
 def _create(path: Path) -> int:

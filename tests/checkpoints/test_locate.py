@@ -73,6 +73,11 @@ def test_what_does_not_exist_is_refused_and_says_how_to_get_one(tmp_path: Path) 
     assert refusal.value.exit_code == 4
 
 
+def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="nnn"):
+        checkpoint_file(tmp_path / ("n" * 300))
+
+
 # --- not named -------------------------------------------------------------------------------
 
 

@@ -96,13 +96,28 @@ def test_quiet_says_nothing_when_all_goes_well(cyclegan: Cyclegan, here: Path) -
     assert (answer.code, answer.out, answer.err) == (0, "", "")
 
 
-@pytest.mark.xfail(strict=True, reason="the first run's outputs are inputs of the second: exit 2")
 def test_a_glob_can_be_run_again_though_its_translations_lie_beside_its_pictures(
     cyclegan: Cyclegan, here: Path
 ) -> None:
     assert cyclegan("translate", "photos/*.png").code == 0
     assert cyclegan("translate", "photos/*.png").code == 0
     assert files("photos") == ["a.png", "a_night.png", "b.jpg", "sub/c.png"]
+
+
+@pytest.mark.xfail(strict=True, reason="the first run's outputs are inputs of the second: exit 2")
+@pytest.mark.parametrize(
+    "inputs", [["a.png", "b.jpg", "out"], ["**/*.png"]], ids=["what the shell makes of *", "**"]
+)
+def test_a_command_can_be_run_again_though_its_inputs_take_in_its_output_folder(
+    cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch, inputs: list[str]
+) -> None:
+    monkeypatch.setenv("CYCLEGAN_CHECKPOINT", str(here / "runs" / "day2night"))
+    monkeypatch.chdir("photos")
+    assert cyclegan("translate", *[name for name in inputs if name != "out"], "-o", "out").code == 0
+    before = files("out")
+    answer = cyclegan("translate", *inputs, "-o", "out")
+    assert answer.code == 0
+    assert files("out") == before
 
 
 def test_markup_in_a_name_is_printed_as_it_is(cyclegan: Cyclegan, here: Path, draw: Draw) -> None:
@@ -298,15 +313,14 @@ def test_a_full_disk_ends_it_at_once_with_one_error(
     assert files("out") == []
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="ValueError: Invalid name")
 def test_a_checkpoint_with_a_path_for_a_domains_name_writes_no_other_folder(
     cyclegan: Cyclegan, here: Path, tiny_model: CycleGAN, tiny_info: ModelInfo
 ) -> None:
     info = ModelInfo(**vars(tiny_info) | {"name_b": "/../../evil"})
     save_model(Path("runs/day2night/model.safetensors"), tiny_model, info)
     before = files(".")
-    assert cyclegan("translate", "photos/a.png").code in (0, 4)
-    assert {Path(name).parent for name in set(files(".")) - set(before)} <= {Path("photos")}
+    assert cyclegan("translate", "photos/a.png").code == 4
+    assert files(".") == before
     assert not Path("../evil.png").exists()
 
 
@@ -470,6 +484,18 @@ def test_a_reader_who_has_had_enough_ends_it_without_a_traceback(
     assert err == "checkpoint: runs/day2night/model.safetensors\n"
     assert len(files("out")) < many
     assert_whole("out")
+
+
+@pytest.mark.xfail(strict=True, reason="rich ends the command with 1 before the first picture")
+def test_progress_that_nobody_reads_does_not_stop_the_work(
+    cyclegan_process: Cyclegan, here: Path
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    answer = cyclegan_process("translate", "photos", "-o", "out", stderr=writing)
+    os.close(writing)
+    assert answer.code == 0
+    assert files("out") == files("photos")
 
 
 def test_pictures_that_failed_leave_no_traceback(cyclegan_process: Cyclegan, here: Path) -> None:

@@ -10,7 +10,6 @@ files.
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,9 +22,10 @@ FORMAT_NAME = "cyclegan-cli"
 FORMAT_VERSION = 1
 METADATA_KEY = "cyclegan"
 LARGEST_HEADER = 100_000_000  # The limit of the safetensors library itself.
-DTYPE_BYTES = {
-    "BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "I16": 2, "U16": 2, "F16": 2,
-    "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
+DTYPE_BITS = {
+    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8,
+    "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
+    "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64,
 }  # fmt: skip
 
 
@@ -137,7 +137,7 @@ class StateInfo:
 
 def to_metadata(document: dict[str, Any]) -> dict[str, str]:
     """Our document as safetensors metadata: equal documents give equal texts."""
-    return {METADATA_KEY: json.dumps(document, sort_keys=True, ensure_ascii=False)}
+    return {METADATA_KEY: json.dumps(document, sort_keys=True)}
 
 
 def read_header(path: Path) -> Header:
@@ -179,7 +179,8 @@ def _checked_tensor(entry: dict[str, Any], start: int) -> tuple[TensorInfo, int]
     first, last = entry["data_offsets"]
     if any(type(n) is not int or n < 0 for n in (*shape, first, last)):
         raise ValueError("sizes and places must be whole numbers")
-    if first != start or last - first != math.prod(shape) * DTYPE_BYTES[entry["dtype"]]:
+    bits = 8 * (last - first)
+    if first != start or _product(shape, limit=bits) * DTYPE_BITS[entry["dtype"]] != bits:
         raise ValueError("a tensor's place does not fit its shape")
     return TensorInfo(entry["dtype"], shape), last
 
@@ -191,6 +192,18 @@ def read_model_info(path: Path) -> ModelInfo:
         CheckpointError: It is damaged or foreign.
     """
     return model_info(path, read_header(path))
+
+
+def _product(shape: tuple[int, ...], limit: int) -> int:
+    """The number of elements; gives up above ``limit``, as hostile sizes have endless products."""
+    if 0 in shape:
+        return 0
+    product = 1
+    for size in shape:
+        product *= size
+        if product > limit:
+            raise ValueError("more elements than bytes")
+    return product
 
 
 def model_info(path: Path, header: Header) -> ModelInfo:
@@ -249,7 +262,7 @@ def state_info(path: Path, header: Header) -> StateInfo:
             ),
             config=dict(header.document["config"]),
             step=_count(state["step"], 10**12, smallest=0),
-            seconds=float(state["seconds"]),
+            seconds=_seconds(state["seconds"]),
             pictures=_text(state["pictures"]),
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -260,6 +273,12 @@ def _count(value: Any, largest: int, smallest: int = 1) -> int:
     if type(value) is not int or not smallest <= value <= largest:
         raise ValueError(value)
     return value
+
+
+def _seconds(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 <= value < 1e12:
+        raise ValueError(value)
+    return float(value)
 
 
 def _domain_name(value: Any) -> str:

@@ -27,14 +27,14 @@ def checkpoint_file(path: Path, name: str = MODEL_FILE) -> Path:
     Raises:
         CheckpointError: There is none.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         if not (path / name).is_file():
             raise CheckpointError(
                 f"the folder {path} has no {name}",
                 "Name a run folder that cyclegan train has written.",
             )
         return path / name
-    if not path.exists():
+    if not os.path.exists(path):
         raise CheckpointError(f"there is no checkpoint {path}", HOW_TO_GET_ONE)
     return path
 

@@ -31,6 +31,7 @@ from cyclegan_cli.checkpoints.header import (
 from cyclegan_cli.errors import CheckpointError
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.models.networks import ResnetGenerator
+from cyclegan_cli.models.replay import ReplayPool
 
 FLOAT_DTYPES = ("F32", "F16", "BF16")
 Reader = Callable[[str], Tensor]
@@ -102,47 +103,53 @@ def restore_state(path: Path, model: CycleGAN) -> None:
         CheckpointError: The file's tensors are not those of this model.
     """
     tensors = read_header(path).tensors
-    expected = dict(_state_tensors(model))
+    _check_state(path, tensors, model)
+    with _open(path) as read:
+        for name, network in model.networks().items():
+            for key, tensor in network.state_dict().items():
+                tensor.copy_(read(f"{name}.{key}"))
+        for name, parameter, optimizer in _parameters(model):
+            if f"adam.{name}.step" in tensors:
+                optimizer.state[parameter] = _read_moments(name, parameter, read)
+        for name, pool in _pools(model):
+            saved = [key for key in tensors if key.startswith(f"{name}.")]
+            pool.restore({key.removeprefix(f"{name}."): read(key) for key in saved}, model.device)
+
+
+def _check_state(path: Path, tensors: Mapping[str, TensorInfo], model: CycleGAN) -> None:
+    """Refuse a file whose tensors are not exactly those of a state of ``model``."""
     for name, network in model.networks().items():
         _check_fit(path, tensors, f"{name}.", network)
-    with _open(path) as read:
-        for name, tensor in expected.items():
-            # Pools are filled and moments made only in the course of a run.
-            if not name.startswith(("pool_", "adam.")):
-                tensor.copy_(read(name))
-        _restore_moments(path, model, tensors, read)
-        for name, pool in (("pool_a", model.pool_a), ("pool_b", model.pool_b)):
-            saved = {
-                key.removeprefix(f"{name}."): read(key)
-                for key in tensors
-                if key.startswith(f"{name}.")
-            }
-            if "random" not in saved:
-                raise CheckpointError(f"{path} has no {name}.random: it is not a whole state")
-            pool.restore(saved, model.device)
+    known = {name for name in tensors if name.split(".")[0] in model.networks()}
+    for name, parameter, _ in _parameters(model):
+        shapes = {"step": (), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+        keys = {f"adam.{name}.{moment}": tuple(shape) for moment, shape in shapes.items()}
+        if known_here := keys.keys() & tensors.keys():
+            # Moments exist from the first step on; then all of them do.
+            known |= known_here
+            for key, shape in keys.items():
+                _check_tensor(path, tensors, key, shape, ("F32",))
+    crop = model.config.crop_size
+    for name, pool in _pools(model):
+        known |= {f"{name}.random", f"{name}.images"}
+        _check_tensor(
+            path, tensors, f"{name}.random", tuple(pool.random.get_state().shape), ("U8",)
+        )
+        if images := tensors.get(f"{name}.images"):
+            count = min(images.shape[0], pool.size) if images.shape else 0
+            _check_tensor(path, tensors, f"{name}.images", (count, 3, crop, crop), FLOAT_DTYPES)
+    if surplus := sorted(tensors.keys() - known):
+        raise CheckpointError(f"{path} has a tensor {surplus[0]}, which no state has")
 
 
-def _restore_moments(
-    path: Path, model: CycleGAN, tensors: Mapping[str, TensorInfo], read: Reader
-) -> None:
-    for name, parameter, optimizer in _parameters(model):
-        keys = {moment: f"adam.{name}.{moment}" for moment in ADAM_MOMENTS}
-        present = [key for key in keys.values() if key in tensors]
-        if not present:
-            continue
-        for moment, key in keys.items():
-            shape = () if moment == "step" else tuple(parameter.shape)
-            if key not in tensors or tensors[key].shape != shape:
-                raise CheckpointError(f"{path} has no {key} of shape {shape}")
-        optimizer.state[parameter] = {
-            "step": read(keys["step"]),
-            # Moments have their parameter's memory format.
-            "exp_avg": torch.empty_like(parameter).copy_(read(keys["exp_avg"])),
-            "exp_avg_sq": torch.empty_like(parameter).copy_(read(keys["exp_avg_sq"])),
-        }
-        if parameter.device.type == "cuda":
-            state = optimizer.state[parameter]
-            state["step"] = state["step"].to(parameter.device)
+def _read_moments(name: str, parameter: nn.Parameter, read: Reader) -> dict[str, Tensor]:
+    """Adam's moments, in their parameter's memory format and on its device."""
+    step = read(f"adam.{name}.step")
+    return {
+        "step": step.to(parameter.device) if parameter.device.type == "cuda" else step,
+        "exp_avg": torch.empty_like(parameter).copy_(read(f"adam.{name}.exp_avg")),
+        "exp_avg_sq": torch.empty_like(parameter).copy_(read(f"adam.{name}.exp_avg_sq")),
+    }
 
 
 def _generator_tensors(model: CycleGAN) -> dict[str, Tensor]:
@@ -163,9 +170,13 @@ def _state_tensors(model: CycleGAN) -> Iterator[tuple[str, Tensor]]:
         for moment in ADAM_MOMENTS:
             if parameter in optimizer.state:
                 yield f"adam.{name}.{moment}", optimizer.state[parameter][moment]
-    for name, pool in (("pool_a", model.pool_a), ("pool_b", model.pool_b)):
+    for name, pool in _pools(model):
         for key, tensor in pool.state().items():
             yield f"{name}.{key}", tensor
+
+
+def _pools(model: CycleGAN) -> tuple[tuple[str, ReplayPool], ...]:
+    return ("pool_a", model.pool_a), ("pool_b", model.pool_b)
 
 
 def _parameters(model: CycleGAN) -> Iterator[tuple[str, nn.Parameter, torch.optim.Optimizer]]:
@@ -207,17 +218,26 @@ def _check_fit(
 ) -> None:
     """Refuse a file whose tensors under ``prefix`` are not exactly those of ``network``."""
     expected = {prefix + name: tuple(t.shape) for name, t in network.state_dict().items()}
-    found = {name for name in tensors if name.startswith(prefix)}
     for name, shape in expected.items():
-        if name not in found:
-            raise CheckpointError(f"{path} has no tensor {name}, which its architecture needs")
-        info = tensors[name]
-        if info.shape != shape or info.dtype not in FLOAT_DTYPES:
-            raise CheckpointError(
-                f"{path}: {name} is {info.dtype} {list(info.shape)}, "
-                f"but its architecture needs {list(shape)}"
-            )
-    if surplus := sorted(found - set(expected)):
+        _check_tensor(path, tensors, name, shape, FLOAT_DTYPES)
+    if surplus := sorted({name for name in tensors if name.startswith(prefix)} - set(expected)):
         raise CheckpointError(
             f"{path} has a tensor {surplus[0]}, which its architecture does not have"
+        )
+
+
+def _check_tensor(
+    path: Path,
+    tensors: Mapping[str, TensorInfo],
+    name: str,
+    shape: tuple[int, ...],
+    dtypes: tuple[str, ...],
+) -> None:
+    if name not in tensors:
+        raise CheckpointError(f"{path} has no tensor {name}, which its architecture needs")
+    found = tensors[name]
+    if found.shape != shape or found.dtype not in dtypes:
+        raise CheckpointError(
+            f"{path}: {name} is {found.dtype} {list(found.shape)}, "
+            f"but its architecture needs {dtypes[0]} {list(shape)}"
         )

@@ -20,16 +20,16 @@ class StopRequest:
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """While inside, the first SIGINT or SIGTERM is a request; a second Ctrl-C ends it at once.
+    """While inside, the first SIGINT or SIGTERM is a request; a second one ends it at once.
 
     Raises:
-        KeyboardInterrupt: On the second SIGINT.
+        SystemExit: On the second signal, with 130 for SIGINT and 143 for SIGTERM.
     """
     request = StopRequest()
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        if request.signal_number is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
+        if request.signal_number is not None:
+            raise SystemExit(128 + number)
         request.signal_number = number
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

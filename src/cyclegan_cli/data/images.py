@@ -92,8 +92,8 @@ def list_pictures(folder: Path) -> list[Path]:
     Raises:
         DataError: ``folder`` is not a folder that can be listed.
     """
-    if not folder.is_dir():
-        found = "a file" if folder.exists() else "nothing"
+    if not os.path.isdir(folder):
+        found = "a file" if os.path.exists(folder) else "nothing"
         raise DataError(f"{folder} is not a folder: found {found}", "Name a folder of pictures.")
     suffixes = readable_suffixes()
     found_paths = (path for path in _walk(folder) if path.suffix.lower() in suffixes)
@@ -176,6 +176,9 @@ def _upright(image: Image.Image) -> Image.Image:
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Open a picture; whatever goes wrong with it inside becomes one sentence."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        # A folder; or a pipe or device, which could keep us waiting for ever.
+        raise DataError(f"cannot read {path}: it is not a file, but a folder, pipe or device")
     try:
         with Image.open(path, formats=readable_formats()) as image:
             yield image
@@ -195,8 +198,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 def _encoding_of(image: Image.Image) -> dict[str, Any]:
     """How the file is compressed, as save options that give comparable quality."""
     if isinstance(image, JpegImagePlugin.JpegImageFile) and image.mode in ("L", "RGB"):
-        tables = [*image.quantization.values()]
-        # A grey file has one table; colour needs a second one for chrominance.
+        # Of each component the file says which table is its own. A grey file has one component;
+        # colour needs a second table for chrominance.
+        tables = [image.quantization[component[3]] for component in image.layer[:2]]
         tables = tables * 2 if len(tables) == 1 else tables
         sampling = JpegImagePlugin.get_sampling(image)
         return {"qtables": tables, "subsampling": max(sampling, 0)}

@@ -1,0 +1,627 @@
+"""Models and training states to files and back: the same bits, or a refusal."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cyclegan_cli.checkpoints import store
+from cyclegan_cli.checkpoints.header import Direction, ModelInfo, StateInfo, read_header
+from cyclegan_cli.checkpoints.store import (
+    library_versions,
+    load_generator,
+    load_state_info,
+    restore_state,
+    save_model,
+    save_state,
+)
+from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.errors import CheckpointError, OutputError
+from cyclegan_cli.models.cyclegan import CycleGAN
+
+CPU = torch.device("cpu")
+CONFIG = TrainConfig(
+    base_channels=2,
+    discriminator_channels=2,
+    residual_blocks=1,
+    crop_size=32,
+    load_size=32,
+    pool_size=2,
+)
+Save = Callable[[Path, CycleGAN], None]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads of tiny tensors only wait for each other when the cores are busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def crops(step: int, batch: int = 1) -> tuple[Tensor, Tensor]:
+    """Pictures of both domains for a step: ``[batch, 3, 32, 32]`` in [-1, 1]."""
+    random = torch.Generator().manual_seed(step)
+    real_a, real_b = (torch.rand(batch, 3, 32, 32, generator=random) * 2 - 1 for _ in range(2))
+    return real_a, real_b
+
+
+def trained(config: TrainConfig = CONFIG, steps: int = 3, bf16: bool = False) -> CycleGAN:
+    model = CycleGAN(config, CPU, bf16)
+    train(model, range(steps))
+    return model
+
+
+def train(model: CycleGAN, steps: range) -> None:
+    for step in steps:
+        model.set_learning_rate(model.config.learning_rate / (step + 1))
+        model.step(*crops(step, model.config.batch_size))
+
+
+def info_of(model: CycleGAN, kind: str = "model") -> ModelInfo:
+    generator = model.generator_a2b.config
+    return ModelInfo(kind, generator, "day", "night", {"step": 3}, library_versions())
+
+
+def state_info_of(model: CycleGAN) -> StateInfo:
+    return StateInfo(
+        info_of(model, "state"), model.discriminator_a.config, {"seed": 0}, 3, 1.5, "digest"
+    )
+
+
+def save_as_model(path: Path, model: CycleGAN) -> None:
+    save_model(path, model, info_of(model))
+
+
+def save_as_state(path: Path, model: CycleGAN) -> None:
+    save_state(path, model, state_info_of(model))
+
+
+def everything(model: CycleGAN) -> dict[str, Tensor]:
+    """Copies of all that a step reads or changes, by name."""
+    tensors = {
+        f"{name}.{key}": tensor
+        for name, network in model.networks().items()
+        for key, tensor in network.state_dict().items()
+    }
+    for side, optimizer in (("g", model.generator_optimizer), ("d", model.discriminator_optimizer)):
+        for index, moments in optimizer.state_dict()["state"].items():
+            tensors |= {f"{side}.{index}.{key}": value for key, value in moments.items()}
+    for side, pool in (("pool_a", model.pool_a), ("pool_b", model.pool_b)):
+        tensors |= {f"{side}.{key}": value for key, value in pool.state().items()}
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> set[str]:
+    shared = one.keys() & other.keys()
+    return (one.keys() ^ other.keys()) | {
+        name
+        for name in shared
+        if one[name].dtype != other[name].dtype or not torch.equal(one[name], other[name])
+    }
+
+
+@pytest.fixture(scope="module")
+def model() -> CycleGAN:
+    """Trained for three steps; not to be changed."""
+    return trained()
+
+
+@pytest.fixture(scope="module")
+def model_file(model: CycleGAN, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("run") / "model.safetensors"
+    save_as_model(path, model)
+    return path
+
+
+@pytest.fixture(scope="module")
+def state_file(model: CycleGAN, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("run") / "state.safetensors"
+    save_as_state(path, model)
+    return path
+
+
+def rewritten(path: Path, change: Callable[[dict[str, Tensor]], None]) -> Path:
+    """A copy of a checkpoint with other tensors and the same description."""
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    change(tensors)
+    copy = path.with_name("rewritten.safetensors")
+    save_file(tensors, copy, metadata)
+    return copy
+
+
+# --- models ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("direction", ["a2b", "b2a"])
+@pytest.mark.parametrize("size", [(1, 3, 32, 32), (2, 3, 48, 36)])
+def test_a_loaded_generator_translates_bit_for_bit_like_the_trained_one(
+    model: CycleGAN, model_file: Path, direction: Direction, size: tuple[int, ...]
+) -> None:
+    pictures = torch.rand(size) * 2 - 1
+    loaded, _ = load_generator(model_file, direction)
+    original = model.networks()[f"generator_{direction}"]
+    with torch.no_grad():
+        assert torch.equal(loaded(pictures), original(pictures))
+
+
+def test_the_two_directions_are_different_generators(model_file: Path) -> None:
+    a2b, b2a = (load_generator(model_file, direction)[0] for direction in ("a2b", "b2a"))
+    assert not torch.equal(a2b.head.weight, b2a.head.weight)
+
+
+def test_a_loaded_generator_is_ready_for_inference(model_file: Path) -> None:
+    generator, _ = load_generator(model_file, "a2b")
+    assert not generator.training
+    for parameter in generator.parameters():
+        assert (parameter.dtype, parameter.device) == (torch.float32, CPU)
+        assert not parameter.requires_grad
+
+
+def test_a_model_is_saved_with_its_description(model: CycleGAN, model_file: Path) -> None:
+    assert load_generator(model_file, "b2a")[1] == info_of(model)
+
+
+def test_a_model_file_has_the_generators_and_nothing_else(model_file: Path) -> None:
+    prefixes = {name.split(".")[0] for name in read_header(model_file).tensors}
+    assert prefixes == {"generator_a2b", "generator_b2a"}
+
+
+def test_a_loaded_generator_stays_the_same_when_its_file_is_replaced(
+    model: CycleGAN, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    save_as_model(path, model)
+    generator, _ = load_generator(path, "a2b")
+    save_as_model(path, CycleGAN(CONFIG, CPU, bf16=False))
+    assert torch.equal(generator.stem.conv.weight, model.generator_a2b.stem.conv.weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_of_half_the_precision_are_loaded_as_fp32(
+    model_file: Path, dtype: torch.dtype
+) -> None:
+    def halve(tensors: dict[str, Tensor]) -> None:
+        for name, tensor in tensors.items():
+            tensors[name] = tensor.to(dtype)
+
+    whole, _ = load_generator(model_file, "a2b")
+    halved, _ = load_generator(rewritten(model_file, halve), "a2b")
+    assert halved.head.weight.dtype == torch.float32
+    assert torch.equal(halved.head.weight, whole.head.weight.to(dtype).float())
+
+
+@pytest.mark.parametrize("direction", ["a2b", "b2a"])
+def test_only_the_tensors_of_the_asked_direction_are_read(
+    model_file: Path, monkeypatch: pytest.MonkeyPatch, direction: Direction
+) -> None:
+    names: list[str] = []
+
+    class Recorder:
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            self.file = safe_open(*arguments, **options)
+
+        def __enter__(self) -> Recorder:
+            self.file.__enter__()
+            return self
+
+        def __exit__(self, *error: Any) -> None:
+            self.file.__exit__(*error)
+
+        def get_tensor(self, name: str) -> Tensor:
+            names.append(name)
+            return self.file.get_tensor(name)
+
+    monkeypatch.setattr(store, "safe_open", Recorder)
+    generator, _ = load_generator(model_file, direction)
+    assert sorted(names) == sorted(f"generator_{direction}.{key}" for key in generator.state_dict())
+
+
+def test_a_state_is_as_good_as_a_model_to_translate_with(model: CycleGAN, state_file: Path) -> None:
+    generator, info = load_generator(state_file, "b2a")
+    assert info == info_of(model, "state")
+    assert torch.equal(generator.head.weight, model.generator_b2a.head.weight)
+
+
+# --- equal states, equal bytes ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("save", [save_as_model, save_as_state])
+def test_equal_states_give_equal_files(tmp_path: Path, save: Save) -> None:
+    for name in ("one", "two"):
+        save(tmp_path / name, trained())
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+@pytest.mark.parametrize("save", [save_as_model, save_as_state])
+def test_the_order_in_which_tensors_are_saved_does_not_matter(
+    model: CycleGAN, tmp_path: Path, save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "one", model)
+    networks = dict(reversed(model.networks().items()))
+    monkeypatch.setattr(model, "networks", lambda: networks)
+    save(tmp_path / "two", model)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_the_memory_format_does_not_matter(model: CycleGAN, tmp_path: Path) -> None:
+    save_as_model(tmp_path / "one", model)
+    other = CycleGAN(CONFIG, CPU, bf16=True)
+    assert other.memory_format != model.memory_format
+    for name, network in other.networks().items():
+        network.load_state_dict(model.networks()[name].state_dict())
+    save_as_model(tmp_path / "two", other)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_a_restored_state_is_saved_as_the_same_file(state_file: Path, tmp_path: Path) -> None:
+    restored = CycleGAN(CONFIG, CPU, bf16=False)
+    restore_state(state_file, restored)
+    save_as_state(tmp_path / "again", restored)
+    assert (tmp_path / "again").read_bytes() == state_file.read_bytes()
+
+
+SAVE_FRESH_MODEL = """
+    import sys
+    from pathlib import Path
+    import torch
+    from cyclegan_cli.checkpoints.header import ModelInfo
+    from cyclegan_cli.checkpoints.store import save_model
+    from cyclegan_cli.config import TrainConfig
+    from cyclegan_cli.models.cyclegan import CycleGAN
+
+    config = TrainConfig(base_channels=2, discriminator_channels=2, residual_blocks=1, seed=5)
+    model = CycleGAN(config, torch.device("cpu"), False)
+    info = ModelInfo("model", model.generator_a2b.config, "day", "night", {"x": 1, "a": 2}, {})
+    save_model(Path(sys.argv[1]), model, info)
+"""
+
+
+def test_equal_states_give_equal_files_in_different_processes(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(SAVE_FRESH_MODEL), str(tmp_path / "there")]
+    environment = os.environ | {"PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, env=environment, check=True)
+    model = CycleGAN(dataclasses.replace(CONFIG, seed=5), CPU, bf16=False)
+    info = ModelInfo("model", model.generator_a2b.config, "day", "night", {"a": 2, "x": 1}, {})
+    save_model(tmp_path / "here", model, info)
+    assert (tmp_path / "here").read_bytes() == (tmp_path / "there").read_bytes()
+
+
+# --- states ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"pool_size": 2}, id="pools full"),
+        pytest.param({"pool_size": 50}, id="pools partly filled"),
+        pytest.param({"pool_size": 0}, id="no pools"),
+        pytest.param({"pool_size": 5, "batch_size": 2}, id="batches of two"),
+        pytest.param({"gan_loss": "vanilla", "lambda_identity": 0.0}, id="other losses"),
+    ],
+)
+def test_a_resumed_training_goes_on_bit_for_bit_as_if_never_interrupted(
+    tmp_path: Path, options: Any, bf16: bool
+) -> None:
+    config = dataclasses.replace(CONFIG, **options)
+    uninterrupted = trained(config, steps=4, bf16=bf16)
+    save_as_state(tmp_path / "state", uninterrupted)
+
+    # Another seed: whatever is not restored differs.
+    resumed = CycleGAN(dataclasses.replace(config, seed=99), CPU, bf16)
+    restore_state(tmp_path / "state", resumed)
+    assert differing(everything(resumed), everything(uninterrupted)) == set()
+    before = everything(resumed)
+    for model in (uninterrupted, resumed):
+        train(model, range(4, 9))
+    assert differing(everything(resumed), everything(uninterrupted)) == set()
+    assert "generator_a2b.head.weight" in differing(everything(resumed), before)
+
+
+def test_saving_a_state_does_not_change_the_training(tmp_path: Path) -> None:
+    saved_on_the_way, never_saved = trained(steps=2), trained(steps=2)
+    save_as_state(tmp_path / "state", saved_on_the_way)
+    save_as_model(tmp_path / "model", saved_on_the_way)
+    for model in (saved_on_the_way, never_saved):
+        train(model, range(2, 4))
+    assert differing(everything(saved_on_the_way), everything(never_saved)) == set()
+
+
+def test_a_state_from_before_the_first_step_is_restored(tmp_path: Path) -> None:
+    fresh = CycleGAN(CONFIG, CPU, bf16=False)
+    save_as_state(tmp_path / "state", fresh)
+    restored = CycleGAN(dataclasses.replace(CONFIG, seed=99), CPU, bf16=False)
+    restore_state(tmp_path / "state", restored)
+    for model in (fresh, restored):
+        train(model, range(3))
+    assert differing(everything(fresh), everything(restored)) == set()
+
+
+def test_a_state_is_saved_with_its_description(model: CycleGAN, state_file: Path) -> None:
+    assert load_state_info(state_file) == state_info_of(model)
+
+
+# --- what is refused -------------------------------------------------------------------------
+
+HEAD = "generator_a2b.head.weight"
+
+
+def change(name: str, value: Callable[[Tensor], Tensor]) -> Callable[[dict[str, Tensor]], None]:
+    def apply(tensors: dict[str, Tensor]) -> None:
+        tensors[name] = value(tensors[name]).contiguous()
+
+    return apply
+
+
+WRONG_GENERATORS = {
+    "missing": lambda tensors: tensors.pop(HEAD),
+    "surplus": lambda tensors: tensors.update({"generator_a2b.head.extra": torch.zeros(1)}),
+    "other shape": change(HEAD, lambda weight: weight[:2]),
+    "same size, other shape": change(HEAD, lambda weight: weight.transpose(0, 1)),
+    "no dimensions": change(HEAD, lambda weight: weight.sum()),
+    "integers": change(HEAD, lambda weight: weight.int()),
+    "bytes": change(HEAD, lambda weight: weight.to(torch.uint8)),
+    "too many blocks": lambda tensors: tensors.update(
+        {"generator_a2b.trunk.1.second.bias": torch.zeros(8)}
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", WRONG_GENERATORS)
+def test_tensors_of_another_architecture_are_refused_by_name(
+    model_file: Path, state_file: Path, damage: str
+) -> None:
+    with pytest.raises(CheckpointError, match=r"rewritten\.safetensors.* generator_a2b\."):
+        load_generator(rewritten(model_file, WRONG_GENERATORS[damage]), "a2b")
+    with pytest.raises(CheckpointError, match=r"rewritten\.safetensors.* generator_a2b\."):
+        restore_state(
+            rewritten(state_file, WRONG_GENERATORS[damage]), CycleGAN(CONFIG, CPU, bf16=False)
+        )
+
+
+def test_a_description_of_another_architecture_is_refused(model: CycleGAN, tmp_path: Path) -> None:
+    other = dataclasses.replace(model.generator_a2b.config, residual_blocks=2)
+    info = dataclasses.replace(info_of(model), generator=other)
+    save_model(tmp_path / "model.safetensors", model, info)
+    with pytest.raises(CheckpointError, match=r"has no tensor generator_a2b\.trunk\.1"):
+        load_generator(tmp_path / "model.safetensors", "a2b")
+
+
+def test_a_giant_architecture_is_refused_before_its_memory_is_taken(
+    model: CycleGAN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse_memory(weight: Tensor, *arguments: Any, **options: Any) -> None:
+        assert weight.is_meta
+
+    giant = dataclasses.replace(
+        model.generator_a2b.config, base_channels=1024, residual_blocks=64
+    )  # 77 GB of weights
+    path = tmp_path / "model.safetensors"
+    save_model(path, model, dataclasses.replace(info_of(model), generator=giant))
+    monkeypatch.setattr(torch.nn.init, "kaiming_uniform_", refuse_memory)
+    with pytest.raises(CheckpointError, match="but its architecture needs"):
+        load_generator(path, "a2b")
+
+
+def test_a_state_of_another_architecture_is_refused(state_file: Path) -> None:
+    other = CycleGAN(dataclasses.replace(CONFIG, discriminator_channels=3), CPU, bf16=False)
+    with pytest.raises(CheckpointError, match=r"discriminator_a\.first\.weight is F32"):
+        restore_state(state_file, other)
+
+
+def test_a_model_is_refused_as_a_state(model_file: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds a model, not a training state"):
+        load_state_info(model_file)
+    with pytest.raises(CheckpointError, match="has no tensor discriminator_a"):
+        restore_state(model_file, CycleGAN(CONFIG, CPU, bf16=False))
+
+
+BIAS = "discriminator_a.judge.bias"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda tensors: tensors.pop("pool_a.random"), id="no random state"),
+        pytest.param(lambda tensors: tensors.pop(f"adam.{BIAS}.step"), id="no step"),
+        pytest.param(lambda tensors: tensors.pop(f"adam.{BIAS}.exp_avg"), id="no first moment"),
+        pytest.param(
+            change(f"adam.{BIAS}.exp_avg_sq", lambda moment: torch.zeros(3)),
+            id="second moment of another shape",
+        ),
+        pytest.param(change(f"adam.{BIAS}.step", lambda step: torch.zeros(1)), id="steps"),
+        pytest.param(
+            change("pool_a.random", lambda state: state[:-1]), id="random state too short"
+        ),
+        pytest.param(
+            change("pool_a.random", lambda state: state.float()), id="random state of fractions"
+        ),
+        pytest.param(
+            change("pool_b.images", lambda images: images.repeat(2, 1, 1, 1)),
+            id="more remembered than the pool holds",
+        ),
+        pytest.param(
+            change("pool_b.images", lambda images: images[:, :, :16]),
+            id="remembered pictures of another size",
+        ),
+        pytest.param(
+            change("pool_b.images", lambda images: images.to(torch.uint8)),
+            id="remembered pictures of bytes",
+        ),
+        pytest.param(
+            lambda tensors: tensors.update({"pool_b.imagez": tensors.pop("pool_b.images")}),
+            id="a letter of a name changed",
+        ),
+        pytest.param(
+            change(f"adam.{BIAS}.step", lambda step: step.to(torch.bool)), id="true for a step"
+        ),
+    ],
+)
+def test_a_state_that_is_not_whole_is_refused(
+    state_file: Path, damage: Callable[[dict[str, Tensor]], None]
+) -> None:
+    path = rewritten(state_file, damage)
+    with pytest.raises(CheckpointError, match=r"rewritten\.safetensors"):
+        restore_state(path, CycleGAN(CONFIG, CPU, bf16=False))
+
+
+class Evil:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, witness: Path) -> None:
+        self.witness = witness
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.witness),)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize("write", [pickle.dump, torch.save], ids=["pickle", "torch.save"])
+def test_nothing_is_ever_unpickled(
+    tmp_path: Path, write: Callable[..., None], protocol: int
+) -> None:
+    witness, path = tmp_path / "witness", tmp_path / "model.safetensors"
+    with path.open("wb") as stream:
+        if write is pickle.dump:
+            pickle.dump(Evil(witness), stream, protocol)
+        else:
+            torch.save(Evil(witness), stream, pickle_protocol=max(protocol, 2))
+    for read in (
+        lambda: load_generator(path, "a2b"),
+        lambda: load_state_info(path),
+        lambda: restore_state(path, CycleGAN(CONFIG, CPU, bf16=False)),
+    ):
+        with pytest.raises(CheckpointError):
+            read()
+    assert not witness.exists()
+
+    if write is pickle.dump:
+        pickle.loads(path.read_bytes())  # The trap works.
+        assert witness.exists()
+
+
+def test_a_safetensors_file_of_another_program_is_refused(tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match="not one of cyclegan's"):
+        load_generator(tmp_path / "model.safetensors", "a2b")
+
+
+# --- writing ---------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions are others there")
+@pytest.mark.parametrize("save", [save_as_model, save_as_state])
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_permissions_follow_the_umask(
+    model: CycleGAN, tmp_path: Path, save: Save, umask: int, mode: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        save(tmp_path / "x", model)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x").stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.parametrize("save", [save_as_model, save_as_state])
+def test_a_checkpoint_takes_the_place_of_an_old_one(
+    model: CycleGAN, tmp_path: Path, save: Save
+) -> None:
+    (tmp_path / "x").write_bytes(b"old")
+    save(tmp_path / "x", model)
+    assert load_generator(tmp_path / "x", "a2b")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("save", [save_as_model, save_as_state])
+@pytest.mark.parametrize(
+    ("code", "reason", "hint"),
+    [
+        (errno.ENOSPC, "no space left on device", "Free some space"),
+        (errno.EDQUOT, "disk quota exceeded", "Free some space"),
+        (errno.EIO, "input/output error", ""),
+    ],
+)
+def test_a_disk_that_fails_keeps_the_old_file_and_says_why(
+    model: CycleGAN,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    save: Save,
+    code: int,
+    reason: str,
+    hint: str,
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    (tmp_path / "x").write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OutputError, match=f"cannot write .*x: {reason}") as failure:
+        save(tmp_path / "x", model)
+    assert failure.value.hint.startswith(hint)
+    assert bool(failure.value.hint) == bool(hint)
+    assert (tmp_path / "x").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+SAVE_ON_A_SMALL_DISK = """
+    import sys
+    from pathlib import Path
+    import torch
+    from cyclegan_cli.checkpoints.header import ModelInfo
+    from cyclegan_cli.checkpoints.store import save_model
+    from cyclegan_cli.config import TrainConfig
+    from cyclegan_cli.errors import OutputError
+    from cyclegan_cli.models.cyclegan import CycleGAN
+
+    target = Path(sys.argv[1], "model.safetensors")
+    target.write_text("old")
+    model = CycleGAN(TrainConfig(base_channels=4, residual_blocks=1), torch.device("cpu"), False)
+    try:
+        save_model(target, model, ModelInfo("model", model.generator_a2b.config, "a", "b", {}, {}))
+    except OutputError as error:
+        print(error.message, error.hint, target.read_text(), len(list(target.parent.iterdir())))
+"""
+
+
+def small_disk_command(folder: Path, *command: str) -> list[str]:
+    """Run a command with a file system of 16 KiB in ``folder``, which nothing else sees."""
+    mount = f'mount -t tmpfs -o size=16k tmpfs "{folder}" && exec "$@"'
+    return ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh", *command]
+
+
+@pytest.mark.skipif(not shutil.which("unshare"), reason="needs a file system of its own")
+def test_a_full_disk_keeps_the_old_file_and_says_so(tmp_path: Path) -> None:
+    if subprocess.run(small_disk_command(tmp_path, "true"), capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    script = textwrap.dedent(SAVE_ON_A_SMALL_DISK)
+    command = small_disk_command(tmp_path, sys.executable, "-c", script, str(tmp_path))
+    done = subprocess.run(
+        command,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "model.safetensors: " in done.stdout
+    assert "no space left on device" in done.stdout
+    assert done.stdout.endswith("Free some space and run the command again. old 1\n")
