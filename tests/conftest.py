@@ -161,14 +161,12 @@ def cyclegan(clean_environment: None) -> Iterator[Callable[..., Answer]]:
 
     def run(*arguments: object) -> Answer:
         # Rich decides about colours when a console is made, for the streams of that moment.
-        console.stdout.cache_clear()
         console.stderr.cache_clear()
         # A bug is to fail the test with its own traceback.
         result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
         return Answer(result.exit_code, result.stdout, result.stderr)
 
     yield run
-    console.stdout.cache_clear()
     console.stderr.cache_clear()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import io
 import json
 import os
 import sys
@@ -25,19 +26,16 @@ if TYPE_CHECKING:
 
 
 @functools.cache
-def stdout() -> Console:
-    """The console for results."""
-    from rich.console import Console
-
-    return Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-
-
-@functools.cache
 def stderr() -> Console:
     """The console for progress, warnings and errors."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    class Stderr(Console):
+        def on_broken_pipe(self) -> None:
+            """Nobody listens any more; the work goes on."""
+            self.quiet = True
+
+    return Stderr(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def say(sentence: str) -> None:
@@ -64,16 +62,18 @@ def json_line(document: Mapping[str, Any]) -> None:
 def table(title: str, rows: Iterable[tuple[str, str]]) -> None:
     """A table of names and values, on stdout."""
     from rich import box
+    from rich.console import Console
     from rich.table import Table
 
-    drawn = Table(title=title, title_justify="left", box=box.SIMPLE, show_header=False)
+    drawn = Table(box=box.SIMPLE, show_header=False)
     drawn.add_column(style="bold")
     drawn.add_column(overflow="fold")
     for name, value in rows:
         drawn.add_row(name, value)
-    with stdout().capture() as capture:
-        stdout().print(drawn)
-    _write(capture.get())
+    text = io.StringIO()
+    stdout = Console(file=text, highlight=False, markup=False, emoji=False)
+    stdout.print(drawn)
+    _write(f"{title}\n{text.getvalue()}")
 
 
 def _write(text: str) -> None:
@@ -83,8 +83,11 @@ def _write(text: str) -> None:
         BrokenPipeError: Whoever reads has had enough.
         OutputError: It cannot be written, on a full disk for example.
     """
+    if sys.stdout is None:  # Closed by the caller, who does not want the answer.
+        return
+    encoding = sys.stdout.encoding
     try:
-        sys.stdout.write(text)
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()
     except BrokenPipeError:
         _discard_stdout()

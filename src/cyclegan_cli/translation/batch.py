@@ -120,10 +120,10 @@ def _expand(text: str, output: str | None) -> list[_Source]:
 
 def _without_repeats(sources: Iterable[_Source]) -> list[_Source]:
     """Each picture once for each place, however it was spelled."""
-    unique = {
-        (os.path.realpath(source.path), source.place): source for source in reversed([*sources])
-    }
-    return [*reversed(unique.values())]
+    unique: dict[tuple[str, Path], _Source] = {}
+    for source in sources:
+        unique.setdefault((os.path.realpath(source.path), source.place), source)
+    return [*unique.values()]
 
 
 def _without_earlier_outputs(jobs: list[Job]) -> list[Job]:
