@@ -146,6 +146,20 @@ def test_a_run_without_a_row_of_metrics_has_none(own_run: Path, content: str) ->
     assert "last_metrics" not in document(own_run)
 
 
+def test_a_folder_of_runs_says_how_far_each_is(own_run: Path) -> None:
+    (own_run.parent / "begun").mkdir()
+    (own_run.parent / "begun" / "config.toml").touch()
+    found = document(own_run.parent)
+    assert found["kind"] == "runs"
+    assert found["runs"]["begun"] == "no checkpoint"
+    assert found["runs"][own_run.name]["of"] == 10
+
+
+def test_metrics_that_are_not_text_are_passed_over(own_run: Path) -> None:
+    (own_run / "metrics.csv").write_bytes(b"step,cycle_a\n1,0.5\n\xff\xfe\n")
+    assert document(own_run)["last_metrics"] == {"step": 1, "cycle_a": 0.5}
+
+
 @pytest.mark.parametrize("loss", ["nan", "inf", "-inf"])
 def test_losses_that_are_no_numbers_are_null(own_run: Path, loss: str) -> None:
     (own_run / "metrics.csv").write_text(f"step,cycle_a\n1,{loss}\n")

@@ -20,7 +20,6 @@ from cyclegan_cli.checkpoints.header import (
     state_info,
 )
 from cyclegan_cli.checkpoints.locate import CONFIG_FILE, MODEL_FILE, STATE_FILE
-from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.errors import DataError
 
 Facts = dict[str, Any]
@@ -33,8 +32,8 @@ class Summary:
 
     Attributes:
         path: What is described.
-        kind: ``run``, ``model``, ``state``, ``safetensors`` (of another program), ``pictures``
-            (a folder) or ``picture``.
+        kind: ``run``, ``runs`` (a folder of them), ``model``, ``state``, ``safetensors`` (of
+            another program), ``pictures`` (a folder) or ``picture``.
         facts: Plain values by name; fit for JSON.
     """
 
@@ -48,7 +47,7 @@ class Summary:
 
 
 def describe(path: Path | str) -> Summary:
-    """Describe a run folder, a ``.safetensors`` file, a folder of pictures or a picture.
+    """Describe a run folder or a folder of them, a checkpoint, a folder of pictures or a picture.
 
     Raises:
         DataError: There is nothing, or nothing that this program knows.
@@ -56,13 +55,24 @@ def describe(path: Path | str) -> Summary:
     """
     path = Path(path)
     if path.is_dir():
-        is_run = any((path / name).exists() for name in (MODEL_FILE, STATE_FILE, CONFIG_FILE))
-        return _describe_run(path) if is_run else _describe_pictures(path)
+        if _is_run(path):
+            return _describe_run(path)
+        runs = sorted(filter(_is_run, path.iterdir()))
+        return _describe_runs(path, runs) if runs else _describe_pictures(path)
     if not path.exists():
         raise DataError(f"there is no file or folder {path}")
     if path.suffix == ".safetensors":
         return _describe_safetensors(path)
     return _describe_picture(path)
+
+
+def _is_run(path: Path) -> bool:
+    return any((path / name).is_file() for name in (MODEL_FILE, STATE_FILE, CONFIG_FILE))
+
+
+def _describe_runs(path: Path, runs: list[Path]) -> Summary:
+    progress = {run.name: _describe_run(run).facts.get("progress", "no checkpoint") for run in runs}
+    return Summary(path, "runs", {"runs": progress})
 
 
 def _describe_safetensors(path: Path) -> Summary:
@@ -108,7 +118,7 @@ def _describe_run(path: Path) -> Summary:
     }
     if (path / STATE_FILE).exists():
         state = state_info(path / STATE_FILE, read_header(path / STATE_FILE))
-        config = TrainConfig.from_document(state.config, str(path / STATE_FILE))
+        config = state.train_config()
         training = state.model.training
         items = max(int(training.get("pictures_a", 1)), int(training.get("pictures_b", 1)))
         facts["progress"] = {"step": state.step, "of": config.total_steps(items)}
@@ -123,7 +133,7 @@ def _describe_run(path: Path) -> Summary:
 def _last_metrics(path: Path) -> dict[str, float | None]:
     if not path.exists():
         return {}
-    with path.open(newline="") as stream:
+    with path.open(newline="", errors="replace") as stream:
         last: dict[str, float | None] = {}
         for row in csv.DictReader(stream):
             try:

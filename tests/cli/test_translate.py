@@ -20,6 +20,7 @@ from cyclegan_cli.checkpoints.store import save_model
 from cyclegan_cli.cli.interrupts import stop_request
 from cyclegan_cli.files import TEMPORARY_PREFIX
 from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.translation import batch
 from cyclegan_cli.translation.translator import Translator
 
 Cyclegan = Callable[..., Any]
@@ -62,6 +63,32 @@ def test_a_picture_is_translated_beside_itself(cyclegan: Cyclegan, here: Path) -
         "photos/a.png -> photos/a_night.png",
     ]
     assert files("photos") == ["a.png", "a_night.png", "b.jpg", "sub/c.png"]
+
+
+def test_a_picture_that_is_named_is_not_overwritten_as_anothers_translation(
+    cyclegan: Cyclegan, here: Path, draw: Draw
+) -> None:
+    own = draw(Path("photos/a_night.png")).read_bytes()
+    answer = cyclegan("translate", "photos/a.png", "photos/a_night.png", "--overwrite")
+    assert answer.code == 2
+    assert "photos/a_night.png is an input: its translation would overwrite it" in answer.err
+    assert Path("photos/a_night.png").read_bytes() == own
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["", "-o", "out"], "an INPUT is empty"),
+        (["photos/a.png", "-o", "LICENSE"], "-o LICENSE: '' is not an ending of a format"),
+    ],
+)
+def test_arguments_that_cannot_be_meant_are_refused(
+    cyclegan: Cyclegan, here: Path, arguments: list[str], sentence: str
+) -> None:
+    Path("LICENSE").touch()
+    answer = cyclegan("translate", *arguments)
+    assert answer.code == 2
+    assert sentence in answer.err
 
 
 def test_a_folder_is_translated_into_another_of_the_same_structure(
@@ -207,7 +234,7 @@ def test_an_environment_that_names_nothing_is_not_passed_over(
     monkeypatch.setenv("CYCLEGAN_CHECKPOINT", "nothing")
     answer = cyclegan("translate", "photos/a.png")
     assert answer.code == 4
-    assert answer.errors == ["error: there is no checkpoint nothing"]
+    assert answer.errors == ["error: $CYCLEGAN_CHECKPOINT: there is no checkpoint nothing"]
 
 
 @pytest.mark.parametrize("runs", ["no runs folder", "an empty one", "one of unfinished runs"])
@@ -504,6 +531,33 @@ def test_pictures_that_failed_leave_no_traceback(cyclegan_process: Cyclegan, her
     assert (answer.code, answer.out) == (6, "")
     assert answer.errors == ["error: 1 of 4 pictures failed"]
     assert "Traceback" not in answer.err
+
+
+@pytest.mark.parametrize(
+    ("photo", "code", "error"),
+    [
+        ("photos", 130, ["error: stopped after 1 of 3 pictures"]),
+        ("photos/a.png", 0, []),
+    ],
+)
+def test_a_signal_ends_it_after_that_picture_unless_it_was_the_last(
+    cyclegan: Cyclegan,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    photo: str,
+    code: int,
+    error: list[str],
+) -> None:
+    encode = batch.encode
+
+    def encode_and_interrupt(*arguments: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        encode(*arguments)
+
+    monkeypatch.setattr(batch, "encode", encode_and_interrupt)
+    answer = cyclegan("translate", photo, "-o", "out")
+    assert (answer.code, answer.errors) == (code, error)
+    assert files("out") == ["a.png"]
 
 
 @pytest.mark.parametrize(("second", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

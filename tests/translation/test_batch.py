@@ -249,6 +249,14 @@ def test_a_picture_named_twice_is_translated_once(here: Path, inputs: list[str])
     assert (str(job.input), str(job.output)) == (inputs[0], "new/day.jpg")
 
 
+def test_a_link_to_a_picture_is_a_picture_of_its_own_place(here: Path) -> None:
+    Path("linked.jpg").symlink_to("day.jpg")
+    assert planned(["day.jpg", "linked.jpg"], "new") == {
+        "day.jpg": "new/day.jpg",
+        "linked.jpg": "new/linked.jpg",
+    }
+
+
 def test_a_folder_and_a_picture_in_it_translate_that_picture_once(here: Path) -> None:
     assert len(planned(["more", "more/a.jpg"], "new")) == 2
 

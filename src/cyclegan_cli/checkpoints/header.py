@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig, is_domain_name
+from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig, TrainConfig, is_domain_name
 from cyclegan_cli.errors import CheckpointError, UsageError
 
 Direction = Literal["a2b", "b2a"]
@@ -125,6 +125,17 @@ class StateInfo:
     step: int
     seconds: float
     pictures: str
+
+    def train_config(self) -> TrainConfig:
+        """The options of the run.
+
+        Raises:
+            CheckpointError: They are not those of this version.
+        """
+        try:
+            return TrainConfig.from_document(self.config, "the training state")
+        except UsageError as error:
+            raise CheckpointError(error.message, "It may be of another version.") from error
 
     def to_document(self) -> dict[str, Any]:
         """The JSON document that is written into files."""

@@ -47,7 +47,12 @@ def default_checkpoint() -> Path:
     """
     named = os.environ.get(ENVIRONMENT_VARIABLE)
     if named:
-        return checkpoint_file(Path(named))
+        try:
+            return checkpoint_file(Path(named))
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"${ENVIRONMENT_VARIABLE}: {error.message}", error.hint
+            ) from error
     found = [(path.stat().st_mtime, path) for path in RUNS_FOLDER.glob(f"*/{MODEL_FILE}")]
     if not found:
         raise CheckpointError("there is no checkpoint to translate with", HOW_TO_GET_ONE)

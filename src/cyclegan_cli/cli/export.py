@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,7 +18,7 @@ def export_command(
         Path, typer.Argument(help="A checkpoint file or a run folder.", metavar="CHECKPOINT")
     ],
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--output",
             "-o",
@@ -41,8 +42,8 @@ def export_command(
 ) -> None:
     """Hand a model to other runtimes, verified.
 
-    The file is opened in its runtime and compared with the network on several sizes before it is
-    left: it appears only if no output differs by more than 1e-4.
+    The file appears only after it was opened in its runtime, and no output differed from the
+    network's by more than 1e-4.
     """  # fmt: skip
     from cyclegan_cli.checkpoints.header import read_model_info
     from cyclegan_cli.checkpoints.locate import checkpoint_file
@@ -51,7 +52,9 @@ def export_command(
     info = read_model_info(file)
     chosen = chosen_direction(info, to, direction)
     source = info.target("b2a" if chosen == "a2b" else "a2b")
-    target = output or Path(f"{source}2{info.target(chosen)}.{format}")
+    if output and output.endswith(("/", os.sep)):
+        raise UsageError(f"-o {output} names a folder", "Name a file.")
+    target = Path(output or f"{source}2{info.target(chosen)}.{format}")
     if target.is_dir() or (target.exists() and not overwrite):
         hint = "Name a file." if target.is_dir() else "Replace it with --overwrite."
         raise UsageError(f"-o {target} already exists", hint)

@@ -56,7 +56,7 @@ def translate_command(
     Outputs have their input's exact size. Existing outputs are skipped, inputs never overwritten.
     Exit code 6 says that some pictures failed and all others are written.
     """  # fmt: skip
-    translator, jobs = _prepare(inputs, output, checkpoint, to, direction, device, quiet)
+    translator, jobs = _prepare(inputs, output, checkpoint, to, direction, device, overwrite, quiet)
     from cyclegan_cli.translation.batch import translate_files
 
     counts: Counter[str] = Counter()
@@ -85,6 +85,7 @@ def _prepare(
     to: str | None,
     direction: Direction | None,
     device: str,
+    overwrite: bool,
     quiet: bool,
 ) -> tuple[Translator, list[Job]]:
     """Everything that can be refused is refused before torch is loaded."""
@@ -97,7 +98,7 @@ def _prepare(
         console.say(f"checkpoint: {file}")
     info = read_model_info(file)
     chosen = chosen_direction(info, to, direction)
-    jobs = plan_jobs(inputs, output, info.target(chosen))
+    jobs = plan_jobs(inputs, output, info.target(chosen), overwrite)
     from cyclegan_cli.translation.translator import Translator
 
     return Translator.load(file, chosen, device), jobs

@@ -193,7 +193,7 @@ def _saved_state(run: Path) -> tuple[StateInfo | None, TrainConfig]:
     if options.is_file() and not (run / STATE_FILE).exists():
         return None, read_config_file(options)
     info = load_state_info(checkpoint_file(run, STATE_FILE))
-    return info, TrainConfig.from_document(info.config, str(run / STATE_FILE))
+    return info, info.train_config()
 
 
 def read_config_file(path: Path) -> TrainConfig:

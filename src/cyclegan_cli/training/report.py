@@ -59,7 +59,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
     """The whole rows of a metrics file; a kill may have left half a row at its end."""
     if not path.exists():
         return []
-    with path.open(newline="") as stream:
+    with path.open(newline="", errors="replace") as stream:
         rows = list(csv.DictReader(stream))
     return [row for row in rows if all(_is_number(row.get(name)) for name in COLUMNS)]
 

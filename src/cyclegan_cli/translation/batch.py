@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -61,13 +61,16 @@ class Outcome:
         return asdict(self) | {"input": str(self.input), "output": str(self.output)}
 
 
-def plan_jobs(inputs: Sequence[str], output: str | None, target: str) -> list[Job]:
+def plan_jobs(
+    inputs: Sequence[str], output: str | None, target: str, overwrite: bool = False
+) -> list[Job]:
     """Decide where each picture's translation goes.
 
     Args:
         inputs: Files, folders (recursively) or globs, as the user gave them.
         output: A file (for one input file), a folder, or None: beside each input.
         target: Name of the target domain, which names outputs beside their inputs.
+        overwrite: Whether existing outputs will be replaced.
 
     Returns:
         A job a picture, in the order of the inputs; no picture twice.
@@ -77,15 +80,22 @@ def plan_jobs(inputs: Sequence[str], output: str | None, target: str) -> list[Jo
             file, two inputs for the same output, or an output that is an input.
         DataError: An input does not exist, or a folder has no pictures.
     """
-    found = _without_repeats(source for text in inputs for source in _expand(text, output))
+    found = [source for text in inputs for source in _expand(text, output)]
     if output is None:
-        jobs = _without_earlier_outputs([_beside(source, target) for source in found])
+        jobs = [_beside(source, target) for source in found]
+        if not overwrite:
+            jobs = _without_earlier_outputs(jobs)
     elif _means_folder(output, found):
         jobs = [
             Job(source.path, _with_writable_suffix(Path(output) / source.place)) for source in found
         ]
     else:
         jobs = [Job(source.path, Path(output)) for source in found]
+    # Each picture once for each place, however it was spelled.
+    unique: dict[tuple[str, str], Job] = {}
+    for job in jobs:
+        unique.setdefault((os.path.realpath(job.input), os.path.realpath(job.output)), job)
+    jobs = [*unique.values()]
     _refuse_clashes(jobs)
     return jobs
 
@@ -105,6 +115,8 @@ class _Source:
 
 def _expand(text: str, output: str | None) -> list[_Source]:
     """The pictures that an argument stands for."""
+    if not text:
+        raise UsageError("an INPUT is empty", "Name a picture, a folder or a glob.")
     path = Path(text)
     if path.is_dir():
         return [_Source(picture, path) for picture in _pictures_in(path, output)]
@@ -118,19 +130,12 @@ def _expand(text: str, output: str | None) -> list[_Source]:
     return [_Source(Path(match)) for match in sorted(matches)]
 
 
-def _without_repeats(sources: Iterable[_Source]) -> list[_Source]:
-    """Each picture once for each place, however it was spelled."""
-    unique: dict[tuple[str, Path], _Source] = {}
-    for source in sources:
-        unique.setdefault((os.path.realpath(source.path), source.place), source)
-    return [*unique.values()]
-
-
 def _without_earlier_outputs(jobs: list[Job]) -> list[Job]:
     """Leave out inputs that are another input's translation.
 
     So that ``translate photos/*.jpg`` can be run again, though its translations lie beside its
-    pictures now.
+    pictures now: they exist and are skipped. Where they would be replaced instead, whether they
+    are translations or pictures of the user's own cannot be told, and they are refused as inputs.
     """
     outputs = {os.path.realpath(job.output) for job in jobs}
     return [job for job in jobs if os.path.realpath(job.input) not in outputs]
@@ -173,7 +178,7 @@ def _means_folder(output: str, found: Sequence[_Source]) -> bool:
             f"-o {output} names a file, but these inputs need a folder",
             "Name a folder; with a / at its end where it looks like a file.",
         )
-    if needs_folder or not path.suffix:
+    if needs_folder or not (path.suffix or path.is_file()):
         return True
     if not writable_format(path.suffix):
         raise UsageError(
