@@ -310,6 +310,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check_bounds(field, getattr(self, field.name))
+        self._check_sizes()
+        self._check_length()
+
+    def _check_sizes(self) -> None:
         if self.crop_size > self.load_size:
             raise UsageError(
                 f"--crop-size {self.crop_size} is larger than --load-size {self.load_size}",
@@ -321,6 +325,8 @@ class TrainConfig:
                 f"Use {self.crop_size // CROP_MULTIPLE * CROP_MULTIPLE}: "
                 "the generator halves a picture twice.",
             )
+
+    def _check_length(self) -> None:
         if self.steps is None and self.decay_steps is not None:
             raise UsageError(
                 "--decay-steps needs --steps", "With epochs, use --decay-epochs instead."
@@ -388,6 +394,16 @@ class TrainConfig:
         return cls(**typed_values(document, source))
 
 
+def layered(base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of ``base`` with those that were ``given`` in their place.
+
+    A length given in epochs also takes the place of one in steps.
+    """
+    if "steps" not in given and given.keys() & {"epochs", "decay_epochs"}:
+        base = {k: v for k, v in base.items() if k not in ("steps", "decay_steps")}
+    return {**base, **given}
+
+
 def typed_values(document: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Check plain values against the types of :class:`TrainConfig` and convert paths.
 
@@ -404,6 +420,8 @@ def _typed(name: str, value: Any, source: str) -> Any:
             "See cyclegan train --help for the names (with _ for -).",
         )
     wanted = plain_type(field_types()[name])
+    if isinstance(value, str) and "\0" in value:
+        raise UsageError(f"{source} sets {name} to a text with a NUL character")
     if wanted is Path and isinstance(value, str) and value:
         return Path(value)
     if wanted is float and type(value) is int and abs(value) < 2**63:
@@ -420,7 +438,7 @@ def _typed(name: str, value: Any, source: str) -> Any:
 
 def is_domain_name(name: str) -> bool:
     """Whether a text can name a domain: it becomes a part of file names."""
-    return bool(name.strip()) and name.isprintable() and not set(name) & set("/\\")
+    return bool(name.strip()) and name.isprintable() and not set(name) & set('/\\:*?"<>|')
 
 
 def plain_type(hint: Any) -> Any:

@@ -8,6 +8,7 @@
     ├── CheckpointError     4    no checkpoint, or not one of ours, or a damaged one
     │   └── ExportError          ... or one whose exported form is not the same network
     ├── DeviceError         5    the device is missing or its memory is too small
+    │   └── WorkerDiedError      ... or a loading process was killed, mostly for want of memory
     ├── SomeFailedError     6    some inputs failed, everything else is written
     └── InterruptedRunError 130  Ctrl-C (143 for SIGTERM); what was done is saved
 
@@ -74,6 +75,10 @@ class DeviceError(CycleGANError):
     """A device that is missing or whose memory is too small."""
 
     exit_code = 5
+
+
+class WorkerDiedError(DeviceError):
+    """A process that loads pictures was killed, most often for want of memory."""
 
 
 class SomeFailedError(CycleGANError):

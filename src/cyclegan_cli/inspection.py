@@ -20,7 +20,7 @@ from cyclegan_cli.checkpoints.header import (
     state_info,
 )
 from cyclegan_cli.checkpoints.locate import CONFIG_FILE, MODEL_FILE, STATE_FILE
-from cyclegan_cli.errors import DataError
+from cyclegan_cli.errors import CheckpointError, DataError
 
 Facts = dict[str, Any]
 MOST_UNREADABLE_LISTED = 20
@@ -67,12 +67,19 @@ def describe(path: Path | str) -> Summary:
 
 
 def _is_run(path: Path) -> bool:
-    return any((path / name).is_file() for name in (MODEL_FILE, STATE_FILE, CONFIG_FILE))
+    begun = (path / CONFIG_FILE).is_file() and (path / "metrics.csv").is_file()
+    return begun or any((path / name).is_file() for name in (MODEL_FILE, STATE_FILE))
 
 
 def _describe_runs(path: Path, runs: list[Path]) -> Summary:
-    progress = {run.name: _describe_run(run).facts.get("progress", "no checkpoint") for run in runs}
-    return Summary(path, "runs", {"runs": progress})
+    return Summary(path, "runs", {"runs": {run.name: _progress(run) for run in runs}})
+
+
+def _progress(run: Path) -> Any:
+    try:
+        return _describe_run(run).facts.get("progress", "no checkpoint")
+    except CheckpointError as error:
+        return error.message
 
 
 def _describe_safetensors(path: Path) -> Summary:
@@ -120,7 +127,8 @@ def _describe_run(path: Path) -> Summary:
         state = state_info(path / STATE_FILE, read_header(path / STATE_FILE))
         config = state.train_config()
         training = state.model.training
-        items = max(int(training.get("pictures_a", 1)), int(training.get("pictures_b", 1)))
+        counts = (training.get("pictures_a"), training.get("pictures_b"))
+        items = max([1, *(count for count in counts if isinstance(count, int))])
         facts["progress"] = {"step": state.step, "of": config.total_steps(items)}
         facts["trained_seconds"] = round(state.seconds, 1)
     if last := _last_metrics(path / "metrics.csv"):

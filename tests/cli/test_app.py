@@ -230,13 +230,13 @@ def closed_pipe() -> int:
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=["table", "json"])
-def test_a_reader_who_has_had_enough_is_no_error(
+def test_a_reader_who_has_had_enough_ends_the_command_as_shells_expect(
     cyclegan_process: Cyclegan, run_folder: Path, options: list[str]
 ) -> None:
     pipe = closed_pipe()
     answer = cyclegan_process("inspect", run_folder, *options, stdout=pipe)
     os.close(pipe)
-    assert (answer.code, answer.err) == (0, "")
+    assert (answer.code, answer.err) == (141, "")
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def test_without_the_extra_one_sentence_says_how_to_get_it(
     assert (answer.code, answer.out) == (2, "")
     assert answer.err.splitlines() == [
         "error: --format onnx needs the package onnx, which is not installed",
-        "hint: Install the extra: pip install 'cyclegan-cli[onnx]'",
+        "hint: Install the packages of the extra: pip install onnx onnxruntime onnxscript",
     ]
     assert not Path("x.onnx").exists()
 

@@ -151,14 +151,16 @@ def test_the_command_line_wins_over_the_file(folder):
 
 def test_a_run_s_options_can_be_fed_back(folder):
     finish(folder, *new_run("r", "--steps", "1"))
-    code, _, err = finish(folder, "--config", "r/config.toml", "--run-dir", "again")
+    code, _, err = finish(folder, "--config", "r/config.toml")
     assert code == 0, err
     first, second = (
-        tomllib.loads((folder / name / "config.toml").read_text()) for name in ("r", "again")
+        tomllib.loads((folder / name / "config.toml").read_text())
+        for name in ("r", "runs/day2night")
     )
-    assert first.pop("run_dir") != second.pop("run_dir")
     assert first == second
-    models = [(folder / name / "model.safetensors").read_bytes() for name in ("r", "again")]
+    models = [
+        (folder / name / "model.safetensors").read_bytes() for name in ("r", "runs/day2night")
+    ]
     assert models[0] == models[1]
 
 

@@ -206,7 +206,7 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(
     monkeypatch.setattr(exporting, "find_spec", lambda name: None if name == missing else object())
     with pytest.raises(UsageError, match=f"needs the package {missing},") as caught:
         require_packages()
-    assert "pip install 'cyclegan-cli[onnx]'" in caught.value.hint
+    assert "pip install onnx onnxruntime onnxscript" in caught.value.hint
 
 
 def test_the_exporters_talk_is_silenced_and_the_logging_of_others_restored(

@@ -33,6 +33,14 @@ def test_a_resumed_run_drops_the_rows_after_its_checkpoint(tmp_path):
     assert steps_in(tmp_path / "metrics.csv") == [10, 20, 31]
 
 
+def test_steps_beyond_a_million_are_whole_numbers(tmp_path):
+    path = tmp_path / "metrics.csv"
+    MetricsFile(path, 0).append(row(1_234_567))
+    assert steps_in(path) == [1_234_567]
+    path.write_text(path.read_text().replace("1234567", "1e+06"))  # What 0.1.0 once wrote.
+    MetricsFile(path, 2_000_000).append(row(2_000_001))
+
+
 @pytest.mark.parametrize("tail", ["20,1", "20", "20,x,y\n", ",\n", "\0\n"])
 def test_half_a_row_left_by_a_kill_is_dropped(tmp_path, tail):
     path = tmp_path / "metrics.csv"

@@ -1,4 +1,7 @@
 import csv
+import dataclasses
+import os
+import signal
 import tomllib
 from pathlib import Path
 
@@ -10,6 +13,7 @@ from PIL import Image
 from cyclegan_cli.checkpoints.header import read_header
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.data.unpaired import UnpairedDataset
 from cyclegan_cli.errors import (
     DataError,
     DeviceError,
@@ -17,6 +21,7 @@ from cyclegan_cli.errors import (
     InterruptedRunError,
     OutputError,
     UsageError,
+    WorkerDiedError,
 )
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.training import trainer
@@ -109,7 +114,9 @@ def test_the_run_folder_has_the_resolved_options(config):
     plan = plan_new(config)
     train(plan, Recorder(), never)
     document = tomllib.loads((config.run_dir / "config.toml").read_text())
-    assert TrainConfig.from_document(document, "config.toml") == plan.config
+    found = TrainConfig.from_document(document, "config.toml")
+    # Without its own folder, so that the file can be fed back as it is.
+    assert found == dataclasses.replace(plan.config, run_dir=None)
 
 
 def test_the_checkpoint_describes_itself(config):
@@ -187,6 +194,23 @@ def test_a_finished_run_can_be_made_longer(config):
     assert recorder.steps == [8, 9]
 
 
+def test_epochs_take_the_place_of_a_run_s_steps(config):
+    train(plan_new(config), Recorder(), never)
+    plan = plan_resumed(config.run_dir, {"epochs": 1, "decay_epochs": 1})
+    assert (plan.config.steps, plan.total_steps) == (None, 10)
+
+
+def test_a_folder_named_on_resume_is_stored_so_that_it_is_found_from_anywhere(
+    config, tmp_path, monkeypatch
+):
+    recorder = Recorder()
+    with pytest.raises(InterruptedRunError):
+        train(plan_new(config), recorder, stop_after(recorder, 2))
+    monkeypatch.chdir(tmp_path)
+    plan = plan_resumed(config.run_dir, {"domain_a": Path("day")})
+    assert plan.config.domain_a == tmp_path / "day"
+
+
 def test_what_would_change_the_model_cannot_change_on_resume(config):
     recorder = Recorder()
     with pytest.raises(InterruptedRunError):
@@ -243,6 +267,87 @@ def test_a_diverged_run_keeps_its_last_checkpoint(config, monkeypatch):
         train(plan_resumed(config.run_dir, {}), Recorder(), never)
     assert "--learning-rate 0.0001 --precision fp32" in caught.value.hint
     assert (config.run_dir / "state.safetensors").read_bytes() == before
+
+
+def test_a_checkpoint_of_weights_that_are_no_numbers_is_not_saved(tmp_path, config, monkeypatch):
+    """The losses of a step are from before its update: only the weights show what it did."""
+    run = make_config(tmp_path, run_dir=tmp_path / "run", checkpoint_every=1)
+    real_step = CycleGAN.step
+
+    def breaking_step(self, real_a, real_b):
+        losses = real_step(self, real_a, real_b)
+        if len(recorder.steps) == 3:
+            self.generator_a2b.head.weight.data[0] = float("inf")
+        return losses
+
+    recorder = Recorder()
+    monkeypatch.setattr(CycleGAN, "step", breaking_step)
+    with pytest.raises(DivergedError, match="the weights are not finite at step 4") as caught:
+        train(plan_new(run), recorder, never)
+    assert "the checkpoint before it is kept" in caught.value.message
+    monkeypatch.undo()
+    assert plan_resumed(run.run_dir, {}).first_step == 3
+
+
+def test_a_run_that_diverges_before_its_first_checkpoint_does_not_speak_of_one(config, monkeypatch):
+    monkeypatch.setattr(CycleGAN, "is_finite", lambda self: False)
+    with pytest.raises(DivergedError) as caught:
+        train(plan_new(config), Recorder(), never)
+    assert "checkpoint" not in caught.value.message
+    assert "--resume" not in caught.value.hint
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_a_crash_before_the_very_last_file_is_mended_by_resume(config, stale):
+    model = train(plan_new(config), Recorder(), never)
+    finished = model.read_bytes()
+    if stale:
+        other = make_config(config.domain_a.parent, run_dir=config.run_dir / "other", steps=3)
+        model.write_bytes(train(plan_new(other), Recorder(), never).read_bytes())
+    else:
+        model.unlink()
+    recorder = Recorder()
+    assert train(plan_resumed(config.run_dir, {}), recorder, never) == model
+    assert recorder.steps == []
+    assert model.read_bytes() == finished
+
+
+def test_what_cannot_start_leaves_no_run_folder(config, tmp_path):
+    for path in (tmp_path / "night").iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(DataError):
+        train(plan_new(config), Recorder(), never)
+    assert not config.run_dir.exists()
+
+
+def test_a_loading_process_that_dies_is_one_sentence(tmp_path, config, monkeypatch):
+    run = make_config(tmp_path, run_dir=tmp_path / "run", workers=1)
+    real = UnpairedDataset.__getitem__
+
+    def dying(self, number):
+        if number == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(self, number)
+
+    monkeypatch.setattr(UnpairedDataset, "__getitem__", dying)
+    with pytest.raises(WorkerDiedError, match="a process that loads pictures has died") as caught:
+        train(plan_new(run), Recorder(), never)
+    assert "--workers 0" in caught.value.hint
+
+
+def test_a_resume_command_can_be_pasted(tmp_path, config):
+    run = make_config(tmp_path, run_dir=tmp_path / "my run")
+    recorder = Recorder()
+    with pytest.raises(InterruptedRunError) as caught:
+        train(plan_new(run), recorder, stop_after(recorder, 1))
+    assert caught.value.hint == f"Go on with: cyclegan train --resume '{tmp_path}/my run'"
+
+
+def test_a_run_resumes_in_another_precision(config):
+    recorder = Recorder()
+    with pytest.raises(InterruptedRunError):
+        train(plan_new(config), recorder, stop_after(recorder, 4))
+    train(plan_resumed(config.run_dir, {"precision": "bf16"}), Recorder(), never)
 
 
 def test_a_crash_between_the_two_files_still_resumes(config, monkeypatch):

@@ -10,7 +10,7 @@ files.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -99,7 +99,7 @@ class ModelInfo:
             "format": FORMAT_NAME,
             "version": FORMAT_VERSION,
             "kind": self.kind,
-            "generator": vars(self.generator),
+            "generator": asdict(self.generator),
             "domains": {"a": self.name_a, "b": self.name_b},
             "training": self.training,
             "versions": self.versions,
@@ -140,7 +140,7 @@ class StateInfo:
     def to_document(self) -> dict[str, Any]:
         """The JSON document that is written into files."""
         return self.model.to_document() | {
-            "discriminator": vars(self.discriminator),
+            "discriminator": asdict(self.discriminator),
             "config": self.config,
             "state": {"step": self.step, "seconds": self.seconds, "pictures": self.pictures},
         }
@@ -173,7 +173,7 @@ def read_header(path: Path) -> Header:
         tensors = {}
         for name, entry in sorted(content.items(), key=lambda item: item[1]["data_offsets"]):
             tensors[name], end = _checked_tensor(entry, start=end)
-        document = json.loads(metadata.get(METADATA_KEY, "{}"))
+        document = json.loads(metadata.get(METADATA_KEY, "{}"), parse_constant=_refuse_constant)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} has a damaged safetensors header") from error
     if end != size - 8 - length:
@@ -284,6 +284,10 @@ def _count(value: Any, largest: int, smallest: int = 1) -> int:
     if type(value) is not int or not smallest <= value <= largest:
         raise ValueError(value)
     return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _seconds(value: Any) -> float:

@@ -116,8 +116,8 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
             say("interrupted")
             raise typer.Exit(130) from None
         except BrokenPipeError:
-            # Whoever read our output has had enough, as `| head` does; nobody is left to tell.
-            raise typer.Exit(0) from None
+            # Whoever read our output has had enough, as `| head` does: what shells call SIGPIPE.
+            raise typer.Exit(141) from None
         except OSError as error:
             if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM):
                 raise

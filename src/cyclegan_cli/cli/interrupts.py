@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from cyclegan_cli.cli import console
+
 
 class StopRequest:
     """Whether the user or the system asked to stop."""
@@ -19,8 +21,11 @@ class StopRequest:
 
 
 @contextmanager
-def stop_request() -> Iterator[StopRequest]:
+def stop_request(answer: str) -> Iterator[StopRequest]:
     """While inside, the first SIGINT or SIGTERM is a request; a second one ends it at once.
+
+    Args:
+        answer: What is done about the request, for the user to know that it was heard.
 
     Raises:
         SystemExit: On the second signal, with 130 for SIGINT and 143 for SIGTERM.
@@ -31,6 +36,7 @@ def stop_request() -> Iterator[StopRequest]:
         if request.signal_number is not None:
             raise SystemExit(128 + number)
         request.signal_number = number
+        console.say(f"{answer}; once more to stop at once")
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -11,7 +11,7 @@ import typer
 from cyclegan_cli.cli import console
 from cyclegan_cli.cli.interrupts import stop_request
 from cyclegan_cli.cli.options import with_config_options
-from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.config import TrainConfig, layered
 from cyclegan_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -55,7 +55,10 @@ def train_command(
         return
     from cyclegan_cli.training.trainer import train
 
-    with console.training_watcher(quiet) as watcher, stop_request() as stop_requested:
+    with (
+        console.training_watcher(quiet) as watcher,
+        stop_request("finishing this step, then saving") as stop_requested,
+    ):
         checkpoint = train(plan, watcher, stop_requested)
     console.result(f"checkpoint: {checkpoint}")
     if not quiet:
@@ -75,10 +78,7 @@ def _plan(given: dict[str, Any], config_file: Path | None, resume: Path | None) 
             )
         return plan_resumed(resume, given)
     from_file = read_config_values(config_file) if config_file else {}
-    if "steps" not in given and ("epochs" in given or "decay_epochs" in given):
-        # The command line's epochs win over the file's steps.
-        from_file = {k: v for k, v in from_file.items() if k not in ("steps", "decay_steps")}
-    return plan_new(TrainConfig(**(from_file | given)))
+    return plan_new(TrainConfig(**layered(from_file, given)))
 
 
 def _refuse_two_lengths(given: dict[str, Any]) -> None:

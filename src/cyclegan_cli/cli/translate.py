@@ -60,7 +60,7 @@ def translate_command(
     from cyclegan_cli.translation.batch import translate_files
 
     counts: Counter[str] = Counter()
-    with stop_request() as stop_requested:
+    with stop_request("finishing this picture") as stop_requested:
         for outcome in translate_files(jobs, translator, overwrite, stop_requested):
             counts[outcome.status] += 1
             _show(outcome, as_json, quiet)
@@ -88,7 +88,7 @@ def _prepare(
     overwrite: bool,
     quiet: bool,
 ) -> tuple[Translator, list[Job]]:
-    """Everything that can be refused is refused before torch is loaded."""
+    """All but the device is checked before torch is loaded."""
     from cyclegan_cli.checkpoints.header import read_model_info
     from cyclegan_cli.checkpoints.locate import checkpoint_file, default_checkpoint
     from cyclegan_cli.translation.batch import plan_jobs

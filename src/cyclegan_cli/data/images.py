@@ -31,7 +31,7 @@ UNSAFE_FORMATS = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "PDF"}
 WRITABLE_FORMATS = frozenset(
     {"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "SGI", "TGA", "TIFF", "WEBP"}
 )
-ALPHA_FORMATS = frozenset({"PNG", "WEBP", "TIFF", "TGA", "JPEG2000", "AVIF", "SGI"})
+ALPHA_FORMATS = frozenset({"GIF", "PNG", "WEBP", "TIFF", "TGA", "JPEG2000", "AVIF", "SGI"})
 SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 EXIF_TRANSPOSE = {  # EXIF 2.32, table 4: what makes the picture upright.
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -266,7 +266,10 @@ def encode(picture: Picture, path: Path, format: str) -> None:
     with files.atomic_path(path) as temporary, temporary.open("r+b") as stream:
         try:
             image.save(stream, format=format, **options)
-        except ValueError as error:
+        except OSError:
+            raise
+        except Exception as error:
+            # Encoders raise anything where a picture is too large for their format.
             raise OutputError(f"cannot write {path} as {format}: {error}") from error
 
 

@@ -23,7 +23,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from cyclegan_cli.config import ResizeMode, TrainConfig
 from cyclegan_cli.data.images import decode
-from cyclegan_cli.errors import DataError
+from cyclegan_cli.errors import DataError, WorkerDiedError
 
 # A picture sixteen times as long as it is wide holds nothing that a square crop shows, and
 # resizing its short side could make it arbitrarily large.
@@ -162,6 +162,7 @@ def loader(
 
     Raises:
         DataError: No picture of a domain can be read.
+        WorkerDiedError: A loading process was killed.
     """
     size = dataset.config.batch_size
     batches: DataLoader[Batch | DataError] = DataLoader(
@@ -173,10 +174,19 @@ def loader(
         worker_init_fn=_ignore_signals if workers else None,
         pin_memory=pin_memory,
     )
-    for batch in batches:
-        if isinstance(batch, DataError):
-            raise batch
-        yield batch
+    try:
+        for batch in batches:
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        # Torch's own sentence, or the end of the pipe to the worker, whichever is noticed first.
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            raise
+        raise WorkerDiedError(
+            "a process that loads pictures has died",
+            "Mostly memory, or shared memory in a container, ran out: use --workers 0.",
+        ) from error
 
 
 class _ErrorsAsItems(Dataset[Batch | DataError]):

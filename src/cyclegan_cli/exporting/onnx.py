@@ -38,7 +38,7 @@ def require_packages() -> None:
     if missing:
         raise UsageError(
             f"--format onnx needs the package {missing[0]}, which is not installed",
-            "Install the extra: pip install 'cyclegan-cli[onnx]'",
+            "Install the packages of the extra: pip install onnx onnxruntime onnxscript",
         )
 
 

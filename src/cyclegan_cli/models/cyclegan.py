@@ -57,7 +57,7 @@ class CycleGAN:
         self.config = config
         self.device = device
         self.bf16 = bf16
-        # Measured on CPU: bf16 convolutions are faster channels-last, fp32 ones are slower.
+        # On CPUs bf16 is faster channels-last, fp32 slower (benchmarks/layouts.py).
         channels_last = bf16 or device.type == "cuda"
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         generator = GeneratorConfig(config.base_channels, config.generator_blocks)
@@ -93,6 +93,13 @@ class CycleGAN:
         # One fused kernel for all parameters; mps has none.
         fused = self.device.type in ("cpu", "cuda")
         return torch.optim.Adam(parameters, self.config.learning_rate, betas, fused=fused)
+
+    def is_finite(self) -> bool:
+        """Whether all weights, and Adam's moments of them, are finite numbers."""
+        tensors = [p for network in self.networks().values() for p in network.parameters()]
+        for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
+            tensors += [moment for state in optimizer.state.values() for moment in state.values()]
+        return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Set the rate of both optimisers for the steps to come."""

@@ -7,13 +7,13 @@ picture is judged by itself and the mean is over all of them. All terms are comp
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-GanLossName = Literal["lsgan", "vanilla"]
+from cyclegan_cli.config import GanLossChoice
+
 GanLoss = Callable[[Tensor, bool], Tensor]
 
 
@@ -52,7 +52,7 @@ def vanilla_loss(logits: Tensor, target_is_real: bool) -> Tensor:
     )
 
 
-GAN_LOSSES: dict[GanLossName, GanLoss] = {"lsgan": lsgan_loss, "vanilla": vanilla_loss}
+GAN_LOSSES: dict[GanLossChoice, GanLoss] = {"lsgan": lsgan_loss, "vanilla": vanilla_loss}
 
 
 def discriminator_loss(gan_loss: GanLoss, real_logits: Tensor, fake_logits: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ def instance_norm(x: Tensor) -> Tensor:
     if x.shape[0] == 1:
         # For a single picture these are the statistics of batch norm in training mode. Its CPU
         # kernel keeps channels-last tensors as they are; that of instance_norm copies them to
-        # and fro (measured in benchmarks/).
+        # and fro (benchmarks/layouts.py).
         return F.batch_norm(x, None, None, scale, shift, training=True, eps=INSTANCE_NORM_EPSILON)
     return F.instance_norm(x, weight=scale, bias=shift, eps=INSTANCE_NORM_EPSILON)
 

@@ -37,6 +37,8 @@ class ReplayPool:
             return fakes.clone()
         if self.images is None:
             self.images = fakes.new_zeros((self.size, *fakes.shape[1:]))
+        # A resumed run may have been told to compute in another precision.
+        self.images = self.images.to(fakes.dtype)
         returned = fakes.clone()
         for i in range(len(fakes)):
             if self.count < self.size:

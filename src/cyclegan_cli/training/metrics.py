@@ -1,4 +1,7 @@
-"""How near one set of pictures is to another, without pairs and without downloaded networks."""
+"""How near one set of pictures is to another, without pairs and without downloaded networks.
+
+``benchmarks/judge.py`` measures translations with it.
+"""
 
 from __future__ import annotations
 

@@ -14,18 +14,25 @@ from typing import Any
 
 import torch
 
-from cyclegan_cli.checkpoints.header import StateInfo
+from cyclegan_cli.checkpoints.header import StateInfo, read_model_info
 from cyclegan_cli.checkpoints.locate import (
     CONFIG_FILE,
+    MODEL_FILE,
     RUNS_FOLDER,
     STATE_FILE,
     checkpoint_file,
 )
 from cyclegan_cli.checkpoints.store import load_state_info
-from cyclegan_cli.config import TrainConfig, is_domain_name, option_name, typed_values
+from cyclegan_cli.config import (
+    TrainConfig,
+    is_domain_name,
+    layered,
+    option_name,
+    typed_values,
+)
 from cyclegan_cli.data.images import list_pictures
 from cyclegan_cli.devices import choose_device, choose_precision
-from cyclegan_cli.errors import DataError, UsageError
+from cyclegan_cli.errors import CheckpointError, DataError, UsageError
 
 
 @dataclass(frozen=True)
@@ -126,10 +133,7 @@ def plan_new(config: TrainConfig) -> Plan:
         DeviceError: The device is missing.
     """
     device = choose_device(config.device)
-    # Absolute, so that a run can be resumed from anywhere.
-    config = dataclasses.replace(
-        config, domain_a=_absolute(config.domain_a), domain_b=_absolute(config.domain_b)
-    )
+    config = _with_absolute_folders(config)
     pictures_a = _pictures(config.domain_a, "domain_a")
     pictures_b = _pictures(config.domain_b, "domain_b")
     config = _with_names(config)
@@ -160,7 +164,8 @@ def plan_resumed(run: Path, changes: Mapping[str, Any]) -> Plan:
     """
     info, before = _saved_state(run)
     _refuse_fixed(before, changes)
-    config = dataclasses.replace(before, run_dir=run, **changes)
+    config = TrainConfig(**layered(vars(before), changes) | {"run_dir": run})
+    config = _with_absolute_folders(config)
     device = choose_device(config.device)
     config = dataclasses.replace(config, precision=choose_precision(config.precision, device))
     plan = Plan(
@@ -173,7 +178,7 @@ def plan_resumed(run: Path, changes: Mapping[str, Any]) -> Plan:
     )
     if info is None:
         return plan
-    if plan.total_steps <= plan.first_step:
+    if plan.total_steps <= plan.first_step and model_is_of_step(run, info.step):
         raise UsageError(
             f"{run} is complete: it has done {plan.first_step} of {plan.total_steps} steps",
             "To train it further, resume with more --steps or --epochs.",
@@ -185,6 +190,14 @@ def plan_resumed(run: Path, changes: Mapping[str, Any]) -> Plan:
         )
         plan = dataclasses.replace(plan, warnings=(sentence,))
     return plan
+
+
+def model_is_of_step(run: Path, step: int) -> bool:
+    """Whether a run's model file is whole and of this step; a crash may have come between."""
+    try:
+        return read_model_info(run / MODEL_FILE).training.get("step") == step
+    except CheckpointError:
+        return False
 
 
 def _saved_state(run: Path) -> tuple[StateInfo | None, TrainConfig]:
@@ -273,8 +286,12 @@ def _is_utf8(path: Path) -> bool:
     return True
 
 
-def _absolute(path: Path | None) -> Path | None:
-    return path.absolute() if path else None
+def _with_absolute_folders(config: TrainConfig) -> TrainConfig:
+    """So that the run can be resumed from anywhere."""
+    a, b = config.domain_a, config.domain_b
+    return dataclasses.replace(
+        config, domain_a=a.absolute() if a else None, domain_b=b.absolute() if b else None
+    )
 
 
 def _folder_name(folder: Path | None) -> str:

@@ -33,7 +33,7 @@ class MetricsFile:
 
     def __init__(self, path: Path, steps_done: int) -> None:
         self.path = path
-        kept = [row for row in _rows(path) if int(row["step"]) <= steps_done]
+        kept = [row for row in _rows(path) if float(row["step"]) <= steps_done]
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -47,9 +47,10 @@ class MetricsFile:
             OutputError: It cannot be written.
         """
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow(f"{row[name]:.6g}" for name in COLUMNS)
+        values = (f"{row[name]:.{12 if name == 'step' else 6}g}" for name in COLUMNS)
+        csv.writer(text, lineterminator="\n").writerow(values)
         try:
-            with self.path.open("a") as stream:
+            with self.path.open("a", encoding="utf-8", newline="") as stream:
                 stream.write(text.getvalue())
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {error.strerror}") from error

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -31,9 +33,14 @@ from cyclegan_cli.data.unpaired import (
     random_order,
 )
 from cyclegan_cli.devices import memory_errors
-from cyclegan_cli.errors import DataError, DivergedError, InterruptedRunError
+from cyclegan_cli.errors import (
+    DataError,
+    DivergedError,
+    InterruptedRunError,
+    WorkerDiedError,
+)
 from cyclegan_cli.models.cyclegan import LOSS_NAMES, CycleGAN
-from cyclegan_cli.training.plan import Plan
+from cyclegan_cli.training.plan import Plan, model_is_of_step
 from cyclegan_cli.training.report import MetricsFile, save_sample_grid
 
 SAMPLE_PICTURES = 4
@@ -93,26 +100,33 @@ class Trainer:
         self.step = plan.first_step
         self.seconds_before = plan.resumed.seconds if plan.resumed else 0.0
         self.warned_of: set[str] = set()
-        self._prepare_folder()
+        self.started = time.monotonic()
         self.model = CycleGAN(plan.config, plan.device, plan.bf16)
         if plan.resumed:
             restore_state(plan.run_dir / STATE_FILE, self.model)
-        self._start_interval()
         self.samples = self._sample_pictures() if plan.config.sample_every else None
+        # Only now: what cannot start leaves no folder behind.
+        self._prepare_folder()
+        self._start_interval()
 
     def _prepare_folder(self) -> None:
         folder = self.plan.run_dir
         files.make_folder(folder)
         files.remove_leftovers(folder)
-        # First of all: with it, even a run that is killed before its first checkpoint resumes.
-        files.write_text(folder / CONFIG_FILE, tomli_w.dumps(self.plan.config.to_document()))
+        # With it, even a run that is killed before its first checkpoint resumes. Its own folder is
+        # left out, so that the file can be fed back as it is.
+        options = self.plan.config.to_document()
+        options.pop("run_dir", None)
+        files.write_text(folder / CONFIG_FILE, tomli_w.dumps(options))
         self.metrics = MetricsFile(folder / "metrics.csv", self.step)
+        if self.plan.resumed and not model_is_of_step(folder, self.step):
+            self._save_model()  # A crash came between the two files.
 
     def run(self, stop_requested: Callable[[], int | None]) -> Path:
         """Make all steps that are left; see :func:`train`."""
-        plan, config = self.plan, self.plan.config
+        plan = self.plan
         batches = loader(
-            UnpairedDataset(plan.pictures_a, plan.pictures_b, config),
+            UnpairedDataset(plan.pictures_a, plan.pictures_b, plan.config),
             self.step,
             plan.total_steps,
             plan.workers,
@@ -123,19 +137,33 @@ class Trainer:
         self.started = time.monotonic()
         self._start_interval()
         self.watcher.started(plan)
+        try:
+            self._make_steps(batches, stop_requested)
+        except WorkerDiedError:
+            # Where workers take seconds to start, a terminal's Ctrl-C may end them before they
+            # learn to ignore it.
+            if signal_number := stop_requested():
+                self._save()
+                raise self._interrupted(signal_number) from None
+            raise
+        return plan.run_dir / MODEL_FILE
+
+    def _make_steps(
+        self, batches: Iterator[Batch], stop_requested: Callable[[], int | None]
+    ) -> None:
+        plan, config = self.plan, self.plan.config
         for batch in batches:
             self._make_step(batch)
             last = self.step == plan.total_steps
             if last or self.step % config.log_every == 0:
                 self._measure()
             if self.samples and (last or self.step % config.sample_every == 0):
-                self._sample()
+                self._sample(*self.samples)
             signal_number = stop_requested()
             if last or signal_number or self.step % config.checkpoint_every == 0:
                 self._save()
             if signal_number and not last:
                 raise self._interrupted(signal_number)
-        return plan.run_dir / MODEL_FILE
 
     def _make_step(self, batch: Batch) -> None:
         for sentence in batch.skipped:
@@ -181,11 +209,19 @@ class Trainer:
         if all(map(math.isfinite, means)):
             return means
         name = LOSS_NAMES[next(i for i, mean in enumerate(means) if not math.isfinite(mean))]
-        raise DivergedError(
-            f"the loss {name} is not finite at step {self.step}; the checkpoint before it is kept",
-            f"Go on from there more slowly: cyclegan train --resume {self.plan.run_dir} "
-            f"--learning-rate {self.plan.config.learning_rate / 2:g} --precision fp32",
-        )
+        raise self._diverged(f"the loss {name} is not finite")
+
+    def _diverged(self, what: str) -> DivergedError:
+        slower = f"--learning-rate {self.plan.config.learning_rate / 2:g} --precision fp32"
+        if (self.plan.run_dir / STATE_FILE).exists():
+            kept = "; the checkpoint before it is kept"
+            hint = f"Go on from there more slowly: {self._resume_command()} {slower}"
+        else:
+            kept, hint = "", f"Begin again more slowly: {slower}"
+        return DivergedError(f"{what} at step {self.step}{kept}", hint)
+
+    def _resume_command(self) -> str:
+        return shlex.join(["cyclegan", "train", "--resume", str(self.plan.run_dir)])
 
     def _seconds(self) -> float:
         """Seconds trained so far, in all sessions of the run."""
@@ -217,21 +253,24 @@ class Trainer:
             raise DataError(f"no picture of domain {domain.upper()} can be read")
         return self._to_device(torch.stack(found))
 
-    def _sample(self) -> None:
-        if self.samples is None:
-            return
-        real_a, real_b = self.samples
+    def _sample(self, real_a: Tensor, real_b: Tensor) -> None:
         pictures = {"real_a": real_a, "real_b": real_b}
         pictures |= self.model.translate_both_ways(real_a, real_b)
         save_sample_grid(self.plan.run_dir / "samples" / f"step_{self.step:08d}.jpg", pictures)
 
     def _save(self) -> None:
         """Save the state, then the model: a crash between the two loses nothing."""
-        self._finite_means()
-        info = self._state_info()
-        save_state(self.plan.run_dir / STATE_FILE, self.model, info)
-        model_info = ModelInfo(**vars(info.model) | {"kind": "model"})
-        save_model(self.plan.run_dir / MODEL_FILE, self.model, model_info)
+        if self.interval_steps:
+            self._finite_means()
+        # The last update may have done what no loss has seen yet.
+        if not self.model.is_finite():
+            raise self._diverged("the weights are not finite")
+        save_state(self.plan.run_dir / STATE_FILE, self.model, self._state_info())
+        self._save_model()
+
+    def _save_model(self) -> None:
+        info = dataclasses.replace(self._state_info().model, kind="model")
+        save_model(self.plan.run_dir / MODEL_FILE, self.model, info)
 
     def _state_info(self) -> StateInfo:
         config = self.plan.config
@@ -265,6 +304,6 @@ class Trainer:
     def _interrupted(self, signal_number: int) -> InterruptedRunError:
         return InterruptedRunError(
             f"stopped after step {self.step} of {self.plan.total_steps}; everything is saved",
-            f"Go on with: cyclegan train --resume {self.plan.run_dir}",
+            f"Go on with: {self._resume_command()}",
             signal_number,
         )

@@ -194,10 +194,10 @@ def _with_writable_suffix(path: Path) -> Path:
 
 def _refuse_clashes(jobs: Sequence[Job]) -> None:
     """Refuse outputs that would overwrite an input or each other."""
-    inputs = {os.path.realpath(job.input) for job in jobs}
+    inputs = {os.path.normcase(os.path.realpath(job.input)) for job in jobs}
     writers: dict[str, Path] = {}
     for job in jobs:
-        real_output = os.path.realpath(job.output)
+        real_output = os.path.normcase(os.path.realpath(job.output))
         if real_output in inputs:
             raise UsageError(
                 f"{job.output} is an input: its translation would overwrite it",

@@ -19,6 +19,7 @@ from cyclegan_cli.models.networks import ResnetGenerator
 # reflects one pixel at its borders and needs two to do so.
 SIZE_MULTIPLE = 4
 SMALLEST_SIDE = 8
+SMALLER = "Use a smaller picture."
 
 
 class Translator:
@@ -70,14 +71,15 @@ class Translator:
             DeviceError: Not enough memory.
         """
         height, width = pictures.shape[-2:]
-        with memory_errors(f"translating {width}x{height} pixels", "Use a smaller picture."):
+        with memory_errors(f"translating {width}x{height} pixels", SMALLER):
             padded = reflect_to_multiple(pictures.to(self.device))
             return self.generator(padded)[..., :height, :width]  # type: ignore[no-any-return]
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """Translate a picture of any size; the result has mode ``RGB`` and the same size."""
-        tensor = array_to_tensor(picture_to_array(image.convert("RGB")))
-        return tensor_to_picture(self.translate(tensor))
+        with memory_errors(f"translating {image.width}x{image.height} pixels", SMALLER):
+            tensor = array_to_tensor(picture_to_array(image.convert("RGB")))
+            return tensor_to_picture(self.translate(tensor))
 
 
 def reflect_to_multiple(pictures: Tensor) -> Tensor:
