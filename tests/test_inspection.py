@@ -148,11 +148,20 @@ def test_a_run_without_a_row_of_metrics_has_none(own_run: Path, content: str) ->
 
 def test_a_folder_of_runs_says_how_far_each_is(own_run: Path) -> None:
     (own_run.parent / "begun").mkdir()
-    (own_run.parent / "begun" / "config.toml").touch()
+    for name in ("config.toml", "metrics.csv"):
+        (own_run.parent / "begun" / name).touch()
     found = document(own_run.parent)
     assert found["kind"] == "runs"
     assert found["runs"]["begun"] == "no checkpoint"
     assert found["runs"][own_run.name]["of"] == 10
+
+
+def test_a_damaged_run_does_not_hide_the_others(own_run: Path) -> None:
+    (own_run.parent / "broken").mkdir()
+    (own_run.parent / "broken" / "state.safetensors").write_bytes(b"no checkpoint")
+    found = document(own_run.parent)["runs"]
+    assert "not a safetensors file" in found["broken"]
+    assert found[own_run.name]["of"] == 10
 
 
 def test_metrics_that_are_not_text_are_passed_over(own_run: Path) -> None:
