@@ -94,7 +94,7 @@ def main() -> None:
     print("| measure | " + " | ".join(columns) + f" | target: {mean_luminance(target):.1f} |")
     print("|---|" + "---|" * (len(columns) + 1))
     for name in columns["outputs"]:
-        cells = [f"{column[name]:.1f}" if name in column else "" for column in columns.values()]
+        cells = [f"{column[name]:.2f}" if name in column else "" for column in columns.values()]
         print(f"| {name} | " + " | ".join(cells) + " | |")
 
 

@@ -15,7 +15,7 @@ import tomli_w
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cyclegan_cli.config import TrainConfig, option_name, plain_type, typed_values
+from cyclegan_cli.config import TrainConfig, layered, option_name, plain_type, typed_values
 from cyclegan_cli.errors import UsageError
 
 # Time tells nothing here: other work may run on the same cores.
@@ -252,7 +252,8 @@ def values_of(field: dataclasses.Field[Any]) -> st.SearchStrategy[Any]:
     elif typing.get_origin(wanted) is typing.Literal:
         values = st.sampled_from(typing.get_args(wanted))
     else:
-        values = {str: st.text(), bool: st.booleans(), Path: st.text().map(Path)}[wanted]
+        texts = st.text().filter(lambda text: "\0" not in text)
+        values = {str: texts, bool: st.booleans(), Path: texts.map(Path)}[wanted]
     return values if wanted is hint else st.none() | values
 
 
@@ -349,3 +350,17 @@ def test_every_option_has_one_sentence_of_help_and_a_panel() -> None:
 def test_every_default_that_is_derived_says_how() -> None:
     derived = {field.name for field in FIELDS if field.default is None} - {"domain_a", "domain_b"}
     assert derived == {field.name for field in FIELDS if field.metadata["shown_default"]}
+
+
+@pytest.mark.parametrize("name", ["run_dir", "name_a"])
+def test_a_text_that_no_file_name_can_hold_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"sets {name} to a text with a NUL character"):
+        TrainConfig.from_document({name: "a\0b"}, "the file")
+
+
+def test_epochs_that_are_given_take_the_place_of_steps() -> None:
+    base = {"steps": 5, "decay_steps": 2, "epochs": 1, "seed": 3}
+    assert layered(base, {"epochs": 7}) == {"epochs": 7, "seed": 3}
+    assert layered(base, {"decay_epochs": 7})["decay_epochs"] == 7
+    assert layered(base, {"seed": 4}) == base | {"seed": 4}
+    assert layered(base, {"steps": 6, "epochs": 2}) == base | {"steps": 6, "epochs": 2}
