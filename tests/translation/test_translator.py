@@ -18,6 +18,8 @@ from cyclegan_cli.checkpoints import store
 from cyclegan_cli.checkpoints.header import ModelInfo
 from cyclegan_cli.errors import CheckpointError, DeviceError
 from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.translation import translator as module
+from cyclegan_cli.translation.strips import translate_in_strips
 from cyclegan_cli.translation.translator import Translator, reflect_to_multiple
 
 # Time tells nothing here: other work may run on the same cores.
@@ -250,3 +252,22 @@ def test_the_public_api_has_it(checkpoint: Path, draw: Callable[..., Path], tmp_
     translator = cyclegan_cli.Translator.load(checkpoint, device="cpu")
     with Image.open(draw(tmp_path / "photo.png")) as photo:
         assert translator(photo).size == photo.size
+
+
+def test_a_large_picture_is_translated_in_strips_to_the_same_pixels(
+    run_folder: Path, draw: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    translator = Translator.load(run_folder, device="cpu")
+    with Image.open(draw(tmp_path / "photo.png", (61, 47))) as photo:
+        whole = np.asarray(translator(photo), dtype=int)
+        called = []
+        monkeypatch.setattr(module, "STRIPS_FROM_PIXELS", 48 * 64)
+        monkeypatch.setattr(module, "STRIP_ROWS", 3)
+        monkeypatch.setattr(
+            module,
+            "translate_in_strips",
+            lambda *arguments: called.append(arguments[2]) or translate_in_strips(*arguments),
+        )
+        in_strips = np.asarray(translator(photo), dtype=int)
+    assert called == [3]
+    assert abs(in_strips - whole).max() <= 1

@@ -14,11 +14,15 @@ from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.data.images import array_to_tensor, picture_to_array, tensor_to_picture
 from cyclegan_cli.devices import choose_device, memory_errors
 from cyclegan_cli.models.networks import ResnetGenerator
+from cyclegan_cli.translation.strips import translate_in_strips
 
 # The generator halves a picture twice and doubles it again; the trunk, at a quarter of the size,
 # reflects one pixel at its borders and needs two to do so.
 SIZE_MULTIPLE = 4
 SMALLEST_SIDE = 8
+# The untiled network needs about 1 GB a megapixel at 64 channels; strips give the same pixels.
+STRIPS_FROM_PIXELS = 2_000_000
+STRIP_ROWS = 16  # Of the trunk: 64 rows of the picture.
 SMALLER = "Use a smaller picture."
 
 
@@ -73,7 +77,13 @@ class Translator:
         height, width = pictures.shape[-2:]
         with memory_errors(f"translating {width}x{height} pixels", SMALLER):
             padded = reflect_to_multiple(pictures.to(self.device))
-            return self.generator(padded)[..., :height, :width]  # type: ignore[no-any-return]
+            return self._run(padded)[..., :height, :width]
+
+    def _run(self, padded: Tensor) -> Tensor:
+        pixels = padded.shape[-2] * padded.shape[-1]
+        if len(padded) == 1 and pixels >= STRIPS_FROM_PIXELS:
+            return translate_in_strips(self.generator, padded, STRIP_ROWS)
+        return self.generator(padded)  # type: ignore[no-any-return]
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """Translate a picture of any size; the result has mode ``RGB`` and the same size."""
