@@ -20,7 +20,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cyclegan_cli.data.images import array_to_tensor, decode, list_pictures, picture_to_array
+from cyclegan_cli.data.decoding import decode
+from cyclegan_cli.data.listing import list_pictures
+from cyclegan_cli.data.tensors import array_to_tensor
 from cyclegan_cli.training.metrics import (
     histogram_distance,
     mean_luminance,
@@ -30,9 +32,7 @@ from cyclegan_cli.training.metrics import (
 
 def load(paths: list[Path], size: int) -> Tensor:
     """Centre squares resized to ``size``: ``[N, 3, size, size]`` in [-1, 1]."""
-    return torch.cat(
-        [_square(array_to_tensor(picture_to_array(decode(p).rgb)), size) for p in paths]
-    )
+    return torch.cat([_square(array_to_tensor(decode(p).frames[0]), size) for p in paths])
 
 
 def _square(picture: Tensor, size: int) -> Tensor:

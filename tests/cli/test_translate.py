@@ -25,7 +25,7 @@ from cyclegan_cli.translation.translator import Translator
 
 Cyclegan = Callable[..., Any]
 Draw = Callable[..., Path]
-JSON_KEYS = {"input", "output", "status", "error", "width", "height", "seconds"}
+JSON_KEYS = {"input", "output", "status", "error", "width", "height", "seconds", "warnings"}
 
 
 @pytest.fixture
@@ -368,13 +368,14 @@ def test_json_lines_have_exactly_the_documented_keys(cyclegan: Cyclegan, here: P
     ]
     size = {"width": 13, "height": 10}
     nothing = {"width": None, "height": None}
-    ok, skipped = {"status": "ok", "error": None}, {"status": "skipped", "error": None}
+    ok = {"status": "ok", "error": None, "warnings": []}
+    skipped = {"status": "skipped", "error": None, "warnings": []}
     reason = "photos/bad.jpg is not a picture in a format that is read here"
     assert told == [
         {"input": "photos/a.png", "output": "out/a.png", **ok, **size},
         {"input": "photos/b.jpg", "output": "out/b.jpg", **skipped, **nothing},
         {"input": "photos/bad.jpg", "output": "out/bad.jpg", "status": "failed", "error": reason,
-         **nothing},
+         "warnings": [], **nothing},
         {"input": "photos/sub/c.png", "output": "out/sub/c.png", **ok, **size},
     ]  # fmt: skip
 
@@ -551,9 +552,9 @@ def test_a_signal_ends_it_after_that_picture_unless_it_was_the_last(
 ) -> None:
     encode = batch.encode
 
-    def encode_and_interrupt(*arguments: Any) -> None:
+    def encode_and_interrupt(*arguments: Any) -> tuple[str, ...]:
         signal.raise_signal(signal.SIGINT)
-        encode(*arguments)
+        return encode(*arguments)
 
     monkeypatch.setattr(batch, "encode", encode_and_interrupt)
     answer = cyclegan("translate", photo, "-o", "out")

@@ -107,6 +107,8 @@ def _prepare(
 def _show(outcome: Outcome, as_json: bool, quiet: bool) -> None:
     if as_json:
         console.json_line(outcome.to_document())
+    for sentence in outcome.warnings:
+        console.warn(f"{outcome.input}: {sentence}")
     if outcome.status == "failed":
         console.warn(outcome.error or "")
     elif not quiet and not as_json:

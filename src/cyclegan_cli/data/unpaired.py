@@ -15,14 +15,14 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as transforms
 
 from cyclegan_cli.config import ResizeMode, TrainConfig
-from cyclegan_cli.data.images import decode
+from cyclegan_cli.data.colour import to_depth
+from cyclegan_cli.data.decoding import decode
 from cyclegan_cli.errors import DataError, WorkerDiedError
 
 # A picture sixteen times as long as it is wide holds nothing that a square crop shows, and
@@ -120,14 +120,11 @@ def load_training_picture(path: Path, config: TrainConfig) -> Tensor:
         DataError: It cannot be read, or is far longer than wide.
     """
     decoded = decode(path)
-    image = decoded.rgb
-    if decoded.alpha is not None:
-        image = Image.composite(image, Image.new("RGB", image.size, "white"), decoded.alpha)
-    width, height = image.size
+    width, height = decoded.size
     if max(width, height) > LARGEST_ASPECT_RATIO * min(width, height):
         raise DataError(f"{path} is {width}x{height}: too narrow to train on")
     resized: Tensor = transforms.resize(
-        transforms.pil_to_tensor(image),
+        torch.from_numpy(to_depth(decoded.on_white(0), 8).copy()).permute(2, 0, 1),
         _resized_to(height, width, config.load_size, config.resize_mode),
         interpolation=v2.InterpolationMode.BICUBIC,
         antialias=True,

@@ -30,7 +30,7 @@ from cyclegan_cli.config import (
     option_name,
     typed_values,
 )
-from cyclegan_cli.data.images import list_pictures
+from cyclegan_cli.data.listing import list_pictures
 from cyclegan_cli.devices import choose_device, choose_precision
 from cyclegan_cli.errors import CheckpointError, DataError, UsageError
 

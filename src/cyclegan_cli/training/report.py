@@ -12,7 +12,9 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from cyclegan_cli import files
-from cyclegan_cli.data.images import Picture, encode, tensor_to_picture
+from cyclegan_cli.data.encoding import encode
+from cyclegan_cli.data.picture import Picture
+from cyclegan_cli.data.tensors import tensor_to_array
 from cyclegan_cli.errors import OutputError
 from cyclegan_cli.models.cyclegan import LOSS_NAMES
 
@@ -87,4 +89,4 @@ def save_sample_grid(path: Path, pictures: Mapping[str, Tensor]) -> None:
     columns = [pictures[n] for n in ("real_a", "fake_b", "rec_a", "real_b", "fake_a", "rec_b")]
     in_rows = torch.stack([column.cpu() for column in columns], dim=1).flatten(0, 1)
     grid = make_grid(in_rows, nrow=len(columns), padding=GAP, pad_value=1.0)
-    encode(Picture(tensor_to_picture(grid.unsqueeze(0))), path, "JPEG")
+    encode(Picture((tensor_to_array(grid.unsqueeze(0)),)), path, "JPEG")

@@ -23,7 +23,7 @@ from cyclegan_cli.checkpoints.store import (
     save_model,
     save_state,
 )
-from cyclegan_cli.data.images import to_unit_range
+from cyclegan_cli.data.tensors import to_unit_range
 from cyclegan_cli.data.unpaired import (
     Batch,
     UnpairedDataset,

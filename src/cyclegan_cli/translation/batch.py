@@ -10,7 +10,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cyclegan_cli.data.images import decode, encode, list_pictures, writable_format
+from cyclegan_cli.data.decoding import decode
+from cyclegan_cli.data.encoding import encode
+from cyclegan_cli.data.formats import writable_format
+from cyclegan_cli.data.listing import list_pictures
+from cyclegan_cli.data.picture import EncodeOptions
 from cyclegan_cli.errors import CycleGANError, DataError, UsageError
 from cyclegan_cli.files import is_disk_full
 
@@ -46,6 +50,7 @@ class Outcome:
         width: In pixels, if ok.
         height: In pixels, if ok.
         seconds: From reading to having written.
+        warnings: A sentence for each thing of the picture that its translation does not have.
     """
 
     input: Path
@@ -55,10 +60,15 @@ class Outcome:
     width: int | None = None
     height: int | None = None
     seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
 
     def to_document(self) -> dict[str, Any]:
         """As plain values for JSON."""
-        return asdict(self) | {"input": str(self.input), "output": str(self.output)}
+        return asdict(self) | {
+            "input": str(self.input),
+            "output": str(self.output),
+            "warnings": list(self.warnings),
+        }
 
 
 def plan_jobs(
@@ -216,6 +226,7 @@ def translate_files(
     translator: Translator,
     overwrite: bool,
     stop_requested: Callable[[], int | None] = lambda: None,
+    options: EncodeOptions = EncodeOptions(),
 ) -> Iterator[Outcome]:
     """Translate jobs in order; one that fails does not stop the rest.
 
@@ -224,6 +235,7 @@ def translate_files(
         translator: What translates.
         overwrite: Whether existing outputs are replaced rather than skipped.
         stop_requested: Asked before each job; a signal's number ends the work there.
+        options: How translations are written.
 
     Yields:
         An outcome a job, as soon as it is known.
@@ -238,18 +250,27 @@ def translate_files(
             yield Outcome(job.input, job.output, "skipped")
             continue
         started = time.monotonic()
-        outcome = _translate_file(job, translator)
+        outcome = _translate_file(job, translator, options)
         yield replace(outcome, seconds=round(time.monotonic() - started, 4))
 
 
-def _translate_file(job: Job, translator: Translator) -> Outcome:
+def _translate_file(job: Job, translator: Translator, options: EncodeOptions) -> Outcome:
     try:
         picture = decode(job.input)
-        translated = replace(picture, rgb=translator(picture.rgb))
-        encode(translated, job.output, writable_format(job.output.suffix) or "PNG")
+        translated = picture.with_frames(
+            [translator.translate_levels(frame, options.bit_depth) for frame in picture.frames]
+        )
+        output_format = writable_format(job.output.suffix) or "PNG"
+        lost = encode(translated, job.output, output_format, options)
     except CycleGANError as error:
         if is_disk_full(error):
             raise
         return Outcome(job.input, job.output, "failed", error.message)
-    width, height = picture.rgb.size
-    return Outcome(job.input, job.output, "ok", width=width, height=height)
+    return Outcome(
+        job.input,
+        job.output,
+        "ok",
+        width=picture.width,
+        height=picture.height,
+        warnings=picture.remarks + lost,
+    )

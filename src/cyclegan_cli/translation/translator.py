@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -11,7 +12,8 @@ from torch import Tensor
 from cyclegan_cli.checkpoints.header import Direction
 from cyclegan_cli.checkpoints.locate import checkpoint_file
 from cyclegan_cli.checkpoints.store import load_generator
-from cyclegan_cli.data.images import array_to_tensor, picture_to_array, tensor_to_picture
+from cyclegan_cli.data.picture import BitDepth, Levels
+from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
 from cyclegan_cli.devices import choose_device, memory_errors
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.translation.strips import translate_in_strips
@@ -87,9 +89,25 @@ class Translator:
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """Translate a picture of any size; the result has mode ``RGB`` and the same size."""
-        with memory_errors(f"translating {image.width}x{image.height} pixels", SMALLER):
-            tensor = array_to_tensor(picture_to_array(image.convert("RGB")))
-            return tensor_to_picture(self.translate(tensor))
+        return Image.fromarray(self.translate_levels(np.asarray(image.convert("RGB"))))
+
+    def translate_levels(self, levels: Levels, bit_depth: BitDepth | None = None) -> Levels:
+        """Translate a picture of any size, given as an array.
+
+        Args:
+            levels: ``[H, W, 3]``, uint8 or uint16, sRGB.
+            bit_depth: Bits a channel of the result; None: those of ``levels``.
+
+        Returns:
+            ``[H, W, 3]``, uint8 or uint16.
+
+        Raises:
+            DeviceError: Not enough memory.
+        """
+        height, width = levels.shape[:2]
+        depth = bit_depth or (16 if levels.dtype == np.uint16 else 8)
+        with memory_errors(f"translating {width}x{height} pixels", SMALLER):
+            return tensor_to_array(self.translate(array_to_tensor(levels)), depth)
 
 
 def reflect_to_multiple(pictures: Tensor) -> Tensor:

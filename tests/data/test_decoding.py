@@ -1,0 +1,500 @@
+"""Files to pictures. Every file here is made by the test that reads it."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import struct
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import EpsImagePlugin, Image, features
+
+from cyclegan_cli.data.decoding import Probe, decode, probe
+from cyclegan_cli.data.encoding import encode
+from cyclegan_cli.errors import DataError
+from pictures import (
+    SIXTEEN_BITS,
+    Array,
+    encoded,
+    flat,
+    noise,
+    palette,
+    png_of_16_bit_rgb,
+    quality_of,
+    saved,
+    srgb_profile,
+    with_orientation,
+    written,
+)
+
+
+@pytest.mark.parametrize(
+    ("picture", "kind", "options", "rgb", "alpha"),
+    [
+        (flat("RGB", (10, 20, 30)), "PNG", {}, (10, 20, 30), None),
+        (flat("RGB", (10, 20, 30)), "PNG", {"transparency": (10, 20, 30)}, (10, 20, 30), 0),
+        (flat("L", 77), "PNG", {}, (77, 77, 77), None),
+        (flat("L", 77), "PNG", {"transparency": 77}, (77, 77, 77), 0),
+        (flat("LA", (77, 128)), "PNG", {}, (77, 77, 77), 128),
+        (flat("RGBA", (10, 20, 30, 40)), "PNG", {}, (10, 20, 30), 40),
+        (flat("RGBA", (10, 20, 30, 0)), "TIFF", {}, (10, 20, 30), 0),
+        (palette(10, 20, 30), "PNG", {}, (10, 20, 30), None),
+        (palette(10, 20, 30), "PNG", {"transparency": 1}, (10, 20, 30), 0),
+        (palette(10, 20, 30), "PNG", {"transparency": 0}, (10, 20, 30), 255),
+        (palette(10, 20, 30), "GIF", {}, (10, 20, 30), None),
+        (flat("1", 1), "PNG", {}, (255, 255, 255), None),
+        (flat("1", 0), "TIFF", {}, (0, 0, 0), None),
+        (flat("RGB", (10, 20, 30)), "BMP", {}, (10, 20, 30), None),
+        (flat("CMYK", (255, 0, 255, 0)), "TIFF", {}, (0, 255, 0), None),
+    ],
+)
+def test_every_pixel_format_becomes_rgb_with_its_alpha_apart(
+    tmp_path: Path, picture: Image.Image, kind: str, options: Any, rgb: Any, alpha: int | None
+) -> None:
+    found = decode(written(tmp_path / "x", encoded(picture, kind, **options)))
+    assert found.frames[0].dtype == np.uint8
+    assert np.array_equal(found.frames[0], np.full((8, 16, 3), rgb))
+    assert found.format == kind
+    if alpha is None:
+        assert found.alphas == ()
+    else:
+        assert np.array_equal(found.alphas[0], np.full((8, 16), alpha))
+
+
+@pytest.mark.parametrize(
+    ("picture", "rgb"),
+    [
+        (flat("CMYK", (0, 255, 255, 0)), (255, 0, 0)),
+        (flat("CMYK", (0, 0, 0, 255)), (0, 0, 0)),
+        (flat("CMYK", (0, 0, 0, 0)), (255, 255, 255)),
+        (flat("RGB", (200, 30, 60)).convert("YCbCr"), (200, 30, 60)),
+        (flat("RGB", (200, 30, 60)), (200, 30, 60)),
+        (flat("L", 99), (99, 99, 99)),
+    ],
+)
+def test_every_colour_space_of_jpeg_becomes_rgb(
+    tmp_path: Path, picture: Image.Image, rgb: tuple[int, ...]
+) -> None:
+    found = decode(saved(tmp_path / "x.jpg", picture, quality=95))
+    assert np.abs(np.subtract(found.frames[0][4, 8], rgb)).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("name", "picture"),
+    [
+        ("x.png", Image.fromarray(SIXTEEN_BITS)),
+        ("x.tif", Image.fromarray(SIXTEEN_BITS)),
+        ("x.pgm", Image.fromarray(SIXTEEN_BITS)),
+        ("big-endian.tif", Image.fromarray(SIXTEEN_BITS.astype(">u2"))),
+        ("32-bit.tif", Image.fromarray(SIXTEEN_BITS.astype(np.int32))),
+    ],
+)
+def test_16_bit_grey_is_scaled_and_not_clipped(
+    tmp_path: Path, name: str, picture: Image.Image
+) -> None:
+    found = decode(saved(tmp_path / name, picture))
+    assert (found.bit_depth, found.frames[0].dtype) == (16, np.uint16)
+    assert found.frames[0].shape == (1, 6, 3)
+    assert found.frames[0][0].T.tolist() == [SIXTEEN_BITS[0].tolist()] * 3
+
+
+def test_16_bit_rgb_is_scaled_and_not_clipped(tmp_path: Path) -> None:
+    levels = np.array([[[0, 32768, 65535], [65535, 0, 32768]]])
+    found = decode(written(tmp_path / "x.png", png_of_16_bit_rgb(levels)))
+    assert found.frames[0].tolist() == [[[0, 128, 255], [255, 0, 128]]]
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        pytest.param(Image.fromarray(np.ones((2, 2), dtype=np.float32)), id="float"),
+        pytest.param(Image.fromarray(np.full((2, 2), 65536, dtype=np.int32)), id="above 16 bits"),
+        pytest.param(Image.fromarray(np.full((2, 2), -1, dtype=np.int32)), id="negative"),
+    ],
+)
+def test_pixels_of_unknown_range_are_refused(tmp_path: Path, picture: Image.Image) -> None:
+    with pytest.raises(DataError, match=r"x\.tif: pixels are"):
+        decode(saved(tmp_path / "x.tif", picture))
+
+
+# What a viewer does with the stored rows and columns (EXIF 2.3, tag 0x0112).
+UPRIGHT: dict[int, Callable[[Array], Array]] = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: np.rot90(stored, -1),  # clockwise
+    7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
+    8: lambda stored: np.rot90(stored, 1),
+}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("JPEG", {"quality": 100, "subsampling": 0}),
+        ("PNG", {}),
+        ("TIFF", {}),
+        ("WEBP", {"lossless": True}),
+    ],
+)
+def test_every_exif_orientation_is_turned_upright(
+    tmp_path: Path, kind: str, options: Any, orientation: int
+) -> None:
+    stored = noise(12, 8)
+    content = encoded(stored, kind, exif=with_orientation(orientation), **options)
+    found = decode(written(tmp_path / "x", content)).frames[0].astype(int)
+    expected = UPRIGHT[orientation](np.asarray(stored).astype(int))
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= (6 if kind == "JPEG" else 0)
+
+
+def test_alpha_is_turned_upright_like_the_colours(tmp_path: Path) -> None:
+    picture = noise(3, 2)
+    picture.putalpha(Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3)))
+    found = decode(saved(tmp_path / "x.png", picture, exif=with_orientation(6)))
+    assert found.alphas[0].tolist() == [[3, 0], [4, 1], [5, 2]]
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 255])
+def test_an_unknown_orientation_leaves_the_picture_as_it_is(
+    tmp_path: Path, orientation: int
+) -> None:
+    path = saved(tmp_path / "x.png", noise(12, 8), exif=with_orientation(orientation))
+    assert decode(path).frames[0].tobytes() == noise(12, 8).tobytes()
+
+
+def exif_with_an_odd_entry(tag: int, kind: int) -> bytes:
+    """Two entries: orientation 6, and one whose type does not suit its tag."""
+    entries = sorted([(tag, struct.pack(">HHI4s", tag, kind, 1, b"\1\0\0\0")),
+                      (0x0112, struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0))])  # fmt: skip
+    directory = struct.pack(">H", 2) + b"".join(entry for _, entry in entries) + bytes(4)
+    return b"Exif\0\0MM\0*" + struct.pack(">I", 8) + directory
+
+
+@pytest.mark.parametrize(
+    ("tag", "kind"),
+    [
+        pytest.param(0x0110, 11, id="model as a float"),
+        pytest.param(0x011A, 2, id="resolution as text"),
+        pytest.param(0x0128, 7, id="unit of resolution as bytes"),
+    ],
+)
+def test_an_odd_exif_entry_elsewhere_does_not_keep_a_photo_from_being_turned(
+    tmp_path: Path, tag: int, kind: int
+) -> None:
+    path = saved(tmp_path / "x.jpg", noise(16, 8), exif=exif_with_an_odd_entry(tag, kind))
+    assert decode(path).size == (8, 16)
+
+
+def tiff_with_pixels_at_a_fractional_place() -> bytes:
+    content = bytearray(encoded(noise(), "TIFF"))
+    entry = content.index(struct.pack("<HHI", 273, 4, 1))  # StripOffsets, one whole number
+    struct.pack_into("<HHIf", content, entry, 273, 11, 1, 8.5)
+    return bytes(content)
+
+
+def tiff_with_an_empty_second_page() -> bytes:
+    content = bytearray(encoded(noise(), "TIFF"))
+    (directory,) = struct.unpack_from("<I", content, 4)
+    (entries,) = struct.unpack_from("<H", content, directory)
+    struct.pack_into("<I", content, directory + 2 + 12 * entries, len(content))
+    return bytes(content) + struct.pack("<HHHIII", 1, 257, 3, 1, 1, 0)  # only a height
+
+
+def avif_with_other_pixels() -> bytes:
+    if not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    content = encoded(noise(), "AVIF")
+    pixels = content.index(b"mdat") + 4
+    return content[:pixels] + b"\xff" * (len(content) - pixels)
+
+
+def dds_of_an_unknown_kind() -> bytes:
+    return encoded(noise(), "DDS")[:76].ljust(128, b"\0")
+
+
+def jpeg_with_its_table_renumbered() -> bytes:
+    """Grey, with quantisation table 1 instead of 0: unusual, and allowed (ITU T.81, B.2.2)."""
+    content = bytearray(encoded(noise().convert("L"), "JPEG"))
+    content[content.index(b"\xff\xdb") + 4] = 1  # DQT: the table's number
+    content[content.index(b"\xff\xc0") + 12] = 1  # SOF: the table of the one component
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"These are words.\n" * 10, id="text"),
+        pytest.param(b"<svg xmlns='http://www.w3.org/2000/svg'/>", id="svg"),
+        pytest.param(encoded(noise(), "JPEG")[:-100], id="truncated JPEG"),
+        pytest.param(encoded(noise(), "PNG")[:-100], id="truncated PNG"),
+        pytest.param(encoded(noise(), "JPEG")[:20], id="head of a JPEG"),
+        pytest.param(encoded(noise(), "PNG")[:20], id="head of a PNG"),
+        pytest.param(encoded(noise(), "GIF")[:100], id="truncated GIF"),
+        pytest.param(encoded(noise(), "WEBP")[:100], id="truncated WEBP"),
+    ],
+)
+def test_what_cannot_be_read_is_named_in_one_sentence(tmp_path: Path, content: bytes) -> None:
+    path = written(tmp_path / "broken.jpg", content)
+    with pytest.raises(DataError) as refusal:
+        decode(path)
+    assert str(path) in refusal.value.message
+    assert "\n" not in refusal.value.message
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        tiff_with_pixels_at_a_fractional_place,
+        tiff_with_an_empty_second_page,
+        avif_with_other_pixels,
+        dds_of_an_unknown_kind,
+    ],
+)
+def test_whatever_a_decoder_raises_becomes_a_sentence(
+    tmp_path: Path, make: Callable[[], bytes]
+) -> None:
+    with pytest.raises(DataError, match=r"broken\.jpg"):
+        decode(written(tmp_path / "broken.jpg", make()))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("missing.png", "no such file"),
+        ("folder.png", "folder"),
+        ("file/below.png", "not a directory|no such file"),
+        pytest.param(
+            "n" * 300 + ".png",
+            "name too long|no such file",
+            id="name too long",
+        ),
+    ],
+)
+@pytest.mark.parametrize("read", [decode, probe])
+def test_what_is_not_there_or_a_folder_is_named(
+    tmp_path: Path, read: Callable[[Path], Any], name: str, reason: str
+) -> None:
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=f"(?i){name}: .*({reason})"):
+        read(tmp_path / name)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such files there")
+@pytest.mark.timeout(20)
+def test_a_pipe_is_refused_without_waiting_for_what_it_says(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match=r"pipe\.png"):
+        decode(tmp_path / "pipe.png")
+
+
+def test_a_jpeg_may_number_its_tables_as_it_likes(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.jpg", jpeg_with_its_table_renumbered())
+    assert decode(path).size == noise().size
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "TIFF", "WEBP"])
+def test_a_picture_with_three_frames_is_refused_and_says_so(tmp_path: Path, kind: str) -> None:
+    frames = [noise(seed=seed) for seed in range(3)]
+    content = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+    with pytest.raises(DataError, match=r"moving.* has 3 frames"):
+        decode(written(tmp_path / "moving", content))
+
+
+@pytest.fixture
+def photo_with_preview(tmp_path: Path) -> Path:
+    """As many cameras and drones write it: a JPEG, and a small one behind it (MPO)."""
+    preview = noise(8, 4)
+    options = {"save_all": True, "append_images": [preview], "quality": 30, "subsampling": 2}
+    content = encoded(noise(64, 32), "MPO", exif=with_orientation(6).tobytes(), **options)
+    return written(tmp_path / "DJI_0001.JPG", content)
+
+
+def test_a_photo_with_a_preview_is_an_upright_jpeg(photo_with_preview: Path) -> None:
+    found = decode(photo_with_preview)
+    assert (found.format, found.size) == ("JPEG", (32, 64))
+    assert probe(photo_with_preview) == Probe("JPEG", "RGB", 64, 32, 1)
+
+
+def test_a_photo_with_a_preview_is_written_as_finely_as_it_was_read(
+    photo_with_preview: Path, tmp_path: Path
+) -> None:
+    encode(decode(photo_with_preview), tmp_path / "out.jpg", "JPEG")
+    assert quality_of(tmp_path / "out.jpg") == quality_of(photo_with_preview)
+
+
+def test_a_decompression_bomb_is_refused_before_its_pixels_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path / "bomb.png", flat("RGB", 0))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 16 * 8 // 2 - 1)
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("pixels were made"))
+    with pytest.raises(DataError, match=r"bomb\.png claims too many pixels"):
+        decode(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the trap is a shell script")
+def test_a_program_in_postscript_is_never_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trap, witness = tmp_path / "bin" / "gs", tmp_path / "witness"
+    trap.parent.mkdir()
+    trap.write_text(f"#!/bin/sh\necho ran >> '{witness}'\n")
+    trap.chmod(0o755)
+    monkeypatch.setenv("PATH", str(trap.parent), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    evil = written(tmp_path / "evil.jpg", encoded(noise(), "EPS"))
+
+    with pytest.raises(DataError, match=r"evil\.jpg"):
+        decode(evil)
+    assert not witness.exists()
+
+    with Image.open(evil) as image, pytest.raises(OSError):
+        image.load()  # What an unguarded reader does, so that the trap is known to work.
+    assert witness.exists()
+
+
+def test_a_probe_reads_the_header_and_not_the_pixels(tmp_path: Path) -> None:
+    truncated = encoded(noise().convert("RGBA"), "PNG")[:-100]
+    assert probe(written(tmp_path / "x.png", truncated)) == Probe("PNG", "RGBA", 24, 16, 1)
+
+
+def test_a_probe_counts_frames(tmp_path: Path) -> None:
+    content = encoded(noise(), "GIF", save_all=True, append_images=[noise(seed=1)])
+    assert probe(written(tmp_path / "x.gif", content)).frames == 2
+
+
+def damaged(content: bytes, seed: int) -> bytes:
+    """Cut somewhere, or with a few bytes changed, or both; headers more often than pixels."""
+    draw = random.Random(seed)
+    damaged = bytearray(content)
+    if draw.random() < 0.3:
+        damaged = damaged[: draw.randrange(len(content))]
+    for _ in range(draw.choice([0, 1, 1, 2, 4, 8])):
+        reach = min(len(damaged), draw.choice([64, 256, len(content)]))
+        if reach:
+            damaged[draw.randrange(reach)] = draw.choice([0, 1, 0xFF, draw.randrange(256)])
+    return bytes(damaged)
+
+
+VALID = {
+    "JPEG": encoded(noise(9, 7), "JPEG", exif=with_orientation(6)),
+    "progressive JPEG": encoded(noise(9, 7), "JPEG", progressive=True, icc_profile=srgb_profile()),
+    "CMYK JPEG": encoded(noise(9, 7).convert("CMYK"), "JPEG"),
+    "PNG": encoded(noise(9, 7), "PNG", exif=with_orientation(6)),
+    "palette PNG": encoded(noise(9, 7).quantize(8), "PNG", transparency=0),
+    "16-bit PNG": encoded(Image.fromarray(SIXTEEN_BITS), "PNG", icc_profile=srgb_profile()),
+    "GIF": encoded(noise(9, 7), "GIF"),
+    "TIFF": encoded(noise(9, 7), "TIFF", exif=with_orientation(6)),
+    "packed TIFF": encoded(noise(9, 7), "TIFF", compression="packbits"),
+    "WEBP": encoded(noise(9, 7).convert("RGBA"), "WEBP", exif=with_orientation(6)),
+    "BMP": encoded(noise(9, 7), "BMP"),
+}
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("fuzz") / "fuzzed"
+
+
+@pytest.mark.parametrize("kind", VALID)
+@settings(max_examples=200, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_damaged_picture_is_decoded_or_refused_and_nothing_else(
+    fuzzed: Path, kind: str, seed: int
+) -> None:
+    path = written(fuzzed, damaged(VALID[kind], seed))
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        warnings.simplefilter("ignore")  # Pillow also warns of damage.
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)  # Changed sizes can be large ones.
+        try:
+            found = decode(path)
+        except DataError:
+            return
+    [frame], alpha = found.frames, found.alpha(0)
+    assert frame.shape == (found.height, found.width, 3)
+    assert alpha is None or (alpha.shape, alpha.dtype) == (frame.shape[:2], frame.dtype)
+
+
+# --- at a reduced scale ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "shrink_to", "decoded"),
+    [
+        ((640, 480), 480, (640, 480)),
+        ((640, 480), 240, (320, 240)),
+        ((640, 480), 100, (160, 120)),
+        ((641, 479), 100, (161, 120)),
+        ((640, 480), 1, (80, 60)),
+        ((640, 480), None, (640, 480)),
+        ((480, 640), 100, (120, 160)),
+    ],
+)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_jpeg_may_be_decoded_at_a_reduced_scale_and_still_tells_its_size(
+    tmp_path: Path,
+    size: tuple[int, int],
+    shrink_to: int | None,
+    decoded: tuple[int, int],
+    orientation: int,
+) -> None:
+    path = saved(tmp_path / "x.jpg", noise(*size), exif=with_orientation(orientation))
+    found = decode(path, shrink_to)
+    turned = slice(None, None, -1 if orientation == 6 else 1)
+    assert found.size == size[turned]
+    assert found.frames[0].shape == (*decoded[turned][::-1], 3)
+    full = np.zeros((found.height, found.width, 3), np.uint8)
+    assert found.with_frames([full]).size == found.size
+    if decoded != size:
+        with pytest.raises(ValueError, match="frames of"):
+            found.with_frames(found.frames)
+
+
+def test_other_formats_are_decoded_at_their_full_scale(tmp_path: Path) -> None:
+    found = decode(saved(tmp_path / "x.png", noise(64, 48)), shrink_to=8)
+    assert (found.full_size, found.frames[0].shape) == (None, (48, 64, 3))
+
+
+# --- streams ---------------------------------------------------------------------------------
+
+
+class Pipe(io.RawIOBase):
+    """Bytes that come once, as from a pipe."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = io.BytesIO(content)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self.content.readinto(buffer)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "GIF"])
+def test_a_picture_is_read_from_a_pipe(kind: str) -> None:
+    found = decode(io.BufferedReader(Pipe(encoded(noise(), kind))))
+    assert (found.format, found.size) == (kind, (24, 16))
+
+
+@pytest.mark.parametrize("content", [b"", b"words", encoded(noise(), "PNG")[:-100]])
+def test_a_stream_that_cannot_be_read_is_named(content: bytes) -> None:
+    with pytest.raises(DataError, match="standard input"):
+        decode(io.BytesIO(content))
+    with pytest.raises(DataError, match="the letter"):
+        decode(io.BytesIO(content), name="the letter")

@@ -1,0 +1,192 @@
+"""Pictures to files."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, features
+
+from cyclegan_cli.data.decoding import decode
+from cyclegan_cli.data.encoding import encode
+from cyclegan_cli.data.formats import writable_format
+from cyclegan_cli.data.picture import EncodeOptions
+from cyclegan_cli.errors import OutputError
+from pictures import (
+    encoded,
+    noise,
+    picture_of,
+    quality_of,
+    saved,
+    segments,
+    written,
+)
+
+
+@pytest.mark.parametrize("quality", [5, 60, 98])
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_is_written_as_finely_as_it_was_read(
+    tmp_path: Path, quality: int, subsampling: int, progressive: bool
+) -> None:
+    options = {"quality": quality, "subsampling": subsampling, "progressive": progressive}
+    read = decode(saved(tmp_path / "in.jpg", noise(64, 48), **options))
+    assert read.format == "JPEG"
+    encode(read, tmp_path / "out.jpg", "JPEG")
+    again = decode(tmp_path / "out.jpg")
+    assert again.encoding == read.encoding
+    assert quality_of(tmp_path / "out.jpg") == quality_of(tmp_path / "in.jpg")
+
+
+def test_the_tables_of_a_jpeg_may_come_in_any_order(tmp_path: Path) -> None:
+    content = encoded(noise(), "JPEG", quality=30)
+    luminance, chrominance = segments(content, b"\xff\xdb")
+    assert luminance + chrominance in content
+    swapped = content.replace(luminance + chrominance, chrominance + luminance)
+    encode(decode(written(tmp_path / "in.jpg", swapped)), tmp_path / "out.jpg", "JPEG")
+    saved(tmp_path / "reference.jpg", noise(), quality=30)
+    assert quality_of(tmp_path / "out.jpg") == quality_of(tmp_path / "reference.jpg")
+
+
+@pytest.mark.parametrize("quality", [5, 60, 98])
+def test_a_grey_jpeg_becomes_a_colour_one_of_the_same_fineness(
+    tmp_path: Path, quality: int
+) -> None:
+    grey = decode(saved(tmp_path / "in.jpg", noise().convert("L"), quality=quality))
+    encode(picture_of(noise(), format="JPEG", encoding=grey.encoding), tmp_path / "out.jpg", "JPEG")
+    tables = quality_of(tmp_path / "out.jpg")[0]
+    assert tables[0] == tables[1] == quality_of(tmp_path / "in.jpg")[0][0]
+
+
+def test_a_jpeg_from_another_format_has_quality_92(tmp_path: Path) -> None:
+    encode(decode(saved(tmp_path / "in.png", noise())), tmp_path / "out.jpg", "JPEG")
+    saved(tmp_path / "reference.jpg", noise(), quality=92)
+    assert quality_of(tmp_path / "out.jpg") == quality_of(tmp_path / "reference.jpg")
+
+
+def test_the_fineness_of_a_jpeg_does_not_reach_other_formats(tmp_path: Path) -> None:
+    encode(decode(saved(tmp_path / "in.jpg", noise(), quality=5)), tmp_path / "out.png", "PNG")
+    assert decode(tmp_path / "out.png").size == noise().size
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_alpha_is_kept_where_the_format_has_it(tmp_path: Path, kind: str) -> None:
+    alpha = np.asarray(Image.linear_gradient("L").resize((24, 16)))
+    picture = picture_of(noise(), alpha)
+    encode(picture, tmp_path / "x", kind)
+    found = decode(tmp_path / "x").alpha(0)
+    assert np.array_equal(found, alpha)
+    assert picture.frames[0].shape == (16, 24, 3), "the caller's picture was changed"
+
+
+def test_alpha_is_dropped_where_the_format_has_none(tmp_path: Path) -> None:
+    encode(picture_of(noise(), np.full((16, 24), 100, np.uint8)), tmp_path / "x.jpg", "JPEG")
+    assert decode(tmp_path / "x.jpg").alphas == ()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "JPEG2000"])
+def test_lossless_formats_keep_every_pixel(tmp_path: Path, kind: str) -> None:
+    encode(picture_of(noise()), tmp_path / "x", kind)
+    assert decode(tmp_path / "x").frames[0].tobytes() == noise().tobytes()
+
+
+@pytest.mark.parametrize(
+    "suffix",
+    [".png", ".jpg", ".JPEG", ".webp", ".tif", ".bmp", ".gif", ".avif", ".jp2", ".tga", ".ppm"],
+)
+def test_a_written_picture_has_the_size_of_what_was_given(tmp_path: Path, suffix: str) -> None:
+    kind = writable_format(suffix)
+    if kind is None and suffix in (".avif", ".jp2"):
+        pytest.skip(f"this Pillow cannot write {suffix}")
+    assert kind is not None
+    encode(picture_of(noise(300, 40)), tmp_path / f"x{suffix}", kind)
+    assert decode(tmp_path / f"x{suffix}").size == (300, 40)
+
+
+@pytest.mark.parametrize(
+    "suffix", [".eps", ".pdf", ".wmf", ".txt", ".psd", ".ico", ".icns", ".xbm", ""]
+)
+def test_what_must_not_or_cannot_be_written_has_no_format(suffix: str) -> None:
+    assert writable_format(suffix) is None
+
+
+@pytest.mark.parametrize(
+    ("size", "kind"),
+    [
+        pytest.param((16384, 1), "WEBP", id="too large for the format"),
+        pytest.param((65536, 1), "JPEG", id="much too large"),
+        pytest.param((4, 4), "XBM", id="no colours in the format"),
+    ],
+)
+def test_an_encoder_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, size: tuple[int, int], kind: str
+) -> None:
+    target = written(tmp_path / "target", b"old")
+    with pytest.raises(OutputError, match="cannot write .*target"):
+        encode(picture_of(Image.new("RGB", size)), target, kind)
+    assert target.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_disk_that_fills_up_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill_up(path: Path, content: bytes) -> None:
+        with path.open("wb") as stream:
+            stream.write(content[: len(content) // 2])
+        raise OSError(28, "No space left on device")
+
+    target = written(tmp_path / "target.png", b"old")
+    monkeypatch.setattr(Path, "write_bytes", fill_up)
+    with pytest.raises(OutputError, match=r"target\.png: no space left on device"):
+        encode(picture_of(noise()), target, "PNG")
+    assert target.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_written_picture_takes_the_place_of_an_old_one(tmp_path: Path) -> None:
+    target = tmp_path / "new folder" / "x.png"
+    encode(picture_of(noise()), target, "PNG")
+    encode(picture_of(noise(5, 5)), target, "PNG")
+    assert decode(target).size == (5, 5)
+    assert list(target.parent.iterdir()) == [target]
+
+
+class Recorder(io.BytesIO):
+    """Counts what is written to it."""
+
+    writes = 0
+
+    def write(self, content: Any) -> int:
+        self.writes += 1
+        return super().write(content)
+
+
+def test_a_picture_is_written_to_a_stream_all_at_once() -> None:
+    stream = Recorder()
+    encode(picture_of(noise()), stream, "PNG")
+    assert stream.writes == 1
+    assert decode(io.BytesIO(stream.getvalue())).frames[0].tobytes() == noise().tobytes()
+
+
+def test_a_picture_that_cannot_be_encoded_leaves_the_stream_empty() -> None:
+    stream = Recorder()
+    with pytest.raises(OutputError, match="cannot write standard output as WEBP"):
+        encode(picture_of(Image.new("RGB", (16384, 1))), stream, "WEBP")
+    assert stream.getvalue() == b""
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "AVIF"])
+def test_quality_decides_how_much_is_lost(kind: str) -> None:
+    if not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    own = decode(io.BytesIO(encoded(noise(64, 64), "JPEG", quality=70)))
+    sizes = []
+    for quality in (10, 50, 90):
+        stream = io.BytesIO()
+        encode(own, stream, kind, EncodeOptions(quality=quality))
+        sizes.append(len(stream.getvalue()))
+    assert sizes[0] < sizes[1] < sizes[2]

@@ -1,0 +1,70 @@
+"""The pictures in a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cyclegan_cli.data.listing import list_pictures
+from cyclegan_cli.errors import DataError
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def listed(folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in list_pictures(folder)]
+
+
+def test_pictures_of_all_subfolders_are_listed_by_relative_path(tmp_path: Path) -> None:
+    touch(tmp_path, "b/2.png", "b/1.webp", "a.JPG", "c.tiff", "a/b/c/d.jpeg")
+    assert listed(tmp_path) == ["a.JPG", "a/b/c/d.jpeg", "b/1.webp", "b/2.png", "c.tiff"]
+
+
+def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
+    touch(tmp_path, "seen.png", ".hidden.png", "._seen.png", ".cache/1.png", "a/.b/2.png")
+    assert listed(tmp_path) == ["seen.png"]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "clip.mp4", "png", "x.png.part", "x.eps", "x.pdf"])
+def test_files_that_are_not_named_like_pictures_are_left_out(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, "seen.png", name)
+    assert listed(tmp_path) == ["seen.png"]
+
+
+def test_a_folder_named_like_a_picture_is_not_listed_as_one(tmp_path: Path) -> None:
+    touch(tmp_path, "album.png/1.png")
+    assert listed(tmp_path) == ["album.png/1.png"]
+
+
+def test_an_empty_folder_has_no_pictures(tmp_path: Path) -> None:
+    assert list_pictures(tmp_path) == []
+
+
+@pytest.mark.parametrize(("name", "found"), [("file.png", "a file"), ("missing", "nothing")])
+def test_what_is_not_a_folder_cannot_be_listed(tmp_path: Path, name: str, found: str) -> None:
+    touch(tmp_path, "file.png")
+    with pytest.raises(DataError, match=f"{name} is not a folder: found {found}"):
+        list_pictures(tmp_path / name)
+
+
+def test_a_folder_whose_name_is_too_long_cannot_be_listed(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nnn"):
+        list_pictures(tmp_path / ("n" * 300))
+
+
+def test_a_folder_that_may_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str) -> Iterator[os.DirEntry[str]]:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=f"{tmp_path.name}: Permission denied"):
+        list_pictures(tmp_path)

@@ -1,0 +1,75 @@
+"""Levels to tensors, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array, to_levels, to_unit_range
+from pictures import (
+    noise,
+)
+
+ALL_LEVELS = torch.arange(256, dtype=torch.uint8).repeat(3).view(1, 3, 16, 16)
+
+
+def test_every_level_survives_the_way_to_the_unit_range_and_back() -> None:
+    pictures = to_unit_range(ALL_LEVELS)
+    assert pictures.dtype == torch.float32
+    assert (pictures.min(), pictures.max()) == (-1, 1)
+    assert torch.equal(to_levels(pictures), ALL_LEVELS)
+
+
+def test_levels_are_rounded_to_the_nearest_and_held_within_their_range() -> None:
+    near = torch.tensor([-1.5, -1.0, -1 + 0.4 / 127.5, -1 + 0.6 / 127.5, 0.999, 1.0, 7.0])
+    assert to_levels(near).tolist() == [0, 0, 0, 1, 255, 255, 255]
+
+
+@pytest.mark.parametrize(
+    ("convert", "dtype"), [(to_unit_range, torch.uint8), (to_levels, torch.float32)]
+)
+def test_conversions_leave_their_input_as_it_was(
+    convert: Callable[[torch.Tensor], torch.Tensor], dtype: torch.dtype
+) -> None:
+    pictures = torch.ones(1, 3, 2, 2, dtype=dtype)
+    convert(pictures)
+    assert torch.equal(pictures, torch.ones(1, 3, 2, 2, dtype=dtype))
+
+
+@settings(deadline=None)
+@given(width=st.integers(1, 40), height=st.integers(1, 40), seed=st.integers(0, 100))
+def test_a_picture_survives_the_way_to_a_tensor_and_back(
+    width: int, height: int, seed: int
+) -> None:
+    picture = noise(width, height, seed)
+    tensor = array_to_tensor(np.asarray(picture))
+    assert (tensor.shape, tensor.dtype) == ((1, 3, height, width), torch.float32)
+    assert tensor_to_array(tensor).tobytes() == picture.tobytes()
+
+
+def test_rows_columns_and_channels_of_a_picture_are_those_of_its_tensor() -> None:
+    picture = Image.new("RGB", (3, 2))
+    picture.putpixel((2, 0), (255, 0, 0))
+    tensor = array_to_tensor(np.asarray(picture))
+    assert (tensor == 1).nonzero().tolist() == [[0, 0, 0, 2]]
+
+
+def test_every_16_bit_level_survives_the_way_to_a_tensor_and_back() -> None:
+    levels = np.arange(65536, dtype=np.uint16).repeat(3).reshape(256, 256, 3)
+    tensor = array_to_tensor(levels)
+    assert (tensor.dtype, tensor.min(), tensor.max()) == (torch.float32, -1, 1)
+    assert np.array_equal(tensor_to_array(tensor, 16), levels)
+
+
+def test_a_level_of_8_bits_is_as_light_in_16() -> None:
+    eight = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    sixteen = eight.astype(np.uint16) * 257
+    assert torch.allclose(array_to_tensor(eight), array_to_tensor(sixteen), atol=1e-6)
+    assert np.array_equal(tensor_to_array(array_to_tensor(eight), 16), sixteen)
+    assert np.array_equal(tensor_to_array(array_to_tensor(sixteen)), eight)

@@ -1,0 +1,114 @@
+"""Pictures that tests make for themselves, and ways to look at those that they get."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageCms, JpegImagePlugin
+
+from cyclegan_cli.data.picture import Picture
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def noise(width: int = 24, height: int = 16, seed: int = 0) -> Image.Image:
+    levels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(levels)
+
+
+def encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def saved(path: Path, picture: Image.Image, **options: Any) -> Path:
+    picture.save(path, **options)
+    return path
+
+
+def flat(mode: str, colour: Any) -> Image.Image:
+    return Image.new(mode, (16, 8), colour)
+
+
+def palette(*colours: int) -> Image.Image:
+    picture = flat("P", 1)
+    picture.putpalette([0, 0, 0, *colours])
+    return picture
+
+
+SIXTEEN_BITS = np.array([[0, 256, 257, 32768, 65535, 65406]], dtype=np.uint16)
+
+
+def png_of_16_bit_rgb(levels: Array) -> bytes:
+    """Pillow cannot write one: signature, IHDR, IDAT, IEND."""
+    height, width, _ = levels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0),
+        b"IDAT": zlib.compress(rows),
+        b"IEND": b"",
+    }
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks.items()
+    )
+
+
+def with_orientation(value: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
+
+
+def srgb_profile() -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def display_p3_profile() -> bytes:
+    """The sRGB profile with the primaries of Display P3 (XYZ, adapted to D50) in its place."""
+    primaries = {
+        b"rXYZ": (0.51512, 0.24120, -0.00105),
+        b"gXYZ": (0.29198, 0.69225, 0.04189),
+        b"bXYZ": (0.15710, 0.06657, 0.78407),
+    }
+    profile = bytearray(srgb_profile())
+    for index in range(int.from_bytes(profile[128:132])):
+        name, offset, _ = struct.unpack_from(">4sII", profile, 132 + 12 * index)
+        if name in primaries:
+            fixed_point = (round(value * 65536) for value in primaries[name])
+            struct.pack_into(">3i", profile, offset + 8, *fixed_point)
+    return bytes(profile)
+
+
+def quality_of(path: Path) -> tuple[Any, int]:
+    """What a JPEG loses: its quantisation tables, and what share of its colours it samples."""
+    with Image.open(path) as image:
+        assert isinstance(image, JpegImagePlugin.JpegImageFile)
+        return image.quantization, JpegImagePlugin.get_sampling(image)
+
+
+def segments(jpeg: bytes, marker: bytes) -> list[bytes]:
+    """The segments of a JPEG that begin with a marker, e.g. DQT ``ff db``."""
+    found, at = [], 2
+    while jpeg[at : at + 2] != b"\xff\xda":  # the scan
+        length = 2 + int.from_bytes(jpeg[at + 2 : at + 4])
+        if jpeg[at : at + 2] == marker:
+            found.append(jpeg[at : at + length])
+        at += length
+    return found
+
+
+def picture_of(image: Image.Image, alpha: Array | None = None, **fields: Any) -> Picture:
+    """As if it had been decoded."""
+    return Picture((np.asarray(image.convert("RGB")),), () if alpha is None else (alpha,), **fields)
