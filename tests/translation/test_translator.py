@@ -20,7 +20,7 @@ from cyclegan_cli.errors import CheckpointError, DeviceError
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.translation import translator as module
 from cyclegan_cli.translation.strips import translate_in_strips
-from cyclegan_cli.translation.translator import Translator, reflect_to_multiple
+from cyclegan_cli.translation.translator import Translator
 
 # Time tells nothing here: other work may run on the same cores.
 unhurried = settings(deadline=None, max_examples=25)
@@ -54,36 +54,6 @@ def test_any_batch_of_any_size_keeps_its_shape_and_range(
     assert translated.shape == (batch, 3, height, width)
     assert translated.dtype == torch.float32
     assert translated.abs().max() <= 1
-
-
-@pytest.mark.parametrize("size", range(5, 25))  # Below, numpy.pad would have to reflect twice.
-def test_borders_continue_like_numpys_reflection(size: int) -> None:
-    pictures = random_pictures(1, 2, size, 8)
-    wanted = max(8, (size + 3) // 4 * 4)
-    padding = [(0, 0), (0, 0), (0, wanted - size), (0, 0)]
-    expected = np.pad(pictures.numpy(), padding, mode="reflect")
-    assert np.array_equal(reflect_to_multiple(pictures).numpy(), expected)
-    assert np.array_equal(reflect_to_multiple(pictures.mT).mT.numpy(), expected)
-
-
-@pytest.mark.parametrize(
-    ("row", "continued"),
-    [
-        ([5], [5, 5, 5, 5, 5, 5, 5, 5]),
-        ([1, 2], [1, 2, 1, 2, 1, 2, 1, 2]),
-        ([1, 2, 3], [1, 2, 3, 2, 1, 2, 3, 2]),
-        ([1, 2, 3, 4], [1, 2, 3, 4, 3, 2, 1, 2]),
-    ],
-)
-def test_tiny_pictures_are_mirrored_again_and_again(row: list[int], continued: list[int]) -> None:
-    pictures = torch.tensor(row).reshape(1, 1, 1, -1)
-    assert reflect_to_multiple(pictures).tolist() == [[[continued] * 8]]
-
-
-@pytest.mark.parametrize("size", [8, 12, 64])
-def test_sides_that_are_multiples_of_4_are_left_alone(size: int) -> None:
-    pictures = random_pictures(2, 3, size, 8)
-    assert torch.equal(reflect_to_multiple(pictures), pictures)
 
 
 # The result

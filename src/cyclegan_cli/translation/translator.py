@@ -16,12 +16,9 @@ from cyclegan_cli.data.picture import BitDepth, Levels
 from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
 from cyclegan_cli.devices import choose_device, memory_errors
 from cyclegan_cli.models.networks import ResnetGenerator
+from cyclegan_cli.models.sizes import reflect_to_multiple
 from cyclegan_cli.translation.strips import translate_in_strips
 
-# The generator halves a picture twice and doubles it again; the trunk, at a quarter of the size,
-# reflects one pixel at its borders and needs two to do so.
-SIZE_MULTIPLE = 4
-SMALLEST_SIDE = 8
 # The untiled network needs about 1 GB a megapixel at 64 channels; strips give the same pixels.
 STRIPS_FROM_PIXELS = 2_000_000
 STRIP_ROWS = 16  # Of the trunk: 64 rows of the picture.
@@ -108,29 +105,3 @@ class Translator:
         depth = bit_depth or (16 if levels.dtype == np.uint16 else 8)
         with memory_errors(f"translating {width}x{height} pixels", SMALLER):
             return tensor_to_array(self.translate(array_to_tensor(levels)), depth)
-
-
-def reflect_to_multiple(pictures: Tensor) -> Tensor:
-    """Continue pictures at their right and lower borders as mirrors would.
-
-    Unlike torch's reflection padding it works for any size, down to a single pixel.
-
-    Args:
-        pictures: ``[B, C, H, W]``.
-
-    Returns:
-        ``[B, C, H', W']``: the next multiples of 4 from H and W on, at least 8.
-    """
-    for dim in (-2, -1):
-        size = pictures.shape[dim]
-        wanted = max(-(-size // SIZE_MULTIPLE) * SIZE_MULTIPLE, SMALLEST_SIDE)
-        if wanted != size:
-            pictures = pictures.index_select(dim, _mirrored(size, wanted).to(pictures.device))
-    return pictures
-
-
-def _mirrored(size: int, wanted: int) -> Tensor:
-    """Indices ``0 1 2 3 2 1 0 1 ...`` of ``wanted`` pixels over a picture of ``size`` (here 4)."""
-    period = max(2 * (size - 1), 1)
-    position = torch.arange(wanted) % period
-    return torch.minimum(position, period - position) if size > 1 else torch.zeros_like(position)

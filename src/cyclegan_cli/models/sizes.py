@@ -1,0 +1,42 @@
+"""Pictures of any size to sizes that a generator takes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# The generator halves a picture twice and doubles it again; the trunk, at a quarter of the size,
+# reflects one pixel at its borders and needs two to do so.
+SIZE_MULTIPLE = 4
+SMALLEST_SIDE = 8
+
+
+def reflect_to_multiple(pictures: Tensor) -> Tensor:
+    """Continue pictures at their right and lower borders as mirrors would.
+
+    Unlike torch's reflection padding it works for any size, down to a single pixel, and it can be
+    exported with free sizes.
+
+    Args:
+        pictures: ``[B, C, H, W]``.
+
+    Returns:
+        ``[B, C, H', W']``: the next multiples of 4 from H and W on, at least 8.
+    """
+    for dim in (-2, -1):
+        size = pictures.shape[dim]
+        rounded = (size + SIZE_MULTIPLE - 1) // SIZE_MULTIPLE * SIZE_MULTIPLE
+        wanted = torch.sym_max(rounded, SMALLEST_SIDE)
+        # An exported graph must not depend on the size that it was exported with.
+        if torch.compiler.is_exporting() or wanted != size:
+            pictures = pictures.index_select(dim, _mirrored(size, wanted).to(pictures.device))
+    return pictures
+
+
+def _mirrored(size: int, wanted: int | torch.SymInt) -> Tensor:
+    """Indices ``0 1 2 3 2 1 0 1 ...`` of ``wanted`` pixels over a picture of ``size`` (here 4)."""
+    # As a tensor, not as a number: the ONNX exporter knows no remainder of free sizes.
+    last = torch.arange(size).amax(0)
+    period = (2 * last).clamp(min=1)
+    position = torch.arange(wanted) % period
+    return torch.minimum(position, period - position)
