@@ -157,8 +157,8 @@ def _finite(value: float) -> float | None:
 
 
 def _describe_pictures(path: Path) -> Summary:
-    from cyclegan_cli.data.decoding import probe
     from cyclegan_cli.data.listing import list_pictures
+    from cyclegan_cli.data.opening import probe
 
     formats: Counter[str] = Counter()
     modes: Counter[str] = Counter()
@@ -192,6 +192,6 @@ def _spread(values: list[int]) -> Facts:
 
 
 def _describe_picture(path: Path) -> Summary:
-    from cyclegan_cli.data.decoding import probe
+    from cyclegan_cli.data.opening import probe
 
     return Summary(path, "picture", {"bytes": path.stat().st_size, **vars(probe(path))})

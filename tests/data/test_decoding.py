@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image, features
 
-from cyclegan_cli.data.decoding import Probe, decode, probe
+from cyclegan_cli.data.decoding import decode
 from cyclegan_cli.data.encoding import encode
+from cyclegan_cli.data.opening import Probe, probe
 from cyclegan_cli.errors import DataError
 from pictures import (
     SIXTEEN_BITS,

@@ -1,19 +1,14 @@
-"""Files to pictures. Whatever is wrong with a file becomes one sentence here."""
+"""Files to pictures."""
 
 from __future__ import annotations
 
-import io
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, JpegImagePlugin
 
 from cyclegan_cli.data.colour import split
-from cyclegan_cli.data.formats import readable_formats
+from cyclegan_cli.data.opening import count_frames, format_of, opened
 from cyclegan_cli.data.picture import Picture
 from cyclegan_cli.errors import DataError
 
@@ -27,35 +22,6 @@ EXIF_TRANSPOSE = {  # EXIF 2.32, table 4: what makes the picture upright.
     8: Image.Transpose.ROTATE_90,
 }
 TURNED = tuple(EXIF_TRANSPOSE[orientation] for orientation in (5, 6, 7, 8))  # Width is height.
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What a picture's header says.
-
-    Attributes:
-        format: Pillow's name of the format.
-        mode: Pillow's name of the pixel format.
-        width: In pixels, as stored (before the EXIF orientation).
-        height: Likewise.
-        frames: 1, but for animations and pages.
-    """
-
-    format: str
-    mode: str
-    width: int
-    height: int
-    frames: int
-
-
-def probe(path: Path) -> Probe:
-    """Read a picture's header, not its pixels.
-
-    Raises:
-        DataError: Not a picture.
-    """
-    with _opened(path, str(path)) as image:
-        return Probe(_format(image), image.mode, image.width, image.height, _frames(image))
 
 
 def decode(
@@ -74,8 +40,8 @@ def decode(
             (Pillow's decompression bomb limit), or of several frames.
     """
     name = str(source) if isinstance(source, Path) else name
-    with _opened(source, name) as image:
-        frames = _frames(image)
+    with opened(source, name) as image:
+        frames = count_frames(image)
         if frames > 1:
             raise DataError(
                 f"{name} has {frames} frames: animated and multi-page pictures are not supported"
@@ -91,41 +57,7 @@ def decode(
         frame, alpha = split(image if method is None else image.transpose(method))
         alphas = () if alpha is None else (alpha,)
         full_size = (stored_size[::-1] if method in TURNED else stored_size) if reduced else None
-        return Picture((frame,), alphas, _format(image), encoding, full_size)
-
-
-def _format(image: Image.Image) -> str:
-    """Pillow's name of the format; a JPEG with a preview behind it (MPO) is a JPEG."""
-    return "JPEG" if image.format == "MPO" else image.format or "PNG"
-
-
-def _frames(image: Image.Image) -> int:
-    """Frames or pages; the previews that cameras put behind a photo (MPO) do not count."""
-    return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-
-
-@contextmanager
-def _opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
-    """Open a picture; whatever goes wrong with it inside becomes one sentence."""
-    if isinstance(source, Path) and os.path.exists(source) and not os.path.isfile(source):
-        # A folder; or a pipe or device, which could keep us waiting for ever.
-        raise DataError(f"cannot read {name}: it is not a file, but a folder, pipe or device")
-    try:
-        # Pillow goes back and forth in a file, which a pipe cannot.
-        file = source if isinstance(source, Path) else io.BytesIO(source.read())
-        with Image.open(file, formats=readable_formats()) as image:
-            yield image
-    except UnidentifiedImageError as error:
-        raise DataError(f"{name} is not a picture in a format that is read here") from error
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{name} claims too many pixels: {error}") from error
-    except DataError:
-        raise
-    except Exception as error:
-        # On damaged files Pillow's decoders raise whatever they stumble over.
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        reason = " ".join(reason.split())
-        raise DataError(f"cannot read {name}: {reason}") from error
+        return Picture((frame,), alphas, format_of(image), encoding, full_size)
 
 
 def _encoding_of(image: Image.Image) -> dict[str, Any]:

@@ -1,0 +1,79 @@
+"""Files as Pillow opens them. Whatever is wrong with a file becomes one sentence here."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image, UnidentifiedImageError
+
+from cyclegan_cli.data.formats import readable_formats
+from cyclegan_cli.errors import DataError
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a picture's header says.
+
+    Attributes:
+        format: Pillow's name of the format.
+        mode: Pillow's name of the pixel format.
+        width: In pixels, as stored (before the EXIF orientation).
+        height: Likewise.
+        frames: 1, but for animations and pages.
+    """
+
+    format: str
+    mode: str
+    width: int
+    height: int
+    frames: int
+
+
+def probe(path: Path) -> Probe:
+    """Read a picture's header, not its pixels.
+
+    Raises:
+        DataError: Not a picture.
+    """
+    with opened(path, str(path)) as image:
+        return Probe(format_of(image), image.mode, image.width, image.height, count_frames(image))
+
+
+def format_of(image: Image.Image) -> str:
+    """Pillow's name of the format; a JPEG with a preview behind it (MPO) is a JPEG."""
+    return "JPEG" if image.format == "MPO" else image.format or "PNG"
+
+
+def count_frames(image: Image.Image) -> int:
+    """Frames or pages; the previews that cameras put behind a photo (MPO) do not count."""
+    return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+
+
+@contextmanager
+def opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
+    """Open a picture; whatever goes wrong with it inside becomes one sentence."""
+    if isinstance(source, Path) and os.path.exists(source) and not os.path.isfile(source):
+        # A folder; or a pipe or device, which could keep us waiting for ever.
+        raise DataError(f"cannot read {name}: it is not a file, but a folder, pipe or device")
+    try:
+        # Pillow goes back and forth in a file, which a pipe cannot.
+        file = source if isinstance(source, Path) else io.BytesIO(source.read())
+        with Image.open(file, formats=readable_formats()) as image:
+            yield image
+    except UnidentifiedImageError as error:
+        raise DataError(f"{name} is not a picture in a format that is read here") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{name} claims too many pixels: {error}") from error
+    except DataError:
+        raise
+    except Exception as error:
+        # On damaged files Pillow's decoders raise whatever they stumble over.
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = " ".join(reason.split())
+        raise DataError(f"cannot read {name}: {reason}") from error
