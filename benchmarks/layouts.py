@@ -22,9 +22,11 @@ from cyclegan_cli.models import networks
 from cyclegan_cli.models.cyclegan import CycleGAN
 
 
-def stock_instance_norm(x: Tensor) -> Tensor:
+def stock_instance_norm(
+    x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None
+) -> Tensor:
     """What ``torch.nn.InstanceNorm2d`` computes, by its own kernel."""
-    return F.instance_norm(x, eps=networks.INSTANCE_NORM_EPSILON)
+    return F.instance_norm(x, weight=scale, bias=shift, eps=networks.INSTANCE_NORM_EPSILON)
 
 
 NORMS = {"batch norm's kernel": networks.instance_norm, "stock": stock_instance_norm}

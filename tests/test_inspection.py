@@ -49,6 +49,9 @@ def test_a_model_is_described_by_what_it_says_and_holds(
     assert told["generator"] == {
         "base_channels": 2,
         "residual_blocks": 1,
+        "input_channels": 3,
+        "output_channels": 3,
+        "affine_norm": False,
         "parameters": parameters(tiny_model.generator_a2b),
     }
     assert told["dtypes"] == ["F32"]

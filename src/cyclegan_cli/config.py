@@ -78,10 +78,17 @@ class GeneratorConfig:
     Attributes:
         base_channels: Channels of the first layer; the trunk has four times as many.
         residual_blocks: Blocks in the trunk.
+        input_channels: 3 for RGB, 1 for grey pictures.
+        output_channels: Likewise.
+        affine_norm: Whether every norm has a learned scale and shift a channel. The paper's has
+            none, and none is trained here; imported networks may have them.
     """
 
     base_channels: int = 64
     residual_blocks: int = 9
+    input_channels: int = 3
+    output_channels: int = 3
+    affine_norm: bool = False
 
 
 @dataclass(frozen=True)

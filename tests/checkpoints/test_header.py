@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import os
 import subprocess
@@ -19,6 +20,7 @@ from safetensors.torch import save_file
 from cyclegan_cli.checkpoints.header import (
     FORMAT_VERSION,
     METADATA_KEY,
+    Direction,
     Header,
     ModelInfo,
     StateInfo,
@@ -350,6 +352,27 @@ def test_a_description_survives_a_file(tmp_path: Path) -> None:
     assert read_model_info(tmp_path / "x") == MODEL
 
 
+def test_the_first_files_of_version_1_are_of_the_papers_architecture() -> None:
+    document = MODEL.to_document()
+    del document["directions"]
+    for name in ("input_channels", "output_channels", "affine_norm"):
+        del document["generator"][name]
+    assert model_info(Path("x"), header_of(document)) == MODEL
+    assert MODEL.generator == GeneratorConfig(
+        MODEL.generator.base_channels, MODEL.generator.residual_blocks, 3, 3, False
+    )
+    assert MODEL.directions == ("a2b", "b2a")
+
+
+@pytest.mark.parametrize("directions", [("a2b",), ("b2a",)])
+def test_other_architectures_and_single_directions_are_described(
+    directions: tuple[Direction, ...],
+) -> None:
+    generator = GeneratorConfig(8, 2, input_channels=1, output_channels=1, affine_norm=True)
+    info = dataclasses.replace(MODEL, generator=generator, directions=directions)
+    assert model_info(Path("x"), header_of(info.to_document())) == info
+
+
 @pytest.mark.parametrize("document", [{}, {"format": "pt"}, {"format": None}, {"format": ["x"]}])
 def test_a_file_of_another_program_is_called_that(document: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match=r"x is a safetensors file, but not one of cyclegan"):
@@ -403,6 +426,17 @@ UNFIT = [
     (("generator", "base_channels"), 2.0),
     (("generator", "residual_blocks"), 65),
     (("generator", "residual_blocks"), "9"),
+    (("generator", "input_channels"), 2),
+    (("generator", "input_channels"), True),
+    (("generator", "output_channels"), 4),
+    (("generator", "output_channels"), "3"),
+    (("generator", "affine_norm"), 1),
+    (("directions",), []),
+    (("directions",), "a2b"),
+    (("directions",), ["a2b", "a2b"]),
+    (("directions",), ["b2a", "a2b"]),
+    (("directions",), ["c2a"]),
+    (("directions",), 5),
     (("domains",), "ab"),
     (("domains", "a"), 1),
     (("domains", "b"), ["night"]),
@@ -414,6 +448,7 @@ UNFIT = [
     (("versions",), [1]),
 ]
 UNFIT_IN_A_STATE = [
+    (("directions",), ["a2b"]),
     (("discriminator",), 5),
     (("discriminator", "base_channels"), 0),
     (("discriminator", "base_channels"), 10**9),
@@ -494,6 +529,16 @@ def test_any_value_anywhere_gives_a_description_or_a_refusal(place: Place, value
 def test_each_direction_leads_to_the_other_domain_by_its_name() -> None:
     assert (MODEL.target("a2b"), MODEL.target("b2a")) == ("night", "día")
     assert (MODEL.direction_to("night"), MODEL.direction_to("día")) == ("a2b", "b2a")
+
+
+@pytest.mark.parametrize(("held", "missing"), [("a2b", "b2a"), ("b2a", "a2b")])
+def test_a_direction_that_the_file_does_not_hold_is_refused(
+    held: Direction, missing: Direction
+) -> None:
+    info = dataclasses.replace(MODEL, directions=(held,))
+    assert info.require(held) == held
+    with pytest.raises(CheckpointError, match=rf"\({held}\), and not the other way \({missing}\)"):
+        info.require(missing)
 
 
 @pytest.mark.parametrize("name", ["", "Night", "noon"])

@@ -27,12 +27,14 @@ from cyclegan_cli.checkpoints.store import (
     load_generator,
     load_state_info,
     restore_state,
+    save_generators,
     save_model,
     save_state,
 )
-from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.config import GeneratorConfig, TrainConfig
 from cyclegan_cli.errors import CheckpointError, OutputError
 from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.models.networks import ResnetGenerator
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(
@@ -233,6 +235,35 @@ def test_only_the_tensors_of_the_asked_direction_are_read(
     monkeypatch.setattr(store, "safe_open", Recorder)
     generator, _ = load_generator(model_file, direction)
     assert sorted(names) == sorted(f"generator_{direction}.{key}" for key in generator.state_dict())
+
+
+def test_a_file_of_one_direction_has_no_other(model: CycleGAN, tmp_path: Path) -> None:
+    info = dataclasses.replace(info_of(model), directions=("b2a",))
+    save_generators(tmp_path / "x.safetensors", {"b2a": model.generator_b2a}, info)
+    assert {name.split(".")[0] for name in load_file(tmp_path / "x.safetensors")} == {
+        "generator_b2a"
+    }
+    generator, found = load_generator(tmp_path / "x.safetensors", "b2a")
+    assert found == info
+    picture = crops(0)[0]
+    assert torch.equal(generator(picture), model.generator_b2a(picture))
+    with pytest.raises(CheckpointError, match="not the other way"):
+        load_generator(tmp_path / "x.safetensors", "a2b")
+
+
+def test_a_grey_generator_with_affine_norms_is_read_as_it_was_written(tmp_path: Path) -> None:
+    config = GeneratorConfig(2, 1, input_channels=1, output_channels=3, affine_norm=True)
+    network = ResnetGenerator(config)
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(generator=random)
+    info = ModelInfo("model", config, "grey", "colour", {}, library_versions(), ("a2b",))
+    save_generators(tmp_path / "x.safetensors", {"a2b": network}, info)
+    generator, found = load_generator(tmp_path / "x.safetensors", "a2b")
+    assert found == info
+    picture = crops(0)[0][:, :1]
+    assert torch.equal(generator(picture), network(picture))
 
 
 def test_a_state_is_as_good_as_a_model_to_translate_with(model: CycleGAN, state_file: Path) -> None:

@@ -184,6 +184,15 @@ def test_first_weights_are_normal_with_deviation_002_and_biases_are_zero() -> No
     assert beyond_two_deviations.float().mean() == pytest.approx(0.0455, abs=0.005)
 
 
+def test_affine_norms_begin_as_plain_ones() -> None:
+    def first(affine: bool) -> ResnetGenerator:
+        network = ResnetGenerator(GeneratorConfig(4, 2, affine_norm=affine))
+        initialise_weights(network, torch.Generator().manual_seed(0))
+        return network
+
+    assert torch.equal(first(True)(noise(1, 3, 16, 16)), first(False)(noise(1, 3, 16, 16)))
+
+
 def test_first_weights_depend_on_their_seed_and_on_nothing_else() -> None:
     def weights(seed: int, global_seed: int) -> Tensor:
         torch.manual_seed(global_seed)
@@ -203,20 +212,25 @@ class AddToInput(nn.Sequential):
         return x + super().forward(x)
 
 
-def textbook_generator(c: int, blocks: int) -> nn.Sequential:
-    layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(3, c, 7)]
-    layers += [nn.InstanceNorm2d(c), nn.ReLU()]
+def textbook_generator(
+    c: int, blocks: int, affine: bool = False, channels_in: int = 3, channels_out: int = 3
+) -> nn.Sequential:
+    def norm(channels: int) -> nn.Module:
+        return nn.InstanceNorm2d(channels, affine=affine)
+
+    layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(channels_in, c, 7)]
+    layers += [norm(c), nn.ReLU()]
     for wide in (2 * c, 4 * c):
-        layers += [nn.Conv2d(wide // 2, wide, 3, 2, 1), nn.InstanceNorm2d(wide), nn.ReLU()]
+        layers += [nn.Conv2d(wide // 2, wide, 3, 2, 1), norm(wide), nn.ReLU()]
     for _ in range(blocks):
         block: list[nn.Module] = [nn.ReflectionPad2d(1), nn.Conv2d(4 * c, 4 * c, 3)]
-        block += [nn.InstanceNorm2d(4 * c), nn.ReLU()]
-        block += [nn.ReflectionPad2d(1), nn.Conv2d(4 * c, 4 * c, 3), nn.InstanceNorm2d(4 * c)]
+        block += [norm(4 * c), nn.ReLU()]
+        block += [nn.ReflectionPad2d(1), nn.Conv2d(4 * c, 4 * c, 3), norm(4 * c)]
         layers.append(AddToInput(*block))
     for wide in (2 * c, c):
         layers.append(nn.ConvTranspose2d(2 * wide, wide, 3, 2, 1, output_padding=1))
-        layers += [nn.InstanceNorm2d(wide), nn.ReLU()]
-    return nn.Sequential(*layers, nn.ReflectionPad2d(3), nn.Conv2d(c, 3, 7), nn.Tanh())
+        layers += [norm(wide), nn.ReLU()]
+    return nn.Sequential(*layers, nn.ReflectionPad2d(3), nn.Conv2d(c, channels_out, 7), nn.Tanh())
 
 
 def textbook_discriminator(c: int) -> nn.Sequential:
@@ -241,6 +255,37 @@ def test_the_generator_is_the_textbooks(batch: int, blocks: int) -> None:
     textbook = with_weights_of(ours, textbook_generator(4, blocks).double())
     picture = noise(batch, 3, 32, 40, dtype=torch.float64)
     torch.testing.assert_close(ours(picture), textbook(picture), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_grey_generator_with_affine_norms_is_the_textbooks(batch: int) -> None:
+    config = GeneratorConfig(4, 2, input_channels=1, output_channels=3, affine_norm=True)
+    ours = ResnetGenerator(config).double()
+    with torch.no_grad():
+        for name, parameter in ours.named_parameters():
+            if "norm" in name:
+                parameter.copy_(noise(*parameter.shape, dtype=torch.float64, seed=len(name)))
+    textbook = with_weights_of(ours, textbook_generator(4, 2, True, 1, 3).double())
+    picture = noise(batch, 1, 32, 40, dtype=torch.float64)
+    torch.testing.assert_close(ours(picture), textbook(picture), rtol=1e-9, atol=1e-9)
+
+
+def test_affine_norms_leave_all_other_names_as_they_are() -> None:
+    plain = set(tiny_generator().state_dict())
+    affine = ResnetGenerator(GeneratorConfig(4, 2, affine_norm=True)).state_dict()
+    assert plain < set(affine)
+    assert len(affine) == 2 * len(plain) - 2  # All but the last convolution have a norm.
+    assert all("norm." in name for name in set(affine) - plain)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_scale_and_shift_of_bf16_norms_round_nothing_but_the_result(batch: int) -> None:
+    x = (noise(batch, 4, 64, 64) * 10 + 50).bfloat16()
+    scale, shift = noise(4, seed=1).bfloat16(), noise(4, seed=2).bfloat16()
+    expected = written_out_norm(x) * scale.double().view(4, 1, 1) + shift.double().view(4, 1, 1)
+    found = instance_norm(x, scale, shift)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), expected, rtol=2**-8, atol=1e-4)
 
 
 @pytest.mark.parametrize("batch", [1, 2])

@@ -16,9 +16,10 @@ from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.translation.strips import Gathering, strips, translate_in_strips
 
 
-def generator(channels: int, blocks: int, seed: int = 0) -> ResnetGenerator:
+def generator(channels: int, blocks: int, seed: int = 0, **others: Any) -> ResnetGenerator:
     """With weights that are far from their start, so that every layer matters."""
-    network = ResnetGenerator(GeneratorConfig(channels, blocks)).eval().requires_grad_(False)
+    config = GeneratorConfig(channels, blocks, **others)
+    network = ResnetGenerator(config).eval().requires_grad_(False)
     random = torch.Generator().manual_seed(seed)
     for parameter in network.parameters():
         parameter.copy_(torch.randn(parameter.shape, generator=random) * 0.2)
@@ -69,6 +70,24 @@ def test_the_papers_depths_are_exact_in_both_memory_formats(
         expected = network(whole)
     found = translate_in_strips(network.to(memory_format=layout), whole.to(memory_format=layout), 3)
     assert psnr(found, expected) > 100
+
+
+@pytest.mark.parametrize("channels_in", [1, 3])
+@pytest.mark.parametrize("channels_out", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_affine_norms_and_grey_pictures_are_exact_too(
+    channels_in: int, channels_out: int, dtype: torch.dtype
+) -> None:
+    network = generator(
+        4, 2, input_channels=channels_in, output_channels=channels_out, affine_norm=True
+    ).to(dtype)
+    whole = picture(72, 52)[:, :channels_in].to(dtype)
+    with torch.inference_mode():
+        expected = network(whole)
+    found = translate_in_strips(network, whole, 3)
+    assert found.shape == expected.shape == (1, channels_out, 72, 52)
+    assert found.dtype == dtype
+    assert psnr(found, expected) > (100 if dtype == torch.float32 else 25)
 
 
 def test_naive_tiles_are_not() -> None:

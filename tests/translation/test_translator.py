@@ -16,8 +16,10 @@ from torch import Tensor
 
 from cyclegan_cli.checkpoints import store
 from cyclegan_cli.checkpoints.header import ModelInfo
+from cyclegan_cli.config import GeneratorConfig
 from cyclegan_cli.errors import CheckpointError, DeviceError
 from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.models.networks import ResnetGenerator, initialise_weights
 from cyclegan_cli.translation import translator as module
 from cyclegan_cli.translation.strips import translate_in_strips
 from cyclegan_cli.translation.translator import Translator
@@ -115,11 +117,14 @@ def test_the_generator_is_ready_for_nothing_but_inference(translator: Translator
     "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), None]
 )
 def test_too_little_memory_is_a_device_error_that_names_the_size(error: Exception | None) -> None:
-    def generator(pictures: Tensor) -> Tensor:
-        raise error or RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")
+    class Generator:
+        config = GeneratorConfig()
+
+        def __call__(self, pictures: Tensor) -> Tensor:
+            raise error or RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")
 
     with pytest.raises(DeviceError, match="translating 20x16 pixels: not enough memory"):
-        Translator(generator, "night", torch.device("cpu")).translate(  # type: ignore[arg-type]
+        Translator(Generator(), "night", torch.device("cpu")).translate(  # type: ignore[arg-type]
             random_pictures(1, 3, 16, 20)
         )
 
@@ -148,6 +153,33 @@ def test_the_two_directions_translate_differently(checkpoint: Path) -> None:
         for direction in ("a2b", "b2a")
     )
     assert (there - back).abs().max() > 0.01
+
+
+def grey_translator(channels_in: int, channels_out: int) -> Translator:
+    config = GeneratorConfig(4, 1, input_channels=channels_in, output_channels=channels_out)
+    network = ResnetGenerator(config).eval().requires_grad_(False)
+    initialise_weights(network, torch.Generator().manual_seed(0))
+    network.head.weight.mul_(20)
+    return Translator(network, "grey", torch.device("cpu"))
+
+
+def test_a_network_of_grey_pictures_is_shown_the_grey_picture() -> None:
+    translator = grey_translator(1, 3)
+    pictures = random_pictures(2, 3, 16, 20)
+    red, green, blue = pictures.unbind(dim=1)
+    grey = (0.299 * red + 0.587 * green + 0.114 * blue)[:, None]  # ITU-R BT.601.
+    expected = translator.generator(grey)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(translator.translate(pictures), expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("channels_in", [1, 3])
+def test_a_grey_translation_is_rgb_of_equal_channels(channels_in: int) -> None:
+    translated = grey_translator(channels_in, 1).translate(random_pictures(2, 3, 13, 18))
+    assert translated.shape == (2, 3, 13, 18)
+    assert torch.equal(translated[:, 0], translated[:, 1])
+    assert torch.equal(translated[:, 0], translated[:, 2])
+    assert translated.std() > 0.1
 
 
 @pytest.mark.parametrize("direction", ["a2b", "b2a"])

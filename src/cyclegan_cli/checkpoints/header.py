@@ -18,6 +18,7 @@ from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig, TrainConfi
 from cyclegan_cli.errors import CheckpointError, UsageError
 
 Direction = Literal["a2b", "b2a"]
+BOTH_DIRECTIONS: tuple[Direction, ...] = ("a2b", "b2a")
 FORMAT_NAME = "cyclegan-cli"
 FORMAT_VERSION = 1
 METADATA_KEY = "cyclegan"
@@ -60,12 +61,13 @@ class ModelInfo:
     """What a checkpoint says of its model: the document, checked.
 
     Attributes:
-        kind: ``model`` (two generators) or ``state`` (everything that resume needs).
-        generator: Architecture of both generators.
+        kind: ``model`` (generators) or ``state`` (everything that resume needs).
+        generator: Architecture of the generators.
         name_a: The user's name of domain A.
         name_b: The user's name of domain B.
         training: Facts of the training: step, epoch, crop and load size, loss weights, ...
         versions: Versions of the libraries that wrote it.
+        directions: Whose generators it holds: both, or one alone.
     """
 
     kind: str
@@ -74,6 +76,11 @@ class ModelInfo:
     name_b: str
     training: dict[str, Any]
     versions: dict[str, str]
+    directions: tuple[Direction, ...] = BOTH_DIRECTIONS
+
+    def source(self, direction: Direction) -> str:
+        """Name of the domain that a direction comes from."""
+        return self.name_a if direction == "a2b" else self.name_b
 
     def target(self, direction: Direction) -> str:
         """Name of the domain that a direction leads to."""
@@ -85,13 +92,28 @@ class ModelInfo:
         Raises:
             UsageError: The model knows no such domain.
         """
-        for direction in ("a2b", "b2a"):
+        for direction in BOTH_DIRECTIONS:
             if self.target(direction) == target:
                 return direction
         raise UsageError(
             f"--to {target}: this checkpoint knows {self.name_a!r} and {self.name_b!r}",
             "Name one of these two.",
         )
+
+    def require(self, direction: Direction) -> Direction:
+        """``direction``, which the checkpoint must hold.
+
+        Raises:
+            CheckpointError: It holds the other one alone.
+        """
+        if direction not in self.directions:
+            held = self.directions[0]
+            raise CheckpointError(
+                f"this checkpoint translates {self.source(held)} to {self.target(held)} "
+                f"({held}), and not the other way ({direction})",
+                f"Leave the direction out, or use a checkpoint that holds {direction}.",
+            )
+        return direction
 
     def to_document(self) -> dict[str, Any]:
         """The JSON document that is written into files."""
@@ -100,6 +122,7 @@ class ModelInfo:
             "version": FORMAT_VERSION,
             "kind": self.kind,
             "generator": asdict(self.generator),
+            "directions": list(self.directions),
             "domains": {"a": self.name_a, "b": self.name_b},
             "training": self.training,
             "versions": self.versions,
@@ -236,13 +259,10 @@ def model_info(path: Path, header: Header) -> ModelInfo:
             "Install a newer version of cyclegan-cli.",
         )
     try:
-        generator = document["generator"]
         info = ModelInfo(
             kind=_text(document["kind"]),
-            generator=GeneratorConfig(
-                base_channels=_count(generator["base_channels"], 1024),
-                residual_blocks=_count(generator["residual_blocks"], 64),
-            ),
+            generator=_generator_config(document["generator"]),
+            directions=_directions(document.get("directions", list(BOTH_DIRECTIONS))),
             name_a=_domain_name(document["domains"]["a"]),
             name_b=_domain_name(document["domains"]["b"]),
             training=dict(document["training"]),
@@ -251,6 +271,33 @@ def model_info(path: Path, header: Header) -> ModelInfo:
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} has a damaged description of its model") from error
     return info
+
+
+def _generator_config(document: Any) -> GeneratorConfig:
+    """The first files of version 1 have only the first two entries; the paper's rest applies."""
+    given = {"input_channels": 3, "output_channels": 3, "affine_norm": False} | dict(document)
+    if type(given["affine_norm"]) is not bool:
+        raise ValueError(given["affine_norm"])
+    return GeneratorConfig(
+        base_channels=_count(given["base_channels"], 1024),
+        residual_blocks=_count(given["residual_blocks"], 64),
+        input_channels=_colours(given["input_channels"]),
+        output_channels=_colours(given["output_channels"]),
+        affine_norm=given["affine_norm"],
+    )
+
+
+def _colours(value: Any) -> int:
+    if _count(value, 3) == 2:
+        raise ValueError(value)
+    return int(value)
+
+
+def _directions(value: Any) -> tuple[Direction, ...]:
+    found = tuple(direction for direction in BOTH_DIRECTIONS if direction in value)
+    if not found or list(found) != value:
+        raise ValueError(value)
+    return found
 
 
 def state_info(path: Path, header: Header) -> StateInfo:
@@ -266,6 +313,8 @@ def state_info(path: Path, header: Header) -> StateInfo:
         )
     try:
         state = header.document["state"]
+        if model.directions != BOTH_DIRECTIONS:
+            raise ValueError(model.directions)
         return StateInfo(
             model=model,
             discriminator=DiscriminatorConfig(

@@ -53,7 +53,31 @@ def save_model(path: Path, model: CycleGAN, info: ModelInfo) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    tensors = _generator_tensors(model)
+    generators: dict[Direction, ResnetGenerator] = {
+        "a2b": model.generator_a2b,
+        "b2a": model.generator_b2a,
+    }
+    save_generators(path, generators, info)
+
+
+def save_generators(
+    path: Path, generators: Mapping[Direction, ResnetGenerator], info: ModelInfo
+) -> None:
+    """Write generators, in the number format that they have, whole or not at all.
+
+    Args:
+        path: The file.
+        generators: One for each of ``info.directions``.
+        info: The description of the model.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    tensors = {
+        f"generator_{direction}.{name}": tensor
+        for direction in info.directions
+        for name, tensor in generators[direction].state_dict().items()
+    }
     _save(path, tensors, to_metadata(info.to_document()))
 
 
@@ -73,13 +97,14 @@ def load_generator(path: Path, direction: Direction) -> tuple[ResnetGenerator, M
         The generator, fp32, on the CPU, in inference mode; and what the file says of it.
 
     Raises:
-        CheckpointError: A foreign or damaged file, or tensors that are not this architecture's.
+        CheckpointError: A foreign or damaged file, one that holds the other direction alone, or
+            tensors that are not this architecture's.
     """
     header = read_header(path)
     info = model_info(path, header)
     with torch.device("meta"):
         generator = ResnetGenerator(info.generator)
-    prefix = f"generator_{direction}."
+    prefix = f"generator_{info.require(direction)}."
     _check_fit(path, header.tensors, prefix, generator)
     with _open(path) as read:
         weights = {name: read(prefix + name).float() for name in generator.state_dict()}
@@ -149,15 +174,6 @@ def _read_moments(name: str, parameter: nn.Parameter, read: Reader) -> dict[str,
         "step": step.to(parameter.device) if parameter.device.type == "cuda" else step,
         "exp_avg": torch.empty_like(parameter).copy_(read(f"adam.{name}.exp_avg")),
         "exp_avg_sq": torch.empty_like(parameter).copy_(read(f"adam.{name}.exp_avg_sq")),
-    }
-
-
-def _generator_tensors(model: CycleGAN) -> dict[str, Tensor]:
-    return {
-        f"{name}.{key}": tensor
-        for name, network in model.networks().items()
-        if name.startswith("generator")
-        for key, tensor in network.state_dict().items()
     }
 
 

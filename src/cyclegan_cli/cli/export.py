@@ -51,7 +51,7 @@ def export_command(
     file = checkpoint_file(checkpoint)
     info = read_model_info(file)
     chosen = chosen_direction(info, to, direction)
-    source = info.target("b2a" if chosen == "a2b" else "a2b")
+    source = info.source(chosen)
     if output and output.endswith(("/", os.sep)):
         raise UsageError(f"-o {output} names a folder", "Name a file.")
     target = Path(output or f"{source}2{info.target(chosen)}.{format}")

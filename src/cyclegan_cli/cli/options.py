@@ -106,9 +106,10 @@ def chosen_direction(info: ModelInfo, to: str | None, direction: Direction | Non
 
     Raises:
         UsageError: Both were given, or the model knows no such domain.
+        CheckpointError: The checkpoint holds the other direction alone.
     """
     if to is None:
-        return direction or "a2b"
+        return info.require(direction or info.directions[0])
     if direction is not None:
         raise UsageError("--to and --direction exclude each other", "Give one of them.")
-    return info.direction_to(to)
+    return info.require(info.direction_to(to))

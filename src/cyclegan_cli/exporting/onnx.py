@@ -78,7 +78,7 @@ def export_onnx(checkpoint: Path, output: Path, direction: Direction) -> Verific
 def _convert(generator: ResnetGenerator) -> Any:
     dynamic = {0: Dim("batch"), 2: Dim("height"), 3: Dim("width")}
     # A batch of two: torch.export takes sizes of one for constants.
-    example = torch.zeros(2, 3, 64, 64)
+    example = torch.zeros(2, generator.config.input_channels, 64, 64)
     return torch.onnx.export(
         generator,
         (example,),
@@ -92,8 +92,9 @@ def _convert(generator: ResnetGenerator) -> Any:
 
 
 def _document(info: ModelInfo, direction: Direction) -> dict[str, Any]:
-    source = info.target("b2a" if direction == "a2b" else "a2b")
-    tensor = {"shape": ["batch", 3, "height", "width"], "range": [-1, 1], "colours": "RGB"}
+    source = info.source(direction)
+    channels = info.generator.input_channels, info.generator.output_channels
+    source_tensor, target_tensor = map(_tensor, channels)
     return info.to_document() | {
         "export": {
             "format": "onnx",
@@ -101,11 +102,17 @@ def _document(info: ModelInfo, direction: Direction) -> dict[str, Any]:
             "direction": direction,
             "from": source,
             "to": info.target(direction),
-            "inputs": {INPUT_NAME: tensor},
-            "outputs": {OUTPUT_NAME: tensor},
+            "inputs": {INPUT_NAME: source_tensor},
+            "outputs": {OUTPUT_NAME: target_tensor},
             "size_multiple": 4,
         }
     }
+
+
+def _tensor(channels: int) -> dict[str, Any]:
+    colours = "RGB" if channels == 3 else "grey"
+    shape = ["batch", channels, "height", "width"]
+    return {"shape": shape, "range": [-1, 1], "colours": colours}
 
 
 def _in_onnxruntime(path: Path) -> Callable[[Tensor], Tensor]:

@@ -42,7 +42,8 @@ def verify(run: Callable[[Tensor], Tensor], generator: ResnetGenerator) -> Verif
     """Compare an exported model with its source on fixed random pictures of several sizes.
 
     Args:
-        run: The exported model, ``[B, 3, H, W]`` to ``[B, 3, H', W']``.
+        run: The exported model, ``[B, input_channels, H, W]`` to
+            ``[B, output_channels, H', W']``.
         generator: Its source, on the CPU.
 
     Raises:
@@ -50,8 +51,9 @@ def verify(run: Callable[[Tensor], Tensor], generator: ResnetGenerator) -> Verif
     """
     random = torch.Generator().manual_seed(0)
     largest = 0.0
+    channels = generator.config.input_channels
     for batch, height, width in CHECKED_SIZES:
-        pictures = torch.rand((batch, 3, height, width), generator=random) * 2 - 1
+        pictures = torch.rand((batch, channels, height, width), generator=random) * 2 - 1
         expected, found = generator(pictures), run(pictures)
         if found.shape != expected.shape:
             raise ExportError(

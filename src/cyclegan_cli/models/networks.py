@@ -14,22 +14,27 @@ from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig
 INSTANCE_NORM_EPSILON = 1e-5
 
 
-def instance_norm(x: Tensor) -> Tensor:
+def instance_norm(x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
     """Normalise every channel of every picture over all of its pixels (Ulyanov et al. 2016).
 
-    No affine terms and no running statistics: the paper's networks have neither.
+    No running statistics: the paper's networks have none.
 
     Args:
         x: ``[B, C, H, W]`` with H·W > 1, fp32 or bf16 (statistics are gathered in fp32).
+        scale: ``[C]``, what the normalised channels are multiplied with; None: with nothing.
+        shift: ``[C]``, what is added to them then; None: nothing.
 
     Returns:
-        The same shape and dtype: mean 0 and variance 1 for every picture and channel.
+        The same shape and dtype: for every picture and channel mean 0 and variance 1, scaled
+        and shifted.
     """
-    # A precise scale and shift that change nothing: without them torch's CPU kernels round the
-    # statistics of bf16 pictures to bf16 before they use them.
+    # Always a precise scale and shift, even where they change nothing: without them torch's CPU
+    # kernels round the statistics of bf16 pictures to bf16 before they use them.
     precise = torch.promote_types(x.dtype, torch.float32)
-    scale = torch.ones(x.shape[1], dtype=precise, device=x.device)
-    shift = torch.zeros_like(scale)
+    channels = x.shape[1]
+    scale = torch.ones(channels, device=x.device) if scale is None else scale
+    shift = torch.zeros(channels, device=x.device) if shift is None else shift
+    scale, shift = scale.to(precise), shift.to(precise)
     if x.shape[0] == 1:
         # For a single picture these are the statistics of batch norm in training mode. Its CPU
         # kernel keeps channels-last tensors as they are; that of instance_norm copies them to
@@ -38,33 +43,58 @@ def instance_norm(x: Tensor) -> Tensor:
     return F.instance_norm(x, weight=scale, bias=shift, eps=INSTANCE_NORM_EPSILON)
 
 
+class InstanceNorm(nn.Module):
+    """Instance norm as a layer; the paper's, not affine, has no parameters.
+
+    Attributes:
+        weight: The scale, ``[C]``; None if not affine.
+        bias: The shift, ``[C]``; None if not affine.
+    """
+
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+
+    def __init__(self, channels: int, affine: bool) -> None:
+        super().__init__()
+        self.register_parameter("weight", nn.Parameter(torch.ones(channels)) if affine else None)
+        self.register_parameter("bias", nn.Parameter(torch.zeros(channels)) if affine else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, C, H, W]`` to the same shape and dtype."""
+        return instance_norm(x, self.weight, self.bias)
+
+
 class ConvNormReLU(nn.Module):
     """Convolution (also transposed), instance norm and ReLU; reflection padding first, if any."""
 
-    def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d, reflect: int = 0) -> None:
+    def __init__(
+        self, conv: nn.Conv2d | nn.ConvTranspose2d, affine: bool, reflect: int = 0
+    ) -> None:
         super().__init__()
         self.conv = conv
+        self.norm = InstanceNorm(conv.out_channels, affine)
         self.reflect = reflect
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, H, W]`` to ``[B, C', H', W']``, values >= 0."""
         if self.reflect:
             x = F.pad(x, [self.reflect] * 4, mode="reflect")
-        return F.relu(instance_norm(self.conv(x)))
+        return F.relu(self.norm(self.conv(x)))
 
 
 class ResidualBlock(nn.Module):
     """Two 3×3 convolutions whose result is added to their input (He et al. 2016)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, affine: bool) -> None:
         super().__init__()
-        self.first = ConvNormReLU(nn.Conv2d(channels, channels, 3), reflect=1)
+        self.first = ConvNormReLU(nn.Conv2d(channels, channels, 3), affine, reflect=1)
         self.second = nn.Conv2d(channels, channels, 3)
+        self.norm = InstanceNorm(channels, affine)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, H, W]`` to the same shape."""
         residual = F.pad(self.first(x), [1] * 4, mode="reflect")
-        return x + instance_norm(self.second(residual))
+        return x + self.norm(self.second(residual))  # type: ignore[no-any-return]
 
 
 class ResnetGenerator(nn.Module):
@@ -73,36 +103,43 @@ class ResnetGenerator(nn.Module):
     Fully convolutional: any picture whose sides are multiples of 4 and at least 8 pixels.
 
     Args:
-        config: Width and depth. 9 blocks of 64 channels have 11,378,179 parameters.
+        config: Width, depth, colours and norm. 9 blocks of 64 channels have 11,378,179 parameters.
     """
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
-        c = config.base_channels
-        self.stem = ConvNormReLU(nn.Conv2d(3, c, 7), reflect=3)  # [B, 64, 256, 256]
+        c, affine = config.base_channels, config.affine_norm
+        stem = nn.Conv2d(config.input_channels, c, 7)
+        self.stem = ConvNormReLU(stem, affine, reflect=3)  # [B, 64, 256, 256]
         self.down = nn.Sequential(
-            ConvNormReLU(nn.Conv2d(c, 2 * c, 3, stride=2, padding=1)),  # [B, 128, 128, 128]
-            ConvNormReLU(nn.Conv2d(2 * c, 4 * c, 3, stride=2, padding=1)),  # [B, 256, 64, 64]
+            ConvNormReLU(_halving_conv(c, 2 * c), affine),  # [B, 128, 128, 128]
+            ConvNormReLU(_halving_conv(2 * c, 4 * c), affine),  # [B, 256, 64, 64]
         )
-        self.trunk = nn.Sequential(*(ResidualBlock(4 * c) for _ in range(config.residual_blocks)))
+        blocks = (ResidualBlock(4 * c, affine) for _ in range(config.residual_blocks))
+        self.trunk = nn.Sequential(*blocks)
         self.up = nn.Sequential(
-            ConvNormReLU(_doubling_conv(4 * c, 2 * c)),  # [B, 128, 128, 128]
-            ConvNormReLU(_doubling_conv(2 * c, c)),  # [B, 64, 256, 256]
+            ConvNormReLU(_doubling_conv(4 * c, 2 * c), affine),  # [B, 128, 128, 128]
+            ConvNormReLU(_doubling_conv(2 * c, c), affine),  # [B, 64, 256, 256]
         )
-        self.head = nn.Conv2d(c, 3, 7)
+        self.head = nn.Conv2d(c, config.output_channels, 7)
 
     def forward(self, x: Tensor) -> Tensor:
         """Translate a batch of pictures.
 
         Args:
-            x: ``[B, 3, H, W]`` in [-1, 1]; H and W multiples of 4, at least 8.
+            x: ``[B, input_channels, H, W]`` in [-1, 1]; H and W multiples of 4, at least 8.
 
         Returns:
-            ``[B, 3, H, W]`` in [-1, 1].
+            ``[B, output_channels, H, W]`` in [-1, 1].
         """
         x = self.up(self.trunk(self.down(self.stem(x))))
         return torch.tanh(self.head(F.pad(x, [3] * 4, mode="reflect")))
+
+
+def _halving_conv(channels_in: int, channels_out: int) -> nn.Conv2d:
+    """The convolution that halves height and width."""
+    return nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1)
 
 
 def _doubling_conv(channels_in: int, channels_out: int) -> nn.ConvTranspose2d:
@@ -149,6 +186,8 @@ class PatchDiscriminator(nn.Module):
 def initialise_weights(network: nn.Module, random: torch.Generator) -> None:
     """Draw all weights from N(0, 0.02) and set all biases to 0 (Zhu et al. 2017, sec. 7.1).
 
+    Affine norms begin as plain ones: scale 1, shift 0.
+
     Args:
         network: One whose parameters are named ``weight`` and ``bias``; changed in place.
         random: Where the numbers come from.
@@ -156,5 +195,7 @@ def initialise_weights(network: nn.Module, random: torch.Generator) -> None:
     for name, parameter in network.named_parameters():
         if name.endswith("bias"):
             nn.init.zeros_(parameter)
+        elif name.endswith("norm.weight"):
+            nn.init.ones_(parameter)
         else:
             nn.init.normal_(parameter, 0.0, 0.02, generator=random)

@@ -21,7 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cyclegan_cli.models.networks import INSTANCE_NORM_EPSILON, ResidualBlock, ResnetGenerator
+from cyclegan_cli.models.networks import (
+    INSTANCE_NORM_EPSILON,
+    InstanceNorm,
+    ResidualBlock,
+    ResnetGenerator,
+)
 
 
 class Rows(Protocol):
@@ -104,9 +109,10 @@ class Statistics:
     mean: Tensor
     variance: Tensor
 
-    def normalise(self, rows: Tensor) -> Tensor:
+    def normalise(self, rows: Tensor, norm: InstanceNorm) -> Tensor:
         """Instance norm with the whole picture's statistics: the same shape and dtype."""
-        return F.batch_norm(rows, self.mean, self.variance, eps=INSTANCE_NORM_EPSILON)
+        scale, shift = (None if p is None else p.float() for p in (norm.weight, norm.bias))
+        return F.batch_norm(rows, self.mean, self.variance, scale, shift, eps=INSTANCE_NORM_EPSILON)
 
 
 class Gathering:
@@ -136,8 +142,8 @@ class Gathering:
 class NormalisedReLU:
     """Instance norm and ReLU of rows whose statistics are gathered beforehand."""
 
-    def __init__(self, source: Rows, strip: int) -> None:
-        self.source = source
+    def __init__(self, source: Rows, norm: InstanceNorm, strip: int) -> None:
+        self.source, self.norm = source, norm
         self.height = source.height
         gathering = Gathering()
         for top, bottom in strips(source.height, strip):
@@ -146,7 +152,7 @@ class NormalisedReLU:
 
     def read(self, top: int, bottom: int) -> Tensor:
         """Compute these rows of the source again, and normalise them."""
-        return F.relu_(self.statistics.normalise(self.source.read(top, bottom)))
+        return F.relu_(self.statistics.normalise(self.source.read(top, bottom), self.norm))
 
 
 def strips(height: int, strip: int) -> Iterator[tuple[int, int]]:
@@ -161,21 +167,22 @@ def translate_in_strips(generator: ResnetGenerator, picture: Tensor, strip: int)
 
     Args:
         generator: In inference mode, fp32 or bf16, on any device.
-        picture: ``[1, 3, H, W]`` in [-1, 1], of the generator's dtype and on its device; H and W
-            multiples of 4, at least 8.
+        picture: ``[1, input_channels, H, W]`` in [-1, 1], of the generator's dtype and on its
+            device; H and W multiples of 4, at least 8.
         strip: Rows of the trunk to work on at once, each of four picture rows.
 
     Returns:
-        ``[1, 3, H, W]`` in [-1, 1], of the same dtype.
+        ``[1, output_channels, H, W]`` in [-1, 1], of the same dtype.
     """
     stem, (down_1, down_2), (up_1, up_2) = generator.stem, generator.down, generator.up
-    full = NormalisedReLU(ReflectedConv(StoredRows(picture), _conv(stem)), 4 * strip)
-    half = NormalisedReLU(HalvingConv(full, _conv(down_1)), 2 * strip)
+    full = NormalisedReLU(ReflectedConv(StoredRows(picture), _conv(stem)), stem.norm, 4 * strip)
+    half = NormalisedReLU(HalvingConv(full, _conv(down_1)), _norm(down_1), 2 * strip)
     trunk = StoredRows(_trunk(generator, HalvingConv(half, _conv(down_2)), strip))
-    half = NormalisedReLU(DoublingConv(trunk, _conv(up_1)), 2 * strip)
-    full = NormalisedReLU(DoublingConv(half, _conv(up_2)), 4 * strip)
+    half = NormalisedReLU(DoublingConv(trunk, _conv(up_1)), _norm(up_1), 2 * strip)
+    full = NormalisedReLU(DoublingConv(half, _conv(up_2)), _norm(up_2), 4 * strip)
     head = ReflectedConv(full, generator.head)
-    translated = torch.empty_like(picture)
+    shape = (1, generator.config.output_channels, *picture.shape[2:])
+    translated = torch.empty(shape, dtype=picture.dtype, device=picture.device)
     for top, bottom in strips(head.height, 4 * strip):
         translated[:, :, top:bottom] = torch.tanh(head.read(top, bottom))
     return translated
@@ -186,11 +193,17 @@ def _conv(stage: nn.Module) -> Any:
     return stage.conv
 
 
+def _norm(stage: nn.Module) -> Any:
+    """The norm of a stage of the generator."""
+    return stage.norm
+
+
 def _trunk(generator: ResnetGenerator, source: Rows, strip: int) -> Tensor:
     """All residual blocks over a quarter-resolution feature map: ``[1, 4 c, H / 4, W / 4]``."""
     x, statistics = _store(source, strip)
+    norm = _norm(generator.down[1])
     for top, bottom in strips(source.height, strip):
-        x[:, :, top:bottom] = F.relu_(statistics.normalise(x[:, :, top:bottom]))
+        x[:, :, top:bottom] = F.relu_(statistics.normalise(x[:, :, top:bottom], norm))
     work = torch.empty_like(x)
     for block in generator.trunk:
         assert isinstance(block, ResidualBlock)
@@ -218,10 +231,11 @@ def _add_residual(x: Tensor, work: Tensor, block: ResidualBlock, strip: int) -> 
     """``x += block's residual``, with ``work`` for what lies between."""
     _, statistics = _store(ReflectedConv(StoredRows(x), _conv(block.first)), strip, into=work)
     for top, bottom in strips(x.shape[2], strip):
-        work[:, :, top:bottom] = F.relu_(statistics.normalise(work[:, :, top:bottom]))
+        rows = statistics.normalise(work[:, :, top:bottom], block.first.norm)
+        work[:, :, top:bottom] = F.relu_(rows)
     statistics = _convolve_in_place(work, block.second, strip)
     for top, bottom in strips(x.shape[2], strip):
-        x[:, :, top:bottom] += statistics.normalise(work[:, :, top:bottom])
+        x[:, :, top:bottom] += statistics.normalise(work[:, :, top:bottom], block.norm)
 
 
 def _convolve_in_place(x: Tensor, conv: nn.Conv2d, strip: int) -> Statistics:

@@ -23,6 +23,7 @@ from cyclegan_cli.translation.strips import translate_in_strips
 STRIPS_FROM_PIXELS = 2_000_000
 STRIP_ROWS = 16  # Of the trunk: 64 rows of the picture.
 SMALLER = "Use a smaller picture."
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: how Pillow and the original make grey of RGB.
 
 
 class Translator:
@@ -75,8 +76,9 @@ class Translator:
         """
         height, width = pictures.shape[-2:]
         with memory_errors(f"translating {width}x{height} pixels", SMALLER):
-            padded = reflect_to_multiple(pictures.to(self.device))
-            return self._run(padded)[..., :height, :width]
+            colours = to_channels(pictures.to(self.device), self.generator.config.input_channels)
+            translated = self._run(reflect_to_multiple(colours))[..., :height, :width]
+            return to_channels(translated, 3)
 
     def _run(self, padded: Tensor) -> Tensor:
         pixels = padded.shape[-2] * padded.shape[-1]
@@ -105,3 +107,21 @@ class Translator:
         depth = bit_depth or (16 if levels.dtype == np.uint16 else 8)
         with memory_errors(f"translating {width}x{height} pixels", SMALLER):
             return tensor_to_array(self.translate(array_to_tensor(levels)), depth)
+
+
+def to_channels(pictures: Tensor, channels: int) -> Tensor:
+    """Make grey pictures of RGB ones, or RGB of grey; those of ``channels`` stay as they are.
+
+    Args:
+        pictures: ``[B, 3, H, W]`` or ``[B, 1, H, W]`` in [-1, 1].
+        channels: 3 or 1.
+
+    Returns:
+        ``[B, channels, H, W]`` in [-1, 1].
+    """
+    if pictures.shape[1] == channels:
+        return pictures
+    if channels == 3:
+        return pictures.expand(-1, 3, -1, -1)
+    weights = pictures.new_tensor(LUMA).view(3, 1, 1)
+    return (pictures * weights).sum(dim=1, keepdim=True)
