@@ -1,56 +1,127 @@
-"""Colours of any pixel format to sRGB, opacity apart."""
+"""Pixels of any kind to sRGB and back, opacity apart."""
 
 from __future__ import annotations
 
-import io
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageCms
 
-from cyclegan_cli.data.picture import Levels
+from cyclegan_cli.data import profiles
+from cyclegan_cli.data.picture import Levels, Mode
 
 SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+# Shares of red, green and blue in grey (ITU-R BT.601), of 65536, as Pillow has them.
+GREY_SHARES = np.array([19595, 38470, 7471], dtype=np.uint64)
 
 
-def split(image: Image.Image) -> tuple[Levels, Levels | None]:
-    """Colours in sRGB, ``[H, W, 3]``, and opacity, ``[H, W]``, where there is any.
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """Pixels as a file has them.
+
+    Attributes:
+        colours: ``[H, W]`` (grey) or ``[H, W, C]`` (3: RGB, 4: CMYK), uint8 or uint16.
+        alpha: ``[H, W]`` of the same type, or None.
+        mode: What the file has.
+    """
+
+    colours: Levels
+    alpha: Levels | None
+    mode: Mode
+
+
+def unpack(image: Image.Image) -> Pixels:
+    """The pixels of a loaded picture.
 
     Raises:
-        ValueError: The range of its pixels is unknown.
+        ValueError: Their range is unknown.
     """
     if image.mode in SIXTEEN_BIT_MODES:
-        return _grey_at_16_bit(image), None
+        return Pixels(_grey_at_16_bit(image), None, "L")
     if image.mode == "F":
         raise ValueError("pixels are floating-point numbers of unknown range")
-    profile = image.info.get("icc_profile")
+    mode = _mode_of(image)
+    alpha = None
     if image.has_transparency_data:
-        with_alpha = image.convert("RGBA")
-        alpha = np.asarray(with_alpha.getchannel("A"))
-        return np.asarray(_to_srgb(with_alpha.convert("RGB"), profile)), alpha
-    return np.asarray(_to_srgb(image.convert("RGB") if image.mode == "P" else image, profile)), None
+        image = image.convert("RGBA")
+        alpha = np.asarray(image.getchannel("A"))
+        colours = np.asarray(image.getchannel("R") if mode in ("L", "1") else image.convert("RGB"))
+    elif mode in ("L", "1"):
+        colours = np.asarray(image.convert("L"))
+    elif mode == "CMYK":
+        colours = np.asarray(image)
+    elif image.mode == "LAB":
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+        colours = np.asarray(converted)
+    else:
+        colours = np.asarray(image.convert("RGB"))
+    return Pixels(colours, alpha, mode)
+
+
+def _mode_of(image: Image.Image) -> Mode:
+    modes: dict[str, Mode] = {"1": "1", "L": "L", "LA": "L", "La": "L", "P": "P", "PA": "P",
+                              "CMYK": "CMYK"}  # fmt: skip
+    return modes.get(image.mode, "RGB")
 
 
 def _grey_at_16_bit(image: Image.Image) -> Levels:
-    levels = np.asarray(image).astype(np.int64)
-    if levels.min() < 0 or levels.max() > 65535:
+    levels = np.asarray(image)
+    if levels.dtype.kind != "u":
+        levels = levels.astype(np.int64)
+    if levels.size and (levels.min() < 0 or levels.max() > 65535):
         raise ValueError("pixels are outside the 16-bit range")
-    return np.repeat(levels.astype(np.uint16)[..., None], 3, axis=2)
+    return levels.astype(np.uint16)
 
 
-def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert from the embedded colour profile, if there is a usable one, to sRGB."""
-    if profile and image.mode in ("RGB", "CMYK", "L"):
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(
-                image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
-            )
-        except (ImageCms.PyCMSError, OSError):
-            pass  # A profile that is damaged or of another colour space: plain conversion.
-        else:
-            if converted is not None:
-                return converted
-    return image.convert("RGB")
+def to_srgb(pixels: Pixels, profile: bytes | None) -> Levels:
+    """``[H, W, 3]`` in sRGB, of the pixels' type; converted from a profile where that suits them.
+
+    Args:
+        pixels: As the file has them.
+        profile: The file's, or None. One for RGB suits grey pixels, too.
+    """
+    colours = pixels.colours
+    space = profiles.space_of(profile) if profile else None
+    kind = "GRAY" if colours.ndim == 2 else "CMYK" if colours.shape[2] == 4 else "RGB"
+    if profile and space == kind != "RGB":
+        return profiles.convert(colours, profile, profiles.srgb())
+    if kind == "GRAY":
+        colours = np.repeat(colours[..., None], 3, axis=2)
+    elif kind == "CMYK":
+        return _without_ink(colours)
+    if profile and space == "RGB" and not profiles.is_srgb(profile):
+        return profiles.convert(colours, profile, profiles.srgb())
+    return colours
+
+
+def suits(pixels: Pixels, profile: bytes) -> bool:
+    """Whether a profile says what these pixels look like."""
+    space = profiles.space_of(profile)
+    if pixels.colours.ndim == 2:
+        return space in ("RGB", "GRAY")
+    return space == ("CMYK" if pixels.colours.shape[2] == 4 else "RGB")
+
+
+def _without_ink(cmyk: Levels) -> Levels:
+    """CMYK of unknown inks to RGB: what each ink leaves of the light."""
+    highest = np.uint64(np.iinfo(cmyk.dtype).max)
+    light = highest - cmyk.astype(np.uint64)
+    product = light[..., :3] * light[..., 3:]
+    return ((product + highest // 2) // highest).astype(cmyk.dtype)
+
+
+def to_ink(rgb: Levels) -> Levels:
+    """RGB to CMYK of unknown inks, so that ``to_srgb`` gives the same back: no black."""
+    inks = np.iinfo(rgb.dtype).max - rgb
+    return np.concatenate([inks, np.zeros_like(inks[..., :1])], axis=2)
+
+
+def to_grey(rgb: Levels) -> Levels:
+    """``[H, W, 3]`` to ``[H, W]``: how light it is."""
+    if rgb.dtype == np.uint8:
+        return np.asarray(Image.fromarray(rgb).convert("L"))
+    return ((rgb @ GREY_SHARES + np.uint64(1 << 15)) >> np.uint64(16)).astype(np.uint16)
 
 
 def to_depth(levels: Levels, bit_depth: int) -> Levels:

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from PIL import ExifTags, Image, JpegImagePlugin
+import numpy as np
+from PIL import Image, JpegImagePlugin
 
-from cyclegan_cli.data.colour import split
+from cyclegan_cli.data.animation import read_animation
+from cyclegan_cli.data.colour import Pixels, suits, to_srgb, unpack
+from cyclegan_cli.data.deep import read_deep
+from cyclegan_cli.data.metadata import orientation, read_metadata, whole_file
 from cyclegan_cli.data.opening import count_frames, format_of, opened
-from cyclegan_cli.data.picture import Picture
+from cyclegan_cli.data.picture import Levels, Picture
 from cyclegan_cli.errors import DataError
 
-EXIF_TRANSPOSE = {  # EXIF 2.32, table 4: what makes the picture upright.
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+# What makes the picture upright, by its EXIF orientation (EXIF 2.32, table 4).
+TURNS: dict[int, Callable[[Levels], Levels]] = {
+    2: lambda levels: levels[:, ::-1],
+    3: lambda levels: levels[::-1, ::-1],
+    4: lambda levels: levels[::-1],
+    5: lambda levels: levels.swapaxes(0, 1),
+    6: lambda levels: np.rot90(levels, -1),
+    7: lambda levels: levels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda levels: np.rot90(levels, 1),
 }
-TURNED = tuple(EXIF_TRANSPOSE[orientation] for orientation in (5, 6, 7, 8))  # Width is height.
+TURNED = (5, 6, 7, 8)  # Width becomes height.
+# The chunk of losslessly compressed pixels, which others but the profile come before.
+LOSSLESS_WEBP, WEBP_HEAD = b"VP8L", 64
+SUBFILE_TYPE, NOT_A_PAGE = 254, 0b101  # TIFF 6.0: a reduced version of, or a mask for, another.
 
 
 def decode(
     source: Path | BinaryIO, shrink_to: int | None = None, name: str = "standard input"
 ) -> Picture:
-    """Read a picture: upright, in sRGB, alpha apart.
+    """Read a picture: upright, in sRGB, alpha apart, at its full depth; all frames or pages.
 
     Args:
         source: A file, or a stream of the bytes of one, which is read to its end.
@@ -36,28 +46,81 @@ def decode(
         name: What error messages call a stream; files are called by their path.
 
     Raises:
-        DataError: It cannot be read: missing, damaged, not a picture, too large to be honest
-            (Pillow's decompression bomb limit), or of several frames.
+        DataError: It cannot be read: missing, damaged, not a picture, or too large to be honest
+            (Pillow's decompression bomb limit, which holds for all frames together).
     """
     name = str(source) if isinstance(source, Path) else name
     with opened(source, name) as image:
-        frames = count_frames(image)
-        if frames > 1:
-            raise DataError(
-                f"{name} has {frames} frames: animated and multi-page pictures are not supported"
-            )
+        pages = _pages(image, name)
+        # At first: of a PNG Pillow loads and closes all of it to find out its orientation.
+        first = read_deep(image, pages[0])
+        turned = orientation(image) in TURNED
         stored_size = image.size
         if shrink_to:
             # JPEG alone can: its decoder halves while it decodes, down to an eighth.
             image.draft(None, (shrink_to, shrink_to))
-        reduced = image.size != stored_size
-        image.load()
+        full_size = None
+        if image.size != stored_size:
+            full_size = stored_size[::-1] if turned else stored_size
+        metadata, remarks = read_metadata(image, turned)
+        profile = image.info.get("icc_profile") or None
         encoding = _encoding_of(image)
-        method = EXIF_TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-        frame, alpha = split(image if method is None else image.transpose(method))
-        alphas = () if alpha is None else (alpha,)
-        full_size = (stored_size[::-1] if method in TURNED else stored_size) if reduced else None
-        return Picture((frame,), alphas, format_of(image), encoding, full_size)
+        pixels, durations = [], []
+        for page in pages:
+            pixels.append(_pixels(image, page, first if page == pages[0] else None))
+            durations.append(float(image.info.get("duration") or 0))
+        if profile and not all(suits(page, profile) for page in pixels):
+            profile, remarks = None, (*remarks, "its colour profile is damaged and was ignored")
+        return Picture(
+            frames=tuple(to_srgb(page, profile) for page in pixels),
+            alphas=_alphas(pixels),
+            format=format_of(image),
+            mode=pixels[0].mode,
+            profile=profile,
+            metadata=metadata,
+            animation=read_animation(image, durations) if len(pages) > 1 else None,
+            encoding=encoding,
+            full_size=full_size,
+            remarks=remarks,
+        )
+
+
+def _alphas(pixels: list[Pixels]) -> tuple[Levels | None, ...]:
+    alphas = tuple(page.alpha for page in pixels)
+    return alphas if any(alpha is not None for alpha in alphas) else ()
+
+
+def _pages(image: Any, name: str) -> list[int]:
+    """Which frames or pages to read; previews that a TIFF has beside its pages are none."""
+    count = count_frames(image)
+    limit = 2 * (Image.MAX_IMAGE_PIXELS or sys.maxsize // 2)
+    pages, pixels = [], 0
+    for page in range(count):
+        if count > 1:
+            image.seek(page)
+        if page and image.format == "TIFF" and image.tag_v2.get(SUBFILE_TYPE, 0) & NOT_A_PAGE:
+            continue
+        pages.append(page)
+        pixels += image.width * image.height
+        if pixels > limit:
+            raise DataError(f"{name} claims too many pixels: more than {limit} in {count} frames")
+    image.seek(0)
+    return pages
+
+
+def _pixels(image: Image.Image, page: int, deep: Pixels | None) -> Pixels:
+    """Load a frame or page, unless it has been read at its full depth: upright."""
+    image.seek(page)
+    turn = TURNS.get(orientation(image))
+    pixels = deep or (read_deep(image, page) if page else None)
+    if pixels is None:
+        image.load()
+        pixels = unpack(image)
+        turn = turn if image.format != "TIFF" else None  # Pillow itself turns TIFF.
+    if turn is None:
+        return pixels
+    alpha = None if pixels.alpha is None else np.ascontiguousarray(turn(pixels.alpha))
+    return Pixels(np.ascontiguousarray(turn(pixels.colours)), alpha, pixels.mode)
 
 
 def _encoding_of(image: Image.Image) -> dict[str, Any]:
@@ -69,4 +132,8 @@ def _encoding_of(image: Image.Image) -> dict[str, Any]:
         tables = tables * 2 if len(tables) == 1 else tables
         sampling = JpegImagePlugin.get_sampling(image)
         return {"qtables": tables, "subsampling": max(sampling, 0)}
+    if image.format == "TIFF":
+        return {"compressed": image.info.get("compression", "raw") != "raw"}
+    if image.format == "WEBP" and LOSSLESS_WEBP in whole_file(image)[:WEBP_HEAD]:
+        return {"lossless": True}
     return {}

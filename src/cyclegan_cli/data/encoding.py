@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import io
+import struct
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 from PIL import Image
 
 from cyclegan_cli import files
-from cyclegan_cli.data.colour import to_depth
-from cyclegan_cli.data.formats import ALPHA_FORMATS, QUALITY_FORMATS
+from cyclegan_cli.data.animation import animation_options
+from cyclegan_cli.data.colour import Pixels
+from cyclegan_cli.data.formats import EXIF_FORMATS, QUALITY_FORMATS
+from cyclegan_cli.data.layout import Layout, laid_out, plan_layout, refuse_unwritable
+from cyclegan_cli.data.metadata import Metadata, save_options
 from cyclegan_cli.data.picture import EncodeOptions, Picture
+from cyclegan_cli.data.tiff import tiff_bytes
 from cyclegan_cli.errors import OutputError
 
-DEFAULT_QUALITY = {"JPEG": {"quality": 92}, "WEBP": {"quality": 90}, "AVIF": {"quality": 85}}
+DEFAULT_QUALITY = {
+    "JPEG": {"quality": 92}, "WEBP": {"quality": 90}, "AVIF": {"quality": 85},
+    "HEIF": {"quality": 90},
+}  # fmt: skip
+TRANSPARENT = 255  # The palette's entry for it.
+WEBP_ALPHA = 0x10  # WebP container specification, extended file header
+PNG_HEAD = 8 + 12 + 13  # The signature and the first chunk.
 
 
 def encode(
@@ -26,14 +40,12 @@ def encode(
 ) -> tuple[str, ...]:
     """Write a picture, whole or not at all.
 
-    Transparency is kept where the format has it. JPEG quality is that of ``picture.encoding``
-    where the picture came from a JPEG, else 92.
-
     Args:
         picture: What to write.
         target: A file, replaced in one step; or a stream, which gets all bytes in one write.
         format: Pillow's name of the format, see ``formats.writable_format``.
-        options: How.
+        options: How. By default JPEG quality is that of ``picture.encoding`` where the picture
+            came from a JPEG, else 92.
         name: What error messages call a stream.
 
     Returns:
@@ -43,16 +55,19 @@ def encode(
         OutputError: It cannot be written.
     """
     name = str(target) if isinstance(target, Path) else name
+    refuse_unwritable(picture, format, options, name)
     try:
-        content = _encoded(picture, format, options)
+        layout = plan_layout(picture, format, options)
+        content, remarks = _encoded_with_metadata(picture, format, options, layout)
     except Exception as error:
         # Encoders raise anything where a picture is too large for their format.
-        raise OutputError(f"cannot write {name} as {format}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise OutputError(f"cannot write {name} as {format}: {reason}") from error
     if isinstance(target, Path):
         files.write_bytes(target, content)
     else:
         _write(target, content, name)
-    return ()
+    return layout.remarks + remarks
 
 
 def _write(stream: BinaryIO, content: bytes, name: str) -> None:
@@ -65,18 +80,111 @@ def _write(stream: BinaryIO, content: bytes, name: str) -> None:
         raise OutputError(f"cannot write {name}: {(error.strerror or '').lower()}") from error
 
 
-def _encoded(picture: Picture, format: str, options: EncodeOptions) -> bytes:
-    image = Image.fromarray(to_depth(picture.frames[0], 8))
-    alpha = picture.alpha(0)
-    if alpha is not None and format in ALPHA_FORMATS:
-        image.putalpha(Image.fromarray(to_depth(alpha, 8)))
+def _encoded_with_metadata(
+    picture: Picture, format: str, options: EncodeOptions, layout: Layout
+) -> tuple[bytes, tuple[str, ...]]:
+    """The file's bytes; without EXIF and XMP where the encoder fails because of them."""
+    metadata = picture.metadata
+    if format not in EXIF_FORMATS:
+        metadata = Metadata(dpi=metadata.dpi)
+    try:
+        return _encoded(picture, metadata, format, options, layout), ()
+    except Exception:
+        # JPEG, for example, has room for 64 KB of each.
+        if not (metadata.exif or metadata.xmp):
+            raise
+        bare = replace(metadata, exif=b"", xmp=b"")
+        content = _encoded(picture, bare, format, options, layout)
+        return content, (f"its EXIF and XMP data do not fit into a {format} and were left out",)
+
+
+def _encoded(
+    picture: Picture, metadata: Metadata, format: str, options: EncodeOptions, layout: Layout
+) -> bytes:
+    frames = [laid_out(picture, index, layout) for index in range(len(picture.frames))]
+    own = picture.encoding if format == picture.format and layout.mode == "RGB" else {}
+    if format == "TIFF":
+        return tiff_bytes(frames, layout.profile, metadata, own.get("compressed", True))
+    keywords = save_options(metadata, format)
+    if layout.profile:
+        keywords["icc_profile"] = layout.profile
+    if layout.bit_depth == 16:
+        return _deep_png(frames[0], keywords)
+    if options.quality is not None and format in QUALITY_FORMATS:
+        keywords["quality"] = options.quality
+    else:
+        keywords |= own or DEFAULT_QUALITY.get(format, {})
+    images = [to_image(frame) for frame in frames]
+    if picture.animation and len(images) > 1:
+        if picture.animation.still_first and format != "PNG":
+            images = images[1:]
+        keywords |= animation_options(picture.animation, format, layout.has_alpha)
+        keywords["append_images"] = images[1:]
+    content = _saved(images[0], format, keywords)
+    if format == "WEBP" and len(images) > 1 and layout.has_alpha:
+        return _said_to_have_alpha(content)
+    return content
+
+
+def _saved(image: Image.Image, format: str, keywords: dict[str, Any]) -> bytes:
     stream = io.BytesIO()
-    image.save(stream, format=format, **_save_options(picture, format, options))
+    image.save(stream, format=format, **keywords)
     return stream.getvalue()
 
 
-def _save_options(picture: Picture, format: str, options: EncodeOptions) -> dict[str, Any]:
-    if options.quality is not None and format in QUALITY_FORMATS:
-        return {"quality": options.quality}
-    own = picture.encoding if format == picture.format else {}
-    return own or DEFAULT_QUALITY.get(format, {})
+def _said_to_have_alpha(webp: bytes) -> bytes:
+    """Set a flag that the encoder leaves out where it has cut all frames to what is opaque."""
+    place = webp.index(b"VP8X") + 8
+    return webp[:place] + bytes([webp[place] | WEBP_ALPHA]) + webp[place + 1 :]
+
+
+def to_image(pixels: Pixels) -> Image.Image:
+    """8-bit pixels as Pillow's writers take them."""
+    colours = np.ascontiguousarray(pixels.colours)
+    if pixels.mode == "CMYK":
+        return Image.frombytes("CMYK", colours.shape[1::-1], colours.tobytes())
+    image = Image.fromarray(colours)
+    if pixels.mode == "1":
+        return image.convert("1")
+    if pixels.mode == "P":
+        return _indexed(image, pixels)
+    if pixels.alpha is not None:
+        image.putalpha(Image.fromarray(pixels.alpha))
+    return image
+
+
+def _indexed(image: Image.Image, pixels: Pixels) -> Image.Image:
+    if pixels.alpha is None:
+        return image.quantize()
+    few = image.quantize(TRANSPARENT)
+    indices = np.where(pixels.alpha < 128, np.uint8(TRANSPARENT), np.asarray(few))
+    palette = (few.getpalette("RGB") or [])[: 3 * TRANSPARENT]
+    indexed = Image.frombytes("P", image.size, indices.tobytes())
+    indexed.putpalette(palette + [0] * (768 - len(palette)))
+    indexed.info["transparency"] = TRANSPARENT
+    return indexed
+
+
+def _deep_png(pixels: Pixels, keywords: dict[str, Any]) -> bytes:
+    """A PNG of 16 bits a channel; Pillow writes the chunks that are not pixels."""
+    import imagecodecs
+
+    samples = pixels.colours
+    if pixels.alpha is not None:
+        samples = np.dstack([samples, pixels.alpha])
+    content = bytes(imagecodecs.png_encode(np.ascontiguousarray(samples)))
+    notes = b"".join(
+        chunk
+        for kind, chunk in _chunks(_saved(Image.new("RGB", (1, 1)), "PNG", keywords))
+        if kind not in (b"IHDR", b"IDAT", b"IEND")
+    )
+    return content[:PNG_HEAD] + notes + content[PNG_HEAD:]
+
+
+def _chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and whole of each chunk (PNG specification, 5.3)."""
+    at = 8
+    while at < len(png):
+        (length,) = struct.unpack_from(">I", png, at)
+        yield png[at + 4 : at + 8], png[at : at + 12 + length]
+        at += 12 + length

@@ -15,10 +15,22 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 UNSAFE_FORMATS = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "PDF"})
 # Formats that hold any RGB picture at its own size. Icons, for example, do not.
 WRITABLE_FORMATS = frozenset(
-    {"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "SGI", "TGA", "TIFF", "WEBP"}
-)
-ALPHA_FORMATS = frozenset({"GIF", "PNG", "WEBP", "TIFF", "TGA", "JPEG2000", "AVIF", "SGI"})
-QUALITY_FORMATS = frozenset({"AVIF", "JPEG", "WEBP"})
+    {"AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "SGI", "TGA",
+     "TIFF", "WEBP"}
+)  # fmt: skip
+ALPHA_FORMATS = frozenset({"AVIF", "GIF", "HEIF", "JPEG2000", "PNG", "SGI", "TGA", "TIFF", "WEBP"})
+DEEP_FORMATS = frozenset({"PNG", "TIFF"})  # 16 bits a channel
+PROFILE_FORMATS = frozenset({"AVIF", "HEIF", "JPEG", "PNG", "TIFF", "WEBP"})
+EXIF_FORMATS = PROFILE_FORMATS  # ... and XMP
+QUALITY_FORMATS = frozenset({"AVIF", "HEIF", "JPEG", "WEBP"})
+PAGED_FORMATS = frozenset({"TIFF"})
+ANIMATED_FORMATS = frozenset({"AVIF", "GIF", "PNG", "WEBP"})
+# What the formats hold besides RGB: grey, inks, palettes, black and white.
+MODES = {
+    "BMP": ("L", "P", "1"), "GIF": ("P",), "JPEG": ("L", "CMYK"), "JPEG2000": ("L",),
+    "PCX": ("L", "P", "1"), "PNG": ("L", "P", "1"), "PPM": ("L", "1"), "SGI": ("L",),
+    "TGA": ("L", "P", "1"), "TIFF": ("L", "CMYK", "P", "1"),
+}  # fmt: skip
 
 
 @lru_cache(maxsize=1)

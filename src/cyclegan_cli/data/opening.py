@@ -15,6 +15,9 @@ from PIL import Image, UnidentifiedImageError
 from cyclegan_cli.data.formats import readable_formats
 from cyclegan_cli.errors import DataError
 
+# Formats whose frames or pages are each a picture.
+FORMATS_OF_FRAMES = frozenset({"AVIF", "DCX", "FLI", "GIF", "PNG", "TIFF", "WEBP"})
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -51,8 +54,8 @@ def format_of(image: Image.Image) -> str:
 
 
 def count_frames(image: Image.Image) -> int:
-    """Frames or pages; the previews that cameras put behind a photo (MPO) do not count."""
-    return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    """Frames or pages; previews behind a photo (MPO), layers and other sizes do not count."""
+    return getattr(image, "n_frames", 1) if image.format in FORMATS_OF_FRAMES else 1
 
 
 @contextmanager

@@ -8,8 +8,26 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cyclegan_cli.data.metadata import NO_METADATA, Metadata
+
 Levels = np.ndarray[Any, np.dtype[Any]]
 BitDepth = Literal[8, 16]
+Mode = Literal["RGB", "L", "CMYK", "P", "1"]
+
+
+@dataclass(frozen=True)
+class Animation:
+    """What makes frames an animation.
+
+    Attributes:
+        durations: How long each frame is shown, in milliseconds.
+        plays: How often the whole is shown; 0 for ever.
+        still_first: Whether the first frame is only for programs that show no animations (PNG).
+    """
+
+    durations: tuple[float, ...]
+    plays: int = 0
+    still_first: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +40,10 @@ class Picture:
         alphas: The opacity of each frame, ``[H, W]`` of its type, or None where it has none.
             Empty where no frame has any.
         format: Pillow's name of the file's format, e.g. ``JPEG``.
+        mode: What its pixels were in the file; opacity does not count, nor does depth.
+        profile: The colour profile that the file had, if it was a usable one.
+        metadata: What the file said besides, as true of these frames.
+        animation: How its frames are shown; None where they are pages, or only one.
         encoding: What a writer of the same format needs to match the file's quality.
         full_size: Width and height of the whole picture where it was decoded at a reduced scale.
         remarks: Sentences on what the file holds and these attributes do not.
@@ -30,6 +52,10 @@ class Picture:
     frames: tuple[Levels, ...]
     alphas: tuple[Levels | None, ...] = ()
     format: str = "PNG"
+    mode: Mode = "RGB"
+    profile: bytes | None = None
+    metadata: Metadata = NO_METADATA
+    animation: Animation | None = None
     encoding: dict[str, Any] = field(default_factory=dict)
     full_size: tuple[int, int] | None = None
     remarks: tuple[str, ...] = ()

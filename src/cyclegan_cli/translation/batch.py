@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cyclegan_cli.data.decoding import decode
 from cyclegan_cli.data.encoding import encode
 from cyclegan_cli.data.formats import writable_format
+from cyclegan_cli.data.layout import refuse_unwritable
 from cyclegan_cli.data.listing import list_pictures
 from cyclegan_cli.data.picture import EncodeOptions
 from cyclegan_cli.errors import CycleGANError, DataError, UsageError
@@ -257,10 +258,11 @@ def translate_files(
 def _translate_file(job: Job, translator: Translator, options: EncodeOptions) -> Outcome:
     try:
         picture = decode(job.input)
+        output_format = writable_format(job.output.suffix) or "PNG"
+        refuse_unwritable(picture, output_format, options, str(job.output))
         translated = picture.with_frames(
             [translator.translate_levels(frame, options.bit_depth) for frame in picture.frames]
         )
-        output_format = writable_format(job.output.suffix) or "PNG"
         lost = encode(translated, job.output, output_format, options)
     except CycleGANError as error:
         if is_disk_full(error):

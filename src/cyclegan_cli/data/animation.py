@@ -1,0 +1,49 @@
+"""Animations: how long each frame is shown, and how often all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
+
+from cyclegan_cli.data.picture import Animation
+
+READ_AS_ANIMATIONS = frozenset({"AVIF", "FLI", "GIF", "PNG", "WEBP"})
+WRITTEN_AS_ANIMATIONS = frozenset({"AVIF", "GIF", "PNG", "WEBP"})
+GIF_LEAVES_NOTHING = 2  # GIF89a, 23: before the next frame the canvas is cleared.
+PNG_REPLACES = 0  # APNG: a frame's pixels replace those below it, the transparent ones, too.
+
+
+def read_animation(image: Image.Image, durations: Sequence[float]) -> Animation | None:
+    """How frames are shown; None where they are pages.
+
+    Args:
+        image: Their file, open.
+        durations: Of each frame, in milliseconds.
+    """
+    if image.format not in READ_AS_ANIMATIONS:
+        return None
+    loop = image.info.get("loop")
+    plays = int(loop) if isinstance(loop, int) else 0
+    if image.format == "GIF":
+        # A GIF says how often it is shown again, if it says anything.
+        plays = 1 if loop is None else plays + 1 if plays else 0
+    return Animation(tuple(durations), plays, bool(image.info.get("default_image")))
+
+
+def animation_options(animation: Animation, format: str, has_alpha: bool) -> dict[str, Any]:
+    """As Pillow's writer of a format takes it."""
+    shown = animation.durations[1:] if animation.still_first else animation.durations
+    durations = [round(duration) for duration in shown]
+    options: dict[str, Any] = {"save_all": True, "duration": durations}
+    if format == "PNG":
+        # Unlike the others it is exact to fractions of a millisecond.
+        options |= {"duration": list(shown), "blend": PNG_REPLACES, "loop": animation.plays}
+        options |= {"default_image": animation.still_first}
+    elif format == "WEBP":
+        options |= {"loop": animation.plays}
+    elif format == "GIF":
+        options |= {"disposal": GIF_LEAVES_NOTHING} if has_alpha else {}
+        options |= {"loop": max(animation.plays - 1, 0)} if animation.plays != 1 else {}
+    return options

@@ -1,0 +1,229 @@
+"""EXIF data as bytes: what is wrong after a translation is changed in place, all else is kept.
+
+An EXIF block is a small TIFF file: a header of 8 bytes, then directories of entries of 12 bytes
+each (TIFF 6.0, section 2; EXIF 2.32, section 4.5). Makers' notes in it hold offsets that only
+their makers understand; so a block keeps its layout wherever it can, and no entry is interpreted
+that need not be.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+HEADER = b"Exif\0\0"  # Before the block in JPEG, and by habit elsewhere.
+ORIENTATION, THUMBNAIL_START, THUMBNAIL_LENGTH = 0x0112, 0x0201, 0x0202
+EXIF_DIRECTORY, GPS_DIRECTORY, INTEROP_DIRECTORY = 0x8769, 0x8825, 0xA005
+PIXEL_WIDTH, PIXEL_HEIGHT = 0xA002, 0xA003
+SUBDIRECTORIES = (EXIF_DIRECTORY, GPS_DIRECTORY, INTEROP_DIRECTORY)
+# What a TIFF file's directory says of the picture rather than of its own layout: description,
+# camera, resolution, date, artist, rating, copyright, IPTC, place on Earth (GeoTIFF), EXIF, GPS.
+PICTURE_TAGS = frozenset(
+    {270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 18249, 33432, 33550, 33723, 33922,
+     34264, 34665, 34735, 34736, 34737, 34853, 40091, 40092, 40093, 40094, 40095, 42112, 42113}
+)  # fmt: skip
+TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
+              16: 8, 17: 8, 18: 8}  # fmt: skip
+SHORT, LONG = 3, 4
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry of a directory.
+
+    Attributes:
+        tag: What it is about.
+        type: TIFF's number of its type.
+        count: Values of that type.
+        at: Where in the block the values are.
+        value: The values, as bytes in the block's order; of a pointer to another directory,
+            its entries instead.
+    """
+
+    tag: int
+    type: int
+    count: int
+    at: int
+    value: bytes | tuple[Entry, ...]
+
+
+class Block:
+    """An EXIF block or TIFF file that is read.
+
+    Args:
+        content: It, without ``HEADER``.
+
+    Raises:
+        ValueError: It is none, or its directory is damaged.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        orders = {b"II": "<", b"MM": ">"}
+        if content[:2] not in orders:
+            raise ValueError("no EXIF block")
+        self.order = orders[content[:2]]
+        self.big = self._number("H", 2) == 43  # BigTIFF
+        self.start = self._number("Q", 8) if self.big else self._number("I", 4)
+        self.entries = tuple(self._directory(self.start))
+
+    def _number(self, kind: str, at: int) -> int:
+        try:
+            (number,) = struct.unpack_from(self.order + kind, self.content, at)
+        except struct.error as error:
+            raise ValueError("the EXIF block ends too early") from error
+        return int(number)
+
+    def _directory(self, at: int, depth: int = 0) -> Iterator[Entry]:
+        head, size = (8, 20) if self.big else (2, 12)
+        count = self._number("Q" if self.big else "H", at)
+        for place in range(at + head, at + head + min(count, 65535) * size, size):
+            entry = self._entry(place, depth)
+            if entry:
+                yield entry
+
+    def _entry(self, place: int, depth: int) -> Entry | None:
+        tag, kind = self._number("H", place), self._number("H", place + 2)
+        count = self._number("Q" if self.big else "I", place + 4)
+        inline, room = (place + 12, 8) if self.big else (place + 8, 4)
+        length = count * TYPE_SIZES.get(kind, len(self.content) + 1)
+        offset = self._number("Q" if self.big else "I", inline)
+        if tag in SUBDIRECTORIES and depth < 2:
+            try:
+                return Entry(tag, LONG, 1, inline, tuple(self._directory(offset, depth + 1)))
+            except ValueError:
+                return None  # One damaged directory does not spoil the others.
+        at = inline if length <= room else offset
+        if at + length > len(self.content):
+            return None
+        return Entry(tag, kind, count, at, self.content[at : at + length])
+
+    def next_directory(self) -> int:
+        """Where the block says where its second directory, the thumbnail's, begins."""
+        head, size = (8, 20) if self.big else (2, 12)
+        count = self._number("Q" if self.big else "H", self.start)
+        return self.start + head + count * size
+
+    def thumbnail(self) -> tuple[int, int]:
+        """Where the thumbnail's JPEG begins and ends; twice 0 where there is none."""
+        second = self._number("I", self.next_directory())
+        if not second:
+            return 0, 0
+        entries = {entry.tag: entry for entry in self._directory(second, depth=2)}
+        if not {THUMBNAIL_START, THUMBNAIL_LENGTH} <= entries.keys():
+            return 0, 0
+        start, length = (self._number("I", entries[tag].at)
+                         for tag in (THUMBNAIL_START, THUMBNAIL_LENGTH))  # fmt: skip
+        return start, min(start + length, len(self.content))
+
+
+def made_upright(exif: bytes, turned: bool) -> bytes:
+    """The block of an upright picture: orientation 1, no thumbnail (it shows the old picture).
+
+    Args:
+        exif: With or without ``HEADER``.
+        turned: Whether width and height have changed places.
+
+    Returns:
+        Without ``HEADER``.
+
+    Raises:
+        ValueError: It is damaged beyond use.
+    """
+    block = Block(exif.removeprefix(HEADER))
+    content = bytearray(block.content)
+    for entry in block.entries:
+        if entry.tag == ORIENTATION:
+            _set_number(content, block.order, entry, 1)
+        elif entry.tag == EXIF_DIRECTORY and turned:
+            _swap_sides(content, block.order, entry)
+    start, end = block.thumbnail()
+    struct.pack_into("<I", content, block.next_directory(), 0)
+    if start:
+        content[start:end] = bytes(end - start)
+        if end == len(content) and start > block.next_directory():
+            del content[start:]
+    return bytes(content)
+
+
+def _swap_sides(content: bytearray, order: str, directory: Entry) -> None:
+    sides = {e.tag: e for e in directory.value if isinstance(e, Entry)}
+    width, height = sides.get(PIXEL_WIDTH), sides.get(PIXEL_HEIGHT)
+    if width and height:
+        old_width, old_height = _get_number(width, order), _get_number(height, order)
+        if old_width is not None and old_height is not None:
+            _set_number(content, order, width, old_height)
+            _set_number(content, order, height, old_width)
+
+
+def _get_number(entry: Entry, order: str) -> int | None:
+    kind = {SHORT: "H", LONG: "I"}.get(entry.type)
+    if kind is None or entry.count != 1 or not isinstance(entry.value, bytes):
+        return None
+    return int(struct.unpack(order + kind, entry.value)[0])
+
+
+def _set_number(content: bytearray, order: str, entry: Entry, number: int) -> None:
+    kind = {SHORT: "H", LONG: "I"}.get(entry.type)
+    if kind and entry.count == 1 and number < 256 ** struct.calcsize(kind):
+        struct.pack_into(order + kind, content, entry.at, number)
+
+
+def from_tiff(content: bytes) -> bytes | None:
+    """What a TIFF file says of its picture, as a block; None where it says nothing.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    block = Block(content)
+    entries = [entry for entry in block.entries if entry.tag in PICTURE_TAGS]
+    if not entries:
+        return None
+    mark = b"II*\0" if block.order == "<" else b"MM\0*"
+    return mark + struct.pack(block.order + "I", 8) + _directory_bytes(entries, block.order, 8)
+
+
+def into_tiff(tiff: bytes, exif: bytes) -> bytes:
+    """A TIFF file of one page or more, whose first also says what an EXIF block does.
+
+    Args:
+        tiff: In the block's byte order.
+        exif: Without ``HEADER``.
+
+    Raises:
+        ValueError: One of them is damaged, or they are in different byte orders.
+    """
+    file, block = Block(tiff), Block(exif)
+    if file.order != block.order or file.big:
+        raise ValueError("the file and its EXIF block differ in their byte order")
+    added = [e for e in block.entries if e.tag in PICTURE_TAGS]
+    new = {entry.tag for entry in added}
+    entries = sorted(
+        [*added, *(e for e in file.entries if e.tag not in new)], key=lambda entry: entry.tag
+    )
+    place = len(tiff) + len(tiff) % 2
+    following = tiff[file.next_directory() : file.next_directory() + 4]
+    directory = _directory_bytes(entries, file.order, place, following)
+    start = struct.pack(file.order + "I", place)
+    return tiff[:4] + start + tiff[8:].ljust(place - 8, b"\0") + directory
+
+
+def _directory_bytes(
+    entries: Iterable[Entry], order: str, place: int, following: bytes = bytes(4)
+) -> bytes:
+    """A directory, and behind it all that its entries point to, as if it began at ``place``."""
+    entries = sorted(entries, key=lambda entry: entry.tag)
+    head, tail = struct.pack(order + "H", len(entries)), b""
+    end = place + 2 + 12 * len(entries) + 4
+    for entry in entries:
+        if not isinstance(entry.value, bytes):
+            value = struct.pack(order + "I", end + len(tail))
+            tail += _directory_bytes(entry.value, order, end + len(tail))
+        elif len(entry.value) > 4:
+            value = struct.pack(order + "I", end + len(tail))
+            tail += entry.value + bytes(len(entry.value) % 2)
+        else:
+            value = entry.value.ljust(4, b"\0")
+        head += struct.pack(order + "HHI", entry.tag, entry.type, entry.count) + value
+    return head + following + tail

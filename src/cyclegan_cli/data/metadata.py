@@ -1,0 +1,111 @@
+"""What a file says besides its pixels: EXIF, XMP, resolution. Kept, but for what is wrong now."""
+
+from __future__ import annotations
+
+import mmap
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import ExifTags, Image, PngImagePlugin
+
+from cyclegan_cli.data import exif as exif_block
+
+XMP_KEYWORD = "XML:com.adobe.xmp"
+# As an attribute or as an element: the orientation that was applied, and pictures of the old one.
+XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:=["']|>)\s*)[0-9]+""")
+XMP_THUMBNAILS = re.compile(rb"<(\w+):Thumbnails\b.*?</\1:Thumbnails>", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a file says besides its pixels, as true of an upright translation.
+
+    Attributes:
+        exif: An EXIF block without ``exif.HEADER``; empty where there is none.
+        xmp: An XMP packet; empty where there is none.
+        dpi: Horizontal and vertical resolution, in pixels an inch.
+    """
+
+    exif: bytes = b""
+    xmp: bytes = b""
+    dpi: tuple[float, float] | None = None
+
+
+NO_METADATA = Metadata()
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none or it cannot be read."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:
+        return 1  # Damaged EXIF data is no reason to refuse a picture.
+    return value if value in range(1, 9) else 1
+
+
+def read_metadata(image: Image.Image, turned: bool) -> tuple[Metadata, tuple[str, ...]]:
+    """Read what a file says, before its pixels are loaded.
+
+    Args:
+        image: As Pillow has opened it.
+        turned: Whether the orientation makes width of height.
+
+    Returns:
+        It, and a sentence on what is too damaged to be kept.
+    """
+    remarks: list[str] = []
+    if image.format == "PNG":
+        image.load()  # Some of it may follow the pixels.
+    try:
+        exif = _exif(image)
+        exif = exif_block.made_upright(exif, turned) if exif else b""
+    except (ValueError, TypeError, OSError):
+        exif, remarks = b"", ["its EXIF data is damaged and was left out"]
+    xmp = image.info.get("xmp") or b""
+    xmp = xmp.encode() if isinstance(xmp, str) else bytes(xmp)
+    xmp = XMP_THUMBNAILS.sub(b"", XMP_ORIENTATION.sub(rb"\g<1>1", xmp))
+    dpi = image.info.get("dpi")
+    sensible = isinstance(dpi, tuple) and len(dpi) == 2 and all(0 < d < 1e5 for d in dpi)
+    both = (float(dpi[0]), float(dpi[1])) if dpi and sensible else None
+    return Metadata(exif, xmp, both), tuple(remarks)
+
+
+def _exif(image: Image.Image) -> bytes | None:
+    if image.format == "TIFF":
+        return exif_block.from_tiff(whole_file(image))
+    if isinstance(image.info.get("exif"), bytes):
+        return bytes(image.info["exif"])
+    if raw := image.info.get("Raw profile type exif"):  # ImageMagick's way in PNG: as text.
+        return bytes.fromhex("".join(str(raw).split("\n")[3:]))
+    return None
+
+
+def whole_file(image: Any) -> Any:
+    """All bytes of a file that Pillow has open; mapped rather than read where it is on disk."""
+    stream = image.fp
+    with suppress(OSError, ValueError, AttributeError):
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    place = stream.tell()
+    stream.seek(0)
+    content = stream.read()
+    stream.seek(place)
+    return content
+
+
+def save_options(metadata: Metadata, format: str) -> dict[str, Any]:
+    """As Pillow's writer of a format takes it."""
+    options: dict[str, Any] = {}
+    if metadata.exif:
+        options["exif"] = exif_block.HEADER + metadata.exif
+    if metadata.dpi:
+        options["dpi"] = metadata.dpi
+    if metadata.xmp and format == "PNG":
+        notes = PngImagePlugin.PngInfo()
+        # Unlike the text of other chunks it is never compressed (XMP specification, part 3).
+        notes.add_itxt(XMP_KEYWORD, metadata.xmp.decode("utf-8", "replace"))
+        options["pnginfo"] = notes
+    elif metadata.xmp:
+        options["xmp"] = metadata.xmp
+    return options
