@@ -148,6 +148,18 @@ def draw() -> Callable[..., Path]:
     return draw_picture
 
 
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of nine pictures to calibrate with, of several sizes."""
+    folder = tmp_path_factory.mktemp("pictures")
+    random = np.random.default_rng(0)
+    for index in range(9):
+        coarse = random.integers(0, 256, (5, 6, 3)).astype(np.uint8)
+        size = (40 + index, 33 + 2 * index)
+        Image.fromarray(coarse).resize(size).save(folder / f"{index}.png")
+    return folder
+
+
 @pytest.fixture
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No variable of the developer's shell changes what the command line does."""

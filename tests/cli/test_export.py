@@ -1,4 +1,4 @@
-"""``cyclegan export``: the command around the exporter, which ``exporting/test_onnx.py`` tests."""
+"""``cyclegan export``: the command around the exporter, which ``tests/exporting`` tests."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import pytest
 from cyclegan_cli.checkpoints.header import ModelInfo
 from cyclegan_cli.checkpoints.store import save_model
 from cyclegan_cli.errors import ExportError
-from cyclegan_cli.exporting import onnx as exporting
-from cyclegan_cli.exporting.verify import Verification
+from cyclegan_cli.exporting import exporter, formats
+from cyclegan_cli.exporting.exporter import Report
+from cyclegan_cli.exporting.job import Job
+from cyclegan_cli.exporting.verify import Check, Verification
 from cyclegan_cli.models.cyclegan import CycleGAN
 
 Cyclegan = Callable[..., Any]
-CALLS = list[tuple[Path, Path, str]]
 
 
 @pytest.fixture
@@ -27,64 +28,106 @@ def here(tmp_path: Path, run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 @pytest.fixture
-def exports(monkeypatch: pytest.MonkeyPatch) -> CALLS:
+def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     """Exports take seconds: what the command asks for is noted instead."""
-    calls: CALLS = []
+    noted: list[Job] = []
 
-    def export_onnx(checkpoint: Path, output: Path, direction: str) -> Verification:
-        calls.append((checkpoint, output, direction))
-        return Verification(((1, 64, 64), (2, 40, 96)), 1.5e-6)
+    def export(job: Job) -> Report:
+        noted.append(job)
+        check = Check("noise", (1, 64, 48), 1.5e-6, 2e-7, 130.04)
+        one = {"a2b": ("day", "night"), "b2a": ("night", "day")}[job.directions[0]]
+        document = {
+            "from": one[0],
+            "to": one[1],
+            "source": {"file": "model.safetensors", "sha256": "12ab"},
+            "versions": {"torch": "2.9"},
+        }
+        held_out = job.precision == "int8"
+        judged = (check,)
+        checks = (check, check) if held_out else judged
+        return Report(job, document, Verification(checks, judged), {job.output.name: "34cd"}, 4567)
 
-    monkeypatch.setattr(exporting, "export_onnx", export_onnx)
-    return calls
+    monkeypatch.setattr(exporter, "export", export)
+    return noted
 
 
 @pytest.mark.parametrize("named", ["run", "run/model.safetensors", "run/state.safetensors"])
 def test_a_run_or_file_is_exported_from_a_to_b(
-    cyclegan: Cyclegan, here: Path, exports: CALLS, named: str
+    cyclegan: Cyclegan, here: Path, jobs: list[Job], named: str
 ) -> None:
     answer = cyclegan("export", named, "-o", "x.onnx")
     assert (answer.code, answer.err) == (0, "")
     assert answer.out.splitlines() == [
-        "x.onnx (day -> night)",
-        "largest difference to the network: 1.5e-06 (1x3x64x64, 2x3x40x96)",
+        "x.onnx (day -> night): onnx fp32, 4,567 bytes",
+        "difference to the network: largest 1.5e-06, mean 2e-07, PSNR 130.0 dB",
+        "compared on: noise 1x64x48",
+        "versions: torch 2.9",
+        "sha256: 12ab  model.safetensors (source)",
+        "sha256: 34cd  x.onnx",
     ]
     file = "run/model.safetensors" if named == "run" else named
-    assert exports == [(Path(file), Path("x.onnx"), "a2b")]
+    assert jobs == [Job(Path(file), ("a2b",), Path("x.onnx"), formats.FORMATS["onnx"])]
 
 
 @pytest.mark.parametrize(
-    ("options", "direction", "name"),
+    ("options", "written"),
     [
-        ([], "a2b", "day2night.onnx"),
-        (["--direction", "b2a"], "b2a", "night2day.onnx"),
-        (["--to", "night"], "a2b", "day2night.onnx"),
-        (["--to", "day"], "b2a", "night2day.onnx"),
+        ([], {"day2night.onnx": ("a2b",)}),
+        (["--direction", "b2a"], {"night2day.onnx": ("b2a",)}),
+        (["--to", "night"], {"day2night.onnx": ("a2b",)}),
+        (["--to", "day", "--format", "pt2"], {"night2day.pt2": ("b2a",)}),
+        (["--direction", "both"], {"day2night.onnx": ("a2b",), "night2day.onnx": ("b2a",)}),
+        (
+            ["--direction", "both", "--format", "safetensors"],
+            {"day-night.safetensors": ("a2b", "b2a")},
+        ),
     ],
 )
-def test_a_file_without_a_name_is_named_by_the_domains(
-    cyclegan: Cyclegan, here: Path, exports: CALLS, options: list[str], direction: str, name: str
+def test_files_without_a_name_are_named_by_the_domains(
+    cyclegan: Cyclegan, here: Path, jobs: list[Job], options: list[str], written: dict[str, Any]
 ) -> None:
     assert cyclegan("export", "run", *options).code == 0
-    assert exports == [(Path("run/model.safetensors"), Path(name), direction)]
+    assert {str(job.output): job.directions for job in jobs} == written
 
 
-def test_json_is_one_line_with_the_verification(
-    cyclegan: Cyclegan, here: Path, exports: CALLS
+def test_all_options_reach_the_job(
+    cyclegan: Cyclegan, here: Path, jobs: list[Job], pictures: Path
 ) -> None:
-    answer = cyclegan("export", "run", "--to", "day", "-o", "x.onnx", "--json")
+    shutil.copy("run/model.safetensors", "run/best.safetensors")
+    answer = cyclegan(
+        "export", "run", "--precision", "int8", "--calibration", pictures, "--min-psnr", "40",
+        "--image-io", "--which", "best",
+    )  # fmt: skip
+    assert answer.code == 0
+    assert "compared on: 1 held-out pictures" in answer.out
+    [job] = jobs
+    assert (job.precision, job.calibration, job.min_psnr) == ("int8", pictures, 40.0)
+    assert (job.image_io, job.checkpoint) == (True, Path("run/best.safetensors"))
+
+
+def test_json_is_one_line_a_file_with_the_verification(
+    cyclegan: Cyclegan, here: Path, jobs: list[Job]
+) -> None:
+    answer = cyclegan("export", "run", "--direction", "both", "-o", "out", "--json")
     assert (answer.code, answer.err) == (0, "")
-    assert answer.documents == [
-        {
-            "output": "x.onnx",
-            "format": "onnx",
-            "direction": "b2a",
-            "from": "night",
-            "to": "day",
-            "sizes": [[1, 64, 64], [2, 40, 96]],
-            "largest_difference": 1.5e-6,
-        }
-    ]
+    first, second = answer.documents
+    assert (first["output"], second["output"]) == ("out/day2night.onnx", "out/night2day.onnx")
+    assert (second["from"], second["to"]) == ("night", "day")
+    assert first["verification"]["psnr"] == 130.04
+    assert first["sha256"] == {"day2night.onnx": "34cd"}
+    assert first["bytes"] == 4567
+
+
+def test_a_checkpoint_of_ours_is_written_for_real(cyclegan: Cyclegan, here: Path) -> None:
+    answer = cyclegan("export", "run", "--format", "safetensors", "--precision", "fp16", "--json")
+    assert answer.code == 0
+    [document] = answer.documents
+    assert document["output"] == "day2night.safetensors"
+    assert document["bytes"] == Path("day2night.safetensors").stat().st_size
+    assert cyclegan("inspect", "day2night.safetensors").code == 0
+    again = cyclegan("export", "day2night.safetensors", "--direction", "b2a", "--format", "pt2")
+    assert again.code == 4
+    assert "and not the other way" in again.err
 
 
 @pytest.mark.parametrize(
@@ -92,42 +135,60 @@ def test_json_is_one_line_with_the_verification(
     [
         (["run", "--to", "noon"], 2, "--to noon: this checkpoint knows 'day' and 'night'"),
         (["run", "--to", "day", "--direction", "b2a"], 2, "--to and --direction exclude"),
+        (["run", "--to", "day", "--direction", "both"], 2, "--to and --direction exclude"),
+        (["run", "--precision", "bf16"], 2, "--precision bf16: onnx is not written in it"),
+        (["run", "--precision", "int8"], 2, "--precision int8 needs --calibration"),
+        (["run", "--format", "pt2", "--image-io"], 2, "--image-io is not possible with pt2"),
         (["run", "-o", "old.onnx"], 2, "-o old.onnx already exists"),
         (["run", "-o", "run"], 2, "-o run already exists"),
         (["run", "-o", "run", "--overwrite"], 2, "-o run already exists"),
+        (["run", "-o", "x.pt2"], 2, "-o x.pt2 ends like pt2, but --format is onnx"),
+        (["old.onnx", "--which", "best"], 2, "--which best chooses within a run folder"),
+        (["run", "--which", "best"], 4, "the folder run has no best.safetensors"),
+        (
+            ["run", "--precision", "int8", "--calibration", "run/samples"],
+            3,
+            "--calibration run/samples: found 1 pictures, int8 needs 8 or more",
+        ),
+        (["run", "--precision", "int8", "--calibration", "no"], 3, "no is not a folder"),
         (["nothing"], 4, "there is no checkpoint nothing"),
         (["run/samples"], 4, "the folder run/samples has no model.safetensors"),
         (["old.onnx"], 4, "old.onnx is not a safetensors file"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_line(
-    cyclegan: Cyclegan, here: Path, exports: CALLS, arguments: list[str], code: int, message: str
+    cyclegan: Cyclegan, here: Path, jobs: list[Job], arguments: list[str], code: int, message: str
 ) -> None:
     Path("old.onnx").write_text("old")
     answer = cyclegan("export", *arguments)
-    assert (answer.code, answer.out, exports) == (code, "", [])
+    assert (answer.code, answer.out, jobs) == (code, "", [])
     [line] = answer.errors
     assert line.startswith(f"error: {message}")
     assert Path("old.onnx").read_text() == "old"
 
 
-def test_overwrite_replaces_an_existing_file(
-    cyclegan: Cyclegan, here: Path, exports: CALLS
+def test_overwrite_replaces_an_existing_file_but_never_the_checkpoint(
+    cyclegan: Cyclegan, here: Path, jobs: list[Job]
 ) -> None:
     Path("old.onnx").write_text("old")
     assert cyclegan("export", "run", "-o", "old.onnx", "--overwrite").code == 0
-    assert len(exports) == 1
+    assert len(jobs) == 1
+    model = Path("run/model.safetensors")
+    content = model.read_bytes()
+    answer = cyclegan("export", "run", "--format", "safetensors", "-o", model, "--overwrite")
+    assert (answer.code, model.read_bytes()) == (2, content)
+    assert answer.errors == [f"error: -o {model} is the checkpoint itself"]
 
 
 def test_without_the_extra_one_sentence_says_how_to_get_it(
     cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "find_spec", lambda name: None)
+    monkeypatch.setattr(formats, "find_spec", lambda name: None)
     answer = cyclegan("export", "run", "-o", "x.onnx")
     assert (answer.code, answer.out) == (2, "")
     assert answer.err.splitlines() == [
         "error: --format onnx needs the package onnx, which is not installed",
-        "hint: Install the packages of the extra: pip install onnx onnxruntime onnxscript",
+        "hint: Install the extra [onnx]: pip install onnx onnxruntime onnxscript",
     ]
     assert not Path("x.onnx").exists()
 
@@ -135,19 +196,19 @@ def test_without_the_extra_one_sentence_says_how_to_get_it(
 def test_a_model_that_was_not_verified_exits_with_4(
     cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def export_onnx(*arguments: object) -> Verification:
+    def export(job: Job) -> Report:
         raise ExportError("the exported model differs from the network")
 
-    monkeypatch.setattr(exporting, "export_onnx", export_onnx)
+    monkeypatch.setattr(exporter, "export", export)
     answer = cyclegan("export", "run", "--json")
     assert (answer.code, answer.out) == (4, "")
     assert answer.err == "error: the exported model differs from the network\n"
 
 
 def test_a_checkpoint_with_a_path_for_a_domains_name_writes_no_other_folder(
-    cyclegan: Cyclegan, here: Path, exports: CALLS, tiny_model: CycleGAN, tiny_info: ModelInfo
+    cyclegan: Cyclegan, here: Path, jobs: list[Job], tiny_model: CycleGAN, tiny_info: ModelInfo
 ) -> None:
     info = ModelInfo(**vars(tiny_info) | {"name_a": "../../etc/x"})
     save_model(Path("odd.safetensors"), tiny_model, info)
     answer = cyclegan("export", "odd.safetensors")
-    assert (answer.code, exports) == (4, [])
+    assert (answer.code, jobs) == (4, [])

@@ -1,18 +1,9 @@
-"""ONNX files compute what the network computes, at any size, and say what they are.
-
-An export takes seconds, so the tests share one, which the command line made in a process of its
-own; those about what goes wrong hand it to the exporter in place of a new one.
-"""
+"""ONNX files compute what the network computes, at any size, and say what they are."""
 
 from __future__ import annotations
 
 import json
-import logging
-import shutil
-import subprocess
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,208 +13,201 @@ import pytest
 import torch
 
 from cyclegan_cli.checkpoints.header import read_header
-from cyclegan_cli.errors import ExportError, OutputError, UsageError
-from cyclegan_cli.exporting import onnx as exporting
-from cyclegan_cli.exporting.onnx import export_onnx, require_packages
+from cyclegan_cli.errors import ExportError
+from cyclegan_cli.exporting.exporter import export
+from cyclegan_cli.exporting.formats import FORMATS
+from cyclegan_cli.exporting.job import Job
 from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.translation.translator import Translator
+
+ODD_SIZES = [(1, 8, 8), (1, 12, 100), (3, 36, 20), (1, 63, 130), (2, 9, 10), (1, 128, 128)]
 
 
-@pytest.fixture(scope="module")
-def export(
-    checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
-) -> subprocess.CompletedProcess[str]:
-    """The finished export command; its current folder has the file."""
-    folder = tmp_path_factory.mktemp("export")
-    command = [sys.executable, "-m", "cyclegan_cli", "export", str(checkpoint)]
-    finished = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=200, check=False
-    )
-    finished.args = folder
-    return finished
-
-
-@pytest.fixture(scope="module")
-def exported(export: subprocess.CompletedProcess[str]) -> Path:
-    assert export.returncode == 0, export.stderr
-    return Path(export.args) / "day2night.onnx"
-
-
-@pytest.fixture(scope="module")
-def session(exported: Path) -> onnxruntime.InferenceSession:
+def session_of(file: Path) -> onnxruntime.InferenceSession:
     # From memory: a model whose weights lay in a second file would fail to load.
-    content = exported.read_bytes()
-    return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
+
+
+def graph_of(file: Path) -> onnx.GraphProto:
+    return onnx.load(file).graph
+
+
+def dims(value: onnx.ValueInfoProto) -> list[Any]:
+    return [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+
+
+def kinds(graph: onnx.GraphProto) -> list[str]:
+    return [node.op_type for node in graph.node]
 
 
 @pytest.fixture(scope="module")
-def graph(exported: Path) -> onnx.GraphProto:
-    return onnx.load(exported).graph
+def plain(exported) -> Path:
+    return exported("onnx").job.output
 
 
-class ReadyProgram:
-    """Stands in for what the exporter makes: saving it copies a finished file."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.model = SimpleNamespace(metadata_props={})
-
-    def save(self, path: str, external_data: bool) -> None:
-        shutil.copyfile(self.file, path)
-
-
-@pytest.fixture
-def ready_program(exported: Path, monkeypatch: pytest.MonkeyPatch) -> ReadyProgram:
-    """The exporter's work is done already: it makes the A to B file of any generator."""
-    program = ReadyProgram(exported)
-    monkeypatch.setattr(exporting, "_convert", lambda generator: program)
-    return program
+@pytest.fixture(scope="module")
+def pixels(exported) -> Path:
+    return exported("onnx", image_io=True).job.output
 
 
 # The file
 
 
-def test_the_command_says_what_it_wrote_and_nothing_else(
-    export: subprocess.CompletedProcess[str],
-) -> None:
-    assert export.stderr == ""
-    first, second = export.stdout.splitlines()
-    assert first == "day2night.onnx (day -> night)"
-    assert second.startswith("largest difference to the network: ")
-    assert second.endswith(" (1x3x64x64, 2x3x40x96, 1x3x61x45)")
-    assert float(second.split()[5]) < 1e-4
+def test_one_file_is_written_and_nothing_beside_it(plain: Path) -> None:
+    assert [path.name for path in plain.parent.iterdir()] == ["x.onnx"]
 
 
-def test_one_file_is_written_and_nothing_beside_it(exported: Path) -> None:
-    assert [path.name for path in exported.parent.iterdir()] == ["day2night.onnx"]
-
-
-@pytest.mark.parametrize(
-    ("batch", "height", "width"),
-    [(1, 8, 8), (1, 12, 100), (3, 36, 20), (1, 63, 130), (2, 9, 10), (1, 256, 256)],
-)
+@pytest.mark.parametrize(("batch", "height", "width"), ODD_SIZES)
 def test_it_computes_what_the_network_computes_at_sizes_never_seen_before(
-    session: onnxruntime.InferenceSession,
-    tiny_model: CycleGAN,
-    batch: int,
-    height: int,
-    width: int,
+    plain: Path, tiny_model: CycleGAN, batch: int, height: int, width: int
 ) -> None:
     pictures = torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(2))
-    [translated] = session.run(["translation"], {"picture": pictures.numpy()})
+    [translated] = session_of(plain).run(["translation"], {"picture": pictures.numpy()})
     with torch.no_grad():
         expected = tiny_model.generator_a2b(pictures).numpy()
     np.testing.assert_allclose(translated, expected, atol=1e-4, rtol=0)
 
 
-def test_batch_height_and_width_are_free_and_named(graph: onnx.GraphProto) -> None:
-    [picture], [translation] = graph.input, graph.output
+def test_batch_height_and_width_are_free_and_named(plain: Path) -> None:
+    [picture], [translation] = graph_of(plain).input, graph_of(plain).output
     assert (picture.name, translation.name) == ("picture", "translation")
-    dims = picture.type.tensor_type.shape.dim
-    assert [dim.dim_param or dim.dim_value for dim in dims] == ["batch", 3, "height", "width"]
-    assert not any(dim.HasField("dim_value") for dim in [*dims[:1], *dims[2:]])
+    assert dims(picture) == ["batch", 3, "height", "width"]
+    assert all(isinstance(dim, str) for dim in dims(translation)[2:])
 
 
-def test_instance_norm_is_the_native_operator(graph: onnx.GraphProto) -> None:
-    kinds = [node.op_type for node in graph.node]
-    assert kinds.count("InstanceNormalization") == 7  # Stem, 2 down, 2 in the block, 2 up.
-    assert not {"BatchNormalization", "ReduceMean", "Loop", "If"} & set(kinds)
+def test_instance_norm_is_the_native_operator(plain: Path) -> None:
+    found = kinds(graph_of(plain))
+    assert found.count("InstanceNormalization") == 7  # Stem, 2 down, 2 in the block, 2 up.
+    assert not {"BatchNormalization", "ReduceMean", "Loop", "If"} & set(found)
 
 
-def test_it_is_valid_onnx_of_opset_20_without_foreign_operators(exported: Path) -> None:
-    model = onnx.load(exported)
+def test_it_is_valid_onnx_of_opset_20_without_foreign_operators(plain: Path) -> None:
+    model = onnx.load(plain)
     onnx.checker.check_model(model, full_check=True)
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 20)]
 
 
+def test_no_path_of_this_machine_is_in_the_file(plain: Path, checkpoint: Path) -> None:
+    content = plain.read_bytes()
+    assert b".py" not in content
+    assert str(checkpoint.parent).encode() not in content
+
+
 def test_its_metadata_is_the_checkpoints_document_and_the_facts_of_the_export(
-    session: onnxruntime.InferenceSession, checkpoint: Path
+    exported, checkpoint: Path
 ) -> None:
-    metadata = session.get_modelmeta().custom_metadata_map
-    tensor = {"shape": ["batch", 3, "height", "width"], "range": [-1, 1], "colours": "RGB"}
-    assert json.loads(metadata["cyclegan"]) == read_header(checkpoint).document | {
-        "export": {
-            "format": "onnx",
-            "opset": 20,
-            "direction": "a2b",
-            "from": "day",
-            "to": "night",
-            "inputs": {"picture": tensor},
-            "outputs": {"translation": tensor},
-            "size_multiple": 4,
-        }
-    }
+    report = exported("onnx")
+    metadata = session_of(report.job.output).get_modelmeta().custom_metadata_map
+    document = json.loads(metadata["cyclegan"])
+    export_section = document.pop("export")
+    assert document == read_header(checkpoint).document
+    tensor = {
+        "shape": ["batch", 3, "height", "width"], "dtype": "float32", "range": [-1, 1],
+        "colours": "RGB",
+    }  # fmt: skip
+    expected = {
+        "format": "onnx", "precision": "fp32", "opset": 20, "direction": "a2b", "from": "day",
+        "to": "night", "inputs": {"picture": tensor}, "outputs": {"translation": tensor},
+        "size_multiple": 4, "image_io": False,
+        "verification": report.verification.to_document(),
+    }  # fmt: skip
+    assert export_section | expected == export_section
+    assert set(export_section["versions"]) >= {"torch", "onnx", "onnxruntime", "cyclegan_cli"}
 
 
-# What goes wrong
+# Fewer bits
 
 
-def test_a_file_that_computes_something_else_is_refused_and_not_left(
-    ready_program: ReadyProgram, checkpoint: Path, tmp_path: Path
+def test_fp16_halves_the_weights_and_leaves_instance_norm_and_both_ends_in_fp32(exported) -> None:
+    report = exported("onnx", precision="fp16")
+    model = onnx.shape_inference.infer_shapes(onnx.load(report.job.output))
+    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
+    norms = [node for node in model.graph.node if node.op_type == "InstanceNormalization"]
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert {types[node.input[0]] for node in norms} == {onnx.TensorProto.FLOAT}
+    assert {types[node.output[0]] for node in convolutions} == {onnx.TensorProto.FLOAT16}
+    ends = [*model.graph.input, *model.graph.output]
+    assert {end.type.tensor_type.elem_type for end in ends} == {onnx.TensorProto.FLOAT}
+    assert 60 < report.verification.psnr < 120
+
+
+def test_int8_has_pairs_of_nodes_around_all_convolutions_but_the_first_and_the_last(
+    exported, pictures: Path
 ) -> None:
-    with pytest.raises(ExportError, match="differs from the network by"):
-        export_onnx(checkpoint, tmp_path / "night2day.onnx", "b2a")
-    assert list(tmp_path.iterdir()) == []
+    report = exported("onnx", precision="int8", calibration=pictures)
+    graph = graph_of(report.job.output)
+    made_by = {output: node.op_type for node in graph.node for output in node.output}
+    inner = [
+        [made_by.get(name) for name in node.input[:2]]
+        for node in graph.node
+        if node.op_type == "Conv"
+    ]
+    assert len(inner) == 6
+    assert [pair == ["DequantizeLinear"] * 2 for pair in inner] == [False, *[True] * 4, False]
+    assert "QuantizeLinear" in kinds(graph)
 
 
-def test_a_refused_export_leaves_the_file_of_before(
-    ready_program: ReadyProgram, checkpoint: Path, tmp_path: Path
+def test_int8_is_judged_on_pictures_it_was_not_calibrated_with(exported, pictures: Path) -> None:
+    report = exported("onnx", precision="int8", calibration=pictures)
+    assert [check.what for check in report.verification.judged] == ["held-out 1", "held-out 2"]
+    assert report.document["int8"] == {"calibrated_on": 7, "held_out": 2, "convolutions": 4}
+    assert report.verification.psnr > 35
+
+
+def test_int8_below_the_wanted_psnr_is_not_written_and_leaves_the_file_of_before(
+    checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exported
 ) -> None:
-    (tmp_path / "old.onnx").write_text("old")
-    with pytest.raises(ExportError):
-        export_onnx(checkpoint, tmp_path / "old.onnx", "b2a")
+    from cyclegan_cli.exporting import onnx as exporting
+
+    ready = onnx.load(exported("onnx").job.output)
+    monkeypatch.setattr(exporting, "to_onnx", lambda *_: ready)
+    (tmp_path / "x.onnx").write_text("old")
+    job = Job(
+        checkpoint, ("a2b",), tmp_path / "x.onnx", FORMATS["onnx"], "int8",
+        calibration=pictures, min_psnr=99.0,
+    )  # fmt: skip
+    with pytest.raises(ExportError, match=r"dB from the network on held-out 1 of .* than 99;"):
+        export(job)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
-def test_a_verified_export_tells_what_was_compared(
-    ready_program: ReadyProgram, checkpoint: Path, tmp_path: Path
+# Pixels in, pixels out
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(64, 64), (61, 45), (7, 5), (1, 9), (8, 3), (2, 2), (130, 33), (4, 100)]
+)
+def test_pixels_come_out_as_the_translator_makes_them_to_one_level(
+    pixels: Path, checkpoint: Path, height: int, width: int
 ) -> None:
-    verification = export_onnx(checkpoint, tmp_path / "sub" / "x.onnx", "a2b")
-    assert verification.largest_difference < 1e-4
-    assert (tmp_path / "sub" / "x.onnx").is_file()
+    levels = np.random.default_rng(3).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+    [found] = session_of(pixels).run(["translation"], {"picture": levels})
+    expected = Translator.load(checkpoint, device="cpu").translate_levels(levels[0])
+    assert found.shape == levels.shape
+    assert found.dtype == np.uint8
+    assert np.abs(found[0].astype(int) - expected).max() <= 1
 
 
-def test_the_document_names_the_direction_that_was_exported(
-    ready_program: ReadyProgram, checkpoint: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(ExportError):
-        export_onnx(checkpoint, tmp_path / "x.onnx", "b2a")
-    facts = json.loads(ready_program.model.metadata_props["cyclegan"])["export"]
-    assert (facts["direction"], facts["from"], facts["to"]) == ("b2a", "night", "day")
+def test_a_batch_of_pixels_is_translated_picture_by_picture(pixels: Path) -> None:
+    session = session_of(pixels)
+    levels = np.random.default_rng(4).integers(0, 256, (3, 13, 22, 3), dtype=np.uint8)
+    [together] = session.run(None, {"picture": levels})
+    alone = [session.run(None, {"picture": one[None]})[0][0] for one in levels]
+    assert np.abs(together.astype(int) - np.stack(alone)).max() <= 1
 
 
-def test_a_path_that_cannot_be_written_is_an_output_error(
-    ready_program: ReadyProgram, checkpoint: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="cannot write"):
-        export_onnx(checkpoint, tmp_path / "file" / "x.onnx", "a2b")
+def test_pixel_graphs_name_their_sizes_in_and_out_alike(pixels: Path) -> None:
+    graph = graph_of(pixels)
+    for value in (*graph.input, *graph.output):
+        assert dims(value) == ["batch", "height", "width", 3]
+        assert value.type.tensor_type.elem_type == onnx.TensorProto.UINT8
 
 
-@pytest.mark.parametrize("missing", ["onnx", "onnxruntime", "onnxscript"])
-def test_a_missing_package_is_named_with_the_extra_that_brings_it(
-    monkeypatch: pytest.MonkeyPatch, missing: str
-) -> None:
-    monkeypatch.setattr(exporting, "find_spec", lambda name: None if name == missing else object())
-    with pytest.raises(UsageError, match=f"needs the package {missing},") as caught:
-        require_packages()
-    assert "pip install onnx onnxruntime onnxscript" in caught.value.hint
-
-
-def test_the_exporters_talk_is_silenced_and_the_logging_of_others_restored(
-    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    with exporting._exporter_silenced():
-        print("talk")
-        logging.getLogger("torch.onnx").warning("talk")
-    logging.getLogger("torch.onnx").warning("heard again")
-    assert capfd.readouterr().out == ""
-    assert caplog.messages == ["heard again"]
-
-
-def test_an_error_of_the_exporter_is_not_silenced() -> None:
-    def fail() -> Any:
-        with exporting._exporter_silenced():
-            raise RuntimeError("no")
-
-    with pytest.raises(RuntimeError, match="no"):
-        fail()
+def test_fp16_with_pixels_converts_them_in_fp32(exported) -> None:
+    report = exported("onnx", precision="fp16", image_io=True)
+    model = onnx.shape_inference.infer_shapes(onnx.load(report.job.output))
+    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
+    divisions = [node for node in model.graph.node if node.op_type == "Div"]
+    to_range = [types[node.output[0]] for node in divisions if types.get(node.output[0]) in (1, 10)]
+    assert to_range == [onnx.TensorProto.FLOAT]
+    assert report.verification.largest_difference <= 2

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from cyclegan_cli.errors import ExportError
-from cyclegan_cli.exporting.verify import CHECKED_SIZES, verify
+from cyclegan_cli.exporting.graph import PixelGenerator
+from cyclegan_cli.exporting.verify import CHECKED_SIZES, Gate, gate_for, photo, verify
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.models.networks import ResnetGenerator
 
 Model = Callable[[Tensor], Tensor]
+FP32 = gate_for("fp32", image_io=False, min_psnr=35)
 
 
 @pytest.fixture
@@ -22,7 +24,11 @@ def generator(tiny_model: CycleGAN) -> ResnetGenerator:
     return tiny_model.generator_a2b
 
 
-def wrong_at(size: tuple[int, int, int], generator: ResnetGenerator) -> Model:
+def compare(run: Model, reference: Model, gate: Gate = FP32, **options):
+    return verify(run, reference, 3, options.pop("image_io", False), gate, **options)
+
+
+def wrong_at(size: tuple[int, ...], generator: ResnetGenerator) -> Model:
     """A model that is wrong in a single pixel, at a single size."""
 
     def run(pictures: Tensor) -> Tensor:
@@ -35,33 +41,42 @@ def wrong_at(size: tuple[int, int, int], generator: ResnetGenerator) -> Model:
 
 
 def test_the_network_itself_has_no_difference(generator: ResnetGenerator) -> None:
-    verification = verify(generator, generator)
-    assert verification.largest_difference == 0
-    assert verification.sizes == CHECKED_SIZES
+    verification = compare(generator, generator)
+    assert (verification.largest_difference, verification.psnr) == (0, None)
+    assert [check.size for check in verification.checks] == [*CHECKED_SIZES, (1, 83, 125)]
 
 
-def test_the_largest_difference_is_told(generator: ResnetGenerator) -> None:
-    verification = verify(lambda pictures: generator(pictures) + 5e-5, generator)
+def test_differences_are_told(generator: ResnetGenerator) -> None:
+    verification = compare(lambda pictures: generator(pictures) + 5e-5, generator)
     assert verification.largest_difference == pytest.approx(5e-5, rel=0.01)
+    assert verification.mean_difference == pytest.approx(5e-5, rel=0.01)
+    assert verification.psnr == pytest.approx(92.04, abs=0.1)  # 20 log10(2 / 5e-5)
 
 
-def test_at_least_three_sizes_are_compared_and_4_does_not_divide_all() -> None:
-    assert len(CHECKED_SIZES) >= 3
+def test_at_least_four_sizes_are_compared_and_4_does_not_divide_all() -> None:
+    assert len(CHECKED_SIZES) >= 4
     assert len({batch for batch, _, _ in CHECKED_SIZES}) > 1
     assert any(height % 4 and width % 4 for _, height, width in CHECKED_SIZES)
 
 
-@pytest.mark.parametrize("size", CHECKED_SIZES)
+def test_the_photo_is_one(generator: ResnetGenerator) -> None:
+    assert photo().shape == (1, 3, 83, 125)
+    assert photo().std() > 0.3
+    # Neighbours are alike, as in no noise.
+    assert (photo()[..., 1:] - photo()[..., :-1]).abs().mean() < 0.15
+
+
+@pytest.mark.parametrize("size", [*CHECKED_SIZES, (1, 83, 125)])
 def test_one_wrong_pixel_at_one_size_is_refused(
     generator: ResnetGenerator, size: tuple[int, int, int]
 ) -> None:
-    with pytest.raises(ExportError, match=rf"by 0\.0002 at {size[2]}x{size[1]}, more than 0\.0001"):
-        verify(wrong_at(size, generator), generator)
+    with pytest.raises(ExportError, match=rf"by 0\.0002 on \w+ of {size[2]}x{size[1]}, more"):
+        compare(wrong_at(size, generator), generator)
 
 
 def test_a_pixel_that_is_no_number_is_refused(generator: ResnetGenerator) -> None:
-    with pytest.raises(ExportError, match="differs from the network by nan"):
-        verify(lambda pictures: generator(pictures) * torch.nan, generator)
+    with pytest.raises(ExportError, match="not finite"):
+        compare(lambda pictures: generator(pictures) * torch.nan, generator)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +89,48 @@ def test_a_pixel_that_is_no_number_is_refused(generator: ResnetGenerator) -> Non
 )
 def test_another_shape_is_refused(generator: ResnetGenerator, shape: str, model: Model) -> None:
     with pytest.raises(ExportError, match=r"the exported model makes \[.*nothing is written"):
-        verify(lambda pictures: model(generator(pictures)), generator)
+        compare(lambda pictures: model(generator(pictures)), generator)
+
+
+def test_a_low_psnr_is_refused_where_a_few_large_differences_are_not(
+    generator: ResnetGenerator,
+) -> None:
+    gate = gate_for("fp16", image_io=False, min_psnr=35)
+    random = torch.Generator().manual_seed(0)
+
+    def noisy(pictures: Tensor) -> Tensor:
+        translated = generator(pictures)
+        return translated + torch.randn(translated.shape, generator=random) * 0.004
+
+    assert compare(wrong_at((1, 64, 64), generator), generator, gate).psnr > 60
+    with pytest.raises(ExportError, match=r"is 5\d\.\d dB from the network on noise of 64x64"):
+        compare(noisy, generator, gate)
+
+
+def test_held_out_pictures_alone_decide(generator: ResnetGenerator) -> None:
+    gate = gate_for("int8", image_io=False, min_psnr=35)
+    held_out = {"held-out 1": photo()[..., :20, :24]}
+
+    def good_there_alone(pictures: Tensor) -> Tensor:
+        return generator(pictures) * (pictures.shape[-1] == 24)
+
+    verification = compare(good_there_alone, generator, gate, held_out=held_out)
+    assert verification.psnr is None
+    assert len(verification.checks) == 6
+    with pytest.raises(ExportError, match="on held-out 1 of 24x20, less than 35"):
+        compare(lambda pictures: -generator(pictures), generator, gate, held_out=held_out)
+
+
+def test_pixels_may_differ_by_one_level_and_no_more(generator: ResnetGenerator) -> None:
+    gate = gate_for("fp32", image_io=True, min_psnr=35)
+    pixels = PixelGenerator(generator)
+
+    def off_by(levels: int) -> Model:
+        return lambda given: (pixels(given).int() + levels).clamp(0, 255).to(torch.uint8)
+
+    assert compare(off_by(1), pixels, gate, image_io=True).largest_difference == 1
+    with pytest.raises(ExportError, match="differs from the network by 2 on noise"):
+        compare(off_by(2), pixels, gate, image_io=True)
 
 
 def test_the_inputs_are_the_same_every_time_and_fill_the_range(generator: ResnetGenerator) -> None:
@@ -84,17 +140,18 @@ def test_the_inputs_are_the_same_every_time_and_fill_the_range(generator: Resnet
         seen.append(pictures)
         return generator(pictures)
 
-    verify(run, generator)
-    verify(run, generator)
-    for first, second in zip(seen[:3], seen[3:], strict=True):
+    compare(run, generator)
+    compare(run, generator)
+    for first, second in zip(seen[:5], seen[5:], strict=True):
         assert torch.equal(first, second)
         assert first.min() < -0.9
         assert first.max() > 0.9
 
 
 def test_what_was_compared_is_plain_json(generator: ResnetGenerator) -> None:
-    document = verify(generator, generator).to_document()
-    assert json.loads(json.dumps(document)) == {
-        "sizes": [list(size) for size in CHECKED_SIZES],
-        "largest_difference": 0.0,
-    }
+    document = json.loads(json.dumps(compare(generator, generator).to_document()))
+    assert document["judged"] == ["noise"] * 4 + ["photo"]
+    assert document["checks"][0] == {
+        "what": "noise", "size": [1, 64, 64], "largest_difference": 0.0, "mean_difference": 0.0,
+        "psnr": None,
+    }  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 from cyclegan_cli.errors import CheckpointError
 
 MODEL_FILE = "model.safetensors"
+BEST_FILE = "best.safetensors"
 STATE_FILE = "state.safetensors"
 CONFIG_FILE = "config.toml"
 RUNS_FOLDER = Path("runs")
@@ -29,10 +30,10 @@ def checkpoint_file(path: Path, name: str = MODEL_FILE) -> Path:
     """
     if os.path.isdir(path):
         if not (path / name).is_file():
-            raise CheckpointError(
-                f"the folder {path} has no {name}",
-                "Name a run folder that cyclegan train has written.",
-            )
+            hint = "Name a run folder that cyclegan train has written."
+            if (path / MODEL_FILE).is_file():
+                hint = f"It has {MODEL_FILE}, its latest model."
+            raise CheckpointError(f"the folder {path} has no {name}", hint)
         return path / name
     if not os.path.exists(path):
         raise CheckpointError(f"there is no checkpoint {path}", HOW_TO_GET_ONE)

@@ -10,6 +10,7 @@ import errno
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import torch
@@ -61,7 +62,10 @@ def save_model(path: Path, model: CycleGAN, info: ModelInfo) -> None:
 
 
 def save_generators(
-    path: Path, generators: Mapping[Direction, ResnetGenerator], info: ModelInfo
+    path: Path,
+    generators: Mapping[Direction, ResnetGenerator],
+    info: ModelInfo,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
     """Write generators, in the number format that they have, whole or not at all.
 
@@ -69,6 +73,7 @@ def save_generators(
         path: The file.
         generators: One for each of ``info.directions``.
         info: The description of the model.
+        more: What the document says besides.
 
     Raises:
         OutputError: It cannot be written.
@@ -78,7 +83,7 @@ def save_generators(
         for direction in info.directions
         for name, tensor in generators[direction].state_dict().items()
     }
-    _save(path, tensors, to_metadata(info.to_document()))
+    _save(path, tensors, to_metadata(info.to_document() | dict(more or {})))
 
 
 def save_state(path: Path, model: CycleGAN, info: StateInfo) -> None:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from cyclegan_cli.checkpoints.header import BOTH_DIRECTIONS, Direction
 from cyclegan_cli.cli import console
-from cyclegan_cli.cli.options import DirectionOption, To, chosen_direction
+from cyclegan_cli.cli.options import To, chosen_direction
 from cyclegan_cli.errors import UsageError
+from cyclegan_cli.exporting.formats import FORMATS, FormatName, Precision, Which
+from cyclegan_cli.exporting.job import Job, check_options, plan_outputs, refuse_overwriting
+
+if TYPE_CHECKING:
+    from cyclegan_cli.checkpoints.header import ModelInfo
+    from cyclegan_cli.exporting.exporter import Report
+    from cyclegan_cli.exporting.verify import Verification
+
+WhichDirection = Literal["a2b", "b2a", "both"]
 
 
 def export_command(
@@ -22,53 +31,178 @@ def export_command(
         typer.Option(
             "--output",
             "-o",
-            help="The file to write.",
-            metavar="FILE",
+            help="The file to write; a folder where each direction has a file of its own.",
+            metavar="FILE|DIR",
             show_default="day2night.onnx, by the domains",
         ),
     ] = None,
     format: Annotated[
-        Literal["onnx"],
-        typer.Option("--format", help="What to write; onnx needs the extra \\[onnx]."),
+        FormatName,
+        typer.Option(
+            "--format", help="What to write; onnx needs the extra \\[onnx], openvino \\[openvino]."
+        ),
     ] = "onnx",
     to: To = None,
-    direction: DirectionOption = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an existing file.")
+    direction: Annotated[
+        WhichDirection | None,
+        typer.Option("--direction", help="The same without names.", show_default="a2b"),
+    ] = None,
+    precision: Annotated[
+        Precision,
+        typer.Option(
+            "--precision",
+            help="How numbers are stored. onnx: fp32, fp16, int8; pt2 and openvino: fp32, fp16; "
+            "safetensors: fp32, fp16, bf16.",
+        ),
+    ] = "fp32",
+    which: Annotated[
+        Which, typer.Option("--which", help="Which model of a run folder.")
+    ] = "latest",
+    image_io: Annotated[
+        bool,
+        typer.Option(
+            "--image-io",
+            help="Pixels in, pixels of the same size out: uint8, batch x height x width x 3. "
+            "For onnx and openvino.",
+        ),
     ] = False,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration",
+            help="Folder of pictures of the domain that is translated from, 8 or more; int8 is "
+            "calibrated on three quarters of them and judged on the rest.",
+            metavar="DIR",
+        ),
+    ] = None,
+    min_psnr: Annotated[
+        float | None,
+        typer.Option(
+            "--min-psnr",
+            help="Write no int8 model that is further from the network, in dB.",
+            min=0.0,
+            max=100.0,
+            metavar="DB",
+            show_default="35",
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the verification as JSON on stdout.")
+        bool, typer.Option("--json", help="Print one JSON object a file on stdout.")
     ] = False,
 ) -> None:
     """Hand a model to other runtimes, verified.
 
-    The file appears only after it was opened in its runtime, and no output differed from the
-    network's by more than 1e-4.
+    A file appears only after it was opened in its runtime and its outputs were compared with the
+    network's; how near they must be depends on the precision.
     """  # fmt: skip
-    from cyclegan_cli.checkpoints.header import read_model_info
-    from cyclegan_cli.checkpoints.locate import checkpoint_file
-
-    file = checkpoint_file(checkpoint)
-    info = read_model_info(file)
-    chosen = chosen_direction(info, to, direction)
-    source = info.source(chosen)
-    if output and output.endswith(("/", os.sep)):
-        raise UsageError(f"-o {output} names a folder", "Name a file.")
-    target = Path(output or f"{source}2{info.target(chosen)}.{format}")
-    if target.is_dir() or (target.exists() and not overwrite):
-        hint = "Name a file." if target.is_dir() else "Replace it with --overwrite."
-        raise UsageError(f"-o {target} already exists", hint)
-    from cyclegan_cli.exporting.onnx import export_onnx
-
-    verification = export_onnx(file, target, chosen)
-    if as_json:
-        console.json_line(
-            {"output": str(target), "format": format, "direction": chosen, "from": source,
-             "to": info.target(chosen)} | verification.to_document()
-        )  # fmt: skip
-        return
-    console.result(f"{target} ({source} -> {info.target(chosen)})")
-    sizes = ", ".join(f"{batch}x3x{height}x{width}" for batch, height, width in verification.sizes)
-    console.result(
-        f"largest difference to the network: {verification.largest_difference:.2g} ({sizes})"
+    if to is not None and direction is not None:
+        raise UsageError("--to and --direction exclude each other", "Give one of them.")
+    check_options(
+        FORMATS[format], precision, image_io, calibration, min_psnr, both=direction == "both"
     )
+    jobs = _plan(
+        checkpoint, output, format, to, direction, precision, which, image_io, calibration,
+        min_psnr, overwrite,
+    )  # fmt: skip
+    from cyclegan_cli.exporting.exporter import export
+
+    for job in jobs:
+        report = export(job)
+        if as_json:
+            console.json_line(report.to_document())
+        else:
+            _show(report)
+
+
+def _plan(
+    checkpoint: Path,
+    output: str | None,
+    format: FormatName,
+    to: str | None,
+    direction: WhichDirection | None,
+    precision: Precision,
+    which: Which,
+    image_io: bool,
+    calibration: Path | None,
+    min_psnr: float | None,
+    overwrite: bool,
+) -> list[Job]:
+    """The files to write; all that can be refused without torch is."""
+    from cyclegan_cli.checkpoints.header import read_model_info
+
+    file = _checkpoint(checkpoint, which)
+    info = read_model_info(file)
+    directions = _directions(info, to, direction)
+    planned = plan_outputs(FORMATS[format], info, directions, which, output, overwrite)
+    jobs = [
+        Job(
+            file, group, target, FORMATS[format], precision, image_io, calibration,
+            **({} if min_psnr is None else {"min_psnr": min_psnr}),
+        )
+        for group, target in planned
+    ]  # fmt: skip
+    for job in jobs:
+        refuse_overwriting(file, job.outputs)
+    if calibration is not None:
+        from cyclegan_cli.exporting.calibration import calibration_files
+
+        calibration_files(calibration)
+    return jobs
+
+
+def _checkpoint(path: Path, which: Which) -> Path:
+    from cyclegan_cli.checkpoints.locate import BEST_FILE, MODEL_FILE, checkpoint_file
+
+    if which == "best" and path.is_file():
+        raise UsageError(
+            f"--which best chooses within a run folder, but {path} is a file",
+            "Name the folder, or leave --which out.",
+        )
+    return checkpoint_file(path, BEST_FILE if which == "best" else MODEL_FILE)
+
+
+def _directions(
+    info: ModelInfo, to: str | None, direction: WhichDirection | None
+) -> tuple[Direction, ...]:
+    if direction == "both":
+        for one in BOTH_DIRECTIONS:
+            info.require(one)
+        return BOTH_DIRECTIONS
+    return (chosen_direction(info, to, direction),)
+
+
+def _show(report: Report) -> None:
+    """The report as lines of text."""
+    job, document, verification = report.job, report.document, report.verification
+    pairs = zip(*(_as_list(document[end]) for end in ("from", "to")), strict=True)
+    ways = ", ".join(f"{source} -> {target}" for source, target in pairs)
+    console.result(
+        f"{job.output} ({ways}): {job.format.name} {job.precision}, {report.size:,} bytes"
+    )
+    unit = " levels" if job.image_io else ""
+    psnr = "identical" if verification.psnr is None else f"PSNR {verification.psnr:.1f} dB"
+    console.result(
+        f"difference to the network: largest {verification.largest_difference:.2g}{unit}, "
+        f"mean {verification.mean_difference:.2g}{unit}, {psnr}"
+    )
+    console.result(f"compared on: {_inputs(verification)}")
+    versions = ", ".join(f"{name} {number}" for name, number in document["versions"].items())
+    console.result(f"versions: {versions}")
+    source = document["source"]
+    console.result(f"sha256: {source['sha256']}  {source['file']} (source)")
+    for name, digest in report.sha256.items():
+        console.result(f"sha256: {digest}  {name}")
+
+
+def _as_list(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def _inputs(verification: Verification) -> str:
+    """What was compared: ``noise 1x64x64, ...``, or how many held-out pictures."""
+    judged = verification.judged
+    if len(judged) < len(verification.checks):
+        return f"{len(judged)} held-out pictures"
+    sizes = ("x".join(map(str, check.size)) for check in judged)
+    return ", ".join(f"{check.what} {size}" for check, size in zip(judged, sizes, strict=True))

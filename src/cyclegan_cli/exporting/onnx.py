@@ -2,141 +2,107 @@
 
 from __future__ import annotations
 
-import io
 import json
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import torch
 from torch import Tensor
-from torch.export import Dim
 
-from cyclegan_cli import files
 from cyclegan_cli.checkpoints.header import METADATA_KEY, Direction, ModelInfo
-from cyclegan_cli.checkpoints.store import load_generator
-from cyclegan_cli.errors import UsageError
-from cyclegan_cli.exporting.verify import Verification, verify
+from cyclegan_cli.exporting import onnx_precision
+from cyclegan_cli.exporting.draft import PICTURE, TRANSLATION, Document, Draft, Run
+from cyclegan_cli.exporting.graph import dynamic_shapes, example, exporter_silenced, traceable
+from cyclegan_cli.exporting.job import Job
 from cyclegan_cli.models.networks import ResnetGenerator
 
+# The first with a native instance norm for every type, and in every runtime of the last years.
 OPSET = 20
-INPUT_NAME, OUTPUT_NAME = "picture", "translation"
-NEEDED_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 
-def require_packages() -> None:
-    """Check that the extra is installed.
+def convert(job: Job, generators: dict[Direction, ResnetGenerator], info: ModelInfo) -> Draft:
+    """The generator of one direction as one ONNX graph; batch, height and width are free.
 
-    Raises:
-        UsageError: It is not.
-    """
-    missing = [name for name in NEEDED_PACKAGES if find_spec(name) is None]
-    if missing:
-        raise UsageError(
-            f"--format onnx needs the package {missing[0]}, which is not installed",
-            "Install the packages of the extra: pip install onnx onnxruntime onnxscript",
-        )
-
-
-def export_onnx(checkpoint: Path, output: Path, direction: Direction) -> Verification:
-    """Export the generator of one direction as one ONNX file; batch, height and width are free.
-
-    Input ``picture`` and output ``translation`` are ``[batch, 3, height, width]`` fp32 in [-1, 1].
-    Sides should be multiples of 4, at least 8; others come out rounded up to the next multiple.
-    The model's metadata carries the checkpoint's JSON document under the key ``cyclegan``.
-
-    Args:
-        checkpoint: A checkpoint file.
-        output: The ONNX file; it appears only if it is verified.
-        direction: ``a2b`` or ``b2a``.
-
-    Returns:
-        What was compared.
+    Input ``picture`` and output ``translation`` are ``[batch, C, height, width]`` fp32 in
+    [-1, 1], of any precision within; sides should be multiples of 4, at least 8, others come out
+    rounded up. With pixels they are ``[batch, height, width, C]`` uint8 of any size.
 
     Raises:
-        UsageError: The extra ``[onnx]`` is not installed.
-        CheckpointError: The checkpoint is damaged or foreign.
-        ExportError: The exported model differs from the network.
-        OutputError: The file cannot be written.
+        DataError: The calibration pictures are too few, or one cannot be read.
     """
-    require_packages()
-    generator, info = load_generator(checkpoint, direction)
-    with _exporter_silenced():
-        program = _convert(generator)
-    program.model.metadata_props[METADATA_KEY] = json.dumps(
-        _document(info, direction), sort_keys=True, ensure_ascii=False
-    )
-    with files.atomic_path(output) as temporary:
-        program.save(str(temporary), external_data=False)
-        return verify(_in_onnxruntime(temporary), generator)
+    [generator] = generators.values()
+    with exporter_silenced():
+        model = to_onnx(generator, job.image_io)
+        held_out: dict[str, Tensor] = {}
+        facts: Document = {"opset": OPSET}
+        if job.precision == "fp16":
+            model = onnx_precision.to_fp16(model)
+        elif job.calibration is not None:
+            model, held_out, facts["int8"] = onnx_precision.to_int8(
+                model, job.calibration, info.generator.input_channels, job.image_io
+            )
+
+    def save(paths: tuple[Path, ...], document: Document) -> None:
+        write_metadata(model, document)
+        paths[0].write_bytes(model.SerializeToString())
+
+    return Draft(save, lambda paths, _: in_onnxruntime(paths[0]), facts, held_out)
 
 
-def _convert(generator: ResnetGenerator) -> Any:
-    dynamic = {0: Dim("batch"), 2: Dim("height"), 3: Dim("width")}
-    # A batch of two: torch.export takes sizes of one for constants.
-    example = torch.zeros(2, generator.config.input_channels, 64, 64)
-    return torch.onnx.export(
-        generator,
-        (example,),
+def to_onnx(generator: ResnetGenerator, image_io: bool) -> Any:
+    """The graph of a generator as an ``onnx.ModelProto``, fp32."""
+    program: Any = torch.onnx.export(
+        traceable(generator, image_io),
+        (example(generator, image_io),),
         dynamo=True,
         opset_version=OPSET,
-        dynamic_shapes={"x": dynamic},
-        input_names=[INPUT_NAME],
-        output_names=[OUTPUT_NAME],
+        dynamic_shapes=dynamic_shapes(image_io),
+        input_names=[PICTURE],
+        output_names=[TRANSLATION],
         verbose=False,
     )
+    model = program.model_proto
+    _strip(model)
+    if image_io:
+        # The exporter's own words for it are formulas with roundings that cancel out.
+        dims = model.graph.output[0].type.tensor_type.shape.dim
+        for dim, name in zip(dims, ("batch", "height", "width"), strict=False):
+            dim.dim_param = name
+    return model
 
 
-def _document(info: ModelInfo, direction: Direction) -> dict[str, Any]:
-    source = info.source(direction)
-    channels = info.generator.input_channels, info.generator.output_channels
-    source_tensor, target_tensor = map(_tensor, channels)
-    return info.to_document() | {
-        "export": {
-            "format": "onnx",
-            "opset": OPSET,
-            "direction": direction,
-            "from": source,
-            "to": info.target(direction),
-            "inputs": {INPUT_NAME: source_tensor},
-            "outputs": {OUTPUT_NAME: target_tensor},
-            "size_multiple": 4,
-        }
-    }
+def _strip(model: Any) -> None:
+    """Leave out what the exporter notes for its developers: stack traces with local paths."""
+    del model.metadata_props[:]
+    del model.graph.metadata_props[:]
+    for entry in (*model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        del entry.metadata_props[:]
+    for entry in (*model.graph.input, *model.graph.output):
+        del entry.metadata_props[:]
+        entry.doc_string = ""
+    for node in model.graph.node:
+        node.doc_string = ""
 
 
-def _tensor(channels: int) -> dict[str, Any]:
-    colours = "RGB" if channels == 3 else "grey"
-    shape = ["batch", channels, "height", "width"]
-    return {"shape": shape, "range": [-1, 1], "colours": colours}
+def write_metadata(model: Any, document: Document) -> None:
+    """Put our document into a model's metadata, in place of another one."""
+    del model.metadata_props[:]
+    entry = model.metadata_props.add()
+    entry.key = METADATA_KEY
+    entry.value = json.dumps(document, sort_keys=True, ensure_ascii=False)
 
 
-def _in_onnxruntime(path: Path) -> Callable[[Tensor], Tensor]:
-    import onnxruntime
-
+def in_onnxruntime(path: Path) -> Run:
+    """Open a file in ONNX Runtime, on the CPU."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # Errors only.
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        path.read_bytes(), options, providers=["CPUExecutionProvider"]
+    )
 
     def run(pictures: Tensor) -> Tensor:
-        [translated] = session.run([OUTPUT_NAME], {INPUT_NAME: pictures.numpy()})
+        [translated] = session.run([TRANSLATION], {PICTURE: pictures.contiguous().numpy()})
         return torch.from_numpy(translated)
 
     return run
-
-
-@contextmanager
-def _exporter_silenced() -> Iterator[None]:
-    """The exporter talks to its developers; its errors still come through as exceptions."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

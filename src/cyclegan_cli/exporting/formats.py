@@ -1,0 +1,119 @@
+"""The formats that models are exported to, and what makes sense with which. Loads no torch.
+
+A format is one entry here and one module with a function ``convert`` that makes a
+:class:`~cyclegan_cli.exporting.draft.Draft`; everything else is the same for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal
+
+from cyclegan_cli.checkpoints.header import Direction, ModelInfo
+from cyclegan_cli.errors import UsageError
+
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+FormatName = Literal["onnx", "pt2", "safetensors", "openvino"]
+Which = Literal["latest", "best"]
+Directions = tuple[Direction, ...]
+
+
+def named_by_domains(info: ModelInfo, directions: Directions, which: Which) -> str:
+    """``day2night``; ``day-night`` for a file with both directions."""
+    del which
+    if len(directions) == 1:
+        return f"{info.source(directions[0])}2{info.target(directions[0])}"
+    return f"{info.name_a}-{info.name_b}"
+
+
+@dataclass(frozen=True)
+class Format:
+    """What there is to know of a format before anything is loaded.
+
+    Attributes:
+        name: As in ``--format``.
+        module: Where its ``convert`` is.
+        suffixes: Endings of its files; the first is that of the file that is named.
+        precisions: In which it can be written; the first is the default.
+        packages: What must be installed, by the names they are imported and distributed under.
+        extra: The extra of this package that installs them.
+        image_io: Whether ``--image-io`` is possible.
+        holds_both: Whether one file can hold both directions.
+        stem: The name, without ending, of a file that the user does not name.
+    """
+
+    name: FormatName
+    module: str
+    suffixes: tuple[str, ...]
+    precisions: tuple[Precision, ...]
+    packages: tuple[str, ...] = ()
+    extra: str = ""
+    image_io: bool = False
+    holds_both: bool = False
+    stem: Callable[[ModelInfo, Directions, Which], str] = named_by_domains
+
+    def require_packages(self) -> None:
+        """Check that the extra is installed.
+
+        Raises:
+            UsageError: It is not.
+        """
+        missing = [name for name in self.packages if find_spec(name) is None]
+        if missing:
+            raise UsageError(
+                f"--format {self.name} needs the package {missing[0]}, which is not installed",
+                f"Install the extra [{self.extra}]: pip install {' '.join(self.packages)}",
+            )
+
+    def require_precision(self, precision: Precision) -> None:
+        """Check that the format can be written in a precision.
+
+        Raises:
+            UsageError: It cannot.
+        """
+        if precision not in self.precisions:
+            raise UsageError(
+                f"--precision {precision}: {self.name} is not written in it",
+                f"It can be {', '.join(self.precisions)}.",
+            )
+
+
+ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+FORMATS: dict[str, Format] = {
+    entry.name: entry
+    for entry in (
+        Format(
+            name="onnx",
+            module="cyclegan_cli.exporting.onnx",
+            suffixes=(".onnx",),
+            precisions=("fp32", "fp16", "int8"),
+            packages=ONNX_PACKAGES,
+            extra="onnx",
+            image_io=True,
+        ),
+        Format(
+            name="pt2",
+            module="cyclegan_cli.exporting.pt2",
+            suffixes=(".pt2",),
+            precisions=("fp32", "fp16"),
+        ),
+        Format(
+            name="safetensors",
+            module="cyclegan_cli.exporting.safetensors",
+            suffixes=(".safetensors",),
+            precisions=("fp32", "fp16", "bf16"),
+            holds_both=True,
+        ),
+        Format(
+            name="openvino",
+            module="cyclegan_cli.exporting.openvino",
+            suffixes=(".xml", ".bin"),
+            precisions=("fp32", "fp16"),
+            packages=(*ONNX_PACKAGES, "openvino"),
+            extra="openvino",
+            image_io=True,
+        ),
+    )
+}

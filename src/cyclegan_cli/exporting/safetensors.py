@@ -1,0 +1,36 @@
+"""Checkpoints of this program with one direction alone, or in fewer bits; or both."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from cyclegan_cli.checkpoints.header import Direction, ModelInfo
+from cyclegan_cli.checkpoints.store import load_generator, save_generators
+from cyclegan_cli.exporting.draft import Document, Draft, Run
+from cyclegan_cli.exporting.job import Job
+from cyclegan_cli.models.networks import ResnetGenerator
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def convert(job: Job, generators: dict[Direction, ResnetGenerator], info: ModelInfo) -> Draft:
+    """The generators as a checkpoint that every command reads.
+
+    Whatever the file's numbers are, it is computed in fp32.
+    """
+    dtype = DTYPES[job.precision]
+    converted = {one: copy.deepcopy(network).to(dtype) for one, network in generators.items()}
+    described = replace(info, kind="model", directions=job.directions)
+
+    def save(paths: tuple[Path, ...], document: Document) -> None:
+        save_generators(paths[0], converted, described, {"export": document["export"]})
+
+    return Draft(save, _open)
+
+
+def _open(paths: tuple[Path, ...], direction: Direction) -> Run:
+    return load_generator(paths[0], direction)[0]

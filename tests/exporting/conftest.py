@@ -1,0 +1,31 @@
+"""Exports take seconds: each is made once a session, from the tiny model, and shared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cyclegan_cli.exporting.exporter import Report, export
+from cyclegan_cli.exporting.formats import FORMATS
+from cyclegan_cli.exporting.job import Job
+
+MakeExport = Callable[..., Report]
+
+
+@pytest.fixture(scope="session")
+def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> MakeExport:
+    """``exported("onnx", precision="fp16", ...)``: the report of an export from A to B."""
+    made: dict[Any, Report] = {}
+
+    def make(name: str, **options: Any) -> Report:
+        key = (name, *sorted(options.items()))
+        if key not in made:
+            target = tmp_path_factory.mktemp("exported") / f"x{FORMATS[name].suffixes[0]}"
+            values = {"directions": ("a2b",), "output": target, "format": FORMATS[name]} | options
+            made[key] = export(Job(checkpoint, **values))
+        return made[key]
+
+    return make

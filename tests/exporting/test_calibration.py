@@ -1,0 +1,63 @@
+"""Calibration pictures: enough of them, some set aside, in the form that the model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from cyclegan_cli.errors import DataError
+from cyclegan_cli.exporting.calibration import calibration_files, load_calibration
+
+
+def test_every_fourth_picture_is_held_out(pictures: Path) -> None:
+    found = load_calibration(pictures, channels=3, image_io=False)
+    assert (len(found.calibrated), list(found.held_out)) == (7, ["held-out 1", "held-out 2"])
+
+
+@pytest.mark.parametrize(
+    ("channels", "image_io", "shape", "dtype"),
+    [
+        (3, False, (1, 3, 36, 40), torch.float32),
+        (1, False, (1, 1, 36, 40), torch.float32),
+        (3, True, (1, 33, 40, 3), torch.uint8),
+    ],
+)
+def test_pictures_have_the_form_of_the_models_input(
+    pictures: Path, channels: int, image_io: bool, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    first = load_calibration(pictures, channels, image_io).calibrated[0]
+    assert (first.shape, first.dtype) == (shape, dtype)
+
+
+def test_large_pictures_are_reduced(draw: Callable[..., Path], tmp_path: Path) -> None:
+    for index in range(8):
+        draw(tmp_path / f"{index}.png", size=(1030, 260))
+    assert load_calibration(tmp_path, 3, image_io=True).calibrated[0].shape == (1, 129, 512, 3)
+
+
+def test_of_many_pictures_some_are_used_from_first_to_last(tmp_path: Path) -> None:
+    for index in range(300):
+        (tmp_path / f"{index:03d}.png").touch()
+    names = [path.name for path in calibration_files(tmp_path)]
+    assert (len(names), names[0]) == (128, "000.png")
+    assert names[-1] > "295.png"
+    assert len(set(names)) == 128
+
+
+@pytest.mark.parametrize("count", [0, 7])
+def test_too_few_pictures_are_refused(tmp_path: Path, count: int) -> None:
+    for index in range(count):
+        (tmp_path / f"{index}.png").touch()
+    with pytest.raises(DataError, match=f"found {count} pictures, int8 needs 8 or more"):
+        calibration_files(tmp_path)
+
+
+def test_an_unreadable_picture_is_named(draw: Callable[..., Path], tmp_path: Path) -> None:
+    for index in range(8):
+        draw(tmp_path / f"{index}.png")
+    (tmp_path / "3.png").write_text("no picture")
+    with pytest.raises(DataError, match=r"3\.png"):
+        load_calibration(tmp_path, 3, image_io=False)

@@ -1,0 +1,192 @@
+"""The formats other than ONNX, and what all formats share: the report, whole files or none."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from cyclegan_cli import files
+from cyclegan_cli.checkpoints.header import read_header, read_model_info
+from cyclegan_cli.checkpoints.store import load_generator
+from cyclegan_cli.errors import CheckpointError, ExportError, OutputError
+from cyclegan_cli.exporting import exporter
+from cyclegan_cli.exporting.exporter import export
+from cyclegan_cli.exporting.formats import FORMATS
+from cyclegan_cli.exporting.job import Job
+from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.translation.translator import Translator
+
+
+def noise(batch: int, height: int, width: int) -> torch.Tensor:
+    random = torch.Generator().manual_seed(5)
+    return torch.rand(batch, 3, height, width, generator=random) * 2 - 1
+
+
+# safetensors
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", "F32"), ("fp16", "F16"), ("bf16", "BF16")]
+)
+def test_one_direction_alone_is_a_checkpoint_of_ours(
+    exported, precision: str, dtype: str, checkpoint: Path
+) -> None:
+    report = exported("safetensors", precision=precision, directions=("b2a",))
+    file = report.job.output
+    header = read_header(file)
+    assert {tensor.dtype for tensor in header.tensors.values()} == {dtype}
+    assert {name.split(".")[0] for name in header.tensors} == {"generator_b2a"}
+    assert read_model_info(file).directions == ("b2a",)
+    assert header.document["export"]["precision"] == precision
+    ours, theirs = (Translator.load(path, "b2a", "cpu") for path in (file, checkpoint))
+    difference = (ours.translate(noise(1, 30, 41)) - theirs.translate(noise(1, 30, 41))).abs().max()
+    assert difference <= {"fp32": 0, "fp16": 0.02, "bf16": 0.2}[precision]
+    with pytest.raises(CheckpointError, match="and not the other way"):
+        load_generator(file, "a2b")
+
+
+def test_both_directions_fit_into_one_file(exported, tiny_model: CycleGAN) -> None:
+    report = exported("safetensors", directions=("a2b", "b2a"))
+    for direction in ("a2b", "b2a"):
+        generator, _ = load_generator(report.job.output, direction)
+        expected = tiny_model.networks()[f"generator_{direction}"].state_dict()
+        assert all(torch.equal(v, expected[k]) for k, v in generator.state_dict().items())
+    assert report.document["to"] == ["night", "day"]
+    assert report.verification.psnr is None
+
+
+def test_an_exported_checkpoint_can_be_exported_again(exported, tmp_path: Path) -> None:
+    first = exported("safetensors", precision="bf16", directions=("b2a",))
+    again = export(
+        Job(first.job.output, ("b2a",), tmp_path / "y.safetensors", FORMATS["safetensors"], "bf16")
+    )
+    assert again.verification.psnr is None  # What was rounded once stays as it is.
+    assert read_header(again.job.output).tensors == read_header(first.job.output).tensors
+
+
+# pt2
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("fp16", 0.03)])
+def test_pt2_takes_any_batch_and_size(
+    exported, tiny_model: CycleGAN, precision: str, tolerance: float
+) -> None:
+    report = exported("pt2", precision=precision)
+    model = torch.export.load(report.job.output).module()
+    for size in ((1, 8, 8), (3, 20, 36), (2, 63, 130)):
+        with torch.no_grad():
+            expected = tiny_model.generator_a2b(noise(*size))
+        found = model(noise(*size))
+        assert found.dtype == torch.float32
+        assert (found - expected).abs().max() < tolerance
+
+
+def test_pt2_carries_the_document(exported) -> None:
+    extra = {"cyclegan.json": ""}
+    torch.export.load(exported("pt2").job.output, extra_files=extra)
+    section = json.loads(extra["cyclegan.json"])["export"]
+    assert (section["format"], section["to"]) == ("pt2", "night")
+    assert section["verification"]["largest_difference"] < 1e-4
+
+
+# OpenVINO
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("fp16", 0.03)])
+def test_openvino_computes_the_same(
+    exported, tiny_model: CycleGAN, precision: str, tolerance: float
+) -> None:
+    openvino = pytest.importorskip("openvino", reason="the extra [openvino] is not installed")
+    report = exported("openvino", precision=precision)
+    core = openvino.Core()
+    model = core.read_model(report.job.output)  # Finds its .bin by the name.
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for size in ((1, 8, 8), (3, 20, 36), (2, 63, 130)):
+        with torch.no_grad():
+            expected = tiny_model.generator_a2b(noise(*size))
+        found = torch.from_numpy(compiled(noise(*size).numpy())["translation"])
+        assert (found - expected).abs().max() < tolerance
+    document = json.loads(model.get_rt_info(["cyclegan"]).astype(str))
+    assert document["export"]["verification"] == report.verification.to_document()
+    assert {path.name for path in report.job.output.parent.iterdir()} == {"x.xml", "x.bin"}
+    assert set(report.sha256) == {"x.xml", "x.bin"}
+
+
+# All formats
+
+
+@pytest.mark.parametrize("name", ["onnx", "pt2", "safetensors"])
+def test_the_report_names_source_and_result_by_their_digests(
+    exported, name: str, checkpoint: Path
+) -> None:
+    report = exported(name)
+    document = report.to_document()
+    content = report.job.output.read_bytes()
+    assert document["sha256"] == {report.job.output.name: hashlib.sha256(content).hexdigest()}
+    assert document["bytes"] == len(content)
+    assert document["source"] == {
+        "file": "model.safetensors",
+        "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+    }
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+
+
+class WrongFormat:
+    """A format whose files compute something else."""
+
+    def convert(self, job, generators, info):
+        def save(paths, document):
+            paths[0].write_text("wrong")
+
+        generator = generators["a2b"]
+        return exporter.Draft(save, lambda paths, _: lambda pictures: -generator(pictures))
+
+
+def test_a_file_that_computes_something_else_is_refused_and_the_old_one_left(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporter, "import_module", lambda name: WrongFormat())
+    (tmp_path / "x.pt2").write_text("old")
+    with pytest.raises(ExportError, match="differs from the network by"):
+        export(Job(checkpoint, ("a2b",), tmp_path / "x.pt2", FORMATS["pt2"]))
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_path_that_cannot_be_written_is_refused_before_the_conversion(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NeverConverts:
+        def convert(self, *arguments):
+            raise AssertionError("converted")
+
+    monkeypatch.setattr(exporter, "import_module", lambda name: NeverConverts())
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot write"):
+        export(Job(checkpoint, ("a2b",), tmp_path / "file" / "x.pt2", FORMATS["pt2"]))
+
+
+@pytest.mark.parametrize("name", ["onnx", "pt2", "safetensors"])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(
+    name: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exported
+) -> None:
+    if name == "onnx":
+        import onnx
+
+        from cyclegan_cli.exporting import onnx as exporting
+
+        ready = onnx.load(exported("onnx").job.output)
+        monkeypatch.setattr(exporting, "to_onnx", lambda *_: ready)
+
+    def full(path: Path, flags: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "_flush", full)
+    job = Job(checkpoint, ("a2b",), tmp_path / f"x.{name}", FORMATS[name])
+    with pytest.raises(OutputError, match="no space left"):
+        export(job)
+    assert list(tmp_path.iterdir()) == []

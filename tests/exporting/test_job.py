@@ -1,0 +1,126 @@
+"""What makes sense and what does not is known before torch is loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cyclegan_cli.checkpoints.header import ModelInfo
+from cyclegan_cli.errors import UsageError
+from cyclegan_cli.exporting import formats
+from cyclegan_cli.exporting.formats import FORMATS
+from cyclegan_cli.exporting.job import check_options, plan_outputs, refuse_overwriting
+
+BOTH = ("a2b", "b2a")
+FOLDER = Path("pictures")
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "image_io", "calibration", "min_psnr", "both", "sentence"),
+    [
+        ("onnx", "bf16", False, None, None, False, "--precision bf16: onnx is not written in it"),
+        ("pt2", "int8", False, FOLDER, None, False, "--precision int8: pt2 is not written in it"),
+        ("safetensors", "int8", False, None, None, False, "--precision int8: safetensors is not"),
+        ("pt2", "fp32", True, None, None, False, "--image-io is not possible with pt2"),
+        ("safetensors", "fp32", True, None, None, False, "--image-io is not possible with safe"),
+        ("onnx", "int8", False, None, None, False, "--precision int8 needs --calibration"),
+        ("onnx", "int8", False, FOLDER, None, True, "--direction both cannot be calibrated"),
+        ("onnx", "fp16", False, FOLDER, None, False, "--calibration is for --precision int8"),
+        ("onnx", "fp32", False, None, 40.0, False, "--min-psnr is for --precision int8 alone"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(
+    name, precision, image_io, calibration, min_psnr, both, sentence
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_options(FORMATS[name], precision, image_io, calibration, min_psnr, both)
+    assert caught.value.message.startswith(sentence)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_all_precisions_of_a_format_are_accepted(name: str, monkeypatch) -> None:
+    monkeypatch.setattr(formats, "find_spec", lambda name: object())
+    for precision in FORMATS[name].precisions:
+        calibration = FOLDER if precision == "int8" else None
+        check_options(FORMATS[name], precision, FORMATS[name].image_io, calibration, None, False)
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxruntime", "onnxscript", "openvino"])
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch, missing) -> None:
+    monkeypatch.setattr(formats, "find_spec", lambda name: None if name == missing else object())
+    with pytest.raises(UsageError, match=f"needs the package {missing},") as caught:
+        FORMATS["openvino"].require_packages()
+    assert caught.value.hint == (
+        "Install the extra [openvino]: pip install onnx onnxruntime onnxscript openvino"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "directions", "output", "planned"),
+    [
+        ("onnx", ("a2b",), None, {"day2night.onnx": ("a2b",)}),
+        ("onnx", ("b2a",), None, {"night2day.onnx": ("b2a",)}),
+        ("onnx", ("b2a",), "x/y", {"x/y": ("b2a",)}),
+        ("onnx", BOTH, None, {"day2night.onnx": ("a2b",), "night2day.onnx": ("b2a",)}),
+        ("pt2", BOTH, "out", {"out/day2night.pt2": ("a2b",), "out/night2day.pt2": ("b2a",)}),
+        ("safetensors", BOTH, None, {"day-night.safetensors": BOTH}),
+        ("safetensors", BOTH, "x.safetensors", {"x.safetensors": BOTH}),
+        ("openvino", ("a2b",), None, {"day2night.xml": ("a2b",)}),
+    ],
+)
+def test_files_are_named_by_the_domains(
+    tiny_info: ModelInfo, tmp_path, monkeypatch, name, directions, output, planned
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = plan_outputs(FORMATS[name], tiny_info, directions, "latest", output, overwrite=False)
+    assert {path.as_posix(): group for group, path in found} == planned
+
+
+@pytest.mark.parametrize(
+    ("name", "directions", "output", "sentence"),
+    [
+        ("onnx", ("a2b",), "x/", "-o x/ names a folder"),
+        ("onnx", ("a2b",), "x.pt2", "-o x.pt2 ends like pt2, but --format is onnx"),
+        ("safetensors", BOTH, "x.onnx", "-o x.onnx ends like onnx, but --format is safetensors"),
+        ("onnx", BOTH, "old.onnx", "-o old.onnx is a file, but onnx writes each direction into"),
+        ("onnx", ("a2b",), "old.onnx", "-o old.onnx already exists"),
+        ("openvino", ("a2b",), "x", "-o x: openvino writes a .xml file and a companion"),
+        ("openvino", ("a2b",), "old.xml", "-o old.bin already exists"),
+        ("onnx", BOTH, "folder", "-o folder/night2day.onnx already exists"),
+    ],
+)
+def test_names_that_make_no_sense_or_are_taken_are_refused(
+    tiny_info: ModelInfo, tmp_path, monkeypatch, name, directions, output, sentence
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    for taken in ("old.onnx", "old.bin", "folder/night2day.onnx"):
+        Path(taken).touch()
+    with pytest.raises(UsageError) as caught:
+        plan_outputs(FORMATS[name], tiny_info, directions, "latest", output, overwrite=False)
+    assert caught.value.message.startswith(sentence)
+
+
+def test_a_checkpoint_is_not_replaced_by_its_own_export(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").touch()
+    (tmp_path / "link").symlink_to("model.safetensors")
+    with pytest.raises(UsageError, match="is the checkpoint itself"):
+        refuse_overwriting(tmp_path / "model.safetensors", (tmp_path / "link",))
+    refuse_overwriting(tmp_path / "model.safetensors", (tmp_path / "other",))
+
+
+def test_neither_torch_nor_numpy_is_loaded_for_a_refusal(checkpoint: Path) -> None:
+    script = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from cyclegan_cli.cli.app import app\n"
+        "answer = CliRunner().invoke(app, ['export', sys.argv[1], '--precision', 'bf16'])\n"
+        "print(answer.exit_code, sorted({'torch', 'numpy', 'onnx', 'PIL'} & set(sys.modules)))\n"
+    )
+    command = [sys.executable, "-c", script, str(checkpoint)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "2 []\n"
