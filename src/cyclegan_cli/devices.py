@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +39,40 @@ def choose_device(name: str) -> torch.device:
         raise UsageError(f"--device must be auto, cpu, cuda, cuda:N or mps, found {name!r}")
     _require(match[1] or "cuda", int(match[2] or 0), name)
     return torch.device(name)
+
+
+def device_of_rank(name: str, rank: int, ranks: int) -> str:
+    """The device that ``--device`` stands for in one of several processes on this machine.
+
+    Args:
+        name: The option; ``auto`` and ``cuda`` give each process a CUDA device of its own, as far
+            as there are enough.
+        rank: Which process, from 0.
+        ranks: Of how many.
+    """
+    import torch
+
+    if ranks > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
+        return f"cuda:{rank % torch.cuda.device_count()}"
+    return name
+
+
+def divide_threads(ranks: int) -> None:
+    """Give each of several processes on this machine an equal part of its cores.
+
+    torchrun sets ``OMP_NUM_THREADS`` to 1 where it is not set; any other number is the user's.
+    """
+    import torch
+
+    if ranks > 1 and os.environ.get("OMP_NUM_THREADS", "1") == "1":
+        torch.set_num_threads(max(available_cores() // ranks, 1))
+
+
+def available_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _require(kind: str, index: int, name: str) -> None:

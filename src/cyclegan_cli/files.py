@@ -19,6 +19,8 @@ from pathlib import Path
 from cyclegan_cli.errors import OutputError
 
 TEMPORARY_PREFIX = ".cyclegan-"
+TEMPORARY_SUFFIX = ".tmp"
+_in_flight: set[Path] = set()
 
 
 @contextmanager
@@ -38,7 +40,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
             raise OSError(errno.EEXIST, "something that is not a file has this name")
         target.parent.mkdir(parents=True, exist_ok=True)
         # A short name of its own: the target's name may already be as long as names can be.
-        temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp"
+        temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
+        _in_flight.add(temporary)
         try:
             mode = _create(temporary)
             yield temporary
@@ -50,6 +53,19 @@ def atomic_path(target: Path) -> Iterator[Path]:
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+            _in_flight.discard(temporary)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file's name is one that :func:`atomic_path` gives while it writes."""
+    return name.startswith(TEMPORARY_PREFIX) and name.endswith(TEMPORARY_SUFFIX)
+
+
+def abandon_writes() -> None:
+    """Remove the files that this process is writing, whose threads will never come to an end."""
+    for temporary in list(_in_flight):
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def write_bytes(target: Path, content: bytes) -> None:
@@ -87,7 +103,7 @@ def remove_leftovers(folder: Path) -> None:
     Only for folders that a single process writes to: another one's file in flight looks the same.
     """
     # The second kind is what the safetensors library writes to before it renames.
-    for pattern in (f"{TEMPORARY_PREFIX}*.tmp", ".tmp??????"):
+    for pattern in (f"{TEMPORARY_PREFIX}*{TEMPORARY_SUFFIX}", ".tmp??????"):
         for leftover in folder.glob(pattern):
             with suppress(OSError):
                 leftover.unlink()

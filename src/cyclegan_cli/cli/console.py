@@ -12,11 +12,11 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import typer
 
-from cyclegan_cli.errors import CycleGANError, DataError, OutputError
+from cyclegan_cli.errors import CycleGANError, DataError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,6 +74,20 @@ def table(title: str, rows: Iterable[tuple[str, str]]) -> None:
     stdout = Console(file=text, highlight=False, markup=False, emoji=False)
     stdout.print(drawn)
     _write(f"{title}\n{text.getvalue()}")
+
+
+def binary_stdout() -> BinaryIO:
+    """Stdout, for the bytes of a picture.
+
+    Raises:
+        UsageError: It is a terminal, or closed.
+    """
+    if sys.stdout is None or sys.stdout.isatty():
+        raise UsageError(
+            "a picture is no text to be shown on a terminal",
+            "Send standard output to a file or another program, or name a file with -o.",
+        )
+    return sys.stdout.buffer
 
 
 def _write(text: str) -> None:

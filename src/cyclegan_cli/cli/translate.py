@@ -2,115 +2,191 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from cyclegan_cli.cli import console
-from cyclegan_cli.cli.interrupts import stop_request
 from cyclegan_cli.cli.options import (
     CheckpointOption,
     DeviceOption,
     DirectionOption,
     To,
-    chosen_direction,
 )
-from cyclegan_cli.errors import InterruptedRunError, SomeFailedError
+from cyclegan_cli.cli.translation import Request, translate
 
-if TYPE_CHECKING:
-    from cyclegan_cli.checkpoints.header import Direction
-    from cyclegan_cli.translation.batch import Job, Outcome
-    from cyclegan_cli.translation.translator import Translator
+INPUTS = "Inputs"
+OUTPUTS = "Outputs"
+MANY = "Many pictures"
+REPORT = "Report"
 
 
 def translate_command(
     inputs: Annotated[
-        list[str], typer.Argument(help="Pictures, folders or globs.", metavar="INPUT")
-    ],
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="A file for a single picture, else a folder; a folder as input needs one.",
-            metavar="FILE|DIR",
-            show_default="beside the input, as photo_DOMAIN.jpg",
-        ),
+        list[str] | None,
+        typer.Argument(help="Pictures, folders or globs; - for standard input.", metavar="INPUT"),
     ] = None,
     checkpoint: CheckpointOption = None,
     to: To = None,
     direction: DirectionOption = None,
     device: DeviceOption = "auto",
+    files_from: Annotated[
+        str | None,
+        typer.Option(
+            "--files-from",
+            help="File with more inputs, a path a line, no globs; - for standard input.",
+            metavar="LIST",
+            rich_help_panel=INPUTS,
+        ),
+    ] = None,
+    null: Annotated[
+        bool,
+        typer.Option(
+            "--null",
+            "-0",
+            help="Paths in LIST end with NUL bytes, as those of find -print0.",
+            rich_help_panel=INPUTS,
+        ),
+    ] = False,
+    recursive: Annotated[
+        bool,
+        typer.Option(
+            "--recursive/--no-recursive",
+            help="Search folders in depth.",
+            rich_help_panel=INPUTS,
+            show_default="on",
+        ),
+    ] = True,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            "--root",
+            help="Keep each input's place below this folder in the output folder.",
+            metavar="DIR",
+            rich_help_panel=INPUTS,
+            show_default="the input folder that it was found in",
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="A file for a single picture, else a folder, which folders as input need; "
+            "- for standard output.",
+            metavar="FILE|DIR",
+            show_default="beside the input, as photo_DOMAIN.jpg",
+            rich_help_panel=OUTPUTS,
+        ),
+    ] = None,
+    suffix: Annotated[
+        str | None,
+        typer.Option(
+            "--suffix",
+            help="What names get before their ending.",
+            metavar="TEXT",
+            show_default="nothing in an output folder, else _DOMAIN",
+            rich_help_panel=OUTPUTS,
+        ),
+    ] = None,
+    name_template: Annotated[
+        str | None,
+        typer.Option(
+            "--name-template",
+            help="Whole names, e.g. '{parent}-{stem}_{domain}{ext}'.",
+            metavar="TEMPLATE",
+            rich_help_panel=OUTPUTS,
+        ),
+    ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace existing outputs instead of skipping them.")
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace existing outputs instead of skipping them.",
+            rich_help_panel=OUTPUTS,
+        ),
+    ] = False,
+    if_newer: Annotated[
+        bool,
+        typer.Option(
+            "--if-newer",
+            help="Replace existing outputs whose input was changed later.",
+            rich_help_panel=OUTPUTS,
+        ),
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            help="Threads that decode, and as many that encode, beside the network.",
+            min=1,
+            max=64,
+            metavar="N",
+            show_default="1 on a CPU, else half the cores up to 8",
+            rich_help_panel=MANY,
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            help="Only the K-th of N disjoint parts of the pictures, K from 1.",
+            metavar="K/N",
+            rich_help_panel=MANY,
+        ),
+    ] = None,
+    fail_fast: Annotated[
+        bool,
+        typer.Option(
+            "--fail-fast", help="Stop at the first picture that fails.", rich_help_panel=MANY
+        ),
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object a picture on stdout.")
+        bool,
+        typer.Option(
+            "--json",
+            help="Print one JSON object a picture on stdout, as they end, and a summary.",
+            rich_help_panel=REPORT,
+        ),
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what failed.")] = False,
+    ordered: Annotated[
+        bool,
+        typer.Option(
+            "--ordered",
+            help="Report pictures in the order of the inputs.",
+            rich_help_panel=REPORT,
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Say only what failed.", rich_help_panel=REPORT)
+    ] = False,
 ) -> None:
     """Translate pictures into the other domain.
 
     Outputs have their input's exact size. Existing outputs are skipped, inputs never overwritten.
     Exit code 6 says that some pictures failed and all others are written.
     """  # fmt: skip
-    translator, jobs = _prepare(inputs, output, checkpoint, to, direction, device, overwrite, quiet)
-    from cyclegan_cli.translation.batch import translate_files
-
-    counts: Counter[str] = Counter()
-    with stop_request("finishing this picture") as stop_requested:
-        for outcome in translate_files(jobs, translator, overwrite, stop_requested):
-            counts[outcome.status] += 1
-            _show(outcome, as_json, quiet)
-        if stop_requested.signal_number and counts.total() < len(jobs):
-            raise InterruptedRunError(
-                f"stopped after {counts.total()} of {len(jobs)} pictures",
-                "Run the same command again: what is written is skipped.",
-                stop_requested.signal_number,
-            )
-    if not quiet and len(jobs) > 1:
-        console.say(
-            f"{counts['ok']} translated, {counts['skipped']} skipped, {counts['failed']} failed"
+    translate(
+        Request(
+            inputs=tuple(inputs or ()),
+            checkpoint=checkpoint,
+            to=to,
+            direction=direction,
+            device=device,
+            files_from=files_from,
+            null=null,
+            recursive=recursive,
+            root=None if root is None else str(root),
+            output=output,
+            suffix=suffix,
+            name_template=name_template,
+            overwrite=overwrite,
+            if_newer=if_newer,
+            workers=workers,
+            shard=shard,
+            fail_fast=fail_fast,
+            as_json=as_json,
+            ordered=ordered,
+            quiet=quiet,
         )
-    if counts["failed"]:
-        raise SomeFailedError(f"{counts['failed']} of {len(jobs)} pictures failed")
-
-
-def _prepare(
-    inputs: list[str],
-    output: str | None,
-    checkpoint: Path | None,
-    to: str | None,
-    direction: Direction | None,
-    device: str,
-    overwrite: bool,
-    quiet: bool,
-) -> tuple[Translator, list[Job]]:
-    """All but the device is checked before torch is loaded."""
-    from cyclegan_cli.checkpoints.header import read_model_info
-    from cyclegan_cli.checkpoints.locate import checkpoint_file, default_checkpoint
-    from cyclegan_cli.translation.batch import plan_jobs
-
-    file = checkpoint_file(checkpoint) if checkpoint else default_checkpoint()
-    if checkpoint is None and not quiet:
-        console.say(f"checkpoint: {file}")
-    info = read_model_info(file)
-    chosen = chosen_direction(info, to, direction)
-    jobs = plan_jobs(inputs, output, info.target(chosen), overwrite)
-    from cyclegan_cli.translation.translator import Translator
-
-    return Translator.load(file, chosen, device), jobs
-
-
-def _show(outcome: Outcome, as_json: bool, quiet: bool) -> None:
-    if as_json:
-        console.json_line(outcome.to_document())
-    for sentence in outcome.warnings:
-        console.warn(f"{outcome.input}: {sentence}")
-    if outcome.status == "failed":
-        console.warn(outcome.error or "")
-    elif not quiet and not as_json:
-        skipped = " (exists, skipped)" if outcome.status == "skipped" else ""
-        console.say(f"{outcome.input} -> {outcome.output}{skipped}")
+    )

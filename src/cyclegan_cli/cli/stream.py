@@ -1,0 +1,132 @@
+"""``cyclegan translate`` of one picture from standard input or to standard output."""
+
+from __future__ import annotations
+
+import glob
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from cyclegan_cli.cli import console
+from cyclegan_cli.cli.interrupts import StopRequest
+from cyclegan_cli.cli.translation import (
+    STREAM,
+    Request,
+    checkpoint_of,
+    load,
+    raise_what_went_wrong,
+    show,
+    show_summary,
+)
+from cyclegan_cli.errors import DataError, DeviceError, UsageError
+from cyclegan_cli.files import is_disk_full
+
+if TYPE_CHECKING:
+    from cyclegan_cli.translation.outcomes import Outcome
+    from cyclegan_cli.translation.sharing import Rank
+    from cyclegan_cli.translation.translator import Translator
+
+
+def translate_stream(request: Request, rank: Rank) -> None:
+    """Do what the options say, where an input or the output is ``-``.
+
+    Raises:
+        CycleGANError: As documented for the exit codes.
+    """
+    _refuse_what_a_stream_has_not(request, rank)
+    _refuse_more_than_one(request)
+    source = _source(request.inputs[0])
+    target = _target(request)
+    file, direction, _ = checkpoint_of(request, rank)
+    from cyclegan_cli.translation.outcomes import Outcome, Summary
+
+    summary = Summary(1)
+    started = time.monotonic()
+    if isinstance(target, Path) and target.is_file() and not request.overwrite:
+        outcome = Outcome(STREAM, str(target), "skipped")
+    else:
+        outcome = _translated(source, target, load(request, rank, file, direction))
+    summary.counts[outcome.status] += 1
+    summary.seconds = time.monotonic() - started
+    show(outcome, request)
+    show_summary(summary, request, rank)
+    raise_what_went_wrong(summary, StopRequest())
+
+
+def _refuse_what_a_stream_has_not(request: Request, rank: Rank) -> None:
+    """Options that mean nothing here, and those that would disturb the picture on stdout."""
+    refused = {
+        "--files-from": request.files_from is not None,
+        "--suffix": request.suffix is not None,
+        "--name-template": request.name_template is not None,
+        "--root": request.root is not None,
+        "--if-newer": request.if_newer,
+        "--shard": request.shard is not None,
+        "--json with the picture on standard output": (
+            request.as_json and request.output in (None, STREAM)
+        ),
+        "more than one process": rank.share.count > 1,
+    }
+    for what, is_given in refused.items():
+        if is_given:
+            raise UsageError(
+                f"- is a single picture on standard input or output, which excludes {what}",
+                "Leave one of them out.",
+            )
+
+
+def _refuse_more_than_one(request: Request) -> None:
+    name = request.inputs[0]
+    several = len(request.inputs) > 1 or Path(name).is_dir()
+    if several or (glob.has_magic(name) and not Path(name).exists()):
+        raise UsageError(
+            "- is a single picture on standard input or output, and these inputs may be several",
+            "Name one picture, or an output folder.",
+        )
+
+
+def _source(name: str) -> Path | BinaryIO:
+    if name != STREAM:
+        if not name or not Path(name).exists():
+            raise DataError(f"there is no file or folder {name}")
+        return Path(name)
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError(
+            "INPUT -: nothing is piped into standard input",
+            "Pipe a picture into it, as in: curl URL | cyclegan translate -",
+        )
+    return sys.stdin.buffer
+
+
+def _target(request: Request) -> Path | BinaryIO:
+    if request.output in (None, STREAM):
+        return console.binary_stdout()
+    from cyclegan_cli.translation.inputs import Source
+    from cyclegan_cli.translation.naming import plan_naming
+
+    file = plan_naming(request.output, [Source(STREAM, STREAM)], "").file
+    if file is None:
+        raise UsageError(
+            f"-o {request.output} names a folder, and a picture on standard input has no name",
+            "Name a file.",
+        )
+    return Path(file)
+
+
+def _translated(
+    source: Path | BinaryIO, target: Path | BinaryIO, translator: Translator
+) -> Outcome:
+    from cyclegan_cli.translation.outcomes import Outcome
+    from cyclegan_cli.translation.work import translate_stream
+
+    try:
+        return translate_stream(source, target, translator)
+    except (DataError, DeviceError, MemoryError) as error:
+        if is_disk_full(error):
+            raise
+        names = [str(side) if isinstance(side, Path) else STREAM for side in (source, target)]
+        sentence = (
+            f"{names[0]}: not enough memory" if isinstance(error, MemoryError) else error.message
+        )
+        return Outcome(names[0], names[1], "failed", sentence)

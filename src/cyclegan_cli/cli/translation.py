@@ -1,0 +1,257 @@
+"""What ``cyclegan translate`` does with its options."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cyclegan_cli.cli import console
+from cyclegan_cli.cli.interrupts import StopRequest, leave_at_once, stop_request
+from cyclegan_cli.cli.options import chosen_direction
+from cyclegan_cli.errors import (
+    InterruptedRunError,
+    OutputError,
+    SomeFailedError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from cyclegan_cli.checkpoints.header import Direction
+    from cyclegan_cli.translation.outcomes import Outcome, Summary
+    from cyclegan_cli.translation.pipeline import Pipeline
+    from cyclegan_cli.translation.planning import Plan
+    from cyclegan_cli.translation.sharing import Rank
+    from cyclegan_cli.translation.translator import Translator
+    from cyclegan_cli.translation.work import Existing
+
+STREAM = "-"
+RERUN = "Run the same command again: what is written is skipped."
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of the command, as the user gave them; each has the name of its option."""
+
+    inputs: tuple[str, ...]
+    checkpoint: Path | None
+    to: str | None
+    direction: Direction | None
+    device: str
+    files_from: str | None
+    null: bool
+    recursive: bool
+    root: str | None
+    output: str | None
+    suffix: str | None
+    name_template: str | None
+    overwrite: bool
+    if_newer: bool
+    workers: int | None
+    shard: str | None
+    fail_fast: bool
+    as_json: bool
+    ordered: bool
+    quiet: bool
+
+    @property
+    def existing(self) -> Existing:
+        """What is done about an output that exists."""
+        if self.overwrite:
+            return "overwrite"
+        return "if-newer" if self.if_newer else "skip"
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether a picture comes from standard input or goes to standard output."""
+        return STREAM in self.inputs or self.output == STREAM
+
+
+def translate(request: Request) -> None:
+    """Do what the options say.
+
+    Raises:
+        CycleGANError: As documented for the exit codes.
+    """
+    from cyclegan_cli.translation.sharing import rank_of
+
+    _refuse_contradictions(request)
+    rank = rank_of()
+    if request.is_stream:
+        from cyclegan_cli.cli.stream import translate_stream
+
+        translate_stream(request, rank)
+    else:
+        _translate_files(request, rank)
+
+
+def _refuse_contradictions(request: Request) -> None:
+    if not request.inputs and request.files_from is None:
+        raise UsageError("there is no INPUT", "Name a picture, a folder or a glob.")
+    if request.overwrite and request.if_newer:
+        raise UsageError("--overwrite and --if-newer exclude each other", "Give one of them.")
+    if request.null and request.files_from is None:
+        raise UsageError("--null says how a list is written, and there is none",
+                         "Give it with --files-from.")  # fmt: skip
+
+
+def checkpoint_of(request: Request, rank: Rank) -> tuple[Path, Direction, str]:
+    """The checkpoint's file, the direction and the name of the domain translated to."""
+    from cyclegan_cli.checkpoints.header import read_model_info
+    from cyclegan_cli.checkpoints.locate import checkpoint_file, default_checkpoint
+
+    file = checkpoint_file(request.checkpoint) if request.checkpoint else default_checkpoint()
+    if request.checkpoint is None and rank.is_first and not request.quiet:
+        console.say(f"checkpoint: {file}")
+    info = read_model_info(file)
+    direction = chosen_direction(info, request.to, request.direction)
+    return file, direction, info.target(direction)
+
+
+def load(request: Request, rank: Rank, file: Path, direction: Direction) -> Translator:
+    """The translator, on the device that is this process's."""
+    from cyclegan_cli.devices import device_of_rank, divide_threads
+    from cyclegan_cli.translation.translator import Translator
+
+    divide_threads(rank.local.count)
+    device = device_of_rank(request.device, rank.local.index, rank.local.count)
+    return Translator.load(file, direction, device)
+
+
+# Many files
+
+
+def _translate_files(request: Request, rank: Rank) -> None:
+    """All but the device is checked before torch is loaded."""
+    file, direction, target = checkpoint_of(request, rank)
+    plan = _plan(request, rank, target)
+    if len(plan) < plan.pictures and rank.is_first and not request.quiet:
+        console.say(f"{len(plan)} of {plan.pictures} pictures are this process's share")
+    translator = load(request, rank, file, direction)
+    from cyclegan_cli.translation.outcomes import Summary
+
+    summary = Summary(len(plan))
+    with stop_request("finishing the pictures in work", leave_at_once) as stop_requested:
+        try:
+            _work_off(_pipeline(request, plan, translator, stop_requested), summary, request)
+        except OutputError:
+            summary.stopped = "disk full"
+            show_summary(summary, request, rank)
+            raise
+        summary.stopped = _why_stopped(summary, request, stop_requested)
+        show_summary(summary, request, rank)
+        if rank.launched and summary.stopped is None:
+            from cyclegan_cli.translation.ranks import wait_for_all
+
+            wait_for_all(rank, stop_requested)
+    raise_what_went_wrong(summary, stop_requested)
+
+
+def _plan(request: Request, rank: Rank, target: str) -> Plan:
+    from cyclegan_cli.translation.inputs import Inputs, PathList
+    from cyclegan_cli.translation.naming import plan_naming
+    from cyclegan_cli.translation.planning import Plan, folder_to_leave_out
+    from cyclegan_cli.translation.sharing import WHOLE, parse_shard
+
+    share = parse_shard(request.shard) if request.shard is not None else WHOLE
+    listed = None
+    if request.files_from is not None:
+        if request.files_from == STREAM and rank.share.count > 1:
+            raise UsageError("--files-from -: several processes cannot share standard input",
+                             "Write the list to a file.")  # fmt: skip
+        stdin = sys.stdin.buffer if sys.stdin else None
+        listed = PathList.open(request.files_from, request.null, stdin)
+    inputs = Inputs(
+        request.inputs, listed, request.recursive, request.root, folder_to_leave_out(request.output)
+    )
+    naming = plan_naming(
+        request.output, inputs.first_two(), target, request.name_template, request.suffix
+    )
+    return Plan(inputs, naming, request.existing != "skip", share.part(rank.share))
+
+
+def _pipeline(
+    request: Request, plan: Plan, translator: Translator, stop_requested: StopRequest
+) -> Pipeline:
+    from cyclegan_cli.translation.admission import Limits
+    from cyclegan_cli.translation.pipeline import Pipeline
+    from cyclegan_cli.translation.work import FileWork, default_workers
+
+    return Pipeline(
+        plan,
+        FileWork(translator, request.existing),
+        Limits(request.workers or default_workers(translator.device)),
+        request.ordered,
+        request.fail_fast,
+        stop_requested,
+    )
+
+
+def _work_off(pipeline: Pipeline, summary: Summary, request: Request) -> None:
+    started = time.monotonic()
+    with closing(pipeline.outcomes()) as outcomes:
+        try:
+            for outcome in outcomes:
+                summary.counts[outcome.status] += 1
+                show(outcome, request)
+        finally:
+            summary.seconds = time.monotonic() - started
+
+
+def _why_stopped(summary: Summary, request: Request, stop_requested: StopRequest) -> str | None:
+    """Why not all pictures are through, where they are not."""
+    if summary.counts.total() >= summary.pictures:
+        return None
+    if stop_requested.signal_number:
+        return signal.Signals(stop_requested.signal_number).name
+    if request.fail_fast and summary.counts["failed"]:
+        return "failure"
+    gone = summary.pictures - summary.counts.total()
+    console.warn(f"{gone} pictures were gone before it was their turn")
+    return None
+
+
+def raise_what_went_wrong(summary: Summary, stop_requested: StopRequest) -> None:
+    """End with the exit code that fits what became of the pictures.
+
+    Raises:
+        InterruptedRunError: Not all are through, because of a signal.
+        SomeFailedError: Some failed.
+    """
+    done, failed = summary.counts.total(), summary.counts["failed"]
+    so_far = f"{done} of {summary.pictures} pictures"
+    if stop_requested.signal_number and summary.stopped:
+        raise InterruptedRunError(f"stopped after {so_far}", RERUN, stop_requested.signal_number)
+    if summary.stopped:
+        raise SomeFailedError(f"stopped at the first failure (--fail-fast), after {so_far}", RERUN)
+    if failed:
+        raise SomeFailedError(f"{failed} of {summary.pictures} pictures failed")
+
+
+def show(outcome: Outcome, request: Request) -> None:
+    """Tell what became of a picture."""
+    if request.as_json:
+        console.json_line(outcome.to_document())
+    for sentence in outcome.warnings:
+        console.warn(f"{outcome.input}: {sentence}")
+    if outcome.status == "failed":
+        console.warn(outcome.error or "")
+    elif not request.quiet and not request.as_json:
+        skipped = " (exists, skipped)" if outcome.status == "skipped" else ""
+        console.say(f"{outcome.input} -> {outcome.output}{skipped}")
+
+
+def show_summary(summary: Summary, request: Request, rank: Rank) -> None:
+    """Tell what became of all of them."""
+    if request.as_json:
+        console.json_line(summary.to_document())
+    if not request.quiet and summary.pictures > 1:
+        counts = ", ".join(
+            f"{summary.counts[status]} {word}"
+            for status, word in (("ok", "translated"), ("skipped", "skipped"), ("failed", "failed"))
+        )
+        console.say(f"rank {rank.share.index}: {counts}" if rank.share.count > 1 else counts)

@@ -1,0 +1,114 @@
+"""What is to be translated, decided and checked before anything is."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+from typing import NamedTuple, NoReturn
+
+from cyclegan_cli.errors import UsageError
+from cyclegan_cli.translation.inputs import Inputs, Source
+from cyclegan_cli.translation.ledger import Clashes, Draft, digest, share_number
+from cyclegan_cli.translation.naming import Naming
+from cyclegan_cli.translation.sharing import WHOLE, Share
+
+
+class Job(NamedTuple):
+    """One picture to translate.
+
+    Attributes:
+        input: Where it is.
+        output: Where its translation goes.
+    """
+
+    input: str
+    output: str
+
+
+def folder_to_leave_out(output: str | None) -> str | None:
+    """The real path of what is not searched for inputs: translations are not translated again."""
+    return None if output is None else os.path.realpath(output)
+
+
+class Plan:
+    """The jobs of this process, in the order of the inputs; no picture twice.
+
+    The inputs are walked through twice: now, to check them all, of which digests are kept; and
+    once more while they are translated. What appears in the meantime is left for another run.
+
+    Args:
+        inputs: The pictures.
+        naming: Where their translations go.
+        replaces: Whether existing outputs may be replaced.
+        share: Which of them are for this process.
+
+    Raises:
+        UsageError: Two inputs for the same output, or an output that is an input, in any share.
+        DataError: An input does not exist, or a folder has no pictures.
+    """
+
+    def __init__(
+        self, inputs: Inputs, naming: Naming, replaces: bool = False, share: Share = WHOLE
+    ) -> None:
+        self._inputs, self._naming = inputs, naming
+        self._real_folder = functools.lru_cache(maxsize=4096)(os.path.realpath)
+        draft = Draft()
+        for source in inputs.checked():
+            output = naming.output_of(source)
+            draft.add(self._key(source.path), self._key(output), _share_number_of(source))
+        # So that `translate photos/*.jpg` can be run again, though its translations lie beside
+        # its pictures now: they exist and are skipped. Where they would be replaced instead,
+        # whether they are translations or the user's own pictures cannot be told.
+        pass_over_outputs = naming.folder is None and naming.file is None and not replaces
+        self._ledger, clashes = draft.finish(pass_over_outputs)
+        if clashes:
+            self._refuse(clashes)
+        self.pictures = len(self._ledger)
+        self._ledger.keep_share(share.index, share.count)
+
+    def __len__(self) -> int:
+        return len(self._ledger)
+
+    def __iter__(self) -> Iterator[Job]:
+        """The jobs that nobody has been given yet."""
+        for source in self._inputs:
+            output = self._naming.output_of(source)
+            if self._ledger.take(self._key(output)):
+                yield Job(source.path, output)
+
+    def _refuse(self, clashes: Clashes) -> NoReturn:
+        """Name the first of the outputs that overwrite an input or each other."""
+        writers: dict[bytes, str] = {}
+        for source in self._inputs:
+            output = self._naming.output_of(source)
+            key = self._key(output)
+            if key in clashes.inputs:
+                raise UsageError(
+                    f"{output} is an input: its translation would overwrite it",
+                    "Name another output with -o.",
+                )
+            first = writers.setdefault(key, source.path) if key in clashes.shared else source.path
+            if self._key(first) != self._key(source.path):
+                raise UsageError(
+                    f"{first} and {source.path} would both be written to {output}",
+                    "Keep their folders with --root, tell them apart with --name-template, or "
+                    "translate them into two folders.",
+                )
+        raise UsageError("the inputs change while they are being listed", "Run it again.")
+
+    def _key(self, path: str) -> bytes:
+        """A digest of the real path, whatever links lead there."""
+        return digest(os.fsencode(os.path.normcase(self._real(path))))
+
+    def _real(self, path: str) -> str:
+        """As :func:`os.path.realpath`, which looks at every folder on the way each time."""
+        folder, name = os.path.split(path)
+        if name in ("", os.curdir, os.pardir) or os.path.islink(path):
+            return os.path.realpath(path)
+        return os.path.join(self._real_folder(folder), name)
+
+
+def _share_number_of(source: Source) -> int:
+    """Of the path as it is written, which may differ from machine to machine in front of it."""
+    return share_number(os.fsencode(os.path.normpath(source.path).replace(os.sep, "/")))

@@ -1,0 +1,98 @@
+"""One set of pictures for several processes: every picture for exactly one of them."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cyclegan_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class Share:
+    """This process's part of the work.
+
+    Attributes:
+        index: Which, from 0.
+        count: Of how many.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def part(self, inner: Share) -> Share:
+        """The share ``inner`` of this share."""
+        return Share(self.index * inner.count + inner.index, self.count * inner.count)
+
+    def __str__(self) -> str:
+        return f"{self.index + 1}/{self.count}"
+
+
+WHOLE = Share()
+
+
+def parse_shard(text: str) -> Share:
+    """What ``--shard K/N`` stands for, with K from 1 to N.
+
+    Raises:
+        UsageError: It is written differently, or there is no K-th of N.
+    """
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    index, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= index <= count:
+        raise UsageError(
+            f"--shard must be K/N with K from 1 to N, found {text!r}", "As in --shard 3/16."
+        )
+    return Share(index - 1, count)
+
+
+@dataclass(frozen=True)
+class Rank:
+    """This process among those that torchrun started; alone without it.
+
+    Attributes:
+        share: Its rank of all ranks.
+        local: Its rank and their number on this machine.
+        launched: Whether torchrun looks after it, which ends all when one exits with an error.
+    """
+
+    share: Share = WHOLE
+    local: Share = WHOLE
+    launched: bool = False
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it speaks for all."""
+        return self.share.index == 0
+
+
+def rank_of(environment: Mapping[str, str] = os.environ) -> Rank:
+    """This process's rank, from the variables that torchrun sets.
+
+    Raises:
+        UsageError: They make no sense.
+    """
+    if "RANK" not in environment or "WORLD_SIZE" not in environment:
+        return Rank()
+    share = _share(environment, "RANK", "WORLD_SIZE")
+    local = WHOLE
+    if "LOCAL_RANK" in environment and "LOCAL_WORLD_SIZE" in environment:
+        local = _share(environment, "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    return Rank(share, local, "TORCHELASTIC_RUN_ID" in environment)
+
+
+def _share(environment: Mapping[str, str], rank: str, size: str) -> Share:
+    values = environment[rank], environment[size]
+    if not all(re.fullmatch(r"[0-9]{1,9}", value) for value in values) or not (
+        int(values[0]) < int(values[1])
+    ):
+        raise UsageError(
+            f"the environment has {rank}={values[0]} and {size}={values[1]}: no rank of so many",
+            "Let torchrun set them, or unset both.",
+        )
+    return Share(int(values[0]), int(values[1]))

@@ -1,0 +1,133 @@
+"""What is done with each picture: read, translate, write."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Literal
+
+from cyclegan_cli.data.decoding import decode, probe
+from cyclegan_cli.data.encoding import encode
+from cyclegan_cli.data.formats import WRITABLE_FORMATS, writable_format
+from cyclegan_cli.data.picture import EncodeOptions, Picture
+from cyclegan_cli.devices import available_cores
+from cyclegan_cli.translation.inputs import STDIN
+from cyclegan_cli.translation.outcomes import Outcome
+from cyclegan_cli.translation.planning import Job
+
+if TYPE_CHECKING:
+    import torch
+
+    from cyclegan_cli.translation.translator import Translator
+
+Existing = Literal["skip", "overwrite", "if-newer"]
+BYTES_OF_A_PIXEL = 3
+BYTES_OF_A_DEEP_PIXEL = 6
+
+
+@dataclass(frozen=True)
+class FileWork:
+    """Files through one translator.
+
+    Attributes:
+        translator: What translates.
+        existing: What is done about an output that exists: left, replaced, or replaced where the
+            input was changed later.
+        options: How translations are written.
+    """
+
+    translator: Translator
+    existing: Existing = "skip"
+    options: EncodeOptions = EncodeOptions()
+
+    def is_done(self, job: Job) -> bool:
+        """Whether the output exists and is to be left as it is."""
+        if self.existing == "overwrite" or not os.path.isfile(job.output):
+            return False
+        return self.existing == "skip" or not _is_newer(job.input, job.output)
+
+    def weigh(self, job: Job) -> int:
+        """The bytes of the picture's pixels, from its header."""
+        header = probe(Path(job.input))
+        deep = "16" in header.mode or header.mode in ("I", "F")
+        bytes_of_a_pixel = BYTES_OF_A_DEEP_PIXEL if deep else BYTES_OF_A_PIXEL
+        return header.width * header.height * header.frames * bytes_of_a_pixel
+
+    def decode(self, job: Job) -> Picture:
+        """Read the picture."""
+        return decode(Path(job.input))
+
+    def translate(self, picture: Picture) -> Picture:
+        """Translate each of its frames."""
+        return translate_picture(picture, self.translator, self.options)
+
+    def encode(self, job: Job, picture: Picture) -> Outcome:
+        """Write the translation."""
+        output = Path(job.output)
+        lost = encode(picture, output, writable_format(output.suffix) or "PNG", self.options)
+        return _success(job, picture, lost)
+
+
+def translate_picture(picture: Picture, translator: Translator, options: EncodeOptions) -> Picture:
+    """The same picture with each of its frames translated.
+
+    Raises:
+        DeviceError: Not enough memory.
+    """
+    return picture.with_frames(
+        [translator.translate_levels(frame, options.bit_depth) for frame in picture.frames]
+    )
+
+
+def translate_stream(
+    source: Path | BinaryIO,
+    target: Path | BinaryIO,
+    translator: Translator,
+    options: EncodeOptions = EncodeOptions(),
+) -> Outcome:
+    """Translate a single picture from or to a stream, which has the source's format if it can be.
+
+    Args:
+        source: A file, or a stream of the bytes of one.
+        target: Likewise.
+        translator: What translates.
+        options: How it is written.
+
+    Raises:
+        DataError: It cannot be read, or not be written.
+        DeviceError: Not enough memory.
+    """
+    picture = decode(source)
+    translated = translate_picture(picture, translator, options)
+    own = picture.format if picture.format in WRITABLE_FORMATS else None
+    wanted = writable_format(target.suffix) if isinstance(target, Path) else own
+    lost = encode(translated, target, wanted or "PNG", options)
+    names = [str(side) if isinstance(side, Path) else STDIN for side in (source, target)]
+    return _success(Job(*names), translated, lost)
+
+
+def default_workers(device: torch.device) -> int:
+    """How many threads are to decode, and as many to encode.
+
+    On a CPU the network takes all cores and far longer than both; one thread keeps it supplied
+    and takes next to nothing away from it.
+    """
+    if device.type == "cpu":
+        return 1
+    return min(max(available_cores() // 2, 1), 8)
+
+
+def _success(job: Job, picture: Picture, lost: tuple[str, ...]) -> Outcome:
+    return Outcome(
+        job.input, job.output, "ok",
+        width=picture.width, height=picture.height, warnings=picture.remarks + lost,
+    )  # fmt: skip
+
+
+def _is_newer(source: str, output: str) -> bool:
+    """Whether an input was changed after its output was written."""
+    try:
+        return os.stat(source).st_mtime_ns > os.stat(output).st_mtime_ns
+    except OSError:
+        return True  # Reading it will say what is wrong.
