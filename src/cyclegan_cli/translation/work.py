@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
-from cyclegan_cli.data.decoding import decode, probe
+from cyclegan_cli.data.decoding import decode
 from cyclegan_cli.data.encoding import encode
 from cyclegan_cli.data.formats import WRITABLE_FORMATS, writable_format
+from cyclegan_cli.data.opening import probe
 from cyclegan_cli.data.picture import EncodeOptions, Picture
 from cyclegan_cli.devices import available_cores
 from cyclegan_cli.translation.inputs import STDIN
