@@ -458,6 +458,7 @@ def test_a_signal_ends_it_after_the_picture_in_flight_and_a_rerun_completes(
     assert err.splitlines() == [
         "checkpoint: runs/day2night/model.safetensors",
         "finishing the pictures in work; once more to stop at once",
+        f"{told} translated, 0 skipped, 0 failed",
         f"error: stopped after {told} of {many} pictures",
         "hint: Run the same command again: what is written is skipped.",
     ]

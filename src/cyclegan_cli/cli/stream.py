@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -42,13 +43,15 @@ def translate_stream(request: Request, rank: Rank) -> None:
     from cyclegan_cli.translation.outcomes import Outcome, Summary
 
     summary = Summary(1)
-    started = time.monotonic()
     if isinstance(target, Path) and target.is_file() and not request.overwrite:
         outcome = Outcome(STREAM, str(target), "skipped")
     else:
-        outcome = _translated(source, target, load(request, rank, file, direction))
+        translator = load(request, rank, file, direction)
+        started = time.monotonic()
+        outcome = _translated(source, target, translator)
+        summary.seconds = time.monotonic() - started
     summary.counts[outcome.status] += 1
-    summary.seconds = time.monotonic() - started
+    outcome = replace(outcome, seconds=round(summary.seconds, 4))
     show(outcome, request)
     show_summary(summary, request, rank)
     raise_what_went_wrong(summary, StopRequest())
@@ -63,15 +66,13 @@ def _refuse_what_a_stream_has_not(request: Request, rank: Rank) -> None:
         "--root": request.root is not None,
         "--if-newer": request.if_newer,
         "--shard": request.shard is not None,
-        "--json with the picture on standard output": (
-            request.as_json and request.output in (None, STREAM)
-        ),
+        "--json, unless -o names a file": request.as_json and request.output in (None, STREAM),
         "more than one process": rank.share.count > 1,
     }
     for what, is_given in refused.items():
         if is_given:
             raise UsageError(
-                f"- is a single picture on standard input or output, which excludes {what}",
+                f"a picture on standard input or output (-) excludes {what}",
                 "Leave one of them out.",
             )
 
