@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 from cyclegan_cli.data.decoding import decode
 from cyclegan_cli.data.encoding import encode
 from cyclegan_cli.data.formats import WRITABLE_FORMATS, writable_format
+from cyclegan_cli.data.layout import refuse_unwritable
 from cyclegan_cli.data.opening import probe
 from cyclegan_cli.data.picture import EncodeOptions, Picture
 from cyclegan_cli.devices import available_cores
@@ -56,8 +57,10 @@ class FileWork:
         return header.width * header.height * header.frames * bytes_of_a_pixel
 
     def decode(self, job: Job) -> Picture:
-        """Read the picture."""
-        return decode(Path(job.input))
+        """Read the picture, and refuse what cannot be written."""
+        picture = decode(Path(job.input))
+        refuse_unwritable(picture, _format_of(job.output), self.options, job.output)
+        return picture
 
     def translate(self, picture: Picture) -> Picture:
         """Translate each of its frames."""
@@ -65,8 +68,7 @@ class FileWork:
 
     def encode(self, job: Job, picture: Picture) -> Outcome:
         """Write the translation."""
-        output = Path(job.output)
-        lost = encode(picture, output, writable_format(output.suffix) or "PNG", self.options)
+        lost = encode(picture, Path(job.output), _format_of(job.output), self.options)
         return _success(job, picture, lost)
 
 
@@ -99,12 +101,13 @@ def translate_stream(
         DataError: It cannot be read, or not be written.
         DeviceError: Not enough memory.
     """
-    picture = decode(source)
-    translated = translate_picture(picture, translator, options)
-    own = picture.format if picture.format in WRITABLE_FORMATS else None
-    wanted = writable_format(target.suffix) if isinstance(target, Path) else own
-    lost = encode(translated, target, wanted or "PNG", options)
     names = [str(side) if isinstance(side, Path) else STDIN for side in (source, target)]
+    picture = decode(source)
+    own = picture.format if picture.format in WRITABLE_FORMATS else "PNG"
+    wanted = _format_of(names[1]) if isinstance(target, Path) else own
+    refuse_unwritable(picture, wanted, options, names[1])
+    translated = translate_picture(picture, translator, options)
+    lost = encode(translated, target, wanted, options)
     return _success(Job(*names), translated, lost)
 
 
@@ -117,6 +120,11 @@ def default_workers(device: torch.device) -> int:
     if device.type == "cpu":
         return 1
     return min(max(available_cores() // 2, 1), 8)
+
+
+def _format_of(output: str) -> str:
+    """The format that a file's name stands for."""
+    return writable_format(Path(output).suffix) or "PNG"
 
 
 def _success(job: Job, picture: Picture, lost: tuple[str, ...]) -> Outcome:
