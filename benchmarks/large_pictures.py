@@ -1,53 +1,116 @@
-"""Time and memory of large pictures: the untiled network beside strips, 64 channels × 9 blocks.
+"""Time and memory of large pictures: strips, the untiled network and naive tiles, 64 × 9.
 
-    python benchmarks/large_pictures.py [--sizes 1024x768 2000x1500] [--untiled-up-to 4]
+    python benchmarks/large_pictures.py [--megapixels 1 4 12 24 48] [--precision fp32]
 
 Each measurement runs in a process of its own, whose peak memory is that of the whole process,
-Python and torch included. Both ways get the same random weights and picture, in fp32; where both
-run, the largest difference of their results is printed in levels of 8 bits.
+Python and torch included. All ways get the same random weights and the same picture. The untiled
+network is the textbook's (eager, NCHW, stock modules); it is left out above --untiled-up-to
+megapixels. Tiles are 512 pixels square, each with norms of its own, as tools have it that tile.
+The last column says how far a result is from that of strips, in dB and in levels of 255.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import resource
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
+import numpy as np
 import torch
 
-from cyclegan_cli.config import GeneratorConfig
+from cyclegan_cli.checkpoints.header import ModelInfo
+from cyclegan_cli.config import GeneratorConfig, PrecisionChoice
+from cyclegan_cli.data.picture import Levels
+from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
 from cyclegan_cli.models.networks import ResnetGenerator, initialise_weights
-from cyclegan_cli.translation.strips import translate_in_strips
-from cyclegan_cli.translation.translator import STRIP_ROWS
+from cyclegan_cli.models.sizes import reflect_to_multiple
+from cyclegan_cli.translation.translator import Translator, TranslatorOptions
+from textbook import generator_like
+
+WAYS = ("strips", "untiled", "tiles")
+TILE = 512
 
 
-def measure(width: int, height: int, way: str) -> None:
-    """Translate one picture and print seconds, peak memory and some of the result as JSON."""
-    random = torch.Generator().manual_seed(0)
-    with torch.inference_mode():
-        generator = ResnetGenerator(GeneratorConfig()).eval()
-        initialise_weights(generator, random)
-        picture = torch.rand(1, 3, height, width, generator=random) * 2 - 1
-        start = time.perf_counter()
-        if way == "strips":
-            translated = translate_in_strips(generator, picture, STRIP_ROWS)
-        else:
-            translated = generator(picture)
-        seconds = time.perf_counter() - start
+def picture(width: int, height: int) -> Levels:
+    """Large soft shapes and fine noise, brighter below than above."""
+    random = np.random.default_rng(0)
+    coarse = torch.from_numpy(random.random((1, 3, 12, 16), dtype=np.float32))
+    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
+    smooth *= torch.linspace(0.3, 1, height)[:, None]
+    levels = (smooth[0] * 230).permute(1, 2, 0).to(torch.uint8).numpy()
+    levels += random.integers(0, 25, levels.shape, dtype=np.uint8)
+    return levels
+
+
+def trained_like_generator() -> ResnetGenerator:
+    """Random weights, large enough for every layer to matter."""
+    generator = ResnetGenerator(GeneratorConfig()).eval().requires_grad_(False)
+    initialise_weights(generator, torch.Generator().manual_seed(0))
+    return generator
+
+
+@torch.inference_mode()
+def measure(way: str, width: int, height: int, precision: PrecisionChoice, result: Path) -> None:
+    """Translate one picture; print seconds and peak memory as JSON, and leave the result."""
+    levels, generator = picture(width, height), trained_like_generator()
+    if way == "strips":
+        info = ModelInfo("model", generator.config, "a", "b", {}, {})
+        options = TranslatorOptions(device="cpu", precision=precision)
+        translate = Translator(generator, info, "a2b", torch.device("cpu"), options)
+    else:
+        translate = _eager(generator, way)
+    start = time.perf_counter()
+    translated = translate(levels)
+    seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    sample = translated[0, :, :: height // 16, :: width // 16].flatten().tolist()
-    print(json.dumps({"seconds": seconds, "peak_rss_bytes": peak, "sample": sample}))
+    np.save(result, translated)
+    print(json.dumps({"seconds": seconds, "peak_rss_bytes": peak}))
 
 
-def measured(width: int, height: int, way: str) -> dict[str, object]:
+def _eager(generator: ResnetGenerator, way: str):  # type: ignore[no-untyped-def]
+    network = generator_like(generator)
+
+    def whole(levels: Levels) -> Levels:
+        height, width, _ = levels.shape
+        padded = reflect_to_multiple(array_to_tensor(levels))
+        return tensor_to_array(network(padded)[..., :height, :width])
+
+    def tiles(levels: Levels) -> Levels:
+        translated = np.empty_like(levels)
+        for top in range(0, levels.shape[0], TILE):
+            for left in range(0, levels.shape[1], TILE):
+                tile = np.s_[top : top + TILE, left : left + TILE]
+                translated[tile] = whole(levels[tile])
+        return translated
+
+    return whole if way == "untiled" else tiles
+
+
+def measured(
+    way: str, width: int, height: int, precision: str, folder: Path
+) -> tuple[dict[str, float], Levels]:
     """The same in a process of its own."""
-    command = [sys.executable, __file__, "--measure", way, "--sizes", f"{width}x{height}"]
+    result = folder / f"{way}.npy"
+    command = [
+        sys.executable, __file__, "--measure", way, "--size", str(width), str(height),
+        "--precision", precision, "--result", str(result),
+    ]  # fmt: skip
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    result: dict[str, object] = json.loads(done.stdout)
-    return result
+    return json.loads(done.stdout), np.load(result)
+
+
+def difference(found: Levels, expected: Levels) -> str:
+    """PSNR in dB and the largest difference in levels."""
+    error = found.astype(np.float32) - expected
+    mean_square = float(np.square(error).mean())
+    decibels = 10 * math.log10(255**2 / mean_square) if mean_square else math.inf
+    return f"{decibels:.1f} dB, {abs(error).max():.0f} levels"
 
 
 def main() -> None:
@@ -55,27 +118,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--sizes", nargs="+", default=["1024x768", "2000x1500", "4000x3000"])
-    parser.add_argument("--untiled-up-to", type=float, default=4, help="megapixels")
-    parser.add_argument("--measure", choices=["strips", "untiled"], help=argparse.SUPPRESS)
+    parser.add_argument("--megapixels", nargs="+", type=float, default=[1, 4, 12, 24, 48])
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--untiled-up-to", type=float, default=12, help="megapixels")
+    parser.add_argument("--tiles-up-to", type=float, default=12, help="megapixels")
+    parser.add_argument("--measure", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--size", nargs=2, type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    sizes = [tuple(map(int, size.split("x"))) for size in arguments.sizes]
     if arguments.measure:
-        width, height = sizes[0]
-        measure(width, height, arguments.measure)
+        width, height = arguments.size
+        measure(arguments.measure, width, height, arguments.precision, arguments.result)
         return
-    print("| size | way | seconds | peak memory | largest difference |")
-    print("|---|---|---|---|---|")
-    for width, height in sizes:
-        results = {"strips": measured(width, height, "strips")}
-        if width * height <= arguments.untiled_up_to * 1e6:
-            results["untiled"] = measured(width, height, "untiled")
-        samples = [torch.tensor(result["sample"]) for result in results.values()]
-        difference = f"{float((samples[0] - samples[-1]).abs().max()) * 127.5:.4f} levels"
-        for way, result in results.items():
-            peak = f"{float(str(result['peak_rss_bytes'])) / 1e9:.2f} GB"
-            shown = difference if len(results) == 2 and way == "strips" else ""
-            print(f"| {width}×{height} | {way} | {result['seconds']:.1f} | {peak} | {shown} |")
+    print("| megapixels | size | way | seconds | peak memory | difference to strips |")
+    print("|---|---|---|---|---|---|")
+    limits = dict(
+        zip(WAYS, (math.inf, arguments.untiled_up_to, arguments.tiles_up_to), strict=True)
+    )
+    for megapixels in arguments.megapixels:
+        height = round(math.sqrt(megapixels * 1e6 * 3 / 4) / 4) * 4
+        width = round(height * 4 / 3)
+        with tempfile.TemporaryDirectory() as folder:
+            for way in (way for way in WAYS if megapixels <= limits[way]):
+                found, levels = measured(way, width, height, arguments.precision, Path(folder))
+                if way == "strips":
+                    expected, shown = levels, ""
+                else:
+                    shown = difference(levels, expected)
+                print(
+                    f"| {megapixels:g} | {width}×{height} | {way} | {found['seconds']:.1f} "
+                    f"| {found['peak_rss_bytes'] / 1e9:.2f} GB | {shown} |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import errno
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -11,19 +15,32 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cyclegan_cli.config import GeneratorConfig
+from cyclegan_cli.errors import OutputError
 from cyclegan_cli.models.networks import ResnetGenerator
-from cyclegan_cli.translation.strips import Gathering, strips, translate_in_strips
+from cyclegan_cli.models.winograd import WinogradConv
+from cyclegan_cli.translation.stages import Place, StoredRows
+from cyclegan_cli.translation.strips import StripGenerator, StripPlan
+from generators import generator
 
 
-def generator(channels: int, blocks: int, seed: int = 0, **others: Any) -> ResnetGenerator:
-    """With weights that are far from their start, so that every layer matters."""
-    config = GeneratorConfig(channels, blocks, **others)
-    network = ResnetGenerator(config).eval().requires_grad_(False)
-    random = torch.Generator().manual_seed(seed)
-    for parameter in network.parameters():
-        parameter.copy_(torch.randn(parameter.shape, generator=random) * 0.2)
-    return network
+def translate_in_strips(
+    network: ResnetGenerator,
+    whole: Tensor,
+    rows: int,
+    keep: bool = False,
+    trunk_on: Place | None = None,
+) -> Tensor:
+    """The picture through the network in strips, put together again."""
+    strip_generator = StripGenerator(copy.deepcopy(network))
+    translated: list[Tensor] = []
+
+    def sink(top: int, strip: Tensor) -> None:
+        assert top == sum(part.shape[2] for part in translated)
+        translated.append(strip.clone())
+
+    plan = StripPlan(rows, keep, trunk_on)
+    strip_generator.translate(StoredRows(whole, whole.device), plan, sink)
+    return torch.cat(translated, dim=2)
 
 
 def picture(height: int, width: int, seed: int = 0) -> Tensor:
@@ -47,15 +64,16 @@ def psnr(found: Tensor, expected: Tensor) -> float:
     strip=st.integers(1, 20),
     channels=st.integers(1, 4),
     blocks=st.integers(1, 3),
+    keep=st.booleans(),
     seed=st.integers(0, 1000),
 )
 def test_strips_of_any_height_give_the_whole_pictures_pixels(
-    rows: int, columns: int, strip: int, channels: int, blocks: int, seed: int
+    rows: int, columns: int, strip: int, channels: int, blocks: int, keep: bool, seed: int
 ) -> None:
     network, whole = generator(channels, blocks, seed), picture(4 * rows, 4 * columns, seed)
     with torch.inference_mode():
         expected = network(whole)
-    found = translate_in_strips(network, whole, strip)
+    found = translate_in_strips(network, whole, strip, keep)
     assert psnr(found, expected) > 60
     assert float((found - expected).abs().max()) < 1 / 127.5
 
@@ -70,6 +88,53 @@ def test_the_papers_depths_are_exact_in_both_memory_formats(
         expected = network(whole)
     found = translate_in_strips(network.to(memory_format=layout), whole.to(memory_format=layout), 3)
     assert psnr(found, expected) > 100
+
+
+@pytest.mark.parametrize(("rows", "keep"), [(1, False), (5, True), (8, False), (50, True)])
+def test_networks_wide_enough_for_winograd_are_exact_too(rows: int, keep: bool) -> None:
+    network, whole = generator(16, 3), picture(76, 60)
+    assert isinstance(StripGenerator(copy.deepcopy(network)).blocks[0].first, WinogradConv)
+    with torch.inference_mode():
+        expected = network(whole)
+    found = translate_in_strips(network, whole, rows, keep)
+    assert psnr(found, expected) > 90
+    assert float((found - expected).abs().max()) < 1 / 127.5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_trunk_in_a_temporary_file_gives_the_same_pixels(dtype: torch.dtype) -> None:
+    network, whole = generator(4, 2).to(dtype), picture(48, 40).to(dtype)
+    held = translate_in_strips(network, whole, 3)
+    assert torch.equal(translate_in_strips(network, whole, 3, trunk_on="disk"), held)
+    elsewhere = translate_in_strips(network, whole, 3, trunk_on=torch.device("cpu"))
+    assert torch.equal(elsewhere, held)
+
+
+def test_no_room_for_the_temporary_file_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OutputError, match=r"cannot hold 0\.0 GB in .*: no space left on device"):
+        translate_in_strips(generator(2, 1), picture(16, 16), 2, trunk_on="disk")
+
+
+def test_one_generator_serves_several_threads() -> None:
+    """They share the workspace, and so must take turns."""
+    network = generator(16, 2)
+    pictures = [picture(48, 64, seed) for seed in range(4)]
+    shared = StripGenerator(copy.deepcopy(network))
+
+    def work(whole: Tensor) -> Tensor:
+        parts: list[Tensor] = []
+        rows = StoredRows(whole, whole.device)
+        shared.translate(rows, StripPlan(3), lambda _, strip: parts.append(strip.clone()))
+        return torch.cat(parts, dim=2)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(work, pictures))
+    for whole, translated in zip(pictures, found, strict=True):
+        assert torch.equal(translated, translate_in_strips(network, whole, 3))
 
 
 @pytest.mark.parametrize("channels_in", [1, 3])
@@ -135,23 +200,3 @@ def test_nothing_larger_than_the_trunks_map_and_a_strip_is_ever_made() -> None:
     with Largest() as largest, torch.inference_mode():
         network(whole)
     assert largest.numbers >= 8 * 512 * 32  # The untiled network does make a full-size map.
-
-
-@given(st.lists(st.integers(1, 6), min_size=1, max_size=5), st.floats(-100, 100))
-def test_gathered_statistics_are_those_of_all_rows(heights: list[int], offset: float) -> None:
-    random = torch.Generator().manual_seed(len(heights))
-    parts = [torch.randn(1, 3, height, 4, generator=random) * height + offset for height in heights]
-    gathering = Gathering()
-    for part in parts:
-        gathering.add(part)
-    variance, mean = torch.var_mean(torch.cat(parts, dim=2).double(), (0, 2, 3), correction=0)
-    found = gathering.finish()
-    torch.testing.assert_close(found.mean.double(), mean, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(found.variance.double(), variance, rtol=1e-4, atol=1e-5)
-
-
-@given(st.integers(1, 100), st.integers(1, 30))
-def test_strips_cover_all_rows_once(height: int, strip: int) -> None:
-    rows = [row for top, bottom in strips(height, strip) for row in range(top, bottom)]
-    assert rows == list(range(height))
-    assert all(bottom - top <= strip for top, bottom in strips(height, strip))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,12 @@ from torch import Tensor
 from cyclegan_cli.checkpoints import store
 from cyclegan_cli.checkpoints.header import ModelInfo
 from cyclegan_cli.config import GeneratorConfig
-from cyclegan_cli.errors import CheckpointError, DeviceError
+from cyclegan_cli.errors import CheckpointError, DeviceError, UsageError
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.models.networks import ResnetGenerator, initialise_weights
 from cyclegan_cli.translation import translator as module
-from cyclegan_cli.translation.strips import translate_in_strips
-from cyclegan_cli.translation.translator import Translator
+from cyclegan_cli.translation.translator import Translator, TranslatorOptions
+from generators import generator
 
 # Time tells nothing here: other work may run on the same cores.
 unhurried = settings(deadline=None, max_examples=25)
@@ -31,6 +32,12 @@ unhurried = settings(deadline=None, max_examples=25)
 @pytest.fixture(scope="module")
 def translator(checkpoint: Path) -> Translator:
     return Translator.load(checkpoint, "a2b", "cpu")
+
+
+def network_translator(network: ResnetGenerator, **options: Any) -> Translator:
+    info = ModelInfo("model", network.config, "day", "night", {}, {})
+    options = {"precision": "fp32"} | options
+    return Translator(network, info, "a2b", torch.device("cpu"), TranslatorOptions(**options))
 
 
 def random_pictures(*shape: int) -> Tensor:
@@ -67,7 +74,7 @@ def test_the_translation_is_the_generators_output(
     pictures = random_pictures(2, 3, 16, 24)
     with torch.no_grad():
         expected = tiny_model.generator_a2b(pictures)
-    assert torch.equal(translator.translate(pictures), expected)
+    torch.testing.assert_close(translator.translate(pictures), expected, rtol=0, atol=1e-4)
 
 
 def test_an_odd_size_is_reflected_translated_and_cropped(
@@ -77,7 +84,7 @@ def test_an_odd_size_is_reflected_translated_and_cropped(
     padded = np.pad(pictures.numpy(), [(0, 0), (0, 0), (0, 1), (0, 2)], mode="reflect")
     with torch.no_grad():
         expected = tiny_model.generator_a2b(torch.from_numpy(padded))[..., :15, :22]
-    assert torch.equal(translator.translate(pictures), expected)
+    torch.testing.assert_close(translator.translate(pictures), expected, rtol=0, atol=1e-4)
 
 
 def test_the_input_is_left_as_it_was(translator: Translator) -> None:
@@ -117,16 +124,14 @@ def test_the_generator_is_ready_for_nothing_but_inference(translator: Translator
     "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), None]
 )
 def test_too_little_memory_is_a_device_error_that_names_the_size(error: Exception | None) -> None:
-    class Generator:
-        config = GeneratorConfig()
+    translator = network_translator(generator(2, 1))
 
-        def __call__(self, pictures: Tensor) -> Tensor:
-            raise error or RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")
+    def fail(*_: Any) -> None:
+        raise error or RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")
 
+    translator.strips.translate = fail  # type: ignore[method-assign]
     with pytest.raises(DeviceError, match="translating 20x16 pixels: not enough memory"):
-        Translator(Generator(), "night", torch.device("cpu")).translate(  # type: ignore[arg-type]
-            random_pictures(1, 3, 16, 20)
-        )
+        translator.translate(random_pictures(1, 3, 16, 20))
 
 
 # Loading
@@ -160,7 +165,7 @@ def grey_translator(channels_in: int, channels_out: int) -> Translator:
     network = ResnetGenerator(config).eval().requires_grad_(False)
     initialise_weights(network, torch.Generator().manual_seed(0))
     network.head.weight.mul_(20)
-    return Translator(network, "grey", torch.device("cpu"))
+    return network_translator(network)
 
 
 def test_a_network_of_grey_pictures_is_shown_the_grey_picture() -> None:
@@ -256,20 +261,114 @@ def test_the_public_api_has_it(checkpoint: Path, draw: Callable[..., Path], tmp_
         assert translator(photo).size == photo.size
 
 
-def test_a_large_picture_is_translated_in_strips_to_the_same_pixels(
-    run_folder: Path, draw: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+# Kinds of pictures
+
+
+def test_an_array_gives_an_array_of_its_depth(translator: Translator) -> None:
+    levels = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
+    eight = translator(levels)
+    assert (eight.shape, eight.dtype) == ((9, 14, 3), np.uint8)
+    sixteen = translator(levels.astype(np.uint16) * 257)
+    assert (sixteen.shape, sixteen.dtype) == ((9, 14, 3), np.uint16)
+    assert abs(sixteen / 257 - eight).max() <= 0.51
+
+
+def test_a_tensor_gives_a_tensor(translator: Translator) -> None:
+    pictures = random_pictures(2, 3, 8, 12)
+    assert torch.equal(translator(pictures), translator.translate(pictures))
+
+
+# Directions
+
+
+def test_to_names_the_domain_that_is_wanted(checkpoint: Path) -> None:
+    night = Translator.load(checkpoint, device="cpu").to("night")
+    day = night.to("day")
+    assert (night.target, day.target) == ("night", "day")
+    pictures = random_pictures(1, 3, 8, 8)
+    expected = Translator.load(checkpoint, "b2a", "cpu").translate(pictures)
+    assert torch.equal(day.translate(pictures), expected)
+    assert day.to("day") is day
+
+
+def test_to_an_unknown_domain_is_refused(translator: Translator) -> None:
+    with pytest.raises(UsageError, match="'day' and 'night'"):
+        translator.to("dusk")
+
+
+# Memory
+
+
+def test_a_limit_makes_strips_low_and_leaves_the_pixels_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    translator = Translator.load(run_folder, device="cpu")
-    with Image.open(draw(tmp_path / "photo.png", (61, 47))) as photo:
-        whole = np.asarray(translator(photo), dtype=int)
-        called = []
-        monkeypatch.setattr(module, "STRIPS_FROM_PIXELS", 48 * 64)
-        monkeypatch.setattr(module, "STRIP_ROWS", 3)
-        monkeypatch.setattr(
-            module,
-            "translate_in_strips",
-            lambda *arguments: called.append(arguments[2]) or translate_in_strips(*arguments),
-        )
-        in_strips = np.asarray(translator(photo), dtype=int)
-    assert called == [3]
-    assert abs(in_strips - whole).max() <= 1
+    network = generator(8, 2)
+    levels = np.random.default_rng(0).integers(0, 256, (400, 300, 3), dtype=np.uint8)
+    plans = []
+    whole = network_translator(copy.deepcopy(network))
+    limited = network_translator(network, max_memory=1)
+    work = limited.strips.translate
+    limited.strips.translate = lambda picture, plan, sink: (  # type: ignore[method-assign]
+        plans.append(plan), work(picture, plan, sink)
+    )  # fmt: skip
+    monkeypatch.setattr(module, "memory_budget", lambda device, limit: 1e6 if limit else 1e9)
+    expected, found = whole(levels), limited(levels)
+    assert plans[0].rows <= 2
+    assert abs(found.astype(int) - expected).max() <= 1
+
+
+def test_a_limit_that_nothing_fits_in_is_one_sentence() -> None:
+    translator = network_translator(generator(2, 1), max_memory=1000)
+    with pytest.raises(DeviceError, match=r"translating 20x16 pixels needs .* GB of memory"):
+        translator.translate(random_pictures(1, 3, 16, 20))
+
+
+# Scale
+
+
+def test_resize_translates_small_and_comes_back_to_size() -> None:
+    network = generator(4, 1)
+    plain = network_translator(copy.deepcopy(network))
+    resizing = network_translator(network, resize=16)
+    levels = np.random.default_rng(0).integers(0, 256, (32, 64, 3), dtype=np.uint8)
+    small = torch.nn.functional.interpolate(
+        torch.from_numpy(levels).permute(2, 0, 1)[None] / 127.5 - 1,
+        (16, 32), mode="bicubic", antialias=True,
+    ).clamp(-1, 1)  # fmt: skip
+    large = torch.nn.functional.interpolate(
+        plain.translate(small), (32, 64), mode="bicubic", antialias=True
+    ).clamp(-1, 1)
+    expected = ((large[0].permute(1, 2, 0) + 1) * 127.5).numpy()
+    found = resizing(levels)
+    assert found.shape == levels.shape
+    assert abs(found - expected).max() <= 0.6
+
+
+def test_resize_leaves_smaller_pictures_alone() -> None:
+    network = generator(4, 1)
+    plain = network_translator(copy.deepcopy(network))
+    resizing = network_translator(network, resize=16)
+    levels = np.random.default_rng(0).integers(0, 256, (15, 40, 3), dtype=np.uint8)
+    assert np.array_equal(resizing(levels), plain(levels))
+
+
+def test_a_picture_decoded_small_comes_out_at_its_full_size() -> None:
+    translator = network_translator(generator(4, 1), resize=16)
+    levels = np.zeros((20, 30, 3), np.uint8)
+    assert translator.translate_levels(levels, size=(61, 41)).shape == (41, 61, 3)
+
+
+# Compiled
+
+
+def test_a_compiled_network_gives_the_same_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda network, **_: compiled.append(network) or network)
+    network = generator(4, 1)
+    plain = network_translator(copy.deepcopy(network))
+    translator = network_translator(network, compile=True)
+    assert compiled == [translator.generator]
+    pictures = random_pictures(2, 3, 17, 20)
+    torch.testing.assert_close(
+        translator.translate(pictures), plain.translate(pictures), rtol=0, atol=1e-4
+    )

@@ -11,7 +11,12 @@ SIZE_MULTIPLE = 4
 SMALLEST_SIDE = 8
 
 
-def reflect_to_multiple(pictures: Tensor) -> Tensor:
+def padded_size(size: int) -> int:
+    """The next size from ``size`` on that a generator takes."""
+    return max(-(-size // SIZE_MULTIPLE) * SIZE_MULTIPLE, SMALLEST_SIDE)
+
+
+def reflect_to_multiple(pictures: Tensor, dims: tuple[int, ...] = (-2, -1)) -> Tensor:
     """Continue pictures at their right and lower borders as mirrors would.
 
     Unlike torch's reflection padding it works for any size, down to a single pixel, and it can be
@@ -19,11 +24,12 @@ def reflect_to_multiple(pictures: Tensor) -> Tensor:
 
     Args:
         pictures: ``[B, C, H, W]``.
+        dims: Which of height (-2) and width (-1) to continue.
 
     Returns:
         ``[B, C, H', W']``: the next multiples of 4 from H and W on, at least 8.
     """
-    for dim in (-2, -1):
+    for dim in dims:
         size = pictures.shape[dim]
         rounded = (size + SIZE_MULTIPLE - 1) // SIZE_MULTIPLE * SIZE_MULTIPLE
         wanted = torch.sym_max(rounded, SMALLEST_SIDE)

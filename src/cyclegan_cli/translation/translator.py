@@ -1,72 +1,161 @@
-"""One generator in use: a picture in, its translation out, of exactly the same size."""
+"""One generator in use: pictures in, their translations out, of exactly the same size."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
-from cyclegan_cli.checkpoints.header import Direction
+from cyclegan_cli.checkpoints.header import Direction, ModelInfo, read_model_info
 from cyclegan_cli.checkpoints.locate import checkpoint_file
 from cyclegan_cli.checkpoints.store import load_generator
+from cyclegan_cli.config import PrecisionChoice
 from cyclegan_cli.data.picture import BitDepth, Levels
 from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
 from cyclegan_cli.devices import choose_device, memory_errors
 from cyclegan_cli.models.networks import ResnetGenerator
-from cyclegan_cli.models.sizes import reflect_to_multiple
-from cyclegan_cli.translation.strips import translate_in_strips
+from cyclegan_cli.models.sizes import padded_size, reflect_to_multiple
+from cyclegan_cli.translation.levels import LevelRows, LevelSink, to_channels
+from cyclegan_cli.translation.memory import Needs, memory_budget, plan_strips
+from cyclegan_cli.translation.precision import settle_precision
+from cyclegan_cli.translation.stages import Rows, StoredRows
+from cyclegan_cli.translation.strips import Sink, StripGenerator
 
-# The untiled network needs about 1 GB a megapixel at 64 channels; strips give the same pixels.
-STRIPS_FROM_PIXELS = 2_000_000
-STRIP_ROWS = 16  # Of the trunk: 64 rows of the picture.
-SMALLER = "Use a smaller picture."
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: how Pillow and the original make grey of RGB.
+SMALLER = "Use a smaller picture, or --resize."
+# The network as it is written down holds so many full-size feature maps at once.
+MAPS_UNTILED = 4
+
+AnyPicture = TypeVar("AnyPicture", Image.Image, Tensor, Levels)
+
+
+@dataclass(frozen=True)
+class TranslatorOptions:
+    """How a :class:`Translator` works.
+
+    Attributes:
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        precision: ``auto``, ``fp32`` or ``bf16``.
+        max_memory: Bytes that the process may use (on a GPU: of its memory); None: what is free.
+        resize: Pictures whose short side is longer are scaled down to this many pixels before
+            they are translated, and up again behind it; None: never.
+        compile: Whether the network is compiled for pictures that need no strips.
+    """
+
+    device: str = "auto"
+    precision: PrecisionChoice = "auto"
+    max_memory: int | None = None
+    resize: int | None = None
+    compile: bool = False
 
 
 class Translator:
     """The generator of one direction.
 
     Args:
-        generator: The network, in inference mode, on ``device``.
-        target: Name of the domain that it translates to.
+        generator: The network, in inference mode, fp32, on ``device``; it is taken over.
+        info: What the checkpoint says of it.
+        direction: Its direction.
         device: Where it computes.
+        options: How.
+
+    Attributes:
+        generator: The network, in the precision that was settled on.
+        target: Name of the domain that it translates to.
+        remark: A sentence about how the precision was chosen, if there is something to say.
     """
 
-    def __init__(self, generator: ResnetGenerator, target: str, device: torch.device) -> None:
+    def __init__(
+        self,
+        generator: ResnetGenerator,
+        info: ModelInfo,
+        direction: Direction,
+        device: torch.device,
+        options: TranslatorOptions = TranslatorOptions(),
+    ) -> None:
+        self.device, self.options = device, options
+        self.info, self.direction = info, direction
+        self.target = info.target(direction)
+        self.checkpoint: Path | None = None
+        generator, self.remark = settle_precision(generator, options.precision, device)
+        self.strips = StripGenerator(generator)
         self.generator = generator
-        self.target = target
-        self.device = device
+        self._compiled: Any = torch.compile(generator, dynamic=True) if options.compile else None
+        self._like = next(generator.parameters())
 
     @classmethod
     def load(
-        cls, checkpoint: str | Path, direction: Direction = "a2b", device: str = "auto"
+        cls,
+        checkpoint: str | Path,
+        direction: Direction | None = None,
+        device: str = "auto",
+        options: TranslatorOptions | None = None,
     ) -> Translator:
         """Load the generator of one direction, and nothing else, from a checkpoint.
 
         Args:
-            checkpoint: A ``.safetensors`` file or a run folder.
-            direction: ``a2b`` or ``b2a``.
+            checkpoint: A checkpoint file or a run folder.
+            direction: ``a2b`` or ``b2a``; None: the first that the checkpoint has.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+            options: More of how it works; its device is taken, if given.
 
         Raises:
             CheckpointError: There is none, or it is damaged or foreign.
             DeviceError: The device is missing.
             UsageError: Not a device's name.
         """
-        chosen = choose_device(device)
-        generator, info = load_generator(checkpoint_file(Path(checkpoint)), direction)
-        generator.to(chosen)
-        return cls(generator, info.target(direction), chosen)
+        options = options or TranslatorOptions(device=device)
+        chosen = choose_device(options.device)
+        file = checkpoint_file(Path(checkpoint))
+        direction = direction or read_model_info(file).directions[0]
+        generator, info = load_generator(file, direction)
+        translator = cls(generator.to(chosen), info, direction, chosen, options)
+        translator.checkpoint = file
+        return translator
+
+    def to(self, target: str) -> Translator:
+        """The translator to the domain named ``target``, of the same checkpoint.
+
+        Raises:
+            UsageError: The checkpoint knows no such domain.
+            CheckpointError: It cannot be read any more, or has no such direction.
+        """
+        direction = self.info.direction_to(target)
+        if direction == self.direction or self.checkpoint is None:
+            return self
+        return Translator.load(self.checkpoint, direction, options=self.options)
+
+    def __call__(self, picture: AnyPicture) -> AnyPicture:
+        """Translate a picture of any size.
+
+        Args:
+            picture: A Pillow image of any mode, levels ``[H, W, 3]`` uint8 or uint16 (sRGB), or a
+                tensor ``[B, 3, H, W]`` in [-1, 1].
+
+        Returns:
+            The same kind and size; of an image, mode ``RGB``; of a tensor, fp32.
+
+        Raises:
+            DeviceError: Not enough memory.
+        """
+        if isinstance(picture, Tensor):
+            return self.translate(picture)
+        if isinstance(picture, np.ndarray):
+            return self.translate_levels(picture)
+        levels = self.translate_levels(np.asarray(picture.convert("RGB")))
+        return Image.fromarray(levels)
 
     @torch.inference_mode()
     def translate(self, pictures: Tensor) -> Tensor:
         """Translate a batch of pictures of any size.
 
         Args:
-            pictures: ``[B, 3, H, W]`` in [-1, 1], fp32, on any device.
+            pictures: ``[B, 3, H, W]`` in [-1, 1], on any device.
 
         Returns:
             ``[B, 3, H, W]`` in [-1, 1], fp32, on the translator's device.
@@ -76,52 +165,98 @@ class Translator:
         """
         height, width = pictures.shape[-2:]
         with memory_errors(f"translating {width}x{height} pixels", SMALLER):
-            colours = to_channels(pictures.to(self.device), self.generator.config.input_channels)
-            translated = self._run(reflect_to_multiple(colours))[..., :height, :width]
-            return to_channels(translated, 3)
+            colours = to_channels(pictures.to(self._like), self.generator.config.input_channels)
+            padded = reflect_to_multiple(colours).contiguous(memory_format=torch.channels_last)
+            if self._whole_at_once(padded.shape[2], padded.shape[3], len(padded)):
+                translated = (self._compiled or self.generator)(padded)
+            else:
+                translated = torch.cat([self._one_in_strips(one) for one in torch.split(padded, 1)])
+            return to_channels(translated.float()[..., :height, :width], 3)
 
-    def _run(self, padded: Tensor) -> Tensor:
-        pixels = padded.shape[-2] * padded.shape[-1]
-        if len(padded) == 1 and pixels >= STRIPS_FROM_PIXELS:
-            return translate_in_strips(self.generator, padded, STRIP_ROWS)
-        return self.generator(padded)  # type: ignore[no-any-return]
+    def _one_in_strips(self, padded: Tensor) -> Tensor:
+        shape = (1, self.generator.config.output_channels, *padded.shape[2:])
+        translated = torch.empty(shape, dtype=padded.dtype, device=padded.device)
 
-    def __call__(self, image: Image.Image) -> Image.Image:
-        """Translate a picture of any size; the result has mode ``RGB`` and the same size."""
-        return Image.fromarray(self.translate_levels(np.asarray(image.convert("RGB"))))
+        def sink(top: int, rows: Tensor) -> None:
+            translated[:, :, top : top + rows.shape[2]] = rows
 
-    def translate_levels(self, levels: Levels, bit_depth: BitDepth | None = None) -> Levels:
+        self._in_strips(StoredRows(padded, padded.device), padded.shape[3], sink)
+        return translated
+
+    def translate_levels(
+        self,
+        levels: Levels,
+        bit_depth: BitDepth | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> Levels:
         """Translate a picture of any size, given as an array.
 
         Args:
             levels: ``[H, W, 3]``, uint8 or uint16, sRGB.
             bit_depth: Bits a channel of the result; None: those of ``levels``.
+            size: Width and height of the result; None: those of ``levels``.
 
         Returns:
-            ``[H, W, 3]``, uint8 or uint16.
+            ``[height, width, 3]``, uint8 or uint16.
 
         Raises:
             DeviceError: Not enough memory.
         """
         height, width = levels.shape[:2]
+        size = size or (width, height)
         depth = bit_depth or (16 if levels.dtype == np.uint16 else 8)
         with memory_errors(f"translating {width}x{height} pixels", SMALLER):
-            return tensor_to_array(self.translate(array_to_tensor(levels)), depth)
+            resize = self.options.resize
+            if size != (width, height) or (resize and min(height, width) > resize):
+                return self._resized(levels, depth, size)
+            return self._translate_levels(levels, depth)
+
+    def _resized(self, levels: Levels, depth: BitDepth, size: tuple[int, int]) -> Levels:
+        """Translate at the scale of ``--resize``, and scale the result to ``size``."""
+        small = _scaled_levels(levels, _short_side_of(levels, self.options.resize), 16)
+        width, height = size
+        return _scaled_levels(self._translate_levels(small, 16), (height, width), depth)
+
+    @torch.inference_mode()
+    def _translate_levels(self, levels: Levels, depth: BitDepth) -> Levels:
+        height, width = levels.shape[:2]
+        sink = LevelSink(height, width, depth)
+        picture = LevelRows(levels, self.generator.config.input_channels, self._like)
+        if self._whole_at_once(picture.height, padded_size(width)):
+            sink(0, (self._compiled or self.generator)(picture.read(0, picture.height)))
+        else:
+            self._in_strips(picture, padded_size(width), sink)
+        return sink.levels
+
+    def _whole_at_once(self, height: int, width: int, batch: int = 1) -> bool:
+        """Whether pictures go through the network as it is written down.
+
+        On a GPU that is fastest where they fit; on a CPU, strips are (docs/performance.md).
+        """
+        if self.device.type == "cpu" and self._compiled is None:
+            return False
+        needed = MAPS_UNTILED * self._needs(height, width).full_map * batch
+        return needed <= memory_budget(self.device, self.options.max_memory)
+
+    def _in_strips(self, picture: Rows, width: int, sink: Sink) -> None:
+        budget = memory_budget(self.device, self.options.max_memory)
+        plan = plan_strips(self._needs(picture.height, width), budget, self.device)
+        self.strips.translate(picture, plan, sink)
+
+    def _needs(self, height: int, width: int) -> Needs:
+        return Needs(self.generator.config, height, width, self._like.itemsize)
 
 
-def to_channels(pictures: Tensor, channels: int) -> Tensor:
-    """Make grey pictures of RGB ones, or RGB of grey; those of ``channels`` stay as they are.
+def _short_side_of(levels: Levels, short: int | None) -> tuple[int, int]:
+    """Height and width of a picture scaled down to a short side; of a smaller one, its own."""
+    height, width = levels.shape[:2]
+    scale = min(1.0, (short or height) / min(height, width))
+    return max(round(height * scale), 1), max(round(width * scale), 1)
 
-    Args:
-        pictures: ``[B, 3, H, W]`` or ``[B, 1, H, W]`` in [-1, 1].
-        channels: 3 or 1.
 
-    Returns:
-        ``[B, channels, H, W]`` in [-1, 1].
-    """
-    if pictures.shape[1] == channels:
-        return pictures
-    if channels == 3:
-        return pictures.expand(-1, 3, -1, -1)
-    weights = pictures.new_tensor(LUMA).view(3, 1, 1)
-    return (pictures * weights).sum(dim=1, keepdim=True)
+def _scaled_levels(levels: Levels, size: tuple[int, int], depth: BitDepth) -> Levels:
+    """A picture scaled to height and width, antialiased."""
+    pictures = array_to_tensor(levels)
+    if pictures.shape[-2:] != size:
+        pictures = F.interpolate(pictures, size, mode="bicubic", antialias=True).clamp_(-1, 1)
+    return tensor_to_array(pictures, depth)

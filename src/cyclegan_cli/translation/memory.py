@@ -1,0 +1,144 @@
+"""How much memory there is, and how a picture is worked on within it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from cyclegan_cli.config import GeneratorConfig
+from cyclegan_cli.errors import DeviceError, UsageError
+from cyclegan_cli.translation.stages import Place
+from cyclegan_cli.translation.strips import StripPlan
+
+# Positions of the trunk in a strip: enough for the convolutions to be efficient, and few enough
+# for a strip to stay in the cache (benchmarks/strips.py).
+POSITIONS_A_STRIP = 4096
+# Keeping the feature maps at full resolution is faster; above this it is greedy.
+KEPT_AT_MOST = 1.5e9
+# Of what is free, for the rest of this process and for everybody else.
+SPARED = 0.2
+CGROUP = Path("/sys/fs/cgroup")
+UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12,
+         "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}  # fmt: skip
+
+
+def parse_memory(text: str) -> int:
+    """``4GB``, ``800MB``, ``4GiB`` or a number of bytes, as bytes.
+
+    Raises:
+        UsageError: It is none of these.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMGT]?I?)B?", text.strip().upper())
+    size = float(match[1]) * UNITS.get(match[2], 0) if match else 0
+    if size < 1:
+        raise UsageError(
+            f"--max-memory must be a size like 4GB or 800MB, found {text!r}",
+            "GB are 10^9 bytes, GiB 2^30.",
+        )
+    return int(size)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a picture needs, in bytes, beyond what the process holds already.
+
+    Attributes:
+        config: The generator's architecture.
+        height: The picture's, padded.
+        width: Likewise.
+        number_bytes: 4 in fp32, 2 in bf16.
+    """
+
+    config: GeneratorConfig
+    height: int
+    width: int
+    number_bytes: int
+
+    @property
+    def full_map(self) -> float:
+        """One feature map at full resolution: ``[c, H, W]``."""
+        return self.config.base_channels * self.height * self.width * self.number_bytes
+
+    @property
+    def trunk(self) -> float:
+        """Both feature maps of the trunk, 4 c channels at a quarter of the resolution."""
+        return 2 * self.full_map / 4
+
+    @property
+    def kept(self) -> float:
+        """What ``keep`` holds at its largest: full, half and one of the trunk's maps."""
+        return self.full_map * (1 + 1 / 2 + 1 / 4)
+
+    def strip(self, rows: int) -> float:
+        """A strip at full resolution: a convolution's input, padded input, result and norm."""
+        halo = 6
+        return 5 * self.full_map / self.height * (4 * rows + halo)
+
+    def of(self, plan: StripPlan) -> float:
+        """All that a plan needs on the computing device."""
+        trunk = self.trunk if plan.trunk_on is None else 0
+        return max(trunk, self.kept if plan.keep else 0) + self.strip(plan.rows)
+
+    def best_rows(self) -> int:
+        """Rows a strip where memory is no concern: a multiple of four."""
+        rows = POSITIONS_A_STRIP / (self.width / 4)
+        return max(8, round(rows / 4) * 4)
+
+
+def plan_strips(needs: Needs, budget: float, device: torch.device) -> StripPlan:
+    """The fastest way to work on a picture that stays within ``budget``.
+
+    The trunk is held in host memory where a device has too little, and in a temporary file where
+    the host has too little: such a picture takes longer, but it gets done.
+
+    Args:
+        needs: The picture.
+        budget: Bytes that may be used beyond those in use.
+        device: Where to compute.
+
+    Raises:
+        DeviceError: Not even a few rows fit.
+    """
+    best = needs.best_rows()
+    plans = [StripPlan(best, keep=True)] if needs.kept <= KEPT_AT_MOST else []
+    heights = [rows for rows in (best, best // 2, best // 4, 4, 2, 1) if 1 <= rows <= best]
+    plans += [StripPlan(rows) for rows in heights]
+    elsewhere: Place = torch.device("cpu") if device.type != "cpu" else "disk"
+    plans += [StripPlan(rows, trunk_on=elsewhere) for rows in heights]
+    for plan in plans:
+        if needs.of(plan) <= budget:
+            return plan
+    raise DeviceError(
+        f"translating {needs.width}x{needs.height} pixels needs {needs.of(plans[-1]) / 1e9:.2g} GB "
+        f"of memory at least, found {max(budget, 0) / 1e9:.2g} GB",
+        "Free some memory, raise --max-memory, or scale the picture down with --resize.",
+    )
+
+
+def memory_budget(device: torch.device, limit: int | None) -> float:
+    """Bytes that may be used beyond those in use.
+
+    Args:
+        device: Where to compute.
+        limit: Of the whole process (or of this process's share of a GPU); None: what is free.
+    """
+    if device.type == "cuda":
+        free, used = torch.cuda.mem_get_info(device)[0], torch.cuda.memory_allocated(device)
+    else:
+        free, used = host_memory_free(), int(psutil.Process().memory_info().rss)
+    return free * (1 - SPARED) if limit is None else min(limit - used, free)
+
+
+def host_memory_free() -> int:
+    """Bytes that this process can still have: the machine's, or its container's if fewer."""
+    free = int(psutil.virtual_memory().available)
+    try:
+        most = (CGROUP / "memory.max").read_text().strip()
+        used = int((CGROUP / "memory.current").read_text())
+    except (OSError, ValueError):
+        return free  # No cgroups (version 2) here.
+    return min(free, int(most) - used) if most.isdigit() else free

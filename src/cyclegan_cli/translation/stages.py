@@ -1,0 +1,248 @@
+"""The layers of a generator as feature maps of which any rows can be had.
+
+A stage computes rows when they are read, from the rows of its source that they depend on. What
+has to be kept is kept by :class:`StoredRows` alone.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cyclegan_cli.errors import OutputError
+from cyclegan_cli.models.networks import INSTANCE_NORM_EPSILON, InstanceNorm
+
+# Where feature maps can be held.
+Place = torch.device | Literal["disk"]
+
+
+class Rows(Protocol):
+    """A feature map of which any rows can be had.
+
+    Attributes:
+        height: Rows in all.
+    """
+
+    height: int
+
+    def read(self, top: int, bottom: int) -> Tensor:
+        """Rows ``top`` to ``bottom - 1``: ``[1, C, bottom - top, W]``; not to be changed."""
+
+
+class StoredRows:
+    """A feature map that is held whole, on the computing device or elsewhere.
+
+    Args:
+        whole: ``[1, C, H, W]``.
+        device: Where rows are wanted.
+        held_on: Where ``whole`` is, as :meth:`another` needs to know.
+    """
+
+    def __init__(self, whole: Tensor, device: torch.device, held_on: Place | None = None) -> None:
+        self.whole, self.device, self.held_on = whole, device, held_on or device
+        self.height = whole.shape[2]
+
+    @classmethod
+    def empty(cls, height: int, like: Tensor, held_on: Place | None = None) -> StoredRows:
+        """Room for ``height`` rows that look like those of ``like``, by default beside it."""
+        shape = (height, like.shape[3], like.shape[1])
+        held_on = held_on or like.device
+        if isinstance(held_on, torch.device):
+            whole = torch.empty(shape, dtype=like.dtype, device=held_on)
+        else:
+            whole = _in_temporary_file(shape, like.dtype)
+        return cls(whole.permute(2, 0, 1).unsqueeze(0), like.device, held_on)
+
+    def another(self) -> StoredRows:
+        """Room for as many rows of the same kind, in the same place."""
+        return self.empty(self.height, self.read(0, 1), self.held_on)
+
+    def read(self, top: int, bottom: int) -> Tensor:
+        """A view of these rows, or a copy where they are held elsewhere."""
+        return self.whole[:, :, top:bottom].to(self.device)
+
+    def write(self, top: int, rows: Tensor) -> None:
+        """Put rows in the place of those from ``top`` on."""
+        self.whole[:, :, top : top + rows.shape[2]] = rows
+
+
+def _in_temporary_file(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A tensor whose memory is a file's: the system may write it out when memory is short.
+
+    Raises:
+        OutputError: The folder for temporary files has too little room.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    folder = tempfile.gettempdir()
+    try:
+        with tempfile.TemporaryFile() as file:
+            # Now, as a full disk would kill the process later.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+            mapped = mmap.mmap(file.fileno(), size)
+    except OSError as error:
+        raise OutputError(
+            f"cannot hold {size / 1e9:.1f} GB in {folder}: {(error.strerror or '').lower()}",
+            "Name a folder with more room with the environment variable TMPDIR.",
+        ) from error
+    return torch.frombuffer(mapped, dtype=dtype).view(shape)
+
+
+def reflected(rows: Tensor, reach: int, above: int, below: int) -> Tensor:
+    """Continue rows as mirrors would: ``reach`` columns at both sides, so many rows at the ends."""
+    return F.pad(rows, [reach, reach, above, below], mode="reflect")
+
+
+Convolution = Callable[[Tensor], Tensor]
+
+
+class ReflectedConv:
+    """A convolution of stride 1 over a reflected input.
+
+    Args:
+        source: Its input.
+        convolve: ``[1, C, h + 2 reach, W + 2 reach]`` to ``[1, C', h, W]``.
+        reach: How far a result sees in each direction.
+    """
+
+    def __init__(self, source: Rows, convolve: Convolution, reach: int) -> None:
+        self.source, self.convolve, self.reach = source, convolve, reach
+        self.height = source.height
+
+    def read(self, top: int, bottom: int) -> Tensor:
+        """Compute these rows from ``reach`` more at either side."""
+        first, last = top - self.reach, bottom + self.reach
+        rows = self.source.read(max(first, 0), min(last, self.height))
+        return self.convolve(
+            reflected(rows, self.reach, max(-first, 0), max(last - self.height, 0))
+        )
+
+
+class HalvingConv:
+    """A 3×3 convolution of stride 2, padded with zeros; its bias is left to the norm behind it."""
+
+    def __init__(self, source: Rows, conv: nn.Conv2d) -> None:
+        self.source, self.conv = source, conv
+        self.height = source.height // 2
+
+    def read(self, top: int, bottom: int) -> Tensor:
+        """Row t sees the input's rows 2t - 1 to 2t + 1."""
+        first = 2 * top - 1
+        rows = self.source.read(max(first, 0), 2 * bottom)
+        if first < 0:
+            rows = F.pad(rows, [0, 0, 1, 0])
+        return F.conv2d(rows, self.conv.weight, stride=2, padding=(0, 1))
+
+
+class DoublingConv:
+    """The 3×3 transposed convolution of stride 2; its bias is left to the norm behind it."""
+
+    def __init__(self, source: Rows, conv: nn.ConvTranspose2d) -> None:
+        self.source, self.conv = source, conv
+        self.height = source.height * 2
+
+    def read(self, top: int, bottom: int) -> Tensor:
+        """Input row i adds to the rows 2i - 1 to 2i + 1."""
+        first, last = top // 2, (bottom + 1) // 2
+        # One input row more than it doubles to: its upper neighbour's last row needs it.
+        rows = self.source.read(first, min(last + 1, self.source.height))
+        doubled = F.conv_transpose2d(rows, self.conv.weight, stride=2, padding=1, output_padding=1)
+        return doubled[:, :, top - 2 * first : bottom - 2 * first]
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Instance norm with the mean and variance of a whole picture: ``[C]`` each, fp32."""
+
+    mean: Tensor
+    variance: Tensor
+    layer: InstanceNorm
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Normalise ``[1, C, h, W]``; the same shape and dtype."""
+        scale, shift = (
+            None if p is None else p.float() for p in (self.layer.weight, self.layer.bias)
+        )
+        return F.batch_norm(rows, self.mean, self.variance, scale, shift, eps=INSTANCE_NORM_EPSILON)
+
+
+class Gathering:
+    """Mean and variance in the making, strip by strip (Chan et al. 1979, parallel variance)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = torch.zeros((), dtype=torch.float64)
+        self.squares = self.mean  # Sum of squared differences from the mean.
+
+    def add(self, rows: Tensor) -> None:
+        """Take ``[1, C, h, W]`` into account: in fp32 within the rows, in fp64 between them."""
+        pixels = rows[0].permute(1, 2, 0).reshape(-1, rows.shape[1]).float()
+        count, mean = len(pixels), pixels.mean(dim=0)
+        squares = (pixels - mean).square_().sum(dim=0).double()
+        mean, total = mean.double(), self.count + count
+        difference = mean - self.mean
+        self.squares = self.squares + squares + difference**2 * (self.count * count / total)
+        self.mean = self.mean + difference * (count / total)
+        self.count = total
+
+    def finish(self, layer: InstanceNorm) -> Norm:
+        """The norm of all that was added."""
+        return Norm(self.mean.float(), (self.squares / self.count).float(), layer)
+
+
+class NormalisedReLU:
+    """Instance norm and ReLU of rows whose mean and variance are gathered beforehand.
+
+    Args:
+        source: The layer before it.
+        layer: The norm's own scale and shift, if any.
+        strip: Rows to work on at once.
+        keep: Whether to hold the source's rows, which costs memory, rather than to have them
+            computed again whenever they are read, which costs time.
+    """
+
+    def __init__(self, source: Rows, layer: InstanceNorm, strip: int, keep: bool) -> None:
+        self.source = source
+        self.height = source.height
+        if keep:
+            self.source, self.norm = store(source, layer, strip)
+            return
+        gathering = Gathering()
+        for top, bottom in strips(source.height, strip):
+            gathering.add(source.read(top, bottom))
+        self.norm = gathering.finish(layer)
+
+    def read(self, top: int, bottom: int) -> Tensor:
+        """Normalise these rows."""
+        return F.relu_(self.norm(self.source.read(top, bottom)))
+
+
+def store(
+    source: Rows, layer: InstanceNorm, strip: int, held_on: Place | None = None
+) -> tuple[StoredRows, Norm]:
+    """Compute a feature map whole, before its norm, and gather that on the way."""
+    gathering, stored = Gathering(), None
+    for top, bottom in strips(source.height, strip):
+        rows = source.read(top, bottom)
+        gathering.add(rows)
+        stored = stored or StoredRows.empty(source.height, rows, held_on)
+        stored.write(top, rows)
+    assert stored is not None
+    return stored, gathering.finish(layer)
+
+
+def strips(height: int, strip: int) -> Iterator[tuple[int, int]]:
+    """Cut ``height`` rows into strips of at most ``strip``: ``(top, bottom)`` of each."""
+    for top in range(0, height, strip):
+        yield top, min(top + strip, height)

@@ -1,0 +1,88 @@
+"""Winograd's convolution computes what a direct one does."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from cyclegan_cli.models import winograd
+from cyclegan_cli.models.winograd import WinogradConv, Workspace, pays
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    height=st.integers(1, 30),
+    width=st.integers(1, 30),
+    channels_in=st.integers(1, 8),
+    channels_out=st.integers(1, 8),
+    tiles=st.integers(1, 12),
+    channels_last=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_any_size_equals_the_direct_convolution(
+    height: int,
+    width: int,
+    channels_in: int,
+    channels_out: int,
+    tiles: int,
+    channels_last: bool,
+    seed: int,
+) -> None:
+    random = torch.Generator().manual_seed(seed)
+    x = torch.randn(1, channels_in, height + 2, width + 2, generator=random)
+    weight = torch.randn(channels_out, channels_in, 3, 3, generator=random)
+    expected = F.conv2d(x.double(), weight.double())
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(winograd, "TILES_AT_ONCE", tiles)
+        found = WinogradConv(weight, Workspace())(x)
+    assert found.shape == expected.shape
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_it_errs_as_little_as_a_direct_convolution_does() -> None:
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 64, 34, 34, generator=random)
+    weight = torch.randn(64, 64, 3, 3, generator=random) * 0.02
+    exact = F.conv2d(x.double(), weight.double())
+    found = WinogradConv(weight, Workspace())(x)
+    assert float((found - exact).abs().max() / exact.std()) < 5e-5
+
+
+def test_a_kernel_of_one_number_moves_the_picture() -> None:
+    """By hand: the lower right corner of the kernel picks the pixel two down and two right."""
+    x = torch.arange(36.0).view(1, 1, 6, 6)
+    weight = torch.zeros(1, 1, 3, 3)
+    weight[0, 0, 2, 2] = 1
+    found = WinogradConv(weight, Workspace())(x)
+    torch.testing.assert_close(found, x[:, :, 2:, 2:], rtol=0, atol=1e-4)
+
+
+def test_the_workspace_grows_and_serves_the_next_caller() -> None:
+    workspace = Workspace()
+    assert workspace.halves(10).shape == (2, 10)
+    first = workspace.halves(4)
+    assert first.shape == (2, 10)
+    assert workspace.halves(10).data_ptr() == first.data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("conv", "expected"),
+    [
+        (nn.Conv2d(64, 64, 3), True),
+        (nn.Conv2d(63, 64, 3), False),
+        (nn.Conv2d(64, 64, 3, stride=2), False),
+        (nn.Conv2d(64, 64, 1), False),
+        (nn.Conv2d(64, 64, 3).bfloat16(), False),
+        (nn.Conv2d(64, 64, 3, device="meta"), False),
+    ],
+)
+def test_it_is_for_wide_fp32_convolutions_of_stride_1_on_cpus(
+    conv: nn.Conv2d, expected: bool
+) -> None:
+    assert pays(conv) is expected

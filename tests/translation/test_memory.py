@@ -1,0 +1,110 @@
+"""How a picture is fitted into the memory that there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cyclegan_cli.config import GeneratorConfig
+from cyclegan_cli.errors import DeviceError, UsageError
+from cyclegan_cli.translation import memory
+from cyclegan_cli.translation.memory import (
+    Needs,
+    host_memory_free,
+    memory_budget,
+    parse_memory,
+    plan_strips,
+)
+
+CPU = torch.device("cpu")
+TWELVE_MEGAPIXELS = Needs(GeneratorConfig(), 3000, 4000, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("4GB", 4_000_000_000),
+        ("4 gb", 4_000_000_000),
+        ("4G", 4_000_000_000),
+        ("1.5GiB", 1_610_612_736),
+        ("800MB", 800_000_000),
+        ("65536", 65536),
+    ],
+)
+def test_sizes_are_read_as_they_are_written(text: str, expected: int) -> None:
+    assert parse_memory(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1GB", "4XB", "GB", "0", "nan", "1e9", "4 G B"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--max-memory must be a size like 4GB or 800MB, found"):
+        parse_memory(text)
+
+
+def test_the_trunk_of_12_megapixels_needs_what_it_needs() -> None:
+    """By hand: two maps of 256 channels, 750 × 1000, 4 bytes."""
+    assert TWELVE_MEGAPIXELS.trunk == 2 * 256 * 750 * 1000 * 4
+
+
+def test_small_pictures_keep_their_maps_and_large_ones_do_not() -> None:
+    assert plan_strips(Needs(GeneratorConfig(), 768, 1024, 4), 10e9, CPU).keep
+    assert not plan_strips(TWELVE_MEGAPIXELS, 100e9, CPU).keep
+
+
+def test_less_memory_means_lower_strips_and_then_the_disk() -> None:
+    plans = [plan_strips(TWELVE_MEGAPIXELS, budget, CPU) for budget in (4e9, 1.65e9, 0.3e9)]
+    assert plans[0].rows > plans[1].rows >= 1
+    assert [plan.trunk_on for plan in plans] == [None, None, "disk"]
+
+
+def test_a_gpus_trunk_moves_to_the_host() -> None:
+    plan = plan_strips(TWELVE_MEGAPIXELS, 1e9, torch.device("cuda"))
+    assert plan.trunk_on == CPU
+
+
+def test_what_fits_nowhere_is_one_sentence() -> None:
+    with pytest.raises(DeviceError, match=r"translating 4000x3000 pixels needs .* GB .* at least"):
+        plan_strips(TWELVE_MEGAPIXELS, 1e6, CPU)
+
+
+@given(
+    height=st.integers(2, 3000).map(lambda n: 4 * n),
+    width=st.integers(2, 3000).map(lambda n: 4 * n),
+    budget=st.floats(1e5, 1e11),
+    channels=st.integers(1, 128),
+)
+def test_a_plan_stays_within_the_budget(
+    height: int, width: int, budget: float, channels: int
+) -> None:
+    needs = Needs(GeneratorConfig(channels), height, width, 4)
+    try:
+        plan = plan_strips(needs, budget, CPU)
+    except DeviceError:
+        assert needs.strip(1) > budget
+    else:
+        assert needs.of(plan) <= budget
+        assert plan.rows >= 1
+
+
+def test_a_limit_is_of_the_whole_process() -> None:
+    rss = psutil.Process().memory_info().rss
+    assert abs(memory_budget(CPU, rss + 10**8) - 10**8) < 5e7
+
+
+def test_without_a_limit_something_is_spared() -> None:
+    assert 0 < memory_budget(CPU, None) < psutil.virtual_memory().available
+
+
+def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    without = host_memory_free()
+    (tmp_path / "memory.current").write_text("600000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert abs(host_memory_free() - without) < 5e8
+    (tmp_path / "memory.max").write_text("1000000\n")
+    assert host_memory_free() == 400_000

@@ -1,0 +1,72 @@
+"""bf16 where the hardware has it and the weights allow it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cyclegan_cli.models.networks import ResnetGenerator
+from cyclegan_cli.translation import precision
+from cyclegan_cli.translation.precision import probe_picture, settle_precision
+from generators import generator
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def native(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "has_native_bf16", lambda device: True)
+
+
+def tame(network: ResnetGenerator) -> ResnetGenerator:
+    """One whose output is small, as is its error."""
+    network.head.weight.mul_(0.01)
+    return network
+
+
+@pytest.mark.usefixtures("native")
+def test_auto_is_bf16_where_the_probe_stays_near() -> None:
+    settled, sentence = settle_precision(tame(generator(4, 1)), "auto", CPU)
+    assert settled.head.weight.dtype == torch.bfloat16
+    assert sentence.startswith("precision: bf16 (a probe picture in bf16 is within ")
+
+
+@pytest.mark.usefixtures("native")
+def test_auto_is_fp32_where_it_does_not() -> None:
+    network = generator(4, 2)
+    network.head.weight.mul_(20)
+    settled, sentence = settle_precision(network, "auto", CPU)
+    assert settled is network
+    assert settled.head.weight.dtype == torch.float32
+    assert sentence.startswith("precision: fp32 (a probe picture in bf16 is within ")
+
+
+@pytest.mark.usefixtures("native")
+def test_weights_that_are_no_numbers_are_not_near() -> None:
+    network = generator(4, 1)
+    network.head.weight.fill_(torch.nan)
+    assert settle_precision(network, "auto", CPU)[0] is network
+
+
+def test_auto_is_fp32_without_a_word_where_bf16_is_emulated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(precision, "has_native_bf16", lambda device: False)
+    settled, sentence = settle_precision(tame(generator(4, 1)), "auto", CPU)
+    assert (settled.head.weight.dtype, sentence) == (torch.float32, "")
+
+
+def test_a_choice_is_a_choice() -> None:
+    assert settle_precision(generator(4, 2), "fp32", CPU)[0].head.weight.dtype == torch.float32
+    settled, sentence = settle_precision(generator(4, 2), "bf16", CPU)
+    assert (settled.head.weight.dtype, sentence) == (torch.bfloat16, "")
+
+
+def test_the_probe_is_like_a_photo_coarse_more_than_fine() -> None:
+    probe = probe_picture(3)
+    assert probe.shape == (1, 3, 128, 128)
+    assert probe.abs().max() <= 1
+    fine = (probe[..., 1:] - probe[..., :-1]).std()
+    assert 0.2 < probe.std() < 0.6
+    assert fine < 0.8 * probe.std()  # White noise: 1.4.
+    assert torch.equal(probe, probe_picture(3))
