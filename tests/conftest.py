@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import tomli_w
 import torch
+from hypothesis import settings
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -29,6 +30,10 @@ from cyclegan_cli.cli import console
 from cyclegan_cli.cli.app import app
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.models.cyclegan import CycleGAN
+
+# Time tells nothing: other work may run on the same cores.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 # What changes how the command line finds its checkpoint or draws its output.
 UNWANTED_VARIABLES = (

@@ -11,39 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cyclegan_cli.config import GeneratorConfig
-from cyclegan_cli.errors import DeviceError, UsageError
+from cyclegan_cli.errors import DeviceError
 from cyclegan_cli.translation import memory
 from cyclegan_cli.translation.memory import (
     Needs,
     host_memory_free,
     memory_budget,
-    parse_memory,
     plan_strips,
 )
 
 CPU = torch.device("cpu")
 TWELVE_MEGAPIXELS = Needs(GeneratorConfig(), 3000, 4000, 4)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("4GB", 4_000_000_000),
-        ("4 gb", 4_000_000_000),
-        ("4G", 4_000_000_000),
-        ("1.5GiB", 1_610_612_736),
-        ("800MB", 800_000_000),
-        ("65536", 65536),
-    ],
-)
-def test_sizes_are_read_as_they_are_written(text: str, expected: int) -> None:
-    assert parse_memory(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "much", "-1GB", "4XB", "GB", "0", "nan", "1e9", "4 G B"])
-def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="--max-memory must be a size like 4GB or 800MB, found"):
-        parse_memory(text)
 
 
 def test_the_trunk_of_12_megapixels_needs_what_it_needs() -> None:

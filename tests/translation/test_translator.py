@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -372,3 +373,40 @@ def test_a_compiled_network_gives_the_same_pixels(monkeypatch: pytest.MonkeyPatc
     torch.testing.assert_close(
         translator.translate(pictures), plain.translate(pictures), rtol=0, atol=1e-4
     )
+
+
+def test_a_network_that_cannot_be_compiled_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def without_compiler(_: ResnetGenerator, **__: Any) -> Callable[[Tensor], Tensor]:
+        def fail(_: Tensor) -> Tensor:
+            raise RuntimeError("InvalidCxxCompiler: no working C++ compiler\nmany more lines")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", without_compiler)
+    with pytest.raises(DeviceError, match=r"compiled here: InvalidCxxCompiler: .* compiler$"):
+        network_translator(generator(4, 1), compile=True)
+
+
+# The scale of the training
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [(4000, 1600, "5 times the scale"), (4000, 1280, ""), (300, 200, "")],
+)
+def test_pictures_far_larger_than_those_trained_on_get_a_remark(
+    width: int, height: int, expected: str
+) -> None:
+    translator = network_translator(generator(2, 1))
+    translator.info = replace(translator.info, training={"load_size": 320})
+    remark = translator.scale_remark(width, height)
+    assert (expected in remark and "--resize 320" in remark) if expected else remark == ""
+
+
+def test_no_remark_where_resize_or_the_training_is_unknown() -> None:
+    assert network_translator(generator(2, 1)).scale_remark(9000, 9000) == ""
+    resizing = network_translator(generator(2, 1), resize=100)
+    resizing.info = replace(resizing.info, training={"load_size": 100})
+    assert resizing.scale_remark(9000, 9000) == ""

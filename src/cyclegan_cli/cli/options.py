@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import re
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,8 @@ DeviceOption = Annotated[
 ]
 
 Command = Callable[..., None]
+UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12,
+         "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}  # fmt: skip
 
 
 def with_config_options(command: Command) -> Command:
@@ -113,3 +116,19 @@ def chosen_direction(info: ModelInfo, to: str | None, direction: Direction | Non
     if direction is not None:
         raise UsageError("--to and --direction exclude each other", "Give one of them.")
     return info.require(info.direction_to(to))
+
+
+def parse_memory(text: str) -> int:
+    """``4GB``, ``800MB``, ``4GiB`` or a number of bytes, as bytes.
+
+    Raises:
+        UsageError: It is none of these.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMGT]?I?)B?", text.strip().upper())
+    size = float(match[1]) * UNITS.get(match[2], 0) if match else 0
+    if size < 1:
+        raise UsageError(
+            f"--max-memory must be a size like 4GB or 800MB, found {text!r}",
+            "GB are 10^9 bytes, GiB 2^30.",
+        )
+    return int(size)

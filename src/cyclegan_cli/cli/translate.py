@@ -14,11 +14,13 @@ from cyclegan_cli.cli.options import (
     To,
 )
 from cyclegan_cli.cli.translation import Request, translate
+from cyclegan_cli.config import PrecisionChoice
 
 INPUTS = "Inputs"
 OUTPUTS = "Outputs"
 MANY = "Many pictures"
 REPORT = "Report"
+COMPUTING = "Computing"
 
 
 def translate_command(
@@ -114,6 +116,43 @@ def translate_command(
             rich_help_panel=OUTPUTS,
         ),
     ] = False,
+    precision: Annotated[
+        PrecisionChoice,
+        typer.Option(
+            "--precision",
+            help="auto is bf16 where the hardware has it and a probe stays within 40 dB of fp32.",
+            rich_help_panel=COMPUTING,
+        ),
+    ] = "auto",
+    max_memory: Annotated[
+        str | None,
+        typer.Option(
+            "--max-memory",
+            help="Memory for all of this process, or of the GPU, e.g. 4GB.",
+            metavar="SIZE",
+            show_default="what is free",
+            rich_help_panel=COMPUTING,
+        ),
+    ] = None,
+    resize: Annotated[
+        int | None,
+        typer.Option(
+            "--resize",
+            help="Translate larger pictures at this short side, and scale them up again.",
+            metavar="PIXELS",
+            min=8,
+            max=100_000,
+            rich_help_panel=COMPUTING,
+        ),
+    ] = None,
+    compile: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Compile the network, for many pictures on a GPU; needs a C++ compiler.",
+            rich_help_panel=COMPUTING,
+        ),
+    ] = False,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -173,6 +212,10 @@ def translate_command(
             to=to,
             direction=direction,
             device=device,
+            precision=precision,
+            max_memory=max_memory,
+            resize=resize,
+            compile=compile,
             files_from=files_from,
             null=null,
             recursive=recursive,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cyclegan_cli.cli import console
 from cyclegan_cli.cli.interrupts import StopRequest, leave_at_once, stop_request
-from cyclegan_cli.cli.options import chosen_direction
+from cyclegan_cli.cli.options import chosen_direction, parse_memory
 from cyclegan_cli.errors import (
     InterruptedRunError,
     OutputError,
@@ -22,6 +22,7 @@ from cyclegan_cli.errors import (
 
 if TYPE_CHECKING:
     from cyclegan_cli.checkpoints.header import Direction
+    from cyclegan_cli.config import PrecisionChoice
     from cyclegan_cli.translation.outcomes import Outcome, Summary
     from cyclegan_cli.translation.pipeline import Pipeline
     from cyclegan_cli.translation.planning import Plan
@@ -42,6 +43,10 @@ class Request:
     to: str | None
     direction: Direction | None
     device: str
+    precision: PrecisionChoice
+    max_memory: str | None
+    resize: int | None
+    compile: bool
     files_from: str | None
     null: bool
     recursive: bool
@@ -90,6 +95,8 @@ def translate(request: Request) -> None:
 
 
 def _refuse_contradictions(request: Request) -> None:
+    if request.max_memory is not None:
+        parse_memory(request.max_memory)
     if not request.inputs and request.files_from is None:
         raise UsageError("there is no INPUT", "Name a picture, a folder or a glob.")
     if request.overwrite and request.if_newer:
@@ -115,11 +122,21 @@ def checkpoint_of(request: Request, rank: Rank) -> tuple[Path, Direction, str]:
 def load(request: Request, rank: Rank, file: Path, direction: Direction) -> Translator:
     """The translator, on the device that is this process's."""
     from cyclegan_cli.devices import device_of_rank, divide_threads
-    from cyclegan_cli.translation.translator import Translator
+    from cyclegan_cli.translation.translator import Translator, TranslatorOptions
 
     divide_threads(rank.local.count)
     device = device_of_rank(request.device, rank.local.index, rank.local.count)
-    return Translator.load(file, direction, device)
+    options = TranslatorOptions(
+        device,
+        request.precision,
+        parse_memory(request.max_memory) if request.max_memory is not None else None,
+        request.resize,
+        request.compile,
+    )
+    translator = Translator.load(file, direction, options=options)
+    if translator.remark and rank.is_first and not request.quiet:
+        console.say(translator.remark)
+    return translator
 
 
 # Many files

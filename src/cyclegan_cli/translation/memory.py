@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import psutil
 import torch
 
 from cyclegan_cli.config import GeneratorConfig
-from cyclegan_cli.errors import DeviceError, UsageError
+from cyclegan_cli.errors import DeviceError
 from cyclegan_cli.translation.stages import Place
 from cyclegan_cli.translation.strips import StripPlan
 
@@ -22,24 +21,6 @@ KEPT_AT_MOST = 1.5e9
 # Of what is free, for the rest of this process and for everybody else.
 SPARED = 0.2
 CGROUP = Path("/sys/fs/cgroup")
-UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12,
-         "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}  # fmt: skip
-
-
-def parse_memory(text: str) -> int:
-    """``4GB``, ``800MB``, ``4GiB`` or a number of bytes, as bytes.
-
-    Raises:
-        UsageError: It is none of these.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMGT]?I?)B?", text.strip().upper())
-    size = float(match[1]) * UNITS.get(match[2], 0) if match else 0
-    if size < 1:
-        raise UsageError(
-            f"--max-memory must be a size like 4GB or 800MB, found {text!r}",
-            "GB are 10^9 bytes, GiB 2^30.",
-        )
-    return int(size)
 
 
 @dataclass(frozen=True)

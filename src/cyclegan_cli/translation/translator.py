@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from cyclegan_cli.config import PrecisionChoice
 from cyclegan_cli.data.picture import BitDepth, Levels
 from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
 from cyclegan_cli.devices import choose_device, memory_errors
+from cyclegan_cli.errors import DeviceError
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.models.sizes import padded_size, reflect_to_multiple
 from cyclegan_cli.translation.levels import LevelRows, LevelSink, to_channels
@@ -30,6 +32,8 @@ from cyclegan_cli.translation.strips import Sink, StripGenerator
 SMALLER = "Use a smaller picture, or --resize."
 # The network as it is written down holds so many full-size feature maps at once.
 MAPS_UNTILED = 4
+# Pictures this many times larger than those trained on come out with textures too fine for them.
+LARGEST_SCALE = 4
 
 AnyPicture = TypeVar("AnyPicture", Image.Image, Tensor, Levels)
 
@@ -85,8 +89,24 @@ class Translator:
         generator, self.remark = settle_precision(generator, options.precision, device)
         self.strips = StripGenerator(generator)
         self.generator = generator
-        self._compiled: Any = torch.compile(generator, dynamic=True) if options.compile else None
         self._like = next(generator.parameters())
+        self._compiled = self._compile() if options.compile else None
+
+    @torch.inference_mode()
+    def _compile(self) -> Callable[[Tensor], Tensor]:
+        """The network compiled for any size, and tried."""
+        compiled = torch.compile(self.generator, dynamic=True)
+        picture = torch.zeros(1, self.generator.config.input_channels, 64, 96).to(self._like)
+        try:
+            compiled(picture.contiguous(memory_format=torch.channels_last))
+        except Exception as error:
+            # Whatever compilers and their callers raise; it would be the same for every picture.
+            reason = str(error).strip().split("\n")[0]
+            raise DeviceError(
+                f"--compile: the network cannot be compiled here: {reason}",
+                "Leave --compile out, or install a C++ compiler.",
+            ) from error
+        return compiled
 
     @classmethod
     def load(
@@ -117,6 +137,19 @@ class Translator:
         translator = cls(generator.to(chosen), info, direction, chosen, options)
         translator.checkpoint = file
         return translator
+
+    def scale_remark(self, width: int, height: int) -> str:
+        """A sentence where a picture is far larger than those trained on; else empty."""
+        trained = self.info.training.get("load_size")
+        if type(trained) is not int or trained < 1 or self.options.resize:
+            return ""
+        scale = min(width, height) / trained
+        if scale <= LARGEST_SCALE:
+            return ""
+        return (
+            f"{width}x{height} pixels are {scale:.0f} times the scale that was trained on, so "
+            f"what changes is finer than in training; --resize {trained} translates at that scale"
+        )
 
     def to(self, target: str) -> Translator:
         """The translator to the domain named ``target``, of the same checkpoint.

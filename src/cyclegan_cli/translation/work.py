@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
@@ -58,7 +58,7 @@ class FileWork:
 
     def decode(self, job: Job) -> Picture:
         """Read the picture, and refuse what cannot be written."""
-        picture = decode(Path(job.input))
+        picture = decode(Path(job.input), self.translator.options.resize)
         refuse_unwritable(picture, _format_of(job.output), self.options, job.output)
         return picture
 
@@ -78,9 +78,14 @@ def translate_picture(picture: Picture, translator: Translator, options: EncodeO
     Raises:
         DeviceError: Not enough memory.
     """
-    return picture.with_frames(
-        [translator.translate_levels(frame, options.bit_depth) for frame in picture.frames]
+    translated = picture.with_frames(
+        [
+            translator.translate_levels(frame, options.bit_depth, picture.full_size)
+            for frame in picture.frames
+        ]
     )
+    remark = translator.scale_remark(picture.width, picture.height)
+    return replace(translated, remarks=(*translated.remarks, remark)) if remark else translated
 
 
 def translate_stream(
@@ -102,7 +107,7 @@ def translate_stream(
         DeviceError: Not enough memory.
     """
     names = [str(side) if isinstance(side, Path) else STDIN for side in (source, target)]
-    picture = decode(source)
+    picture = decode(source, translator.options.resize)
     own = picture.format if picture.format in WRITABLE_FORMATS else "PNG"
     wanted = _format_of(names[1]) if isinstance(target, Path) else own
     refuse_unwritable(picture, wanted, options, names[1])

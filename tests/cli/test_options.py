@@ -1,0 +1,29 @@
+"""Values of options that need more than their type."""
+
+from __future__ import annotations
+
+import pytest
+
+from cyclegan_cli.cli.options import parse_memory
+from cyclegan_cli.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("4GB", 4_000_000_000),
+        ("4 gb", 4_000_000_000),
+        ("4G", 4_000_000_000),
+        ("1.5GiB", 1_610_612_736),
+        ("800MB", 800_000_000),
+        ("65536", 65536),
+    ],
+)
+def test_sizes_are_read_as_they_are_written(text: str, expected: int) -> None:
+    assert parse_memory(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1GB", "4XB", "GB", "0", "nan", "1e9", "4 G B"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--max-memory must be a size like 4GB or 800MB, found"):
+        parse_memory(text)
