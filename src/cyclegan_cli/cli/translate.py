@@ -11,6 +11,7 @@ from cyclegan_cli.cli.options import (
     CheckpointOption,
     DeviceOption,
     DirectionOption,
+    DomainsOption,
     To,
 )
 from cyclegan_cli.cli.translation import Request, translate
@@ -29,6 +30,7 @@ def translate_command(
     checkpoint: CheckpointOption = None,
     to: To = None,
     direction: DirectionOption = None,
+    domains: DomainsOption = None,
     device: DeviceOption = "auto",
     files_from: Annotated[
         str | None,
@@ -172,6 +174,7 @@ def translate_command(
             checkpoint=checkpoint,
             to=to,
             direction=direction,
+            domains=domains,
             device=device,
             files_from=files_from,
             null=null,

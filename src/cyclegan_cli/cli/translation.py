@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cyclegan_cli.cli import console
 from cyclegan_cli.cli.interrupts import StopRequest, leave_at_once, stop_request
-from cyclegan_cli.cli.options import chosen_direction
+from cyclegan_cli.cli.options import chosen_direction, parse_domains
 from cyclegan_cli.errors import (
     InterruptedRunError,
     OutputError,
@@ -41,6 +41,7 @@ class Request:
     checkpoint: Path | None
     to: str | None
     direction: Direction | None
+    domains: str | None
     device: str
     files_from: str | None
     null: bool
@@ -101,13 +102,14 @@ def _refuse_contradictions(request: Request) -> None:
 
 def checkpoint_of(request: Request, rank: Rank) -> tuple[Path, Direction, str]:
     """The checkpoint's file, the direction and the name of the domain translated to."""
-    from cyclegan_cli.checkpoints.header import read_model_info
     from cyclegan_cli.checkpoints.locate import checkpoint_file, default_checkpoint
+    from cyclegan_cli.checkpoints.reading import read_model
 
+    domains = parse_domains(request.domains)
     file = checkpoint_file(request.checkpoint) if request.checkpoint else default_checkpoint()
     if request.checkpoint is None and rank.is_first and not request.quiet:
         console.say(f"checkpoint: {file}")
-    info = read_model_info(file)
+    info = read_model(file, domains)
     direction = chosen_direction(info, request.to, request.direction)
     return file, direction, info.target(direction)
 
@@ -119,7 +121,7 @@ def load(request: Request, rank: Rank, file: Path, direction: Direction) -> Tran
 
     divide_threads(rank.local.count)
     device = device_of_rank(request.device, rank.local.index, rank.local.count)
-    return Translator.load(file, direction, device)
+    return Translator.load(file, direction, device, parse_domains(request.domains))
 
 
 # Many files

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cyclegan_cli.checkpoints.header import Direction
 from cyclegan_cli.checkpoints.locate import checkpoint_file
+from cyclegan_cli.checkpoints.reading import Domains
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.data.picture import BitDepth, Levels
 from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
@@ -42,14 +43,20 @@ class Translator:
 
     @classmethod
     def load(
-        cls, checkpoint: str | Path, direction: Direction = "a2b", device: str = "auto"
+        cls,
+        checkpoint: str | Path,
+        direction: Direction = "a2b",
+        device: str = "auto",
+        domains: Domains | None = None,
     ) -> Translator:
         """Load the generator of one direction, and nothing else, from a checkpoint.
 
         Args:
-            checkpoint: A ``.safetensors`` file or a run folder.
+            checkpoint: A run folder, a ``.safetensors`` file, or a ``.pth`` file of the original
+                implementation.
             direction: ``a2b`` or ``b2a``.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+            domains: Names of the domains A and B in place of the checkpoint's own.
 
         Raises:
             CheckpointError: There is none, or it is damaged or foreign.
@@ -57,7 +64,7 @@ class Translator:
             UsageError: Not a device's name.
         """
         chosen = choose_device(device)
-        generator, info = load_generator(checkpoint_file(Path(checkpoint)), direction)
+        generator, info = load_generator(checkpoint_file(Path(checkpoint)), direction, domains)
         generator.to(chosen)
         return cls(generator, info.target(direction), chosen)
 
