@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from cyclegan_cli.checkpoints.header import read_header
+from cyclegan_cli.checkpoints.container import read_header
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "emoji"
 CLI = [sys.executable, "-m", "cyclegan_cli"]

@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cyclegan_cli.checkpoints.container import Header, TensorInfo, read_header
 from cyclegan_cli.checkpoints.header import (
     FORMAT_NAME,
-    Header,
-    TensorInfo,
     model_info,
-    read_header,
     state_info,
 )
 from cyclegan_cli.checkpoints.locate import CONFIG_FILE, MODEL_FILE, STATE_FILE

@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cyclegan_cli.checkpoints import store
-from cyclegan_cli.checkpoints.header import Direction, ModelInfo, StateInfo, read_header
+from cyclegan_cli.checkpoints.container import read_header
+from cyclegan_cli.checkpoints.header import Direction, ModelInfo, StateInfo
 from cyclegan_cli.checkpoints.store import (
     library_versions,
     load_generator,

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from cyclegan_cli import files
-from cyclegan_cli.checkpoints.header import read_header, read_model_info
+from cyclegan_cli.checkpoints.container import read_header
+from cyclegan_cli.checkpoints.header import read_model_info
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.errors import CheckpointError, ExportError, OutputError
 from cyclegan_cli.exporting import exporter

@@ -12,7 +12,7 @@ from cyclegan_cli.checkpoints.header import ModelInfo
 from cyclegan_cli.errors import UsageError
 from cyclegan_cli.exporting import formats
 from cyclegan_cli.exporting.formats import FORMATS
-from cyclegan_cli.exporting.job import check_options, plan_outputs, refuse_overwriting
+from cyclegan_cli.exporting.job import Job, check_options, plan_outputs, refuse_overwriting
 
 BOTH = ("a2b", "b2a")
 FOLDER = Path("pictures")
@@ -108,9 +108,10 @@ def test_names_that_make_no_sense_or_are_taken_are_refused(
 def test_a_checkpoint_is_not_replaced_by_its_own_export(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").touch()
     (tmp_path / "link").symlink_to("model.safetensors")
+    source, chosen = tmp_path / "model.safetensors", FORMATS["safetensors"]
     with pytest.raises(UsageError, match="is the checkpoint itself"):
-        refuse_overwriting(tmp_path / "model.safetensors", (tmp_path / "link",))
-    refuse_overwriting(tmp_path / "model.safetensors", (tmp_path / "other",))
+        refuse_overwriting(Job(source, ("a2b",), tmp_path / "link", chosen))
+    refuse_overwriting(Job(source, ("a2b",), tmp_path / "other", chosen))
 
 
 def test_neither_torch_nor_numpy_is_loaded_for_a_refusal(checkpoint: Path) -> None:

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import torch
 
-from cyclegan_cli.checkpoints.header import read_header
+from cyclegan_cli.checkpoints.container import read_header
 from cyclegan_cli.errors import ExportError
 from cyclegan_cli.exporting.exporter import export
 from cyclegan_cli.exporting.formats import FORMATS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from cyclegan_cli.errors import CheckpointError
@@ -10,6 +11,8 @@ from cyclegan_cli.errors import CheckpointError
 MODEL_FILE = "model.safetensors"
 BEST_FILE = "best.safetensors"
 STATE_FILE = "state.safetensors"
+# What the original implementation calls the newest weights of its generators.
+PAIR_FILE = re.compile(r"latest_net_G(?:_[AB])?\.pth")
 CONFIG_FILE = "config.toml"
 RUNS_FOLDER = Path("runs")
 ENVIRONMENT_VARIABLE = "CYCLEGAN_CHECKPOINT"
@@ -21,6 +24,8 @@ HOW_TO_GET_ONE = (
 def checkpoint_file(path: Path, name: str = MODEL_FILE) -> Path:
     """The checkpoint that a user names: a file, or a run folder that has one.
 
+    A folder of the original implementation, with ``latest_net_G_A.pth``, is one by itself.
+
     Args:
         path: What was named.
         name: Which file of a run folder is meant.
@@ -30,6 +35,8 @@ def checkpoint_file(path: Path, name: str = MODEL_FILE) -> Path:
     """
     if os.path.isdir(path):
         if not (path / name).is_file():
+            if name == MODEL_FILE and pair_files(path):
+                return path
             hint = "Name a run folder that cyclegan train has written."
             if (path / MODEL_FILE).is_file():
                 hint = f"It has {MODEL_FILE}, its latest model."
@@ -38,6 +45,11 @@ def checkpoint_file(path: Path, name: str = MODEL_FILE) -> Path:
     if not os.path.exists(path):
         raise CheckpointError(f"there is no checkpoint {path}", HOW_TO_GET_ONE)
     return path
+
+
+def pair_files(folder: Path) -> list[Path]:
+    """The original implementation's newest generators in a folder, those of either direction."""
+    return sorted(file for file in folder.iterdir() if PAIR_FILE.fullmatch(file.name))
 
 
 def default_checkpoint() -> Path:

@@ -19,22 +19,25 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cyclegan_cli import __version__, files
+from cyclegan_cli.checkpoints.container import (
+    TensorInfo,
+    check_tensor,
+    read_header,
+)
 from cyclegan_cli.checkpoints.header import (
     Direction,
     ModelInfo,
     StateInfo,
-    TensorInfo,
-    model_info,
-    read_header,
     state_info,
     to_metadata,
 )
+from cyclegan_cli.checkpoints.importing import load_reference_weights
+from cyclegan_cli.checkpoints.reading import Domains, is_reference, read_model
 from cyclegan_cli.errors import CheckpointError
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.models.replay import ReplayPool
 
-FLOAT_DTYPES = ("F32", "F16", "BF16")
 Reader = Callable[[str], Tensor]
 ADAM_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
@@ -95,8 +98,15 @@ def save_state(path: Path, model: CycleGAN, info: StateInfo) -> None:
     _save(path, dict(_state_tensors(model)), to_metadata(info.to_document()))
 
 
-def load_generator(path: Path, direction: Direction) -> tuple[ResnetGenerator, ModelInfo]:
-    """Build the generator of one direction; only its own tensors are read.
+def load_generator(
+    path: Path, direction: Direction, domains: Domains | None = None
+) -> tuple[ResnetGenerator, ModelInfo]:
+    """Build the generator of one direction; of our own files only its own tensors are read.
+
+    Args:
+        path: Any checkpoint that ``reading.read_model`` knows.
+        direction: ``a2b`` or ``b2a``.
+        domains: Names of the domains A and B in place of the checkpoint's own.
 
     Returns:
         The generator, fp32, on the CPU, in inference mode; and what the file says of it.
@@ -105,14 +115,17 @@ def load_generator(path: Path, direction: Direction) -> tuple[ResnetGenerator, M
         CheckpointError: A foreign or damaged file, one that holds the other direction alone, or
             tensors that are not this architecture's.
     """
-    header = read_header(path)
-    info = model_info(path, header)
+    info = read_model(path, domains)
+    info.require(direction)
     with torch.device("meta"):
         generator = ResnetGenerator(info.generator)
-    prefix = f"generator_{info.require(direction)}."
-    _check_fit(path, header.tensors, prefix, generator)
-    with _open(path) as read:
-        weights = {name: read(prefix + name).float() for name in generator.state_dict()}
+    if is_reference(path):
+        weights = load_reference_weights(path, direction)
+    else:
+        prefix = f"generator_{direction}."
+        _check_fit(path, read_header(path).tensors, prefix, generator)
+        with _open(path) as read:
+            weights = {name: read(prefix + name).float() for name in generator.state_dict()}
     generator.load_state_dict(weights, assign=True)
     return generator.eval().requires_grad_(False), info
 
@@ -158,16 +171,14 @@ def _check_state(path: Path, tensors: Mapping[str, TensorInfo], model: CycleGAN)
             # Moments exist from the first step on; then all of them do.
             known |= known_here
             for key, shape in keys.items():
-                _check_tensor(path, tensors, key, shape, ("F32",))
+                check_tensor(path, tensors, key, shape, ("F32",))
     crop = model.config.crop_size
     for name, pool in _pools(model):
         known |= {f"{name}.random", f"{name}.images"}
-        _check_tensor(
-            path, tensors, f"{name}.random", tuple(pool.random.get_state().shape), ("U8",)
-        )
+        check_tensor(path, tensors, f"{name}.random", tuple(pool.random.get_state().shape), ("U8",))
         if images := tensors.get(f"{name}.images"):
             count = min(images.shape[0], pool.size) if images.shape else 0
-            _check_tensor(path, tensors, f"{name}.images", (count, 3, crop, crop), FLOAT_DTYPES)
+            check_tensor(path, tensors, f"{name}.images", (count, 3, crop, crop))
     if surplus := sorted(tensors.keys() - known):
         raise CheckpointError(f"{path} has a tensor {surplus[0]}, which no state has")
 
@@ -240,25 +251,8 @@ def _check_fit(
     """Refuse a file whose tensors under ``prefix`` are not exactly those of ``network``."""
     expected = {prefix + name: tuple(t.shape) for name, t in network.state_dict().items()}
     for name, shape in expected.items():
-        _check_tensor(path, tensors, name, shape, FLOAT_DTYPES)
+        check_tensor(path, tensors, name, shape)
     if surplus := sorted({name for name in tensors if name.startswith(prefix)} - set(expected)):
         raise CheckpointError(
             f"{path} has a tensor {surplus[0]}, which its architecture does not have"
-        )
-
-
-def _check_tensor(
-    path: Path,
-    tensors: Mapping[str, TensorInfo],
-    name: str,
-    shape: tuple[int, ...],
-    dtypes: tuple[str, ...],
-) -> None:
-    if name not in tensors:
-        raise CheckpointError(f"{path} has no tensor {name}, which its architecture needs")
-    found = tensors[name]
-    if found.shape != shape or found.dtype not in dtypes:
-        raise CheckpointError(
-            f"{path}: {name} is {found.dtype} {list(found.shape)}, "
-            f"but its architecture needs {dtypes[0]} {list(shape)}"
         )

@@ -9,13 +9,14 @@ import typer
 
 from cyclegan_cli.checkpoints.header import BOTH_DIRECTIONS, Direction
 from cyclegan_cli.cli import console
-from cyclegan_cli.cli.options import To, chosen_direction
+from cyclegan_cli.cli.options import DomainsOption, To, chosen_direction, parse_domains
 from cyclegan_cli.errors import UsageError
 from cyclegan_cli.exporting.formats import FORMATS, FormatName, Precision, Which
 from cyclegan_cli.exporting.job import Job, check_options, plan_outputs, refuse_overwriting
 
 if TYPE_CHECKING:
     from cyclegan_cli.checkpoints.header import ModelInfo
+    from cyclegan_cli.checkpoints.reading import Domains
     from cyclegan_cli.exporting.exporter import Report
     from cyclegan_cli.exporting.verify import Verification
 
@@ -24,7 +25,12 @@ WhichDirection = Literal["a2b", "b2a", "both"]
 
 def export_command(
     checkpoint: Annotated[
-        Path, typer.Argument(help="A checkpoint file or a run folder.", metavar="CHECKPOINT")
+        Path,
+        typer.Argument(
+            help="A checkpoint file or a run folder; also a .pth file of the original "
+            "implementation.",
+            metavar="CHECKPOINT",
+        ),
     ],
     output: Annotated[
         str | None,
@@ -47,6 +53,7 @@ def export_command(
         WhichDirection | None,
         typer.Option("--direction", help="The same without names.", show_default="a2b"),
     ] = None,
+    domains: DomainsOption = None,
     precision: Annotated[
         Precision,
         typer.Option(
@@ -102,8 +109,8 @@ def export_command(
         FORMATS[format], precision, image_io, calibration, min_psnr, both=direction == "both"
     )
     jobs = _plan(
-        checkpoint, output, format, to, direction, precision, which, image_io, calibration,
-        min_psnr, overwrite,
+        checkpoint, output, format, to, direction, parse_domains(domains), precision, which,
+        image_io, calibration, min_psnr, overwrite,
     )  # fmt: skip
     from cyclegan_cli.exporting.exporter import export
 
@@ -121,6 +128,7 @@ def _plan(
     format: FormatName,
     to: str | None,
     direction: WhichDirection | None,
+    domains: Domains | None,
     precision: Precision,
     which: Which,
     image_io: bool,
@@ -129,21 +137,21 @@ def _plan(
     overwrite: bool,
 ) -> list[Job]:
     """The files to write; all that can be refused without torch is."""
-    from cyclegan_cli.checkpoints.header import read_model_info
+    from cyclegan_cli.checkpoints.reading import read_model
 
     file = _checkpoint(checkpoint, which)
-    info = read_model_info(file)
+    info = read_model(file, domains)
     directions = _directions(info, to, direction)
     planned = plan_outputs(FORMATS[format], info, directions, which, output, overwrite)
     jobs = [
         Job(
             file, group, target, FORMATS[format], precision, image_io, calibration,
-            **({} if min_psnr is None else {"min_psnr": min_psnr}),
+            domains=domains, **({} if min_psnr is None else {"min_psnr": min_psnr}),
         )
         for group, target in planned
     ]  # fmt: skip
     for job in jobs:
-        refuse_overwriting(file, job.outputs)
+        refuse_overwriting(job)
     if calibration is not None:
         from cyclegan_cli.exporting.calibration import calibration_files
 

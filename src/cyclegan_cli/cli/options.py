@@ -14,7 +14,14 @@ from typing import Annotated, Any
 import typer
 
 from cyclegan_cli.checkpoints.header import Direction, ModelInfo
-from cyclegan_cli.config import TrainConfig, field_types, option_name, plain_type
+from cyclegan_cli.checkpoints.reading import Domains
+from cyclegan_cli.config import (
+    TrainConfig,
+    field_types,
+    is_domain_name,
+    option_name,
+    plain_type,
+)
 from cyclegan_cli.errors import UsageError
 
 To = Annotated[
@@ -29,9 +36,19 @@ CheckpointOption = Annotated[
     Path | None,
     typer.Option(
         "--checkpoint",
-        help="A checkpoint file or a run folder.",
+        help="A checkpoint file or a run folder; also a .pth file of the original implementation.",
         metavar="FILE|RUN",
         show_default="$CYCLEGAN_CHECKPOINT, else the newest run under ./runs",
+    ),
+]
+DomainsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--domains",
+        help="Names of the domains A and B in place of the checkpoint's own; for .pth files of "
+        "the original implementation, which have none.",
+        metavar="A,B",
+        show_default="those of the checkpoint, else of a file or folder like horse2zebra, else A,B",
     ),
 ]
 DeviceOption = Annotated[
@@ -102,6 +119,23 @@ def _shown(default: Any) -> str | bool:
     if isinstance(default, bool):
         return "on" if default else "off"
     return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def parse_domains(text: str | None) -> Domains | None:
+    """The two names that ``--domains`` gives.
+
+    Raises:
+        UsageError: They are not two different names.
+    """
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    if len(names) != 2 or names[0] == names[1] or not all(map(is_domain_name, names)):
+        raise UsageError(
+            f"--domains {text}: these are not two names",
+            "Give those of domain A and B with a comma between: --domains day,night.",
+        )
+    return names[0], names[1]
 
 
 def chosen_direction(info: ModelInfo, to: str | None, direction: Direction | None) -> Direction:

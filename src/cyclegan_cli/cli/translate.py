@@ -11,6 +11,7 @@ from cyclegan_cli.cli.options import (
     CheckpointOption,
     DeviceOption,
     DirectionOption,
+    DomainsOption,
     To,
 )
 from cyclegan_cli.cli.translation import Request, translate
@@ -31,6 +32,7 @@ def translate_command(
     checkpoint: CheckpointOption = None,
     to: To = None,
     direction: DirectionOption = None,
+    domains: DomainsOption = None,
     device: DeviceOption = "auto",
     files_from: Annotated[
         str | None,
@@ -211,6 +213,7 @@ def translate_command(
             checkpoint=checkpoint,
             to=to,
             direction=direction,
+            domains=domains,
             device=device,
             precision=precision,
             max_memory=max_memory,

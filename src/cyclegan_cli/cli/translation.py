@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cyclegan_cli.cli import console
 from cyclegan_cli.cli.interrupts import StopRequest, leave_at_once, stop_request
-from cyclegan_cli.cli.options import chosen_direction, parse_memory
+from cyclegan_cli.cli.options import chosen_direction, parse_domains, parse_memory
 from cyclegan_cli.errors import (
     InterruptedRunError,
     OutputError,
@@ -42,6 +42,7 @@ class Request:
     checkpoint: Path | None
     to: str | None
     direction: Direction | None
+    domains: str | None
     device: str
     precision: PrecisionChoice
     max_memory: str | None
@@ -108,13 +109,14 @@ def _refuse_contradictions(request: Request) -> None:
 
 def checkpoint_of(request: Request, rank: Rank) -> tuple[Path, Direction, str]:
     """The checkpoint's file, the direction and the name of the domain translated to."""
-    from cyclegan_cli.checkpoints.header import read_model_info
     from cyclegan_cli.checkpoints.locate import checkpoint_file, default_checkpoint
+    from cyclegan_cli.checkpoints.reading import read_model
 
+    domains = parse_domains(request.domains)
     file = checkpoint_file(request.checkpoint) if request.checkpoint else default_checkpoint()
     if request.checkpoint is None and rank.is_first and not request.quiet:
         console.say(f"checkpoint: {file}")
-    info = read_model_info(file)
+    info = read_model(file, domains)
     direction = chosen_direction(info, request.to, request.direction)
     return file, direction, info.target(direction)
 
@@ -133,7 +135,9 @@ def load(request: Request, rank: Rank, file: Path, direction: Direction) -> Tran
         request.resize,
         request.compile,
     )
-    translator = Translator.load(file, direction, options=options)
+    translator = Translator.load(
+        file, direction, domains=parse_domains(request.domains), options=options
+    )
     if translator.remark and rank.is_first and not request.quiet:
         console.say(translator.remark)
     return translator

@@ -14,6 +14,7 @@ from typing import Any, Protocol, cast
 
 from cyclegan_cli import __version__, files
 from cyclegan_cli.checkpoints.header import Direction, ModelInfo
+from cyclegan_cli.checkpoints.reading import source_files
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.devices import memory_errors
 from cyclegan_cli.exporting.draft import Document, Draft, interface
@@ -73,7 +74,7 @@ def export(job: Job) -> Report:
         DeviceError: Not enough memory.
     """
     job.format.require_packages()
-    loaded = {one: load_generator(job.checkpoint, one) for one in job.directions}
+    loaded = {one: load_generator(job.checkpoint, one, job.domains) for one in job.directions}
     info = loaded[job.directions[0]][1]
     generators = {one: generator for one, (generator, _) in loaded.items()}
     converter = cast("Converter", import_module(job.format.module))
@@ -130,13 +131,22 @@ def _document(job: Job, info: ModelInfo, draft: Draft) -> Document:
         "image_io": job.image_io,
         **interface(info, job.image_io),
         **draft.facts,
-        "source": {"file": job.checkpoint.name, "sha256": file_digest(job.checkpoint)},
+        "source": _source(job),
         "versions": {"cyclegan_cli": __version__} | {name: version(name) for name in packages},
     }
     if len(job.directions) == 1:
         document["direction"] = job.directions[0]
         document["from"], document["to"] = document["from"][0], document["to"][0]
     return document
+
+
+def _source(job: Job) -> dict[str, str]:
+    """The checkpoint's file; of a folder with one a direction, both."""
+    sources = source_files(job.checkpoint, job.directions)
+    return {
+        "file": ", ".join(path.name for path in sources),
+        "sha256": ", ".join(map(file_digest, sources)),
+    }
 
 
 def file_digest(path: Path) -> str:

@@ -15,7 +15,7 @@ from cyclegan_cli.checkpoints.header import Direction, ModelInfo
 from cyclegan_cli.errors import UsageError
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
-FormatName = Literal["onnx", "pt2", "safetensors", "openvino"]
+FormatName = Literal["onnx", "pt2", "safetensors", "pth", "openvino"]
 Which = Literal["latest", "best"]
 Directions = tuple[Direction, ...]
 
@@ -26,6 +26,12 @@ def named_by_domains(info: ModelInfo, directions: Directions, which: Which) -> s
     if len(directions) == 1:
         return f"{info.source(directions[0])}2{info.target(directions[0])}"
     return f"{info.name_a}-{info.name_b}"
+
+
+def named_as_the_original(info: ModelInfo, directions: Directions, which: Which) -> str:
+    """``latest_net_G_A`` for A to B, ``latest_net_G_B`` for B to A."""
+    del info
+    return f"{which}_net_G_{'A' if directions[0] == 'a2b' else 'B'}"
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,13 @@ FORMATS: dict[str, Format] = {
             suffixes=(".safetensors",),
             precisions=("fp32", "fp16", "bf16"),
             holds_both=True,
+        ),
+        Format(
+            name="pth",
+            module="cyclegan_cli.exporting.pth",
+            suffixes=(".pth",),
+            precisions=("fp32", "fp16"),
+            stem=named_as_the_original,
         ),
         Format(
             name="openvino",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cyclegan_cli.checkpoints.header import ModelInfo
+from cyclegan_cli.checkpoints.reading import Domains, source_files
 from cyclegan_cli.errors import UsageError
 from cyclegan_cli.exporting.formats import FORMATS, Directions, Format, Precision, Which
 
@@ -26,6 +27,7 @@ class Job:
         image_io: Whether pixels go in and come out instead of numbers in [-1, 1].
         calibration: Folder of pictures that int8 is calibrated and judged with; None else.
         min_psnr: In decibels; an int8 model that is further from the network is not written.
+        domains: Names of the domains A and B in place of the checkpoint's own.
     """
 
     checkpoint: Path
@@ -36,6 +38,7 @@ class Job:
     image_io: bool = False
     calibration: Path | None = None
     min_psnr: float = DEFAULT_MIN_PSNR
+    domains: Domains | None = None
 
     @property
     def outputs(self) -> tuple[Path, ...]:
@@ -143,12 +146,13 @@ def _check_free(chosen: Format, file: Path, overwrite: bool) -> None:
             raise UsageError(f"-o {path} already exists", hint)
 
 
-def refuse_overwriting(checkpoint: Path, outputs: tuple[Path, ...]) -> None:
+def refuse_overwriting(job: Job) -> None:
     """Keep the checkpoint from being replaced by its own export, however both are named.
 
     Raises:
         UsageError: An output is the checkpoint.
     """
-    for output in outputs:
-        if output.exists() and output.samefile(checkpoint):
+    sources = source_files(job.checkpoint, job.directions)
+    for output in job.outputs:
+        if output.exists() and any(map(output.samefile, sources)):
             raise UsageError(f"-o {output} is the checkpoint itself", "Name another file.")

@@ -10,7 +10,8 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from cyclegan_cli.checkpoints.header import METADATA_KEY, Direction, ModelInfo
+from cyclegan_cli.checkpoints.container import METADATA_KEY
+from cyclegan_cli.checkpoints.header import Direction, ModelInfo
 from cyclegan_cli.exporting import onnx_precision
 from cyclegan_cli.exporting.draft import PICTURE, TRANSLATION, Document, Draft, Run
 from cyclegan_cli.exporting.graph import dynamic_shapes, example, exporter_silenced, traceable

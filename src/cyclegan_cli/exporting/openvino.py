@@ -12,7 +12,8 @@ import openvino
 import torch
 from torch import Tensor
 
-from cyclegan_cli.checkpoints.header import METADATA_KEY, Direction, ModelInfo
+from cyclegan_cli.checkpoints.container import METADATA_KEY
+from cyclegan_cli.checkpoints.header import Direction, ModelInfo
 from cyclegan_cli.exporting.draft import Document, Draft, Run
 from cyclegan_cli.exporting.graph import exporter_silenced
 from cyclegan_cli.exporting.job import Job

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cyclegan_cli.checkpoints.header import METADATA_KEY, Direction, ModelInfo
+from cyclegan_cli.checkpoints.container import METADATA_KEY
+from cyclegan_cli.checkpoints.header import Direction, ModelInfo
 from cyclegan_cli.exporting.draft import Document, Draft, Run
 from cyclegan_cli.exporting.graph import dynamic_shapes, example, exporter_silenced
 from cyclegan_cli.exporting.job import Job

@@ -173,7 +173,7 @@ class Inputs:
     def _expand_literal(self, text: str, on_error: Callable[[OSError], None]) -> Iterator[Source]:
         if not _is_folder(text):
             if not is_temporary(os.path.basename(text)):
-                yield self._file(str(Path(text)))
+                yield self._file(_tidied(text))
             return
         folder = Path(text)
         for below in walk_pictures(folder, self.recursive, self.leave_out, on_error):
@@ -193,6 +193,12 @@ class Inputs:
 
 def _pass_over(_error: OSError) -> None:
     """What to do about a folder that cannot be listed any more: nothing."""
+
+
+def _tidied(path: str) -> str:
+    """As pathlib writes it, which takes its time: without ``./`` and ``//``."""
+    untidy = "//" in path or "./" in path or path.endswith(("/", os.curdir)) or os.sep != "/"
+    return str(Path(path)) if untidy else path
 
 
 def _is_folder(path: str) -> bool:

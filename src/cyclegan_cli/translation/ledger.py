@@ -15,6 +15,7 @@ import numpy as np
 DIGEST_BYTES = 16
 SHARE_BYTES = 8
 RECORD_BYTES = 2 * DIGEST_BYTES + SHARE_BYTES
+CHUNK = 1 << 16
 Digests = np.ndarray[Any, np.dtype[np.void]]  # [N], of 16 bytes each.
 Words = np.ndarray[Any, np.dtype[np.uint64]]
 
@@ -67,9 +68,11 @@ class Draft:
         words = records.view(">u8").reshape(-1, RECORD_BYTES // 8)
         if pass_over_outputs:
             words = words[~_found_in(_digests(words[:, 2:4]), _digests(words[:, 0:2]))]
-        words = words[_differs_from_the_one_before(words[:, 0:4])]
-        outputs = _digests(words[:, 0:2])
-        is_input = _found_in(outputs, np.sort(_digests(words[:, 2:4])))
+        is_new = _differs_from_the_one_before(words[:, 0:4])
+        words = words if is_new.all() else words[is_new]
+        outputs, inputs = _digests(words[:, 0:2]), _digests(words[:, 2:4])
+        inputs.sort()
+        is_input = _found_in(outputs, inputs)
         is_first = _differs_from_the_one_before(words[:, 0:2])
         clashes = Clashes(
             frozenset(key.tobytes() for key in outputs[~is_first]),
@@ -124,6 +127,10 @@ def _found_in(sought: Digests, ordered: Digests) -> np.ndarray[Any, np.dtype[np.
     """Which of ``sought`` are among ``ordered``, which is sorted."""
     if not len(ordered):
         return np.zeros(len(sought), dtype=bool)
-    places = np.minimum(ordered.searchsorted(sought), len(ordered) - 1)
-    as_words = [np.ascontiguousarray(side).view("u8") for side in (ordered[places], sought)]
-    return np.asarray((as_words[0] == as_words[1]).reshape(-1, 2).all(axis=1))
+    found = np.empty(len(sought), dtype=bool)
+    for start in range(0, len(sought), CHUNK):
+        part = sought[start : start + CHUNK]
+        places = np.minimum(ordered.searchsorted(part), len(ordered) - 1)
+        same = ordered[places].view("u8") == part.view("u8")
+        found[start : start + CHUNK] = same.reshape(-1, 2).all(axis=1)
+    return found

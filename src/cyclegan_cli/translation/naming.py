@@ -56,7 +56,7 @@ class Template:
         """
         name = self.text.format(**values)
         parts = name.replace(os.sep, "/").split("/")
-        if any(part in ("", os.curdir, os.pardir) for part in parts) or Path(name).anchor:
+        if any(part in ("", os.curdir, os.pardir) for part in parts) or os.path.splitdrive(name)[0]:
             raise self._refusal(f"gives {name!r}, which is no name in the output folder")
         return name
 
@@ -103,18 +103,21 @@ class Naming:
     def _name_of(self, source: Source) -> str:
         # Not os.path.splitext: to pathlib and to us " .jpg" has an ending.
         stem, ending = _split_ending(os.path.basename(source.path))
-        parent = os.path.basename(os.path.dirname(os.path.abspath(source.path)))
         return self.template.fill(
             stem=stem,
             ext=self.ending or (ending if writable_format(ending) else FALLBACK_ENDING),
             domain=self.target,
-            parent=parent,
+            parent=_parent_of(source.path) if "{parent}" in self.template.text else "",
         )
 
 
+def _parent_of(path: str) -> str:
+    return os.path.basename(os.path.dirname(os.path.abspath(path)))
+
+
 def _split_ending(name: str) -> tuple[str, str]:
-    path = Path(name)
-    return (path.stem, path.suffix) if path.suffix else (name, "")
+    dot = name.rfind(".")
+    return (name[:dot], name[dot:]) if 0 < dot < len(name) - 1 else (name, "")
 
 
 def plan_naming(

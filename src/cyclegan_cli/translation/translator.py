@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from cyclegan_cli.checkpoints.header import Direction, ModelInfo, read_model_info
+from cyclegan_cli.checkpoints.header import Direction, ModelInfo
 from cyclegan_cli.checkpoints.locate import checkpoint_file
+from cyclegan_cli.checkpoints.reading import Domains, read_model
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.config import PrecisionChoice
 from cyclegan_cli.data.picture import BitDepth, Levels
@@ -114,14 +115,17 @@ class Translator:
         checkpoint: str | Path,
         direction: Direction | None = None,
         device: str = "auto",
+        domains: Domains | None = None,
         options: TranslatorOptions | None = None,
     ) -> Translator:
         """Load the generator of one direction, and nothing else, from a checkpoint.
 
         Args:
-            checkpoint: A checkpoint file or a run folder.
+            checkpoint: A run folder, a ``.safetensors`` file, or a ``.pth`` file of the original
+                implementation.
             direction: ``a2b`` or ``b2a``; None: the first that the checkpoint has.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+            domains: Names of the domains A and B in place of the checkpoint's own.
             options: More of how it works; its device is taken, if given.
 
         Raises:
@@ -132,8 +136,8 @@ class Translator:
         options = options or TranslatorOptions(device=device)
         chosen = choose_device(options.device)
         file = checkpoint_file(Path(checkpoint))
-        direction = direction or read_model_info(file).directions[0]
-        generator, info = load_generator(file, direction)
+        direction = direction or read_model(file).directions[0]
+        generator, info = load_generator(file, direction, domains)
         translator = cls(generator.to(chosen), info, direction, chosen, options)
         translator.checkpoint = file
         return translator
@@ -161,7 +165,12 @@ class Translator:
         direction = self.info.direction_to(target)
         if direction == self.direction or self.checkpoint is None:
             return self
-        return Translator.load(self.checkpoint, direction, options=self.options)
+        return Translator.load(
+            self.checkpoint,
+            direction,
+            domains=(self.info.name_a, self.info.name_b),
+            options=self.options,
+        )
 
     def __call__(self, picture: AnyPicture) -> AnyPicture:
         """Translate a picture of any size.

@@ -1,0 +1,136 @@
+"""A safetensors file's header, read without torch and without its tensors.
+
+A safetensors file is eight bytes (the header's length, little-endian), the header (JSON: for
+each tensor its dtype, shape and place), and the tensors' bytes, without gaps
+(https://huggingface.co/docs/safetensors). Its metadata is ``str -> str``; everything of ours is
+one JSON document under the key ``cyclegan``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cyclegan_cli.errors import CheckpointError
+
+METADATA_KEY = "cyclegan"
+LARGEST_HEADER = 100_000_000  # The limit of the safetensors library itself.
+DTYPE_BITS = {
+    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8,
+    "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
+    "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64,
+}  # fmt: skip
+
+FLOAT_DTYPES = ("F32", "F16", "BF16")
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor of a file.
+
+    Attributes:
+        dtype: The format's name for it, e.g. ``F32``.
+        shape: Its sizes.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Header:
+    """A file's header.
+
+    Attributes:
+        tensors: By name.
+        document: Our JSON document; empty in a foreign file.
+    """
+
+    tensors: dict[str, TensorInfo]
+    document: dict[str, Any]
+
+
+def read_header(path: Path) -> Header:
+    """Read and check a safetensors header; no more than the header is read or allocated.
+
+    Raises:
+        CheckpointError: Not a safetensors file, or a truncated or inconsistent one.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if size < 8 or not 2 <= length <= min(size - 8, LARGEST_HEADER):
+                raise CheckpointError(f"{path} is not a safetensors file, or a truncated one")
+            raw = stream.read(length)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {(error.strerror or '').lower()}") from error
+    try:
+        content = json.loads(raw)
+        metadata = content.pop("__metadata__", {})
+        end = 0
+        tensors = {}
+        for name, entry in sorted(content.items(), key=lambda item: item[1]["data_offsets"]):
+            tensors[name], end = _checked_tensor(entry, start=end)
+        document = json.loads(metadata.get(METADATA_KEY, "{}"), parse_constant=_refuse_constant)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path} has a damaged safetensors header") from error
+    if end != size - 8 - length:
+        raise CheckpointError(
+            f"{path} is truncated or damaged: its header describes {end} bytes of tensors, "
+            f"found {size - 8 - length}"
+        )
+    return Header(tensors, document if isinstance(document, dict) else {})
+
+
+def _checked_tensor(entry: dict[str, Any], start: int) -> tuple[TensorInfo, int]:
+    """A tensor's description, and where it ends; raises ValueError if it does not fit there."""
+    shape = tuple(entry["shape"])
+    first, last = entry["data_offsets"]
+    if any(type(n) is not int or n < 0 for n in (*shape, first, last)):
+        raise ValueError("sizes and places must be whole numbers")
+    bits = 8 * (last - first)
+    if first != start or _product(shape, limit=bits) * DTYPE_BITS[entry["dtype"]] != bits:
+        raise ValueError("a tensor's place does not fit its shape")
+    return TensorInfo(entry["dtype"], shape), last
+
+
+def _product(shape: tuple[int, ...], limit: int) -> int:
+    """The number of elements; gives up above ``limit``, as hostile sizes have endless products."""
+    if 0 in shape:
+        return 0
+    product = 1
+    for size in shape:
+        product *= size
+        if product > limit:
+            raise ValueError("more elements than bytes")
+    return product
+
+
+def check_tensor(
+    path: Path,
+    tensors: Mapping[str, TensorInfo],
+    name: str,
+    shape: tuple[int, ...],
+    dtypes: tuple[str, ...] = FLOAT_DTYPES,
+) -> None:
+    """Refuse a file that has no tensor ``name``, or one of another shape or dtype.
+
+    Raises:
+        CheckpointError: That is so.
+    """
+    if name not in tensors:
+        raise CheckpointError(f"{path} has no tensor {name}, which its architecture needs")
+    found = tensors[name]
+    if found.shape != shape or found.dtype not in dtypes:
+        raise CheckpointError(
+            f"{path}: {name} is {found.dtype} {list(found.shape)}, "
+            f"but its architecture needs {dtypes[0]} {list(shape)}"
+        )
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")

@@ -1,0 +1,53 @@
+"""Weights out of the original implementation's files. Nothing in them is ever executed."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cyclegan_cli.checkpoints.header import Direction
+from cyclegan_cli.checkpoints.reading import read_reference
+from cyclegan_cli.errors import CheckpointError
+
+
+def load_reference_weights(path: Path, direction: Direction) -> dict[str, Tensor]:
+    """Read the weights of one direction.
+
+    Before torch sees the file, ``read_reference`` has held its tensors against its bytes and its
+    pickle against a short list of names; torch then unpickles with a list of its own
+    (``weights_only``).
+
+    Args:
+        path: A file of ``torch.save``, or a folder with one a direction.
+        direction: One that it holds.
+
+    Returns:
+        Our names and fp32 tensors, on the CPU.
+
+    Raises:
+        CheckpointError: It is damaged or foreign.
+    """
+    file, generator = read_reference(path).generators[direction]
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, ValueError, KeyError, EOFError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"cannot read {file}: {reason}") from error
+    flat = _flat(content)
+    return {ours: flat[name].float().contiguous() for ours, name in generator.names.items()}
+
+
+def _flat(content: Any, prefix: str = "") -> dict[str, Tensor]:
+    """Tensors of dicts within dicts by their dotted names."""
+    found: dict[str, Tensor] = {}
+    for key, value in content.items():
+        name = f"{prefix}.{key}" if prefix else str(key)
+        if isinstance(value, Tensor):
+            found[name] = value.detach()
+        elif isinstance(value, dict):
+            found |= _flat(value, name)
+    return found

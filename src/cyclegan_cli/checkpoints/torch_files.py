@@ -1,0 +1,192 @@
+"""What a file of ``torch.save`` holds, read without torch and without its tensors.
+
+Two layouts exist. Since torch 1.6 it is a zip archive: ``data.pkl`` names the tensors, and
+``data/KEY`` holds each storage, uncompressed. Before, it was five pickles one after the other (a
+magic number, the protocol, the machine, the tensors, the storages' keys), then the storages, each
+behind its number of elements.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cyclegan_cli.checkpoints.container import DTYPE_BITS, TensorInfo
+from cyclegan_cli.checkpoints.pickles import (
+    LONGEST_PICKLE,
+    CodeInPickleError,
+    StoredTensor,
+    read_pickle,
+)
+from cyclegan_cli.errors import CheckpointError
+
+ZIP_MAGIC = b"PK\x03\x04"
+LEGACY_START = b"\x80\x02\x8a\x0a"  # No safetensors file: its header would be too long.
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+LONGEST_READ = 4_000_000  # Of a zip file's directory, which Python reads at once.
+DEEPEST_DICT = 4
+MOST_VALUES = 200_000
+
+
+def is_torch_file(path: Path) -> bool:
+    """Whether a file is one of ``torch.save`` by its first bytes, or by its name.
+
+    Raises:
+        CheckpointError: It cannot be read.
+    """
+    first = _bytes_of(path, 4)
+    named = path.suffix.lower() in (".pth", ".pt")
+    return named or first in (ZIP_MAGIC, LEGACY_START)
+
+
+def read_torch_file(path: Path) -> dict[str, TensorInfo]:
+    """The tensors of a file of ``torch.save``, by their dotted names; nothing is executed.
+
+    Raises:
+        CheckpointError: Another kind of file, a damaged one, or one that has code.
+    """
+    try:
+        if _bytes_of(path, 4) == ZIP_MAGIC:
+            content, sizes = _read_zip(path)
+        else:
+            content, sizes = _read_legacy(path)
+        tensors = dict(_tensors(content))
+        _check_storages(path, tensors, sizes)
+    except CodeInPickleError as error:
+        raise CheckpointError(
+            f"{path} names code ({error}), and only files of plain tensors are read",
+            "Save the network's state_dict() by itself.",
+        ) from error
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {(error.strerror or '').lower()}") from error
+    except (ValueError, KeyError, NotImplementedError, RuntimeError, EOFError,
+            zipfile.BadZipFile) as error:  # fmt: skip
+        raise CheckpointError(
+            f"{path} is not a file of torch.save, or a damaged one: {error}"
+        ) from error
+    return {
+        name: TensorInfo(tensor.storage.dtype, tensor.shape) for name, tensor in tensors.items()
+    }
+
+
+def _bytes_of(path: Path, count: int) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(count)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {(error.strerror or '').lower()}") from error
+
+
+class _ShortReads(io.FileIO):
+    """A file that nobody reads much of at once, whatever its own directory claims."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= LONGEST_READ:
+            size = LONGEST_READ + 1
+        content = super().read(size)
+        if content and len(content) > LONGEST_READ:
+            raise ValueError("its directory is too long")
+        return content or b""
+
+
+def _read_zip(path: Path) -> tuple[Any, dict[str, int]]:
+    """The pickled content, and the bytes of every storage by its key."""
+    with _ShortReads(str(path)) as stream, zipfile.ZipFile(stream) as archive:
+        entries = {entry.filename: entry for entry in archive.infolist()}
+        if len(entries) != len(archive.infolist()):
+            raise ValueError("two of its entries have one name")
+        if any(e.compress_type or e.file_size != e.compress_size for e in entries.values()):
+            raise ValueError("its entries are compressed")
+        if sum(entry.file_size for entry in entries.values()) > path.stat().st_size:
+            raise ValueError("its entries are larger than the file")
+        root = _root(list(entries))
+        pickled = entries[f"{root}data.pkl"]
+        if pickled.file_size > LONGEST_PICKLE:
+            raise ValueError("its list of tensors is too long")
+        content = read_pickle(io.BytesIO(archive.read(pickled)))
+    keys = f"{root}data/"
+    sizes = {n.removeprefix(keys): e.file_size for n, e in entries.items() if n.startswith(keys)}
+    return content, sizes
+
+
+def _root(names: list[str]) -> str:
+    """The folder that everything in the archive is in, with its slash."""
+    root = names[0].partition("/")[0] + "/" if names else ""
+    if f"{root}constants.pkl" in names:
+        raise ValueError("it is a TorchScript program")
+    if f"{root}archive_format" in names:
+        raise ValueError("it is an exported program (.pt2), not a checkpoint")
+    if f"{root}data.pkl" not in names:
+        raise ValueError("it is a zip file of something else")
+    return root
+
+
+def _read_legacy(path: Path) -> tuple[Any, dict[str, int]]:
+    """The same of a file of before torch 1.6."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        start = io.BytesIO(stream.read(LONGEST_PICKLE))
+        if read_pickle(start) != LEGACY_MAGIC or read_pickle(start) != 1001:
+            raise ValueError("it does not begin as one")
+        machine = read_pickle(start)
+        if not isinstance(machine, dict) or machine.get("little_endian") is not True:
+            raise ValueError("it is of a big-endian machine")
+        content = read_pickle(start)
+        keys = read_pickle(start)
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise ValueError("it has no list of its storages")
+        storages = {t.storage.key: t.storage for _, t in _tensors(content)}
+        sizes: dict[str, int] = {}
+        place = start.tell()
+        for key in keys:
+            bits = DTYPE_BITS[storages[key].dtype]
+            stream.seek(place)
+            count = int.from_bytes(stream.read(8), "little")
+            sizes[key] = count * bits // 8
+            place += 8 + sizes[key]
+        if len(sizes) != len(keys) or place != size:
+            raise ValueError("its storages do not fit the file")
+    return content, sizes
+
+
+def _tensors(content: Any) -> Iterator[tuple[str, StoredTensor]]:
+    """All tensors in dicts within dicts, by their dotted names."""
+    visited = 0
+    waiting: list[tuple[str, Any, int]] = [("", content, 0)]
+    while waiting:
+        prefix, value, depth = waiting.pop()
+        visited += 1
+        if visited > MOST_VALUES:
+            raise ValueError("it has too many entries")
+        if isinstance(value, StoredTensor):
+            yield prefix, value
+        elif isinstance(value, dict) and depth < DEEPEST_DICT:
+            items = reversed(value.items())
+            waiting += [(f"{prefix}.{key}" if prefix else str(key), v, depth + 1)
+                        for key, v in items]  # fmt: skip
+            if len(waiting) > MOST_VALUES:
+                raise ValueError("it has too many entries")
+
+
+def _check_storages(path: Path, tensors: dict[str, StoredTensor], sizes: dict[str, int]) -> None:
+    """Refuse tensors that reach beyond their storages, or that need more than the file has."""
+    total = 0
+    for name, tensor in tensors.items():
+        storage, width = tensor.storage, DTYPE_BITS[tensor.storage.dtype] // 8
+        numbers = (tensor.offset, *tensor.shape, *tensor.stride)
+        if any(type(n) is not int or n < 0 for n in numbers):
+            raise ValueError(f"{name} has an impossible shape")
+        if len(tensor.shape) != len(tensor.stride) or sizes[storage.key] != storage.count * width:
+            raise ValueError(f"{name} does not fit its storage")
+        elements, last = 1, tensor.offset
+        for size, stride in zip(tensor.shape, tensor.stride, strict=True):
+            last += (size - 1) * stride
+            elements = min(elements * size, storage.count + 1)
+        if elements > storage.count or (elements and last >= storage.count):
+            raise ValueError(f"{name} reaches beyond its storage")
+        total += elements * width
+    if total > path.stat().st_size:
+        raise ValueError("its tensors overlap")

@@ -1,0 +1,104 @@
+"""Pickles of tensors are told without being run; any other pickle is refused."""
+
+from __future__ import annotations
+
+import collections
+import io
+import os
+import pickle
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cyclegan_cli.checkpoints.pickles import CodeInPickleError, read_pickle
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False)
+    | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4)
+    | st.dictionaries(st.text(max_size=4) | st.integers(-3, 3), inner, max_size=4)
+    | st.tuples(inner) | st.tuples(inner, inner, inner, inner),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@given(plain, st.sampled_from([1, 2, 4]))
+def test_plain_values_are_what_pickle_makes_of_them(value: Any, protocol: int) -> None:
+    assert read_pickle(io.BytesIO(pickle.dumps(value, protocol))) == value
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_tensors_are_told_with_their_places(tmp_path: Path, legacy: bool) -> None:
+    whole = torch.arange(24, dtype=torch.float16).view(4, 6)
+    content = collections.OrderedDict(
+        view=whole[1:3, 2:], parameter=torch.nn.Parameter(torch.zeros(5)), epoch=7
+    )
+    torch.save(content, tmp_path / "x", _use_new_zipfile_serialization=not legacy)
+    if legacy:
+        stream = io.BytesIO((tmp_path / "x").read_bytes())
+        for _ in range(3):
+            read_pickle(stream)
+    else:
+        with zipfile.ZipFile(tmp_path / "x") as archive:
+            [name] = [n for n in archive.namelist() if n.endswith("data.pkl")]
+            stream = io.BytesIO(archive.read(name))
+    found = read_pickle(stream)
+    assert list(found) == ["view", "parameter", "epoch"]
+    assert (found["view"].shape, found["view"].stride, found["view"].offset) == ((2, 4), (6, 1), 8)
+    assert (found["view"].storage.dtype, found["view"].storage.count) == ("F16", 24)
+    assert found["parameter"].shape == (5,)
+    assert found["epoch"] == 7
+
+
+class Hostile:
+    def __init__(self, call: Any, *arguments: Any) -> None:
+        self.reduced = call, arguments
+
+    def __reduce__(self) -> Any:
+        return self.reduced
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        Hostile(os.system, "touch /tmp/never"),
+        Hostile(eval, "1"),
+        Hostile(getattr, "text", "upper"),
+        Hostile(torch.load, "x"),
+        {"weights": [Hostile(os.getcwd)]},
+        os.getcwd,
+        torch.nn.Linear,
+        Path("x"),
+    ],
+    ids=repr,
+)
+def test_code_is_named_and_not_run(
+    hostile: Any, protocol: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = pickle.dumps(hostile, protocol)
+    monkeypatch.setattr(os, "system", lambda command: pytest.fail("it was run"))
+    with pytest.raises((CodeInPickleError, ValueError)):
+        read_pickle(io.BytesIO(content))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b".", b"0.", b"e.", b"K\x01", b"(.", b"]K\x01s.", b"h\x00.", b"\x8a\xff", b"R.", b"Q.",
+     b"}]K\x01s.", b"X\xff\xff\xff\xff", b"(K\x01u.", b"}b.", b"\x80\xff."],
+)  # fmt: skip
+def test_damage_is_damage_and_nothing_else(content: bytes) -> None:
+    with suppress(CodeInPickleError, ValueError):
+        read_pickle(io.BytesIO(content))
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_give_a_value_or_a_refusal(content: bytes) -> None:
+    with suppress(CodeInPickleError, ValueError):
+        read_pickle(io.BytesIO(content))

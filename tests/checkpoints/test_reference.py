@@ -1,0 +1,252 @@
+"""The original implementation's files: its networks are found in them, bit for bit, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cyclegan_cli.checkpoints.locate import checkpoint_file
+from cyclegan_cli.checkpoints.reading import read_model
+from cyclegan_cli.checkpoints.reference import direction_of, domains_of, reference_names
+from cyclegan_cli.checkpoints.store import load_generator
+from cyclegan_cli.config import GeneratorConfig
+from cyclegan_cli.errors import CheckpointError
+from original import OriginalGenerator, original_generator
+
+Weights = dict[str, Tensor]
+
+
+def picture(channels: int = 3) -> Tensor:
+    return torch.rand((1, channels, 24, 32), generator=torch.Generator().manual_seed(3)) * 2 - 1
+
+
+def assert_the_same(path: Path, network: OriginalGenerator, direction: Any = "a2b") -> None:
+    ours, _ = load_generator(path, direction)
+    channels = ours.config.input_channels
+    expected = network(picture(channels))
+    assert expected.std() > 0.05
+    torch.testing.assert_close(ours(picture(channels)), expected, rtol=0, atol=1e-5)
+
+
+# --- architectures ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"blocks": 6},
+        {"blocks": 9, "width": 2},
+        {"width": 7},
+        {"dropout": True},
+        {"affine": True},
+        {"affine": True, "dropout": True},
+        {"channels": (1, 1)},
+        {"channels": (1, 3)},
+        {"channels": (3, 1), "affine": True},
+    ],
+    ids=str,
+)
+def test_a_saved_network_computes_the_same(
+    tmp_path: Path, options: dict[str, Any], legacy: bool
+) -> None:
+    network = original_generator(**options)
+    path = tmp_path / "latest_net_G_A.pth"
+    torch.save(network.state_dict(), path, _use_new_zipfile_serialization=not legacy)
+    assert read_model(path).generator == GeneratorConfig(
+        options.get("width", 4),
+        options.get("blocks", 2),
+        *options.get("channels", (3, 3)),
+        affine_norm=options.get("affine", False),
+    )
+    assert_the_same(path, network)
+
+
+def renamed(change: Callable[[str], str]) -> Callable[[Weights], Any]:
+    return lambda weights: {change(name): tensor for name, tensor in weights.items()}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        renamed(lambda name: f"module.{name}"),
+        renamed(lambda name: f"_orig_mod.{name}"),
+        renamed(lambda name: f"module._orig_mod.{name}"),
+        renamed(lambda name: f"netG_A.{name}"),
+        renamed(lambda name: f"netG_A.module.{name}"),
+        renamed(lambda name: f"model.{name}"),
+        renamed(lambda name: name.replace("conv_block", "block")),
+        lambda weights: {"state_dict": weights, "epoch": 7},
+        lambda weights: {"G_A2B": weights, "optimizer": {"state": {}, "lr": 0.1}},
+        lambda weights: {name: nn.Parameter(tensor) for name, tensor in weights.items()},
+        lambda weights: {name: tensor.double() for name, tensor in weights.items()},
+        lambda weights: (
+            weights
+            | {f"model.2.{name}": torch.ones(4) for name in ("running_mean", "running_var")}
+            | {"model.2.num_batches_tracked": torch.tensor(1)}
+        ),
+    ],
+)
+def test_wrappings_and_relics_do_not_matter(
+    tmp_path: Path, change: Callable[[Weights], Any]
+) -> None:
+    network = original_generator()
+    torch.save(change(dict(network.state_dict())), tmp_path / "x.pth")
+    assert_the_same(tmp_path / "x.pth", network)
+
+
+def test_weights_saved_on_another_device_layout_are_the_same(tmp_path: Path) -> None:
+    network = original_generator()
+    whole = torch.cat([tensor.flatten() for tensor in network.state_dict().values()])
+    views, start = {}, 0
+    for name, tensor in network.state_dict().items():
+        views[name] = whole[start : start + tensor.numel()].view(tensor.shape)
+        start += tensor.numel()
+    torch.save(views, tmp_path / "x.pth")
+    assert_the_same(tmp_path / "x.pth", network)
+
+
+@pytest.mark.parametrize("blocks", [6, 9])
+def test_our_names_lead_to_all_of_the_originals(blocks: int) -> None:
+    """And those are the ones that the networks of the paper's sizes are known to have."""
+    names = reference_names(GeneratorConfig(64, blocks)).values()
+    numbers = {int(name.split(".")[1]) for name in names}
+    heads = {9: {19, 22, 26}, 6: {16, 19, 23}}
+    assert numbers == {1, 4, 7} | set(range(10, 10 + blocks)) | heads[blocks]
+    assert set(names) == set(original_generator(blocks=blocks, width=1).state_dict())
+
+
+# --- directions and domains ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "direction"),
+    [
+        ("latest_net_G_A", "a2b"), ("latest_net_G_B", "b2a"), ("200_net_G_B", "b2a"),
+        ("G_A2B_epoch33", "a2b"), ("netG_B2A", "b2a"), ("netG_A.", "a2b"), ("G_BA", "b2a"),
+        ("G_AB", "a2b"), ("latest_net_G", None), ("horse2zebra", None), ("G_ABC", None),
+        ("latest_net_D_A", None), ("netG_A.module.", "a2b"), ("flag_b", None),
+    ],
+)  # fmt: skip
+def test_names_tell_the_direction(name: str, direction: str | None) -> None:
+    assert direction_of(name) == direction
+
+
+@pytest.mark.parametrize(
+    ("path", "domains"),
+    [
+        ("horse2zebra.pth", ("horse", "zebra")),
+        ("horse2zebra/latest_net_G_B.pth", ("horse", "zebra")),
+        ("summer2winter_yosemite/latest_net_G_A.pth", ("summer", "winter")),
+        ("monet2photo_pretrained/latest_net_G.pth", ("monet", "photo")),
+        ("weights/latest_net_G.pth", ("A", "B")),
+        ("2/latest_net_G.pth", ("A", "B")),
+        ("x/G_A2B_epoch33.pth", ("A", "B")),
+    ],
+)
+def test_names_tell_the_domains(path: str, domains: tuple[str, str]) -> None:
+    assert domains_of(Path("/somewhere") / path) == domains
+
+
+def test_a_file_of_one_direction_is_described_so(tmp_path: Path) -> None:
+    torch.save(original_generator().state_dict(), tmp_path / "latest_net_G_B.pth")
+    info = read_model(tmp_path / "latest_net_G_B.pth", ("day", "night"))
+    assert (info.directions, info.name_a, info.name_b) == (("b2a",), "day", "night")
+    assert info.training == {"imported_from": "latest_net_G_B.pth"}
+    with pytest.raises(CheckpointError, match=r"night to day \(b2a\), and not the other way"):
+        load_generator(tmp_path / "latest_net_G_B.pth", "a2b", ("day", "night"))
+
+
+def test_a_folder_of_both_directions_is_one_checkpoint(tmp_path: Path) -> None:
+    folder = tmp_path / "day2night"
+    folder.mkdir()
+    networks = {"A": original_generator(1), "B": original_generator(2)}
+    for letter, network in networks.items():
+        torch.save(network.state_dict(), folder / f"latest_net_G_{letter}.pth")
+    (folder / "latest_net_D_A.pth").write_bytes(b"not looked at")
+    assert checkpoint_file(folder) == folder
+    info = read_model(folder)
+    assert (info.directions, info.name_a, info.name_b) == (("a2b", "b2a"), "day", "night")
+    assert_the_same(folder, networks["A"], "a2b")
+    assert_the_same(folder, networks["B"], "b2a")
+
+
+def test_a_file_of_both_directions_has_both(tmp_path: Path) -> None:
+    one, other = original_generator(1), original_generator(2)
+    torch.save({"netG_A": one.state_dict(), "netG_B": other.state_dict()}, tmp_path / "x.pth")
+    assert read_model(tmp_path / "x.pth").directions == ("a2b", "b2a")
+    assert_the_same(tmp_path / "x.pth", one, "a2b")
+    assert_the_same(tmp_path / "x.pth", other, "b2a")
+
+
+# --- refusals --------------------------------------------------------------------------------
+
+
+def unet() -> Mapping[str, Tensor]:
+    names = ["model.model.0.weight", "model.model.1.model.1.weight", "model.model.3.weight"]
+    return dict.fromkeys(names, torch.zeros(1)) | {names[0]: torch.zeros(4, 3, 4, 4)}
+
+
+def discriminator() -> Mapping[str, Tensor]:
+    shapes = {0: (4, 3), 2: (8, 4), 5: (16, 8), 8: (32, 16), 11: (1, 32)}
+    return {f"model.{n}.weight": torch.zeros(*shape, 4, 4) for n, shape in shapes.items()}
+
+
+def pix2pix() -> Mapping[str, Tensor]:
+    network = original_generator(norm=nn.BatchNorm2d, affine=True)
+    biases = {f"model.{n}.bias" for n in (1, 4, 7)}
+    return {name: t for name, t in network.state_dict().items() if name not in biases}
+
+
+def antialiased() -> Mapping[str, Tensor]:
+    return original_generator().state_dict() | {"model.7.filt": torch.zeros(8, 1, 3, 3)}
+
+
+def other_padding() -> Mapping[str, Tensor]:
+    return {n.replace("conv_block.1", "conv_block.0"): t
+            for n, t in original_generator().state_dict().items()}  # fmt: skip
+
+
+def without(name: str) -> Mapping[str, Tensor]:
+    return {n: t for n, t in original_generator().state_dict().items() if n != name}
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (unet, "U-Net"),
+        (discriminator, "discriminator"),
+        (pix2pix, "batch norm"),
+        (lambda: original_generator(norm=nn.BatchNorm2d, affine=True).state_dict(), "batch norm"),
+        (antialiased, "antialiased"),
+        (other_padding, "padding"),
+        (lambda: {"conv1.weight": torch.zeros(2)}, "conv1.weight"),
+        (dict, "none at all"),
+        (lambda: original_generator(channels=(4, 3)).state_dict(), "another architecture"),
+        (lambda: original_generator(blocks=0).state_dict(), "another architecture"),
+        (lambda: without("model.4.bias"), "no tensor model.4.bias"),
+        (lambda: original_generator().state_dict() | {"model.4.bias": torch.zeros(3)},
+         "model.4.bias is F32"),
+        (lambda: original_generator().state_dict() | {"model.99.bias": torch.zeros(3)},
+         "a tensor model.99.bias"),
+        (lambda: original_generator().state_dict() | {"model.4.bias": torch.zeros(8).long()},
+         "model.4.bias is I64"),
+        (lambda: {name: original_generator().state_dict() for name in ("one", "ema")},
+         "several generators"),
+        (lambda: {"netG_A": original_generator().state_dict(),
+                  "netG_B": original_generator(width=2).state_dict()}, "different architectures"),
+    ],
+)  # fmt: skip
+def test_other_networks_are_refused_by_name(
+    tmp_path: Path, content: Callable[[], Any], word: str
+) -> None:
+    torch.save(content(), tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=word) as refusal:
+        read_model(tmp_path / "x.pth")
+    assert str(tmp_path / "x.pth") in refusal.value.message

@@ -1,0 +1,56 @@
+"""A CycleGAN generator from elsewhere, the PyPI package vintagify 0.1.2, computes the same here.
+
+Runs where the package can be imported, or where VINTAGIFY names the folder that it was installed
+into (docs/import.md); skipped elsewhere.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from cyclegan_cli.checkpoints.reading import read_model
+from cyclegan_cli.checkpoints.store import load_generator
+from cyclegan_cli.config import GeneratorConfig
+
+
+def package_folder() -> Path | None:
+    if named := os.environ.get("VINTAGIFY"):
+        return Path(named, "vintagify")
+    spec = importlib.util.find_spec("vintagify")
+    return Path(spec.origin).parent if spec and spec.origin else None
+
+
+FOLDER = package_folder()
+
+
+def module_of(file: Path) -> ModuleType:
+    """The module by itself: the package's own imports need matplotlib."""
+    spec = importlib.util.spec_from_file_location("vintagify_generator", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.skipif(FOLDER is None, reason="vintagify is not installed")
+def test_its_generator_computes_what_its_own_code_computes() -> None:
+    assert FOLDER is not None
+    path = FOLDER / "resources" / "G_A2B_epoch33.pth"
+    info = read_model(path)
+    assert (info.generator, info.directions) == (GeneratorConfig(affine_norm=True), ("a2b",))
+    theirs = module_of(FOLDER / "generator.py").ResnetGenerator()
+    theirs.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    ours, _ = load_generator(path, "a2b")
+    pictures = torch.rand((2, 3, 64, 96), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.inference_mode():
+        expected = theirs.eval()(pictures)
+        assert expected.std() > 0.1
+        for picture, wanted in zip(pictures, expected, strict=True):
+            torch.testing.assert_close(ours(picture[None])[0], wanted, rtol=0, atol=1e-5)

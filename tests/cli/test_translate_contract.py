@@ -1,0 +1,315 @@
+"""``cyclegan translate`` in scripts: streams, lists, shards, names, and ends of all kinds."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from cyclegan_cli.files import is_temporary
+
+Cyclegan = Callable[..., Any]
+Draw = Callable[..., Path]
+COMMAND = [sys.executable, "-m", "cyclegan_cli", "translate"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, run_folder: Path, draw: Draw, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: a run below ``runs``, and ``photos`` with three pictures."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run_folder, "runs/day2night")
+    for name in ("a.png", "b.jpg", "sub/c.png"):
+        draw(Path("photos") / name)
+    return tmp_path
+
+
+def files(folder: str) -> list[str]:
+    found = Path(folder).rglob("*")
+    return sorted(str(path.relative_to(folder)) for path in found if path.is_file())
+
+
+def pipe(content: bytes, *arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        input=content,
+        capture_output=True,
+        timeout=120,
+        check=False,
+        **options,
+    )
+
+
+# Streams
+
+
+@pytest.mark.parametrize("output", [["-o", "-"], []])
+def test_a_picture_goes_through_in_its_own_format(here: Path, output: list[str]) -> None:
+    done = pipe(Path("photos/b.jpg").read_bytes(), "-", *output)
+    assert done.returncode == 0
+    with Image.open(io.BytesIO(done.stdout)) as image:
+        assert (image.format, image.size) == ("JPEG", (13, 10))
+
+
+def test_streams_and_files_give_the_same_pixels(here: Path, cyclegan: Cyclegan) -> None:
+    content = Path("photos/a.png").read_bytes()
+    to_stdout = pipe(b"", "photos/a.png", "-o", "-").stdout
+    assert pipe(content, "-", "-o", "new/night.png").returncode == 0
+    assert cyclegan("translate", "photos/a.png").code == 0
+    for other in (io.BytesIO(to_stdout), "new/night.png"):
+        with Image.open(other) as image, Image.open("photos/a_night.png") as expected:
+            assert image.tobytes() == expected.tobytes()
+
+
+def test_a_stream_that_is_no_picture_leaves_nothing_on_stdout(here: Path) -> None:
+    done = pipe(b"no picture", "-", "-o", "-")
+    assert (done.returncode, done.stdout) == (6, b"")
+    assert b"standard input is not a picture" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_stdout_on_a_full_disk_is_an_error(here: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, "photos/a.png", "-o", "-"], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 3
+    assert b"cannot write standard output: no space left on device" in done.stderr
+
+
+def test_a_stream_into_a_file_is_told_of_in_json(
+    here: Path,
+) -> None:
+    content = Path("photos/a.png").read_bytes()
+    for status in ("ok", "skipped"):
+        done = pipe(content, "-", "-o", "night.png", "--json")
+        outcome, last = map(json.loads, done.stdout.splitlines())
+        assert (done.returncode, outcome["input"], outcome["output"]) == (0, "-", "night.png")
+        assert (outcome["status"], last["summary"][status]) == (status, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-", "--json"], "excludes --json"),
+        (["photos/a.png", "-o", "-", "--json"], "excludes --json"),
+        (["-", "--suffix", "x"], "excludes --suffix"),
+        (["-", "--shard", "1/2"], "excludes --shard"),
+        (["-", "photos/a.png"], "these inputs may be several"),
+        (["photos", "-o", "-"], "these inputs may be several"),
+        (["photos/*.png", "-o", "-"], "these inputs may be several"),
+        (["-", "-o", "photos"], "names a folder"),
+        (["--files-from", "-", "-o", "-"], "excludes --files-from"),
+        ([], "there is no INPUT"),
+        (["photos", "-o", "out", "-0"], "--null says how a list is written"),
+        (["photos", "-o", "out", "--overwrite", "--if-newer"], "exclude each other"),
+        (["photos", "-o", "out", "--shard", "0/3"], "--shard must be K/N"),
+        (["photos", "-o", "out", "--name-template", "{x}{ext}"], "unknown placeholder {x}"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_read(
+    here: Path,
+    cyclegan: Cyclegan,
+    arguments: list[str],
+    message: str,
+) -> None:
+    before = files(".")
+    answer = cyclegan("translate", *arguments)
+    assert (answer.code, answer.out) == (2, "")
+    [error] = answer.errors
+    assert message in error
+    assert files(".") == before
+
+
+# Lists, names, what exists
+
+
+def test_a_list_from_stdin_is_worked_off_and_what_is_missing_fails_alone(
+    here: Path,
+) -> None:
+    content = b"photos/a.png\0photos/nothing.png\0photos/sub/c.png\0"
+    options = ["--files-from", "-", "-0", "-o", "out", "--root", "photos", "--json", "--ordered"]
+    done = pipe(content, *options)
+    assert done.returncode == 6
+    documents = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [d["status"] for d in documents[:-1]] == ["ok", "failed", "ok"]
+    assert files("out") == ["a.png", "sub/c.png"]
+
+
+def test_names_follow_the_template(here: Path, cyclegan: Cyclegan) -> None:
+    template = "{domain}/{parent}-{stem}{ext}"
+    assert cyclegan("translate", "photos", "-o", "out", "--name-template", template).code == 0
+    assert files("out") == ["night/photos-a.png", "night/photos-b.jpg", "sub/night/sub-c.png"]
+
+
+def test_folders_are_not_searched_in_depth_where_that_is_not_wanted(
+    here: Path, cyclegan: Cyclegan
+) -> None:
+    assert cyclegan("translate", "photos", "-o", "out", "--no-recursive").code == 0
+    assert files("out") == ["a.png", "b.jpg"]
+
+
+def test_only_what_changed_is_translated_again(here: Path, cyclegan: Cyclegan) -> None:
+    cyclegan("translate", "photos", "-o", "photos/out")
+    later = time.time() + 10
+    os.utime("photos/b.jpg", (later, later))
+    answer = cyclegan("translate", "photos", "-o", "photos/out", "--if-newer", "--json")
+    assert answer.documents[-1]["summary"]["skipped"] == 2
+    assert [d["input"] for d in answer.documents[:-1] if d["status"] == "ok"] == ["photos/b.jpg"]
+
+
+# Several processes
+
+
+def test_shards_share_the_pictures_without_rest(here: Path, cyclegan: Cyclegan) -> None:
+    told = []
+    for index in (1, 2, 3):
+        answer = cyclegan("translate", "photos", "-o", "out", "--shard", f"{index}/3", "--json")
+        assert answer.code == 0
+        *documents, last = answer.documents
+        assert last["summary"]["pictures"] == len(documents)
+        told += [document["input"] for document in documents]
+    assert sorted(told) == ["photos/a.png", "photos/b.jpg", "photos/sub/c.png"]
+
+
+def test_clashes_are_found_in_whatever_shard(here: Path, cyclegan: Cyclegan, draw: Draw) -> None:
+    draw(Path("more/a.png"))
+    for index in (1, 2):
+        answer = cyclegan("translate", "photos", "more", "-o", "out", "--shard", f"{index}/2")
+        assert answer.code == 2
+        assert "would both be written to out/a.png" in answer.err
+
+
+def test_torchrun_shares_the_pictures_and_ends_nobody_early(
+    here: Path, draw: Draw, clean_environment: None
+) -> None:
+    first = draw(Path("many/0.png"))
+    for number in range(1, 20):
+        shutil.copyfile(first, f"many/{number}.png")
+    Path("many/bad.png").touch()
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    done = subprocess.run(
+        [*torchrun, "-m", "cyclegan_cli", "translate", "many", "-o", "out", "--json"],
+        capture_output=True, text=True, timeout=200, check=False, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 1  # torchrun's own.
+    documents = [json.loads(line) for line in done.stdout.splitlines()]
+    told = sorted(document["input"] for document in documents if "input" in document)
+    assert told == sorted([*(f"many/{number}.png" for number in range(20)), "many/bad.png"])
+    assert [d["summary"]["stopped"] for d in documents if "summary" in d] == [None, None]
+    assert len(files("out")) == 20
+    assert done.stderr.count("checkpoint:") == 1
+
+
+def test_ranks_cannot_share_standard_input(
+    here: Path, cyclegan: Cyclegan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    answer = cyclegan("translate", "--files-from", "-", "-o", "out")
+    assert answer.code == 2
+    assert "several processes cannot share standard input" in answer.err
+
+
+# Ends
+
+
+def test_fail_fast_stops_at_the_first_failure(here: Path, cyclegan: Cyclegan) -> None:
+    for number in range(200):
+        Path(f"photos/{number:03}.png").touch()
+    answer = cyclegan("translate", "photos", "-o", "out", "--fail-fast", "--json")
+    assert answer.code == 6
+    [error] = answer.errors
+    assert "stopped at the first failure (--fail-fast), after" in error
+    summary = answer.documents[-1]["summary"]
+    assert (summary["stopped"], summary["failed"]) == ("failure", 1)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.03, 0.1])
+def test_a_kill_at_any_moment_leaves_whole_pictures_and_the_rest_to_do(
+    here: Path, cyclegan: Cyclegan, start_python: Cyclegan, draw: Draw, delay: float
+) -> None:
+    first = draw(Path("many/000.png"), (96, 96))
+    for number in range(1, 60):
+        shutil.copyfile(first, f"many/{number:03}.png")
+    process = start_python(*COMMAND[1:], "many", "-o", "many/out", "--json", "--workers", "3")
+    assert process.stdout.readline()
+    time.sleep(delay)
+    process.kill()
+    process.communicate(timeout=60)
+    written = [name for name in files("many/out") if not is_temporary(Path(name).name)]
+    for name in written:
+        with Image.open(Path("many/out", name)) as image:
+            image.load()
+    again = cyclegan("translate", "many", "-o", "many/out", "--json")
+    summary = again.documents[-1]["summary"]
+    assert (again.code, summary["pictures"], summary["failed"]) == (0, 60, 0)
+    assert summary["skipped"] == len(written)
+    visible = [name for name in files("many/out") if not is_temporary(Path(name).name)]
+    assert visible == [f"{number:03}.png" for number in range(60)]
+
+
+FIRST_SIGNAL_IN_A_LONG_PICTURE = """
+import os, signal, sys, time
+from cyclegan_cli.cli.app import app
+from cyclegan_cli.translation.work import FileWork
+def translate(work, picture):
+    print("translating", flush=True)
+    time.sleep(600)
+FileWork.translate = translate
+app(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_second_signal_ends_it_at_once_however_long_a_picture_takes(
+    here: Path, start_python: Cyclegan, number: signal.Signals, code: int
+) -> None:
+    process = start_python("-c", FIRST_SIGNAL_IN_A_LONG_PICTURE, "translate", "photos", "-o", "out")
+    assert process.stdout.readline() == "translating\n"
+    process.send_signal(number)
+    assert "checkpoint" in process.stderr.readline()
+    assert "once more to stop at once" in process.stderr.readline()
+    process.send_signal(number)
+    assert process.wait(timeout=30) == code
+    assert not Path("out").exists() or files("out") == []
+
+
+def test_a_disk_that_is_really_full_stops_it_with_what_was_done_intact(
+    here: Path, draw: Draw
+) -> None:
+    """On a disk of 256 KiB, which any user may mount in a namespace of their own."""
+    for number in range(40):
+        draw(Path(f"many/{number:02}.bmp"), (96, 96))  # 27 KiB each.
+    Path("out").mkdir()
+    script = 'mount -t tmpfs -o size=256k none out && "$@"; code=$?; cp -a out kept; exit $code'
+    namespace = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    if subprocess.run([*namespace, "mount -t tmpfs none out"], capture_output=True).returncode:
+        pytest.skip("no mounts in namespaces here")
+    done = subprocess.run(
+        [*namespace, script, "sh", *COMMAND, "many", "-o", "out", "--json"],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert errors[0].endswith("no space left on device")
+    *documents, last = [json.loads(line) for line in done.stdout.splitlines()]
+    assert last["summary"]["stopped"] == "disk full"
+    assert 1 <= last["summary"]["ok"] < 40
+    assert files("kept") == sorted(Path(document["output"]).name for document in documents)
+    for name in files("kept"):
+        with Image.open(Path("kept", name)) as image:
+            image.load()

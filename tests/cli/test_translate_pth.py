@@ -1,0 +1,57 @@
+"""``cyclegan translate`` with checkpoints of the original implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from original import original_generator
+
+Cyclegan = Callable[..., Any]
+Draw = Callable[..., Path]
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "output"),
+    [
+        ("latest_net_G_A.pth", [], "photo_B.png"),
+        ("latest_net_G_B.pth", [], "photo_A.png"),
+        ("latest_net_G_B.pth", ["--domains", "day, night"], "photo_day.png"),
+        ("horse2zebra.pth", ["--to", "zebra"], "photo_zebra.png"),
+    ],
+)
+def test_a_pth_file_is_a_checkpoint(
+    cyclegan: Cyclegan, tmp_path: Path, draw: Draw, file: str, options: list[str], output: str
+) -> None:
+    photo, checkpoint = draw(tmp_path / "photo.png"), tmp_path / file
+    torch.save(original_generator().state_dict(), checkpoint)
+    answer = cyclegan("translate", photo, "--checkpoint", checkpoint, *options)
+    assert answer.code == 0, answer.err
+    with Image.open(tmp_path / output) as translated:
+        assert translated.size == (13, 10)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--direction", "b2a"], 4, "this checkpoint translates A to B (a2b), and not the other"),
+        (["--to", "A"], 4, "this checkpoint translates A to B (a2b), and not the other"),
+        (["--to", "night"], 2, "--to night: this checkpoint knows 'A' and 'B'"),
+        (["--domains", "day"], 2, "--domains day: these are not two names"),
+        (["--domains", "day,day"], 2, "--domains day,day: these are not two names"),
+        (["--domains", "../day,night"], 2, "--domains ../day,night: these are not two names"),
+    ],
+)
+def test_what_a_pth_file_cannot_do_is_refused(
+    cyclegan: Cyclegan, tmp_path: Path, draw: Draw, options: list[str], code: int, message: str
+) -> None:
+    photo, checkpoint = draw(tmp_path / "photo.png"), tmp_path / "latest_net_G_A.pth"
+    torch.save(original_generator().state_dict(), checkpoint)
+    answer = cyclegan("translate", photo, "--checkpoint", checkpoint, *options)
+    assert (answer.code, answer.out) == (code, "")
+    assert message in answer.errors[0]

@@ -1,0 +1,86 @@
+"""Files of the original implementation: its own network loads them and computes the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cyclegan_cli.checkpoints.store import load_generator
+from original import OriginalGenerator, original_generator
+
+Cyclegan = Callable[..., Any]
+
+
+def picture() -> torch.Tensor:
+    return torch.rand((1, 3, 24, 32), generator=torch.Generator().manual_seed(3)) * 2 - 1
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("fp16", 1e-2)])
+@pytest.mark.parametrize(("direction", "letter"), [("a2b", "A"), ("b2a", "B")])
+def test_the_original_network_loads_it_and_computes_the_same(
+    cyclegan: Cyclegan,
+    run_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    direction: Any,
+    letter: str,
+    precision: str,
+    tolerance: float,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ["--format", "pth", "--direction", direction, "--precision", precision]
+    answer = cyclegan("export", run_folder, *options)
+    assert answer.code == 0, answer.err
+    weights = torch.load(f"latest_net_G_{letter}.pth", weights_only=True)
+    assert {type(tensor) for tensor in weights.values()} == {torch.Tensor}
+    original = OriginalGenerator(width=2, blocks=1).eval()
+    original.load_state_dict(weights, strict=True)
+    ours, _ = load_generator(run_folder / "model.safetensors", direction)
+    with torch.inference_mode():
+        torch.testing.assert_close(original(picture()), ours(picture()), rtol=0, atol=tolerance)
+
+
+def test_both_directions_are_a_folder_that_is_a_checkpoint_again(
+    cyclegan: Cyclegan, run_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "day2night"
+    answer = cyclegan("export", run_folder, "--format", "pth", "--direction", "both", "-o", folder)
+    assert answer.code == 0, answer.err
+    assert {f.name for f in folder.iterdir()} == {"latest_net_G_A.pth", "latest_net_G_B.pth"}
+    again = tmp_path / "again.safetensors"
+    answer = cyclegan(
+        "export", folder, "--format", "safetensors", "--direction", "both", "-o", again
+    )
+    assert answer.code == 0, answer.err
+    expected = load_file(run_folder / "model.safetensors")
+    found = load_file(again)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_an_old_file_becomes_a_checkpoint_with_names(cyclegan: Cyclegan, tmp_path: Path) -> None:
+    network = original_generator(affine=True)
+    torch.save(network.state_dict(), tmp_path / "old.pth")
+    options = ["--format", "safetensors", "--domains", "day,night", "--json"]
+    answer = cyclegan("export", tmp_path / "old.pth", "-o", tmp_path / "new.safetensors", *options)
+    assert answer.code == 0, answer.err
+    [report] = answer.documents
+    assert (report["from"], report["to"]) == ("day", "night")
+    ours, info = load_generator(tmp_path / "new.safetensors", "a2b")
+    assert (info.name_a, info.name_b, info.directions) == ("day", "night", ("a2b",))
+    assert info.training == {"imported_from": "old.pth"}
+    torch.testing.assert_close(ours(picture()), network(picture()), rtol=0, atol=1e-5)
+
+
+def test_the_source_is_not_overwritten(cyclegan: Cyclegan, tmp_path: Path) -> None:
+    torch.save(original_generator().state_dict(), tmp_path / "latest_net_G_A.pth")
+    answer = cyclegan(
+        "export", tmp_path, "--format", "pth", "-o", tmp_path / "latest_net_G_A.pth", "--overwrite"
+    )
+    assert (answer.code, answer.out) == (2, "")
+    assert "is the checkpoint itself" in answer.errors[0]

@@ -1,0 +1,85 @@
+"""The arithmetic of the networks, against the networks and against known numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig
+from cyclegan_cli.models.networks import PatchDiscriminator, ResnetGenerator
+from cyclegan_cli.models.shapes import (
+    activation_bytes,
+    discriminator_flops,
+    discriminator_layers,
+    generator_flops,
+    generator_layers,
+    generator_shapes,
+    receptive_field,
+)
+
+CONFIGS = [
+    GeneratorConfig(64, 9),
+    GeneratorConfig(64, 6),
+    GeneratorConfig(5, 1),
+    GeneratorConfig(4, 2, input_channels=1, output_channels=3, affine_norm=True),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_shapes_are_those_of_the_network(config: GeneratorConfig) -> None:
+    with torch.device("meta"):
+        state = ResnetGenerator(config).state_dict()
+    assert generator_shapes(config) == {name: tuple(t.shape) for name, t in state.items()}
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_operations_are_those_that_torch_counts(config: GeneratorConfig) -> None:
+    with torch.device("meta"):
+        network, picture = ResnetGenerator(config), torch.zeros(1, config.input_channels, 64, 96)
+    with FlopCounterMode(display=False) as counter:
+        network(picture)
+    assert generator_flops(config, 64, 96) == counter.get_total_flops()
+
+
+def test_the_papers_generator_needs_99_gigaflops_for_256_pixels() -> None:
+    assert generator_flops(GeneratorConfig(), 256, 256) == pytest.approx(99.1e9, rel=0.005)
+
+
+def test_the_papers_discriminator_needs_6_gigaflops_and_sees_70_pixels() -> None:
+    config = DiscriminatorConfig()
+    assert discriminator_flops(config, 256, 256) == pytest.approx(6.3e9, rel=0.01)
+    assert receptive_field(discriminator_layers(config)) == 70
+    with torch.device("meta"):
+        network, picture = PatchDiscriminator(config), torch.zeros(1, 3, 256, 256)
+    with FlopCounterMode(display=False) as counter:
+        network(picture)
+    assert discriminator_flops(config, 256, 256) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_the_receptive_field_is_as_far_as_gradients_reach(
+    blocks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the norms, whose statistics are over the whole picture."""
+    monkeypatch.setattr("cyclegan_cli.models.networks.instance_norm", lambda x, *_: x)
+    config = GeneratorConfig(2, blocks)
+    network = ResnetGenerator(config).double()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.abs_().add_(0.01)  # Nothing cancels out, no ReLU is closed.
+            parameter.div_(parameter.numel())
+    picture = torch.rand(1, 3, 128, 128, dtype=torch.float64, requires_grad=True)
+    widest = 0
+    for row in range(60, 64):  # The field of a pixel depends on its place among four.
+        (gradient,) = torch.autograd.grad(network(picture)[0, 0, row, 64], picture)
+        rows = (gradient.abs().sum(dim=(0, 1, 3)) > 0).nonzero().flatten()
+        widest = max(widest, int(rows[-1] - rows[0]) + 1)
+    assert receptive_field(generator_layers(config)) == widest
+
+
+def test_memory_grows_with_the_picture_and_the_width() -> None:
+    one = activation_bytes(GeneratorConfig(), 1000, 1000)
+    assert activation_bytes(GeneratorConfig(), 2000, 1000) == 2 * one
+    # 64 channels of a megapixel twice, and 128 of a quarter of one: 160 million numbers.
+    assert one == 4 * 160_000_000

@@ -1,0 +1,264 @@
+"""Threads that never hang, whatever happens in them; nothing is lost, doubled or out of bounds."""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cyclegan_cli.errors import DataError, OutputError
+from cyclegan_cli.translation.admission import DEFAULT_LIMITS, Admission, Limits
+from cyclegan_cli.translation.outcomes import Outcome
+from cyclegan_cli.translation.pipeline import Pipeline
+from cyclegan_cli.translation.planning import Job
+
+pytestmark = pytest.mark.timeout(30)
+STAGES = ("is_done", "weigh", "decode", "translate", "encode")
+
+
+class UnforeseenError(Exception):
+    """What nobody has foreseen."""
+
+
+def full_disk() -> OutputError:
+    error = OutputError("cannot write x: no space left on device")
+    error.__cause__ = OSError(errno.ENOSPC, "no space left on device")
+    return error
+
+
+class Pretence:
+    """Work without pictures.
+
+    Args:
+        events: Called in a stage, by ``(stage, number of the job)``.
+        weights: Of the jobs, 1 each if there is none.
+    """
+
+    def __init__(
+        self,
+        events: dict[tuple[str, int], Callable[[], object]] | None = None,
+        weights: dict[int, int] | None = None,
+        skipped: frozenset[int] = frozenset(),
+    ) -> None:
+        self.events, self.weights, self.skipped = events or {}, weights or {}, skipped
+        self.lock = threading.Lock()
+        self.held: Counter[int] = Counter()
+        self.most_held = self.most_weight = self.most_translated = 0
+        self.done: list[int] = []
+
+    def _happen(self, stage: str, job: Job) -> int:
+        number = int(job.input)
+        self.events.get((stage, number), lambda: None)()
+        return number
+
+    def is_done(self, job: Job) -> bool:
+        return self._happen("is_done", job) in self.skipped
+
+    def weigh(self, job: Job) -> int:
+        return self.weights.get(self._happen("weigh", job), 1)
+
+    def decode(self, job: Job) -> Any:
+        number = int(job.input)
+        with self.lock:
+            self.held[number] = self.weights.get(number, 1)
+            self.most_held = max(self.most_held, len(self.held))
+            self.most_weight = max(self.most_weight, self.held.total())
+        try:
+            self._happen("decode", job)
+        except BaseException:
+            self._drop(number)
+            raise
+        return job
+
+    def translate(self, picture: Any) -> Any:
+        try:
+            self._happen("translate", picture)
+        except BaseException:
+            self._drop(int(picture.input))
+            raise
+        return picture
+
+    def encode(self, job: Job, picture: Any) -> Outcome:
+        assert picture is job
+        self._drop(int(job.input))
+        number = self._happen("encode", job)
+        with self.lock:
+            self.done.append(number)
+        return Outcome(job.input, job.output, "ok")
+
+    def _drop(self, number: int) -> None:
+        with self.lock:
+            del self.held[number]
+
+
+def jobs(count: int) -> list[Job]:
+    return [Job(str(number), f"{number}.out") for number in range(count)]
+
+
+def run(
+    count: int, work: Pretence, limits: Limits = DEFAULT_LIMITS, **options: Any
+) -> list[Outcome]:
+    return [*Pipeline(jobs(count), work, limits, **options).outcomes()]
+
+
+def raising(error: BaseException) -> Callable[[], object]:
+    def raise_it() -> None:
+        raise error
+
+    return raise_it
+
+
+def threads_of_pipelines() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if "_run" in thread.name]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    yield
+    assert threads_of_pipelines() == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 40), st.integers(1, 4), st.integers(1, 12), st.booleans(),
+    st.sets(st.integers(0, 40)), st.dictionaries(st.integers(0, 40), st.sampled_from(STAGES[1:])),
+    st.dictionaries(st.integers(0, 40), st.integers(0, 30)),
+    st.dictionaries(st.tuples(st.sampled_from(STAGES), st.integers(0, 40)),
+                    st.floats(0, 0.003), max_size=12),
+)  # fmt: skip
+def test_every_job_has_one_outcome_and_ordered_ones_come_in_order(
+    count: int,
+    workers: int,
+    window: int,
+    ordered: bool,
+    skipped: set[int],
+    failing: dict[int, str],
+    weights: dict[int, int],
+    delays: dict[tuple[str, int], float],
+) -> None:
+    events: dict[tuple[str, int], Callable[[], object]] = {
+        key: lambda seconds=seconds: time.sleep(seconds) for key, seconds in delays.items()
+    }
+    events |= {(stage, n): raising(DataError(f"no {n}")) for n, stage in failing.items()}
+    work = Pretence(events, weights, frozenset(skipped))
+    limits = Limits(workers, pixel_bytes=20, window=window)
+    outcomes = run(count, work, limits, ordered=ordered)
+    numbers = [int(outcome.input) for outcome in outcomes]
+    assert sorted(numbers) == [*range(count)]
+    assert not ordered or numbers == [*range(count)]
+    for number, outcome in zip(numbers, outcomes, strict=True):
+        expected = "failed" if number in failing else "ok"
+        assert outcome.status == ("skipped" if number in skipped else expected)
+    assert work.most_held <= window
+    assert work.most_weight <= max(20, *weights.values(), 0) if weights else True
+
+
+def test_a_large_picture_is_alone() -> None:
+    held: list[int] = []
+    work = Pretence(weights={5: 1000})
+    work.events = {("translate", 5): lambda: held.append(len(work.held))}
+    run(10, work, Limits(4, pixel_bytes=20))
+    assert held == [1]
+
+
+def test_the_work_waits_for_whoever_takes_the_outcomes() -> None:
+    work = Pretence()
+    outcomes = Pipeline(jobs(1000), work, Limits(2, window=8)).outcomes()
+    for taken in range(1, 4):
+        next(outcomes)
+        time.sleep(0.02)
+        assert len(work.done) <= taken + 8
+    outcomes.close()
+    assert len(work.done) < 1000
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("number", [0, 7, 49])
+@pytest.mark.parametrize("error", [UnforeseenError("?"), full_disk()], ids=["bug", "full disk"])
+def test_an_error_of_more_than_one_picture_ends_it_and_is_raised(
+    stage: str, number: int, error: Exception
+) -> None:
+    if stage in ("is_done", "weigh") and isinstance(error, OutputError):
+        pytest.skip("nothing is written yet")
+    work = Pretence({(stage, number): raising(error)})
+    told: list[Outcome] = []
+    with pytest.raises(type(error)) as caught:
+        told.extend(Pipeline(jobs(50), work, Limits(3)).outcomes())
+    assert caught.value is error
+    assert number not in work.done
+
+
+def test_what_is_translated_when_the_disk_is_full_is_still_told() -> None:
+    work = Pretence({("encode", 3): raising(full_disk())})
+    told: list[int] = []
+    with pytest.raises(OutputError):
+        told.extend(int(outcome.input) for outcome in Pipeline(jobs(50), work).outcomes())
+    assert sorted(told) == sorted(work.done)
+    assert {0, 1, 2} <= set(told)
+    assert len(told) < 50
+
+
+def test_jobs_that_cannot_be_listed_end_it() -> None:
+    def listed() -> Iterator[Job]:
+        yield from jobs(3)
+        raise UnforeseenError
+
+    pipeline = Pipeline(listed(), Pretence(), Limits(2))
+    with pytest.raises(UnforeseenError):
+        list(pipeline.outcomes())
+
+
+@pytest.mark.parametrize("stage", STAGES[1:])
+def test_fail_fast_ends_it_at_the_first_failure(stage: str) -> None:
+    work = Pretence({(stage, 5): raising(DataError("no"))})
+    outcomes = run(1000, work, Limits(2), fail_fast=True, ordered=True)
+    assert [o.input for o in outcomes if o.status == "failed"] == ["5"]
+    assert len(outcomes) < 100
+    assert sorted(work.done) == sorted(int(o.input) for o in outcomes if o.status == "ok")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), DataError("not enough memory")])
+@pytest.mark.parametrize("stage", STAGES[1:])
+def test_one_that_fails_does_not_stop_the_others(stage: str, error: Exception) -> None:
+    outcomes = run(9, Pretence({(stage, 4): raising(error)}), ordered=True)
+    assert [o.status for o in outcomes] == ["ok"] * 4 + ["failed"] + ["ok"] * 4
+    assert "not enough memory" in str(outcomes[4].error)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_a_request_to_stop_lets_what_is_translated_be_written(ordered: bool) -> None:
+    requests: list[int] = []
+    work = Pretence({("translate", 6): lambda: requests.append(15)})
+    outcomes = run(
+        1000, work, Limits(3), ordered=ordered, stop_requested=lambda: (requests or [None])[0]
+    )
+    told = [int(outcome.input) for outcome in outcomes]
+    assert 6 in told
+    assert sorted(told) == sorted(work.done)
+    assert len(told) < 100
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_whoever_leaves_early_leaves_no_thread_at_work(interrupt: type[BaseException]) -> None:
+    outcomes = Pipeline(jobs(1000), Pretence(), Limits(2)).outcomes()
+    next(outcomes)
+    with pytest.raises(interrupt):
+        outcomes.throw(interrupt)
+    deadline = time.monotonic() + 10
+    while threads_of_pipelines() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def test_nobody_is_let_in_once_it_is_closed() -> None:
+    admission = Admission(Limits(window=1))
+    assert admission.enter(1)
+    threading.Timer(0.05, admission.close).start()
+    assert not admission.enter(1)
+    assert not admission.enter(0)
