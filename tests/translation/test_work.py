@@ -180,8 +180,8 @@ def test_a_picture_that_torch_has_no_memory_for_does_not_stop_the_rest(
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ...")
         return attempt(*arguments, **options)
 
-    attempt = translator.translate
-    monkeypatch.setattr(translator, "translate", out_of_memory)
+    attempt = translator.strips.translate
+    monkeypatch.setattr(translator.strips, "translate", out_of_memory)
     outcomes = translate(translator, three_jobs)
     assert [outcome.status for outcome in outcomes] == ["ok", "failed", "ok"]
     assert "not enough memory" in str(outcomes[1].error)
