@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 from PIL import Image, ImageCms, JpegImagePlugin
 
-from cyclegan_cli.data.picture import Picture
+from cyclegan_cli.data.decoding import decode
+from cyclegan_cli.data.encoding import encode
+from cyclegan_cli.data.picture import EncodeOptions, Picture
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -112,3 +115,38 @@ def segments(jpeg: bytes, marker: bytes) -> list[bytes]:
 def picture_of(image: Image.Image, alpha: Array | None = None, **fields: Any) -> Picture:
     """As if it had been decoded."""
     return Picture((np.asarray(image.convert("RGB")),), () if alpha is None else (alpha,), **fields)
+
+
+def round_trip(
+    content: bytes, kind: str, options: EncodeOptions = EncodeOptions()
+) -> tuple[Picture, Picture, bytes, tuple[str, ...]]:
+    """Through a translator that changes nothing: what was read, what its output reads as, the
+    output and what was said of it."""
+    read = decode(io.BytesIO(content))
+    stream = io.BytesIO()
+    remarks = encode(read.with_frames(read.frames), stream, kind, options)
+    return read, decode(io.BytesIO(stream.getvalue())), stream.getvalue(), remarks
+
+
+def opened(content: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(content))
+
+
+def camera_exif(orientation: int = 6, width: int = 24, height: int = 16) -> Image.Exif:
+    """What a phone says of a photo, with its place on Earth."""
+    exif = with_orientation(orientation)
+    exif[0x010F] = "Maker"
+    exif.get_ifd(0x8769).update({0x9003: "2020:02:03 04:05:06", 0xA002: width, 0xA003: height})
+    exif.get_ifd(0x8825).update({1: "N", 2: (47.0, 22.0, 30.5)})
+    return exif
+
+
+def tiff_of(levels: Array, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, levels, metadata=None, **options)
+    return stream.getvalue()
+
+
+def deep_noise(*shape: int, seed: int = 0) -> Array:
+    """uint16"""
+    return np.random.default_rng(seed).integers(0, 65536, shape, dtype=np.uint16)
