@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,17 @@ from cyclegan_cli.data.encoding import encode
 from cyclegan_cli.data.picture import EncodeOptions, Picture
 
 Array = np.ndarray[Any, np.dtype[Any]]
+# What a viewer does with the stored rows and columns (EXIF 2.3, tag 0x0112).
+UPRIGHT: dict[int, Callable[[Array], Array]] = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: np.rot90(stored, -1),  # clockwise
+    7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
+    8: lambda stored: np.rot90(stored, 1),
+}
 
 
 def noise(width: int = 24, height: int = 16, seed: int = 0) -> Image.Image:
@@ -74,10 +87,12 @@ def with_orientation(value: int) -> Image.Exif:
     return exif
 
 
+@lru_cache
 def srgb_profile() -> bytes:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
+@lru_cache
 def display_p3_profile() -> bytes:
     """The sRGB profile with the primaries of Display P3 (XYZ, adapted to D50) in its place."""
     primaries = {

@@ -71,7 +71,10 @@ def decode(
             pixels.append(_pixels(image, page, first if page == pages[0] else None))
             durations.append(float(image.info.get("duration") or 0))
         if profile and not all(suits(page, profile) for page in pixels):
-            profile, remarks = None, (*remarks, "its colour profile is damaged and was ignored")
+            profile, remarks = (
+                None,
+                (*remarks, "its colour profile is damaged or of another kind and was ignored"),
+            )
         return Picture(
             frames=tuple(to_srgb(page, profile) for page in pixels),
             alphas=_alphas(pixels),

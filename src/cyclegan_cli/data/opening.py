@@ -79,7 +79,7 @@ def opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
         with Image.open(file, formats=readable_formats()) as image:
             yield image
     except UnidentifiedImageError as error:
-        if _is_heif(file):
+        if "HEIF" not in readable_formats() and _is_heif(file):
             raise DataError(
                 f"{name} is a HEIC picture, and the package that reads them is not installed",
                 "Install it: pip install 'cyclegan-cli[heif]'.",
