@@ -223,3 +223,14 @@ def cyclegan_process(
         return Answer(process.returncode, out or "", err or "")
 
     return run
+
+
+@pytest.fixture(scope="session")
+def awful() -> dict[str, bytes]:
+    """Awful pictures by their file names; one of each sort."""
+    from awful import all_of_them
+
+    sorts: dict[str, tuple[str, bytes]] = {}
+    for name, content in all_of_them().items():
+        sorts.setdefault(name.split("-")[0], (name, content))
+    return {name if "." in name[-5:] else f"{name}.png": c for name, c in sorts.values()}

@@ -5,15 +5,31 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 from PIL import Image, ImageCms, JpegImagePlugin
 
-from cyclegan_cli.data.picture import Picture
+from cyclegan_cli.data.decoding import decode
+from cyclegan_cli.data.encoding import encode
+from cyclegan_cli.data.picture import EncodeOptions, Picture
 
 Array = np.ndarray[Any, np.dtype[Any]]
+# What a viewer does with the stored rows and columns (EXIF 2.3, tag 0x0112).
+UPRIGHT: dict[int, Callable[[Array], Array]] = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: np.rot90(stored, -1),  # clockwise
+    7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
+    8: lambda stored: np.rot90(stored, 1),
+}
 
 
 def noise(width: int = 24, height: int = 16, seed: int = 0) -> Image.Image:
@@ -71,10 +87,12 @@ def with_orientation(value: int) -> Image.Exif:
     return exif
 
 
+@lru_cache
 def srgb_profile() -> bytes:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
+@lru_cache
 def display_p3_profile() -> bytes:
     """The sRGB profile with the primaries of Display P3 (XYZ, adapted to D50) in its place."""
     primaries = {
@@ -112,3 +130,38 @@ def segments(jpeg: bytes, marker: bytes) -> list[bytes]:
 def picture_of(image: Image.Image, alpha: Array | None = None, **fields: Any) -> Picture:
     """As if it had been decoded."""
     return Picture((np.asarray(image.convert("RGB")),), () if alpha is None else (alpha,), **fields)
+
+
+def round_trip(
+    content: bytes, kind: str, options: EncodeOptions = EncodeOptions()
+) -> tuple[Picture, Picture, bytes, tuple[str, ...]]:
+    """Through a translator that changes nothing: what was read, what its output reads as, the
+    output and what was said of it."""
+    read = decode(io.BytesIO(content))
+    stream = io.BytesIO()
+    remarks = encode(read.with_frames(read.frames), stream, kind, options)
+    return read, decode(io.BytesIO(stream.getvalue())), stream.getvalue(), remarks
+
+
+def opened(content: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(content))
+
+
+def camera_exif(orientation: int = 6, width: int = 24, height: int = 16) -> Image.Exif:
+    """What a phone says of a photo, with its place on Earth."""
+    exif = with_orientation(orientation)
+    exif[0x010F] = "Maker"
+    exif.get_ifd(0x8769).update({0x9003: "2020:02:03 04:05:06", 0xA002: width, 0xA003: height})
+    exif.get_ifd(0x8825).update({1: "N", 2: (47.0, 22.0, 30.5)})
+    return exif
+
+
+def tiff_of(levels: Array, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, levels, metadata=None, **options)
+    return stream.getvalue()
+
+
+def deep_noise(*shape: int, seed: int = 0) -> Array:
+    """uint16"""
+    return np.random.default_rng(seed).integers(0, 65536, shape, dtype=np.uint16)

@@ -24,7 +24,7 @@ from cyclegan_cli.data.opening import Probe, probe
 from cyclegan_cli.errors import DataError
 from pictures import (
     SIXTEEN_BITS,
-    Array,
+    UPRIGHT,
     encoded,
     flat,
     noise,
@@ -125,19 +125,6 @@ def test_16_bit_rgb_is_read_at_its_full_depth(tmp_path: Path) -> None:
 def test_pixels_of_unknown_range_are_refused(tmp_path: Path, picture: Image.Image) -> None:
     with pytest.raises(DataError, match=r"x\.tif: pixels are"):
         decode(saved(tmp_path / "x.tif", picture))
-
-
-# What a viewer does with the stored rows and columns (EXIF 2.3, tag 0x0112).
-UPRIGHT: dict[int, Callable[[Array], Array]] = {
-    1: lambda stored: stored,
-    2: lambda stored: stored[:, ::-1],
-    3: lambda stored: stored[::-1, ::-1],
-    4: lambda stored: stored[::-1],
-    5: lambda stored: stored.swapaxes(0, 1),
-    6: lambda stored: np.rot90(stored, -1),  # clockwise
-    7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
-    8: lambda stored: np.rot90(stored, 1),
-}
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from cyclegan_cli.cli import console
 from cyclegan_cli.cli.interrupts import StopRequest
+from cyclegan_cli.cli.pixels import encode_options, ending_of, known_ending
 from cyclegan_cli.cli.translation import (
     STREAM,
     Request,
@@ -24,6 +25,7 @@ from cyclegan_cli.errors import DataError, DeviceError, UsageError
 from cyclegan_cli.files import is_disk_full
 
 if TYPE_CHECKING:
+    from cyclegan_cli.data.picture import EncodeOptions
     from cyclegan_cli.translation.outcomes import Outcome
     from cyclegan_cli.translation.sharing import Rank
     from cyclegan_cli.translation.translator import Translator
@@ -38,17 +40,20 @@ def translate_stream(request: Request, rank: Rank) -> None:
     _refuse_what_a_stream_has_not(request, rank)
     _refuse_more_than_one(request)
     source = _source(request.inputs[0])
-    target = _target(request)
-    file, direction, _ = checkpoint_of(request, rank)
+    ending = ending_of(request)
+    target = _target(request, ending)
+    file = target if isinstance(target, Path) else None
+    options = encode_options(request, known_ending(file, ending))
+    checkpoint, direction, _ = checkpoint_of(request, rank)
     from cyclegan_cli.translation.outcomes import Outcome, Summary
 
     summary = Summary(1)
     if isinstance(target, Path) and target.is_file() and not request.overwrite:
         outcome = Outcome(STREAM, str(target), "skipped")
     else:
-        translator = load(request, rank, file, direction)
+        translator = load(request, rank, checkpoint, direction)
         started = time.monotonic()
-        outcome = _translated(source, target, translator)
+        outcome = _translated(source, target, translator, options, ending)
         summary.seconds = time.monotonic() - started
     summary.counts[outcome.status] += 1
     outcome = replace(outcome, seconds=round(summary.seconds, 4))
@@ -100,13 +105,13 @@ def _source(name: str) -> Path | BinaryIO:
     return sys.stdin.buffer
 
 
-def _target(request: Request) -> Path | BinaryIO:
+def _target(request: Request, ending: str | None) -> Path | BinaryIO:
     if request.output in (None, STREAM):
         return console.binary_stdout()
     from cyclegan_cli.translation.inputs import Source
     from cyclegan_cli.translation.naming import plan_naming
 
-    file = plan_naming(request.output, [Source(STREAM, STREAM)], "").file
+    file = plan_naming(request.output, [Source(STREAM, STREAM)], "", ending=ending).file
     if file is None:
         raise UsageError(
             f"-o {request.output} names a folder, and a picture on standard input has no name",
@@ -116,13 +121,17 @@ def _target(request: Request) -> Path | BinaryIO:
 
 
 def _translated(
-    source: Path | BinaryIO, target: Path | BinaryIO, translator: Translator
+    source: Path | BinaryIO,
+    target: Path | BinaryIO,
+    translator: Translator,
+    options: EncodeOptions,
+    ending: str | None,
 ) -> Outcome:
     from cyclegan_cli.translation.outcomes import Outcome
     from cyclegan_cli.translation.work import translate_stream
 
     try:
-        return translate_stream(source, target, translator)
+        return translate_stream(source, target, translator, options, ending)
     except (DataError, DeviceError, MemoryError) as error:
         if is_disk_full(error):
             raise

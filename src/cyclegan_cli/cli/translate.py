@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,6 +19,7 @@ from cyclegan_cli.config import PrecisionChoice
 
 INPUTS = "Inputs"
 OUTPUTS = "Outputs"
+PIXELS = "Pixels"
 MANY = "Many pictures"
 REPORT = "Report"
 COMPUTING = "Computing"
@@ -155,6 +156,53 @@ def translate_command(
             rich_help_panel=COMPUTING,
         ),
     ] = False,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="Format of all outputs: jpg, png, webp, tiff, ...",
+            metavar="NAME",
+            show_default="the input's, or png where that can only be read",
+            rich_help_panel=PIXELS,
+        ),
+    ] = None,
+    quality: Annotated[
+        int | None,
+        typer.Option(
+            "--quality",
+            help="Of formats that lose some (jpg, webp, avif, heic).",
+            min=1,
+            max=100,
+            metavar="1..100",
+            show_default="a JPEG's own, else 85 to 92",
+            rich_help_panel=PIXELS,
+        ),
+    ] = None,
+    bit_depth: Annotated[
+        Literal["8", "16"] | None,
+        typer.Option(
+            "--bit-depth",
+            help="Bits a channel; 16 in png and tiff.",
+            show_default="the input's, where the format has them",
+            rich_help_panel=PIXELS,
+        ),
+    ] = None,
+    keep_profile: Annotated[
+        bool,
+        typer.Option(
+            "--keep-profile",
+            help="Write in the input's colour profile instead of sRGB.",
+            rich_help_panel=PIXELS,
+        ),
+    ] = False,
+    keep_mode: Annotated[
+        bool,
+        typer.Option(
+            "--keep-mode",
+            help="Write grey, CMYK or a palette where the input had it, instead of RGB.",
+            rich_help_panel=PIXELS,
+        ),
+    ] = False,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -228,6 +276,11 @@ def translate_command(
             name_template=name_template,
             overwrite=overwrite,
             if_newer=if_newer,
+            format=format,
+            quality=quality,
+            bit_depth=bit_depth,
+            keep_profile=keep_profile,
+            keep_mode=keep_mode,
             workers=workers,
             shard=shard,
             fail_fast=fail_fast,

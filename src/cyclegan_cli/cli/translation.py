@@ -8,11 +8,12 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cyclegan_cli.cli import console
 from cyclegan_cli.cli.interrupts import StopRequest, leave_at_once, stop_request
 from cyclegan_cli.cli.options import chosen_direction, parse_domains, parse_memory
+from cyclegan_cli.cli.pixels import encode_options, ending_of, known_ending
 from cyclegan_cli.errors import (
     InterruptedRunError,
     OutputError,
@@ -23,12 +24,13 @@ from cyclegan_cli.errors import (
 if TYPE_CHECKING:
     from cyclegan_cli.checkpoints.header import Direction
     from cyclegan_cli.config import PrecisionChoice
+    from cyclegan_cli.data.picture import EncodeOptions
     from cyclegan_cli.translation.outcomes import Outcome, Summary
     from cyclegan_cli.translation.pipeline import Pipeline
     from cyclegan_cli.translation.planning import Plan
     from cyclegan_cli.translation.sharing import Rank
     from cyclegan_cli.translation.translator import Translator
-    from cyclegan_cli.translation.work import Existing
+    from cyclegan_cli.translation.work import Existing, FileWork
 
 STREAM = "-"
 RERUN = "Run the same command again: what is written is skipped."
@@ -57,6 +59,11 @@ class Request:
     name_template: str | None
     overwrite: bool
     if_newer: bool
+    format: str | None
+    quality: int | None
+    bit_depth: Literal["8", "16"] | None
+    keep_profile: bool
+    keep_mode: bool
     workers: int | None
     shard: str | None
     fail_fast: bool
@@ -149,16 +156,18 @@ def load(request: Request, rank: Rank, file: Path, direction: Direction) -> Tran
 def _translate_files(request: Request, rank: Rank) -> None:
     """All but the device is checked before torch is loaded."""
     file, direction, target = checkpoint_of(request, rank)
-    plan = _plan(request, rank, target)
+    plan, options = _plan(request, rank, target)
     if len(plan) < plan.pictures and rank.is_first and not request.quiet:
         console.say(f"{len(plan)} of {plan.pictures} pictures are this process's share")
     translator = load(request, rank, file, direction)
     from cyclegan_cli.translation.outcomes import Summary
+    from cyclegan_cli.translation.work import FileWork
 
+    work = FileWork(translator, request.existing, options)
     summary = Summary(len(plan))
     with stop_request("finishing the pictures in work", leave_at_once) as stop_requested:
         try:
-            _work_off(_pipeline(request, plan, translator, stop_requested), summary, request)
+            _work_off(_pipeline(request, plan, work, stop_requested), summary, request)
         except OutputError:
             summary.stopped = "disk full"
             show_summary(summary, request, rank)
@@ -172,12 +181,13 @@ def _translate_files(request: Request, rank: Rank) -> None:
     raise_what_went_wrong(summary, stop_requested)
 
 
-def _plan(request: Request, rank: Rank, target: str) -> Plan:
+def _plan(request: Request, rank: Rank, target: str) -> tuple[Plan, EncodeOptions]:
     from cyclegan_cli.translation.inputs import Inputs, PathList
     from cyclegan_cli.translation.naming import plan_naming
     from cyclegan_cli.translation.planning import Plan, folder_to_leave_out
     from cyclegan_cli.translation.sharing import WHOLE, parse_shard
 
+    ending = ending_of(request)
     share = parse_shard(request.shard) if request.shard is not None else WHOLE
     listed = None
     if request.files_from is not None:
@@ -190,22 +200,23 @@ def _plan(request: Request, rank: Rank, target: str) -> Plan:
         request.inputs, listed, request.recursive, request.root, folder_to_leave_out(request.output)
     )
     naming = plan_naming(
-        request.output, inputs.first_two(), target, request.name_template, request.suffix
+        request.output, inputs.first_two(), target, request.name_template, request.suffix, ending
     )
-    return Plan(inputs, naming, request.existing != "skip", share.part(rank.share))
+    options = encode_options(request, known_ending(naming.file, ending))
+    return Plan(inputs, naming, request.existing != "skip", share.part(rank.share)), options
 
 
 def _pipeline(
-    request: Request, plan: Plan, translator: Translator, stop_requested: StopRequest
+    request: Request, plan: Plan, work: FileWork, stop_requested: StopRequest
 ) -> Pipeline:
     from cyclegan_cli.translation.admission import Limits
     from cyclegan_cli.translation.pipeline import Pipeline
-    from cyclegan_cli.translation.work import FileWork, default_workers
+    from cyclegan_cli.translation.work import default_workers
 
     return Pipeline(
         plan,
-        FileWork(translator, request.existing),
-        Limits(request.workers or default_workers(translator.device)),
+        work,
+        Limits(request.workers or default_workers(work.translator.device)),
         request.ordered,
         request.fail_fast,
         stop_requested,

@@ -12,7 +12,7 @@ from PIL import Image, JpegImagePlugin
 
 from cyclegan_cli.data.animation import read_animation
 from cyclegan_cli.data.colour import Pixels, suits, to_srgb, unpack
-from cyclegan_cli.data.deep import read_deep
+from cyclegan_cli.data.deep import lost_depth, read_deep
 from cyclegan_cli.data.metadata import orientation, read_metadata, whole_file
 from cyclegan_cli.data.opening import count_frames, format_of, opened
 from cyclegan_cli.data.picture import Levels, Picture
@@ -54,6 +54,7 @@ def decode(
         pages = _pages(image, name)
         # At first: of a PNG Pillow loads and closes all of it to find out its orientation.
         first = read_deep(image, pages[0])
+        lost = lost_depth(image) if first is None else ()
         turned = orientation(image) in TURNED
         stored_size = image.size
         if shrink_to:
@@ -70,7 +71,10 @@ def decode(
             pixels.append(_pixels(image, page, first if page == pages[0] else None))
             durations.append(float(image.info.get("duration") or 0))
         if profile and not all(suits(page, profile) for page in pixels):
-            profile, remarks = None, (*remarks, "its colour profile is damaged and was ignored")
+            profile, remarks = (
+                None,
+                (*remarks, "its colour profile is damaged or of another kind and was ignored"),
+            )
         return Picture(
             frames=tuple(to_srgb(page, profile) for page in pixels),
             alphas=_alphas(pixels),
@@ -81,7 +85,7 @@ def decode(
             animation=read_animation(image, durations) if len(pages) > 1 else None,
             encoding=encoding,
             full_size=full_size,
-            remarks=remarks,
+            remarks=remarks + lost,
         )
 
 

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from cyclegan_cli.data.colour import Pixels
+from cyclegan_cli.data.colour import SIXTEEN_BIT_MODES, Pixels
 from cyclegan_cli.data.metadata import whole_file
 from cyclegan_cli.data.picture import Levels, Mode
 
 BITS_PER_SAMPLE, SAMPLE_FORMAT = 258, 339  # TIFF 6.0
 UNSIGNED = 1
+PNG_BIT_DEPTH = 24  # Where it is in a file: PNG specification, 11.2.2.
+JPEG2000_SIZES = b"\xff\x4f\xff\x51"  # ISO/IEC 15444-1, A.5.1: depth of the first component at 42
+AV1_CONFIGURATION = b"av1C"  # AV1 in ISO media files, 2.3.3: two flags in the third byte
 PHOTOMETRIC_MODES: dict[int, Mode] = {0: "L", 1: "L", 2: "RGB", 5: "CMYK"}
 WHITE_IS_ZERO = 0
 PREMULTIPLIED, UNRELATED_ALPHA = 1, 2  # TIFF 6.0, ExtraSamples
@@ -37,6 +40,38 @@ def read_deep(image: Any, page: int) -> Pixels | None:
     if image.format == "TIFF" and _tiff_is_deep(image):
         return _read_tiff(image, page)
     return None
+
+
+def lost_depth(image: Any) -> tuple[str, ...]:
+    """A sentence where Pillow reads 8 bits a channel of a file that has more.
+
+    Args:
+        image: As Pillow has opened it, its pixels not loaded; none that ``read_deep`` reads.
+    """
+    bits = _stored_bits(image)
+    return (f"only 8 of its {bits} bits a channel were read",) if bits > 8 else ()
+
+
+def _stored_bits(image: Any) -> int:
+    if image.mode in SIXTEEN_BIT_MODES:
+        return 0  # Of grey pictures Pillow reads all.
+    if image.format == "HEIF":
+        return int(image.info.get("bit_depth") or 8)
+    if image.format == "PPM" and image.tile:
+        highest = image.tile[0].args[-1]
+        return highest.bit_length() if isinstance(highest, int) else 8
+    if image.format == "PNG":
+        return int(whole_file(image)[PNG_BIT_DEPTH])
+    if image.format == "JPEG2000":
+        head = bytes(whole_file(image)[:4096])
+        place = head.find(JPEG2000_SIZES)
+        return 1 + (head[place + 42] & 0x7F) if 0 <= place < len(head) - 42 else 8
+    if image.format == "AVIF":
+        head = bytes(whole_file(image)[:4096])
+        place = head.find(AV1_CONFIGURATION)
+        flags = head[place + 6] if 0 <= place < len(head) - 6 else 0
+        return 8 if not flags & 0x40 else 12 if flags & 0x20 else 10
+    return 8
 
 
 def _read_png(image: Any) -> Pixels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from functools import lru_cache
 
 from PIL import Image
@@ -22,6 +23,8 @@ ALPHA_FORMATS = frozenset({"AVIF", "GIF", "HEIF", "JPEG2000", "PNG", "SGI", "TGA
 DEEP_FORMATS = frozenset({"PNG", "TIFF"})  # 16 bits a channel
 PROFILE_FORMATS = frozenset({"AVIF", "HEIF", "JPEG", "PNG", "TIFF", "WEBP"})
 EXIF_FORMATS = PROFILE_FORMATS  # ... and XMP
+HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 QUALITY_FORMATS = frozenset({"AVIF", "HEIF", "JPEG", "WEBP"})
 PAGED_FORMATS = frozenset({"TIFF"})
 ANIMATED_FORMATS = frozenset({"AVIF", "GIF", "PNG", "WEBP"})
@@ -37,6 +40,10 @@ MODES = {
 def readable_formats() -> tuple[str, ...]:
     """Names of the formats that are read, e.g. ``("AVIF", "BMP", ...)``."""
     Image.init()
+    with suppress(ImportError):
+        from pillow_heif import register_heif_opener  # The extra "heif".
+
+        register_heif_opener()
     return tuple(sorted(set(Image.OPEN) - UNSAFE_FORMATS))
 
 
@@ -44,12 +51,13 @@ def readable_formats() -> tuple[str, ...]:
 def readable_suffixes() -> frozenset[str]:
     """Lower-case file name endings of the formats that are read, e.g. ``.jpg``."""
     readable = set(readable_formats())
-    return frozenset(
-        suffix for suffix, name in Image.registered_extensions().items() if name in readable
-    )
+    known = Image.registered_extensions().items()
+    # HEIC pictures are always listed, so that without the extra they are refused, not passed over.
+    return frozenset(suffix for suffix, name in known if name in readable) | HEIF_SUFFIXES
 
 
 def writable_format(suffix: str) -> str | None:
     """Name of the format that a file name ending stands for; None where it cannot be written."""
+    readable_formats()  # ... are registered by now.
     name = Image.registered_extensions().get(suffix.lower())
     return name if name in WRITABLE_FORMATS and name in Image.SAVE else None

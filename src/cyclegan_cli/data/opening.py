@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
-from cyclegan_cli.data.formats import readable_formats
+from cyclegan_cli.data.formats import HEIF_BRANDS, readable_formats
 from cyclegan_cli.errors import DataError
 
 # Formats whose frames or pages are each a picture.
@@ -48,6 +48,15 @@ def probe(path: Path) -> Probe:
         return Probe(format_of(image), image.mode, image.width, image.height, count_frames(image))
 
 
+def _is_heif(file: Path | io.BytesIO) -> bool:
+    """Whether a file that Pillow does not know begins as HEIC pictures do (ISO/IEC 23008-12)."""
+    head = file.getvalue()[:12] if isinstance(file, io.BytesIO) else b""
+    if isinstance(file, Path):
+        with file.open("rb") as stream:
+            head = stream.read(12)
+    return head[4:8] == b"ftyp" and head[8:] in HEIF_BRANDS
+
+
 def format_of(image: Image.Image) -> str:
     """Pillow's name of the format; a JPEG with a preview behind it (MPO) is a JPEG."""
     return "JPEG" if image.format == "MPO" else image.format or "PNG"
@@ -70,6 +79,11 @@ def opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
         with Image.open(file, formats=readable_formats()) as image:
             yield image
     except UnidentifiedImageError as error:
+        if "HEIF" not in readable_formats() and _is_heif(file):
+            raise DataError(
+                f"{name} is a HEIC picture, and the package that reads them is not installed",
+                "Install it: pip install 'cyclegan-cli[heif]'.",
+            ) from error
         raise DataError(f"{name} is not a picture in a format that is read here") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{name} claims too many pixels: {error}") from error

@@ -145,6 +145,11 @@ def plan_naming(
         raise UsageError("--suffix and --name-template exclude each other", "Give one of them.")
     if suffix is not None:
         template = f"{{stem}}{_escaped(suffix)}{{ext}}"
+    if ending is not None and template is not None and not template.endswith("{ext}"):
+        raise UsageError(
+            f"--name-template {template!r} has an ending of its own, and --format another",
+            "End the template in {ext}.",
+        )
     if output is None or _means_folder(output, first_two):
         default = BESIDE_INPUT if output is None else IN_FOLDER
         return Naming(target, output, None, Template(template or default), ending)
@@ -152,6 +157,10 @@ def plan_naming(
         raise UsageError(
             f"-o {output} names a file, so there is nothing to name",
             "Leave out --suffix and --name-template, or name a folder with a / at its end.",
+        )
+    if ending is not None and writable_format(ending) != writable_format(Path(output).suffix):
+        raise UsageError(
+            f"-o {output} does not end as --format {ending[1:]} does", "Leave --format out."
         )
     return Naming(target, file=str(Path(output)))
 

@@ -93,6 +93,7 @@ def translate_stream(
     target: Path | BinaryIO,
     translator: Translator,
     options: EncodeOptions = EncodeOptions(),
+    ending: str | None = None,
 ) -> Outcome:
     """Translate a single picture from or to a stream, which has the source's format if it can be.
 
@@ -101,6 +102,7 @@ def translate_stream(
         target: Likewise.
         translator: What translates.
         options: How it is written.
+        ending: Of the format that it is written in to a stream; None: the source's.
 
     Raises:
         DataError: It cannot be read, or not be written.
@@ -109,7 +111,8 @@ def translate_stream(
     names = [str(side) if isinstance(side, Path) else STDIN for side in (source, target)]
     picture = decode(source, translator.options.resize)
     own = picture.format if picture.format in WRITABLE_FORMATS else "PNG"
-    wanted = _format_of(names[1]) if isinstance(target, Path) else own
+    wanted = writable_format(ending) if ending else own
+    wanted = _format_of(names[1]) if isinstance(target, Path) else wanted or own
     refuse_unwritable(picture, wanted, options, names[1])
     translated = translate_picture(picture, translator, options)
     lost = encode(translated, target, wanted, options)

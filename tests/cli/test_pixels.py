@@ -1,0 +1,166 @@
+"""The options of ``cyclegan translate`` that say how pixels are written."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cyclegan_cli.cli import translation
+from cyclegan_cli.data.decoding import decode
+from pictures import deep_noise, display_p3_profile, encoded, noise, tiff_of, written
+
+Cyclegan = Callable[..., Any]
+
+
+@pytest.fixture
+def here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Path, draw: Callable[..., Path]
+) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CYCLEGAN_CHECKPOINT", str(checkpoint))
+    draw(Path("photos/a.png"))
+    draw(Path("photos/sub/b.jpg"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("name", "kind"), [("webp", "WEBP"), ("TIFF", "TIFF"), (".jpg", "JPEG")])
+def test_all_outputs_get_the_format_that_is_asked_for(
+    cyclegan: Cyclegan, here: Path, name: str, kind: str
+) -> None:
+    answer = cyclegan("translate", "photos", "-o", "out", "--format", name)
+    ending = "." + name.lower().removeprefix(".")
+    assert answer.code == 0
+    for place in ("a", "sub/b"):
+        with Image.open(f"out/{place}{ending}") as image:
+            assert image.format == kind
+
+
+def test_beside_the_input_too(cyclegan: Cyclegan, here: Path) -> None:
+    assert cyclegan("translate", "photos/a.png", "--format", "jpg").code == 0
+    assert Path("photos/a_night.jpg").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--format", "doc"], "--format doc is not a format that can be written"),
+        (["--format", "psd"], "--format psd is not a format that can be written"),
+        (["--format", "jpg", "--bit-depth", "16"], "--bit-depth 16: JPEG has 8 bits a channel"),
+        (["--format", "png", "--quality", "80"], "--quality 80: PNG has no such setting"),
+        (["-o", "x.jpg", "--format", "png"], "-o x.jpg does not end as --format png does"),
+        (["-o", "x.jpg", "--bit-depth", "16"], "--bit-depth 16: JPEG has 8 bits a channel"),
+        (["--name-template", "{stem}.png", "--format", "jpg"], "has an ending of its own"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_the_network_is_loaded(
+    cyclegan: Cyclegan,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.setattr(translation, "load", lambda *_: pytest.fail("it was loaded"))
+    answer = cyclegan("translate", "photos/a.png", *arguments)
+    assert answer.code == 2
+    assert message in answer.errors[0]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--quality", "0"], ["--quality", "101"], ["--bit-depth", "12"]]
+)
+def test_values_out_of_range_are_refused(
+    cyclegan: Cyclegan, here: Path, arguments: list[str]
+) -> None:
+    assert cyclegan("translate", "photos/a.png", *arguments).code == 2
+
+
+def test_quality_decides_sizes(cyclegan: Cyclegan, here: Path) -> None:
+    written(here / "noise.jpg", encoded(noise(64, 64), "JPEG", quality=90))
+    for quality in (10, 95):
+        options = ["--quality", quality, "-o", f"{quality}.jpg"]
+        assert cyclegan("translate", "noise.jpg", *options).code == 0
+    assert Path("10.jpg").stat().st_size < Path("95.jpg").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "depth"),
+    [
+        ("deep.tif", [], 16),
+        ("deep.tif", ["--bit-depth", "8"], 8),
+        ("deep.tif", ["--format", "png"], 16),
+        ("photos/a.png", [], 8),
+        ("photos/a.png", ["--bit-depth", "16"], 16),
+    ],
+)
+def test_bit_depth_is_the_inputs_or_the_one_asked_for(
+    cyclegan: Cyclegan, here: Path, source: str, options: list[str], depth: int
+) -> None:
+    written(here / "deep.tif", tiff_of(deep_noise(16, 24, 3), photometric="rgb"))
+    answer = cyclegan("translate", source, "-o", "out/", *options, "--json")
+    output = Path(answer.documents[0]["output"])
+    assert answer.documents[0]["warnings"] == []
+    found = decode(output)
+    assert found.bit_depth == depth
+    if depth == 16:
+        assert (found.frames[0] % 257 != 0).any(), "the lower bits are the network's own"
+
+
+def test_what_is_lost_is_warned_of(cyclegan: Cyclegan, here: Path) -> None:
+    written(here / "deep.tif", tiff_of(deep_noise(16, 24, 3), photometric="rgb"))
+    answer = cyclegan("translate", "deep.tif", "--format", "jpg")
+    assert answer.code == 0
+    assert "warning: deep.tif: JPEG holds 8 bits a channel: reduced from 16" in answer.err
+    asked = cyclegan("translate", "deep.tif", "--format", "jpg", "--bit-depth", "8", "--overwrite")
+    assert "warning" not in asked.err
+
+
+def test_profile_and_mode_are_kept_on_request(cyclegan: Cyclegan, here: Path) -> None:
+    written(here / "p3.png", encoded(noise(), "PNG", icc_profile=display_p3_profile()))
+    written(here / "grey.png", encoded(noise().convert("L"), "PNG"))
+    assert cyclegan("translate", "p3.png", "grey.png", "-o", "plain/").code == 0
+    options = ["--keep-profile", "--keep-mode"]
+    assert cyclegan("translate", "p3.png", "grey.png", "-o", "kept/", *options).code == 0
+    with Image.open("plain/p3.png") as plain, Image.open("kept/p3.png") as kept:
+        assert kept.info["icc_profile"] == display_p3_profile() != plain.info["icc_profile"]
+    with Image.open("plain/grey.png") as plain, Image.open("kept/grey.png") as kept:
+        assert (plain.mode, kept.mode) == ("RGB", "L")
+
+
+def test_a_picture_from_a_file_to_standard_output_gets_the_format_asked_for(
+    start_python: Callable[..., subprocess.Popen[str]], here: Path
+) -> None:
+    with Path("out.tif").open("wb") as out:
+        arguments = ("translate", "photos/a.png", "-o", "-", "--format", "tiff")
+        process = start_python("-m", "cyclegan_cli", *arguments, stdout=out)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert (decode(Path("out.tif")).format, decode(Path("out.tif")).size) == ("TIFF", (13, 10))
+
+
+def test_a_folder_of_awful_pictures_is_translated_or_each_refused_in_a_sentence(
+    cyclegan: Cyclegan, here: Path, awful: dict[str, bytes]
+) -> None:
+    Path("awful").mkdir()
+    for number, (name, content) in enumerate(awful.items()):
+        (here / "awful" / f"{number}-{name}").write_bytes(content)
+    answer = cyclegan("translate", "awful", "-o", "out", "--format", "tiff", "--json", "--ordered")
+    *documents, summary = answer.documents
+    assert len(documents) == len(awful)
+    assert answer.code == 6
+    assert summary["summary"]["failed"] == sum(d["status"] == "failed" for d in documents)
+    for document in documents:
+        if document["status"] == "ok":
+            found = decode(Path(document["output"]))
+            assert (found.width, found.height) == (document["width"], document["height"])
+        else:
+            assert not Path(document["output"]).exists()
+            assert Path(document["input"]).name in document["error"]
+            assert "\n" not in document["error"]
+            assert "Traceback" not in answer.err
+    assert np.mean([document["status"] == "ok" for document in documents]) > 0.3

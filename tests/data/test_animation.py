@@ -1,0 +1,166 @@
+"""Animations and pages."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cyclegan_cli.data.decoding import decode
+from cyclegan_cli.data.encoding import encode
+from cyclegan_cli.data.picture import EncodeOptions
+from cyclegan_cli.errors import DataError, OutputError
+from pictures import deep_noise, encoded, noise, opened, picture_of, round_trip, tiff_of, written
+
+DURATIONS = [50, 100, 150, 200]
+
+
+def sprites() -> list[Image.Image]:
+    """A red square that wanders over nothing."""
+    frames = []
+    for place in range(4):
+        frame = Image.new("RGBA", (24, 16), (0, 0, 0, 0))
+        frame.paste((200, 10, 30, 255), (4 * place, 2, 4 * place + 8, 10))
+        frames.append(frame)
+    return frames
+
+
+def animated(kind: str, frames: list[Image.Image] | None = None, **options: Any) -> bytes:
+    first, *rest = frames or [noise(seed=seed) for seed in range(4)]
+    options = {"lossless": True} | options if kind == "WEBP" else options
+    content = bytearray(
+        encoded(first, kind, save_all=True, append_images=rest, **{"duration": DURATIONS} | options)
+    )
+    if kind == "WEBP" and first.mode == "RGBA":
+        content[20] |= 0x10  # There is transparency; of frames cut to what is opaque, too.
+    return bytes(content)
+
+
+@pytest.mark.parametrize("target", ["GIF", "WEBP", "PNG"])
+@pytest.mark.parametrize("source", ["GIF", "WEBP", "PNG"])
+@pytest.mark.parametrize("loop", [0, 3])
+def test_frames_times_and_repetitions_are_kept(source: str, target: str, loop: int) -> None:
+    read, again, _, remarks = round_trip(animated(source, loop=loop), target)
+    assert remarks == ()
+    assert len(again.frames) == len(read.frames) == 4
+    assert read.animation is not None
+    assert read.animation.durations == tuple(DURATIONS)
+    assert read.animation.plays == (loop + 1 if source == "GIF" and loop else loop)
+    assert again.animation == read.animation
+    for before, after in zip(read.frames, again.frames, strict=True):
+        tolerance = {"PNG": 0, "GIF": 8, "WEBP": 60}[target]
+        assert np.abs(np.subtract(before, after, dtype=int)).mean() <= tolerance
+
+
+def test_a_gif_that_is_shown_once_stays_so() -> None:
+    read, again, output, _ = round_trip(animated("GIF"), "GIF")
+    assert read.animation is not None
+    assert read.animation.plays == 1
+    assert again.animation == read.animation
+    assert "loop" not in opened(output).info
+
+
+@pytest.mark.parametrize("target", ["GIF", "WEBP", "PNG"])
+@pytest.mark.parametrize("source", ["GIF", "WEBP", "PNG"])
+def test_nothing_of_an_earlier_frame_shows_through_a_later_one(source: str, target: str) -> None:
+    content = animated(source, sprites(), **({"disposal": 2} if source == "GIF" else {}))
+    read, again, _, remarks = round_trip(content, target)
+    assert remarks == ()
+    for index, sprite in enumerate(sprites()):
+        alpha = np.asarray(sprite.getchannel("A"))
+        assert np.array_equal(read.alpha(index), alpha)
+        assert np.array_equal(again.alpha(index), alpha)
+
+
+def test_the_still_picture_of_an_animated_png_stays_apart() -> None:
+    content = encoded(
+        noise(seed=9), "PNG", save_all=True, default_image=True,
+        append_images=[noise(seed=seed) for seed in range(2)], duration=70,
+    )  # fmt: skip
+    read, again, _, _ = round_trip(content, "PNG")
+    assert read.animation is not None
+    assert read.animation.still_first
+    assert [frame.tobytes() for frame in again.frames] == [f.tobytes() for f in read.frames]
+    assert len(round_trip(content, "GIF")[1].frames) == 2
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF", "BMP"])
+def test_an_animation_is_not_written_as_a_still_picture(tmp_path: Path, kind: str) -> None:
+    read = decode(io.BytesIO(animated("GIF")))
+    with pytest.raises(OutputError, match=f"{kind} holds no animation, and this one has 4 frames"):
+        encode(read, tmp_path / "x", kind)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_animation_is_not_written_at_16_bits() -> None:
+    read = decode(io.BytesIO(animated("PNG")))
+    with pytest.raises(OutputError, match="an animation has 8 bits"):
+        encode(read, io.BytesIO(), "PNG", EncodeOptions(bit_depth=16))
+
+
+def test_an_animation_of_one_frame_is_a_picture() -> None:
+    assert round_trip(encoded(noise(), "GIF", save_all=True), "JPEG")[1].size == (24, 16)
+
+
+# Pages
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_pages_stay_pages_of_their_own_sizes(depth: int) -> None:
+    pages = [deep_noise(16 + page, 24 - page, 3, seed=page) for page in range(3)]
+    stream = io.BytesIO()
+    import tifffile
+
+    with tifffile.TiffWriter(stream) as file:
+        for page in pages:
+            levels = page if depth == 16 else (page >> 8).astype(np.uint8)
+            file.write(levels, photometric="rgb", metadata=None)
+    read, again, _, remarks = round_trip(stream.getvalue(), "TIFF")
+    assert (read.animation, remarks) == (None, ())
+    assert read.bit_depth == again.bit_depth == depth
+    assert [frame.shape for frame in read.frames] == [page.shape for page in pages]
+    assert all(np.array_equal(a, b) for a, b in zip(read.frames, again.frames, strict=True))
+    assert read.frames[2].tobytes() == levels.tobytes()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF"])
+def test_pages_are_not_written_as_one_picture_or_animation(kind: str) -> None:
+    read = decode(io.BytesIO(encoded(noise(), "TIFF", save_all=True, append_images=[noise()])))
+    with pytest.raises(OutputError, match=f"{kind} holds one page, and this picture has 2"):
+        encode(read, io.BytesIO(), kind)
+
+
+def test_a_reduced_version_of_a_page_is_no_page() -> None:
+    import tifffile
+
+    stream = io.BytesIO()
+    with tifffile.TiffWriter(stream) as file:
+        file.write(np.asarray(noise()), photometric="rgb", metadata=None)
+        file.write(np.asarray(noise(6, 4)), photometric="rgb", metadata=None, subfiletype=1)
+    assert [frame.shape for frame in decode(io.BytesIO(stream.getvalue())).frames] == [(16, 24, 3)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(animated("GIF"), id="frames"),
+        pytest.param(tiff_of(np.zeros((4, 16, 24, 3), np.uint16), photometric="rgb"), id="pages"),
+    ],
+)
+def test_a_bomb_of_many_frames_is_refused_before_its_pixels_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    path = written(tmp_path / "bomb", content)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 16 * 24)
+    with pytest.raises(DataError, match=r"bomb claims too many pixels: more than 768 in 4 frames"):
+        decode(path)
+
+
+def test_a_written_still_picture_has_one_frame() -> None:
+    stream = io.BytesIO()
+    encode(picture_of(noise()), stream, "GIF")
+    assert len(decode(io.BytesIO(stream.getvalue())).frames) == 1

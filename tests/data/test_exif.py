@@ -1,0 +1,134 @@
+"""EXIF blocks, byte by byte."""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from cyclegan_cli.data.exif import Block, from_tiff, into_tiff, made_upright
+from pictures import camera_exif, encoded, noise, tiff_of
+
+MAKER_NOTE, EXIF_DIRECTORY, GPS = 0x927C, 0x8769, 0x8825
+
+
+def block_of(exif: Image.Exif, order: str = "<") -> bytes:
+    exif.endian = order
+    return exif.tobytes().removeprefix(b"Exif\0\0")
+
+
+def read(block: bytes) -> Image.Exif:
+    exif = Image.Exif()
+    exif.load(block)
+    return exif
+
+
+def with_thumbnail(block: bytes, thumbnail: bytes) -> bytes:
+    """Little-endian: a second directory with a JPEG behind all else."""
+    (start,) = struct.unpack_from("<I", block, 4)
+    (count,) = struct.unpack_from("<H", block, start)
+    place = len(block)
+    head = bytearray(block)
+    struct.pack_into("<I", head, start + 2 + 12 * count, place)
+    directory = struct.pack("<H", 2)
+    directory += struct.pack("<HHII", 0x0201, 4, 1, place + 30)
+    directory += struct.pack("<HHII", 0x0202, 4, 1, len(thumbnail)) + bytes(4)
+    return bytes(head) + directory + thumbnail
+
+
+def test_only_orientation_and_sides_of_a_turned_picture_change() -> None:
+    block = block_of(camera_exif(6, 24, 16))
+    upright = made_upright(b"Exif\0\0" + block, turned=True)
+    found = read(upright)
+    assert found[0x0112] == 1
+    assert (found.get_ifd(EXIF_DIRECTORY)[0xA002], found.get_ifd(EXIF_DIRECTORY)[0xA003]) == (
+        16,
+        24,
+    )
+    assert found.get_ifd(GPS) == camera_exif().get_ifd(GPS)
+    assert len(upright) == len(block)
+    assert sum(a != b for a, b in zip(upright, block, strict=True)) == 3  # one byte each
+
+
+def test_a_makers_note_stays_where_its_offsets_are_true() -> None:
+    exif = camera_exif(8)
+    exif.get_ifd(EXIF_DIRECTORY)[MAKER_NOTE] = b"offsets from the block's beginning"
+    block = block_of(exif)
+    upright = made_upright(block, turned=True)
+    assert upright.index(b"offsets from") == block.index(b"offsets from")
+
+
+def test_a_thumbnail_of_the_old_picture_is_gone() -> None:
+    thumbnail = encoded(noise(), "JPEG")
+    block = with_thumbnail(block_of(camera_exif()), thumbnail)
+    assert Block(block).thumbnail()[1] == len(block)
+    upright = made_upright(block, turned=False)
+    assert thumbnail[:40] not in upright
+    assert len(upright) == len(block) - len(thumbnail)
+    assert Block(upright).thumbnail() == (0, 0)
+    assert read(upright)[0x010F] == "Maker"
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_tiff_says_what_its_block_says(order: str) -> None:
+    block = block_of(camera_exif(1), order)
+    assert Block(block).order == order
+    plain = tiff_of(np.asarray(noise()), photometric="rgb", byteorder=order)
+    tagged = into_tiff(plain, block)
+    with Image.open(io.BytesIO(tagged)) as image:
+        assert image.getexif()[0x010F] == "Maker"
+        assert image.getexif().get_ifd(GPS) == camera_exif().get_ifd(GPS)
+        assert np.array_equal(image, noise())
+    again = read(from_tiff(tagged) or b"")
+    assert again[0x010F] == "Maker"
+    assert again.get_ifd(EXIF_DIRECTORY) == camera_exif(1).get_ifd(EXIF_DIRECTORY)
+    assert 0x0100 not in again, "the file's own layout is no business of the block's"
+
+
+def test_all_pages_of_a_tiff_stay_when_its_first_gets_a_block() -> None:
+    pages = np.stack([np.asarray(noise(seed=seed)) for seed in range(3)])
+    tagged = into_tiff(tiff_of(pages, photometric="rgb"), block_of(camera_exif()))
+    with Image.open(io.BytesIO(tagged)) as image:
+        assert getattr(image, "n_frames", 0) == 3
+        image.seek(2)
+        assert np.array_equal(image, pages[2])
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"", b"II", b"XX*\0" + bytes(20), b"II*\0" + struct.pack("<I", 4_000_000_000),
+        b"II*\0" + struct.pack("<IH", 8, 65535), b"MM\0*" + struct.pack(">I", 12) + bytes(3),
+    ],
+)  # fmt: skip
+def test_a_damaged_block_is_refused(block: bytes) -> None:
+    with pytest.raises(ValueError, match="EXIF block"):
+        made_upright(block, turned=True)
+
+
+def test_a_directory_that_contains_itself_ends() -> None:
+    entry = struct.pack("<HHII", EXIF_DIRECTORY, 4, 1, 8)
+    block = b"II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
+    assert made_upright(block, turned=True) == block
+    chained = b"II*\0" + struct.pack("<IH", 8, 1) + entry + struct.pack("<I", 8)
+    assert len(made_upright(chained, turned=True)) == len(block)
+
+
+@settings(deadline=None, max_examples=300)
+@given(data=st.data())
+def test_any_damage_gives_a_block_or_a_refusal(data: st.DataObject) -> None:
+    block = bytearray(with_thumbnail(block_of(camera_exif()), b"\xff\xd8 thumbnail \xff\xd9"))
+    for _ in range(data.draw(st.integers(1, 6))):
+        place = data.draw(st.integers(0, len(block) - 1))
+        block[place] = data.draw(st.integers(0, 255))
+    try:
+        upright = made_upright(bytes(block), turned=True)
+    except ValueError:
+        return
+    assert len(upright) <= len(block)
+    Block(upright)

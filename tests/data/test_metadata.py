@@ -1,0 +1,107 @@
+"""What files say besides their pixels, from any format to any other."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from PIL import Image, PngImagePlugin, features
+
+from cyclegan_cli.data.metadata import XMP_KEYWORD
+from pictures import camera_exif, encoded, noise, opened, round_trip
+
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="r"><rdf:Description a="b" '
+    b'tiff:Orientation="6"><xmp:Thumbnails><rdf:Alt>/9j/4AAQ</rdf:Alt></xmp:Thumbnails>'
+    b"</rdf:Description></rdf:RDF></x:xmpmeta>"
+)
+KINDS = [
+    kind for kind in ("JPEG", "PNG", "TIFF", "WEBP", "AVIF")
+    if kind != "AVIF" or features.check("avif")
+]  # fmt: skip
+
+
+def photo(kind: str, exif: Any = None, xmp: bytes = XMP, **options: Any) -> bytes:
+    if kind == "PNG":
+        notes = PngImagePlugin.PngInfo()
+        notes.add_itxt(XMP_KEYWORD, xmp.decode())
+        options["pnginfo"] = notes
+    elif kind == "TIFF":
+        exif = Image.Exif() if exif is None else exif
+        exif[700] = xmp
+    else:
+        options["xmp"] = xmp
+    return encoded(noise(), kind, exif=exif, **options)
+
+
+def xmp_of(image: Image.Image) -> bytes:
+    xmp = image.info.get("xmp") or b""
+    return xmp.encode() if isinstance(xmp, str) else bytes(xmp)
+
+
+@pytest.mark.parametrize("target", KINDS)
+@pytest.mark.parametrize("source", KINDS)
+def test_exif_and_xmp_are_kept_from_any_format_to_any_other(source: str, target: str) -> None:
+    content = photo(source, camera_exif(6))
+    read, _, output, remarks = round_trip(content, target)
+    assert read.remarks == remarks == ()
+    image, exif = opened(output), opened(output).getexif()
+    assert image.size == (16, 24)
+    assert exif.get(0x0112, 1) == 1
+    assert exif[0x010F] == "Maker"
+    if source != "TIFF":  # Pillow's writer has left them out of the source.
+        assert exif.get_ifd(0x8769) == camera_exif(1, 16, 24).get_ifd(0x8769)
+        assert exif.get_ifd(0x8825) == camera_exif().get_ifd(0x8825)
+    assert b'tiff:Orientation="1"' in xmp_of(image)
+    assert b"Thumbnails" not in xmp_of(image)
+    assert b'a="b"' in xmp_of(image)
+
+
+def test_a_tiffs_exif_is_kept_through_a_second_translation() -> None:
+    first = round_trip(photo("JPEG", camera_exif(3)), "TIFF")[2]
+    second = round_trip(first, "TIFF")[2]
+    exif = opened(round_trip(second, "JPEG")[2]).getexif()
+    assert exif.get_ifd(0x8769) == camera_exif(1).get_ifd(0x8769)
+    assert exif.get_ifd(0x8825) == camera_exif().get_ifd(0x8825)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "JPEG2000"])
+def test_what_a_format_does_not_hold_is_said(kind: str) -> None:
+    *_, remarks = round_trip(photo("JPEG", camera_exif()), kind)
+    assert remarks == (f"{kind} holds no EXIF and XMP data: it was left out",)
+
+
+@pytest.mark.parametrize(("source", "target"), [("JPEG", "PNG"), ("PNG", "TIFF"), ("TIFF", "JPEG")])
+def test_resolution_is_kept(source: str, target: str) -> None:
+    output = round_trip(encoded(noise(), source, dpi=(300, 150)), target)[2]
+    assert opened(output).info["dpi"] == pytest.approx((300, 150), abs=0.02)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # as outside of tests
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_damaged_exif_is_left_out_and_the_picture_translated(kind: str) -> None:
+    content = encoded(noise(), kind, exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
+    read, again, output, _ = round_trip(content, kind)
+    assert read.remarks == ("its EXIF data is damaged and was left out",)
+    assert again.size == (24, 16)
+    assert not opened(output).getexif()
+
+
+def test_exif_that_does_not_fit_into_the_format_is_said() -> None:
+    exif = camera_exif()
+    exif[0x010E] = "x" * 70_000
+    *_, output, remarks = round_trip(encoded(noise(), "PNG", exif=exif), "JPEG")
+    assert remarks == ("its EXIF and XMP data do not fit into a JPEG and were left out",)
+    assert not opened(output).getexif()
+
+
+def test_exif_that_image_magick_writes_as_text_is_kept() -> None:
+    block = camera_exif(6).tobytes()
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("Raw profile type exif", f"\nexif\n{len(block):8}\n{block.hex()}\n")
+    stream = io.BytesIO()
+    noise().save(stream, "PNG", pnginfo=notes)
+    read, _, output, _ = round_trip(stream.getvalue(), "PNG")
+    assert read.size == (16, 24)
+    assert opened(output).getexif()[0x010F] == "Maker"

@@ -1,0 +1,46 @@
+"""The example translates as ``cyclegan translate`` does, and without torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cyclegan_cli.exporting.exporter import export
+from cyclegan_cli.exporting.formats import FORMATS
+from cyclegan_cli.exporting.job import Job
+from cyclegan_cli.translation.translator import Translator
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "onnxruntime-python" / "translate.py"
+
+
+@pytest.mark.parametrize("image_io", [False, True])
+def test_the_example_writes_the_translators_pixels_to_one_level(
+    checkpoint: Path, draw: Callable[..., Path], tmp_path: Path, image_io: bool
+) -> None:
+    model = tmp_path / "x.onnx"
+    export(Job(checkpoint, ("a2b",), model, FORMATS["onnx"], image_io=image_io))
+    picture = draw(tmp_path / "in.png", size=(45, 31))
+    # Whoever imports torch or this package fails.
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    for name in ("torch.py", "cyclegan_cli.py"):
+        (blocked / name).write_text("raise ImportError('the example must do without')")
+    done = subprocess.run(
+        [sys.executable, SCRIPT, model, picture, tmp_path / "out.png"],
+        env=os.environ | {"PYTHONPATH": str(blocked)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{picture} (day) -> {tmp_path / 'out.png'} (night)\n"
+    found = np.asarray(Image.open(tmp_path / "out.png")).astype(int)
+    expected = Translator.load(checkpoint, device="cpu")(Image.open(picture))
+    assert np.abs(found - np.asarray(expected)).max() <= 1

@@ -1,0 +1,110 @@
+"""The example's page in a real browser: load, choose a picture, see its translation."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import http.server
+import io
+import json
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+PAGE = Path(__file__).parents[2] / "examples" / "onnxruntime-web"
+MODULES = Path(os.environ.get("CYCLEGAN_NODE_MODULES", PAGE / "node_modules"))
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+NODE = shutil.which("node")
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium"),
+    pytest.mark.skipif(NODE is None, reason="there is no node"),
+    pytest.mark.skipif(
+        not all((MODULES / name).is_dir() for name in ("onnxruntime-web", "playwright-core")),
+        reason="npm install was not run in examples/onnxruntime-web",
+    ),
+]
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A copy of the page, without a model, and the address it is served at."""
+    folder = tmp_path / "site"
+    shutil.copytree(PAGE, folder, ignore=shutil.ignore_patterns("node_modules", "model.onnx"))
+    (folder / "node_modules").symlink_to(MODULES)
+    handler = functools.partial(QuietHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield folder, f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+def browse(url: str, picture: Path, screenshot: Path) -> dict[str, Any]:
+    script = Path(__file__).with_name("browser.mjs")
+    done = subprocess.run(
+        [NODE, script, MODULES, CHROMIUM, url, picture, screenshot],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_chosen_picture_is_translated_as_by_the_command_and_stays_in_the_browser(
+    cyclegan: Callable[..., Any],
+    draw: Callable[..., Path],
+    checkpoint: Path,
+    site: tuple[Path, str],
+    tmp_path: Path,
+) -> None:
+    folder, url = site
+    picture = draw(tmp_path / "in.png", size=(101, 66))
+    model = folder / "model.onnx"
+    assert cyclegan("export", checkpoint, "--image-io", "-o", model).code == 0
+    output = tmp_path / "out.png"
+    translated = cyclegan("translate", picture, "-o", output, "--checkpoint", checkpoint)
+    assert translated.code == 0
+    found = browse(url, picture, tmp_path / "page.png")
+    assert found["problems"] == []
+    assert found["loaded"] == "choose one"
+    assert found["status"].startswith("101 × 66 pixels in ")
+    content = base64.b64decode(found["pixels"].partition(",")[2])
+    pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
+    assert np.abs(pixels - np.asarray(Image.open(output).convert("RGB"))).max() <= 1
+    assert found["requestsAfterChoosing"] == []
+    assert all(line.startswith(f"GET {url}") for line in found["requests"] if "data:" not in line)
+
+
+@pytest.mark.parametrize("model", [None, "plain"])
+def test_a_model_that_is_missing_or_takes_no_pixels_is_told(
+    cyclegan: Callable[..., Any],
+    draw: Callable[..., Path],
+    checkpoint: Path,
+    site: tuple[Path, str],
+    tmp_path: Path,
+    model: str | None,
+) -> None:
+    folder, url = site
+    sentence = "failed: there is no model.onnx beside this page (404)"
+    if model:
+        assert cyclegan("export", checkpoint, "-o", folder / "model.onnx").code == 0
+        sentence = "failed: model.onnx takes no pixels: export it with --image-io"
+    found = browse(url, draw(tmp_path / "in.png"), tmp_path / "page.png")
+    assert (found["status"], found["pixels"]) == (sentence, None)
