@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from cyclegan_cli import files
 from cyclegan_cli.checkpoints.container import read_header
 from cyclegan_cli.checkpoints.header import read_model_info
 from cyclegan_cli.checkpoints.store import load_generator
@@ -171,23 +171,39 @@ def test_a_path_that_cannot_be_written_is_refused_before_the_conversion(
         export(Job(checkpoint, ("a2b",), tmp_path / "file" / "x.pt2", FORMATS["pt2"]))
 
 
-@pytest.mark.parametrize("name", ["onnx", "pt2", "safetensors"])
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file can grow beyond some bytes: every writer fails as it does on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("name", ["onnx", "pt2", "safetensors", "pth", "openvino"])
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(
-    name: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exported
+    name: str,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    exported,
+    request: pytest.FixtureRequest,
 ) -> None:
-    if name == "onnx":
+    if name in ("onnx", "openvino"):
         import onnx
 
         from cyclegan_cli.exporting import onnx as exporting
 
         ready = onnx.load(exported("onnx").job.output)
         monkeypatch.setattr(exporting, "to_onnx", lambda *_: ready)
+    if name == "openvino":
+        pytest.importorskip("openvino", reason="the extra [openvino] is not installed")
+        from cyclegan_cli.exporting import openvino as exporting
 
-    def full(path: Path, flags: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(files, "_flush", full)
-    job = Job(checkpoint, ("a2b",), tmp_path / f"x.{name}", FORMATS[name])
-    with pytest.raises(OutputError, match="no space left"):
+        monkeypatch.setattr(exporting, "to_onnx", lambda *_: ready)
+    job = Job(checkpoint, ("a2b",), tmp_path / f"x{FORMATS[name].suffixes[0]}", FORMATS[name])
+    request.getfixturevalue("full_disk")
+    with pytest.raises(OutputError) as caught:
         export(job)
+    assert caught.value.message.startswith(f"cannot write {tmp_path / 'x.'}")
     assert list(tmp_path.iterdir()) == []

@@ -15,6 +15,7 @@ from typing import Any
 import safetensors
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialise
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -65,10 +66,7 @@ def save_model(path: Path, model: CycleGAN, info: ModelInfo) -> None:
 
 
 def save_generators(
-    path: Path,
-    generators: Mapping[Direction, ResnetGenerator],
-    info: ModelInfo,
-    more: Mapping[str, Any] | None = None,
+    path: Path, generators: Mapping[Direction, ResnetGenerator], info: ModelInfo
 ) -> None:
     """Write generators, in the number format that they have, whole or not at all.
 
@@ -76,17 +74,29 @@ def save_generators(
         path: The file.
         generators: One for each of ``info.directions``.
         info: The description of the model.
-        more: What the document says besides.
 
     Raises:
         OutputError: It cannot be written.
     """
-    tensors = {
+    _save(path, _generator_tensors(generators, info), to_metadata(info.to_document()))
+
+
+def generators_content(
+    generators: Mapping[Direction, ResnetGenerator], info: ModelInfo, more: Mapping[str, Any]
+) -> bytes:
+    """What :func:`save_generators` would write, with ``more`` in its document."""
+    tensors = _on_cpu(_generator_tensors(generators, info))
+    return serialise(tensors, to_metadata(info.to_document() | dict(more)))
+
+
+def _generator_tensors(
+    generators: Mapping[Direction, ResnetGenerator], info: ModelInfo
+) -> dict[str, Tensor]:
+    return {
         f"generator_{direction}.{name}": tensor
         for direction in info.directions
         for name, tensor in generators[direction].state_dict().items()
     }
-    _save(path, tensors, to_metadata(info.to_document() | dict(more or {})))
 
 
 def save_state(path: Path, model: CycleGAN, info: StateInfo) -> None:
@@ -220,8 +230,12 @@ def _parameters(model: CycleGAN) -> Iterator[tuple[str, nn.Parameter, torch.opti
             yield f"{name}.{key}", parameter, optimizer
 
 
+def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
 def _save(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    on_cpu = _on_cpu(tensors)
     with files.atomic_path(path) as temporary:
         try:
             save_file(on_cpu, temporary, metadata)

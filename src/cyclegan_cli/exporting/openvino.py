@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import tempfile
@@ -43,7 +44,12 @@ def _write(model: Any, paths: tuple[Path, ...], compress_to_fp16: bool) -> None:
     """Through a folder of its own: OpenVINO chooses the second file's name by the first's."""
     with tempfile.TemporaryDirectory(prefix="cyclegan-") as scratch:
         xml = Path(scratch) / "model.xml"
-        openvino.save_model(model, xml, compress_to_fp16=compress_to_fp16)
+        try:
+            openvino.save_model(model, xml, compress_to_fp16=compress_to_fp16)
+        except RuntimeError as error:
+            # Most likely a full disk; its own sentence names its source code.
+            reason = f"OpenVINO could not write to {scratch}"
+            raise OSError(errno.EIO, reason) from error
         paths[0].write_bytes(xml.read_bytes())
         paths[1].write_bytes(xml.with_suffix(".bin").read_bytes())
 

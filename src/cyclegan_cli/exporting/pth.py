@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import OrderedDict
 from pathlib import Path
 
@@ -34,8 +35,10 @@ def convert(job: Job, generators: dict[Direction, ResnetGenerator], info: ModelI
 
     def save(paths: tuple[Path, ...], document: Document) -> None:
         del document
-        with paths[0].open("wb") as stream:
-            torch.save(weights, stream, _use_new_zipfile_serialization=False)
+        # Into memory first: torch's own writer says of a full disk only that it failed.
+        content = io.BytesIO()
+        torch.save(weights, content, _use_new_zipfile_serialization=False)
+        paths[0].write_bytes(content.getvalue())
 
     return Draft(save, _open)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from cyclegan_cli.checkpoints.header import Direction, ModelInfo
-from cyclegan_cli.checkpoints.store import load_generator, save_generators
+from cyclegan_cli.checkpoints.store import generators_content, load_generator
 from cyclegan_cli.exporting.draft import Document, Draft, Run
 from cyclegan_cli.exporting.job import Job
 from cyclegan_cli.models.networks import ResnetGenerator
@@ -27,7 +27,8 @@ def convert(job: Job, generators: dict[Direction, ResnetGenerator], info: ModelI
     described = replace(info, kind="model", directions=job.directions)
 
     def save(paths: tuple[Path, ...], document: Document) -> None:
-        save_generators(paths[0], converted, described, {"export": document["export"]})
+        more = {"export": document["export"]}
+        paths[0].write_bytes(generators_content(converted, described, more))
 
     return Draft(save, _open)
 
