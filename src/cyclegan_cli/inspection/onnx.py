@@ -37,25 +37,16 @@ def describe_onnx(path: Path, request: Request) -> Summary:
     """
     size = path.stat().st_size
     try:
-        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as m:
-            facts, tensors = _model(m)
+        with path.open("rb") as stream:
+            # Not closed, but left to the garbage collector: views into it may be in an error.
+            mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        facts, tensors = _model_facts(list(_fields(memoryview(mapped), MOST_NODES)))
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {(error.strerror or '').lower()}") from error
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path} is not an ONNX model, or a damaged one") from error
     facts = {"bytes": size, **facts, "parameters": count(tensors, "")}
     return Summary(path, "onnx", facts | listed(tensors, request))
-
-
-def _model(content: mmap.mmap) -> tuple[Facts, dict[str, TensorInfo]]:
-    with memoryview(content) as whole:
-        fields = list(_fields(whole, MOST_NODES))
-        try:
-            return _model_facts(fields)
-        finally:
-            for _, _, value in fields:
-                if isinstance(value, memoryview):
-                    value.release()
 
 
 def _model_facts(fields: list[Field]) -> tuple[Facts, dict[str, TensorInfo]]:
