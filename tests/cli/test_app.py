@@ -151,7 +151,7 @@ def failing(cyclegan: Cyclegan, monkeypatch: pytest.MonkeyPatch) -> Cyclegan:
     """``failing(error)``: what a command answers in which that error came up."""
 
     def run(error: BaseException) -> Any:
-        def describe(path: Path) -> None:
+        def describe(path: Path, request: object) -> None:
             raise error
 
         monkeypatch.setattr(inspection, "describe", describe)

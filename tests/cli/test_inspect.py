@@ -112,3 +112,36 @@ def test_a_name_that_is_not_utf_8_is_no_obstacle(
 def test_a_name_longer_than_names_can_be_is_an_error_of_one_line(cyclegan: Cyclegan) -> None:
     answer = cyclegan("inspect", "x" * 300)
     assert (answer.code, len(answer.err.splitlines())) == (3, 1)
+
+
+def test_several_are_described_one_after_the_other(
+    cyclegan: Cyclegan, run_folder: Path, tmp_path: Path, draw: Draw
+) -> None:
+    photo = draw(tmp_path / "x.png")
+    answer = cyclegan("inspect", run_folder, tmp_path / "gone", photo, "--json")
+    assert [document["kind"] for document in answer.documents] == ["run", "picture"]
+    assert answer.code == 6
+    assert "there is no file or folder" in answer.errors[0]
+    assert "1 of 3 could not be described" in answer.errors[1]
+
+
+def test_two_checkpoints_are_compared(cyclegan: Cyclegan, run_folder: Path) -> None:
+    answer = cyclegan("inspect", "--compare", run_folder, run_folder / "state.safetensors")
+    assert (answer.code, answer.err) == (0, "")
+    shown = rows(answer.out)
+    assert shown["same architecture"] == "yes"
+    assert shown["weights: generator a2b: relative distance"] == "0"
+    [document] = cyclegan("inspect", "--compare", run_folder, run_folder, "--json").documents
+    assert document["kind"] == "comparison"
+
+
+def test_one_cannot_be_compared(cyclegan: Cyclegan, run_folder: Path) -> None:
+    answer = cyclegan("inspect", "--compare", run_folder)
+    assert (answer.code, answer.out) == (2, "")
+    assert "--compare takes two checkpoints, found 1" in answer.errors[0]
+
+
+def test_weights_are_lines_of_the_table(cyclegan: Cyclegan, checkpoint: Path) -> None:
+    out = cyclegan("inspect", checkpoint, "--weights", "--receptive-field").out
+    assert "generator_a2b.head.weight  F32 [3, 2, 7, 7]" in out
+    assert rows(out)["generator: receptive field"] == "41"

@@ -95,6 +95,12 @@ def test_pt2_carries_the_document(exported) -> None:
     assert section["verification"]["largest_difference"] < 1e-4
 
 
+def test_pt2_names_no_path_of_this_machine(exported) -> None:
+    content = exported("pt2").job.output.read_bytes()
+    assert b".py" not in content
+    assert b"/home/" not in content
+
+
 # OpenVINO
 
 

@@ -28,6 +28,7 @@ FOLDER = Path("pictures")
         ("safetensors", "fp32", True, None, None, False, "--image-io is not possible with safe"),
         ("onnx", "int8", False, None, None, False, "--precision int8 needs --calibration"),
         ("onnx", "int8", False, FOLDER, None, True, "--direction both cannot be calibrated"),
+        ("onnx", "int8", False, FOLDER, float("nan"), False, "--min-psnr nan is no number"),
         ("onnx", "fp16", False, FOLDER, None, False, "--calibration is for --precision int8"),
         ("onnx", "fp32", False, None, 40.0, False, "--min-psnr is for --precision int8 alone"),
     ],

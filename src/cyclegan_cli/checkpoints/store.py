@@ -7,7 +7,7 @@ Two files in a run folder: ``model.safetensors`` has the two generators and is f
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -138,6 +138,16 @@ def load_generator(
             weights = {name: read(prefix + name).float() for name in generator.state_dict()}
     generator.load_state_dict(weights, assign=True)
     return generator.eval().requires_grad_(False), info
+
+
+def load_tensors(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
+    """Some tensors of a safetensors file, as they are stored.
+
+    Raises:
+        CheckpointError: It cannot be read, or has none of that name.
+    """
+    with _open(path) as read:
+        return {name: read(name) for name in names}
 
 
 def load_state_info(path: Path) -> StateInfo:

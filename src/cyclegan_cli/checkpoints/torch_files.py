@@ -9,8 +9,10 @@ behind its number of elements.
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,14 +88,21 @@ class _ShortReads(io.FileIO):
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or not 0 <= size <= LONGEST_READ:
             size = LONGEST_READ + 1
-        content = super().read(size)
+        # Of what is there alone: so much memory is taken before anything is read.
+        content = super().read(min(size, os.fstat(self.fileno()).st_size - self.tell()))
         if content and len(content) > LONGEST_READ:
             raise ValueError("its directory is too long")
         return content or b""
 
 
-def _read_zip(path: Path) -> tuple[Any, dict[str, int]]:
-    """The pickled content, and the bytes of every storage by its key."""
+@contextmanager
+def open_archive(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
+    """Open a zip file as torch writes them: nothing compressed, nothing twice.
+
+    Raises:
+        ValueError: It is another zip file.
+        zipfile.BadZipFile: It is damaged.
+    """
     with _ShortReads(str(path)) as stream, zipfile.ZipFile(stream) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         if len(entries) != len(archive.infolist()):
@@ -102,6 +111,12 @@ def _read_zip(path: Path) -> tuple[Any, dict[str, int]]:
             raise ValueError("its entries are compressed")
         if sum(entry.file_size for entry in entries.values()) > path.stat().st_size:
             raise ValueError("its entries are larger than the file")
+        yield archive, entries
+
+
+def _read_zip(path: Path) -> tuple[Any, dict[str, int]]:
+    """The pickled content, and the bytes of every storage by its key."""
+    with open_archive(path) as (archive, entries):
         root = _root(list(entries))
         pickled = entries[f"{root}data.pkl"]
         if pickled.file_size > LONGEST_PICKLE:

@@ -23,6 +23,8 @@ PICTURE_TAGS = frozenset(
     {270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 18249, 33432, 33550, 33723, 33922,
      34264, 34665, 34735, 34736, 34737, 34853, 40091, 40092, 40093, 40094, 40095, 42112, 42113}
 )  # fmt: skip
+# Resolution and the program that wrote it: what nearly every TIFF says, and nobody misses.
+TRIVIAL_TAGS = frozenset({282, 283, 296, 305})
 TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
               16: 8, 17: 8, 18: 8}  # fmt: skip
 SHORT, LONG = 3, 4
@@ -178,7 +180,7 @@ def from_tiff(content: bytes) -> bytes | None:
     """
     block = Block(content)
     entries = [entry for entry in block.entries if entry.tag in PICTURE_TAGS]
-    if not entries:
+    if {entry.tag for entry in entries} <= TRIVIAL_TAGS:
         return None
     mark = b"II*\0" if block.order == "<" else b"MM\0*"
     return mark + struct.pack(block.order + "I", 8) + _directory_bytes(entries, block.order, 8)

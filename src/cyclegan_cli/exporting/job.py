@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,8 @@ def check_options(
     for name, value in (("--calibration", calibration), ("--min-psnr", min_psnr)):
         if value is not None and precision != "int8":
             raise UsageError(f"{name} is for --precision int8 alone", "Leave it out.")
+    if min_psnr is not None and math.isnan(min_psnr):
+        raise UsageError("--min-psnr nan is no number", "Give decibels, e.g. 35.")
     chosen.require_packages()
 
 

@@ -53,6 +53,8 @@ def convert(job: Job, generators: dict[Direction, ResnetGenerator], info: ModelI
             (example(generator, image_io=False),),
             dynamic_shapes=dynamic_shapes(image_io=False, smallest=SMALLEST_SIDE),
         )
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # Where this program lies on this machine.
 
     def save(paths: tuple[Path, ...], document: Document) -> None:
         # Into memory first: torch's own writer says of a full disk only that it failed.

@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from cyclegan_cli.errors import CheckpointError, DataError
-from cyclegan_cli.inspection import MOST_UNREADABLE_LISTED, describe
+from cyclegan_cli.inspection import Request, describe
+from cyclegan_cli.inspection.pictures import MOST_LISTED
 from cyclegan_cli.models.cyclegan import CycleGAN
+from original import original_generator
 
 Draw = Callable[..., Path]
 
@@ -115,6 +118,8 @@ def test_a_run_is_described_by_its_model_progress_and_last_metrics(run_folder: P
     assert told["bytes"] == sum(f.stat().st_size for f in run_folder.rglob("*") if f.is_file())
     assert told["resumable"] is True
     assert told["samples"] == 1
+    assert told["disk"]["model.safetensors"] == (run_folder / "model.safetensors").stat().st_size
+    assert set(told["disk"]) == {"model.safetensors", "state.safetensors", "samples"}
     assert told["progress"] == {"step": 1, "of": 10}
     assert told["trained_seconds"] == 12.3
     assert told["last_metrics"] == {"step": 1, "cycle_a": 0.25}
@@ -191,6 +196,7 @@ def test_a_damaged_file_of_a_run_is_named(own_run: Path, name: str) -> None:
 def test_a_picture_is_described_by_its_header(draw: Draw, tmp_path: Path) -> None:
     photo = draw(tmp_path / "photo.jpg", (30, 20), "L")
     assert document(photo) == {
+        "schema": 1,
         "path": str(photo),
         "kind": "picture",
         "bytes": photo.stat().st_size,
@@ -209,11 +215,15 @@ def test_a_folder_of_pictures_is_described_by_formats_modes_and_sizes(
     draw(tmp_path / "b.png", (30, 20), "L")
     draw(tmp_path / "sub" / "c.jpg", (26, 50))
     (tmp_path / "notes.txt").touch()
-    assert document(tmp_path) == {
+    found = document(tmp_path)
+    assert found.pop("colours")["sampled"] == 3
+    assert found == {
+        "schema": 1,
         "path": str(tmp_path),
         "kind": "pictures",
         "pictures": 3,
         "unreadable": 0,
+        "duplicates": 0,
         "formats": {"PNG": 2, "JPEG": 1},
         "modes": {"RGB": 2, "L": 1},
         "short_side": {"smallest": 10, "median": 20, "largest": 26},
@@ -232,21 +242,108 @@ def test_bad_pictures_are_counted_and_named(draw: Draw, tmp_path: Path) -> None:
 
 
 def test_of_very_many_bad_pictures_the_first_are_named(tmp_path: Path) -> None:
-    for index in range(MOST_UNREADABLE_LISTED + 5):
+    for index in range(MOST_LISTED + 5):
         (tmp_path / f"{index:03d}.jpg").touch()
     told = document(tmp_path)
-    assert told["unreadable"] == MOST_UNREADABLE_LISTED + 5
-    assert len(told["problems"]) == MOST_UNREADABLE_LISTED
+    assert told["unreadable"] == MOST_LISTED + 5
+    assert len(told["problems"]) == MOST_LISTED
     assert "000.jpg" in told["problems"][0]
 
 
 def test_an_empty_folder_has_no_pictures(tmp_path: Path) -> None:
     assert document(tmp_path) | {"path": ""} == {
+        "schema": 1,
         "path": "",
         "kind": "pictures",
         "pictures": 0,
         "unreadable": 0,
+        "duplicates": 0,
     }
+
+
+def test_colours_of_a_domain_are_averages_over_its_pictures(tmp_path: Path) -> None:
+    Image.new("RGB", (90, 80), (200, 0, 0)).save(tmp_path / "red.png")
+    Image.new("L", (80, 90), 100).save(tmp_path / "grey.png")
+    colours = document(tmp_path)["colours"]
+    assert (colours["sampled"], colours["red"], colours["green"]) == (2, 150.0, 50.0)
+    assert colours["brightness"] == {"smallest": 60.0, "median": 80.0, "largest": 100.0}
+    assert colours["saturation"] == {"smallest": 0.0, "median": 127.5, "largest": 255.0}
+    assert colours["contrast"]["largest"] == 0.0
+
+
+def test_colours_are_of_a_sample_unless_all_are_wanted(
+    draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cyclegan_cli.inspection.pictures.SAMPLE", 3)
+    for index in range(8):
+        draw(tmp_path / f"{index}.png", (10 + index, 10))
+    assert describe(tmp_path).facts["colours"]["sampled"] == 3
+    assert describe(tmp_path, Request(full=True)).facts["colours"]["sampled"] == 8
+
+
+def test_a_picture_that_breaks_off_is_a_problem(draw: Draw, tmp_path: Path) -> None:
+    content = draw(tmp_path / "x.png", (64, 64)).read_bytes()
+    (tmp_path / "x.png").write_bytes(content[: len(content) // 2])
+    told = document(tmp_path)
+    assert (told["pictures"], told["unreadable"]) == (1, 1)
+    assert "x.png" in told["problems"][0]
+
+
+def test_files_with_the_same_bytes_are_named(draw: Draw, tmp_path: Path) -> None:
+    draw(tmp_path / "a.png")
+    shutil.copy(tmp_path / "a.png", tmp_path / "b.png")
+    draw(tmp_path / "c.png", (14, 10))
+    told = document(tmp_path)
+    assert (told["duplicates"], told["same"]) == (1, ["a.png = b.png"])
+
+
+# Files of torch.save
+
+
+def test_a_generator_of_the_original_implementation_is_described(tmp_path: Path) -> None:
+    network = original_generator(affine=True, channels=(1, 3))
+    torch.save(network.state_dict(), tmp_path / "horse2zebra.pth")
+    told = document(tmp_path / "horse2zebra.pth")
+    assert (told["kind"], told["directions"]) == ("reference", ["a2b"])
+    assert told["domains"] == {"a": "horse", "b": "zebra"}
+    assert told["generator"] == {
+        "base_channels": 4, "residual_blocks": 2, "input_channels": 1, "output_channels": 3,
+        "affine_norm": True, "parameters": parameters(network),
+    }  # fmt: skip
+
+
+def test_a_folder_of_both_directions_is_described(tmp_path: Path) -> None:
+    for letter in "AB":
+        torch.save(original_generator().state_dict(), tmp_path / f"latest_net_G_{letter}.pth")
+    told = document(tmp_path)
+    assert (told["kind"], told["directions"]) == ("reference", ["a2b", "b2a"])
+    listed = describe(tmp_path, Request(weights=True)).facts["weights"]
+    assert listed[0]["name"] == "latest_net_G_A.pth: model.1.weight"
+
+
+def test_other_files_of_torch_are_counted_and_say_why_they_cannot_be_used(tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(3, 4)}, tmp_path / "x.pth")
+    told = document(tmp_path / "x.pth")
+    assert (told["kind"], told["tensors"], told["parameters"]) == ("torch", 1, 12)
+    assert "has no generator" in told["problem"]
+
+
+# Details that are asked for
+
+
+def test_weights_are_listed_with_dtype_and_shape(checkpoint: Path, run_folder: Path) -> None:
+    listed = describe(checkpoint, Request(weights=True)).facts["weights"]
+    stem = {"name": "generator_a2b.stem.conv.weight", "dtype": "F32", "shape": [2, 3, 7, 7]}
+    assert stem in listed
+    assert describe(run_folder, Request(weights=True)).facts["weights"] == listed
+    assert "weights" not in describe(checkpoint).facts
+
+
+def test_the_receptive_field_comes_with_what_a_translation_costs(run_folder: Path) -> None:
+    facts = describe(run_folder / "state.safetensors", Request(receptive_field=True)).facts
+    assert facts["generator"]["receptive_field"] == 41
+    assert facts["generator"]["memory_mb_per_megapixel"] == 28.0
+    assert facts["discriminator"]["receptive_field"] == 70
 
 
 # Nothing

@@ -1,0 +1,62 @@
+"""From a path to its description."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cyclegan_cli.checkpoints.locate import pair_files
+from cyclegan_cli.checkpoints.torch_files import is_torch_file
+from cyclegan_cli.errors import DataError
+from cyclegan_cli.inspection.checkpoints import (
+    describe_reference_folder,
+    describe_safetensors,
+    describe_torch_file,
+)
+from cyclegan_cli.inspection.exported import describe_pt2
+from cyclegan_cli.inspection.onnx import describe_onnx
+from cyclegan_cli.inspection.runs import describe_run, describe_runs, is_run
+from cyclegan_cli.inspection.summary import Request, Summary
+
+BY_SUFFIX = {
+    ".safetensors": describe_safetensors,
+    ".onnx": describe_onnx,
+    ".pt2": describe_pt2,
+}
+
+
+def describe(path: Path | str, request: Request | None = None) -> Summary:
+    """Describe anything that this program reads or writes.
+
+    Args:
+        path: A run folder or a folder of them, a checkpoint, an exported model, a folder of
+            pictures or a picture.
+        request: What is wanted beyond a short description.
+
+    Raises:
+        DataError: There is nothing, or nothing that this program knows.
+        CheckpointError: A damaged checkpoint or model.
+    """
+    path, request = Path(path), request or Request()
+    if path.is_dir():
+        return _describe_folder(path, request)
+    if not path.exists():
+        raise DataError(f"there is no file or folder {path}")
+    if describe_file := BY_SUFFIX.get(path.suffix.lower()):
+        return describe_file(path, request)
+    if path.is_file() and is_torch_file(path):
+        return describe_torch_file(path, request)
+    from cyclegan_cli.inspection.pictures import describe_picture
+
+    return describe_picture(path)
+
+
+def _describe_folder(path: Path, request: Request) -> Summary:
+    if is_run(path):
+        return describe_run(path, request)
+    if pair_files(path):
+        return describe_reference_folder(path, request)
+    if runs := sorted(filter(is_run, path.iterdir())):
+        return describe_runs(path, runs)
+    from cyclegan_cli.inspection.pictures import describe_pictures
+
+    return describe_pictures(path, request)

@@ -1,0 +1,194 @@
+"""ONNX files, read without the onnx package: only what describes them, never their tensors.
+
+An ONNX file is a protobuf message (https://onnx.ai/onnx/repo-docs/IR.html, onnx.proto3). The file
+is mapped, not read, and the tensors' bytes are stepped over.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from cyclegan_cli.checkpoints.container import METADATA_KEY, TensorInfo
+from cyclegan_cli.errors import CheckpointError
+from cyclegan_cli.inspection.checkpoints import count, listed
+from cyclegan_cli.inspection.summary import Facts, Request, Summary
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+# Numbers of the fields in onnx.proto3 that are looked at.
+IR_VERSION, PRODUCER, PRODUCER_VERSION, GRAPH, OPSET, METADATA = 1, 2, 3, 7, 8, 14
+NODE, INITIALIZER, INPUT, OUTPUT = 1, 5, 11, 12
+DTYPES = {1: "F32", 2: "U8", 3: "I8", 4: "U16", 5: "I16", 6: "I32", 7: "I64", 9: "BOOL",
+          10: "F16", 11: "F64", 12: "U32", 13: "U64", 16: "BF16"}  # fmt: skip
+MOST_NODES = 100_000
+LONGEST_TEXT = 4_000_000
+
+Field = tuple[int, int, "int | memoryview"]
+
+
+def describe_onnx(path: Path, request: Request) -> Summary:
+    """An ONNX model.
+
+    Raises:
+        CheckpointError: It is damaged, or none.
+    """
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as stream:
+            # Not closed, but left to the garbage collector: views into it may be in an error.
+            mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        facts, tensors = _model_facts(list(_fields(memoryview(mapped), MOST_NODES)))
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {(error.strerror or '').lower()}") from error
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is not an ONNX model, or a damaged one") from error
+    facts = {"bytes": size, **facts, "parameters": count(tensors, "")}
+    return Summary(path, "onnx", facts | listed(tensors, request))
+
+
+def _model_facts(fields: list[Field]) -> tuple[Facts, dict[str, TensorInfo]]:
+    graphs = [_view(value) for number, _, value in fields if number == GRAPH]
+    if len(graphs) != 1:
+        raise ValueError("no graph")
+    facts: Facts = {}
+    for number, _, value in fields:
+        if number == IR_VERSION and isinstance(value, int):
+            facts["ir_version"] = value
+        elif number in (PRODUCER, PRODUCER_VERSION):
+            name = "producer" if number == PRODUCER else "producer_version"
+            facts[name] = _text(value)
+    opsets = [_members(value) for number, _, value in fields if number == OPSET]
+    facts["opsets"] = {_text(one.get(1, b"")) or "ai.onnx": _number(one.get(2)) for one in opsets}
+    metadata = dict(_entry(value) for number, _, value in fields if number == METADATA)
+    graph, tensors = _graph(graphs[0])
+    return facts | graph | _document(metadata), tensors
+
+
+def _graph(graph: memoryview) -> tuple[Facts, dict[str, TensorInfo]]:
+    operators: Counter[str] = Counter()
+    facts: Facts = {"inputs": {}, "outputs": {}}
+    tensors: dict[str, TensorInfo] = {}
+    for number, _, value in _fields(graph, MOST_NODES):
+        if number == NODE:
+            operators[_text(_members(value).get(4, b""))] += 1
+        elif number == INITIALIZER:
+            name, tensor = _tensor(_view(value))
+            tensors[name] = tensor
+        elif number in (INPUT, OUTPUT):
+            name, described = _value_info(_view(value))
+            facts["inputs" if number == INPUT else "outputs"][name] = described
+    facts["operators"] = dict(operators.most_common())
+    return facts, tensors
+
+
+def _tensor(message: memoryview) -> tuple[str, TensorInfo]:
+    """Name, dtype and shape of a TensorProto."""
+    name, dtype = "", 0
+    shape: list[int] = []
+    for number, kind, value in _fields(message, MOST_NODES):
+        if number == 1 and kind == VARINT:
+            shape.append(_number(value))
+        elif number == 1:
+            packed, place = _view(value), 0
+            while place < len(packed):
+                size, place = _varint(packed, place)
+                shape.append(size)
+        elif number == 2:
+            dtype = _number(value)
+        elif number == 8:
+            name = _text(value)
+    return name, TensorInfo(DTYPES.get(dtype, str(dtype)), tuple(shape))
+
+
+def _value_info(message: memoryview) -> tuple[str, str]:
+    """Name of an input or output, and its type as text: ``F32 [batch, 3, height, width]``."""
+    members = _members(message)
+    tensor = _members(_members(members.get(2, b"")).get(1, b""))
+    dims = [
+        _members(value)
+        for number, _, value in _fields(_view(tensor.get(2, b"")), 100)
+        if number == 1
+    ]
+    shape = [_text(one[2]) if 2 in one else str(one.get(1, "?")) for one in dims]
+    dtype = _number(tensor.get(1, 0))
+    return _text(members.get(1, b"")), f"{DTYPES.get(dtype, dtype)} [{', '.join(shape)}]"
+
+
+def _document(metadata: dict[str, str]) -> Facts:
+    """What this program wrote into the file; in a foreign file the names of what is there."""
+    try:
+        document = json.loads(metadata.pop(METADATA_KEY, ""))
+    except (ValueError, RecursionError):
+        document = None
+    facts: Facts = {"metadata": metadata} if metadata else {}
+    return facts | ({"cyclegan": document} if isinstance(document, dict) else {})
+
+
+def _entry(value: int | memoryview) -> tuple[str, str]:
+    members = _members(value)
+    return _text(members.get(1, b"")), _text(members.get(2, b""))
+
+
+def _members(message: int | bytes | memoryview) -> dict[int, int | memoryview]:
+    """The fields of a message by their numbers; of repeated ones the last."""
+    return {number: value for number, _, value in _fields(_view(message), MOST_NODES)}
+
+
+def _fields(message: memoryview, most: int) -> Iterator[Field]:
+    """Number, kind and value of all fields of a message; nothing is copied."""
+    place, seen = 0, 0
+    while place < len(message):
+        seen += 1
+        if seen > most:
+            raise ValueError("too many fields")
+        key, place = _varint(message, place)
+        number, kind = key >> 3, key & 7
+        if kind == VARINT:
+            value, place = _varint(message, place)
+            yield number, kind, value
+            continue
+        if kind not in (FIXED64, BYTES, FIXED32):
+            raise ValueError("an unknown kind of field")
+        length = {FIXED64: 8, FIXED32: 4}.get(kind, 0)
+        if kind == BYTES:
+            length, place = _varint(message, place)
+        if place + length > len(message):
+            raise ValueError("a field beyond the end")
+        yield number, kind, message[place : place + length]
+        place += length
+
+
+def _varint(message: memoryview, place: int) -> tuple[int, int]:
+    """A number of 7 bits a byte, the lowest first, and where it ends."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if place >= len(message):
+            break
+        byte = message[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, place
+    raise ValueError("a number without an end")
+
+
+def _view(value: int | bytes | memoryview) -> memoryview:
+    if isinstance(value, int):
+        raise ValueError("a number instead of a message")
+    return memoryview(value)
+
+
+def _number(value: int | bytes | memoryview | None) -> int:
+    if not isinstance(value, int):
+        raise ValueError("no number")
+    return value
+
+
+def _text(value: int | bytes | memoryview) -> str:
+    content = _view(value)
+    if len(content) > LONGEST_TEXT:
+        raise ValueError("a text of megabytes")
+    return bytes(content).decode(errors="replace")

@@ -1,0 +1,93 @@
+"""Run folders: how far they are, what they measured last, what they take of the disk."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+from cyclegan_cli.checkpoints.container import read_header
+from cyclegan_cli.checkpoints.header import state_info
+from cyclegan_cli.checkpoints.locate import BEST_FILE, CONFIG_FILE, MODEL_FILE, STATE_FILE
+from cyclegan_cli.errors import CheckpointError
+from cyclegan_cli.inspection.checkpoints import listed, model_facts
+from cyclegan_cli.inspection.summary import Facts, Request, Summary
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run, also one that has no checkpoint yet."""
+    begun = (path / CONFIG_FILE).is_file() and (path / "metrics.csv").is_file()
+    return begun or any((path / name).is_file() for name in (MODEL_FILE, STATE_FILE))
+
+
+def describe_runs(path: Path, runs: list[Path]) -> Summary:
+    """A folder of runs: how far each of them is."""
+    return Summary(path, "runs", {"runs": {run.name: _progress(run) for run in runs}})
+
+
+def _progress(run: Path) -> Any:
+    try:
+        return describe_run(run, Request()).facts.get("progress", "no checkpoint")
+    except CheckpointError as error:
+        return error.message
+
+
+def describe_run(path: Path, request: Request) -> Summary:
+    """A run folder.
+
+    Raises:
+        CheckpointError: One of its checkpoints is damaged.
+    """
+    contents = [file for file in path.rglob("*") if file.is_file()]
+    sizes = {file: file.stat().st_size for file in contents}
+    samples = [file for file in contents if file.parent.name == "samples"]
+    facts: Facts = {
+        "bytes": sum(sizes.values()),
+        "disk": {
+            name: (path / name).stat().st_size
+            for name in (MODEL_FILE, BEST_FILE, STATE_FILE)
+            if (path / name).is_file()
+        }
+        | {"samples": sum(sizes[file] for file in samples)},
+        "resumable": (path / STATE_FILE).exists() or (path / CONFIG_FILE).exists(),
+        "samples": len(samples),
+    }
+    if (path / STATE_FILE).exists():
+        facts |= _state_facts(path / STATE_FILE)
+    if last := _last_metrics(path / "metrics.csv"):
+        facts["last_metrics"] = last
+    if (path / MODEL_FILE).exists():
+        header = read_header(path / MODEL_FILE)
+        facts |= model_facts(path / MODEL_FILE, header, request) | listed(header.tensors, request)
+    return Summary(path, "run", facts)
+
+
+def _state_facts(path: Path) -> Facts:
+    state = state_info(path, read_header(path))
+    training = state.model.training
+    counts = (training.get("pictures_a"), training.get("pictures_b"))
+    items = max([1, *(count for count in counts if isinstance(count, int))])
+    total = state.train_config().total_steps(items)
+    return {
+        "progress": {"step": state.step, "of": total},
+        "trained_seconds": round(state.seconds, 1),
+    }
+
+
+def _last_metrics(path: Path) -> dict[str, float | None]:
+    if not path.exists():
+        return {}
+    with path.open(newline="", errors="replace") as stream:
+        last: dict[str, float | None] = {}
+        try:
+            for row in csv.DictReader(stream):
+                last = {name: _finite(float(value)) for name, value in row.items()}
+        except (TypeError, ValueError, csv.Error):
+            pass  # Half a row: the run is being written, or was killed.
+    return last
+
+
+def _finite(value: float) -> float | None:
+    """JSON knows neither nan nor infinity."""
+    return value if math.isfinite(value) else None

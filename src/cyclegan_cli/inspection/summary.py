@@ -1,0 +1,47 @@
+"""A description, and what may be asked of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Facts = dict[str, Any]
+SCHEMA = 1  # Of the JSON: docs/inspect.md. New keys do not change it; other meanings do.
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is wanted beyond a short description.
+
+    Attributes:
+        weights: A list of all tensors.
+        receptive_field: What a pixel sees, and what a translation costs.
+        full: Statistics of all pictures of a folder instead of a sample.
+    """
+
+    weights: bool = False
+    receptive_field: bool = False
+    full: bool = False
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A description.
+
+    Attributes:
+        path: What is described.
+        kind: ``run``, ``runs`` (a folder of them), ``model``, ``state``, ``safetensors`` (of
+            another program), ``reference`` (a generator of the original implementation),
+            ``torch`` (another file of torch.save), ``onnx``, ``pt2``, ``pictures`` (a folder) or
+            ``picture``.
+        facts: Plain values by name; fit for JSON.
+    """
+
+    path: Path
+    kind: str
+    facts: Facts
+
+    def to_document(self) -> Facts:
+        """As plain values for JSON."""
+        return {"schema": SCHEMA, "path": str(self.path), "kind": self.kind, **self.facts}

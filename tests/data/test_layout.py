@@ -1,0 +1,241 @@
+"""What of a picture each format holds: modes, depths, profiles, transparency."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageCms
+
+from cyclegan_cli.data import profiles
+from cyclegan_cli.data.decoding import decode
+from cyclegan_cli.data.encoding import encode
+from cyclegan_cli.data.picture import EncodeOptions
+from pictures import (
+    deep_noise,
+    display_p3_profile,
+    encoded,
+    noise,
+    opened,
+    picture_of,
+    round_trip,
+    tiff_of,
+)
+
+KEEP_MODE, KEEP_PROFILE = EncodeOptions(keep_mode=True), EncodeOptions(keep_profile=True)
+KEEP_BOTH = EncodeOptions(keep_mode=True, keep_profile=True)
+
+
+def grey_profile(gamma: float = 1.0) -> bytes:
+    return bytes(imagecodecs.cms_profile("gray", gamma=gamma))
+
+
+def smooth(mode: str = "RGB") -> Image.Image:
+    ramp = Image.linear_gradient("L").resize((24, 16))
+    return Image.merge("RGB", [ramp, ramp.rotate(180), ramp]).convert(mode)
+
+
+def written_as(content: bytes, kind: str, options: EncodeOptions) -> tuple[Image.Image, Any]:
+    *_, output, remarks = round_trip(content, kind, options)
+    return opened(output), remarks
+
+
+# Modes
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "kept"),
+    [
+        ("L", "PNG", "L"), ("LA", "PNG", "LA"), ("P", "PNG", "P"), ("1", "PNG", "1"),
+        ("L", "JPEG", "L"), ("CMYK", "JPEG", "CMYK"), ("L", "TIFF", "L"), ("1", "TIFF", "1"),
+        ("CMYK", "TIFF", "CMYK"), ("P", "TIFF", "P"), ("RGB", "PNG", "RGB"), ("L", "BMP", "L"),
+        ("P", "BMP", "P"), ("L", "JPEG2000", "L"), ("L", "PPM", "L"), ("1", "PPM", "1"),
+    ],
+)  # fmt: skip
+def test_the_mode_is_kept_on_request_and_else_rgb(mode: str, kind: str, kept: str) -> None:
+    source = "JPEG2000" if kind == "JPEG2000" else kind
+    content = encoded(smooth(mode), source)
+    image, remarks = written_as(content, kind, KEEP_MODE)
+    assert (image.mode, remarks) == (kept, ())
+    plain, remarks = written_as(content, kind, EncodeOptions())
+    assert (plain.mode, remarks) == ("RGBA" if mode == "LA" else "RGB", ())
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "written", "remark"),
+    [
+        ("CMYK", "PNG", "RGB", "PNG holds no CMYK picture: written as RGB"),
+        ("L", "WEBP", "RGB", "WEBP holds no grey picture: written as RGB"),
+        ("P", "JPEG", "RGB", "JPEG holds no palette picture: written as RGB"),
+        ("1", "JPEG", "L", "JPEG holds no black-and-white picture: written as grey"),
+    ],
+)
+def test_a_mode_that_the_format_has_not_is_said(
+    mode: str, kind: str, written: str, remark: str
+) -> None:
+    image, remarks = written_as(encoded(smooth(mode), "TIFF"), kind, KEEP_MODE)
+    assert (image.mode, remarks) == (written, (remark,))
+
+
+def test_grey_is_as_light_as_the_colours_were() -> None:
+    picture = picture_of(noise(), mode="L")
+    stream = io.BytesIO()
+    encode(picture, stream, "PNG", KEEP_MODE)
+    assert np.array_equal(opened(stream.getvalue()), noise().convert("L"))
+    deep = np.asarray(noise()).astype(np.uint16) * np.uint16(257)
+    stream = io.BytesIO()
+    encode(picture.with_frames([deep]), stream, "PNG", KEEP_MODE)
+    difference = np.asarray(opened(stream.getvalue())) / 257 - np.asarray(noise().convert("L"))
+    assert np.abs(difference).max() <= 0.51
+
+
+# Transparency
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "BMP", "PPM"])
+def test_transparency_is_laid_on_white_where_there_is_none(kind: str) -> None:
+    image = Image.new("RGBA", (24, 16), (200, 0, 100, 64))
+    result, remarks = written_as(encoded(image, "PNG"), kind, EncodeOptions())
+    assert remarks == (f"{kind} holds no transparency: it was laid on white",)
+    assert np.abs(np.subtract(result.getpixel((3, 3)), (241, 191, 216))).max() <= 2
+
+
+def test_opacity_that_hides_nothing_is_dropped_in_silence() -> None:
+    opaque = encoded(noise().convert("RGBA"), "PNG")
+    assert written_as(opaque, "JPEG", EncodeOptions())[1] == ()
+
+
+def test_half_transparency_is_rounded_in_a_gif_and_keeps_a_png_from_its_palette() -> None:
+    half = noise().convert("RGBA")
+    half.putalpha(Image.linear_gradient("L").resize((24, 16)))
+    gif, remarks = written_as(encoded(half, "PNG"), "GIF", EncodeOptions())
+    assert remarks == ("GIF holds no half transparency: it is whole or none",)
+    alpha = np.asarray(gif.convert("RGBA").getchannel("A"))
+    assert np.array_equal(alpha == 255, np.asarray(half.getchannel("A")) >= 128)
+    content = encoded(half.quantize(method=Image.Quantize.FASTOCTREE), "PNG")
+    png, remarks = written_as(content, "PNG", KEEP_MODE)
+    assert (png.mode, remarks) == (
+        "RGBA",
+        ("a palette holds no half transparency: written as RGB",),
+    )
+
+
+# Depth
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "GIF", "BMP"])
+def test_16_bits_are_reduced_with_a_remark_unless_8_were_asked_for(kind: str) -> None:
+    content = tiff_of(deep_noise(16, 24, 3), photometric="rgb")
+    assert written_as(content, kind, EncodeOptions())[1] == (
+        f"{kind} holds 8 bits a channel: reduced from 16",
+    )
+    assert written_as(content, kind, EncodeOptions(bit_depth=8))[1] == ()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_picture_of_8_bits_may_be_written_at_16(kind: str) -> None:
+    read, again, *_ = round_trip(encoded(noise(), "PNG"), kind, EncodeOptions(bit_depth=16))
+    assert again.bit_depth == 16
+    assert np.array_equal(again.frames[0], read.frames[0].astype(np.uint16) * np.uint16(257))
+
+
+@pytest.mark.parametrize("kind", ["JPEG2000", "AVIF", "PPM"])
+def test_depth_that_is_not_read_is_said(kind: str) -> None:
+    levels = deep_noise(16, 24, 3)
+    content, bits = {
+        "JPEG2000": lambda: (imagecodecs.jpeg2k_encode(levels), 16),
+        "AVIF": lambda: (imagecodecs.avif_encode(levels >> 6, bitspersample=10), 10),
+        "PPM": lambda: (b"P6\n24 16\n65535\n" + levels.astype(">u2").tobytes(), 16),
+    }[kind]()
+    read = decode(io.BytesIO(content))
+    assert read.remarks == (f"only 8 of its {bits} bits a channel were read",)
+    assert read.bit_depth == 8
+
+
+# Profiles
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_outputs_are_tagged_as_srgb_where_the_input_had_a_profile(kind: str) -> None:
+    options = {"icc_profile": display_p3_profile()}
+    image, _ = written_as(encoded(smooth(), "PNG", **options), kind, EncodeOptions())
+    assert image.info["icc_profile"] == profiles.srgb()
+    image, _ = written_as(encoded(smooth(), "PNG"), kind, EncodeOptions())
+    assert "icc_profile" not in image.info
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_kept_profile_gives_back_the_colours_of_the_input(kind: str, deep: bool) -> None:
+    colours = np.asarray(smooth())
+    # Saturated colours of one space may lie outside of the other.
+    colours = (colours // 3 + 80).astype(np.uint8)
+    if deep:
+        colours = colours.astype(np.uint16) * np.uint16(257) + np.uint16(5)
+    content = tiff_of(colours, photometric="rgb", iccprofile=display_p3_profile())
+    read, again, output, remarks = round_trip(content, kind, KEEP_PROFILE)
+    assert remarks == read.remarks == ()
+    assert opened(output).info["icc_profile"] == display_p3_profile()
+    one_level = 257 if deep else 1
+    assert np.abs(np.subtract(read.frames[0], colours, dtype=int)).max() > 10 * one_level
+    raw = imagecodecs.png_decode(output) if kind == "PNG" else tifffile.imread(io.BytesIO(output))
+    assert np.abs(np.subtract(raw, colours, dtype=int)).max() <= 2 * one_level
+    assert np.abs(np.subtract(again.frames[0], read.frames[0], dtype=int)).max() <= 2 * one_level
+
+
+def test_a_grey_profile_is_honoured_and_kept_with_the_mode() -> None:
+    grey = Image.linear_gradient("L").resize((24, 16))
+    content = encoded(grey, "TIFF", icc_profile=grey_profile(1.0))
+    read, _, output, remarks = round_trip(content, "TIFF", KEEP_MODE)
+    assert remarks == ()
+    assert opened(output).info["icc_profile"] == grey_profile(1.0)
+    assert np.abs(np.subtract(opened(output), grey, dtype=int)).max() <= 4
+    # Linear light looks lighter than the same numbers in sRGB.
+    assert read.frames[0][8, 12, 0] > np.asarray(grey)[8, 12] + 30
+    plain, remarks = written_as(content, "TIFF", KEEP_PROFILE)
+    assert plain.mode == "RGB"
+    assert remarks == (
+        "its colour profile is one for grey: written in sRGB (--keep-mode keeps both)",
+    )
+
+
+def test_a_profile_for_rgb_suits_grey_pictures_too() -> None:
+    content = encoded(smooth("L"), "PNG", icc_profile=display_p3_profile())
+    read, *_ = round_trip(content, "PNG")
+    assert read.remarks == ()
+    assert np.abs(np.subtract(read.frames[0][..., 0], smooth("L"), dtype=int)).max() <= 1
+
+
+def test_a_format_without_profiles_says_so() -> None:
+    content = encoded(smooth(), "PNG", icc_profile=display_p3_profile())
+    assert written_as(content, "BMP", KEEP_PROFILE)[1] == (
+        "BMP holds no colour profile: written in sRGB",
+    )
+
+
+def test_the_tag_of_srgb_is_the_same_at_any_time() -> None:
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(profiles.srgb()))
+    assert profile.profile.xcolor_space.strip() == "RGB"
+    assert profile.profile.creation_date is not None
+    assert profile.profile.creation_date.year == 2000
+    assert profiles.is_srgb(profiles.srgb())
+    assert not profiles.is_srgb(display_p3_profile())
+
+
+# HEIC
+
+
+def test_heic_is_read_and_written_with_the_extra(tmp_path: Path) -> None:
+    pytest.importorskip("pillow_heif")
+    stream = io.BytesIO()
+    encode(picture_of(smooth().resize((64, 64))), stream, "HEIF", EncodeOptions(quality=95))
+    read, again, output, remarks = round_trip(stream.getvalue(), "HEIF")
+    assert (read.format, read.size, remarks) == ("HEIF", (64, 64), ())
+    assert output[4:8] == b"ftyp"
+    difference = np.subtract(again.frames[0], smooth().resize((64, 64)), dtype=int)
+    assert np.abs(difference).mean() < 6

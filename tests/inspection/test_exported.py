@@ -1,0 +1,107 @@
+"""ONNX and pt2 files, told without their packages; damaged ones are refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tracemalloc
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cyclegan_cli.errors import CheckpointError
+from cyclegan_cli.inspection import Request, describe
+
+Cyclegan = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def exported(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The tiny model in both formats."""
+    from cyclegan_cli.exporting.exporter import export
+    from cyclegan_cli.exporting.formats import FORMATS
+    from cyclegan_cli.exporting.job import Job
+
+    pytest.importorskip("onnxscript")
+    folder = tmp_path_factory.mktemp("exported")
+    files = {name: folder / f"x.{name}" for name in ("onnx", "pt2")}
+    for name, file in files.items():
+        export(Job(run_folder / "model.safetensors", ("a2b",), file, FORMATS[name]))
+    return files
+
+
+def test_an_onnx_model_is_described_as_the_onnx_package_reads_it(
+    exported: dict[str, Path],
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(exported["onnx"])
+    facts = describe(exported["onnx"], Request(weights=True)).facts
+    assert facts["opsets"] == {"ai.onnx": model.opset_import[0].version}
+    assert facts["ir_version"] == model.ir_version
+    assert sum(facts["operators"].values()) == len(model.graph.node)
+    assert facts["inputs"] == {"picture": "F32 [batch, 3, height, width]"}
+    assert facts["cyclegan"]["export"]["direction"] == "a2b"
+    expected = [(t.name, list(t.dims)) for t in model.graph.initializer]
+    assert [(t["name"], t["shape"]) for t in facts["weights"]] == expected
+
+
+def test_an_exported_program_is_described(exported: dict[str, Path]) -> None:
+    facts = describe(exported["pt2"], Request(weights=True)).facts
+    assert facts["parameters"] == 2499
+    assert facts["cyclegan"]["export"]["direction"] == "a2b"
+    assert {t["dtype"] for t in facts["weights"]} == {"F32"}
+
+
+@pytest.mark.parametrize("name", ["onnx", "pt2"])
+def test_no_heavy_library_is_loaded(exported: dict[str, Path], name: str) -> None:
+    program = (
+        "import sys\nfrom cyclegan_cli.inspection import describe\n"
+        "assert describe(sys.argv[1]).facts\n"
+        "print({'torch', 'numpy', 'PIL', 'onnx', 'safetensors'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", program, str(exported[name])]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    assert (answer.stdout.strip(), answer.stderr) == ("set()", "")
+
+
+@pytest.mark.parametrize("name", ["onnx", "pt2"])
+@pytest.mark.parametrize("content", [b"", b"x", b"\x3a\xff\xff\xff\xff\x7f", bytes(300)])
+def test_what_is_none_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / f"x.{name}").write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"x\.{name} is not an"):
+        describe(tmp_path / f"x.{name}")
+
+
+def test_a_zip_bomb_is_refused_unread(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.pt2", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/archive_format", b"pt2")
+        archive.writestr("x/extra/cyclegan.json", bytes(50_000_000))
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError):
+            describe(tmp_path / "x.pt2")
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["onnx", "pt2"])
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_changed_bytes_give_facts_or_a_refusal(
+    exported: dict[str, Path], name: str, data: st.DataObject
+) -> None:
+    content = bytearray(exported[name].read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    changed = exported[name].with_name(f"changed.{name}")
+    changed.write_bytes(content)
+    try:
+        describe(changed)
+    except CheckpointError as error:
+        assert "\n" not in error.message
