@@ -335,6 +335,17 @@ def test_a_loading_process_that_dies_is_one_sentence(tmp_path, config, monkeypat
     assert "--workers 0" in caught.value.hint
 
 
+def test_a_loading_process_may_be_found_dead_in_the_middle_of_a_step(config, monkeypatch):
+    """Torch notices in a signal's handler, which interrupts whatever is computed."""
+
+    def interrupted(self, real_a, real_b):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(CycleGAN, "step", interrupted)
+    with pytest.raises(WorkerDiedError, match="a process that loads pictures has died"):
+        train(plan_new(config), Recorder(), never)
+
+
 def test_a_resume_command_can_be_pasted(tmp_path, config):
     run = make_config(tmp_path, run_dir=tmp_path / "my run")
     recorder = Recorder()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import signal
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -171,11 +172,25 @@ def loader(
         worker_init_fn=_ignore_signals if workers else None,
         pin_memory=pin_memory,
     )
-    try:
+    with worker_errors():
         for batch in batches:
             if isinstance(batch, DataError):
                 raise batch
             yield batch
+
+
+@contextmanager
+def worker_errors() -> Iterator[None]:
+    """Turn what torch raises when a loading process dies into ours.
+
+    It comes from the loader, or, as torch notices it in a signal's handler, from whatever is
+    computed at that moment: both have to be inside.
+
+    Raises:
+        WorkerDiedError: A loading process was killed.
+    """
+    try:
+        yield
     except (RuntimeError, ConnectionError, EOFError) as error:
         # Torch's own sentence, or the end of the pipe to the worker, whichever is noticed first.
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):

@@ -31,6 +31,7 @@ from cyclegan_cli.data.unpaired import (
     load_training_picture,
     loader,
     random_order,
+    worker_errors,
 )
 from cyclegan_cli.devices import memory_errors
 from cyclegan_cli.errors import (
@@ -138,7 +139,8 @@ class Trainer:
         self._start_interval()
         self.watcher.started(plan)
         try:
-            self._make_steps(batches, stop_requested)
+            with worker_errors():
+                self._make_steps(batches, stop_requested)
         except WorkerDiedError:
             # Where workers take seconds to start, a terminal's Ctrl-C may end them before they
             # learn to ignore it.
