@@ -60,14 +60,17 @@ class Draft:
         """What is to be translated, and what stands against it.
 
         Args:
-            pass_over_outputs: Whether inputs that are another input's output are left out.
+            pass_over_outputs: Whether inputs that are another input's output, and not their own,
+                are left out.
         """
         records = np.frombuffer(self._records, dtype=f"V{RECORD_BYTES}")
         # In place; by output, then input, then share: the smallest share of a pair comes first.
         records.sort()
         words = records.view(">u8").reshape(-1, RECORD_BYTES // 8)
         if pass_over_outputs:
-            words = words[~_found_in(_digests(words[:, 2:4]), _digests(words[:, 0:2]))]
+            is_own = (words[:, 0:2] == words[:, 2:4]).all(axis=1)
+            is_output = _found_in(_digests(words[:, 2:4]), _digests(words[:, 0:2]))
+            words = words[is_own | ~is_output]
         is_new = _differs_from_the_one_before(words[:, 0:4])
         words = words if is_new.all() else words[is_new]
         outputs, inputs = _digests(words[:, 0:2]), _digests(words[:, 2:4])

@@ -27,7 +27,7 @@ from cyclegan_cli.errors import DeviceError
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.models.sizes import padded_size, reflect_to_multiple
 from cyclegan_cli.translation.levels import LevelRows, LevelSink, to_channels
-from cyclegan_cli.translation.memory import Needs, memory_budget, plan_strips
+from cyclegan_cli.translation.memory import Needs, memory_budget, plan_strips, refuse_too_little
 from cyclegan_cli.translation.precision import settle_precision
 from cyclegan_cli.translation.stages import Rows, StoredRows
 from cyclegan_cli.translation.strips import Sink, StripGenerator
@@ -134,7 +134,7 @@ class Translator:
 
         Raises:
             CheckpointError: There is none, or it is damaged or foreign.
-            DeviceError: The device is missing.
+            DeviceError: The device is missing, or its memory is not enough for any picture.
             UsageError: Not a device's name.
         """
         options = options or TranslatorOptions(device=device)
@@ -143,6 +143,7 @@ class Translator:
         direction = direction or read_model(file).directions[0]
         generator, info = load_generator(file, direction, domains)
         translator = cls(generator.to(chosen), info, direction, chosen, options)
+        refuse_too_little(chosen, options.max_memory)
         translator.checkpoint = file
         return translator
 
