@@ -183,6 +183,23 @@ def test_translations_in_the_input_folder_itself_are_not_translated_again(
     assert files("photos") == before
 
 
+@pytest.mark.parametrize(
+    "inputs", [["a.png", "b.jpg", "out"], ["**/*.*g"]], ids=["what the shell makes of *", "**"]
+)
+def test_inputs_that_take_in_their_output_folder_can_be_translated_again(
+    here: Path, cyclegan: Cyclegan, monkeypatch: pytest.MonkeyPatch, inputs: list[str]
+) -> None:
+    monkeypatch.setenv("CYCLEGAN_CHECKPOINT", str(here / "runs" / "day2night"))
+    monkeypatch.chdir("photos")
+    assert cyclegan("translate", *[name for name in inputs if name != "out"], "-o", "out").code == 0
+    before = files("out")
+    Path("out", before.pop()).unlink()
+    answer = cyclegan("translate", *inputs, "-o", "out", "--json")
+    assert answer.code == 0
+    summary = answer.documents[-1]["summary"]
+    assert (summary["ok"], summary["skipped"]) == (1, len(before))
+
+
 @pytest.mark.parametrize("naming", [["--suffix", ""], ["--name-template", "{stem}{ext}"]])
 def test_a_name_that_is_the_inputs_own_is_refused(
     here: Path, cyclegan: Cyclegan, naming: list[str]

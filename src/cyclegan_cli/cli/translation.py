@@ -273,8 +273,8 @@ def show(outcome: Outcome, request: Request) -> None:
     if outcome.status == "failed":
         error = outcome.error or ""
         # Of a picture that finds too little memory nobody but us knows the name.
-        is_named = outcome.input in error or outcome.input == STREAM
-        console.warn(error if is_named else f"{outcome.input}: {error}")
+        is_named = any(name in error for name in (outcome.input, outcome.output))
+        console.warn(error if is_named or outcome.input == STREAM else f"{outcome.input}: {error}")
     elif not request.quiet and not request.as_json:
         skipped = " (exists, skipped)" if outcome.status == "skipped" else ""
         console.say(f"{outcome.input} -> {outcome.output}{skipped}")
