@@ -10,9 +10,10 @@ A job is admitted when the pixels of all that are under way stay within a budget
 not too many outcomes wait for whoever asked for them. The queues are unbounded, so no thread but
 an admitting one ever waits for a later one, and nothing can lock up.
 
-The network works in the thread that asks for outcomes: the memory allocator treats it better
-than any other, and there is one thread less to wake for every picture. Before each picture that
-thread hands over what has ended meanwhile.
+The network works in the thread that asks for outcomes. In any other, glibc gives the memory of
+large feature maps back to the system after each layer (5146 page faults for a picture of 256x256
+pixels with the paper's network, here 33), and one more would have to be woken for every picture.
+Before each picture that thread hands over what has ended meanwhile.
 """
 
 from __future__ import annotations
