@@ -3,18 +3,21 @@
     python benchmarks/fuzz.py FILE... [--minutes 5] [--seed 0]
 
 Every round changes bytes of one of the files (mostly near its beginning or end, where headers are)
-or cuts it, then describes it and, if that goes well, loads its generators. Anything but a
-description or an error of ours is printed with the round's seed, and so is a round that takes
+or cuts it, then describes it (as text and as JSON) and, if that goes well, loads its generators.
+Files may be .safetensors, .pth, .onnx and .pt2. Anything but a description or an error of ours is
+printed with the round's seed, warnings of libraries too, and so is a round that takes
 more than 10 seconds or traces more memory than 20 MB and three times the file.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import tempfile
 import time
 import tracemalloc
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -44,7 +47,8 @@ def damaged(content: bytes, chance: random.Random) -> bytes:
 def answer(path: Path) -> str:
     """What the program says of a file: ``described``, ``loaded`` or the name of its error."""
     try:
-        describe(path, EVERYTHING)
+        facts = describe(path, EVERYTHING).to_document()
+        str(facts), json.dumps(facts, allow_nan=False)
         if path.suffix not in CHECKPOINTS:
             return "described"
         for direction in read_model(path).directions:
@@ -63,6 +67,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    warnings.simplefilter("error")
     originals = {path: path.read_bytes() for path in arguments.files}
     answers: Counter[str] = Counter()
     end, number = time.monotonic() + 60 * arguments.minutes, arguments.seed

@@ -247,7 +247,7 @@ def test_the_same_file_with_a_fitting_tensor_is_read(tmp_path: Path) -> None:
 def test_a_missing_file_a_folder_and_an_empty_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     assert "no such file" in refused(tmp_path / "missing")
-    assert "director" in refused(tmp_path)
+    assert "folder" in refused(tmp_path)
     assert "not a safetensors file" in refused(tmp_path / "empty")
     assert "not a directory" in refused(tmp_path / "empty" / "below")
     assert "name too long" in refused(tmp_path / ("n" * 300))

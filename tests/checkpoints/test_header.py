@@ -161,6 +161,7 @@ REQUIRED_OF_A_STATE = [
 ]  # fmt: skip
 UNFIT = [
     (("kind",), 1),
+    (("kind",), "picture"),
     (("generator",), []),
     (("generator",), "text"),
     (("generator", "base_channels"), 0),

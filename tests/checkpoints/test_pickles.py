@@ -102,3 +102,10 @@ def test_damage_is_damage_and_nothing_else(content: bytes) -> None:
 def test_any_bytes_give_a_value_or_a_refusal(content: bytes) -> None:
     with suppress(CodeInPickleError, ValueError):
         read_pickle(io.BytesIO(content))
+
+
+def test_a_protocol_that_does_not_exist_is_damage() -> None:
+    content = bytearray(pickle.dumps({"a": 1}, 2))
+    content[1] = 82
+    with pytest.raises(ValueError, match="damaged pickle"):
+        read_pickle(io.BytesIO(bytes(content)))

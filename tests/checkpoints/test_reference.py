@@ -250,3 +250,11 @@ def test_other_networks_are_refused_by_name(
     with pytest.raises(CheckpointError, match=word) as refusal:
         read_model(tmp_path / "x.pth")
     assert str(tmp_path / "x.pth") in refusal.value.message
+
+
+def test_a_pickle_that_torch_will_not_read_is_refused_without_its_advice(tmp_path: Path) -> None:
+    """Torch warns of the protocol first, and then advises to load without ``weights_only``."""
+    torch.save(original_generator().state_dict(), tmp_path / "x.pth", pickle_protocol=4)
+    with pytest.raises(CheckpointError, match="does not read without running it") as refusal:
+        load_generator(tmp_path / "x.pth", "a2b")
+    assert "weights_only" not in refusal.value.message

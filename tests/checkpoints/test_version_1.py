@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from cyclegan_cli.checkpoints.container import read_header
+from cyclegan_cli.checkpoints.container import TensorInfo, read_header
 from cyclegan_cli.checkpoints.store import load_generator, load_state_info, restore_state
+from cyclegan_cli.config import GeneratorConfig
 from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.models.networks import ResnetGenerator
 
 RUN = Path(__file__).parents[1] / "data" / "version_1"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "format.md"
 EXPECTED = [0.035206, -0.142229, -0.079751, 0.13371, 0.040092, -0.074231]
 
 
@@ -31,35 +36,115 @@ def test_its_training_can_still_be_resumed() -> None:
     assert model.generator_optimizer.state
 
 
-def test_its_files_are_as_the_format_is_specified() -> None:
-    """The shapes of docs/format.md, with c = d = 1."""
-    document = read_header(RUN / "state.safetensors").document
-    assert set(document) == {
-        "format", "version", "kind", "generator", "directions", "domains", "training", "versions",
-        "discriminator", "config", "state",
-    }  # fmt: skip
-    tensors = read_header(RUN / "state.safetensors").tensors
-    shapes = {
-        "generator_a2b.stem.conv.weight": (1, 3, 7, 7),
-        "generator_a2b.down.0.conv.weight": (2, 1, 3, 3),
-        "generator_a2b.down.1.conv.weight": (4, 2, 3, 3),
-        "generator_b2a.trunk.0.first.conv.weight": (4, 4, 3, 3),
-        "generator_b2a.trunk.0.second.weight": (4, 4, 3, 3),
-        "generator_b2a.up.0.conv.weight": (4, 2, 3, 3),
-        "generator_b2a.up.1.conv.weight": (2, 1, 3, 3),
-        "generator_b2a.head.weight": (3, 1, 7, 7),
-        "discriminator_a.first.weight": (1, 3, 4, 4),
-        "discriminator_b.hidden.2.weight": (8, 4, 4, 4),
-        "discriminator_b.judge.weight": (1, 8, 4, 4),
-        "adam.generator_a2b.stem.conv.weight.step": (),
-        "adam.generator_a2b.stem.conv.weight.exp_avg": (1, 3, 7, 7),
-        "adam.discriminator_a.judge.weight.exp_avg_sq": (1, 8, 4, 4),
-        "pool_a.images": (1, 3, 32, 32),
+def tables(heading: str) -> list[dict[str, str]]:
+    """The tables below a heading of docs/format.md: first column to second."""
+    text = DOCUMENT.read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2]
+    found: list[dict[str, str]] = []
+    for line in text.partition("\n## ")[0].splitlines():
+        if line.startswith("|---"):
+            found.append({})
+        elif found and (row := re.match(r"\| `([^`]+)` \| ([^|]+) \|", line)):
+            found[-1][row[1]] = row[2].strip()
+    return found
+
+
+def shape_of(text: str, widths: dict[str, int]) -> tuple[int, ...]:
+    """``4c, 2c, 3, 3`` with numbers for the letters."""
+    parts = [part.strip() for part in text.partition("(")[0].split(",")]
+    numbers = [re.fullmatch(r"(\d*)([a-z]?)", part) for part in parts]
+    assert all(numbers), text
+    return tuple(int(n[1] or 1) * widths.get(n[2], 1) for n in numbers if n)
+
+
+def network_of(table: dict[str, str], blocks: int, **widths: int) -> dict[str, TensorInfo]:
+    """A network's tensors as a table has them."""
+    return {
+        name.replace(".N.", f".{block}."): TensorInfo("F32", shape_of(text, widths))
+        for name, text in table.items()
+        for block in range(blocks if ".N." in name else 1)
     }
-    assert {name: tensors[name].shape for name in shapes} == shapes
-    assert {name.split(".")[0] for name in tensors} == {
-        "generator_a2b", "generator_b2a", "discriminator_a", "discriminator_b", "adam", "pool_a",
-        "pool_b",
-    }  # fmt: skip
-    model = {n: t for n, t in tensors.items() if n.startswith("generator_")}
-    assert read_header(RUN / "model.safetensors").tensors == model
+
+
+def specified(document: dict[str, Any]) -> dict[str, TensorInfo]:
+    """All tensors of a state, as docs/format.md has them."""
+    generator, _, discriminator = tables("Tensors")
+    c, d = document["generator"]["base_channels"], document["discriminator"]["base_channels"]
+    blocks, crop = document["generator"]["residual_blocks"], document["config"]["crop_size"]
+    networks = {
+        f"{network}_{end}.{name}": tensor
+        for network, ends, tensors in (
+            ("generator", ("a2b", "b2a"), network_of(generator, blocks, c=c, i=3, o=3)),
+            ("discriminator", ("a", "b"), network_of(discriminator, blocks, d=d)),
+        )
+        for end in ends
+        for name, tensor in tensors.items()
+    }
+    moments = {
+        f"adam.{name}.{moment}": TensorInfo("F32", shape)
+        for name, tensor in networks.items()
+        for moment, shape in (("step", ()), ("exp_avg", tensor.shape), ("exp_avg_sq", tensor.shape))
+    }
+    pools = {
+        f"pool_{end}.{name}": tensor
+        for end in "ab"
+        for name, tensor in (
+            ("random", TensorInfo("U8", (5056,))),
+            ("images", TensorInfo("F32", (1, 3, crop, crop))),
+        )
+    }
+    return networks | moments | pools
+
+
+def keys_of(document: dict[str, Any]) -> set[str]:
+    """Dotted keys of a document; those of objects without fixed keys are left out."""
+    inner = {
+        f"{name}.{key}"
+        for name, value in document.items()
+        if isinstance(value, dict) and name not in ("training", "versions", "config")
+        for key in value
+    }
+    return set(document) | inner
+
+
+def test_a_states_tensors_are_exactly_those_of_the_specification() -> None:
+    header = read_header(RUN / "state.safetensors")
+    assert header.tensors == specified(header.document)
+
+
+def test_a_models_tensors_are_exactly_the_generators_of_the_specification() -> None:
+    tensors = specified(read_header(RUN / "state.safetensors").document)
+    generators = {n: t for n, t in tensors.items() if n.startswith("generator_")}
+    assert read_header(RUN / "model.safetensors").tensors == generators
+
+
+def test_documents_have_exactly_the_keys_of_the_specification() -> None:
+    model, more = map(set, tables("The document"))
+    assert keys_of(read_header(RUN / "model.safetensors").document) == model
+    assert keys_of(read_header(RUN / "state.safetensors").document) == model | more
+
+
+def test_what_is_written_today_has_the_same_keys(run_folder: Path) -> None:
+    model, more = map(set, tables("The document"))
+    assert keys_of(read_header(run_folder / "model.safetensors").document) == model
+    assert keys_of(read_header(run_folder / "state.safetensors").document) == model | more
+
+
+def test_options_are_those_of_the_runs_configuration() -> None:
+    """So that ``config`` needs no table of its own."""
+    state = load_state_info(RUN / "state.safetensors")
+    assert state.config.keys() <= state.train_config().to_document().keys()
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize(("inputs", "outputs"), [(3, 3), (1, 3), (3, 1)])
+def test_every_architecture_has_exactly_the_tensors_of_the_specification(
+    affine: bool, inputs: int, outputs: int
+) -> None:
+    generator, norms, _ = tables("Tensors")
+    if affine:
+        generator |= {f"{norm}.{end}": text for norm, text in norms.items()
+                      for end in ("weight", "bias")}  # fmt: skip
+    network = ResnetGenerator(GeneratorConfig(2, 3, inputs, outputs, affine))
+    found = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    expected = network_of(generator, 3, c=2, i=inputs, o=outputs)
+    assert found == {name: tensor.shape for name, tensor in expected.items()}

@@ -9,6 +9,8 @@ one JSON document under the key ``cyclegan``.
 from __future__ import annotations
 
 import json
+import math
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ DTYPE_BITS = {
     "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64,
 }  # fmt: skip
 
+MOST_ELEMENTS = 2**63 - 1  # Of one tensor, as every library counts.
 FLOAT_DTYPES = ("F32", "F16", "BF16")
 
 
@@ -59,15 +62,15 @@ def read_header(path: Path) -> Header:
     Raises:
         CheckpointError: Not a safetensors file, or a truncated or inconsistent one.
     """
+    size = file_size(path)
     try:
-        size = path.stat().st_size
         with path.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             if size < 8 or not 2 <= length <= min(size - 8, LARGEST_HEADER):
                 raise CheckpointError(f"{path} is not a safetensors file, or a truncated one")
             raw = stream.read(length)
     except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {(error.strerror or '').lower()}") from error
+        raise unreadable(path, error) from error
     try:
         content = json.loads(raw)
         metadata = content.pop("__metadata__", {})
@@ -75,7 +78,7 @@ def read_header(path: Path) -> Header:
         tensors = {}
         for name, entry in sorted(content.items(), key=lambda item: item[1]["data_offsets"]):
             tensors[name], end = _checked_tensor(entry, start=end)
-        document = json.loads(metadata.get(METADATA_KEY, "{}"), parse_constant=_refuse_constant)
+        document = read_document(metadata.get(METADATA_KEY, "{}"))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} has a damaged safetensors header") from error
     if end != size - 8 - length:
@@ -83,7 +86,7 @@ def read_header(path: Path) -> Header:
             f"{path} is truncated or damaged: its header describes {end} bytes of tensors, "
             f"found {size - 8 - length}"
         )
-    return Header(tensors, document if isinstance(document, dict) else {})
+    return Header(tensors, document)
 
 
 def _checked_tensor(entry: dict[str, Any], start: int) -> tuple[TensorInfo, int]:
@@ -93,13 +96,19 @@ def _checked_tensor(entry: dict[str, Any], start: int) -> tuple[TensorInfo, int]
     if any(type(n) is not int or n < 0 for n in (*shape, first, last)):
         raise ValueError("sizes and places must be whole numbers")
     bits = 8 * (last - first)
-    if first != start or _product(shape, limit=bits) * DTYPE_BITS[entry["dtype"]] != bits:
+    if first != start or count_elements(shape, limit=bits) * DTYPE_BITS[entry["dtype"]] != bits:
         raise ValueError("a tensor's place does not fit its shape")
     return TensorInfo(entry["dtype"], shape), last
 
 
-def _product(shape: tuple[int, ...], limit: int) -> int:
-    """The number of elements; gives up above ``limit``, as hostile sizes have endless products."""
+def count_elements(shape: tuple[int, ...], limit: int = MOST_ELEMENTS) -> int:
+    """The number of elements; gives up above ``limit``, as hostile sizes have endless products.
+
+    Raises:
+        ValueError: There are more, or fewer than none.
+    """
+    if any(size < 0 for size in shape):
+        raise ValueError("a negative size")
     if 0 in shape:
         return 0
     product = 1
@@ -132,5 +141,39 @@ def check_tensor(
         )
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+def read_document(text: str | bytes) -> dict[str, Any]:
+    """A JSON object, of finite numbers alone, so that it can be written again; other values: {}.
+
+    Raises:
+        ValueError: It is no JSON.
+        RecursionError: It is nested too deeply.
+    """
+    document = json.loads(text, parse_constant=_finite, parse_float=_finite)
+    return document if isinstance(document, dict) else {}
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number} is no JSON")
+    return value
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a file. Of a pipe nobody knows them, and whoever opens it may wait for ever.
+
+    Raises:
+        CheckpointError: It is a pipe or the like, or cannot be looked at.
+    """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise CheckpointError(f"cannot read {path}: it is not a file, but a folder, pipe or device")
+    return found.st_size
+
+
+def unreadable(path: Path, error: OSError) -> CheckpointError:
+    """What the system said, as an error of ours."""
+    return CheckpointError(f"cannot read {path}: {(error.strerror or str(error)).lower()}")

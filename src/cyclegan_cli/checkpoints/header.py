@@ -167,7 +167,7 @@ def model_info(path: Path, header: Header) -> ModelInfo:
         )
     try:
         info = ModelInfo(
-            kind=_text(document["kind"]),
+            kind=_kind(document["kind"]),
             generator=_generator_config(document["generator"]),
             directions=_directions(document.get("directions", list(BOTH_DIRECTIONS))),
             name_a=_domain_name(document["domains"]["a"]),
@@ -251,6 +251,12 @@ def _seconds(value: Any) -> float:
 def _domain_name(value: Any) -> str:
     # Outputs are named after domains: a foreign file must not choose their folder.
     if not is_domain_name(_text(value)):
+        raise ValueError(value)
+    return str(value)
+
+
+def _kind(value: Any) -> str:
+    if value not in ("model", "state"):
         raise ValueError(value)
     return str(value)
 

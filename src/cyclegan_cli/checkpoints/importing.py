@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,17 @@ def load_reference_weights(path: Path, direction: Direction) -> dict[str, Tensor
     """
     file, generator = read_reference(path).generators[direction]
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, ValueError, KeyError, EOFError, OSError) as error:
+        with warnings.catch_warnings():
+            # Of pickle protocols that torch.save does not choose by itself.
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # Torch's own words advise to run the pickle.
+        raise CheckpointError(
+            f"{file} has a pickle that torch does not read without running it",
+            "Save its state_dict() again, by torch.save without further options.",
+        ) from error
+    except (RuntimeError, ValueError, KeyError, EOFError, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise CheckpointError(f"cannot read {file}: {reason}") from error
     flat = _flat(content)

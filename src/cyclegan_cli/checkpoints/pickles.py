@@ -15,6 +15,7 @@ from typing import Any
 from cyclegan_cli.errors import CheckpointError
 
 LONGEST_PICKLE = 2_000_000  # Bytes; those of four networks with both optimisers have 300,000.
+NEWEST_PROTOCOL = 5
 STORAGE_DTYPES = {
     "FloatStorage": "F32", "DoubleStorage": "F64", "HalfStorage": "F16", "BFloat16Storage": "BF16",
     "ByteStorage": "U8", "CharStorage": "I8", "ShortStorage": "I16", "IntStorage": "I32",
@@ -100,7 +101,8 @@ class _Machine:
         elif opcode in LITERALS:
             self.stack.append(argument)
         elif opcode in ("PROTO", "FRAME"):
-            pass
+            if opcode == "PROTO" and argument > NEWEST_PROTOCOL:
+                raise ValueError("an unknown protocol")
         elif opcode in ("BINPUT", "LONG_BINPUT", "PUT"):
             self.memory[argument] = self.stack[-1]
         elif opcode == "MEMOIZE":

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cyclegan_cli.checkpoints.container import DTYPE_BITS, TensorInfo
+from cyclegan_cli.checkpoints.container import DTYPE_BITS, TensorInfo, file_size, unreadable
 from cyclegan_cli.checkpoints.pickles import (
     LONGEST_PICKLE,
     CodeInPickleError,
@@ -63,7 +63,7 @@ def read_torch_file(path: Path) -> dict[str, TensorInfo]:
             "Save the network's state_dict() by itself.",
         ) from error
     except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {(error.strerror or '').lower()}") from error
+        raise unreadable(path, error) from error
     except (ValueError, KeyError, NotImplementedError, RuntimeError, EOFError,
             zipfile.BadZipFile) as error:  # fmt: skip
         raise CheckpointError(
@@ -75,11 +75,12 @@ def read_torch_file(path: Path) -> dict[str, TensorInfo]:
 
 
 def _bytes_of(path: Path, count: int) -> bytes:
+    file_size(path)
     try:
         with path.open("rb") as stream:
             return stream.read(count)
     except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {(error.strerror or '').lower()}") from error
+        raise unreadable(path, error) from error
 
 
 class _ShortReads(io.FileIO):

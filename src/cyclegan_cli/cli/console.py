@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from cyclegan_cli.training.plan import Plan
 
 
+# What files and their names say must not move the cursor, colour the screen or forge lines.
+CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+CONTROLS_IN_CELLS = {code: text for code, text in CONTROLS.items() if code != ord("\n")}
+
+
 @functools.cache
 def stderr() -> Console:
     """The console for progress, warnings and errors."""
@@ -40,17 +45,17 @@ def stderr() -> Console:
 
 def say(sentence: str) -> None:
     """A line for people, on stderr."""
-    stderr().print(sentence)
+    stderr().print(sentence.translate(CONTROLS))
 
 
 def result(line: str) -> None:
     """A line of the answer, on stdout."""
-    _write(line + "\n")
+    _write(line.translate(CONTROLS) + "\n")
 
 
 def warn(sentence: str) -> None:
     """A warning, on stderr."""
-    stderr().print(f"warning: {sentence}", style="yellow")
+    stderr().print(f"warning: {sentence.translate(CONTROLS)}", style="yellow")
 
 
 def json_line(document: Mapping[str, Any]) -> None:
@@ -69,11 +74,11 @@ def table(title: str, rows: Iterable[tuple[str, str]]) -> None:
     drawn.add_column(style="bold")
     drawn.add_column(overflow="fold")
     for name, value in rows:
-        drawn.add_row(name, value)
+        drawn.add_row(name.translate(CONTROLS), value.translate(CONTROLS_IN_CELLS))
     text = io.StringIO()
     stdout = Console(file=text, highlight=False, markup=False, emoji=False)
     stdout.print(drawn)
-    _write(f"{title}\n{text.getvalue()}")
+    _write(f"{title.translate(CONTROLS)}\n{text.getvalue()}")
 
 
 def binary_stdout() -> BinaryIO:
@@ -144,9 +149,9 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 def show_error(error: CycleGANError) -> None:
     """``error:`` and ``hint:`` on stderr."""
-    stderr().print(f"error: {error.message}", style="bold red")
+    stderr().print(f"error: {error.message.translate(CONTROLS)}", style="bold red")
     if error.hint:
-        stderr().print(f"hint: {error.hint}")
+        stderr().print(f"hint: {error.hint.translate(CONTROLS)}")
 
 
 def duration(seconds: float) -> str:

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image, JpegImagePlugin
 
 from cyclegan_cli.data.animation import read_animation
-from cyclegan_cli.data.colour import Pixels, suits, to_srgb, unpack
-from cyclegan_cli.data.deep import lost_depth, read_deep
+from cyclegan_cli.data.colour import SIXTEEN_BIT_MODES, Pixels, suits, to_srgb, unpack
+from cyclegan_cli.data.deep import is_deep, lost_depth, read_deep
 from cyclegan_cli.data.metadata import orientation, read_metadata, whole_file
 from cyclegan_cli.data.opening import count_frames, format_of, opened
 from cyclegan_cli.data.picture import Levels, Picture
@@ -89,6 +89,34 @@ def decode(
         )
 
 
+def from_pillow(image: Image.Image) -> tuple[Levels, Levels | None]:
+    """A picture that Pillow holds, or has opened: upright, in sRGB, opacity apart.
+
+    Returns:
+        Colours, ``[H, W, 3]``, uint8 or (of 16-bit grey) uint16; and opacity, ``[H, W]`` of the
+        same type, or None.
+
+    Raises:
+        ValueError: Its pixels are numbers of unknown range.
+    """
+    image.load()  # Of a TIFF this applies the orientation and forgets it.
+    pixels = _upright(unpack(image), TURNS.get(orientation(image)))
+    profile = image.info.get("icc_profile") or None
+    return to_srgb(pixels, profile if profile and suits(pixels, profile) else None), pixels.alpha
+
+
+def pixel_bytes(path: Path) -> int:
+    """The bytes that a picture's pixels take once it is decoded, from its header.
+
+    Raises:
+        DataError: Not a picture.
+    """
+    with opened(path, str(path)) as image:
+        channels = 4 if image.has_transparency_data else 3
+        depth = 2 if is_deep(image) or image.mode in SIXTEEN_BIT_MODES else 1
+        return image.width * image.height * count_frames(image) * channels * depth
+
+
 def _alphas(pixels: list[Pixels]) -> tuple[Levels | None, ...]:
     alphas = tuple(page.alpha for page in pixels)
     return alphas if any(alpha is not None for alpha in alphas) else ()
@@ -121,6 +149,10 @@ def _pixels(image: Image.Image, page: int, deep: Pixels | None) -> Pixels:
         image.load()
         pixels = unpack(image)
         turn = turn if image.format != "TIFF" else None  # Pillow itself turns TIFF.
+    return _upright(pixels, turn)
+
+
+def _upright(pixels: Pixels, turn: Callable[[Levels], Levels] | None) -> Pixels:
     if turn is None:
         return pixels
     alpha = None if pixels.alpha is None else np.ascontiguousarray(turn(pixels.alpha))

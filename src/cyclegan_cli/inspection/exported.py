@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from pathlib import Path
-from typing import Any
 
-from cyclegan_cli.checkpoints.container import METADATA_KEY, TensorInfo
+from cyclegan_cli.checkpoints.container import (
+    METADATA_KEY,
+    TensorInfo,
+    count_elements,
+    file_size,
+    read_document,
+    unreadable,
+)
 from cyclegan_cli.checkpoints.torch_files import open_archive
 from cyclegan_cli.errors import CheckpointError
 from cyclegan_cli.inspection.checkpoints import count, listed
@@ -26,7 +31,7 @@ def describe_pt2(path: Path, request: Request) -> Summary:
     Raises:
         CheckpointError: It is damaged, or none.
     """
-    facts: Facts = {"bytes": path.stat().st_size}
+    facts: Facts = {"bytes": file_size(path)}
     try:
         with open_archive(path) as (archive, entries):
             root = next(iter(entries), "").partition("/")[0] + "/"
@@ -35,32 +40,33 @@ def describe_pt2(path: Path, request: Request) -> Summary:
             tensors = _weights(_json(archive, entries, f"{root}{WEIGHTS}"))
             document = _json(archive, entries, f"{root}extra/{METADATA_KEY}.json")
     except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {(error.strerror or '').lower()}") from error
+        raise unreadable(path, error) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, EOFError,
             NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:  # fmt: skip
         raise CheckpointError(f"{path} is not an exported program, or a damaged one") from error
     facts |= {"tensors": len(tensors), "parameters": count(tensors, "")}
-    if isinstance(document, dict):
+    if document:
         facts["cyclegan"] = document
     return Summary(path, "pt2", facts | listed(tensors, request))
 
 
-def _json(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], name: str) -> Any:
+def _json(archive: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], name: str) -> Facts:
     entry = entries.get(name)
     if entry is None:
-        return None
+        return {}
     if entry.file_size > LONGEST_JSON:
         raise ValueError("a description of megabytes")
-    return json.loads(archive.read(entry))
+    return read_document(archive.read(entry))
 
 
-def _weights(config: Any) -> dict[str, TensorInfo]:
+def _weights(config: Facts) -> dict[str, TensorInfo]:
     """Names, dtypes and shapes of the weights, as the archive's own description has them."""
     found = {}
-    for name, entry in (config or {}).get("config", {}).items():
+    for name, entry in config.get("config", {}).items():
         meta = entry["tensor_meta"]
         shape = tuple(size["as_int"] for size in meta["sizes"])
-        if any(type(size) is not int or size < 0 for size in shape):
+        if any(type(size) is not int for size in shape):
             raise ValueError("an impossible shape")
+        count_elements(shape)
         found[str(name)] = TensorInfo(DTYPES.get(meta["dtype"], "?"), shape)
     return found

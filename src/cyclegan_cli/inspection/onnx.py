@@ -6,13 +6,19 @@ is mapped, not read, and the tensors' bytes are stepped over.
 
 from __future__ import annotations
 
-import json
 import mmap
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from cyclegan_cli.checkpoints.container import METADATA_KEY, TensorInfo
+from cyclegan_cli.checkpoints.container import (
+    METADATA_KEY,
+    TensorInfo,
+    count_elements,
+    file_size,
+    read_document,
+    unreadable,
+)
 from cyclegan_cli.errors import CheckpointError
 from cyclegan_cli.inspection.checkpoints import count, listed
 from cyclegan_cli.inspection.summary import Facts, Request, Summary
@@ -25,6 +31,7 @@ DTYPES = {1: "F32", 2: "U8", 3: "I8", 4: "U16", 5: "I16", 6: "I32", 7: "I64", 9:
           10: "F16", 11: "F64", 12: "U32", 13: "U64", 16: "BF16"}  # fmt: skip
 MOST_NODES = 100_000
 LONGEST_TEXT = 4_000_000
+LONGEST_SHAPE = 10_000
 
 Field = tuple[int, int, "int | memoryview"]
 
@@ -35,14 +42,14 @@ def describe_onnx(path: Path, request: Request) -> Summary:
     Raises:
         CheckpointError: It is damaged, or none.
     """
-    size = path.stat().st_size
+    size = file_size(path)
     try:
         with path.open("rb") as stream:
             # Not closed, but left to the garbage collector: views into it may be in an error.
             mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         facts, tensors = _model_facts(list(_fields(memoryview(mapped), MOST_NODES)))
     except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {(error.strerror or '').lower()}") from error
+        raise unreadable(path, error) from error
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path} is not an ONNX model, or a damaged one") from error
     facts = {"bytes": size, **facts, "parameters": count(tensors, "")}
@@ -93,6 +100,8 @@ def _tensor(message: memoryview) -> tuple[str, TensorInfo]:
             shape.append(_number(value))
         elif number == 1:
             packed, place = _view(value), 0
+            if len(packed) > LONGEST_SHAPE:
+                raise ValueError("a shape of megabytes")
             while place < len(packed):
                 size, place = _varint(packed, place)
                 shape.append(size)
@@ -100,6 +109,7 @@ def _tensor(message: memoryview) -> tuple[str, TensorInfo]:
             dtype = _number(value)
         elif number == 8:
             name = _text(value)
+    count_elements(tuple(shape))
     return name, TensorInfo(DTYPES.get(dtype, str(dtype)), tuple(shape))
 
 
@@ -120,11 +130,11 @@ def _value_info(message: memoryview) -> tuple[str, str]:
 def _document(metadata: dict[str, str]) -> Facts:
     """What this program wrote into the file; in a foreign file the names of what is there."""
     try:
-        document = json.loads(metadata.pop(METADATA_KEY, ""))
+        document = read_document(metadata.pop(METADATA_KEY, "{}"))
     except (ValueError, RecursionError):
-        document = None
+        document = {}
     facts: Facts = {"metadata": metadata} if metadata else {}
-    return facts | ({"cyclegan": document} if isinstance(document, dict) else {})
+    return facts | ({"cyclegan": document} if document else {})
 
 
 def _entry(value: int | memoryview) -> tuple[str, str]:

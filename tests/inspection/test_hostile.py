@@ -1,0 +1,136 @@
+"""Files made to harm whoever looks at them: one sentence each, at once, in little memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cyclegan_cli.errors import CheckpointError
+from cyclegan_cli.inspection import describe
+
+Cyclegan = Callable[..., Any]
+GRAPH, INITIALIZER, METADATA = 7, 5, 14
+HUGE = 2**62
+
+
+def varint(value: int) -> bytes:
+    """A number as protobuf has it."""
+    low, rest = value & 0x7F, value >> 7
+    return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
+
+
+def message(number: int, content: bytes) -> bytes:
+    """A field of a protobuf message."""
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def onnx_file(path: Path, shape: bytes = b"", document: str = "{}") -> Path:
+    """A model with one tensor of this shape (packed numbers) and this description."""
+    tensor = message(1, shape) + message(8, b"weight")
+    metadata = message(1, b"cyclegan") + message(2, document.encode())
+    path.write_bytes(message(GRAPH, message(INITIALIZER, tensor)) + message(METADATA, metadata))
+    return path
+
+
+def pt2_file(path: Path, shape: list[int], document: str = "{}") -> Path:
+    """An exported program with one tensor of this shape and this description."""
+    sizes = [{"as_int": size} for size in shape]
+    weights = {"config": {"weight": {"tensor_meta": {"dtype": 7, "sizes": sizes}}}}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x/archive_format", "pt2")
+        archive.writestr("x/data/weights/model_weights_config.json", json.dumps(weights))
+        archive.writestr("x/extra/cyclegan.json", document)
+    return path
+
+
+def safetensors_file(path: Path, document: str) -> Path:
+    """A file of ours without tensors."""
+    header = json.dumps({"__metadata__": {"cyclegan": document}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    return path
+
+
+def test_harmless_files_of_these_makers_are_described(tmp_path: Path) -> None:
+    shape = varint(3) + varint(5)
+    assert describe(onnx_file(tmp_path / "x.onnx", shape)).facts["parameters"] == 15
+    assert describe(pt2_file(tmp_path / "x.pt2", [3, 5])).facts["parameters"] == 15
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [[HUGE] * 400, [HUGE] * 200_000, [2**64 - 1], [1] * 2_000_000],
+    ids=["endless product", "more endless", "negative", "millions of sizes"],
+)
+def test_an_onnx_model_of_absurd_shapes_is_refused(tmp_path: Path, shape: list[int]) -> None:
+    file = onnx_file(tmp_path / "x.onnx", b"".join(map(varint, shape)))
+    with pytest.raises(CheckpointError, match="is not an ONNX model, or a damaged one"):
+        describe(file)
+
+
+@pytest.mark.parametrize("shape", [[HUGE] * 400, [10**4000] * 5, [-1]])
+def test_a_program_of_absurd_shapes_is_refused(tmp_path: Path, shape: list[int]) -> None:
+    with pytest.raises(CheckpointError, match="is not an exported program, or a damaged one"):
+        describe(pt2_file(tmp_path / "x.pt2", shape))
+
+
+def test_an_onnx_model_damaged_deep_within_is_refused(tmp_path: Path) -> None:
+    """Views of the mapped file are alive in the error then: closing it would be another one."""
+    (tmp_path / "x.onnx").write_bytes(message(GRAPH, message(INITIALIZER, b"\x42\x7f")))
+    with pytest.raises(CheckpointError, match="is not an ONNX model, or a damaged one"):
+        describe(tmp_path / "x.onnx")
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN", "Infinity"])
+def test_numbers_that_json_does_not_know_never_reach_it(
+    cyclegan: Cyclegan, tmp_path: Path, number: str
+) -> None:
+    document = f'{{"generator": {number}}}'
+    answer = cyclegan("inspect", onnx_file(tmp_path / "x.onnx", document=document), "--json")
+    assert answer.code == 0
+    assert "cyclegan" not in answer.documents[0]
+    for file in (
+        pt2_file(tmp_path / "x.pt2", [1], document),
+        safetensors_file(tmp_path / "x.safetensors", document),
+    ):
+        answer = cyclegan("inspect", file, "--json")
+        assert (answer.code, answer.out, len(answer.err.splitlines())) == (4, "", 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+@pytest.mark.parametrize("name", ["x.safetensors", "x.onnx", "x.pt2", "x.pth"])
+def test_nobody_waits_for_a_pipe(cyclegan_process: Cyclegan, tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    answer = cyclegan_process("inspect", tmp_path / name)
+    assert answer.code in (3, 4)
+    assert "is not a file" in answer.err
+
+
+def test_a_foreign_file_does_not_command_the_terminal(cyclegan: Cyclegan, tmp_path: Path) -> None:
+    described = {
+        "format": "cyclegan-cli", "version": 1, "kind": "model",
+        "generator": {"base_channels": 1, "residual_blocks": 1}, "domains": {"a": "a", "b": "b"},
+        "training": {"note": "\x1b[2J\x9b31m"}, "versions": {},
+    }  # fmt: skip
+    file = safetensors_file(tmp_path / "x.safetensors", json.dumps(described))
+    answer = cyclegan("inspect", file)
+    assert (answer.code, answer.err) == (0, "")
+    assert "\\x1b[2J\\x9b31m" in answer.out
+    assert "\x1b" not in answer.out
+
+
+def test_an_error_is_one_line_whatever_a_tensor_is_called(
+    cyclegan: Cyclegan, tmp_path: Path
+) -> None:
+    import torch
+
+    torch.save({"a\nerror: \x1b[2Jb": torch.zeros(1)}, tmp_path / "x.pth")
+    answer = cyclegan("export", tmp_path / "x.pth")
+    assert answer.code == 4
+    assert "a\\x0aerror: \\x1b[2Jb" in answer.errors[0]
+    assert "\x1b" not in answer.err
