@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image, features
 
-from cyclegan_cli.data.decoding import decode
+from cyclegan_cli.data.decoding import decode, pixel_bytes
 from cyclegan_cli.data.encoding import encode
 from cyclegan_cli.data.opening import Probe, probe
 from cyclegan_cli.errors import DataError
@@ -36,6 +37,12 @@ from pictures import (
     with_orientation,
     written,
 )
+
+
+def tiff_of(levels: np.ndarray[Any, np.dtype[np.uint16]]) -> bytes:
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, levels, photometric="rgb")
+    return stream.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -112,6 +119,27 @@ def test_16_bit_rgb_is_read_at_its_full_depth(tmp_path: Path) -> None:
     levels = np.array([[[0, 32769, 65535], [65535, 1, 32768]]])
     found = decode(written(tmp_path / "x.png", png_of_16_bit_rgb(levels)))
     assert found.frames[0].tolist() == levels.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "bytes_of_a_pixel"),
+    [
+        ("x.png", encoded(noise(), "PNG"), 3),
+        ("x.jpg", encoded(noise(), "JPEG"), 3),
+        ("x.png", encoded(flat("RGBA", (1, 2, 3, 4)), "PNG"), 4),
+        ("x.png", encoded(Image.fromarray(SIXTEEN_BITS), "PNG"), 6),
+        ("x.png", png_of_16_bit_rgb(np.zeros((16, 24, 3), dtype=np.uint16)), 6),
+        ("x.tif", tiff_of(np.zeros((16, 24, 3), dtype=np.uint16)), 6),
+    ],
+)
+def test_the_bytes_of_the_pixels_are_known_from_the_header(
+    tmp_path: Path, name: str, content: bytes, bytes_of_a_pixel: int
+) -> None:
+    path = written(tmp_path / name, content)
+    found = decode(path)
+    arrays = [*found.frames, *(alpha for alpha in found.alphas if alpha is not None)]
+    assert pixel_bytes(path) == sum(array.nbytes for array in arrays)
+    assert pixel_bytes(path) == found.width * found.height * bytes_of_a_pixel
 
 
 @pytest.mark.parametrize(

@@ -256,6 +256,48 @@ def test_whoever_leaves_early_leaves_no_thread_at_work(interrupt: type[BaseExcep
         time.sleep(0.01)
 
 
+def test_the_network_works_in_the_thread_that_asks() -> None:
+    threads: dict[str, threading.Thread] = {}
+
+    def note(stage: str) -> Callable[[], object]:
+        return lambda: threads.update({stage: threading.current_thread()})
+
+    run(1, Pretence({(stage, 0): note(stage) for stage in STAGES}))
+    assert threads["translate"] is threading.current_thread()
+    assert len({threads[stage] for stage in ("decode", "translate", "encode")}) == 3
+
+
+def test_what_has_ended_is_told_before_the_next_picture_is_translated() -> None:
+    told: list[int] = []
+    told_before: dict[int, list[int]] = {}
+    being_written = [threading.Event() for _ in range(5)]
+
+    def translating(number: int) -> Callable[[], object]:
+        def note() -> None:
+            told_before[number] = [*told]
+            # The only encoder is at the last one, so those before it have ended.
+            assert not number or being_written[number - 1].wait(10)
+
+        return note
+
+    work = Pretence({("translate", number): translating(number) for number in range(5)})
+    work.events |= {("encode", n): event.set for n, event in enumerate(being_written)}
+    for outcome in Pipeline(jobs(5), work).outcomes():
+        told += [int(outcome.input)]
+    assert told_before[4][:2] == [0, 1]
+    assert told == [0, 1, 2, 3, 4]
+
+
+def test_an_interrupt_in_the_network_is_raised_at_once_and_leaves_no_thread() -> None:
+    work = Pretence({("translate", 3): raising(KeyboardInterrupt())})
+    with pytest.raises(KeyboardInterrupt):
+        run(1000, work, Limits(2))
+    assert len(work.done) <= 3
+    deadline = time.monotonic() + 10
+    while threads_of_pipelines() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 def test_nobody_is_let_in_once_it_is_closed() -> None:
     admission = Admission(Limits(window=1))
     assert admission.enter(1)

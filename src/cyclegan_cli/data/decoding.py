@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image, JpegImagePlugin
 
 from cyclegan_cli.data.animation import read_animation
-from cyclegan_cli.data.colour import Pixels, suits, to_srgb, unpack
-from cyclegan_cli.data.deep import lost_depth, read_deep
+from cyclegan_cli.data.colour import SIXTEEN_BIT_MODES, Pixels, suits, to_srgb, unpack
+from cyclegan_cli.data.deep import is_deep, lost_depth, read_deep
 from cyclegan_cli.data.metadata import orientation, read_metadata, whole_file
 from cyclegan_cli.data.opening import count_frames, format_of, opened
 from cyclegan_cli.data.picture import Levels, Picture
@@ -87,6 +87,18 @@ def decode(
             full_size=full_size,
             remarks=remarks + lost,
         )
+
+
+def pixel_bytes(path: Path) -> int:
+    """The bytes that a picture's pixels take once it is decoded, from its header.
+
+    Raises:
+        DataError: Not a picture.
+    """
+    with opened(path, str(path)) as image:
+        channels = 4 if image.has_transparency_data else 3
+        depth = 2 if is_deep(image) or image.mode in SIXTEEN_BIT_MODES else 1
+        return image.width * image.height * count_frames(image) * channels * depth
 
 
 def _alphas(pixels: list[Pixels]) -> tuple[Levels | None, ...]:

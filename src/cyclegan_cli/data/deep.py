@@ -35,11 +35,17 @@ def read_deep(image: Any, page: int) -> Pixels | None:
     Raises:
         Exception: Whatever the decoder raises for a damaged file.
     """
-    if image.format == "PNG" and image.tile and "16" in str(image.tile[0].args):
-        return None if getattr(image, "is_animated", False) else _read_png(image)
-    if image.format == "TIFF" and _tiff_is_deep(image):
-        return _read_tiff(image, page)
-    return None
+    if not is_deep(image):
+        return None
+    return _read_png(image) if image.format == "PNG" else _read_tiff(image, page)
+
+
+def is_deep(image: Any) -> bool:
+    """Whether ``read_deep`` reads the page that a file is at; only its header is looked at."""
+    if image.format == "PNG":
+        is_animated = getattr(image, "is_animated", False)
+        return bool(image.tile) and "16" in str(image.tile[0].args) and not is_animated
+    return image.format == "TIFF" and _tiff_is_deep(image)
 
 
 def lost_depth(image: Any) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Decoding, the network and encoding at the same time, in threads.
+"""Decoding and encoding in threads, beside the network.
 
 ::
 
@@ -7,8 +7,13 @@
       └───────── admission: pixels and pictures ◄─────────┘
 
 A job is admitted when the pixels of all that are under way stay within a budget of bytes, and
-not too many outcomes wait for whoever asked for them. All other queues are unbounded, so no
-thread but an admitting one ever waits for a later one, and nothing can lock up.
+not too many outcomes wait for whoever asked for them. The queues are unbounded, so no thread but
+an admitting one ever waits for a later one, and nothing can lock up.
+
+The network works in the thread that asks for outcomes. In any other, glibc gives the memory of
+large feature maps back to the system after each layer (5146 page faults for a picture of 256x256
+pixels with the paper's network, here 33), and one more would have to be woken for every picture.
+Before each picture that thread hands over what has ended meanwhile.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ import heapq
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -30,11 +36,10 @@ from cyclegan_cli.translation.planning import Job
 
 # Windows tells a waiting thread of no signal; this is how long Ctrl-C may take there.
 PATIENCE_SECONDS = 0.5
-END: Any = object()
 
 
 class Work(Protocol):
-    """What is done with a picture. Every method but ``translate`` is called by several threads.
+    """What is done with a picture. Every method but ``translate`` is called in several threads.
 
     Each may raise a CycleGANError or MemoryError for a picture that cannot be done.
     """
@@ -65,6 +70,7 @@ class Ticket:
         weight: Bytes of its pixels.
         started: When its reading began.
         picture: Its pixels, as far as they are.
+        outcome: What became of it, if that is known.
     """
 
     number: int
@@ -72,6 +78,7 @@ class Ticket:
     weight: int = 0
     started: float = 0.0
     picture: Any = None
+    outcome: Outcome | None = None
 
 
 class Crew:
@@ -80,7 +87,7 @@ class Crew:
     Args:
         work: What each does, until it has nothing left to do.
         size: How many there are.
-        at_end: Called once, when the last of them has ended.
+        at_end: Called once, with the crew, when the last of them has ended.
         on_error: Called with what ``work`` raised.
     """
 
@@ -88,7 +95,7 @@ class Crew:
         self,
         work: Callable[[], None],
         size: int,
-        at_end: Callable[[], None],
+        at_end: Callable[[Crew], None],
         on_error: Callable[[BaseException], None],
     ) -> None:
         self._work, self._at_end, self._on_error = work, at_end, on_error
@@ -117,7 +124,7 @@ class Crew:
                 self._left -= 1
                 is_last = self._left == 0
             if is_last:
-                self._at_end()
+                self._at_end(self)
 
 
 class Pipeline:
@@ -151,13 +158,18 @@ class Pipeline:
         self._next_job = threading.Lock()
         self._stopped = False
         self._error: BaseException | None = None
-        # Each ends with an END for every thread that reads it.
-        self._decoded: queue.SimpleQueue[Ticket] = queue.SimpleQueue()
-        self._translated: queue.SimpleQueue[Ticket] = queue.SimpleQueue()
-        self._finished: queue.SimpleQueue[tuple[int, Outcome]] = queue.SimpleQueue()
+        # What decoders and encoders have done, in the end a crew that has nothing left to do.
+        self._done: queue.SimpleQueue[Ticket | Crew] = queue.SimpleQueue()
+        # Ends with a None for every encoder.
+        self._translated: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
+        self._decoders = self._crew(self._decode_all)
+        self._encoders = self._crew(self._encode_all)
+
+    def _crew(self, work: Callable[[], None]) -> Crew:
+        return Crew(work, self._workers, self._done.put, self._abort)
 
     def outcomes(self) -> Generator[Outcome, None, None]:
-        """Do the jobs.
+        """Do the jobs; the network works in the thread that asks for outcomes.
 
         Yields:
             Each job's outcome; but none of jobs that were given up because of a stop.
@@ -165,66 +177,79 @@ class Pipeline:
         Raises:
             OutputError: The disk is full: no further output could be written either.
         """
-        crews = self._crews()
-        for crew in crews:
-            crew.start()
         try:
+            for crew in (self._decoders, self._encoders):
+                crew.start()
             yield from self._in_order() if self._ordered else self._as_they_end()
         except (KeyboardInterrupt, SystemExit):
-            self._stop()  # At once: the threads are left to themselves.
+            self._leave()  # At once: the threads are left to themselves.
             raise
         except BaseException:
-            self._stop()
-            self._join(crews)
+            self._leave()
+            self._join()
             raise
-        self._join(crews)
+        self._join()
         if self._error is not None:
             raise self._error
-
-    def _crews(self) -> list[Crew]:
-        workers, abort = self._workers, self._abort
-        return [
-            Crew(self._decode_all, workers, lambda: self._decoded.put(END), abort),
-            Crew(self._translate_all, 1, self._dismiss_encoders, abort),
-            Crew(self._encode_all, workers, lambda: self._finished.put(END), abort),
-        ]
-
-    def _dismiss_encoders(self) -> None:
-        for _ in range(self._workers):
-            self._translated.put(END)
-
-    def _join(self, crews: Iterable[Crew]) -> None:
-        for crew in crews:
-            crew.join()
 
     # Outcomes
 
     def _as_they_end(self) -> Iterator[Outcome]:
-        while (finished := self._next_finished()) is not END:
-            self._admission.told()
-            yield finished[1]
+        for ticket in self._finished():
+            yield self._told(ticket)
 
     def _in_order(self) -> Iterator[Outcome]:
         """Hold back what comes too early: at most a window of outcomes."""
-        waiting: list[tuple[int, Outcome]] = []
+        waiting: list[tuple[int, Ticket]] = []
         number = 0
-        while (finished := self._next_finished()) is not END:
-            heapq.heappush(waiting, finished)
+        for ticket in self._finished():
+            heapq.heappush(waiting, (ticket.number, ticket))
             while waiting and waiting[0][0] == number:
-                self._admission.told()
-                yield heapq.heappop(waiting)[1]
+                yield self._told(heapq.heappop(waiting)[1])
                 number += 1
         # After a stop there are gaps.
-        yield from (outcome for _, outcome in sorted(waiting))
+        yield from (self._told(ticket) for _, ticket in sorted(waiting))
 
-    def _next_finished(self) -> tuple[int, Outcome]:
+    def _told(self, ticket: Ticket) -> Outcome:
+        assert ticket.outcome is not None
+        self._admission.told()
+        return ticket.outcome
+
+    def _finished(self) -> Iterator[Ticket]:
+        """Run the network over what is decoded, as long as nothing finished is to be told."""
+        decoded: deque[Ticket | None] = deque()
+        while (done := self._next_done(wait=not decoded)) is not self._encoders:
+            if done is None:
+                self._pass_on(decoded.popleft())
+            elif done is self._decoders:
+                decoded.append(None)
+            elif isinstance(done, Ticket) and done.outcome is None:
+                decoded.append(done)
+            elif isinstance(done, Ticket):
+                yield done
+
+    def _next_done(self, wait: bool) -> Ticket | Crew | None:
+        """What a thread has done; None: nothing new."""
         while True:
             try:
-                return self._finished.get(timeout=PATIENCE_SECONDS)
+                return self._done.get(block=wait, timeout=PATIENCE_SECONDS)
             except queue.Empty:
-                continue
+                if not wait:
+                    return None
 
     # Ways to end
+
+    def _leave(self) -> None:
+        self._stop()
+        self._dismiss_encoders()
+
+    def _dismiss_encoders(self) -> None:
+        for _ in range(self._workers):
+            self._translated.put(None)
+
+    def _join(self) -> None:
+        self._decoders.join()
+        self._encoders.join()
 
     def _stop(self) -> None:
         self._stopped = True
@@ -243,7 +268,8 @@ class Pipeline:
     def _finish(self, ticket: Ticket, outcome: Outcome) -> None:
         self._let_go(ticket)
         seconds = round(time.monotonic() - ticket.started, 4)
-        self._finished.put((ticket.number, replace(outcome, seconds=seconds)))
+        ticket.outcome = replace(outcome, seconds=seconds)
+        self._done.put(ticket)
 
     def _give_up(self, ticket: Ticket) -> None:
         self._let_go(ticket)
@@ -258,8 +284,8 @@ class Pipeline:
         """What goes wrong with a picture inside does not stop the others."""
         try:
             yield
-        except (CycleGANError, MemoryError) as error:
-            if is_disk_full(error):
+        except Exception as error:
+            if is_disk_full(error) or not isinstance(error, (CycleGANError, MemoryError)):
                 self._abort(error)
                 self._give_up(ticket)
                 return
@@ -273,7 +299,7 @@ class Pipeline:
         while (ticket := self._next_ticket()) is not None:
             with self._one_failing(ticket):
                 ticket.picture = self._work.decode(ticket.job)
-                self._decoded.put(ticket)
+                self._done.put(ticket)
 
     def _next_ticket(self) -> Ticket | None:
         """The next job that is to be done, as soon as there is room for it."""
@@ -305,20 +331,24 @@ class Pipeline:
 
     # The network, and the encoders
 
-    def _translate_all(self) -> None:
-        while (ticket := self._decoded.get()) is not END:
-            if self._is_stopping():
-                self._give_up(ticket)
-                continue
+    def _pass_on(self, ticket: Ticket | None) -> None:
+        """Translate a picture for the encoders; None: it was the last one."""
+        if ticket is None:
+            self._dismiss_encoders()
+        elif self._is_stopping():
+            self._give_up(ticket)
+        else:
             with self._one_failing(ticket):
                 ticket.picture = self._work.translate(ticket.picture)
                 self._translated.put(ticket)
 
     def _encode_all(self) -> None:
-        while (ticket := self._translated.get()) is not END:
-            with self._one_failing(ticket):
-                outcome = self._work.encode(ticket.job, ticket.picture)
-                self._finish(ticket, outcome)
+        while (ticket := self._translated.get()) is not None:
+            self._encode(ticket)
+
+    def _encode(self, ticket: Ticket) -> None:
+        with self._one_failing(ticket):
+            self._finish(ticket, self._work.encode(ticket.job, ticket.picture))
 
 
 def _failure(job: Job, error: CycleGANError | MemoryError) -> Outcome:

@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
-from cyclegan_cli.data.decoding import decode
+from cyclegan_cli.data.decoding import decode, pixel_bytes
 from cyclegan_cli.data.encoding import encode
 from cyclegan_cli.data.formats import WRITABLE_FORMATS, writable_format
 from cyclegan_cli.data.layout import refuse_unwritable
-from cyclegan_cli.data.opening import probe
 from cyclegan_cli.data.picture import EncodeOptions, Picture
 from cyclegan_cli.devices import available_cores
 from cyclegan_cli.translation.inputs import STDIN
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from cyclegan_cli.translation.translator import Translator
 
 Existing = Literal["skip", "overwrite", "if-newer"]
-BYTES_OF_A_PIXEL = 3
-BYTES_OF_A_DEEP_PIXEL = 6
 
 
 @dataclass(frozen=True)
@@ -51,10 +48,7 @@ class FileWork:
 
     def weigh(self, job: Job) -> int:
         """The bytes of the picture's pixels, from its header."""
-        header = probe(Path(job.input))
-        deep = "16" in header.mode or header.mode in ("I", "F")
-        bytes_of_a_pixel = BYTES_OF_A_DEEP_PIXEL if deep else BYTES_OF_A_PIXEL
-        return header.width * header.height * header.frames * bytes_of_a_pixel
+        return pixel_bytes(Path(job.input))
 
     def decode(self, job: Job) -> Picture:
         """Read the picture, and refuse what cannot be written."""
@@ -122,8 +116,10 @@ def translate_stream(
 def default_workers(device: torch.device) -> int:
     """How many threads are to decode, and as many to encode.
 
-    On a CPU the network takes all cores and far longer than both; one thread keeps it supplied
-    and takes next to nothing away from it.
+    On a CPU the network takes all cores and, but for the smallest, far longer than both; one
+    thread of each keeps it supplied. Each takes a part of a core while it works, which the
+    network would otherwise have: what is gained are the moments in which the network leaves a
+    core idle, and those in which a file is flushed to the disk.
     """
     if device.type == "cpu":
         return 1
