@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import tifffile
 from PIL import Image, ImageCms, JpegImagePlugin
 
@@ -165,3 +167,15 @@ def tiff_of(levels: Array, **options: Any) -> bytes:
 def deep_noise(*shape: int, seed: int = 0) -> Array:
     """uint16"""
     return np.random.default_rng(seed).integers(0, 65536, shape, dtype=np.uint16)
+
+
+def lock(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let a folder be one that may not be listed, even by root."""
+    scandir = os.scandir
+
+    def refuse(path: str | Path) -> Any:
+        if os.fspath(path) in (str(folder), os.path.relpath(folder)):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)

@@ -18,6 +18,8 @@ import pytest
 from PIL import Image
 
 from cyclegan_cli.files import is_temporary
+from cyclegan_cli.translation.translator import Translator
+from pictures import lock
 
 Cyclegan = Callable[..., Any]
 Draw = Callable[..., Path]
@@ -167,6 +169,99 @@ def test_only_what_changed_is_translated_again(here: Path, cyclegan: Cyclegan) -
     answer = cyclegan("translate", "photos", "-o", "photos/out", "--if-newer", "--json")
     assert answer.documents[-1]["summary"]["skipped"] == 2
     assert [d["input"] for d in answer.documents[:-1] if d["status"] == "ok"] == ["photos/b.jpg"]
+
+
+def test_translations_in_the_input_folder_itself_are_not_translated_again(
+    here: Path, cyclegan: Cyclegan
+) -> None:
+    command = ("translate", "photos", "-o", "photos", "--suffix", "_night", "--json")
+    assert cyclegan(*command).code == 0
+    before = files("photos")
+    answer = cyclegan(*command)
+    assert answer.code == 0
+    assert answer.documents[-1]["summary"]["skipped"] == 3
+    assert files("photos") == before
+
+
+@pytest.mark.parametrize(
+    "inputs", [["a.png", "b.jpg", "out"], ["**/*.*g"]], ids=["what the shell makes of *", "**"]
+)
+def test_inputs_that_take_in_their_output_folder_can_be_translated_again(
+    here: Path, cyclegan: Cyclegan, monkeypatch: pytest.MonkeyPatch, inputs: list[str]
+) -> None:
+    monkeypatch.setenv("CYCLEGAN_CHECKPOINT", str(here / "runs" / "day2night"))
+    monkeypatch.chdir("photos")
+    assert cyclegan("translate", *[name for name in inputs if name != "out"], "-o", "out").code == 0
+    before = files("out")
+    Path("out", before.pop()).unlink()
+    answer = cyclegan("translate", *inputs, "-o", "out", "--json")
+    assert answer.code == 0
+    summary = answer.documents[-1]["summary"]
+    assert (summary["ok"], summary["skipped"]) == (1, len(before))
+
+
+@pytest.mark.parametrize("naming", [["--suffix", ""], ["--name-template", "{stem}{ext}"]])
+def test_a_name_that_is_the_inputs_own_is_refused(
+    here: Path, cyclegan: Cyclegan, naming: list[str]
+) -> None:
+    answer = cyclegan("translate", "photos/a.png", *naming)
+    assert answer.code == 2
+    assert "photos/a.png is an input: its translation would overwrite it" in answer.err
+
+
+def test_an_empty_template_is_refused(here: Path, cyclegan: Cyclegan) -> None:
+    answer = cyclegan("translate", "photos", "-o", "out", "--name-template", "")
+    assert answer.code == 2
+    assert "--name-template '' has no {stem}" in answer.err
+
+
+# What cannot be done
+
+
+def test_a_folder_that_cannot_be_listed_fails_alone(
+    here: Path, cyclegan: Cyclegan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock(monkeypatch, here / "photos" / "sub")
+    answer = cyclegan("translate", "photos", "-o", "out", "--json", "--ordered")
+    assert answer.code == 6
+    assert [d["status"] for d in answer.documents[:-1]] == ["ok", "ok", "failed"]
+    assert answer.documents[2]["input"] == "photos/sub"
+    assert answer.documents[2]["error"] == "cannot list photos/sub: Permission denied"
+    assert files("out") == ["a.png", "b.jpg"]
+
+
+def test_pictures_that_go_before_their_turn_are_no_success(
+    here: Path, cyclegan: Cyclegan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = Translator.load
+
+    def load_late(*arguments: Any, **options: Any) -> Translator:
+        shutil.rmtree("photos/sub")
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(Translator, "load", load_late)
+    answer = cyclegan("translate", "photos", "-o", "out")
+    assert answer.code == 6
+    assert "0 of 3 pictures failed, 1 were gone before it was their turn" in answer.err
+    assert files("out") == ["a.png", "b.jpg"]
+
+
+def test_a_picture_that_finds_no_memory_is_named(
+    here: Path, cyclegan: Cyclegan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cyclegan_cli.translation.translator.memory_budget", lambda *_: 9.0)
+    answer = cyclegan("translate", "photos/a.png", "-o", "out/")
+    assert answer.code == 6
+    assert "warning: photos/a.png: translating " in answer.err
+    assert "found 9e-09 GB" in answer.err
+
+
+def test_too_little_memory_for_any_picture_is_said_before_the_first(
+    here: Path, cyclegan: Cyclegan
+) -> None:
+    answer = cyclegan("translate", "photos", "-o", "out", "--max-memory", "1MB", "--json")
+    assert (answer.code, answer.out) == (5, "")
+    assert "--max-memory of 0.001 GB leaves nothing for pictures: without any, " in answer.err
 
 
 # Several processes

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cyclegan_cli.data.listing import list_pictures
+from cyclegan_cli.data.listing import list_pictures, walk_pictures
 from cyclegan_cli.errors import DataError
+from pictures import lock
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -62,9 +61,23 @@ def test_a_folder_whose_name_is_too_long_cannot_be_listed(tmp_path: Path) -> Non
 def test_a_folder_that_may_not_be_read_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: str) -> Iterator[os.DirEntry[str]]:
-        raise PermissionError(13, "Permission denied", path)
-
-    monkeypatch.setattr(os, "scandir", refuse)
+    lock(monkeypatch, tmp_path)
     with pytest.raises(DataError, match=f"{tmp_path.name}: Permission denied"):
+        list_pictures(tmp_path)
+
+
+def test_a_link_that_leads_in_a_circle_is_a_picture_that_cannot_be_read(tmp_path: Path) -> None:
+    touch(tmp_path, "seen.png")
+    (tmp_path / "circle.png").symlink_to("circle.png")
+    (tmp_path / "circle").symlink_to("circle")
+    assert listed(tmp_path) == ["circle.png", "seen.png"]
+
+
+def test_a_folder_below_that_may_not_be_read_can_be_yielded_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "a.png", "locked/1.png", "z.png")
+    lock(monkeypatch, tmp_path / "locked")
+    assert [*walk_pictures(tmp_path, unlistable=True)] == ["a.png", "locked", "z.png"]
+    with pytest.raises(DataError, match="locked: Permission denied"):
         list_pictures(tmp_path)

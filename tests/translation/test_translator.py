@@ -13,18 +13,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from cyclegan_cli.checkpoints import store
 from cyclegan_cli.checkpoints.header import ModelInfo
 from cyclegan_cli.config import GeneratorConfig
+from cyclegan_cli.data.decoding import decode
 from cyclegan_cli.errors import CheckpointError, DeviceError, UsageError
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.models.networks import ResnetGenerator, initialise_weights
 from cyclegan_cli.translation import translator as module
 from cyclegan_cli.translation.translator import Translator, TranslatorOptions
 from generators import generator
+from pictures import display_p3_profile
 
 # Time tells nothing here: other work may run on the same cores.
 unhurried = settings(deadline=None, max_examples=25)
@@ -94,12 +96,74 @@ def test_the_input_is_left_as_it_was(translator: Translator) -> None:
     assert torch.equal(pictures, random_pictures(1, 3, 8, 8))
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "CMYK", "P", "1"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "P", "1", "I;16"])
 def test_a_picture_of_any_mode_becomes_rgb_of_the_same_size(
     translator: Translator, mode: str
 ) -> None:
     translated = translator(Image.effect_noise((13, 7), 60).convert(mode))
     assert (translated.mode, translated.size) == ("RGB", (13, 7))
+
+
+def test_16_bit_grey_is_scaled_not_cut_off(translator: Translator) -> None:
+    grey = np.linspace(0, 255, 13 * 7).astype(np.uint8).reshape(7, 13)
+    deep = Image.fromarray(grey.astype(np.uint16) * 257)
+    assert deep.mode == "I;16"
+    expected = np.asarray(translator(Image.fromarray(grey)))
+    assert np.array_equal(np.asarray(translator(deep)), expected)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_a_pictures_transparency_is_kept(translator: Translator, mode: str) -> None:
+    opacity = Image.effect_noise((13, 7), 90)
+    picture = Image.effect_noise((13, 7), 60).convert(mode)
+    picture.putalpha(opacity)
+    translated = translator(picture)
+    assert translated.mode == "RGBA"
+    assert np.array_equal(np.asarray(translated.getchannel("A")), np.asarray(opacity))
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "tiff"])
+def test_a_photo_comes_out_upright(translator: Translator, tmp_path: Path, ending: str) -> None:
+    photo = Image.effect_noise((13, 7), 60).convert("RGB")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    photo.save(tmp_path / f"photo.{ending}", exif=exif)
+    stored = Image.open(tmp_path / f"photo.{ending}")
+    upright = ImageOps.exif_transpose(Image.open(tmp_path / f"photo.{ending}"))
+    assert upright.size == (7, 13)
+    assert np.array_equal(np.asarray(translator(stored)), np.asarray(translator(upright)))
+
+
+def test_colours_are_converted_from_the_profile(translator: Translator, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (7, 13, 3), dtype=np.uint8)
+    file = tmp_path / "photo.png"
+    Image.fromarray(noise).save(file, icc_profile=display_p3_profile())
+    converted = decode(file).frames[0]
+    assert not np.array_equal(converted, noise)
+    translated = np.asarray(translator(Image.open(file)))
+    assert np.array_equal(translated, translator(converted))
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        np.zeros((5, 4, 4), np.uint8),
+        np.zeros((5, 4), np.uint8),
+        np.zeros((5, 4, 3), np.float32),
+        np.zeros((0, 4, 3), np.uint8),
+        torch.zeros(3, 5, 4),
+        torch.zeros(1, 4, 5, 4),
+        torch.zeros(1, 3, 0, 4),
+        torch.zeros(1, 3, 5, 4, dtype=torch.uint8),
+    ],
+)
+def test_what_is_no_picture_is_refused_by_its_shape_and_type(
+    translator: Translator, picture: Any
+) -> None:
+    with pytest.raises(ValueError, match="must be .*, found ") as refused:
+        translator(picture)
+    assert str(list(picture.shape)) in str(refused.value)
+    assert str(picture.dtype) in str(refused.value)
 
 
 def test_a_picture_goes_through_the_generator_in_its_own_levels(translator: Translator) -> None:

@@ -286,7 +286,8 @@ def test_outputs_are_upright_whatever_the_orientation_tag_says(
     [outcome] = translate(translator, [job_of(source, tmp_path / "out.png")])
     assert (outcome.width, outcome.height) == ((16, 12) if orientation < 5 else (12, 16))
     with Image.open(source) as stored, Image.open(tmp_path / "out.png") as output:
-        expected = translator(stored if orientation == 1 else upright(stored, orientation))
+        turned = stored if orientation == 1 else upright(stored, orientation)
+        expected = translator(np.asarray(turned))
         assert np.array_equal(np.asarray(output), np.asarray(expected))
         assert output.getexif().get(0x0112, 1) == 1
 

@@ -242,8 +242,6 @@ def _why_stopped(summary: Summary, request: Request, stop_requested: StopRequest
         return signal.Signals(stop_requested.signal_number).name
     if request.fail_fast and summary.counts["failed"]:
         return "failure"
-    gone = summary.pictures - summary.counts.total()
-    console.warn(f"{gone} pictures were gone before it was their turn")
     return None
 
 
@@ -260,8 +258,10 @@ def raise_what_went_wrong(summary: Summary, stop_requested: StopRequest) -> None
         raise InterruptedRunError(f"stopped after {so_far}", RERUN, stop_requested.signal_number)
     if summary.stopped:
         raise SomeFailedError(f"stopped at the first failure (--fail-fast), after {so_far}", RERUN)
-    if failed:
-        raise SomeFailedError(f"{failed} of {summary.pictures} pictures failed")
+    gone = summary.pictures - done
+    if failed or gone:
+        also_gone = f", {gone} were gone before it was their turn" if gone else ""
+        raise SomeFailedError(f"{failed} of {summary.pictures} pictures failed{also_gone}")
 
 
 def show(outcome: Outcome, request: Request) -> None:
@@ -271,7 +271,10 @@ def show(outcome: Outcome, request: Request) -> None:
     for sentence in outcome.warnings:
         console.warn(f"{outcome.input}: {sentence}")
     if outcome.status == "failed":
-        console.warn(outcome.error or "")
+        error = outcome.error or ""
+        # Of a picture that finds too little memory nobody but us knows the name.
+        is_named = any(name in error for name in (outcome.input, outcome.output))
+        console.warn(error if is_named or outcome.input == STREAM else f"{outcome.input}: {error}")
     elif not request.quiet and not request.as_json:
         skipped = " (exists, skipped)" if outcome.status == "skipped" else ""
         console.say(f"{outcome.input} -> {outcome.output}{skipped}")

@@ -89,6 +89,22 @@ def decode(
         )
 
 
+def from_pillow(image: Image.Image) -> tuple[Levels, Levels | None]:
+    """A picture that Pillow holds, or has opened: upright, in sRGB, opacity apart.
+
+    Returns:
+        Colours, ``[H, W, 3]``, uint8 or (of 16-bit grey) uint16; and opacity, ``[H, W]`` of the
+        same type, or None.
+
+    Raises:
+        ValueError: Its pixels are numbers of unknown range.
+    """
+    image.load()  # Of a TIFF this applies the orientation and forgets it.
+    pixels = _upright(unpack(image), TURNS.get(orientation(image)))
+    profile = image.info.get("icc_profile") or None
+    return to_srgb(pixels, profile if profile and suits(pixels, profile) else None), pixels.alpha
+
+
 def pixel_bytes(path: Path) -> int:
     """The bytes that a picture's pixels take once it is decoded, from its header.
 
@@ -133,6 +149,10 @@ def _pixels(image: Image.Image, page: int, deep: Pixels | None) -> Pixels:
         image.load()
         pixels = unpack(image)
         turn = turn if image.format != "TIFF" else None  # Pillow itself turns TIFF.
+    return _upright(pixels, turn)
+
+
+def _upright(pixels: Pixels, turn: Callable[[Levels], Levels] | None) -> Pixels:
     if turn is None:
         return pixels
     alpha = None if pixels.alpha is None else np.ascontiguousarray(turn(pixels.alpha))

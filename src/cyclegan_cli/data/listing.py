@@ -32,6 +32,7 @@ def walk_pictures(
     recursive: bool = True,
     leave_out: str | None = None,
     on_error: Callable[[OSError], None] = refuse_folder,
+    unlistable: bool = False,
 ) -> Iterator[str]:
     """All files below ``folder`` whose name ends like a picture's, sorted by relative path.
 
@@ -43,6 +44,8 @@ def walk_pictures(
         recursive: Whether the folders below it are searched too.
         leave_out: Real path of a folder below that is not searched.
         on_error: Called with what keeps a folder from being listed; that folder is passed over.
+        unlistable: Whether a folder below that cannot be listed is yielded like a picture, for
+            its reading to fail, instead.
 
     Yields:
         Paths relative to ``folder``.
@@ -51,7 +54,16 @@ def walk_pictures(
     real = os.path.realpath(folder)
 
     def walk(below: str) -> Iterator[str]:
-        for name in _names(os.path.join(folder, below) if below else str(folder), on_error):
+        try:
+            names = _names(os.path.join(folder, below) if below else str(folder))
+        except OSError as error:
+            if below and unlistable:
+                yield below
+            else:
+                on_error(error)
+            return
+        while names:  # Each is given up as it is handed out.
+            name = names.pop()
             path = os.path.join(below, name.rstrip("/"))
             if not name.endswith("/"):
                 if name.lower().endswith(suffixes):
@@ -62,18 +74,24 @@ def walk_pictures(
     return walk("")
 
 
-def _names(folder: str, on_error: Callable[[OSError], None]) -> Iterator[str]:
-    """What is in a folder; names of folders end with ``/``, which puts their files in order."""
-    try:
-        with os.scandir(folder) as entries:
-            names = [
-                f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name
-                for entry in entries
-                if not (entry.name.startswith(".") or (entry.is_symlink() and entry.is_dir()))
-            ]
-    except OSError as error:
-        on_error(error)
-        return
+def _names(folder: str) -> list[str]:
+    """What is in a folder, last first; names of folders end with ``/``, which orders their files.
+
+    Raises:
+        OSError: It cannot be listed.
+    """
+    with os.scandir(folder) as entries:
+        names = [
+            f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name
+            for entry in entries
+            if not (entry.name.startswith(".") or _is_link_to_folder(entry))
+        ]
     names.sort(reverse=True)
-    while names:  # Each is given up as it is handed out.
-        yield names.pop()
+    return names
+
+
+def _is_link_to_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_symlink() and entry.is_dir()
+    except OSError:
+        return False  # It leads in a circle, or where we may not look: reading it will tell.

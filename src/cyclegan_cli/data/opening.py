@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from PIL import Image, UnidentifiedImageError
 
 from cyclegan_cli.data.formats import HEIF_BRANDS, readable_formats
+from cyclegan_cli.data.listing import refuse_folder
 from cyclegan_cli.errors import DataError
 
 # Formats whose frames or pages are each a picture.
@@ -67,12 +68,21 @@ def count_frames(image: Image.Image) -> int:
     return getattr(image, "n_frames", 1) if image.format in FORMATS_OF_FRAMES else 1
 
 
+def _refuse_no_file(path: Path, name: str) -> NoReturn:
+    """A pipe or device could keep us waiting for ever; a folder may be one that is locked."""
+    if path.is_dir():
+        try:
+            os.scandir(path).close()
+        except OSError as error:
+            refuse_folder(error)
+    raise DataError(f"cannot read {name}: it is not a file, but a folder, pipe or device")
+
+
 @contextmanager
 def opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
     """Open a picture; whatever goes wrong with it inside becomes one sentence."""
     if isinstance(source, Path) and os.path.exists(source) and not os.path.isfile(source):
-        # A folder; or a pipe or device, which could keep us waiting for ever.
-        raise DataError(f"cannot read {name}: it is not a file, but a folder, pipe or device")
+        _refuse_no_file(source, name)
     try:
         # Pillow goes back and forth in a file, which a pipe cannot.
         file = source if isinstance(source, Path) else io.BytesIO(source.read())

@@ -176,7 +176,9 @@ class Inputs:
                 yield self._file(_tidied(text))
             return
         folder = Path(text)
-        for below in walk_pictures(folder, self.recursive, self.leave_out, on_error):
+        for below in walk_pictures(
+            folder, self.recursive, self.leave_out, on_error, unlistable=True
+        ):
             path = os.path.join("" if folder == Path() else folder, below)
             yield Source(path, below if self.root is None else self._place(path), str(folder))
 

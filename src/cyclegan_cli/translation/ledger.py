@@ -66,10 +66,10 @@ class Draft:
         # In place; by output, then input, then share: the smallest share of a pair comes first.
         records.sort()
         words = records.view(">u8").reshape(-1, RECORD_BYTES // 8)
-        if pass_over_outputs:
-            words = words[~_found_in(_digests(words[:, 2:4]), _digests(words[:, 0:2]))]
         is_new = _differs_from_the_one_before(words[:, 0:4])
         words = words if is_new.all() else words[is_new]
+        if pass_over_outputs:
+            words = words[~_are_outputs_of_others(words)]
         outputs, inputs = _digests(words[:, 0:2]), _digests(words[:, 2:4])
         inputs.sort()
         is_input = _found_in(outputs, inputs)
@@ -121,6 +121,12 @@ def _differs_from_the_one_before(words: Words) -> np.ndarray[Any, np.dtype[np.bo
     differs = np.ones(len(words), dtype=bool)
     differs[1:] = (words[1:] != words[:-1]).any(axis=1)
     return differs
+
+
+def _are_outputs_of_others(words: Words) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which inputs are written to from another input; ``[N, 5]``, sorted."""
+    is_own = (words[:, 0:2] == words[:, 2:4]).all(axis=1)
+    return _found_in(_digests(words[:, 2:4]), _digests(words[~is_own, 0:2]))
 
 
 def _found_in(sought: Digests, ordered: Digests) -> np.ndarray[Any, np.dtype[np.bool_]]:

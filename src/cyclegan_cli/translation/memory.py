@@ -114,6 +114,25 @@ def memory_budget(device: torch.device, limit: int | None) -> float:
     return free * (1 - SPARED) if limit is None else min(limit - used, free)
 
 
+def refuse_too_little(device: torch.device, limit: int | None) -> None:
+    """Check that a limit leaves something for pictures.
+
+    Args:
+        device: Where to compute.
+        limit: As in :func:`memory_budget`.
+
+    Raises:
+        DeviceError: The process itself has all of it already.
+    """
+    if limit is None or (budget := memory_budget(device, limit)) > 0:
+        return
+    raise DeviceError(
+        f"--max-memory of {limit / 1e9:.2g} GB leaves nothing for pictures: without any, "
+        f"{(limit - budget) / 1e9:.2g} GB are in use",
+        "Give more, or leave it out.",
+    )
+
+
 def host_memory_free() -> int:
     """Bytes that this process can still have: the machine's, or its container's if fewer."""
     free = int(psutil.virtual_memory().available)

@@ -152,7 +152,9 @@ def plan_naming(
         )
     if output is None or _means_folder(output, first_two):
         default = BESIDE_INPUT if output is None else IN_FOLDER
-        return Naming(target, output, None, Template(template or default), ending)
+        return Naming(
+            target, output, None, Template(default if template is None else template), ending
+        )
     if template is not None:
         raise UsageError(
             f"-o {output} names a file, so there is nothing to name",

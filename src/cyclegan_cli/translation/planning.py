@@ -58,9 +58,10 @@ class Plan:
             output = naming.output_of(source)
             draft.add(self._key(source.path), self._key(output), _share_number_of(source))
         # So that `translate photos/*.jpg` can be run again, though its translations lie beside
-        # its pictures now: they exist and are skipped. Where they would be replaced instead,
-        # whether they are translations or the user's own pictures cannot be told.
-        pass_over_outputs = naming.folder is None and naming.file is None and not replaces
+        # its pictures now, as those of `translate photos -o photos --suffix _night` do: they are
+        # passed over. Where they would be replaced instead, whether they are translations or the
+        # user's own pictures cannot be told.
+        pass_over_outputs = naming.file is None and not replaces
         self._ledger, clashes = draft.finish(pass_over_outputs)
         if clashes:
             self._refuse(clashes)

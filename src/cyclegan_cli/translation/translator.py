@@ -18,6 +18,8 @@ from cyclegan_cli.checkpoints.locate import checkpoint_file
 from cyclegan_cli.checkpoints.reading import Domains, read_model
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.config import PrecisionChoice
+from cyclegan_cli.data.colour import to_depth
+from cyclegan_cli.data.decoding import from_pillow
 from cyclegan_cli.data.picture import BitDepth, Levels
 from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
 from cyclegan_cli.devices import choose_device, memory_errors
@@ -25,7 +27,7 @@ from cyclegan_cli.errors import DeviceError
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.models.sizes import padded_size, reflect_to_multiple
 from cyclegan_cli.translation.levels import LevelRows, LevelSink, to_channels
-from cyclegan_cli.translation.memory import Needs, memory_budget, plan_strips
+from cyclegan_cli.translation.memory import Needs, memory_budget, plan_strips, refuse_too_little
 from cyclegan_cli.translation.precision import settle_precision
 from cyclegan_cli.translation.stages import Rows, StoredRows
 from cyclegan_cli.translation.strips import Sink, StripGenerator
@@ -33,6 +35,8 @@ from cyclegan_cli.translation.strips import Sink, StripGenerator
 SMALLER = "Use a smaller picture, or --resize."
 # The network as it is written down holds so many full-size feature maps at once.
 MAPS_UNTILED = 4
+PICTURES = "a tensor of pictures must be [B, 3, H, W] of floating-point numbers in [-1, 1]"
+LEVELS = "an array must be [H, W, 3] of uint8 or uint16"
 # Pictures this many times larger than those trained on come out with textures too fine for them.
 LARGEST_SCALE = 4
 
@@ -130,7 +134,7 @@ class Translator:
 
         Raises:
             CheckpointError: There is none, or it is damaged or foreign.
-            DeviceError: The device is missing.
+            DeviceError: The device is missing, or its memory is not enough for any picture.
             UsageError: Not a device's name.
         """
         options = options or TranslatorOptions(device=device)
@@ -139,6 +143,7 @@ class Translator:
         direction = direction or read_model(file).directions[0]
         generator, info = load_generator(file, direction, domains)
         translator = cls(generator.to(chosen), info, direction, chosen, options)
+        refuse_too_little(chosen, options.max_memory)
         translator.checkpoint = file
         return translator
 
@@ -180,17 +185,30 @@ class Translator:
                 tensor ``[B, 3, H, W]`` in [-1, 1].
 
         Returns:
-            The same kind and size; of an image, mode ``RGB``; of a tensor, fp32.
+            The same kind and size. Of an image: sRGB with 8 bits, upright, ``RGBA`` where it has
+            transparency, else ``RGB``; without the rest of its EXIF data, and of an animation the
+            frame that it is at. Of a tensor: fp32, on the translator's device.
 
         Raises:
             DeviceError: Not enough memory.
+            ValueError: An array or tensor of another shape or type, or an image of floating-point
+                numbers.
         """
         if isinstance(picture, Tensor):
+            _refuse_unless(picture.ndim == 4 and picture.shape[1] == 3, picture, PICTURES)
+            _refuse_unless(picture.is_floating_point() and picture.numel() > 0, picture, PICTURES)
             return self.translate(picture)
         if isinstance(picture, np.ndarray):
+            _refuse_unless(picture.ndim == 3 and picture.shape[2] == 3, picture, LEVELS)
+            _refuse_unless(
+                picture.dtype in (np.uint8, np.uint16) and picture.size > 0, picture, LEVELS
+            )
             return self.translate_levels(picture)
-        levels = self.translate_levels(np.asarray(picture.convert("RGB")))
-        return Image.fromarray(levels)
+        colours, alpha = from_pillow(picture)
+        translated = Image.fromarray(self.translate_levels(colours, 8))
+        if alpha is not None:
+            translated.putalpha(Image.fromarray(to_depth(alpha, 8)))
+        return translated
 
     @torch.inference_mode()
     def translate(self, pictures: Tensor) -> Tensor:
@@ -287,6 +305,11 @@ class Translator:
 
     def _needs(self, height: int, width: int) -> Needs:
         return Needs(self.generator.config, height, width, self._like.itemsize)
+
+
+def _refuse_unless(fits: bool, picture: Tensor | Levels, wanted: str) -> None:
+    if not fits:
+        raise ValueError(f"{wanted}, found {list(picture.shape)} of {picture.dtype}")
 
 
 def _short_side_of(levels: Levels, short: int | None) -> tuple[int, int]:
