@@ -258,3 +258,18 @@ def test_a_pickle_that_torch_will_not_read_is_refused_without_its_advice(tmp_pat
     with pytest.raises(CheckpointError, match="does not read without running it") as refusal:
         load_generator(tmp_path / "x.pth", "a2b")
     assert "weights_only" not in refusal.value.message
+
+
+@pytest.mark.parametrize("error", [TypeError, IndexError, AttributeError, AssertionError])
+def test_whatever_torch_stumbles_over_is_a_damaged_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """Seen: a call of its tensor maker with too few arguments, out of damaged bytes."""
+
+    def stumble(*arguments: Any, **options: Any) -> None:
+        raise error("missing 2 required positional arguments")
+
+    torch.save(original_generator().state_dict(), tmp_path / "x.pth")
+    monkeypatch.setattr(torch, "load", stumble)
+    with pytest.raises(CheckpointError, match="cannot read .*x.pth: missing 2"):
+        load_generator(tmp_path / "x.pth", "a2b")

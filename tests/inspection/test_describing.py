@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -140,6 +141,15 @@ def test_a_run_killed_before_its_first_checkpoint_is_a_run(own_run: Path) -> Non
     told = document(own_run)
     assert (told["kind"], told["resumable"]) == ("run", True)
     assert "generator" not in told
+
+
+def test_a_file_that_a_running_training_removes_meanwhile_is_passed_over(
+    own_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = own_run / "gone.tmp"
+    monkeypatch.setattr(Path, "rglob", lambda self, pattern: iter([gone]))
+    monkeypatch.setattr(Path, "is_file", lambda self: self == gone or os.path.isfile(self))
+    assert document(own_run)["bytes"] == 0
 
 
 def test_half_a_row_of_metrics_is_ignored(own_run: Path) -> None:

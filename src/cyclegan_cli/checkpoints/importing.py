@@ -44,7 +44,10 @@ def load_reference_weights(path: Path, direction: Direction) -> dict[str, Tensor
             f"{file} has a pickle that torch does not read without running it",
             "Save its state_dict() again, by torch.save without further options.",
         ) from error
-    except (RuntimeError, ValueError, KeyError, EOFError, OSError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:
+        # Damaged bytes make its unpickler raise whatever it stumbles over.
         reason = str(error).partition("\n")[0]
         raise CheckpointError(f"cannot read {file}: {reason}") from error
     flat = _flat(content)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,8 @@ def describe_run(path: Path, request: Request) -> Summary:
     Raises:
         CheckpointError: One of its checkpoints is damaged.
     """
-    contents = [file for file in path.rglob("*") if file.is_file()]
-    sizes = {file: file.stat().st_size for file in contents}
-    samples = [file for file in contents if file.parent.name == "samples"]
+    sizes = _sizes(path)
+    samples = [file for file in sizes if file.parent.name == "samples"]
     facts: Facts = {
         "bytes": sum(sizes.values()),
         "disk": {
@@ -61,6 +61,16 @@ def describe_run(path: Path, request: Request) -> Summary:
         header = read_header(path / MODEL_FILE)
         facts |= model_facts(path / MODEL_FILE, header, request) | listed(header.tensors, request)
     return Summary(path, "run", facts)
+
+
+def _sizes(folder: Path) -> dict[Path, int]:
+    """Bytes of every file; a run that goes on renames and removes its own meanwhile."""
+    sizes = {}
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            if file.is_file():
+                sizes[file] = file.stat().st_size
+    return sizes
 
 
 def _state_facts(path: Path) -> Facts:
