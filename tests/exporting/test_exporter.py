@@ -6,6 +6,7 @@ import hashlib
 import json
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -177,13 +178,18 @@ def test_a_path_that_cannot_be_written_is_refused_before_the_conversion(
         export(Job(checkpoint, ("a2b",), tmp_path / "file" / "x.pt2", FORMATS["pt2"]))
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """No file can grow beyond some bytes: every writer fails as it does on a full disk."""
+    """No file can grow beyond some bytes: every writer fails as it does on a full disk.
+
+    pytest's own report may be a file too, so that nothing but the writer may run inside.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("name", ["onnx", "pt2", "safetensors", "pth", "openvino"])
@@ -193,7 +199,6 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     exported,
-    request: pytest.FixtureRequest,
 ) -> None:
     if name in ("onnx", "openvino"):
         import onnx
@@ -208,8 +213,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
 
         monkeypatch.setattr(exporting, "to_onnx", lambda *_: ready)
     job = Job(checkpoint, ("a2b",), tmp_path / f"x{FORMATS[name].suffixes[0]}", FORMATS[name])
-    request.getfixturevalue("full_disk")
-    with pytest.raises(OutputError) as caught:
+    with pytest.raises(OutputError) as caught, full_disk():
         export(job)
     assert caught.value.message.startswith(f"cannot write {tmp_path / 'x.'}")
     assert list(tmp_path.iterdir()) == []
