@@ -19,7 +19,7 @@ from torch.nn import functional as F
 TILE = 4  # Results a side.
 PATCH = TILE + 2  # Inputs a side.
 # Tiles worked on at once: the buffers of more do not stay in the cache, and fewer leave the matrix
-# products thin (benchmarks/winograd.py).
+# products thin (docs/performance.md).
 TILES_AT_ONCE = 144
 # With fewer channels the transforms cost more than the products save.
 FEWEST_CHANNELS = 64

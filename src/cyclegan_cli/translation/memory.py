@@ -14,7 +14,7 @@ from cyclegan_cli.translation.stages import Place
 from cyclegan_cli.translation.strips import StripPlan
 
 # Positions of the trunk in a strip: enough for the convolutions to be efficient, and few enough
-# for a strip to stay in the cache (benchmarks/strips.py).
+# for a strip to stay in the cache (docs/performance.md).
 POSITIONS_A_STRIP = 4096
 # Keeping the feature maps at full resolution is faster; above this it is greedy.
 KEPT_AT_MOST = 1.5e9
