@@ -13,6 +13,7 @@ from cyclegan_cli.checkpoints.header import ModelInfo, StateInfo
 from cyclegan_cli.checkpoints.locate import BEST_FILE, CONFIG_FILE, MODEL_FILE, STATE_FILE
 from cyclegan_cli.checkpoints.store import save_model, save_state
 from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.training.page.run_page import RunPage
 from cyclegan_cli.training.plan import Plan
 from cyclegan_cli.training.report import save_sample_grid
 from cyclegan_cli.training.tables import (
@@ -42,6 +43,7 @@ class RunFolder:
         self.path = plan.run_dir
         self.plan = plan
         self.model = model
+        self.page = RunPage(plan, self.path / SAMPLES_FOLDER)
         files.make_folder(self.path)
         files.remove_leftovers(self.path)
         # With it, even a run that is killed before its first checkpoint resumes. Its own folder is

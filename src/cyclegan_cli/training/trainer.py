@@ -6,6 +6,7 @@ import math
 import shlex
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from torch import Tensor
@@ -16,7 +17,13 @@ from cyclegan_cli.checkpoints.store import restore_state
 from cyclegan_cli.data.tensors import to_unit_range
 from cyclegan_cli.data.unpaired import Batch, UnpairedDataset, loader, worker_errors
 from cyclegan_cli.devices import memory_errors
-from cyclegan_cli.errors import DivergedError, InterruptedRunError, WorkerDiedError
+from cyclegan_cli.errors import (
+    CycleGANError,
+    DivergedError,
+    InterruptedRunError,
+    OutputError,
+    WorkerDiedError,
+)
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.training.describing import state_info
 from cyclegan_cli.training.fixed import fixed_pictures
@@ -122,6 +129,15 @@ class Trainer:
         self.interval.start_clock()
         self.watcher.started(plan)
         try:
+            self._train(batches, stop_requested)
+        except CycleGANError as error:
+            with suppress(OutputError):  # What ended the run is the news.
+                self.folder.page.write(self.step, error.message)
+            raise
+        return plan.run_dir / MODEL_FILE
+
+    def _train(self, batches: Iterator[Batch], stop_requested: StopRequested) -> None:
+        try:
             with worker_errors():
                 self._make_steps(batches, stop_requested)
         except WorkerDiedError:
@@ -131,7 +147,6 @@ class Trainer:
                 self._save()
                 raise self._interrupted(signal_number) from None
             raise
-        return plan.run_dir / MODEL_FILE
 
     def _make_steps(self, batches: Iterator[Batch], stop_requested: StopRequested) -> None:
         # The last session may have been asked to stop before it had measured what was due.
@@ -147,6 +162,8 @@ class Trainer:
                 return
             if self._is_due(self.plan.config.checkpoint_every):
                 self._save()
+            if self.samples and self._is_due(self.plan.config.sample_every):
+                self.folder.page.write(self.step)
 
     def _is_due(self, interval: int) -> bool:
         """Whether what is done every so many steps is to be done now; all is, at the end."""
@@ -258,22 +275,25 @@ class Trainer:
         """
         plan = self.plan
         done = f"after step {self.step} of {plan.total_steps}; everything is saved"
+        ended = ""
         if self.step == plan.total_steps:
-            self._save()
+            pass
         elif signal_number := stop_requested():
             self._save()
             raise self._interrupted(signal_number)
         elif time.monotonic() - self.started >= self.time_limit:
-            self._save()
-            self.watcher.told(f"the time limit is reached {done}; go on: {self._resume_command()}")
+            ended = f"the time limit is reached {done}; go on: {self._resume_command()}"
         elif 0 < plan.config.patience <= self.best.worse:
-            self._save()
-            self.watcher.told(
+            ended = (
                 f"stopped {done}; the translations were nearest to their domains at step "
                 f"{self.best.step} ({BEST_FILE})"
             )
         else:
             return False
+        self._save()
+        self.folder.page.write(self.step, ended)
+        if ended:
+            self.watcher.told(ended)
         return True
 
     def _interrupted(self, signal_number: int) -> InterruptedRunError:
