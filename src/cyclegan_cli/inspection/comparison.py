@@ -43,7 +43,7 @@ def compare(one: Path, other: Path) -> Comparison:
     """Compare two checkpoints: architecture, training, and the weights of each network.
 
     Distances are relative: the Euclidean norm of the difference over that of the first one's
-    weights; 0 is the same network, and independently trained ones come to about 1.4.
+    weights; 0 is the same network, and ones that have nothing in common come to √2.
 
     Raises:
         CheckpointError: One is missing, damaged or foreign.
