@@ -160,11 +160,9 @@ def new_page() -> Iterator[Page]:
     """A tab of a Chromium of its own."""
     commands, to_us = os.pipe(), os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        browser = [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}"]
         process = subprocess.Popen(
-            [
-                sys.executable, "-c", LAUNCHER, str(commands[0]), str(to_us[1]),
-                str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}",
-            ],  # fmt: skip
+            [sys.executable, "-c", LAUNCHER, str(commands[0]), str(to_us[1]), *browser],
             pass_fds=(commands[0], to_us[1]),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

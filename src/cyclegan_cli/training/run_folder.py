@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 
 import tomli_w
 from torch import Tensor
@@ -84,13 +85,15 @@ class RunFolder:
         """
         save_model(self.path / BEST_FILE, self.model, _as_model(info, {"swd": round(swd, 4)}))
 
-    def write_samples(self, step: int, pictures: Mapping[str, Tensor]) -> None:
-        """Write the grid of a step.
+    def write_samples(self, step: int, pictures: Mapping[str, Tensor]) -> Path:
+        """Write the grid of a step; returns where it is.
 
         Raises:
             OutputError: It cannot be written.
         """
-        save_sample_grid(self.path / SAMPLES_FOLDER / f"step_{step:08d}.jpg", pictures)
+        path = self.path / SAMPLES_FOLDER / f"step_{step:08d}.jpg"
+        save_sample_grid(path, pictures)
+        return path
 
 
 def _as_model(info: StateInfo, more: dict[str, float]) -> ModelInfo:

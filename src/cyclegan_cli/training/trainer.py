@@ -30,6 +30,7 @@ from cyclegan_cli.training.fixed import fixed_pictures
 from cyclegan_cli.training.interval import Interval
 from cyclegan_cli.training.plan import Plan, model_is_of_step
 from cyclegan_cli.training.run_folder import RunFolder
+from cyclegan_cli.training.tensorboard import with_tensorboard
 from cyclegan_cli.training.validation import BestSoFar, Examiner, quality, shuffled
 from cyclegan_cli.training.watcher import Watcher
 
@@ -60,7 +61,7 @@ def train(
         CheckpointError: The state to go on from is damaged.
         DeviceError: Not enough memory.
     """
-    with memory_errors("training", LESS_MEMORY):
+    with memory_errors("training", LESS_MEMORY), with_tensorboard(plan, watcher) as watcher:
         return Trainer(plan, watcher, time_limit).run(stop_requested)
 
 
@@ -203,7 +204,7 @@ class Trainer:
     def _sample(self, real_a: Tensor, real_b: Tensor) -> None:
         pictures = {"real_a": real_a, "real_b": real_b}
         pictures |= self.model.translate_both_ways(real_a, real_b)
-        self.folder.write_samples(self.step, pictures)
+        self.watcher.sampled(self.step, self.folder.write_samples(self.step, pictures))
 
     def _examine(self, stop_requested: StopRequested) -> None:
         """Measure the quality, where that is due and nobody has asked to stop."""

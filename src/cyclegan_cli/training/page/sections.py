@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import shlex
 from collections.abc import Iterable, Sequence
@@ -60,12 +59,14 @@ def commands(sentences: Iterable[tuple[str, Sequence[str]]]) -> str:
 def configuration(config: TrainConfig) -> str:
     """All options under the headings of ``--help``; those that are not the default stand out."""
     options = config.to_document()
-    fields = [field for field in dataclasses.fields(TrainConfig) if field.name in options]
+    panels: dict[str, str] = {}
+    for field in dataclasses.fields(TrainConfig):
+        if field.name in options:
+            panel = field.metadata["panel"]
+            panels[panel] = panels.get(panel, "") + _option(field, options[field.name])
     return "".join(
-        f"<section><h3>{escape(panel)}</h3><dl>"
-        + "".join(_option(field, options[field.name]) for field in group)
-        + "</dl></section>"
-        for panel, group in itertools.groupby(fields, lambda field: str(field.metadata["panel"]))
+        f"<section><h3>{escape(panel)}</h3><dl>{shown}</dl></section>"
+        for panel, shown in panels.items()
     )
 
 
