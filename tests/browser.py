@@ -27,8 +27,8 @@ FLAGS = [
 ]  # fmt: skip
 # Chromium reads commands from descriptor 3 and answers on 4.
 LAUNCHER = """
-import os, sys
-commands, answers = (os.dup(int(number)) for number in sys.argv[1:3])
+import fcntl, os, sys
+commands, answers = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])
 os.dup2(commands, 3)
 os.dup2(answers, 4)
 os.execv(sys.argv[3], sys.argv[3:])
