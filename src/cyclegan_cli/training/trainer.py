@@ -7,6 +7,7 @@ import math
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +24,7 @@ from cyclegan_cli.checkpoints.store import (
     save_model,
     save_state,
 )
+from cyclegan_cli.data.cache import PictureCache
 from cyclegan_cli.data.tensors import to_unit_range
 from cyclegan_cli.data.unpaired import (
     Batch,
@@ -31,21 +33,19 @@ from cyclegan_cli.data.unpaired import (
     load_training_picture,
     loader,
     random_order,
-    worker_errors,
 )
 from cyclegan_cli.devices import memory_errors
 from cyclegan_cli.errors import (
     DataError,
     DivergedError,
     InterruptedRunError,
-    WorkerDiedError,
 )
 from cyclegan_cli.models.cyclegan import LOSS_NAMES, CycleGAN
 from cyclegan_cli.training.plan import Plan, model_is_of_step
 from cyclegan_cli.training.report import MetricsFile, save_sample_grid
 
 SAMPLE_PICTURES = 4
-LESS_MEMORY = "Lower --batch-size, --crop-size or --base-channels."
+LESS_MEMORY = "Lower --batch-size, --crop-size or --base-channels, or use --cache none."
 
 
 class Watcher(Protocol):
@@ -126,8 +126,9 @@ class Trainer:
     def run(self, stop_requested: Callable[[], int | None]) -> Path:
         """Make all steps that are left; see :func:`train`."""
         plan = self.plan
+        cache = PictureCache(plan.cache)
         batches = loader(
-            UnpairedDataset(plan.pictures_a, plan.pictures_b, plan.config),
+            UnpairedDataset(plan.pictures_a, plan.pictures_b, plan.config, cache),
             self.step,
             plan.total_steps,
             plan.workers,
@@ -135,19 +136,13 @@ class Trainer:
         )
         for sentence in plan.warnings:
             self.watcher.warned(sentence)
+        if plan.cache.is_short:
+            self.watcher.warned(f"--cache ram keeps pictures in memory: {plan.cache}")
         self.started = time.monotonic()
         self._start_interval()
         self.watcher.started(plan)
-        try:
-            with worker_errors():
-                self._make_steps(batches, stop_requested)
-        except WorkerDiedError:
-            # Where workers take seconds to start, a terminal's Ctrl-C may end them before they
-            # learn to ignore it.
-            if signal_number := stop_requested():
-                self._save()
-                raise self._interrupted(signal_number) from None
-            raise
+        with closing(batches):  # Ends the threads that load ahead.
+            self._make_steps(batches, stop_requested)
         return plan.run_dir / MODEL_FILE
 
     def _make_steps(
