@@ -42,6 +42,7 @@ from cyclegan_cli.data.unpaired import UnpairedDataset, loader
 from cyclegan_cli.devices import choose_device, choose_precision
 from cyclegan_cli.errors import InterruptedRunError
 from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.training.domains import Domains
 from cyclegan_cli.training.plan import Plan, plan_new
 from cyclegan_cli.training.trainer import train
 from large_pictures import picture
@@ -149,7 +150,7 @@ def measure_waiting(device_name: str) -> Iterator[dict[str, Any]]:
         paths = make_photos(Path(folder, "photos"), 400, 90)
         for size, (options, steps) in WAITING.items():
             config = TrainConfig(steps=10**6, **options)  # type: ignore[arg-type]
-            plan = Plan(config, Path(folder, "run"), paths, paths, device)
+            plan = Plan(config, Path(folder, "run"), Domains(paths, paths, [], []), device)
             dataset = UnpairedDataset(paths, paths, config, PictureCache(plan.cache))
             batches = loader(dataset, 0, steps + 3, plan.workers, device.type == "cuda")
             precision = choose_precision("auto", device)
@@ -201,6 +202,12 @@ class Clock:
             self.resident[step] = psutil.Process().memory_info().rss
 
     def measured(self, row: dict[str, float]) -> None:
+        """Nothing to note."""
+
+    def validated(self, row: dict[str, float]) -> None:
+        """Nothing to note."""
+
+    def told(self, sentence: str) -> None:
         """Nothing to note."""
 
     def warned(self, sentence: str) -> None:
