@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import resource
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -216,5 +217,32 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     job = Job(checkpoint, ("a2b",), tmp_path / f"x{FORMATS[name].suffixes[0]}", FORMATS[name])
     with pytest.raises(OutputError) as caught, full_disk():
         export(job)
-    assert caught.value.message.startswith(f"cannot write {tmp_path / 'x.'}")
+    place = f"{tmp_path / 'x.'}"
+    if name == "openvino":
+        place = f"to the folder for temporary files, {tempfile.gettempdir()}: openvino failed"
+    assert caught.value.message.startswith(f"cannot write {place}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_without_room_for_temporary_files_says_where(
+    checkpoint: Path,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    exported,
+) -> None:
+    import onnx
+
+    from cyclegan_cli.exporting import onnx as exporting
+
+    ready = onnx.load(exported("onnx").job.output)
+    monkeypatch.setattr(exporting, "to_onnx", lambda *_: ready)
+    job = Job(
+        checkpoint, ("a2b",), tmp_path / "x.onnx", FORMATS["onnx"], "int8", calibration=pictures
+    )
+    with pytest.raises(OutputError) as caught, full_disk():
+        export(job)
+    place = f"the folder for temporary files, {tempfile.gettempdir()}: "
+    assert caught.value.message.startswith(f"cannot write to {place}")
+    assert "TMPDIR" in (caught.value.hint or "")
     assert list(tmp_path.iterdir()) == []
