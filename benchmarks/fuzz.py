@@ -5,9 +5,10 @@
 Every round changes bytes of one of the files (mostly near its beginning or end, where headers are)
 or cuts it, then describes it (as text and as JSON, with statistics of all tensors) and, if that
 goes well, compares it with itself and loads its generators.
-Files may be .safetensors, .pth, .onnx and .pt2. Anything but a description or an error of ours is
-printed with the round's seed, warnings of libraries too, and so is a round that takes
-more than 10 seconds or traces more memory than 20 MB and three times the file.
+Files may be .safetensors, .pth, .onnx, .pt2 and .xml (its .bin beside it). Anything but a
+description or an error of ours is printed with the round's seed, warnings of libraries too, and so
+is a round that takes more than 10 seconds or traces more memory than 20 MB and three times the
+file.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import tempfile
 import time
 import tracemalloc
@@ -82,6 +84,8 @@ def main() -> int:
             original = chance.choice(list(originals))
             path = Path(folder, f"damaged{original.suffix}")
             path.write_bytes(damaged(originals[original], chance))
+            if (numbers := original.with_suffix(".bin")).exists():
+                shutil.copy(numbers, path.with_suffix(".bin"))
             tracemalloc.start()
             start = time.monotonic()
             try:

@@ -17,8 +17,8 @@ def inspect_command(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            help="Run folders, checkpoints (.safetensors, .pth), exported models (.onnx, .pt2), "
-            "folders of pictures, pictures.",
+            help="Run folders, checkpoints (.safetensors, .pth), exported models (.onnx, .xml, "
+            ".pt2), folders of pictures, pictures.",
             metavar="PATH",
         ),
     ],
