@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from cyclegan_cli import files
+from cyclegan_cli.models.cyclegan import LOSS_NAMES
 from cyclegan_cli.training.page import samples, sections
 from cyclegan_cli.training.page.charts import Chart, Row, draw, number
 from cyclegan_cli.training.page.curves import loss_charts, quality_charts
 from cyclegan_cli.training.plan import Plan
 from cyclegan_cli.training.tables import (
-    METRICS_COLUMNS,
     METRICS_FILE,
     VALIDATION_COLUMNS,
     VALIDATION_FILE,
@@ -29,6 +29,7 @@ from cyclegan_cli.training.validation import mean_distance
 
 PAGE_FILE = "index.html"
 HEALTH_FILE = "health.json"
+DRAWN_METRICS = ("step", "learning_rate", *LOSS_NAMES, "images_per_second", "seconds")
 # With curves and text the page stays below 8 MB.
 MOST_PICTURE_CHARACTERS = 7_000_000
 
@@ -58,7 +59,7 @@ class RunPage:
             OutputError: It cannot be written.
         """
         plan = self.plan
-        metrics = _numbers(plan.run_dir / METRICS_FILE, METRICS_COLUMNS)
+        metrics = _numbers(plan.run_dir / METRICS_FILE, DRAWN_METRICS)
         validation = _numbers(plan.run_dir / VALIDATION_FILE, VALIDATION_COLUMNS)
         quality, quality_points = _drawn(
             quality_charts(plan.name_a, plan.name_b, validation), validation, step

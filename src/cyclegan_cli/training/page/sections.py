@@ -38,7 +38,7 @@ def health(path: Path) -> str:
         document = json.loads(path.read_text(encoding="utf-8"))
         step = f"{document['step']:,}"
         verdicts = [
-            f'<p class="trouble"><b>Step {verdict["step"]:,}: {escape(verdict["sentence"])}</b> '
+            f'<p class="trouble"><b>Step {verdict["step"]:,}: {escape(verdict["sentence"])}.</b> '
             f"{escape(verdict['advice'])}</p>"
             for verdict in document["verdicts"]
         ]
