@@ -57,9 +57,7 @@ class CycleGAN:
         self.config = config
         self.device = device
         self.bf16 = bf16
-        # On CPUs bf16 is faster channels-last, fp32 slower (benchmarks/layouts.py).
-        channels_last = bf16 or device.type == "cuda"
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.memory_format = torch.channels_last
         generator = GeneratorConfig(config.base_channels, config.generator_blocks)
         discriminator = DiscriminatorConfig(config.discriminator_channels)
         with torch.device("meta"):  # All weights are drawn below, from the seed alone.
@@ -131,41 +129,56 @@ class CycleGAN:
     def _step_generators(
         self, real_a: Tensor, real_b: Tensor
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """Update both generators; also return the fakes that they made before they moved."""
-        config = self.config
-        with _frozen(self.discriminator_a, self.discriminator_b):
-            with self._autocast():
-                fake_b = self.generator_a2b(real_a)
-                fake_a = self.generator_b2a(real_b)
-                rec_a = self.generator_b2a(fake_b)
-                rec_b = self.generator_a2b(fake_a)
-                terms = {
-                    "adversarial_a2b": self.gan_loss(self.discriminator_b(fake_b), True),
-                    "adversarial_b2a": self.gan_loss(self.discriminator_a(fake_a), True),
-                    "cycle_a": l1_loss(rec_a, real_a),
-                    "cycle_b": l1_loss(rec_b, real_b),
-                } | self._identity_terms(real_a, real_b)
-            loss = (
-                terms["adversarial_a2b"]
-                + terms["adversarial_b2a"]
-                + config.lambda_cycle * (terms["cycle_a"] + terms["cycle_b"])
-                + config.lambda_cycle
-                * config.lambda_identity
-                * (terms["identity_a"] + terms["identity_b"])
-            )
-            self.generator_optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.generator_optimizer.step()
-        return terms, fake_a.detach(), fake_b.detach()
+        """Update both generators; also return the fakes that they made before they moved.
 
-    def _identity_terms(self, real_a: Tensor, real_b: Tensor) -> dict[str, Tensor]:
-        """A picture that already is in the target domain should stay as it is (sec. 5.2)."""
-        if self.config.lambda_identity == 0:
-            zero = torch.zeros((), device=self.device)
-            return {"identity_a": zero, "identity_b": zero}
-        idt_a = self.generator_b2a(real_a)
-        idt_b = self.generator_a2b(real_b)
-        return {"identity_a": l1_loss(idt_a, real_a), "identity_b": l1_loss(idt_b, real_b)}
+        The objective is a sum. The gradients of each part are taken as soon as it is computed:
+        so only a third of all feature maps is in memory at a time.
+        """
+        with _frozen(self.discriminator_a, self.discriminator_b):
+            self.generator_optimizer.zero_grad()
+            there_and_back_a, fake_b = self._there_and_back(
+                real_a, self.generator_a2b, self.generator_b2a, self.discriminator_b
+            )
+            there_and_back_b, fake_a = self._there_and_back(
+                real_b, self.generator_b2a, self.generator_a2b, self.discriminator_a
+            )
+            terms = {
+                "adversarial_a2b": there_and_back_a[0],
+                "adversarial_b2a": there_and_back_b[0],
+                "cycle_a": there_and_back_a[1],
+                "cycle_b": there_and_back_b[1],
+                "identity_a": self._stay_as_it_is(real_a, self.generator_b2a),
+                "identity_b": self._stay_as_it_is(real_b, self.generator_a2b),
+            }
+            self.generator_optimizer.step()
+        return terms, fake_a, fake_b
+
+    def _there_and_back(
+        self, real: Tensor, there: nn.Module, back: nn.Module, judge: nn.Module
+    ) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """Add the gradients of one direction's adversarial and cycle terms (eq. 1 and 2).
+
+        Returns:
+            Both terms, unweighted, and the translation.
+        """
+        with self._autocast():
+            fake = there(real)
+            rec = back(fake)
+            adversarial = self.gan_loss(judge(fake), True)
+            cycle = l1_loss(rec, real)
+        loss = adversarial + self.config.lambda_cycle * cycle
+        loss.backward()  # type: ignore[no-untyped-call]
+        return (adversarial.detach(), cycle.detach()), fake.detach()
+
+    def _stay_as_it_is(self, real: Tensor, generator: nn.Module) -> Tensor:
+        """A picture that already is in the target domain should not change (sec. 5.2)."""
+        weight = self.config.lambda_cycle * self.config.lambda_identity
+        if weight == 0:
+            return torch.zeros((), device=self.device)
+        with self._autocast():
+            identity = l1_loss(generator(real), real)
+        (weight * identity).backward()  # type: ignore[no-untyped-call]
+        return identity.detach()
 
     def _step_discriminators(
         self, real_a: Tensor, real_b: Tensor, fake_a: Tensor, fake_b: Tensor
@@ -192,6 +205,15 @@ class CycleGAN:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    def compile(self) -> None:
+        """Let torch compile the networks, the backward passes too; the next step takes a minute.
+
+        Raises (in that step):
+            RuntimeError: There is no compiler, or it fails.
+        """
+        for network in self.networks().values():
+            network.compile()
 
     @torch.no_grad()
     def translate_both_ways(self, real_a: Tensor, real_b: Tensor) -> dict[str, Tensor]:
