@@ -53,14 +53,15 @@ def library_versions() -> dict[str, str]:
 
 
 def save_model(path: Path, model: CycleGAN, info: ModelInfo) -> None:
-    """Write both generators, fp32, whole or not at all.
+    """Write both generators (their averages, where it has them), fp32, whole or not at all.
 
     Raises:
         OutputError: It cannot be written.
     """
+    result = model.result()
     generators: dict[Direction, ResnetGenerator] = {
-        "a2b": model.generator_a2b,
-        "b2a": model.generator_b2a,
+        "a2b": result["generator_a2b"],
+        "b2a": result["generator_b2a"],
     }
     save_generators(path, generators, info)
 
@@ -168,7 +169,7 @@ def restore_state(path: Path, model: CycleGAN) -> None:
     tensors = read_header(path).tensors
     _check_state(path, tensors, model)
     with _open(path) as read:
-        for name, network in model.networks().items():
+        for name, network in _networks(model):
             for key, tensor in network.state_dict().items():
                 tensor.copy_(read(f"{name}.{key}"))
         for name, parameter, optimizer in _parameters(model):
@@ -181,9 +182,10 @@ def restore_state(path: Path, model: CycleGAN) -> None:
 
 def _check_state(path: Path, tensors: Mapping[str, TensorInfo], model: CycleGAN) -> None:
     """Refuse a file whose tensors are not exactly those of a state of ``model``."""
-    for name, network in model.networks().items():
+    known: set[str] = set()
+    for name, network in _networks(model):
         _check_fit(path, tensors, f"{name}.", network)
-    known = {name for name in tensors if name.split(".")[0] in model.networks()}
+        known |= {key for key in tensors if key.startswith(f"{name}.")}
     for name, parameter, _ in _parameters(model):
         shapes = {"step": (), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
         keys = {f"adam.{name}.{moment}": tuple(shape) for moment, shape in shapes.items()}
@@ -214,8 +216,8 @@ def _read_moments(name: str, parameter: nn.Parameter, read: Reader) -> dict[str,
 
 
 def _state_tensors(model: CycleGAN) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors of a training state: networks, Adam's moments, replay pools."""
-    for name, network in model.networks().items():
+    """Names and tensors of a training state: networks, averages, Adam's moments, replay pools."""
+    for name, network in _networks(model):
         for key, tensor in network.state_dict().items():
             yield f"{name}.{key}", tensor
     for name, parameter, optimizer in _parameters(model):
@@ -225,6 +227,15 @@ def _state_tensors(model: CycleGAN) -> Iterator[tuple[str, Tensor]]:
     for name, pool in _pools(model):
         for key, tensor in pool.state().items():
             yield f"{name}.{key}", tensor
+
+
+def _networks(model: CycleGAN) -> list[tuple[str, nn.Module]]:
+    """The four networks and, where there are any, the averages of the generators."""
+    averages = model.averages.generators if model.averages else {}
+    return [
+        *model.networks().items(),
+        *((f"average.{name}", generator) for name, generator in averages.items()),
+    ]
 
 
 def _pools(model: CycleGAN) -> tuple[tuple[str, ReplayPool], ...]:
