@@ -48,6 +48,8 @@ def instance_norm(x: Tensor, scale: Tensor | None = None, shift: Tensor | None =
 
 def reflect(x: Tensor, rim: int) -> Tensor:
     """Reflect ``rim`` pixels at each side: ``[B, C, H, W]`` to ``[B, C, H + 2 rim, W + 2 rim]``."""
+    if x.dtype == torch.float32:
+        return F.pad(x, [rim] * 4, mode="reflect")
     # Autocast would do it in fp32, on a copy, and leave another copy to the convolution.
     with torch.autocast(x.device.type, enabled=False):
         return F.pad(x, [rim] * 4, mode="reflect")

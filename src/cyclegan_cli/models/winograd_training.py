@@ -95,8 +95,8 @@ class WinogradConv2d(nn.Conv2d):
             return super().forward(x)
         if torch.is_autocast_enabled("cpu"):
             x = x.to(torch.get_autocast_dtype("cpu"))
-        result = _Convolution.apply(x, self.weight, self.bias, self._transformed_kernels(x.dtype))
-        return result  # type: ignore[no-any-return]
+        kernels = self._transformed_kernels(x.dtype)
+        return convolution(x, self.weight, self.bias, kernels)  # type: ignore[no-any-return]
 
     def _pays(self, x: Tensor) -> bool:
         return (
@@ -105,11 +105,13 @@ class WinogradConv2d(nn.Conv2d):
             and self.weight.dtype == torch.float32
             and min(self.weight.shape[:2]) >= FEWEST_CHANNELS
             and len(x) * (x.shape[2] - 2) * (x.shape[3] - 2) >= FEWEST_RESULTS
-            and not torch.compiler.is_compiling()
+            and not torch.compiler.is_exporting()
         )
 
     def _transformed_kernels(self, dtype: torch.dtype) -> Tensor:
-        """``[n, C, O]``, transformed once for all passes between two updates of the weights."""
+        """``[n, O, C]``, transformed once for all passes between two updates of the weights."""
+        if torch.compiler.is_compiling():
+            return transformed_kernels(self.weight, dtype)
         version = (dtype, self.weight.data_ptr(), self.weight._version)
         if self._kernels is None or self._kernels_of != version:
             self._kernels = transformed_kernels(self.weight, dtype)
@@ -118,61 +120,106 @@ class WinogradConv2d(nn.Conv2d):
 
 
 def transformed_kernels(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """``[O, C, 3, 3]`` to ``[n, C, O]`` for convolutions of ``dtype``."""
+    """``[O, C, 3, 3]`` to ``[n, O, C]`` for convolutions of ``dtype``."""
     out, channels = weight.shape[:2]
-    flat = weight.detach().permute(2, 3, 1, 0).reshape(9, channels * out)
-    return torch.mm(algorithm_for(dtype).from_kernel, flat).view(-1, channels, out).to(dtype)
+    flat = weight.detach().permute(2, 3, 0, 1).reshape(9, out * channels)
+    return torch.mm(algorithm_for(dtype).from_kernel, flat).view(-1, out, channels).to(dtype)
 
 
-class _Convolution(torch.autograd.Function):
-    """What :class:`WinogradConv2d` computes; see there for shapes."""
+# Operators of torch's, so that a compiled network can call them as they are.
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, kernels: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight, kernels)
-        algorithm = algorithm_for(x.dtype)
-        height, width = x.shape[2] - 2, x.shape[3] - 2
-        pixels = _in_whole_tiles(x, algorithm.tile, rim=2)
-        shape = (len(x), pixels.shape[1] - 2, pixels.shape[2] - 2, len(weight))
-        results = torch.empty(shape, dtype=x.dtype)
-        bias = bias.to(x.dtype)
-        for pictures, top, bottom in _chunks(results, algorithm):
-            patches = _patches(pixels[pictures, top : bottom + 2], algorithm)
-            inputs = _from_tiles(algorithm.from_inputs, patches, 2, algorithm)
-            products = torch.bmm(inputs, kernels, out=_space(3, (*inputs.shape[:2], *bias.shape), x))
-            tiles = _tiles(results[pictures, top:bottom], algorithm.tile)
-            folded = _to_tiles(algorithm.to_results, products, tiles.shape[:3], algorithm)
-            torch.add(folded, bias, out=tiles)
-        return results[:, :height, :width].permute(0, 3, 1, 2)
 
-    @staticmethod
-    def backward(ctx: Any, d_results: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, kernels = ctx.saved_tensors
-        needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
-        algorithm = algorithm_for(x.dtype)
-        pixels = _in_whole_tiles(x, algorithm.tile, rim=2)
-        d_results = _in_whole_tiles(d_results, algorithm.tile, rim=0)
-        d_kernels = None
-        d_pixels = _Overlapping(pixels, algorithm) if needs_x else None
-        for pictures, top, bottom in _chunks(d_results, algorithm):
-            tiles = _tiles(d_results[pictures, top:bottom], algorithm.tile)
-            d_products = _from_tiles(algorithm.to_results.t(), tiles, 2, algorithm)
-            if needs_weight:
-                patches = _patches(pixels[pictures, top : bottom + 2], algorithm)
-                inputs = _from_tiles(algorithm.from_inputs, patches, 3, algorithm)
-                d_kernels = _add_product(d_kernels, inputs.transpose(1, 2), d_products)
-            if d_pixels is not None:
-                d_inputs = _space(3, (*d_products.shape[:2], x.shape[1]), x)
-                torch.bmm(d_products, kernels.transpose(1, 2), out=d_inputs)
-                from_inputs = algorithm.from_inputs.t()
-                d_patches = _to_tiles(from_inputs, d_inputs, tiles.shape[:3], algorithm)
-                d_pixels.add(d_patches, pictures, top, bottom)
-        return (
-            d_pixels.like(x) if d_pixels else None,
-            _kernels_gradient(d_kernels, weight, algorithm) if d_kernels is not None else None,
-            d_results.sum((0, 1, 2), dtype=weight.dtype) if needs_bias else None,
-            None,
-        )
+@torch.library.custom_op("cyclegan_cli::winograd", mutates_args=())
+def convolution(x: Tensor, weight: Tensor, bias: Tensor, kernels: Tensor) -> Tensor:
+    """A 3×3 convolution of stride 1, without padding, and its gradients.
+
+    Args:
+        x: ``[B, C, H + 2, W + 2]``, on the CPU.
+        weight: ``[O, C, 3, 3]``, fp32 or better.
+        bias: ``[O]``, like the weight.
+        kernels: ``[n, O, C]``: :func:`transformed_kernels` of the weight, in the dtype of ``x``.
+
+    Returns:
+        ``[B, O, H, W]`` in the dtype of ``x``, channels-last.
+    """
+    algorithm = algorithm_for(x.dtype)
+    height, width = x.shape[2] - 2, x.shape[3] - 2
+    pixels = _in_whole_tiles(x, algorithm.tile, rim=2)
+    shape = (len(x), pixels.shape[1] - 2, pixels.shape[2] - 2, len(weight))
+    results = torch.empty(shape, dtype=x.dtype)
+    bias = bias.to(x.dtype)
+    for pictures, top, bottom in _chunks(results, algorithm):
+        patches = _patches(pixels[pictures, top : bottom + 2], algorithm)
+        inputs = _from_tiles(algorithm.from_inputs, patches, 2, algorithm)
+        products = _space(3, (*inputs.shape[:2], len(bias)), x)
+        torch.bmm(inputs, kernels.transpose(1, 2), out=products)
+        tiles = _tiles(results[pictures, top:bottom], algorithm.tile)
+        folded = _to_tiles(algorithm.to_results, products, tiles.shape[:3], algorithm)
+        torch.add(folded, bias, out=tiles)
+    if (height, width) == results.shape[1:3]:
+        return results.permute(0, 3, 1, 2)
+    return results[:, :height, :width].contiguous().permute(0, 3, 1, 2)
+
+
+@convolution.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor, kernels: Tensor) -> Tensor:
+    del bias, kernels
+    shape = (len(x), len(weight), x.shape[2] - 2, x.shape[3] - 2)
+    return x.new_empty(shape).contiguous(memory_format=torch.channels_last)
+
+
+@torch.library.custom_op("cyclegan_cli::winograd_backward", mutates_args=())
+def convolution_backward(
+    d_results: Tensor, x: Tensor, weight: Tensor, kernels: Tensor, needs_x: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of ``x`` (empty unless needed), the weight and the bias."""
+    algorithm = algorithm_for(x.dtype)
+    pixels = _in_whole_tiles(x, algorithm.tile, rim=2)
+    d_results = _in_whole_tiles(d_results, algorithm.tile, rim=0)
+    d_kernels = None
+    d_pixels = _Overlapping(pixels, algorithm) if needs_x else None
+    for pictures, top, bottom in _chunks(d_results, algorithm):
+        tiles = _tiles(d_results[pictures, top:bottom], algorithm.tile)
+        d_products = _from_tiles(algorithm.to_results.t(), tiles, 2, algorithm)
+        patches = _patches(pixels[pictures, top : bottom + 2], algorithm)
+        inputs = _from_tiles(algorithm.from_inputs, patches, 3, algorithm)
+        d_kernels = _add_product(d_kernels, d_products.transpose(1, 2), inputs)
+        if d_pixels is not None:
+            d_inputs = _space(3, (*d_products.shape[:2], x.shape[1]), x)
+            torch.bmm(d_products, kernels, out=d_inputs)
+            from_inputs = algorithm.from_inputs.t()
+            d_patches = _to_tiles(from_inputs, d_inputs, tiles.shape[:3], algorithm)
+            d_pixels.add(d_patches, pictures, top, bottom)
+    assert d_kernels is not None
+    return (
+        d_pixels.like(x) if d_pixels else x.new_empty(0),
+        _kernels_gradient(d_kernels, weight, algorithm),
+        d_results.sum((0, 1, 2), dtype=weight.dtype),
+    )
+
+
+@convolution_backward.register_fake
+def _(
+    d_results: Tensor, x: Tensor, weight: Tensor, kernels: Tensor, needs_x: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    del d_results, kernels
+    d_x = torch.empty_like(x, memory_format=torch.channels_last) if needs_x else x.new_empty(0)
+    return d_x, torch.empty_like(weight), weight.new_empty(len(weight))
+
+
+def _remember(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    del output
+    x, weight, _, kernels = inputs
+    ctx.save_for_backward(x, weight, kernels)
+
+
+def _gradients(ctx: Any, d_results: Tensor) -> tuple[Tensor | None, ...]:
+    needs_x = ctx.needs_input_grad[0]
+    d_x, d_weight, d_bias = convolution_backward(d_results, *ctx.saved_tensors, needs_x)
+    return d_x if needs_x else None, d_weight, d_bias, None
+
+
+convolution.register_autograd(_gradients, setup_context=_remember)
 
 
 def _in_whole_tiles(x: Tensor, tile: int, rim: int) -> Tensor:
@@ -302,15 +349,15 @@ class _Overlapping:
     def like(self, x: Tensor) -> Tensor:
         """The finished gradient, ``[B, C, H + 2, W + 2]`` as ``x`` is."""
         pixels = self.tiles.flatten(3, 4).flatten(1, 2)
-        return pixels[:, : x.shape[2], : x.shape[3]].permute(0, 3, 1, 2)
+        return pixels[:, : x.shape[2], : x.shape[3]].contiguous().permute(0, 3, 1, 2)
 
 
 def _kernels_gradient(d_kernels: Tensor, weight: Tensor, algorithm: Algorithm) -> Tensor:
-    """``[n, C, O]`` to ``[O, C, 3, 3]``, in the precision and memory format of the weight."""
+    """``[n, O, C]`` to ``[O, C, 3, 3]``, in the precision and memory format of the weight."""
     out, channels = weight.shape[:2]
-    flat = d_kernels.view(len(d_kernels), channels * out).to(weight.dtype)
-    gradient = torch.mm(algorithm.from_kernel.t(), flat).view(3, 3, channels, out)
-    return torch.empty_like(weight).copy_(gradient.permute(3, 2, 0, 1))
+    flat = d_kernels.view(len(d_kernels), out * channels).to(weight.dtype)
+    gradient = torch.mm(algorithm.from_kernel.t(), flat).view(3, 3, out, channels)
+    return torch.empty_like(weight).copy_(gradient.permute(2, 3, 0, 1))
 
 
 _spaces = threading.local()
