@@ -59,7 +59,6 @@ class CycleGAN:
         self.config = config
         self.device = device
         self.bf16 = bf16
-        self.memory_format = torch.channels_last
         generator = GeneratorConfig(config.base_channels, config.generator_blocks)
         discriminator = DiscriminatorConfig(config.discriminator_channels)
         with torch.device("meta"):  # All weights are drawn below, from the seed alone.
@@ -70,7 +69,8 @@ class CycleGAN:
         random = torch.Generator().manual_seed(config.seed)
         for network in self.networks().values():
             initialise_weights(network.to_empty(device="cpu"), random)
-            network.to(device).to(memory_format=self.memory_format)
+            # In channels-last all kernels used here are at their fastest (benchmarks/layouts.py).
+            network.to(device).to(memory_format=torch.channels_last)
         self.averages = GeneratorAverages(self.generators(), config.ema) if config.ema else None
         self.generator_optimizer = self._adam("generator_a2b", "generator_b2a")
         self.discriminator_optimizer = self._adam("discriminator_a", "discriminator_b")
@@ -126,47 +126,44 @@ class CycleGAN:
         Returns:
             The loss terms before the update.
         """
-        real_a = real_a.contiguous(memory_format=self.memory_format)
-        real_b = real_b.contiguous(memory_format=self.memory_format)
-        generator_terms, fake_a, fake_b = self._step_generators(real_a, real_b)
-        discriminator_terms = self._step_discriminators(real_a, real_b, fake_a, fake_b)
-        return StepLosses(
-            **{
-                name: term.detach()
-                for name, term in (generator_terms | discriminator_terms).items()
-            }
-        )
+        real_a = real_a.contiguous(memory_format=torch.channels_last)
+        real_b = real_b.contiguous(memory_format=torch.channels_last)
+        terms, fake_a, fake_b = self._generator_gradients(real_a, real_b)
+        self.generator_optimizer.step()
+        pooled_a, pooled_b = self.pool_a.exchange(fake_a), self.pool_b.exchange(fake_b)
+        terms |= self._discriminator_gradients(real_a, real_b, pooled_a, pooled_b)
+        self.discriminator_optimizer.step()
+        return StepLosses(**terms)
 
-    def _step_generators(
+    def _generator_gradients(
         self, real_a: Tensor, real_b: Tensor
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """Update both generators; also return the fakes that they made before they moved.
+        """The gradients of both generators; also return the fakes.
 
-        The objective is a sum. The gradients of each part are taken as soon as it is computed:
-        so only a third of all feature maps is in memory at a time.
+        The objective is a sum. The gradients of each part are taken as soon as it is computed, so
+        that only a third of all feature maps is in memory at a time.
         """
+        self.generator_optimizer.zero_grad()
         with _frozen(self.discriminator_a, self.discriminator_b):
-            self.generator_optimizer.zero_grad()
-            there_and_back_a, fake_b = self._there_and_back(
+            adversarial_a2b, cycle_a, fake_b = self._there_and_back(
                 real_a, self.generator_a2b, self.generator_b2a, self.discriminator_b
             )
-            there_and_back_b, fake_a = self._there_and_back(
+            adversarial_b2a, cycle_b, fake_a = self._there_and_back(
                 real_b, self.generator_b2a, self.generator_a2b, self.discriminator_a
             )
             terms = {
-                "adversarial_a2b": there_and_back_a[0],
-                "adversarial_b2a": there_and_back_b[0],
-                "cycle_a": there_and_back_a[1],
-                "cycle_b": there_and_back_b[1],
+                "adversarial_a2b": adversarial_a2b,
+                "adversarial_b2a": adversarial_b2a,
+                "cycle_a": cycle_a,
+                "cycle_b": cycle_b,
                 "identity_a": self._stay_as_it_is(real_a, self.generator_b2a),
                 "identity_b": self._stay_as_it_is(real_b, self.generator_a2b),
             }
-            self.generator_optimizer.step()
         return terms, fake_a, fake_b
 
     def _there_and_back(
         self, real: Tensor, there: nn.Module, back: nn.Module, judge: nn.Module
-    ) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Add the gradients of one direction's adversarial and cycle terms (eq. 1 and 2).
 
         Returns:
@@ -179,7 +176,7 @@ class CycleGAN:
             cycle = l1_loss(rec, real)
         loss = adversarial + self.config.lambda_cycle * cycle
         loss.backward()  # type: ignore[no-untyped-call]
-        return (adversarial.detach(), cycle.detach()), fake.detach()
+        return adversarial.detach(), cycle.detach(), fake.detach()
 
     def _stay_as_it_is(self, real: Tensor, generator: nn.Module) -> Tensor:
         """A picture that already is in the target domain should not change (sec. 5.2)."""
@@ -191,40 +188,50 @@ class CycleGAN:
         (weight * identity).backward()  # type: ignore[no-untyped-call]
         return identity.detach()
 
-    def _step_discriminators(
-        self, real_a: Tensor, real_b: Tensor, fake_a: Tensor, fake_b: Tensor
+    def _discriminator_gradients(
+        self, real_a: Tensor, real_b: Tensor, pooled_a: Tensor, pooled_b: Tensor
     ) -> dict[str, Tensor]:
-        """Update both discriminators on real pictures and on fakes from the replay pools."""
+        """The gradients of both discriminators on real pictures and on fakes from the pools."""
+        self.discriminator_optimizer.zero_grad()
         with self._autocast():
             terms = {
                 "discriminator_a": discriminator_loss(
-                    self.gan_loss,
-                    self.discriminator_a(real_a),
-                    self.discriminator_a(self.pool_a.exchange(fake_a)),
+                    self.gan_loss, self.discriminator_a(real_a), self.discriminator_a(pooled_a)
                 ),
                 "discriminator_b": discriminator_loss(
-                    self.gan_loss,
-                    self.discriminator_b(real_b),
-                    self.discriminator_b(self.pool_b.exchange(fake_b)),
+                    self.gan_loss, self.discriminator_b(real_b), self.discriminator_b(pooled_b)
                 ),
             }
-        self.discriminator_optimizer.zero_grad()
         loss = terms["discriminator_a"] + terms["discriminator_b"]
         loss.backward()  # type: ignore[no-untyped-call]
-        self.discriminator_optimizer.step()
-        return terms
+        return {name: term.detach() for name, term in terms.items()}
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
-    def compile(self) -> None:
-        """Let torch compile the networks, the backward passes too; the next step takes a minute.
+    def compile(self, real_a: Tensor, real_b: Tensor) -> None:
+        """Compile the networks, forward and backward, for pictures of this size; takes a minute.
 
-        Raises (in that step):
-            RuntimeError: There is no compiler, or it fails.
+        Nothing is learned on the way. If it fails, the networks stay as they were.
+
+        Args:
+            real_a: ``[B, 3, H, W]``, as :meth:`step` will get them.
+            real_b: Likewise.
+
+        Raises:
+            Exception: Whatever compilers and their callers raise.
         """
         for network in self.networks().values():
             network.compile()
+        try:
+            _, fake_a, fake_b = self._generator_gradients(real_a, real_b)
+            self._discriminator_gradients(real_a, real_b, fake_a, fake_b)
+        except Exception:
+            torch.compiler.set_stance("force_eager")
+            raise
+        finally:
+            self.generator_optimizer.zero_grad()
+            self.discriminator_optimizer.zero_grad()
 
     @torch.no_grad()
     def translate_both_ways(

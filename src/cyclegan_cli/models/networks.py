@@ -41,7 +41,7 @@ def instance_norm(x: Tensor, scale: Tensor | None = None, shift: Tensor | None =
         # kernel keeps channels-last tensors as they are; that of instance_norm copies them to
         # and fro (benchmarks/layouts.py).
         return F.batch_norm(x, None, None, scale, shift, training=True, eps=INSTANCE_NORM_EPSILON)
-    if x.requires_grad and not torch.compiler.is_compiling():
+    if x.requires_grad and x.device.type == "cpu" and not torch.compiler.is_compiling():
         return torch.cat([instance_norm(picture, scale, shift) for picture in x.split(1)])
     return F.instance_norm(x, weight=scale, bias=shift, eps=INSTANCE_NORM_EPSILON)
 

@@ -21,6 +21,7 @@ from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.training.describing import state_info
 from cyclegan_cli.training.fixed import fixed_pictures
 from cyclegan_cli.training.interval import Interval
+from cyclegan_cli.training.compiling import Compiler
 from cyclegan_cli.training.plan import Plan, model_is_of_step
 from cyclegan_cli.training.run_folder import RunFolder
 from cyclegan_cli.training.validation import BestSoFar, Examiner, quality, shuffled
@@ -74,6 +75,9 @@ class Trainer:
         self.started = time.monotonic()
         self.warned_of: set[str] = set()
         self.model = CycleGAN(plan.config, plan.device, plan.bf16)
+        self.compiler = Compiler(
+            self.model, plan.config.compile, watcher.told, watcher.warned
+        )
         if plan.resumed:
             restore_state(plan.run_dir / STATE_FILE, self.model)
         self._remember(plan.resumed)
@@ -158,7 +162,11 @@ class Trainer:
                 self.warned_of.add(sentence)
                 self.watcher.warned(f"{sentence}; another picture takes its place")
         self.model.set_learning_rate(self.plan.learning_rate_at(self.step))
-        losses = self.model.step(self._to_device(batch.real_a), self._to_device(batch.real_b))
+        losses = self.compiler.step(
+            self._to_device(batch.real_a),
+            self._to_device(batch.real_b),
+            self.plan.total_steps - self.step,
+        )
         self.interval.add(losses)
         self.step += 1
         if self.model.averages:
