@@ -64,7 +64,8 @@ def prepare(way: str, config: TrainConfig) -> Step:
     bf16 = has_native_bf16(torch.device("cpu"))
     if way == "textbook":
         return textbook(config)
-    return cyclegan(config, bf16=bf16 and way != "cyclegan-fp32", compiled=way == "cyclegan-compiled")
+    bf16 = bf16 and way != "cyclegan-fp32"
+    return cyclegan(config, bf16=bf16, compiled=way == "cyclegan-compiled")
 
 
 def measure(way: str, size: int, batch: int, steps: int) -> None:
@@ -124,7 +125,10 @@ def check_published_facts() -> None:
     assert copy.d_a(torch.zeros(1, 3, 256, 256)).shape == (1, 1, 30, 30)
 
 
-def compare(size: int, batch: int, ways: list[str], steps: int, rounds: int) -> list[dict[str, Any]]:
+Rows = list[dict[str, Any]]
+
+
+def compare(size: int, batch: int, ways: list[str], steps: int, rounds: int) -> Rows:
     """Measure one setting and print its rows."""
     commands = {
         way: [__file__, "--serve", way, "--size", str(size), "--batch", str(batch),
@@ -159,7 +163,7 @@ def largest_difference(
     if not reference:
         return 0.0
     pairs = zip(answers[0]["losses"], reference[0]["losses"], strict=True)
-    return max(abs(own - theirs) / abs(theirs) for own, theirs in pairs)
+    return float(max(abs(own - theirs) / abs(theirs) for own, theirs in pairs))
 
 
 def main() -> None:

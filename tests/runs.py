@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+
+from safetensors import safe_open
+from torch import Tensor
 
 from cyclegan_cli.config import TrainConfig
 
@@ -66,3 +70,9 @@ def make_config(folder: Path, **changes) -> TrainConfig:
 
 def stop_after(recorder: Recorder, steps: int):
     return lambda: 15 if len(recorder.steps) == steps else None
+
+
+def load_tensors(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
+    """Some tensors of a checkpoint, as they are stored."""
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in names}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -17,8 +16,8 @@ from cyclegan_cli.models import winograd_training
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.models.winograd_training import (
+    ALGORITHMS,
     WinogradConv2d,
-    algorithm_for,
     convolution,
     convolution_backward,
     transformed_kernels,
@@ -65,14 +64,14 @@ def test_results_and_gradients_of_any_size_are_the_direct_convolutions(
     """Both algorithms are exact: in fp64 nothing but rounding is left."""
     x, weight, bias = inputs(pictures, channels, out, height, width, seed=height)
     expected = with_gradients(F.conv2d(x, weight, bias), x, weight, bias)
-    algorithm = algorithm_for(torch.bfloat16 if small_tiles else torch.float64)
+    algorithm = ALGORITHMS[torch.bfloat16 if small_tiles else torch.float64]
     precise = {
         name: getattr(algorithm, name).double()
         for name in ("from_inputs", "from_kernel", "to_results")
     }
     algorithm = dataclasses.replace(algorithm, at_once=at_once, **precise)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(winograd_training, "algorithm_for", lambda _: algorithm)
+        patch.setitem(ALGORITHMS, torch.float64, algorithm)
         kernels = transformed_kernels(weight, x.dtype)
         found = with_gradients(convolution(x, weight, bias, kernels), x, weight, bias)
     for own, direct in zip(found, expected, strict=True):
@@ -97,8 +96,8 @@ def test_rounding_errors_are_small(dtype: torch.dtype, tolerance: float, picture
 
 def test_in_bf16_a_sum_over_many_chunks_is_kept_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     """In bf16 a sum of 256 equal parts would stop growing half way."""
-    algorithm = dataclasses.replace(algorithm_for(torch.bfloat16), at_once=1)
-    monkeypatch.setattr(winograd_training, "algorithm_for", lambda _: algorithm)
+    algorithm = dataclasses.replace(ALGORITHMS[torch.bfloat16], at_once=1)
+    monkeypatch.setitem(ALGORITHMS, torch.bfloat16, algorithm)
     x = torch.ones(1, 1, 34, 34, dtype=torch.bfloat16)
     weight = torch.zeros(1, 1, 3, 3)
     kernels = transformed_kernels(weight, x.dtype)
@@ -128,7 +127,7 @@ def test_torch_finds_nothing_wrong_with_the_operators(dtype: torch.dtype) -> Non
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.dtype]]:
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
     """The dtypes of the convolutions that went Winograd's way."""
     seen: list[torch.dtype] = []
 
@@ -137,7 +136,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.dtype]]:
         return convolution(x, *rest)
 
     monkeypatch.setattr(winograd_training, "convolution", spy)
-    yield seen
+    return seen
 
 
 def test_a_wide_convolution_in_training_goes_winograds_way(calls: list[torch.dtype]) -> None:
@@ -201,9 +200,7 @@ def test_the_trunk_of_a_generator_uses_it(calls: list[torch.dtype]) -> None:
     assert len(calls) == 4
 
 
-@pytest.mark.parametrize(
-    ("bf16", "tolerance"), [(False, 1e-5), (True, 0.02)], ids=["fp32", "bf16"]
-)
+@pytest.mark.parametrize(("bf16", "tolerance"), [(False, 1e-5), (True, 0.02)], ids=["fp32", "bf16"])
 def test_a_training_step_has_the_direct_convolutions_losses(
     bf16: bool, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,6 +39,9 @@ class StepLosses:
 
 LOSS_NAMES = tuple(field.name for field in fields(StepLosses))
 
+# With CUDA graphs the first pass warms up, the second records, the third replays.
+PASSES_TO_RECORD = 3
+
 
 class CycleGAN:
     """The model in training.
@@ -69,7 +72,7 @@ class CycleGAN:
         random = torch.Generator().manual_seed(config.seed)
         for network in self.networks().values():
             initialise_weights(network.to_empty(device="cpu"), random)
-            # In channels-last all kernels used here are at their fastest (benchmarks/layouts.py).
+            # In channels-last all kernels used here are at their fastest.
             network.to(device).to(memory_format=torch.channels_last)
         self.averages = GeneratorAverages(self.generators(), config.ema) if config.ema else None
         self.generator_optimizer = self._adam("generator_a2b", "generator_b2a")
@@ -77,6 +80,7 @@ class CycleGAN:
         self.pool_a = ReplayPool(config.pool_size, seed=config.seed)
         self.pool_b = ReplayPool(config.pool_size, seed=config.seed + 1)
         self.gan_loss = GAN_LOSSES[config.gan_loss]
+        self.is_recorded = False
 
     def networks(self) -> dict[str, nn.Module]:
         """The four networks by name, always in the same order."""
@@ -126,14 +130,19 @@ class CycleGAN:
         Returns:
             The loss terms before the update.
         """
-        real_a = real_a.contiguous(memory_format=torch.channels_last)
-        real_b = real_b.contiguous(memory_format=torch.channels_last)
+        real_a, real_b = self._begin(real_a, real_b)
         terms, fake_a, fake_b = self._generator_gradients(real_a, real_b)
         self.generator_optimizer.step()
         pooled_a, pooled_b = self.pool_a.exchange(fake_a), self.pool_b.exchange(fake_b)
         terms |= self._discriminator_gradients(real_a, real_b, pooled_a, pooled_b)
         self.discriminator_optimizer.step()
         return StepLosses(**terms)
+
+    def _begin(self, *reals: Tensor) -> Iterator[Tensor]:
+        """Begin a step with these pictures; return them in the networks' memory format."""
+        if self.is_recorded:
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        return (real.contiguous(memory_format=torch.channels_last) for real in reals)
 
     def _generator_gradients(
         self, real_a: Tensor, real_b: Tensor
@@ -176,7 +185,8 @@ class CycleGAN:
             cycle = l1_loss(rec, real)
         loss = adversarial + self.config.lambda_cycle * cycle
         loss.backward()  # type: ignore[no-untyped-call]
-        return adversarial.detach(), cycle.detach(), fake.detach()
+        # A copy: what a compiled network returns is its memory, which its next calls write to.
+        return adversarial.detach(), cycle.detach(), fake.detach().clone()
 
     def _stay_as_it_is(self, real: Tensor, generator: nn.Module) -> Tensor:
         """A picture that already is in the target domain should not change (sec. 5.2)."""
@@ -212,7 +222,8 @@ class CycleGAN:
     def compile(self, real_a: Tensor, real_b: Tensor) -> None:
         """Compile the networks, forward and backward, for pictures of this size; takes a minute.
 
-        Nothing is learned on the way. If it fails, the networks stay as they were.
+        On CUDA their kernels are recorded, too, and replayed as one (CUDA graphs). Nothing is
+        learned on the way. If it fails, the networks stay as they were.
 
         Args:
             real_a: ``[B, 3, H, W]``, as :meth:`step` will get them.
@@ -221,17 +232,25 @@ class CycleGAN:
         Raises:
             Exception: Whatever compilers and their callers raise.
         """
+        self.is_recorded = self.device.type == "cuda"
         for network in self.networks().values():
-            network.compile()
+            network.compile(mode="reduce-overhead" if self.is_recorded else "default")
         try:
-            _, fake_a, fake_b = self._generator_gradients(real_a, real_b)
-            self._discriminator_gradients(real_a, real_b, fake_a, fake_b)
+            for _ in range(PASSES_TO_RECORD if self.is_recorded else 1):
+                self._pass(real_a, real_b)
         except Exception:
+            self.is_recorded = False
             torch.compiler.set_stance("force_eager")
             raise
         finally:
             self.generator_optimizer.zero_grad()
             self.discriminator_optimizer.zero_grad()
+
+    def _pass(self, real_a: Tensor, real_b: Tensor) -> None:
+        """All of a step but its updates."""
+        real_a, real_b = self._begin(real_a, real_b)
+        _, fake_a, fake_b = self._generator_gradients(real_a, real_b)
+        self._discriminator_gradients(real_a, real_b, fake_a, fake_b)
 
     @torch.no_grad()
     def translate_both_ways(

@@ -39,10 +39,10 @@ def instance_norm(x: Tensor, scale: Tensor | None = None, shift: Tensor | None =
     if x.shape[0] == 1:
         # For a single picture these are the statistics of batch norm in training mode. Its CPU
         # kernel keeps channels-last tensors as they are; that of instance_norm copies them to
-        # and fro (benchmarks/layouts.py).
+        # and fro.
         return F.batch_norm(x, None, None, scale, shift, training=True, eps=INSTANCE_NORM_EPSILON)
     if x.requires_grad and x.device.type == "cpu" and not torch.compiler.is_compiling():
-        return torch.cat([instance_norm(picture, scale, shift) for picture in x.split(1)])
+        return torch.cat([instance_norm(picture, scale, shift) for picture in torch.split(x, 1)])
     return F.instance_norm(x, weight=scale, bias=shift, eps=INSTANCE_NORM_EPSILON)
 
 

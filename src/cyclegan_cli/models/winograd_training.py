@@ -15,7 +15,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
@@ -61,10 +60,9 @@ class Algorithm:
         return self.tile + 2
 
 
-@cache
-def algorithm_for(dtype: torch.dtype) -> Algorithm:
+def _algorithm(dtype: torch.dtype) -> Algorithm:
     """F(2×2, 3×3) for bf16 (Lavin and Gray 2016, sec. 4.1), else F(4×4, 3×3)."""
-    transforms = (INPUT_TRANSFORM, KERNEL_TRANSFORM, RESULT_TRANSFORM)
+    transforms: tuple[Any, ...] = (INPUT_TRANSFORM, KERNEL_TRANSFORM, RESULT_TRANSFORM)
     tile, at_once, tile_by_tile = 4, 64, True
     if dtype == torch.bfloat16:
         tile, at_once, tile_by_tile = 2, 1024, False
@@ -77,6 +75,9 @@ def algorithm_for(dtype: torch.dtype) -> Algorithm:
     precise = torch.promote_types(dtype, torch.float32)
     matrices = inputs.to(dtype), kernel.to(precise), results.to(dtype)
     return Algorithm(tile, at_once, tile_by_tile, *matrices)
+
+
+ALGORITHMS = {dtype: _algorithm(dtype) for dtype in (torch.bfloat16, torch.float32, torch.float64)}
 
 
 class WinogradConv2d(nn.Conv2d):
@@ -123,7 +124,7 @@ def transformed_kernels(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """``[O, C, 3, 3]`` to ``[n, O, C]`` for convolutions of ``dtype``."""
     out, channels = weight.shape[:2]
     flat = weight.detach().permute(2, 3, 0, 1).reshape(9, out * channels)
-    return torch.mm(algorithm_for(dtype).from_kernel, flat).view(-1, out, channels).to(dtype)
+    return torch.mm(ALGORITHMS[dtype].from_kernel, flat).view(-1, out, channels).to(dtype)
 
 
 # Operators of torch's, so that a compiled network can call them as they are.
@@ -142,7 +143,7 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor, kernels: Tensor) -> Ten
     Returns:
         ``[B, O, H, W]`` in the dtype of ``x``, channels-last.
     """
-    algorithm = algorithm_for(x.dtype)
+    algorithm = ALGORITHMS[x.dtype]
     height, width = x.shape[2] - 2, x.shape[3] - 2
     pixels = _in_whole_tiles(x, algorithm.tile, rim=2)
     shape = (len(x), pixels.shape[1] - 2, pixels.shape[2] - 2, len(weight))
@@ -173,7 +174,7 @@ def convolution_backward(
     d_results: Tensor, x: Tensor, weight: Tensor, kernels: Tensor, needs_x: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of ``x`` (empty unless needed), the weight and the bias."""
-    algorithm = algorithm_for(x.dtype)
+    algorithm = ALGORITHMS[x.dtype]
     pixels = _in_whole_tiles(x, algorithm.tile, rim=2)
     d_results = _in_whole_tiles(d_results, algorithm.tile, rim=0)
     d_kernels = None
@@ -231,7 +232,7 @@ def _in_whole_tiles(x: Tensor, tile: int, rim: int) -> Tensor:
 
 
 def _chunks(results: Tensor, algorithm: Algorithm) -> Iterator[tuple[slice, int, int]]:
-    """Pieces of ``[B, H', W', O]`` to work on at once: pictures, first row and one past the last."""
+    """Pieces of ``[B, H', W', O]`` to work on at once: pictures, first row, one past the last."""
     tile = algorithm.tile
     pictures, rows, columns = len(results), results.shape[1] // tile, results.shape[2] // tile
     pictures_at_once = max(algorithm.at_once // (rows * columns), 1)
@@ -245,7 +246,8 @@ def _chunks(results: Tensor, algorithm: Algorithm) -> Iterator[tuple[slice, int,
 def _tiles(results: Tensor, tile: int) -> Tensor:
     """``[b, tile h, tile w, O]`` seen as ``[b, h, w, tile, tile, O]``."""
     rows, columns = results.shape[1] // tile, results.shape[2] // tile
-    return results.unflatten(2, (columns, tile)).unflatten(1, (rows, tile)).transpose(2, 3)
+    shape = (len(results), rows, tile, columns, tile, results.shape[3])
+    return results.view(shape).transpose(2, 3)
 
 
 def _patches(pixels: Tensor, algorithm: Algorithm) -> Tensor:

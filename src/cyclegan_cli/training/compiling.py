@@ -38,7 +38,7 @@ def pays(device_type: str, seconds_per_step: float, steps_left: int) -> bool:
 
 
 def has_compiler() -> bool:
-    """Whether there is a C++ compiler, by the variable that torch asks too or by its usual names."""
+    """Whether there is a C++ compiler, by the variable that torch asks or by its usual names."""
     names = (os.environ.get("CXX", ""), "g++", "clang++", "cl")
     return any(name and shutil.which(name) for name in names)
 
