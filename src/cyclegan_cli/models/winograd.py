@@ -87,8 +87,8 @@ class WinogradConv:
         transformed = torch.einsum("ai,bj,ocij->abco", kernel, kernel, weight.double())
         self.channels_out, self.channels_in = weight.shape[:2]
         self.kernels = transformed.flatten(0, 1).float().contiguous()  # [36, C, O]
-        self.from_inputs = _both_ways(INPUT_TRANSFORM)  # [36, 36]
-        self.to_results = _both_ways(RESULT_TRANSFORM)  # [16, 36]
+        self.from_inputs = both_ways(INPUT_TRANSFORM).float()  # [36, 36]
+        self.to_results = both_ways(RESULT_TRANSFORM).float()  # [16, 36]
         self.workspace = workspace
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -142,7 +142,7 @@ class WinogradConv:
         tiled.copy_(folded.view(TILE, TILE, rows, columns, o).permute(2, 0, 3, 1, 4))
 
 
-def _both_ways(transform: tuple[tuple[float, ...], ...]) -> Tensor:
-    """A transform of rows and columns as one matrix over the flattened tile."""
+def both_ways(transform: tuple[tuple[float, ...], ...]) -> Tensor:
+    """A transform of rows and columns as one matrix over the flattened tile, fp64."""
     one_way = torch.tensor(transform, dtype=torch.float64)
-    return torch.kron(one_way, one_way).float()
+    return torch.kron(one_way, one_way)
