@@ -12,6 +12,8 @@ be: there, and on GPUs, whose libraries do the same, convolutions are left alone
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,28 +26,32 @@ TILES_AT_ONCE = 144
 # With fewer channels the transforms cost more than the products save.
 FEWEST_CHANNELS = 64
 
-# Lavin and Gray 2016, sec. 4.3: transforms of inputs, kernels and results.
+# Transforms of inputs, kernels and results by Toom and Cook's rule at the points 0, ±1/√2, ±√2 and
+# infinity. With the usual ±1 and ±2 (Lavin and Gray 2016, sec. 4.3) rounding errors are twice as
+# large: 0.031 of a result's standard deviation for noise in bf16, here 0.015, direct 0.003.
+ROOT = math.sqrt(2)
+HALF = ROOT / 2
 INPUT_TRANSFORM = (
-    (4, 0, -5, 0, 1, 0),
-    (0, -4, -4, 1, 1, 0),
-    (0, 4, -4, -1, 1, 0),
-    (0, -2, -1, 2, 1, 0),
-    (0, 2, -1, -2, 1, 0),
-    (0, 4, 0, -5, 0, 1),
+    (1, 0, -2.5, 0, 1, 0),
+    (0, -ROOT, -2, HALF, 1, 0),
+    (0, ROOT, -2, -HALF, 1, 0),
+    (0, -HALF, -0.5, ROOT, 1, 0),
+    (0, HALF, -0.5, -ROOT, 1, 0),
+    (0, 1, 0, -2.5, 0, 1),
 )
 KERNEL_TRANSFORM = (
-    (1 / 4, 0, 0),
-    (-1 / 6, -1 / 6, -1 / 6),
-    (-1 / 6, 1 / 6, -1 / 6),
-    (1 / 24, 1 / 12, 1 / 6),
-    (1 / 24, -1 / 12, 1 / 6),
+    (1, 0, 0),
+    (-2 / 3, -2 / 3 * HALF, -1 / 3),
+    (-2 / 3, 2 / 3 * HALF, -1 / 3),
+    (1 / 6, ROOT / 6, 1 / 3),
+    (1 / 6, -ROOT / 6, 1 / 3),
     (0, 0, 1),
 )
 RESULT_TRANSFORM = (
     (1, 1, 1, 1, 1, 0),
-    (0, 1, -1, 2, -2, 0),
-    (0, 1, 1, 4, 4, 0),
-    (0, 1, -1, 8, -8, 1),
+    (0, HALF, -HALF, ROOT, -ROOT, 0),
+    (0, 0.5, 0.5, 2, 2, 0),
+    (0, HALF / 2, -HALF / 2, 2 * ROOT, -2 * ROOT, 1),
 )
 
 
@@ -56,7 +62,7 @@ def pays(conv: nn.Conv2d) -> bool:
         conv.kernel_size == (3, 3)
         and conv.stride == (1, 1)
         and min(weight.shape[:2]) >= FEWEST_CHANNELS
-        and weight.dtype == torch.float32
+        and weight.dtype in (torch.float32, torch.bfloat16)
         and weight.device.type == "cpu"
     )
 
@@ -64,13 +70,13 @@ def pays(conv: nn.Conv2d) -> bool:
 class Workspace:
     """Two pieces of memory to work in: fresh memory would cost more than the work."""
 
-    def __init__(self) -> None:
-        self._halves = torch.empty(2, 0)
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        self._halves = torch.empty(2, 0, dtype=dtype)
 
     def halves(self, numbers: int) -> Tensor:
-        """``[2, n]``, fp32, n at least ``numbers``; what it holds is anything."""
+        """``[2, n]``, n at least ``numbers``; what it holds is anything."""
         if self._halves.shape[1] < numbers:
-            self._halves = torch.empty(2, numbers)
+            self._halves = torch.empty(2, numbers, dtype=self._halves.dtype)
         return self._halves
 
 
@@ -86,9 +92,9 @@ class WinogradConv:
         kernel = torch.tensor(KERNEL_TRANSFORM, dtype=torch.float64)
         transformed = torch.einsum("ai,bj,ocij->abco", kernel, kernel, weight.double())
         self.channels_out, self.channels_in = weight.shape[:2]
-        self.kernels = transformed.flatten(0, 1).float().contiguous()  # [36, C, O]
-        self.from_inputs = _both_ways(INPUT_TRANSFORM)  # [36, 36]
-        self.to_results = _both_ways(RESULT_TRANSFORM)  # [16, 36]
+        self.kernels = transformed.flatten(0, 1).to(weight.dtype).contiguous()  # [36, C, O]
+        self.from_inputs = _both_ways(INPUT_TRANSFORM, weight.dtype)  # [36, 36]
+        self.to_results = _both_ways(RESULT_TRANSFORM, weight.dtype)  # [16, 36]
         self.workspace = workspace
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -104,7 +110,7 @@ class WinogradConv:
         rows, columns = -(-height // TILE), -(-width // TILE)
         spare = [0, columns * TILE - width, 0, rows * TILE - height]
         pixels = (F.pad(x, spare) if any(spare) else x)[0].permute(1, 2, 0).contiguous()
-        results = torch.empty(rows * TILE, columns * TILE, self.channels_out)
+        results = x.new_empty(rows * TILE, columns * TILE, self.channels_out)
         columns_at_once = min(columns, TILES_AT_ONCE)
         rows_at_once = TILES_AT_ONCE // columns_at_once
         for top in range(0, rows, rows_at_once):
@@ -142,7 +148,7 @@ class WinogradConv:
         tiled.copy_(folded.view(TILE, TILE, rows, columns, o).permute(2, 0, 3, 1, 4))
 
 
-def _both_ways(transform: tuple[tuple[float, ...], ...]) -> Tensor:
+def _both_ways(transform: tuple[tuple[float, ...], ...], dtype: torch.dtype) -> Tensor:
     """A transform of rows and columns as one matrix over the flattened tile."""
     one_way = torch.tensor(transform, dtype=torch.float64)
-    return torch.kron(one_way, one_way).float()
+    return torch.kron(one_way, one_way).to(dtype)

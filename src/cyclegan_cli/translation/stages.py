@@ -181,24 +181,32 @@ class Gathering:
     """Mean and variance in the making, strip by strip (Chan et al. 1979, parallel variance)."""
 
     def __init__(self) -> None:
-        self.count = 0
-        self.mean = torch.zeros((), dtype=torch.float64)
-        self.squares = self.mean  # Sum of squared differences from the mean.
+        self._strips: list[tuple[int, Tensor, Tensor]] = []
 
     def add(self, rows: Tensor) -> None:
-        """Take ``[1, C, h, W]`` into account: in fp32 within the rows, in fp64 between them."""
-        pixels = rows[0].permute(1, 2, 0).reshape(-1, rows.shape[1]).float()
-        count, mean = len(pixels), pixels.mean(dim=0)
-        squares = (pixels - mean).square_().sum(dim=0).double()
-        mean, total = mean.double(), self.count + count
-        difference = mean - self.mean
-        self.squares = self.squares + squares + difference**2 * (self.count * count / total)
-        self.mean = self.mean + difference * (count / total)
-        self.count = total
+        """Take ``[1, C, h, W]`` into account: in fp32 within the rows."""
+        self._strips.append((rows.shape[2] * rows.shape[3], *_moments(rows)))
 
     def finish(self, layer: InstanceNorm) -> Norm:
-        """The norm of all that was added."""
-        return Norm(self.mean.float(), (self.squares / self.count).float(), layer)
+        """The norm of all that was added; in fp64 between strips."""
+        counts, means, variances = zip(*self._strips, strict=True)
+        mean, within = torch.stack(means).double(), torch.stack(variances).double()
+        share = (torch.tensor(counts, dtype=torch.float64) / sum(counts)).to(mean.device)[:, None]
+        overall = (share * mean).sum(dim=0)
+        variance = (share * (within + (mean - overall) ** 2)).sum(dim=0)
+        return Norm(overall.float(), variance.float(), layer)
+
+
+def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of every channel: ``[C]`` each, fp32."""
+    if rows.device.type == "cpu":
+        # What batch norm gathers in training: ten times as fast as means and squares one by one.
+        # The statistics that it would update make it compute in fp32 for bf16 rows, too.
+        old = torch.zeros(rows.shape[1])
+        return torch.batch_norm_update_stats(rows, old, old.clone(), 0.0)
+    pixels = rows[0].flatten(1).float()
+    variance, mean = torch.var_mean(pixels, dim=1, correction=0)
+    return mean, variance
 
 
 class NormalisedReLU:

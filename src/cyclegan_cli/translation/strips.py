@@ -76,7 +76,7 @@ class StripGenerator:
     def __init__(self, generator: ResnetGenerator) -> None:
         self.generator = generator.to(memory_format=torch.channels_last)
         self.head = _head(generator.head)
-        workspace = Workspace()
+        workspace = Workspace(generator.head.weight.dtype)
         self.blocks = [_Block(block, workspace) for block in generator.trunk]
         self.lock = threading.Lock()  # The workspace serves one picture at a time.
 
@@ -220,7 +220,7 @@ def _head(conv: nn.Conv2d) -> Convolution:
     rows is seven kernels of one row each, whose results are added up, shifted: 21 channels.
     """
     weight, bias = conv.weight, conv.bias
-    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+    if weight.device.type != "cpu":
         return partial(F.conv2d, weight=weight, bias=bias)
     channels, _, kernel_rows, _ = weight.shape
     by_row = weight.permute(2, 0, 1, 3).flatten(0, 1).unsqueeze(2)
