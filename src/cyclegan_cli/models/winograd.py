@@ -109,8 +109,8 @@ class WinogradConv:
         height, width = x.shape[2] - 2, x.shape[3] - 2
         rows, columns = -(-height // TILE), -(-width // TILE)
         spare = [0, columns * TILE - width, 0, rows * TILE - height]
-        pixels = (F.pad(x, spare) if any(spare) else x)[0].permute(1, 2, 0).contiguous()
-        results = x.new_empty(rows * TILE, columns * TILE, self.channels_out)
+        pixels = (F.pad(x, spare) if any(spare) else x).permute(0, 2, 3, 1).contiguous()[0]
+        results = x.new_empty(1, rows * TILE, columns * TILE, self.channels_out)
         columns_at_once = min(columns, TILES_AT_ONCE)
         rows_at_once = TILES_AT_ONCE // columns_at_once
         for top in range(0, rows, rows_at_once):
@@ -119,9 +119,9 @@ class WinogradConv:
                 right = min(left + columns_at_once, columns)
                 self._tiles(
                     pixels[top * TILE : bottom * TILE + 2, left * TILE : right * TILE + 2],
-                    results[top * TILE : bottom * TILE, left * TILE : right * TILE],
+                    results[0, top * TILE : bottom * TILE, left * TILE : right * TILE],
                 )
-        return results[:height, :width].permute(2, 0, 1).unsqueeze(0)
+        return results[:, :height, :width].permute(0, 3, 1, 2)
 
     def _tiles(self, pixels: Tensor, results: Tensor) -> None:
         """Fill ``results [4 h, 4 w, O]`` from ``pixels [4 h + 2, 4 w + 2, C]``."""

@@ -54,13 +54,13 @@ class StoredRows:
     @classmethod
     def empty(cls, height: int, like: Tensor, held_on: Place | None = None) -> StoredRows:
         """Room for ``height`` rows that look like those of ``like``, by default beside it."""
-        shape = (height, like.shape[3], like.shape[1])
+        shape = (1, height, like.shape[3], like.shape[1])
         held_on = held_on or like.device
         if isinstance(held_on, torch.device):
             whole = torch.empty(shape, dtype=like.dtype, device=held_on)
         else:
             whole = _in_temporary_file(shape, like.dtype)
-        return cls(whole.permute(2, 0, 1).unsqueeze(0), like.device, held_on)
+        return cls(whole.permute(0, 3, 1, 2), like.device, held_on)
 
     def another(self) -> StoredRows:
         """Room for as many rows of the same kind, in the same place."""
