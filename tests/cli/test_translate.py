@@ -58,7 +58,7 @@ def assert_whole(folder: str) -> None:
 
 
 def test_a_picture_is_translated_beside_itself(cyclegan: Cyclegan, here: Path) -> None:
-    answer = cyclegan("translate", "photos/a.png")
+    answer = cyclegan("translate", "photos/a.png", "--precision", "fp32")
     assert (answer.code, answer.out) == (0, "")
     assert answer.err.splitlines() == [
         "checkpoint: runs/day2night/model.safetensors",
@@ -432,7 +432,7 @@ def start_many(start_python: Cyclegan) -> subprocess.Popen[str]:
     """
     process: subprocess.Popen[str] = start_python(
         "-m", "cyclegan_cli", "translate", "many", "-o", "out", "--json", "--device", "cpu",
-        pipesize=4096,
+        "--precision", "fp32", pipesize=4096,
     )  # fmt: skip
     assert process.stdout
     for _ in range(3):
