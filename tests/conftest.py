@@ -52,6 +52,7 @@ DAY2NIGHT = TrainConfig(
     crop_size=32,
     pool_size=2,
     steps=10,
+    ema=0,
     device="cpu",
 )
 

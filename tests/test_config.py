@@ -168,6 +168,10 @@ def test_a_value_at_its_bound_is_allowed(name: str, bound: str, limit: float) ->
         ("checkpoint_every", 0),
         ("log_every", 0),
         ("sample_every", -1),
+        ("validate_every", -1),
+        ("val_fraction", 0.6),
+        ("ema", 1.0),
+        ("ema", -0.1),
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused(name: str, value: float) -> None:
@@ -263,6 +267,7 @@ def configurations(draw: st.DrawFn) -> TrainConfig:
     values = {field.name: draw(values_of(field)) for field in FIELDS}
     values["crop_size"] = min(values["crop_size"], values["load_size"]) // 4 * 4
     values["epochs"] = max(values["epochs"], 1)
+    values["val_b"] = values["val_a"] and Path("held out")
     if values["steps"] is None:
         values["decay_steps"] = None
     elif values["decay_steps"] is not None:

@@ -138,6 +138,54 @@ class TrainConfig:
         shown_default="the folder's name",
         metavar="NAME",
     )
+    val_a: Path | None = option(
+        None,
+        "Folder of held-out pictures of domain A to measure the quality on; needs --val-b.",
+        panel="Validation",
+        on_resume=True,
+        shown_default="some of --domain-a, see --val-fraction",
+        metavar="DIR",
+    )
+    val_b: Path | None = option(
+        None,
+        "Likewise of domain B.",
+        panel="Validation",
+        on_resume=True,
+        shown_default="some of --domain-b",
+        metavar="DIR",
+    )
+    val_fraction: float = option(
+        0.05,
+        "Share of each domain that is not trained on, but measured on; 0 sets nothing aside.",
+        panel="Validation",
+        minimum=0,
+        maximum=0.5,
+    )
+    val_pictures: int = option(
+        16,
+        "Held-out pictures a domain, at most.",
+        panel="Validation",
+        minimum=2,
+        maximum=10_000,
+    )
+    validate_every: int = option(
+        500,
+        "Steps between measurements of quality and health; 0 makes none.",
+        panel="Validation",
+        minimum=0,
+        maximum=1_000_000_000,
+        on_resume=True,
+    )
+    patience: int = option(
+        0,
+        "Stop after so many measurements without a lower distance to the target domain; "
+        "0 goes on to the end.",
+        panel="Validation",
+        minimum=0,
+        maximum=1_000_000,
+        on_resume=True,
+    )
+
     load_size: int = option(
         286,
         "Short side, in pixels, that pictures are resized to.",
@@ -260,6 +308,14 @@ class TrainConfig:
     beta1: float = option(
         0.5, "First moment's decay rate in Adam.", panel="Objective", minimum=0, maximum=0.9999
     )
+    ema: float = option(
+        0.999,
+        "Decay of the moving average over the generators' weights, which model.safetensors then "
+        "has; 0 turns it off.",
+        panel="Objective",
+        minimum=0,
+        maximum=0.999999,
+    )
     seed: int = option(
         0,
         "Seed of the weights, the order of pictures, the crops and the pools.",
@@ -319,6 +375,10 @@ class TrainConfig:
             _check_bounds(field, getattr(self, field.name))
         self._check_sizes()
         self._check_length()
+        if (self.val_a is None) != (self.val_b is None):
+            raise UsageError(
+                "--val-a and --val-b need each other", "Name a folder for each domain, or none."
+            )
 
     def _check_sizes(self) -> None:
         if self.crop_size > self.load_size:

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from cyclegan_cli.checkpoints.container import METADATA_KEY, Header
 from cyclegan_cli.checkpoints.header import (
-    FORMAT_VERSION,
+    NEWEST_VERSION,
     Direction,
     ModelInfo,
     StateInfo,
@@ -122,7 +122,7 @@ def test_a_file_of_another_program_is_called_that(document: dict[str, Any]) -> N
         model_info(Path("x"), header_of(document))
 
 
-@pytest.mark.parametrize("version", [FORMAT_VERSION + 1, 10**6, 0, -1, True, "1", None, 1.0, [1]])
+@pytest.mark.parametrize("version", [NEWEST_VERSION + 1, 10**6, 0, -1, True, "1", None, 1.0, [1]])
 def test_another_version_of_the_format_is_refused_with_a_hint(version: Any) -> None:
     with pytest.raises(CheckpointError, match="x has format version") as refusal:
         model_info(Path("x"), header_of(MODEL.to_document() | {"version": version}))

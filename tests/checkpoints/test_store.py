@@ -45,7 +45,9 @@ CONFIG = TrainConfig(
     crop_size=32,
     load_size=32,
     pool_size=2,
+    ema=0,
 )
+AVERAGED = dataclasses.replace(CONFIG, ema=0.9)
 Save = Callable[[Path, CycleGAN], None]
 
 
@@ -149,6 +151,60 @@ def rewritten(path: Path, change: Callable[[dict[str, Tensor]], None]) -> Path:
     copy = path.with_name("rewritten.safetensors")
     save_file(tensors, copy, metadata)
     return copy
+
+
+# --- averages of the generators --------------------------------------------------------------
+
+
+def averaged() -> CycleGAN:
+    """Trained for two steps, with averages that differ from what was trained."""
+    model = trained(AVERAGED, 1)
+    assert model.averages is not None
+    model.averages.update(1)
+    train(model, range(1, 2))
+    return model
+
+
+def test_a_model_has_the_averages_where_there_are_any(tmp_path: Path) -> None:
+    model = averaged()
+    save_as_model(tmp_path / "model.safetensors", model)
+    for direction in ("a2b", "b2a"):
+        saved, _ = load_generator(tmp_path / "model.safetensors", direction)
+        wanted = model.result()[f"generator_{direction}"].state_dict()
+        assert not differing(dict(saved.state_dict()), dict(wanted))
+        assert differing(
+            dict(saved.state_dict()), model.networks()[f"generator_{direction}"].state_dict()
+        )
+
+
+def test_a_state_has_both_and_restores_both(tmp_path: Path) -> None:
+    model = averaged()
+    path = tmp_path / "state.safetensors"
+    save_as_state(path, model)
+    restored = CycleGAN(AVERAGED, CPU, bf16=False)
+    restore_state(path, restored)
+    assert not differing(everything(restored), everything(model))
+    for name, generator in model.result().items():
+        assert not differing(restored.result()[name].state_dict(), generator.state_dict())
+    save_as_state(tmp_path / "again.safetensors", restored)
+    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+
+
+def test_a_state_translates_with_what_was_trained(tmp_path: Path) -> None:
+    model = averaged()
+    save_as_state(tmp_path / "state.safetensors", model)
+    generator, _ = load_generator(tmp_path / "state.safetensors", "a2b")
+    assert not differing(generator.state_dict(), model.generator_a2b.state_dict())
+
+
+def test_averages_that_are_missing_or_surplus_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state.safetensors"
+    save_as_state(path, trained())
+    with pytest.raises(CheckpointError, match="no tensor average.generator_a2b"):
+        restore_state(path, CycleGAN(AVERAGED, CPU, bf16=False))
+    save_as_state(path, averaged())
+    with pytest.raises(CheckpointError, match="tensor average.generator_a2b.*, which no state has"):
+        restore_state(path, CycleGAN(CONFIG, CPU, bf16=False))
 
 
 # --- models ----------------------------------------------------------------------------------

@@ -46,15 +46,25 @@ def test_an_onnx_model_is_described_as_the_onnx_package_reads_it(
     assert sum(facts["operators"].values()) == len(model.graph.node)
     assert facts["inputs"] == {"picture": "F32 [batch, 3, height, width]"}
     assert facts["cyclegan"]["export"]["direction"] == "a2b"
-    expected = [(t.name, list(t.dims)) for t in model.graph.initializer]
-    assert [(t["name"], t["shape"]) for t in facts["weights"]] == expected
+    initializers = model.graph.initializer
+    assert [(t["name"], t["shape"]) for t in facts["weights"]] == [
+        (t.name, list(t.dims)) for t in initializers
+    ]
+    for told, initializer in zip(facts["weights"], initializers, strict=True):
+        numbers = onnx.numpy_helper.to_array(initializer)
+        assert told["statistics"]["mean"] == pytest.approx(numbers.mean(dtype="f8"))
+        assert told["statistics"]["largest"] == numbers.max()
 
 
-def test_an_exported_program_is_described(exported: dict[str, Path]) -> None:
+def test_an_exported_program_is_described(exported: dict[str, Path], checkpoint: Path) -> None:
     facts = describe(exported["pt2"], Request(weights=True)).facts
     assert facts["parameters"] == 2499
     assert facts["cyclegan"]["export"]["direction"] == "a2b"
     assert {t["dtype"] for t in facts["weights"]} == {"F32"}
+    weights = describe(checkpoint, Request(weights=True)).facts["weights"]
+    expected = {t["name"]: t["statistics"] for t in weights}
+    for tensor in facts["weights"]:
+        assert tensor["statistics"] == expected[f"generator_a2b.{tensor['name']}"]
 
 
 @pytest.mark.parametrize("name", ["onnx", "pt2"])
@@ -102,6 +112,6 @@ def test_changed_bytes_give_facts_or_a_refusal(
     changed = exported[name].with_name(f"changed.{name}")
     changed.write_bytes(content)
     try:
-        describe(changed)
+        describe(changed, Request(weights=True))
     except CheckpointError as error:
         assert "\n" not in error.message

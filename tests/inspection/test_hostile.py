@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from cyclegan_cli.errors import CheckpointError
-from cyclegan_cli.inspection import describe
+from cyclegan_cli.inspection import Request, describe
 
 Cyclegan = Callable[..., Any]
 GRAPH, INITIALIZER, METADATA = 7, 5, 14
@@ -30,23 +31,43 @@ def message(number: int, content: bytes) -> bytes:
     return varint(number << 3 | 2) + varint(len(content)) + content
 
 
-def onnx_file(path: Path, shape: bytes = b"", document: str = "{}") -> Path:
-    """A model with one tensor of this shape (packed numbers) and this description."""
-    tensor = message(1, shape) + message(8, b"weight")
+def onnx_file(
+    path: Path, shape: bytes = b"", document: str = "{}", data: bytes = b"", location: int = 0
+) -> Path:
+    """A model with one fp32 tensor of this shape (packed numbers) and this description."""
+    tensor = message(1, shape) + b"\x10\x01" + message(8, b"weight") + message(9, data)
+    tensor += b"\x70" + varint(location)
     metadata = message(1, b"cyclegan") + message(2, document.encode())
     path.write_bytes(message(GRAPH, message(INITIALIZER, tensor)) + message(METADATA, metadata))
     return path
 
 
-def pt2_file(path: Path, shape: list[int], document: str = "{}") -> Path:
-    """An exported program with one tensor of this shape and this description."""
-    sizes = [{"as_int": size} for size in shape]
-    weights = {"config": {"weight": {"tensor_meta": {"dtype": 7, "sizes": sizes}}}}
+def pt2_file(
+    path: Path,
+    shape: list[int],
+    document: str = "{}",
+    strides: list[Any] | None = None,
+    offset: Any = 0,
+    tensors: int = 1,
+) -> Path:
+    """An exported program with fp32 tensors of this shape, all of the same sixteen numbers."""
+    meta: dict[str, Any] = {"dtype": 7, "sizes": [{"as_int": size} for size in shape]}
+    if strides is not None:
+        meta["strides"] = [{"as_int": stride} for stride in strides]
+        meta["storage_offset"] = {"as_int": offset}
+    weight = {"path_name": "weight_0", "tensor_meta": meta}
+    weights = {"config": {f"weight {number}": weight for number in range(tensors)}}
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x/archive_format", "pt2")
         archive.writestr("x/data/weights/model_weights_config.json", json.dumps(weights))
+        archive.writestr("x/data/weights/weight_0", struct.pack("<16f", *range(16)))
         archive.writestr("x/extra/cyclegan.json", document)
     return path
+
+
+def statistics(path: Path) -> list[Any]:
+    """Those of the file's tensors."""
+    return [t["statistics"] for t in describe(path, Request(weights=True)).facts["weights"]]
 
 
 def safetensors_file(path: Path, document: str) -> Path:
@@ -100,6 +121,62 @@ def test_numbers_that_json_does_not_know_never_reach_it(
     ):
         answer = cyclegan("inspect", file, "--json")
         assert (answer.code, answer.out, len(answer.err.splitlines())) == (4, "", 1)
+
+
+@pytest.mark.parametrize(
+    ("data", "location", "largest"),
+    [
+        (struct.pack("<2f", 1, 2), 0, 2),
+        (struct.pack("<3f", 1, 2, 3), 0, None),
+        (b"", 0, None),
+        (struct.pack("<2f", 1, 2), 1, None),
+    ],
+    ids=["whole", "too long", "none", "in another file"],
+)
+def test_an_onnx_tensor_has_statistics_where_its_numbers_are(
+    tmp_path: Path, data: bytes, location: int, largest: float | None
+) -> None:
+    file = onnx_file(tmp_path / "x.onnx", varint(2), data=data, location=location)
+    [found] = statistics(file)
+    assert (found and found["largest"]) == largest
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides", "offset", "largest"),
+    [
+        ([16], [1], 0, 15),
+        ([2, 3], [4, 1], 5, 11),
+        ([4, 2], [1, 4], 0, 7),
+        ([17], [1], 0, None),
+        ([2], [HUGE], 0, None),
+        ([1], [1], 16, None),
+        ([HUGE], [0], 0, None),
+        ([0], [1], HUGE, None),
+    ],
+)
+def test_a_tensor_of_a_program_has_statistics_if_it_is_within_its_storage(
+    tmp_path: Path, shape: list[int], strides: list[int], offset: int, largest: float | None
+) -> None:
+    file = pt2_file(tmp_path / "x.pt2", shape, strides=strides, offset=offset)
+    [found] = statistics(file)
+    assert (found and found["largest"]) == largest
+
+
+@pytest.mark.parametrize(
+    ("strides", "offset"), [([-1], 0), ([1, 1], 0), (["1"], 0), ([1], -1), ([1], None)]
+)
+def test_a_program_of_absurd_strides_is_refused(
+    tmp_path: Path, strides: list[Any], offset: Any
+) -> None:
+    file = pt2_file(tmp_path / "x.pt2", [4], strides=strides, offset=offset)
+    with pytest.raises(CheckpointError, match="is not an exported program, or a damaged one"):
+        statistics(file)
+
+
+def test_tensors_over_each_other_are_not_read_again_and_again(tmp_path: Path) -> None:
+    found = statistics(pt2_file(tmp_path / "x.pt2", [16], strides=[1], tensors=10_000))
+    read = [one for one in found if one is not None]
+    assert 0 < len(read) * 64 <= (tmp_path / "x.pt2").stat().st_size
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")

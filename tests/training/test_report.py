@@ -1,62 +1,8 @@
-import csv
-
 import pytest
 import torch
 from PIL import Image
 
-from cyclegan_cli.errors import OutputError
-from cyclegan_cli.training.report import COLUMNS, GAP, MetricsFile, save_sample_grid
-
-
-def row(step: int) -> dict[str, float]:
-    return {name: float(i) for i, name in enumerate(COLUMNS)} | {"step": step}
-
-
-def steps_in(path) -> list[int]:
-    with path.open(newline="") as stream:
-        return [int(row["step"]) for row in csv.DictReader(stream)]
-
-
-def test_a_row_is_on_disk_as_soon_as_it_is_measured(tmp_path):
-    metrics = MetricsFile(tmp_path / "metrics.csv", 0)
-    metrics.append(row(10))
-    with (tmp_path / "metrics.csv").open(newline="") as stream:
-        [found] = csv.DictReader(stream)
-    assert {name: float(value) for name, value in found.items()} == row(10)
-
-
-def test_a_resumed_run_drops_the_rows_after_its_checkpoint(tmp_path):
-    metrics = MetricsFile(tmp_path / "metrics.csv", 0)
-    for step in (10, 20, 30):
-        metrics.append(row(step))
-    MetricsFile(tmp_path / "metrics.csv", 20).append(row(31))
-    assert steps_in(tmp_path / "metrics.csv") == [10, 20, 31]
-
-
-def test_steps_beyond_a_million_are_whole_numbers(tmp_path):
-    path = tmp_path / "metrics.csv"
-    MetricsFile(path, 0).append(row(1_234_567))
-    assert steps_in(path) == [1_234_567]
-    path.write_text(path.read_text().replace("1234567", "1e+06"))  # What 0.1.0 once wrote.
-    MetricsFile(path, 2_000_000).append(row(2_000_001))
-
-
-@pytest.mark.parametrize("tail", ["20,1", "20", "20,x,y\n", ",\n", "\0\n"])
-def test_half_a_row_left_by_a_kill_is_dropped(tmp_path, tail):
-    path = tmp_path / "metrics.csv"
-    MetricsFile(path, 0).append(row(10))
-    path.write_text(path.read_text() + tail)
-    MetricsFile(path, 50).append(row(60))
-    assert steps_in(path) == [10, 60]
-
-
-def test_a_vanished_folder_is_one_sentence(tmp_path):
-    (tmp_path / "run").mkdir()
-    metrics = MetricsFile(tmp_path / "run" / "metrics.csv", 0)
-    metrics.path.unlink()
-    metrics.path.parent.rmdir()
-    with pytest.raises(OutputError, match=r"cannot write .*metrics\.csv: No such file"):
-        metrics.append(row(1))
+from cyclegan_cli.training.report import GAP, save_sample_grid
 
 
 def test_a_grid_shows_real_fake_and_reconstruction_in_a_row(tmp_path):

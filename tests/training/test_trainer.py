@@ -24,37 +24,10 @@ from cyclegan_cli.errors import (
     WorkerDiedError,
 )
 from cyclegan_cli.models.cyclegan import CycleGAN
-from cyclegan_cli.training import trainer
+from cyclegan_cli.training import run_folder
 from cyclegan_cli.training.plan import plan_new, plan_resumed
 from cyclegan_cli.training.trainer import train
-
-STEPS = 7
-
-
-class Recorder:
-    """A watcher that remembers what it was told."""
-
-    def __init__(self) -> None:
-        self.steps: list[int] = []
-        self.rows: list[dict[str, float]] = []
-        self.warnings: list[str] = []
-        self.starts = 0
-
-    def started(self, plan):
-        self.starts += 1
-
-    def stepped(self, step):
-        self.steps.append(step)
-
-    def measured(self, row):
-        self.rows.append(row)
-
-    def warned(self, sentence):
-        self.warnings.append(sentence)
-
-
-def never() -> None:
-    return None
+from runs import STEPS, Recorder, make_config, never, stop_after
 
 
 @pytest.fixture
@@ -67,31 +40,6 @@ def config(tmp_path) -> TrainConfig:
             pixels = noise.integers(0, 256, (40, 48, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
     return make_config(tmp_path, run_dir=tmp_path / "run")
-
-
-def make_config(folder: Path, **changes) -> TrainConfig:
-    options = {
-        "domain_a": folder / "day",
-        "domain_b": folder / "night",
-        "load_size": 36,
-        "crop_size": 32,
-        "base_channels": 2,
-        "residual_blocks": 1,
-        "discriminator_channels": 2,
-        "pool_size": 3,
-        "steps": STEPS,
-        "device": "cpu",
-        "precision": "fp32",
-        "workers": 0,
-        "log_every": 3,
-        "sample_every": 4,
-        "checkpoint_every": 100,
-    }
-    return TrainConfig(**(options | changes))
-
-
-def stop_after(recorder: Recorder, steps: int):
-    return lambda: 15 if len(recorder.steps) == steps else None
 
 
 def test_a_run_leaves_everything_that_it_promises(config):
@@ -125,7 +73,8 @@ def test_the_checkpoint_describes_itself(config):
     assert (info.kind, info.name_a, info.name_b) == ("model", "day", "night")
     assert info.training == {
         "step": 7, "epoch": 1.4, "crop_size": 32, "load_size": 36, "gan_loss": "lsgan",
-        "lambda_cycle": 10.0, "lambda_identity": 0.5, "pictures_a": 5, "pictures_b": 4,
+        "lambda_cycle": 10.0, "lambda_identity": 0.5, "ema": 0.999,
+        "pictures_a": 5, "pictures_b": 4,
     }  # fmt: skip
     assert set(info.versions) == {"cyclegan_cli", "safetensors", "torch"}
 
@@ -370,7 +319,7 @@ def test_a_crash_between_the_two_files_still_resumes(config, monkeypatch):
     def crash(*arguments):
         raise CrashError
 
-    monkeypatch.setattr(trainer, "save_model", crash)
+    monkeypatch.setattr(run_folder, "save_model", crash)
     run = make_config(config.domain_a.parent, run_dir=config.run_dir / "inner", checkpoint_every=4)
     with pytest.raises(CrashError):
         train(plan_new(run), Recorder(), never)
@@ -421,5 +370,11 @@ def test_a_state_has_no_more_than_resume_needs(config):
     train(plan_new(config), Recorder(), never)
     names = read_header(config.run_dir / "state.safetensors").tensors
     networks = ("generator_a2b", "generator_b2a", "discriminator_a", "discriminator_b")
-    assert {name.split(".")[0] for name in names} == {*networks, "adam", "pool_a", "pool_b"}
+    assert {name.split(".")[0] for name in names} == {
+        *networks,
+        "average",
+        "adam",
+        "pool_a",
+        "pool_b",
+    }
     assert names["pool_a.images"].shape == (3, 3, 32, 32)

@@ -6,7 +6,7 @@ Its keys are sorted, so that equal states give equal files (docs/format.md speci
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,11 @@ from cyclegan_cli.errors import CheckpointError, UsageError
 Direction = Literal["a2b", "b2a"]
 BOTH_DIRECTIONS: tuple[Direction, ...] = ("a2b", "b2a")
 FORMAT_NAME = "cyclegan-cli"
-FORMAT_VERSION = 1
+NEWEST_VERSION = 2
+# Files are marked with the oldest version whose readers understand them.
+MODEL_VERSION, STATE_VERSION = 1, 2
+# What options that version 1 did not know have to be for its runs to go on as they were.
+VERSION_1_OPTIONS: dict[str, Any] = {"ema": 0.0, "val_fraction": 0.0}
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class ModelInfo:
         """The JSON document that is written into files."""
         return {
             "format": FORMAT_NAME,
-            "version": FORMAT_VERSION,
+            "version": MODEL_VERSION,
             "kind": self.kind,
             "generator": asdict(self.generator),
             "directions": list(self.directions),
@@ -104,6 +108,7 @@ class StateInfo:
         step: Steps done.
         seconds: Seconds trained so far.
         pictures: Digest of the names of the pictures trained on.
+        watch: What the measurements of quality and health remember; empty in version 1.
     """
 
     model: ModelInfo
@@ -112,6 +117,7 @@ class StateInfo:
     step: int
     seconds: float
     pictures: str
+    watch: dict[str, Any] = field(default_factory=dict)
 
     def train_config(self) -> TrainConfig:
         """The options of the run.
@@ -120,7 +126,8 @@ class StateInfo:
             CheckpointError: They are not those of this version.
         """
         try:
-            return TrainConfig.from_document(self.config, "the training state")
+            document = VERSION_1_OPTIONS | self.config
+            return TrainConfig.from_document(document, "the training state")
         except UsageError as error:
             raise CheckpointError(error.message, "It may be of another version.") from error
 
@@ -129,7 +136,13 @@ class StateInfo:
         return self.model.to_document() | {
             "discriminator": asdict(self.discriminator),
             "config": self.config,
-            "state": {"step": self.step, "seconds": self.seconds, "pictures": self.pictures},
+            "version": STATE_VERSION,
+            "state": {
+                "step": self.step,
+                "seconds": self.seconds,
+                "pictures": self.pictures,
+                "watch": self.watch,
+            },
         }
 
 
@@ -160,9 +173,9 @@ def model_info(path: Path, header: Header) -> ModelInfo:
             "Use model.safetensors of a run folder.",
         )
     version = document.get("version")
-    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
+    if type(version) is not int or not 1 <= version <= NEWEST_VERSION:
         raise CheckpointError(
-            f"{path} has format version {version!r}; this program reads up to {FORMAT_VERSION}",
+            f"{path} has format version {version!r}; this program reads up to {NEWEST_VERSION}",
             "Install a newer version of cyclegan-cli.",
         )
     try:
@@ -231,6 +244,7 @@ def state_info(path: Path, header: Header) -> StateInfo:
             step=_count(state["step"], 10**12, smallest=0),
             seconds=_seconds(state["seconds"]),
             pictures=_text(state["pictures"]),
+            watch=dict(state.get("watch", {})),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} has a damaged description of its state") from error

@@ -7,7 +7,7 @@ Two files in a run folder: ``model.safetensors`` has the two generators and is f
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from cyclegan_cli import __version__, files
 from cyclegan_cli.checkpoints.container import (
     TensorInfo,
+    check_fit,
     check_tensor,
     read_header,
 )
@@ -53,14 +54,15 @@ def library_versions() -> dict[str, str]:
 
 
 def save_model(path: Path, model: CycleGAN, info: ModelInfo) -> None:
-    """Write both generators, fp32, whole or not at all.
+    """Write both generators (their averages, where it has them), fp32, whole or not at all.
 
     Raises:
         OutputError: It cannot be written.
     """
+    result = model.result()
     generators: dict[Direction, ResnetGenerator] = {
-        "a2b": model.generator_a2b,
-        "b2a": model.generator_b2a,
+        "a2b": result["generator_a2b"],
+        "b2a": result["generator_b2a"],
     }
     save_generators(path, generators, info)
 
@@ -133,21 +135,11 @@ def load_generator(
         weights = load_reference_weights(path, direction)
     else:
         prefix = f"generator_{direction}."
-        _check_fit(path, read_header(path).tensors, prefix, generator)
+        check_fit(path, read_header(path).tensors, prefix, _shapes(generator))
         with _open(path) as read:
             weights = {name: read(prefix + name).float() for name in generator.state_dict()}
     generator.load_state_dict(weights, assign=True)
     return generator.eval().requires_grad_(False), info
-
-
-def load_tensors(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
-    """Some tensors of a safetensors file, as they are stored.
-
-    Raises:
-        CheckpointError: It cannot be read, or has none of that name.
-    """
-    with _open(path) as read:
-        return {name: read(name) for name in names}
 
 
 def load_state_info(path: Path) -> StateInfo:
@@ -168,7 +160,7 @@ def restore_state(path: Path, model: CycleGAN) -> None:
     tensors = read_header(path).tensors
     _check_state(path, tensors, model)
     with _open(path) as read:
-        for name, network in model.networks().items():
+        for name, network in _networks(model):
             for key, tensor in network.state_dict().items():
                 tensor.copy_(read(f"{name}.{key}"))
         for name, parameter, optimizer in _parameters(model):
@@ -181,9 +173,10 @@ def restore_state(path: Path, model: CycleGAN) -> None:
 
 def _check_state(path: Path, tensors: Mapping[str, TensorInfo], model: CycleGAN) -> None:
     """Refuse a file whose tensors are not exactly those of a state of ``model``."""
-    for name, network in model.networks().items():
-        _check_fit(path, tensors, f"{name}.", network)
-    known = {name for name in tensors if name.split(".")[0] in model.networks()}
+    known: set[str] = set()
+    for name, network in _networks(model):
+        check_fit(path, tensors, f"{name}.", _shapes(network))
+        known |= {key for key in tensors if key.startswith(f"{name}.")}
     for name, parameter, _ in _parameters(model):
         shapes = {"step": (), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
         keys = {f"adam.{name}.{moment}": tuple(shape) for moment, shape in shapes.items()}
@@ -214,8 +207,8 @@ def _read_moments(name: str, parameter: nn.Parameter, read: Reader) -> dict[str,
 
 
 def _state_tensors(model: CycleGAN) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors of a training state: networks, Adam's moments, replay pools."""
-    for name, network in model.networks().items():
+    """Names and tensors of a training state: networks, averages, Adam's moments, replay pools."""
+    for name, network in _networks(model):
         for key, tensor in network.state_dict().items():
             yield f"{name}.{key}", tensor
     for name, parameter, optimizer in _parameters(model):
@@ -225,6 +218,15 @@ def _state_tensors(model: CycleGAN) -> Iterator[tuple[str, Tensor]]:
     for name, pool in _pools(model):
         for key, tensor in pool.state().items():
             yield f"{name}.{key}", tensor
+
+
+def _networks(model: CycleGAN) -> list[tuple[str, nn.Module]]:
+    """The four networks and, where there are any, the averages of the generators."""
+    averages = model.averages.generators if model.averages else {}
+    return [
+        *model.networks().items(),
+        *((f"average.{name}", generator) for name, generator in averages.items()),
+    ]
 
 
 def _pools(model: CycleGAN) -> tuple[tuple[str, ReplayPool], ...]:
@@ -269,14 +271,5 @@ def _open(path: Path) -> Iterator[Reader]:
         raise CheckpointError(f"cannot read {path}: {error}") from error
 
 
-def _check_fit(
-    path: Path, tensors: Mapping[str, TensorInfo], prefix: str, network: nn.Module
-) -> None:
-    """Refuse a file whose tensors under ``prefix`` are not exactly those of ``network``."""
-    expected = {prefix + name: tuple(t.shape) for name, t in network.state_dict().items()}
-    for name, shape in expected.items():
-        check_tensor(path, tensors, name, shape)
-    if surplus := sorted({name for name in tensors if name.startswith(prefix)} - set(expected)):
-        raise CheckpointError(
-            f"{path} has a tensor {surplus[0]}, which its architecture does not have"
-        )
+def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}

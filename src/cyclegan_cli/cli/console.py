@@ -175,6 +175,8 @@ def _losses(row: Mapping[str, float]) -> str:
 class QuietTraining:
     """Shows nothing of a training but its warnings."""
 
+    plan: Plan
+
     def started(self, plan: Plan) -> None:
         """The first step is about to be made."""
 
@@ -184,8 +186,14 @@ class QuietTraining:
     def measured(self, row: dict[str, float]) -> None:
         """A row was added to metrics.csv."""
 
+    def validated(self, row: dict[str, float]) -> None:
+        """A row was added to validation.csv."""
+
+    def told(self, sentence: str) -> None:
+        """Something is worth knowing."""
+
     def warned(self, sentence: str) -> None:
-        """Something is worth telling, and the run goes on."""
+        """Something is wrong, and the run goes on."""
         warn(sentence)
 
     def __enter__(self) -> QuietTraining:
@@ -195,7 +203,23 @@ class QuietTraining:
         pass
 
 
-class TrainingLines(QuietTraining):
+class SpokenTraining(QuietTraining):
+    """Says in words what is worth knowing."""
+
+    def validated(self, row: dict[str, float]) -> None:
+        """Say how near the translations are to their domains."""
+        say(
+            f"step {row['step']:.0f}: distance to the target domain (SWD) "
+            f"{row['swd_a2b']:.0f} {self.plan.name_a} -> {self.plan.name_b}, "
+            f"{row['swd_b2a']:.0f} {self.plan.name_b} -> {self.plan.name_a}"
+        )
+
+    def told(self, sentence: str) -> None:
+        """Say it."""
+        say(sentence)
+
+
+class TrainingLines(SpokenTraining):
     """A line of text an interval, for logs and dumb terminals."""
 
     def started(self, plan: Plan) -> None:
@@ -213,7 +237,7 @@ class TrainingLines(QuietTraining):
         )
 
 
-class TrainingBar(QuietTraining):
+class TrainingBar(SpokenTraining):
     """A progress bar, for terminals."""
 
     def started(self, plan: Plan) -> None:

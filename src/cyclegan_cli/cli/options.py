@@ -152,6 +152,24 @@ def chosen_direction(info: ModelInfo, to: str | None, direction: Direction | Non
     return info.require(info.direction_to(to))
 
 
+def parse_duration(text: str) -> float:
+    """``2h``, ``90m``, ``1h30m``, ``45s`` or a number of seconds, as seconds.
+
+    Raises:
+        UsageError: It is none of these, or no time at all.
+    """
+    number = r"(\d+(?:\.\d+)?)"
+    match = re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", text.replace(" ", ""))
+    parts = [float(part or 0) for part in match.groups()] if match else [0.0]
+    seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    if seconds <= 0:
+        raise UsageError(
+            f"--time-limit must be a duration like 2h, 90m or 1h30m, found {text!r}",
+            "A number alone is seconds.",
+        )
+    return seconds
+
+
 def parse_memory(text: str) -> int:
     """``4GB``, ``800MB``, ``4GiB`` or a number of bytes, as bytes.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ import typer
 
 from cyclegan_cli.cli import console
 from cyclegan_cli.cli.interrupts import stop_request
-from cyclegan_cli.cli.options import with_config_options
+from cyclegan_cli.cli.options import parse_duration, with_config_options
 from cyclegan_cli.config import TrainConfig, layered
 from cyclegan_cli.errors import UsageError
 
@@ -38,6 +39,15 @@ def train_command(
             rich_help_panel="Run",
         ),
     ] = None,
+    time_limit: Annotated[
+        str | None,
+        typer.Option(
+            help="Save and end after so long, like 2h or 90m; --resume goes on.",
+            metavar="TIME",
+            rich_help_panel="Run",
+            show_default="none",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done.", rich_help_panel="Run")
     ] = False,
@@ -49,6 +59,7 @@ def train_command(
 
     The defaults are those of the paper (Zhu et al. 2017). Ctrl-C saves and stops; --resume goes on.
     """
+    seconds = math.inf if time_limit is None else parse_duration(time_limit)
     plan = _plan(given, config_file, resume)
     if dry_run:
         _show_plan(plan)
@@ -59,7 +70,7 @@ def train_command(
         console.training_watcher(quiet) as watcher,
         stop_request("finishing this step, then saving") as stop_requested,
     ):
-        checkpoint = train(plan, watcher, stop_requested)
+        checkpoint = train(plan, watcher, stop_requested, seconds)
     console.result(f"checkpoint: {checkpoint}")
     if not quiet:
         photo = plan.pictures_a[0]

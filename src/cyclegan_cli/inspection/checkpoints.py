@@ -26,7 +26,7 @@ def describe_safetensors(path: Path, request: Request) -> Summary:
     header = read_header(path)
     facts: Facts = {"bytes": path.stat().st_size}
     if header.document.get("format") != FORMAT_NAME:
-        facts |= _tensor_facts(header.tensors) | listed(header.tensors, request)
+        facts |= _tensor_facts(header.tensors) | listed(path, header.tensors, request)
         return Summary(path, "safetensors", facts)
     info = model_info(path, header)
     facts |= model_facts(path, header, request)
@@ -38,7 +38,7 @@ def describe_safetensors(path: Path, request: Request) -> Summary:
         if request.receptive_field:
             facts["discriminator"] |= discriminator_facts(state.discriminator)
         facts["trained_seconds"] = round(state.seconds, 1)
-    return Summary(path, info.kind, facts | listed(header.tensors, request))
+    return Summary(path, info.kind, facts | listed(path, header.tensors, request))
 
 
 def describe_torch_file(path: Path, request: Request) -> Summary:
@@ -55,7 +55,8 @@ def describe_torch_file(path: Path, request: Request) -> Summary:
     except CheckpointError as error:
         facts |= _tensor_facts(tensors) | {"problem": error.message}
         kind = "torch"
-    return Summary(path, kind, facts | {"dtypes": _dtypes(tensors)} | listed(tensors, request))
+    facts |= {"dtypes": _dtypes(tensors)} | listed(path, tensors, request)
+    return Summary(path, kind, facts)
 
 
 def describe_reference_folder(path: Path, request: Request) -> Summary:
@@ -67,9 +68,11 @@ def describe_reference_folder(path: Path, request: Request) -> Summary:
     facts: Facts = {"bytes": sum(file.stat().st_size for file in pair_files(path))}
     facts |= _reference_facts(read_model(path), request)
     if request.weights:
-        tensors = {f"{file.name}: {name}": tensor for file in pair_files(path)
-                   for name, tensor in read_torch_file(file).items()}  # fmt: skip
-        facts |= listed(tensors, request)
+        facts["weights"] = [
+            tensor | {"name": f"{file.name}: {tensor['name']}"}
+            for file in pair_files(path)
+            for tensor in listed(file, read_torch_file(file), request)["weights"]
+        ]
     return Summary(path, "reference", facts)
 
 
@@ -107,13 +110,21 @@ def model_facts(path: Path, header: Header, request: Request) -> Facts:
     return facts
 
 
-def listed(tensors: Mapping[str, TensorInfo], request: Request) -> Facts:
-    """All tensors by name, where they are wanted."""
+def listed(path: Path, tensors: Mapping[str, TensorInfo], request: Request) -> Facts:
+    """All tensors of a file by name, with statistics of their numbers, where they are wanted.
+
+    Raises:
+        CheckpointError: The file cannot be read, or a tensor reaches beyond its end.
+    """
     if not request.weights:
         return {}
+    from cyclegan_cli.inspection.statistics import statistics_of  # Needs numpy.
+
+    statistics = statistics_of(path, tensors)
     return {
         "weights": [
             {"name": name, "dtype": tensor.dtype, "shape": list(tensor.shape)}
+            | {"statistics": statistics[name]}
             for name, tensor in tensors.items()
         ]
     }

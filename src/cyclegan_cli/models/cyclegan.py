@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig, TrainConfig
+from cyclegan_cli.models.ema import GeneratorAverages
 from cyclegan_cli.models.losses import GAN_LOSSES, discriminator_loss, l1_loss
 from cyclegan_cli.models.networks import PatchDiscriminator, ResnetGenerator, initialise_weights
 from cyclegan_cli.models.replay import ReplayPool
@@ -46,6 +47,7 @@ class CycleGAN:
         generator_a2b, generator_b2a: Translate A to B, and B to A.
         discriminator_a, discriminator_b: Judge whether a picture is a real one of that domain.
         pool_a, pool_b: Earlier ``fake_a`` and ``fake_b`` for the discriminators to remember.
+        averages: Moving averages of both generators; None where the options have none.
 
     Args:
         config: The options; the seed decides the first weights.
@@ -71,6 +73,7 @@ class CycleGAN:
         for network in self.networks().values():
             initialise_weights(network.to_empty(device="cpu"), random)
             network.to(device).to(memory_format=self.memory_format)
+        self.averages = GeneratorAverages(self.generators(), config.ema) if config.ema else None
         self.generator_optimizer = self._adam("generator_a2b", "generator_b2a")
         self.discriminator_optimizer = self._adam("discriminator_a", "discriminator_b")
         self.pool_a = ReplayPool(config.pool_size, seed=config.seed)
@@ -85,6 +88,14 @@ class CycleGAN:
             "discriminator_a": self.discriminator_a,
             "discriminator_b": self.discriminator_b,
         }
+
+    def generators(self) -> dict[str, ResnetGenerator]:
+        """The two trained generators by name."""
+        return {"generator_a2b": self.generator_a2b, "generator_b2a": self.generator_b2a}
+
+    def result(self) -> dict[str, ResnetGenerator]:
+        """The generators that the training is for, by name: the averages where it has them."""
+        return self.averages.generators if self.averages else self.generators()
 
     def _adam(self, *names: str) -> torch.optim.Adam:
         networks = self.networks()
@@ -194,25 +205,31 @@ class CycleGAN:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     @torch.no_grad()
-    def translate_both_ways(self, real_a: Tensor, real_b: Tensor) -> dict[str, Tensor]:
-        """Translate fixed pictures there and back, without learning from them.
+    def translate_both_ways(
+        self, real_a: Tensor, real_b: Tensor, identities: bool = False
+    ) -> dict[str, Tensor]:
+        """Translate fixed pictures there and back with :meth:`result`; nothing learns from them.
 
         Args:
             real_a: ``[B, 3, H, W]`` in [-1, 1].
             real_b: Likewise.
+            identities: Whether to also translate into the domain that they are of already.
 
         Returns:
-            ``fake_b``, ``rec_a``, ``fake_a`` and ``rec_b``, each ``[B, 3, H, W]`` in [-1, 1], fp32.
+            ``fake_b``, ``rec_a``, ``fake_a`` and ``rec_b``, with ``identities`` also ``idt_a`` and
+            ``idt_b``, each ``[B, 3, H, W]`` in [-1, 1], fp32.
         """
+        generator_a2b, generator_b2a = self.result().values()
         with self._autocast():
-            fake_b = self.generator_a2b(real_a)
-            fake_a = self.generator_b2a(real_b)
+            fake_b, fake_a = generator_a2b(real_a), generator_b2a(real_b)
             pictures = {
                 "fake_b": fake_b,
-                "rec_a": self.generator_b2a(fake_b),
+                "rec_a": generator_b2a(fake_b),
                 "fake_a": fake_a,
-                "rec_b": self.generator_a2b(fake_a),
+                "rec_b": generator_a2b(fake_a),
             }
+            if identities:
+                pictures |= {"idt_a": generator_b2a(real_a), "idt_b": generator_a2b(real_b)}
         return {name: picture.float() for name, picture in pictures.items()}
 
 

@@ -14,10 +14,13 @@ PATCH_SIZE = 7
 PATCHES_A_PICTURE = 128
 PROJECTIONS = 512
 SMALLEST_LEVEL = 16
+AREAS, DIVERSITY_AREAS = 16, 32
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
-def sliced_wasserstein_distance(pictures: Tensor, reference: Tensor, seed: int = 0) -> list[float]:
+def sliced_wasserstein_distance(
+    pictures: Tensor, reference: Tensor, seed: int = 0, projections: int = PROJECTIONS
+) -> list[float]:
     """Sliced Wasserstein distance of Laplacian pyramid patches (Karras et al. 2018, sec. 5).
 
     Each level of the pyramid compares structure of one scale, the last one the low-frequency rest
@@ -27,15 +30,16 @@ def sliced_wasserstein_distance(pictures: Tensor, reference: Tensor, seed: int =
 
     Args:
         pictures: ``[N, 3, H, W]`` in [-1, 1].
-        reference: ``[M, 3, H, W]`` in [-1, 1]; M may differ from N.
+        reference: ``[M, 3, H, W]`` in [-1, 1], on the same device; M may differ from N.
         seed: Of the patches and projections.
+        projections: Directions that the patches are compared along.
 
     Returns:
         The distance a level, finest first, times 1000 as in the paper; 0 for equal sets.
     """
     random = torch.Generator().manual_seed(seed)
     levels = zip(laplacian_pyramid(pictures), laplacian_pyramid(reference), strict=True)
-    return [1000 * _level_distance(own, other, random) for own, other in levels]
+    return [1000 * _level_distance(own, other, random, projections) for own, other in levels]
 
 
 def laplacian_pyramid(pictures: Tensor) -> list[Tensor]:
@@ -63,13 +67,15 @@ def enlarge(smaller: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(smaller, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def _level_distance(pictures: Tensor, reference: Tensor, random: torch.Generator) -> float:
+def _level_distance(
+    pictures: Tensor, reference: Tensor, random: torch.Generator, projections: int
+) -> float:
     # As many patches of each set: sorted projections are then compared one to one.
     count = PATCHES_A_PICTURE * max(len(pictures), len(reference))
     own, other = _patches(pictures, count, random), _patches(reference, count, random)
     deviation, mean = torch.std_mean(other, dim=(0, 2), keepdim=True)
     own, other = ((set_ - mean) / (deviation + 1e-8) for set_ in (own, other))
-    directions = torch.randn(own[0].numel(), PROJECTIONS, generator=random)
+    directions = torch.randn(own[0].numel(), projections, generator=random).to(own.device)
     directions /= directions.norm(dim=0, keepdim=True)
     projected = (own.flatten(1) @ directions, other.flatten(1) @ directions)
     sorted_own, sorted_other = (values.sort(dim=0).values for values in projected)
@@ -119,5 +125,45 @@ def _cumulative_histogram(values: Tensor) -> Tensor:
 
 def mean_luminance(pictures: Tensor) -> float:
     """Mean brightness (ITU-R BT.601) of ``[N, 3, H, W]`` in [-1, 1], in levels of 8 bits."""
-    weights = torch.tensor(LUMA).view(1, 3, 1, 1)
-    return float(((pictures + 1) * 127.5 * weights).sum(dim=1).mean())
+    return float((luminance(pictures) + 1).mean() * 127.5)
+
+
+def luminance(pictures: Tensor) -> Tensor:
+    """Brightness (ITU-R BT.601): ``[N, 3, H, W]`` to ``[N, H, W]``, in the same range."""
+    weights = torch.tensor(LUMA, device=pictures.device).view(1, 3, 1, 1)
+    return (pictures * weights).sum(dim=1)
+
+
+def luminance_correlation(pictures: Tensor, translated: Tensor) -> float:
+    """Whether what is bright in pictures is bright in their translations.
+
+    Args:
+        pictures: ``[N, 3, H, W]``, any range.
+        translated: Likewise, one for each of them.
+
+    Returns:
+        Pearson's correlation over the areas of a picture (a grid of 16×16), mean over pictures:
+        1 for translations that only brighten or darken, -1 for negatives, 0 where either picture
+        has one brightness all over.
+    """
+    before, after = (
+        F.adaptive_avg_pool2d(luminance(one), AREAS).flatten(1) for one in (pictures, translated)
+    )
+    before, after = (one - one.mean(dim=1, keepdim=True) for one in (before, after))
+    return float(F.cosine_similarity(before, after, dim=1).mean())
+
+
+def diversity(pictures: Tensor) -> float:
+    """How different pictures are from each other.
+
+    Args:
+        pictures: ``[N, 3, H, W]``, any range.
+
+    Returns:
+        Mean absolute difference of two of them, seen at 32×32 areas so that noise does not count;
+        0 for equal pictures, or for a single one.
+    """
+    small = F.adaptive_avg_pool2d(pictures, DIVERSITY_AREAS).flatten(1)
+    if len(small) < 2:
+        return 0.0
+    return float(F.pdist(small, p=1).mean() / small.shape[1])

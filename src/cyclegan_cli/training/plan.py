@@ -30,9 +30,9 @@ from cyclegan_cli.config import (
     option_name,
     typed_values,
 )
-from cyclegan_cli.data.listing import list_pictures
 from cyclegan_cli.devices import choose_device, choose_precision
-from cyclegan_cli.errors import CheckpointError, DataError, UsageError
+from cyclegan_cli.errors import CheckpointError, UsageError
+from cyclegan_cli.training.domains import Domains, find_pictures, is_utf8, relative_name
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,7 @@ class Plan:
     Attributes:
         config: The options, with everything derived filled in.
         run_dir: The run folder.
-        pictures_a: Paths of domain A, in listing order.
-        pictures_b: Likewise of domain B.
+        domains: Paths of all pictures.
         device: Where to compute.
         resumed: What to go on from; None for a new run.
         warnings: Sentences for the user.
@@ -51,11 +50,20 @@ class Plan:
 
     config: TrainConfig
     run_dir: Path
-    pictures_a: list[Path]
-    pictures_b: list[Path]
+    domains: Domains
     device: torch.device
     resumed: StateInfo | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def pictures_a(self) -> list[Path]:
+        """Paths of domain A that are trained on, in listing order."""
+        return self.domains.pictures_a
+
+    @property
+    def pictures_b(self) -> list[Path]:
+        """Likewise of domain B."""
+        return self.domains.pictures_b
 
     @property
     def name_a(self) -> str:
@@ -71,6 +79,11 @@ class Plan:
     def bf16(self) -> bool:
         """Whether convolutions run in bfloat16."""
         return self.config.precision == "bf16"
+
+    @property
+    def validates(self) -> bool:
+        """Whether there are held-out pictures, and they are measured."""
+        return bool(self.config.validate_every and self.domains.held_out_a)
 
     @property
     def workers(self) -> int:
@@ -103,8 +116,7 @@ class Plan:
             (self.config.domain_b, self.pictures_b),
         ):
             for path in pictures:
-                name = path.relative_to(folder) if folder else path
-                digest.update(name.as_posix().encode(errors="surrogateescape") + b"\0")
+                digest.update(relative_name(path, folder) + b"\0")
             digest.update(b"\0")
         return digest.hexdigest()
 
@@ -133,12 +145,11 @@ def plan_new(config: TrainConfig) -> Plan:
         DeviceError: The device is missing.
     """
     device = choose_device(config.device)
-    config = _with_absolute_folders(config)
-    pictures_a = _pictures(config.domain_a, "domain_a")
-    pictures_b = _pictures(config.domain_b, "domain_b")
+    config = _with_absolute_paths(config)
+    domains = find_pictures(config)
     config = _with_names(config)
     run_dir = _run_folder(config)
-    if not _is_utf8(run_dir):
+    if not is_utf8(run_dir):
         raise UsageError(f"--run-dir: the name {str(run_dir)!r} is not valid UTF-8", "Rename it.")
     config = dataclasses.replace(
         config,
@@ -146,7 +157,7 @@ def plan_new(config: TrainConfig) -> Plan:
         residual_blocks=config.generator_blocks,
         precision=choose_precision(config.precision, device),
     )
-    return Plan(config, run_dir, pictures_a, pictures_b, device)
+    return Plan(config, run_dir, domains, device)
 
 
 def plan_resumed(run: Path, changes: Mapping[str, Any]) -> Plan:
@@ -165,17 +176,10 @@ def plan_resumed(run: Path, changes: Mapping[str, Any]) -> Plan:
     info, before = _saved_state(run)
     _refuse_fixed(before, changes)
     config = TrainConfig(**layered(vars(before), changes) | {"run_dir": run})
-    config = _with_absolute_folders(config)
+    config = _with_absolute_paths(config)
     device = choose_device(config.device)
     config = dataclasses.replace(config, precision=choose_precision(config.precision, device))
-    plan = Plan(
-        config,
-        run,
-        _pictures(config.domain_a, "domain_a"),
-        _pictures(config.domain_b, "domain_b"),
-        device,
-        resumed=info,
-    )
+    plan = Plan(config, run, find_pictures(config), device, resumed=info)
     if info is None:
         return plan
     if plan.total_steps <= plan.first_step and model_is_of_step(run, info.step):
@@ -244,23 +248,6 @@ def _refuse_fixed(before: TrainConfig, changes: Mapping[str, Any]) -> None:
             )
 
 
-def _pictures(folder: Path | None, field_name: str) -> list[Path]:
-    name = option_name(field_name)
-    if folder is None:
-        raise UsageError(f"{name} is missing", "Name a folder of pictures for each domain.")
-    if not _is_utf8(folder):
-        raise UsageError(f"{name}: the name {str(folder)!r} is not valid UTF-8", "Rename it.")
-    try:
-        pictures = list_pictures(folder)
-    except DataError as error:
-        raise DataError(f"{name}: {error.message}", error.hint) from error
-    if not pictures:
-        raise DataError(
-            f"{name}: {folder} has no pictures", "Folders are searched recursively for pictures."
-        )
-    return pictures
-
-
 def _with_names(config: TrainConfig) -> TrainConfig:
     """Name the domains after their folders, where the user did not; equal names get _a and _b."""
     name_a = config.name_a or _folder_name(config.domain_a)
@@ -277,21 +264,10 @@ def _with_names(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, name_a=name_a, name_b=name_b)
 
 
-def _is_utf8(path: Path) -> bool:
-    """Whether a path can be written into config.toml and the checkpoints."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _with_absolute_folders(config: TrainConfig) -> TrainConfig:
+def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """So that the run can be resumed from anywhere."""
-    a, b = config.domain_a, config.domain_b
-    return dataclasses.replace(
-        config, domain_a=a.absolute() if a else None, domain_b=b.absolute() if b else None
-    )
+    paths = {name: getattr(config, name) for name in ("domain_a", "domain_b", "val_a", "val_b")}
+    return dataclasses.replace(config, **{n: p.absolute() for n, p in paths.items() if p})
 
 
 def _folder_name(folder: Path | None) -> str:

@@ -1,79 +1,49 @@
-"""The loop: steps, the learning rate's schedule, when to save and sample, and how to stop."""
+"""The loop: steps, the learning rate's schedule, when to measure, sample and save, how to stop."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
 
-import tomli_w
-import torch
 from torch import Tensor
 
-from cyclegan_cli import files
-from cyclegan_cli.checkpoints.header import ModelInfo, StateInfo
-from cyclegan_cli.checkpoints.locate import CONFIG_FILE, MODEL_FILE, STATE_FILE
-from cyclegan_cli.checkpoints.store import (
-    library_versions,
-    restore_state,
-    save_model,
-    save_state,
-)
+from cyclegan_cli.checkpoints.header import StateInfo
+from cyclegan_cli.checkpoints.locate import BEST_FILE, MODEL_FILE, STATE_FILE
+from cyclegan_cli.checkpoints.store import restore_state
 from cyclegan_cli.data.tensors import to_unit_range
-from cyclegan_cli.data.unpaired import (
-    Batch,
-    UnpairedDataset,
-    center_crop,
-    load_training_picture,
-    loader,
-    random_order,
-    worker_errors,
-)
+from cyclegan_cli.data.unpaired import Batch, UnpairedDataset, loader, worker_errors
 from cyclegan_cli.devices import memory_errors
-from cyclegan_cli.errors import (
-    DataError,
-    DivergedError,
-    InterruptedRunError,
-    WorkerDiedError,
-)
-from cyclegan_cli.models.cyclegan import LOSS_NAMES, CycleGAN
+from cyclegan_cli.errors import DivergedError, InterruptedRunError, WorkerDiedError
+from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.training.describing import state_info
+from cyclegan_cli.training.fixed import fixed_pictures
+from cyclegan_cli.training.interval import Interval
 from cyclegan_cli.training.plan import Plan, model_is_of_step
-from cyclegan_cli.training.report import MetricsFile, save_sample_grid
+from cyclegan_cli.training.run_folder import RunFolder
+from cyclegan_cli.training.validation import BestSoFar, Examiner, quality, shuffled
+from cyclegan_cli.training.watcher import Watcher
 
 SAMPLE_PICTURES = 4
 LESS_MEMORY = "Lower --batch-size, --crop-size or --base-channels."
+StopRequested = Callable[[], int | None]
 
 
-class Watcher(Protocol):
-    """Whoever wants to know how a training goes; the command line's console is one."""
-
-    def started(self, plan: Plan) -> None:
-        """The first step is about to be made."""
-
-    def stepped(self, step: int) -> None:
-        """So many steps are done."""
-
-    def measured(self, row: dict[str, float]) -> None:
-        """A row was added to metrics.csv."""
-
-    def warned(self, sentence: str) -> None:
-        """Something is worth telling, and the run goes on."""
-
-
-def train(plan: Plan, watcher: Watcher, stop_requested: Callable[[], int | None]) -> Path:
-    """Train to the end, or until asked to stop.
+def train(
+    plan: Plan, watcher: Watcher, stop_requested: StopRequested, time_limit: float = math.inf
+) -> Path:
+    """Train to the end, until asked to stop, or until it gets no better.
 
     Args:
         plan: What to do.
         watcher: Is told how it goes.
         stop_requested: Asked after every step; a signal's number ends the run in good order.
+        time_limit: Seconds after which the run is to be saved and ended, in good order too.
 
     Returns:
-        The path of the finished ``model.safetensors``.
+        The path of the saved ``model.safetensors``.
 
     Raises:
         InterruptedRunError: Asked to stop; everything is saved.
@@ -84,7 +54,7 @@ def train(plan: Plan, watcher: Watcher, stop_requested: Callable[[], int | None]
         DeviceError: Not enough memory.
     """
     with memory_errors("training", LESS_MEMORY):
-        return Trainer(plan, watcher).run(stop_requested)
+        return Trainer(plan, watcher, time_limit).run(stop_requested)
 
 
 class Trainer:
@@ -93,37 +63,50 @@ class Trainer:
     Args:
         plan: What to do.
         watcher: Is told how it goes.
+        time_limit: Seconds after which the run is to be saved and ended.
     """
 
-    def __init__(self, plan: Plan, watcher: Watcher) -> None:
+    def __init__(self, plan: Plan, watcher: Watcher, time_limit: float = math.inf) -> None:
         self.plan = plan
         self.watcher = watcher
+        self.time_limit = time_limit
         self.step = plan.first_step
-        self.seconds_before = plan.resumed.seconds if plan.resumed else 0.0
-        self.warned_of: set[str] = set()
         self.started = time.monotonic()
+        self.warned_of: set[str] = set()
         self.model = CycleGAN(plan.config, plan.device, plan.bf16)
         if plan.resumed:
             restore_state(plan.run_dir / STATE_FILE, self.model)
+        self._remember(plan.resumed)
         self.samples = self._sample_pictures() if plan.config.sample_every else None
+        self.examiner = Examiner(plan) if plan.config.validate_every else None
         # Only now: what cannot start leaves no folder behind.
-        self._prepare_folder()
-        self._start_interval()
+        self.folder = RunFolder(plan, self.model, self.step)
+        if plan.resumed and not model_is_of_step(plan.run_dir, self.step):
+            self.folder.save_model(self._state_info())  # A crash came between the two files.
 
-    def _prepare_folder(self) -> None:
-        folder = self.plan.run_dir
-        files.make_folder(folder)
-        files.remove_leftovers(folder)
-        # With it, even a run that is killed before its first checkpoint resumes. Its own folder is
-        # left out, so that the file can be fed back as it is.
-        options = self.plan.config.to_document()
-        options.pop("run_dir", None)
-        files.write_text(folder / CONFIG_FILE, tomli_w.dumps(options))
-        self.metrics = MetricsFile(folder / "metrics.csv", self.step)
-        if self.plan.resumed and not model_is_of_step(folder, self.step):
-            self._save_model()  # A crash came between the two files.
+    def _remember(self, resumed: StateInfo | None) -> None:
+        watch = resumed.watch if resumed else {}
+        self.seconds_before = resumed.seconds if resumed else 0.0
+        self.interval = Interval(self.plan.device, watch.get("interval", {}))
+        self.best = BestSoFar(watch.get("best", {}))
+        self.examined: int = watch.get("examined", self.step)
 
-    def run(self, stop_requested: Callable[[], int | None]) -> Path:
+    def _sample_pictures(self) -> tuple[Tensor, Tensor]:
+        """The pictures that every grid shows: the same ones in every run with the same seed."""
+        plan = self.plan
+        first, second = (
+            fixed_pictures(
+                shuffled(pictures, f"{plan.config.seed}/{domain}/samples"),
+                plan.config,
+                SAMPLE_PICTURES,
+                domain.upper(),
+            ).to(plan.device)
+            for domain, pictures in (("a", plan.pictures_a), ("b", plan.pictures_b))
+        )
+        shown = min(len(first), len(second))
+        return first[:shown], second[:shown]
+
+    def run(self, stop_requested: StopRequested) -> Path:
         """Make all steps that are left; see :func:`train`."""
         plan = self.plan
         batches = loader(
@@ -136,7 +119,7 @@ class Trainer:
         for sentence in plan.warnings:
             self.watcher.warned(sentence)
         self.started = time.monotonic()
-        self._start_interval()
+        self.interval.start_clock()
         self.watcher.started(plan)
         try:
             with worker_errors():
@@ -150,22 +133,24 @@ class Trainer:
             raise
         return plan.run_dir / MODEL_FILE
 
-    def _make_steps(
-        self, batches: Iterator[Batch], stop_requested: Callable[[], int | None]
-    ) -> None:
-        plan, config = self.plan, self.plan.config
+    def _make_steps(self, batches: Iterator[Batch], stop_requested: StopRequested) -> None:
+        # The last session may have been asked to stop before it had measured what was due.
+        self._examine(stop_requested)
         for batch in batches:
             self._make_step(batch)
-            last = self.step == plan.total_steps
-            if last or self.step % config.log_every == 0:
+            if self._is_due(self.plan.config.log_every):
                 self._measure()
-            if self.samples and (last or self.step % config.sample_every == 0):
+            if self.samples and self._is_due(self.plan.config.sample_every):
                 self._sample(*self.samples)
-            signal_number = stop_requested()
-            if last or signal_number or self.step % config.checkpoint_every == 0:
+            self._examine(stop_requested)
+            if self._ends(stop_requested):
+                return
+            if self._is_due(self.plan.config.checkpoint_every):
                 self._save()
-            if signal_number and not last:
-                raise self._interrupted(signal_number)
+
+    def _is_due(self, interval: int) -> bool:
+        """Whether what is done every so many steps is to be done now; all is, at the end."""
+        return self.step % interval == 0 or self.step == self.plan.total_steps
 
     def _make_step(self, batch: Batch) -> None:
         for sentence in batch.skipped:
@@ -174,44 +159,65 @@ class Trainer:
                 self.watcher.warned(f"{sentence}; another picture takes its place")
         self.model.set_learning_rate(self.plan.learning_rate_at(self.step))
         losses = self.model.step(self._to_device(batch.real_a), self._to_device(batch.real_b))
-        # Summed on the device: reading a number would wait for it.
-        self.loss_sum += losses.stacked()
-        self.interval_steps += 1
+        self.interval.add(losses)
         self.step += 1
+        if self.model.averages:
+            self.model.averages.update(self.step)
         self.watcher.stepped(self.step)
 
     def _to_device(self, levels: Tensor) -> Tensor:
         return to_unit_range(levels.to(self.plan.device, non_blocking=True))
 
-    def _start_interval(self) -> None:
-        self.loss_sum = torch.zeros(len(LOSS_NAMES), device=self.plan.device)
-        self.interval_steps = 0
-        self.interval_started = time.monotonic()
-
     def _measure(self) -> None:
         """Add a row of the interval's mean losses to metrics.csv."""
         means = self._finite_means()
-        now = time.monotonic()
-        images = self.interval_steps * self.plan.config.batch_size
         row = {
             "step": self.step,
             "epoch": self.plan.epoch_of(self.step),
             "learning_rate": self.plan.learning_rate_at(self.step - 1),
-            **dict(zip(LOSS_NAMES, means, strict=True)),
-            "images_per_second": images / max(now - self.interval_started, 1e-9),
+            **means,
+            "images_per_second": self.interval.steps_per_second() * self.plan.config.batch_size,
             "seconds": self._seconds(),
         }
-        self.metrics.append(row)
+        self.folder.metrics.append(row)
         self.watcher.measured(row)
-        self._start_interval()
+        self.interval = Interval(self.plan.device, {})
 
-    def _finite_means(self) -> list[float]:
+    def _sample(self, real_a: Tensor, real_b: Tensor) -> None:
+        pictures = {"real_a": real_a, "real_b": real_b}
+        pictures |= self.model.translate_both_ways(real_a, real_b)
+        self.folder.write_samples(self.step, pictures)
+
+    def _examine(self, stop_requested: StopRequested) -> None:
+        """Measure the quality, where that is due and nobody has asked to stop."""
+        every = self.plan.config.validate_every
+        if self.examiner is None or self.examined == self.step or not self._is_due(every):
+            return
+        before = time.monotonic()
+        last = self.step == self.plan.total_steps
+        found = self.examiner.examine(self.model, _never if last else stop_requested)
+        if found is None:
+            return  # A resumed run begins with it.
+        if not found.is_finite():
+            raise self._diverged("a translation is not finite")
+        self.examined = self.step
+        if self.plan.validates:
+            row = {"step": self.step, **quality(found), "seconds": time.monotonic() - before}
+            self._validated(row)
+
+    def _validated(self, row: dict[str, float]) -> None:
+        self.folder.validation.append(row)
+        if self.best.improves(row):
+            self.folder.save_best(self._state_info(), self.best.swd)
+        self.watcher.validated(row)
+
+    def _finite_means(self) -> dict[str, float]:
         """Mean losses since the last row; a run that has left the finite numbers ends here."""
-        means: list[float] = (self.loss_sum / max(self.interval_steps, 1)).tolist()
-        if all(map(math.isfinite, means)):
-            return means
-        name = LOSS_NAMES[next(i for i, mean in enumerate(means) if not math.isfinite(mean))]
-        raise self._diverged(f"the loss {name} is not finite")
+        means = self.interval.means()
+        for name, mean in means.items():
+            if not math.isfinite(mean):
+                raise self._diverged(f"the loss {name} is not finite")
+        return means
 
     def _diverged(self, what: str) -> DivergedError:
         slower = f"--learning-rate {self.plan.config.learning_rate / 2:g} --precision fp32"
@@ -229,79 +235,46 @@ class Trainer:
         """Seconds trained so far, in all sessions of the run."""
         return self.seconds_before + time.monotonic() - self.started
 
-    def _sample_pictures(self) -> tuple[Tensor, Tensor]:
-        """The pictures that every grid shows: the same ones in every run with the same seed."""
-        count = min(SAMPLE_PICTURES, len(self.plan.pictures_a), len(self.plan.pictures_b))
-        first, second = (
-            self._fixed_pictures(domain, pictures, count)
-            for domain, pictures in (("a", self.plan.pictures_a), ("b", self.plan.pictures_b))
-        )
-        shown = min(len(first), len(second))
-        return first[:shown], second[:shown]
-
-    def _fixed_pictures(self, domain: str, pictures: Sequence[Path], count: int) -> Tensor:
-        """The middles of ``count`` readable pictures: ``[count, 3, crop, crop]`` in [-1, 1]."""
-        config = self.plan.config
-        found: list[Tensor] = []
-        for index in random_order(f"{config.seed}/{domain}/samples", len(pictures)):
-            try:
-                picture = load_training_picture(pictures[index], config)
-            except DataError:
-                continue  # The loader says so when its turn comes.
-            found.append(center_crop(picture, config.crop_size))
-            if len(found) == count:
-                break
-        if not found:
-            raise DataError(f"no picture of domain {domain.upper()} can be read")
-        return self._to_device(torch.stack(found))
-
-    def _sample(self, real_a: Tensor, real_b: Tensor) -> None:
-        pictures = {"real_a": real_a, "real_b": real_b}
-        pictures |= self.model.translate_both_ways(real_a, real_b)
-        save_sample_grid(self.plan.run_dir / "samples" / f"step_{self.step:08d}.jpg", pictures)
-
     def _save(self) -> None:
-        """Save the state, then the model: a crash between the two loses nothing."""
-        if self.interval_steps:
-            self._finite_means()
+        self._finite_means()
         # The last update may have done what no loss has seen yet.
         if not self.model.is_finite():
             raise self._diverged("the weights are not finite")
-        save_state(self.plan.run_dir / STATE_FILE, self.model, self._state_info())
-        self._save_model()
-
-    def _save_model(self) -> None:
-        info = dataclasses.replace(self._state_info().model, kind="model")
-        save_model(self.plan.run_dir / MODEL_FILE, self.model, info)
+        self.folder.save(self._state_info())
 
     def _state_info(self) -> StateInfo:
-        config = self.plan.config
-        model = ModelInfo(
-            kind="state",
-            generator=self.model.generator_a2b.config,
-            name_a=self.plan.name_a,
-            name_b=self.plan.name_b,
-            training={
-                "step": self.step,
-                "epoch": round(self.plan.epoch_of(self.step), 4),
-                "crop_size": config.crop_size,
-                "load_size": config.load_size,
-                "gan_loss": config.gan_loss,
-                "lambda_cycle": config.lambda_cycle,
-                "lambda_identity": config.lambda_identity,
-                "pictures_a": len(self.plan.pictures_a),
-                "pictures_b": len(self.plan.pictures_b),
-            },
-            versions=library_versions(),
-        )
-        return StateInfo(
-            model=model,
-            discriminator=self.model.discriminator_a.config,
-            config=config.to_document(),
-            step=self.step,
-            seconds=self._seconds(),
-            pictures=self.plan.pictures_digest,
-        )
+        watch = {
+            "interval": self.interval.state(),
+            "best": self.best.state(),
+            "examined": self.examined,
+        }
+        return state_info(self.plan, self.model, self.step, self._seconds(), watch)
+
+    def _ends(self, stop_requested: StopRequested) -> bool:
+        """Whether this step was the session's last; then everything is saved.
+
+        Raises:
+            InterruptedRunError: Asked to stop.
+        """
+        plan = self.plan
+        done = f"after step {self.step} of {plan.total_steps}; everything is saved"
+        if self.step == plan.total_steps:
+            self._save()
+        elif signal_number := stop_requested():
+            self._save()
+            raise self._interrupted(signal_number)
+        elif time.monotonic() - self.started >= self.time_limit:
+            self._save()
+            self.watcher.told(f"the time limit is reached {done}; go on: {self._resume_command()}")
+        elif 0 < plan.config.patience <= self.best.worse:
+            self._save()
+            self.watcher.told(
+                f"stopped {done}; the translations were nearest to their domains at step "
+                f"{self.best.step} ({BEST_FILE})"
+            )
+        else:
+            return False
+        return True
 
     def _interrupted(self, signal_number: int) -> InterruptedRunError:
         return InterruptedRunError(
@@ -309,3 +282,7 @@ class Trainer:
             f"Go on with: {self._resume_command()}",
             signal_number,
         )
+
+
+def _never() -> None:
+    """Nobody has asked to stop."""

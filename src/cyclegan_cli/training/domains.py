@@ -1,0 +1,109 @@
+"""The pictures of both domains: which are trained on, and which are held out to measure on."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cyclegan_cli.config import TrainConfig, option_name
+from cyclegan_cli.data.listing import list_pictures
+from cyclegan_cli.errors import DataError, UsageError
+
+FEWEST_HELD_OUT = 2  # A single picture has no diversity.
+
+
+@dataclass(frozen=True)
+class Domains:
+    """Paths of all pictures.
+
+    Attributes:
+        pictures_a: Of domain A, to train on, in listing order.
+        pictures_b: Of domain B.
+        held_out_a: Of domain A, to measure on, in the order of choice; empty if there are none.
+        held_out_b: Of domain B.
+    """
+
+    pictures_a: list[Path]
+    pictures_b: list[Path]
+    held_out_a: list[Path]
+    held_out_b: list[Path]
+
+
+def find_pictures(config: TrainConfig) -> Domains:
+    """List the folders and set pictures aside.
+
+    Raises:
+        UsageError: A folder is not named, or its name cannot be written down.
+        DataError: A folder is missing or has no pictures.
+    """
+    pictures_a = _listed(config.domain_a, "domain_a")
+    pictures_b = _listed(config.domain_b, "domain_b")
+    if config.val_a and config.val_b:
+        held_out = [
+            _chosen(_listed(folder, name), folder, config.val_pictures)
+            for folder, name in ((config.val_a, "val_a"), (config.val_b, "val_b"))
+        ]
+        return Domains(pictures_a, pictures_b, *held_out)
+    fewer = min(len(pictures_a), len(pictures_b))
+    count = min(int(fewer * config.val_fraction), config.val_pictures)
+    if count < FEWEST_HELD_OUT or not config.validate_every:
+        return Domains(pictures_a, pictures_b, [], [])
+    held_out_a = _chosen(pictures_a, config.domain_a, count)
+    held_out_b = _chosen(pictures_b, config.domain_b, count)
+    return Domains(
+        _without(pictures_a, held_out_a), _without(pictures_b, held_out_b), held_out_a, held_out_b
+    )
+
+
+def _chosen(pictures: Sequence[Path], folder: Path | None, count: int) -> list[Path]:
+    """Some pictures by the digests of their names.
+
+    Neither the seed nor other pictures in the folder have a say: runs can be compared, and a
+    folder that has grown keeps (mostly) the ones that were held out before.
+    """
+    return heapq.nsmallest(count, pictures, key=lambda path: name_digest(path, folder))
+
+
+def name_digest(path: Path, folder: Path | None) -> bytes:
+    """SHA-256 of a picture's name below its folder."""
+    return hashlib.sha256(relative_name(path, folder)).digest()
+
+
+def relative_name(path: Path, folder: Path | None) -> bytes:
+    """A picture's name below its folder, the same on every system."""
+    name = path.relative_to(folder) if folder else path
+    return name.as_posix().encode(errors="surrogateescape")
+
+
+def _without(pictures: Sequence[Path], taken: Sequence[Path]) -> list[Path]:
+    left_out = set(taken)
+    return [path for path in pictures if path not in left_out]
+
+
+def _listed(folder: Path | None, field_name: str) -> list[Path]:
+    name = option_name(field_name)
+    if folder is None:
+        raise UsageError(f"{name} is missing", "Name a folder of pictures for each domain.")
+    if not is_utf8(folder):
+        raise UsageError(f"{name}: the name {str(folder)!r} is not valid UTF-8", "Rename it.")
+    try:
+        pictures = list_pictures(folder)
+    except DataError as error:
+        raise DataError(f"{name}: {error.message}", error.hint) from error
+    if not pictures:
+        raise DataError(
+            f"{name}: {folder} has no pictures", "Folders are searched recursively for pictures."
+        )
+    return pictures
+
+
+def is_utf8(path: Path) -> bool:
+    """Whether a path can be written into config.toml and the checkpoints."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,74 @@
+"""``metrics.csv`` and ``validation.csv``: a row an interval, on disk as soon as it is measured."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cyclegan_cli import files
+from cyclegan_cli.errors import OutputError
+from cyclegan_cli.models.cyclegan import LOSS_NAMES
+
+METRICS_FILE = "metrics.csv"
+METRICS_COLUMNS = ("step", "epoch", "learning_rate", *LOSS_NAMES, "images_per_second", "seconds")
+VALIDATION_FILE = "validation.csv"
+VALIDATION_COLUMNS = (
+    "step", "swd_a2b", "swd_b2a", "cycle_a", "cycle_b", "identity_a", "identity_b",
+    "diversity_a2b", "diversity_b2a", "seconds",
+)  # fmt: skip
+
+
+class StepTable:
+    """A table whose rows each belong to a step.
+
+    Args:
+        path: The file; created, or cut back to what the run had when it was saved.
+        columns: Their names; ``step`` is one.
+        steps_done: Rows of later steps are dropped: a resumed run will write them again.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], steps_done: int) -> None:
+        self.path = path
+        self.columns = columns
+        kept = [row for row in self._rows() if float(row["step"]) <= steps_done]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(kept)
+        files.write_text(path, text.getvalue())
+
+    def append(self, row: Mapping[str, float]) -> None:
+        """Add a row.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        text = io.StringIO()
+        values = (f"{row[name]:.{12 if name == 'step' else 6}g}" for name in self.columns)
+        csv.writer(text, lineterminator="\n").writerow(values)
+        try:
+            with self.path.open("a", encoding="utf-8", newline="") as stream:
+                stream.write(text.getvalue())
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror}") from error
+
+    def _rows(self) -> list[dict[str, str]]:
+        """The whole rows of the file; a kill may have left half a row at its end."""
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="", errors="replace") as stream:
+            rows = list(csv.DictReader(stream))
+        return [row for row in rows if all(_is_number(row.get(name)) for name in self.columns)]
+
+
+def _is_number(text: str | None) -> bool:
+    try:
+        float(text or "")
+    except ValueError:
+        return False
+    return True

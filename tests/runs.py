@@ -1,0 +1,78 @@
+"""Trainings of the smallest networks, and who watches them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from safetensors import safe_open
+from torch import Tensor
+
+from cyclegan_cli.config import TrainConfig
+
+STEPS = 7
+
+
+class Recorder:
+    """A watcher that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.rows: list[dict[str, float]] = []
+        self.validations: list[dict[str, float]] = []
+        self.warnings: list[str] = []
+        self.told_of: list[str] = []
+        self.starts = 0
+
+    def started(self, plan):
+        self.starts += 1
+
+    def stepped(self, step):
+        self.steps.append(step)
+
+    def measured(self, row):
+        self.rows.append(row)
+
+    def validated(self, row):
+        self.validations.append(row)
+
+    def told(self, sentence):
+        self.told_of.append(sentence)
+
+    def warned(self, sentence):
+        self.warnings.append(sentence)
+
+
+def never() -> None:
+    return None
+
+
+def make_config(folder: Path, **changes) -> TrainConfig:
+    options = {
+        "domain_a": folder / "day",
+        "domain_b": folder / "night",
+        "load_size": 36,
+        "crop_size": 32,
+        "base_channels": 2,
+        "residual_blocks": 1,
+        "discriminator_channels": 2,
+        "pool_size": 3,
+        "steps": STEPS,
+        "device": "cpu",
+        "precision": "fp32",
+        "workers": 0,
+        "log_every": 3,
+        "sample_every": 4,
+        "checkpoint_every": 100,
+    }
+    return TrainConfig(**(options | changes))
+
+
+def stop_after(recorder: Recorder, steps: int):
+    return lambda: 15 if len(recorder.steps) == steps else None
+
+
+def load_tensors(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
+    """Some tensors of a checkpoint, as they are stored."""
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in names}
