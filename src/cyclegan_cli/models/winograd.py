@@ -94,10 +94,10 @@ class WinogradConv:
         dtype, self.workspace = workspace.dtype, workspace
         self.channels_out, self.channels_in = weight.shape[:2]
         by_place = weight.permute(2, 3, 1, 0).reshape(9, -1).double()
-        kernels = (_both_ways(KERNEL_TRANSFORM) @ by_place).to(dtype)
+        kernels = (both_ways(KERNEL_TRANSFORM) @ by_place).to(dtype)
         self.kernels = kernels.view(-1, self.channels_in, self.channels_out)  # [36, C, O]
-        self.from_inputs = _both_ways(INPUT_TRANSFORM).to(dtype)  # [36, 36]
-        self.to_results = _both_ways(RESULT_TRANSFORM).to(dtype)  # [16, 36]
+        self.from_inputs = both_ways(INPUT_TRANSFORM).to(dtype)  # [36, 36]
+        self.to_results = both_ways(RESULT_TRANSFORM).to(dtype)  # [16, 36]
 
     def __call__(self, x: Tensor) -> Tensor:
         """Convolve a single picture.
@@ -150,7 +150,7 @@ class WinogradConv:
         tiled.copy_(folded.view(TILE, TILE, rows, columns, o).permute(2, 0, 3, 1, 4))
 
 
-def _both_ways(transform: tuple[tuple[float, ...], ...]) -> Tensor:
+def both_ways(transform: tuple[tuple[float, ...], ...]) -> Tensor:
     """A transform of rows and columns as one matrix over the flattened tile, fp64."""
     one_way = torch.tensor(transform, dtype=torch.float64)
     return torch.kron(one_way, one_way)

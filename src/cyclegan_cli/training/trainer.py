@@ -6,18 +6,22 @@ import math
 import shlex
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from cyclegan_cli.checkpoints.header import StateInfo
 from cyclegan_cli.checkpoints.locate import BEST_FILE, MODEL_FILE, STATE_FILE
 from cyclegan_cli.checkpoints.store import restore_state
+from cyclegan_cli.data.cache import PictureCache
 from cyclegan_cli.data.tensors import to_unit_range
-from cyclegan_cli.data.unpaired import Batch, UnpairedDataset, loader, worker_errors
+from cyclegan_cli.data.unpaired import Batch, UnpairedDataset, loader
 from cyclegan_cli.devices import memory_errors
-from cyclegan_cli.errors import DivergedError, InterruptedRunError, WorkerDiedError
+from cyclegan_cli.errors import DivergedError, InterruptedRunError
 from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.training.compiling import Compiler
 from cyclegan_cli.training.describing import state_info
 from cyclegan_cli.training.fixed import fixed_pictures
 from cyclegan_cli.training.interval import Interval
@@ -27,7 +31,7 @@ from cyclegan_cli.training.validation import BestSoFar, Examiner, quality, shuff
 from cyclegan_cli.training.watcher import Watcher
 
 SAMPLE_PICTURES = 4
-LESS_MEMORY = "Lower --batch-size, --crop-size or --base-channels."
+LESS_MEMORY = "Lower --batch-size, --crop-size or --base-channels, or use --cache none."
 StopRequested = Callable[[], int | None]
 
 
@@ -73,7 +77,10 @@ class Trainer:
         self.step = plan.first_step
         self.started = time.monotonic()
         self.warned_of: set[str] = set()
+        # All steps have the same shapes: it pays to try which of cuDNN's kernels is fastest.
+        torch.backends.cudnn.benchmark = True
         self.model = CycleGAN(plan.config, plan.device, plan.bf16)
+        self.compiler = Compiler(self.model, plan.config.compile, watcher.told, watcher.warned)
         if plan.resumed:
             restore_state(plan.run_dir / STATE_FILE, self.model)
         self._remember(plan.resumed)
@@ -109,8 +116,9 @@ class Trainer:
     def run(self, stop_requested: StopRequested) -> Path:
         """Make all steps that are left; see :func:`train`."""
         plan = self.plan
+        cache = PictureCache(plan.cache)
         batches = loader(
-            UnpairedDataset(plan.pictures_a, plan.pictures_b, plan.config),
+            UnpairedDataset(plan.pictures_a, plan.pictures_b, plan.config, cache),
             self.step,
             plan.total_steps,
             plan.workers,
@@ -118,19 +126,13 @@ class Trainer:
         )
         for sentence in plan.warnings:
             self.watcher.warned(sentence)
+        if plan.cache.is_short:
+            self.watcher.warned(f"--cache ram keeps pictures in memory: {plan.cache}")
         self.started = time.monotonic()
         self.interval.start_clock()
         self.watcher.started(plan)
-        try:
-            with worker_errors():
-                self._make_steps(batches, stop_requested)
-        except WorkerDiedError:
-            # Where workers take seconds to start, a terminal's Ctrl-C may end them before they
-            # learn to ignore it.
-            if signal_number := stop_requested():
-                self._save()
-                raise self._interrupted(signal_number) from None
-            raise
+        with closing(batches):  # Ends the threads that load ahead.
+            self._make_steps(batches, stop_requested)
         return plan.run_dir / MODEL_FILE
 
     def _make_steps(self, batches: Iterator[Batch], stop_requested: StopRequested) -> None:
@@ -158,7 +160,11 @@ class Trainer:
                 self.warned_of.add(sentence)
                 self.watcher.warned(f"{sentence}; another picture takes its place")
         self.model.set_learning_rate(self.plan.learning_rate_at(self.step))
-        losses = self.model.step(self._to_device(batch.real_a), self._to_device(batch.real_b))
+        losses = self.compiler.step(
+            self._to_device(batch.real_a),
+            self._to_device(batch.real_b),
+            self.plan.total_steps - self.step,
+        )
         self.interval.add(losses)
         self.step += 1
         if self.model.averages:
