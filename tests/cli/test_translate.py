@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from cyclegan_cli.cli import interrupts
 from cyclegan_cli.cli.interrupts import StopRequest, stop_request
 from cyclegan_cli.files import TEMPORARY_PREFIX
 from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.translation import precision
 from cyclegan_cli.translation.translator import Translator
 from cyclegan_cli.translation.work import FileWork
 
@@ -65,6 +67,18 @@ def test_a_picture_is_translated_beside_itself(cyclegan: Cyclegan, here: Path) -
         "photos/a.png -> photos/a_night.png",
     ]
     assert files("photos") == ["a.png", "a_night.png", "b.jpg", "sub/c.png"]
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_what_auto_settled_on_is_told_where_there_was_a_choice(
+    cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch, native: bool
+) -> None:
+    monkeypatch.setattr(precision, "has_native_bf16", lambda device: native)
+    answer = cyclegan("translate", "photos/a.png")
+    told = [line for line in answer.err.splitlines() if line.startswith("precision:")]
+    assert answer.code == 0
+    assert len(told) == native
+    assert all(re.fullmatch(r"precision: bf16 \(.* \d+ dB of fp32; .*\)", line) for line in told)
 
 
 def test_a_picture_that_is_named_is_not_overwritten_as_anothers_translation(

@@ -298,7 +298,7 @@ def test_a_checkpoint_of_half_precision_is_translated_with_in_single(
     tmp_path: Path, tiny_model: CycleGAN, tiny_info: ModelInfo
 ) -> None:
     tensors = {
-        f"generator_a2b.{name}": tensor.half()
+        f"generator_a2b.{name}": tensor.half().contiguous()
         for name, tensor in tiny_model.generator_a2b.state_dict().items()
     }
     metadata = store.to_metadata(tiny_info.to_document())
