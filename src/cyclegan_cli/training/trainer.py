@@ -25,6 +25,7 @@ from cyclegan_cli.training.compiling import Compiler
 from cyclegan_cli.training.describing import state_info
 from cyclegan_cli.training.fixed import fixed_pictures
 from cyclegan_cli.training.interval import Interval
+from cyclegan_cli.training.page.run_page import State
 from cyclegan_cli.training.plan import Plan, model_is_of_step
 from cyclegan_cli.training.run_folder import RunFolder
 from cyclegan_cli.training.tensorboard import with_tensorboard
@@ -132,12 +133,13 @@ class Trainer:
         self.started = time.monotonic()
         self.interval.start_clock()
         self.watcher.started(plan)
+        self.folder.page.write(self.step)  # From now on, it says that the run goes on.
         try:
             with closing(batches):  # Ends the threads that load ahead.
                 self._make_steps(batches, stop_requested)
-        except CycleGANError as error:
+        except Exception as error:
             with suppress(OutputError):  # What ended the run is the news.
-                self.folder.page.write(self.step, error.message)
+                self.folder.page.write(self.step, *_how_it_ended(error))
             raise
         return plan.run_dir / MODEL_FILE
 
@@ -288,7 +290,7 @@ class Trainer:
         else:
             return False
         self._save()
-        self.folder.page.write(self.step, ended)
+        self.folder.page.write(self.step, "stopped" if ended else "finished", ended)
         if ended:
             self.watcher.told(ended)
         return True
@@ -299,6 +301,14 @@ class Trainer:
             f"Go on with: {self._resume_command()}",
             signal_number,
         )
+
+
+def _how_it_ended(error: Exception) -> tuple[State, str]:
+    if isinstance(error, InterruptedRunError):
+        return "stopped", error.message
+    if isinstance(error, CycleGANError):
+        return "failed", f"{error.message}. {error.hint}".removesuffix(". ")
+    return "failed", f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 def _never() -> None:

@@ -129,7 +129,7 @@ def test_long_names_fit_a_phone(page, plan):
 
 def test_names_that_look_like_markup_are_text(page, plan):
     evil = renamed(plan, "<img src=x onerror=alert(1)>", "</script><script>alert(1)</script>")
-    RunPage(evil, plan.run_dir / "samples").write(400, "<script>alert(1)</script>")
+    RunPage(evil, plan.run_dir / "samples").write(400, "stopped", "<script>alert(1)</script>")
     page.open(address(plan))
     assert page.run("document.title") == f"{evil.name_a} ⇄ {evil.name_b}"
     assert page.run("document.querySelector('#a b').textContent") == evil.name_a

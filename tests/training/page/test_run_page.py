@@ -12,8 +12,8 @@ from cyclegan_cli.training.plan import Plan
 from run_folders import fill, renamed, write_health, write_samples
 
 
-def write(plan: Plan, step: int = 400, ended: str | None = None) -> str:
-    RunPage(plan, plan.run_dir / "samples").write(step, ended)
+def write(plan: Plan, step: int = 400, *ended: str) -> str:
+    RunPage(plan, plan.run_dir / "samples").write(step, *ended)
     return (plan.run_dir / "index.html").read_text(encoding="utf-8")
 
 
@@ -98,15 +98,15 @@ def test_samples_are_on_the_page(plan):
 
 
 @pytest.mark.parametrize(
-    ("step", "ended", "state"),
-    [(400, None, "training"), (800, "", "finished"), (400, "stopped by a signal", "stopped")],
-)
-def test_the_page_says_whether_the_run_goes_on(plan, step, ended, state):
-    page = write(plan, step, ended)
+    ("step", "state", "reason"),
+    [(400, "training", ""), (800, "finished", ""), (400, "stopped", "by a signal"),
+     (800, "failed", "the losses are not finite")],
+)  # fmt: skip
+def test_the_page_says_whether_the_run_goes_on(plan, step, state, reason):
+    page = write(plan, step, state, reason)
     assert f'<b class="pill {state}">{state}</b>' in page
-    assert data_in(page)["training"] == (ended is None)
-    if ended:
-        assert ended in words_in(page)
+    assert data_in(page)["training"] == (state == "training")
+    assert f"{state} {reason}".rstrip() + " written" in words_in(page)
     assert ("cyclegan train --resume" in words_in(page)) == (step < 800)
 
 
@@ -160,7 +160,7 @@ def test_nothing_that_a_user_names_becomes_markup(plan):
     object.__setattr__(plan.config, "domain_a", Path(EVIL))
     trouble = {"kind": "collapse", "step": 1, "sentence": EVIL, "advice": EVIL}
     write_health(plan.run_dir, trouble)
-    page = write(evil, ended=EVIL)
+    page = write(evil, 400, "stopped", EVIL)
     assert page.count("<script") == 2
     assert page.count("</script>") == 2
     assert "alert(1)</" not in page

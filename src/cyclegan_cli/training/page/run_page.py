@@ -11,9 +11,10 @@ import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cyclegan_cli import files
+from cyclegan_cli.checkpoints.locate import HEALTH_FILE
 from cyclegan_cli.models.cyclegan import LOSS_NAMES
 from cyclegan_cli.training.page import samples, sections
 from cyclegan_cli.training.page.charts import Chart, Row, draw, number
@@ -27,8 +28,8 @@ from cyclegan_cli.training.tables import (
 )
 from cyclegan_cli.training.validation import mean_distance
 
+State = Literal["training", "finished", "stopped", "failed"]
 PAGE_FILE = "index.html"
-HEALTH_FILE = "health.json"
 DRAWN_METRICS = ("step", "learning_rate", *LOSS_NAMES, "images_per_second", "seconds")
 # With curves and text the page stays below 8 MB.
 MOST_PICTURE_CHARACTERS = 7_000_000
@@ -48,12 +49,13 @@ class RunPage:
         self.plan = plan
         self.frames = samples.Frames(samples_folder, MOST_PICTURE_CHARACTERS)
 
-    def write(self, step: int, ended: str | None = None) -> None:
+    def write(self, step: int, state: State = "training", reason: str = "") -> None:
         """Write the page.
 
         Args:
             step: Steps done.
-            ended: Why the run goes on no more, in a sentence or less; None while it does.
+            state: Whether the run goes on, and if not, how it ended.
+            reason: Why it goes on no more.
 
         Raises:
             OutputError: It cannot be written.
@@ -69,13 +71,13 @@ class RunPage:
         )
         data = samples.document(self.frames.chosen(step)) | {
             "names": [plan.name_a, plan.name_b],
-            "training": ended is None,
+            "training": state == "training",
             "lastStep": max(step, 1),
             "charts": quality_points + loss_points,
         }
         parts = {
             "title": escape(f"{plan.name_a} ⇄ {plan.name_b}"),
-            "state": _state(step, plan.total_steps, ended),
+            "state": _state(state, reason),
             "progress": sections.progress(step, plan.total_steps),
             "facts": sections.tiles(_facts(plan, step, metrics, validation)),
             "health": sections.health(plan.run_dir / HEALTH_FILE),
@@ -104,12 +106,11 @@ def _section(name: str, heading: str, charts: str) -> str:
     return f'<section id="{name}"><h2>{heading}</h2><div class="charts">{charts}</div></section>'
 
 
-def _state(step: int, total: int, ended: str | None) -> str:
-    state = "training" if ended is None else "finished" if step >= total else "stopped"
+def _state(state: State, reason: str) -> str:
     written = datetime.datetime.now().astimezone()
-    reason = f"<span>{escape(ended)}</span>" if ended else ""
+    why = f"<span>{escape(reason)}</span>" if reason else ""
     return (
-        f'<b class="pill {state}">{state}</b>{reason}<span>written '
+        f'<b class="pill {state}">{state}</b>{why}<span>written '
         f'<time datetime="{written.isoformat(timespec="seconds")}">'
         f"{written:%Y-%m-%d %H:%M}</time></span>"
     )
