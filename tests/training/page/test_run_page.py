@@ -1,3 +1,4 @@
+import dataclasses
 import html
 import json
 import re
@@ -108,6 +109,37 @@ def test_the_page_says_whether_the_run_goes_on(plan, step, state, reason):
     assert data_in(page)["training"] == (state == "training")
     assert f"{state} {reason}".rstrip() + " written" in words_in(page)
     assert ("cyclegan train --resume" in words_in(page)) == (step < 800)
+
+
+def test_commands_are_those_that_work(plan):
+    fill(plan)
+    words = words_in(write(plan))
+    run = plan.run_dir
+    assert "Translate day to night, once the first checkpoint is saved (step 100) cyc" in words
+    assert "best.safetensors" not in words
+    assert f"Go on, should it be killed cyclegan train --resume {run}" in words
+    for name in ("model", "best"):
+        (run / f"{name}.safetensors").touch()
+    words = words_in(write(plan, 400, "stopped"))
+    translate = "cyclegan translate photo.jpg --to"
+    assert f"Translate day to night {translate} night --checkpoint {run} " in words
+    assert f"Translate night to day {translate} day --checkpoint {run} " in words
+    assert f"the best model so far {translate} night --checkpoint {run}/best.safetensors " in words
+    assert f"Go on cyclegan train --resume {run}" in words
+
+
+@pytest.mark.parametrize(
+    ("changes", "seconds"),
+    # Two pictures a second.
+    [({}, 2), ({"sample_every": 900}, 200), ({"sample_every": 0}, 200), ({"batch_size": 3}, 6)],
+)
+def test_the_page_knows_when_the_next_one_is_due(plan, changes, seconds):
+    fill(plan)
+    plan = dataclasses.replace(plan, config=dataclasses.replace(plan.config, **changes))
+    assert data_in(write(plan))["dueIn"] == seconds
+    assert data_in(write(plan, 400, "stopped"))["dueIn"] is None
+    (plan.run_dir / "metrics.csv").unlink()
+    assert data_in(write(plan))["dueIn"] is None
 
 
 def test_verdicts_are_on_the_page_with_what_to_do(plan):
