@@ -1,6 +1,7 @@
 import dataclasses
 import html
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -215,6 +216,15 @@ def test_the_page_is_whole_html_that_links_to_nothing(plan):
     check(page)
     assert "{{" not in page
     assert not re.search(r"@import|url\(", page)
+
+
+def test_a_name_above_it_that_is_not_utf_8_is_left_out(plan, tmp_path, monkeypatch):
+    above = Path(os.fsdecode(bytes(tmp_path) + b"/\xff"))
+    above.mkdir()
+    plan.run_dir.rename(above / "run")
+    monkeypatch.chdir(above)
+    words = words_in(write(dataclasses.replace(plan, run_dir=Path("run"))))
+    assert "cyclegan train --resume run " in words
 
 
 def test_the_page_goes_on_where_an_earlier_session_was(plan):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from cyclegan_cli.checkpoints.locate import BEST_FILE, MODEL_FILE
+from cyclegan_cli.training.domains import is_utf8
 from cyclegan_cli.training.page import sections
 from cyclegan_cli.training.page.charts import Row, number
 from cyclegan_cli.training.plan import Plan
@@ -63,9 +64,16 @@ def due_in(plan: Plan, step: int, metrics: Sequence[Row]) -> float | None:
     return _seconds_for(plan, min(every, left) if every else left, metrics)
 
 
+def folder(plan: Plan) -> Path:
+    """The run's folder from anywhere; as it was given, where text cannot say that."""
+    path = plan.run_dir.absolute()
+    # A folder above it may have a name that is not.
+    return path if is_utf8(path) else plan.run_dir
+
+
 def commands(plan: Plan, step: int, state: State) -> list[tuple[str, list[str]]]:
     """What can be done with the run: each purpose, and the words of its command."""
-    run = plan.run_dir.absolute()
+    run = folder(plan)
     when = ""
     if not (plan.run_dir / MODEL_FILE).exists():
         first = min(plan.config.checkpoint_every, plan.total_steps)

@@ -92,7 +92,7 @@ def _words(plan: Plan, step: int, state: State) -> dict[str, str]:
         "health": sections.health(plan.run_dir / HEALTH_FILE),
         "commands": sections.commands(overview.commands(plan, step, state)),
         "configuration": sections.configuration(plan.config),
-        "folder": escape(str(plan.run_dir.absolute())),
+        "folder": escape(str(overview.folder(plan))),
     }
 
 
