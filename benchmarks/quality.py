@@ -5,8 +5,8 @@ r"""What an option does to the translations: the same trainings with and without
 
 Each data folder has ``train/A``, ``train/B``, ``test/A`` and ``test/B``; equal file names in the
 test folders of ``--emoji`` are true pairs. A variant is a set of options, see ``VARIANTS``. Every
-run lies in the work folder and is judged on (150 of) the test pictures twice: with the weights as trained
-and with their moving average (one training has both).
+run lies in the work folder and is judged twice on (150 of) the test pictures: with the weights as
+trained and with their moving average (one training has both).
 
 Whatever is there already is not done again, and ``--minutes`` ends in good order after so long:
 run the command again until it prints the table alone.
