@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
+from typing import Any
 
 import tomli_w
 from torch import Tensor
@@ -24,6 +26,7 @@ from cyclegan_cli.training.tables import (
 )
 
 SAMPLES_FOLDER = "samples"
+HEALTH_FILE = "health.json"
 
 
 class RunFolder:
@@ -81,6 +84,14 @@ class RunFolder:
             OutputError: They cannot be written.
         """
         save_model(self.path / BEST_FILE, self.model, _as_model(info, {"swd": round(swd, 4)}))
+
+    def write_health(self, document: Mapping[str, Any]) -> None:
+        """Write what is wrong with the run, or that nothing is.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        files.write_text(self.path / HEALTH_FILE, json.dumps(document, indent=1) + "\n")
 
     def write_samples(self, step: int, pictures: Mapping[str, Tensor]) -> None:
         """Write the grid of a step.
