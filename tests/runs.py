@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from safetensors import safe_open
+from torch import Tensor
 
 from cyclegan_cli.config import TrainConfig
 
@@ -97,3 +100,9 @@ def draw_blocks(folder: Path, seed: int) -> Path:
         pixels = levels.reshape(6, 6, 1).repeat(6, 0).repeat(6, 1).repeat(3, 2)
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
     return folder
+
+
+def load_tensors(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
+    """Some tensors of a checkpoint, as they are stored."""
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in names}

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from cyclegan_cli.devices import choose_device, choose_precision, has_native_bf16, memory_errors
+from cyclegan_cli import devices
+from cyclegan_cli.devices import (
+    choose_device,
+    choose_precision,
+    has_native_bf16,
+    host_memory_free,
+    memory_errors,
+)
 from cyclegan_cli.errors import DeviceError, UsageError
 
 CPU = torch.device("cpu")
@@ -182,3 +191,26 @@ def test_other_errors_pass_as_they_are() -> None:
     with pytest.raises(RuntimeError) as caught, memory_errors("training", "Use less."):
         raise error
     assert caught.value is error
+
+
+# Free memory
+
+
+def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "CGROUP", tmp_path)
+    without = host_memory_free()
+    (tmp_path / "memory.current").write_text("600000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert abs(host_memory_free() - without) < 5e8
+    (tmp_path / "memory.max").write_text("1000000\n")
+    assert host_memory_free() == 400_000
+
+
+def test_what_a_container_holds_of_files_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "CGROUP", tmp_path)
+    (tmp_path / "memory.current").write_text("900000\n")
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.stat").write_text("anon 100000\ninactive_file 700000\n")
+    assert host_memory_free() == 800_000

@@ -21,6 +21,7 @@ from cyclegan_cli.errors import UsageError
 ResizeMode = Literal["short-side", "stretch"]
 GanLossChoice = Literal["lsgan", "vanilla"]
 PrecisionChoice = Literal["auto", "fp32", "bf16"]
+CacheChoice = Literal["auto", "ram", "none"]
 
 # The discriminator's last convolutions need something left to judge; the generator halves twice.
 SMALLEST_CROP = 32
@@ -209,12 +210,19 @@ class TrainConfig:
     flip: bool = option(True, "Mirror half of the pictures.", panel="Data")
     workers: int | None = option(
         None,
-        "Processes that load pictures; 0 loads them in the training process.",
+        "Threads that load pictures ahead; 0 loads them between the steps.",
         panel="Data",
         minimum=0,
         maximum=256,
         on_resume=True,
         shown_default="1 for every 2 cores, at most 4",
+    )
+    cache: CacheChoice = option(
+        "auto",
+        "Keep resized pictures in memory: if all fit in a quarter of what is free (auto), as many "
+        "as there is room for (ram), or none.",
+        panel="Data",
+        on_resume=True,
     )
 
     epochs: int = option(

@@ -1,4 +1,4 @@
-"""What this machine can compute on, and in which number format."""
+"""What this machine can compute on, in which number format, and how much memory it has."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cyclegan_cli.config import PrecisionChoice
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 OUT_OF_MEMORY_WORDS = (
     "not enough memory", "can't allocate memory", "out of memory", "alloc_failed",
 )  # fmt: skip
+
+# Of what is free, for the rest of this process and for everybody else.
+SPARED = 0.2
+CGROUP = Path("/sys/fs/cgroup")
 
 
 def choose_device(name: str) -> torch.device:
@@ -69,10 +74,33 @@ def divide_threads(ranks: int) -> None:
 
 
 def available_cores() -> int:
-    """How many cores this process may use."""
+    """Cores that this process may run on (not those that the machine has)."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def host_memory_free() -> int:
+    """Bytes that this process can still have: the machine's, or its container's if fewer."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    try:
+        most = (CGROUP / "memory.max").read_text().strip()
+        used = int((CGROUP / "memory.current").read_text()) - _given_back_when_needed()
+    except (OSError, ValueError):
+        return free  # No cgroups (version 2) here.
+    return min(free, int(most) - used) if most.isdigit() else free
+
+
+def _given_back_when_needed() -> int:
+    """Bytes that a container is charged for files that it has read."""
+    try:
+        lines = (CGROUP / "memory.stat").read_text().splitlines()
+    except OSError:
+        return 0
+    counts = dict(line.split(maxsplit=1) for line in lines)
+    return int(counts.get("inactive_file", 0))
 
 
 def _require(kind: str, index: int, name: str) -> None:

@@ -8,7 +8,6 @@
     ├── CheckpointError     4    no checkpoint, or not one of ours, or a damaged one
     │   └── ExportError          ... or one whose exported form is not the same network
     ├── DeviceError         5    the device is missing or its memory is too small
-    │   └── WorkerDiedError      ... or a loading process was killed, mostly for want of memory
     ├── SomeFailedError     6    some inputs failed, everything else is written
     └── InterruptedRunError 130  Ctrl-C (143 for SIGTERM); what was done is saved
 
@@ -37,7 +36,7 @@ class CycleGANError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[type[CycleGANError], tuple[str, str]]:
-        # Loading workers hand errors over pickled.
+        # In a pool of processes, which Python programs may have, errors travel pickled.
         return type(self), (self.message, self.hint)
 
 
@@ -75,10 +74,6 @@ class DeviceError(CycleGANError):
     """A device that is missing or whose memory is too small."""
 
     exit_code = 5
-
-
-class WorkerDiedError(DeviceError):
-    """A process that loads pictures was killed, most often for want of memory."""
 
 
 class SomeFailedError(CycleGANError):

@@ -16,7 +16,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cyclegan_cli.checkpoints.pickles import CodeInPickleError, read_pickle
+from cyclegan_cli.checkpoints.pickles import (
+    CodeInPickleError,
+    Storage,
+    StoredTensor,
+    read_pickle,
+)
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False)
@@ -102,6 +107,62 @@ def test_damage_is_damage_and_nothing_else(content: bytes) -> None:
 def test_any_bytes_give_a_value_or_a_refusal(content: bytes) -> None:
     with suppress(CodeInPickleError, ValueError):
         read_pickle(io.BytesIO(content))
+
+
+class TensorPickler(pickle.Pickler):
+    """Writes STORAGE as torch.save writes a storage of four numbers."""
+
+    def persistent_id(self, value: Any) -> Any:
+        return ("storage", torch.FloatStorage, "0", "cpu", 4) if value is STORAGE else None
+
+
+STORAGE = object()
+V1, V2 = torch._utils._rebuild_tensor, torch._utils._rebuild_tensor_v2
+PARAMETER = torch._utils._rebuild_parameter
+NO_HOOKS: Any = collections.OrderedDict()
+TENSOR = Hostile(V2, STORAGE, 0, (4,), (1,), False, NO_HOOKS)
+
+
+def read_again(value: Any) -> Any:
+    content = io.BytesIO()
+    TensorPickler(content, 2).dump({"w": value})
+    content.seek(0)
+    return read_pickle(content)["w"]
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        TENSOR,
+        Hostile(V2, STORAGE, 0, (4,), (1,), False, NO_HOOKS, None),
+        Hostile(V1, STORAGE, 0, (4,), (1,)),
+        Hostile(PARAMETER, TENSOR, True, NO_HOOKS),
+    ],
+)
+def test_a_tensor_of_all_its_arguments_is_told(whole: Hostile) -> None:
+    assert read_again(whole) == StoredTensor(Storage("F32", "0", 4), 0, (4,), (1,))
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        Hostile(V2, STORAGE, 0, (4,), (1,)),
+        Hostile(V2, STORAGE, 0, (4,), (1,), False),
+        Hostile(V2, STORAGE, 0, (4,), (1,), False, NO_HOOKS, None, None),
+        Hostile(V2, 5, 0, (4,), (1,), False, NO_HOOKS),
+        Hostile(V1, STORAGE, 0, (4,)),
+        Hostile(V1, STORAGE, 0, (4,), (1,), False),
+        Hostile(V1, "text", 0, (4,), (1,)),
+        Hostile(PARAMETER, TENSOR),
+        Hostile(PARAMETER, 7, True, NO_HOOKS),
+        Hostile(torch.Size),
+        Hostile(torch.device),
+        Hostile(dict, (), ()),
+    ],
+)
+def test_what_torch_could_not_make_is_damage(damaged: Hostile) -> None:
+    with pytest.raises(ValueError, match="damaged pickle"):
+        read_again(damaged)
 
 
 def test_a_protocol_that_does_not_exist_is_damage() -> None:

@@ -129,6 +129,23 @@ def test_a_missing_storage_is_refused(tmp_path: Path) -> None:
     refused(rezipped(saved(tmp_path / "x.pth", TENSORS), lambda e: e.pop("x/data/0") and None))
 
 
+def test_a_file_of_a_big_endian_machine_is_refused(tmp_path: Path) -> None:
+    def swap(entries: dict[str, bytes]) -> None:
+        entries["x/byteorder"] = b"big"
+
+    assert "big-endian" in refused(rezipped(saved(tmp_path / "x.pth", TENSORS), swap))
+
+
+def test_an_entry_that_is_elsewhere_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path / "x.pth", {"w": torch.zeros(3)})
+    with zipfile.ZipFile(path) as archive:
+        place = archive.getinfo("x/data/0").header_offset
+    content = bytearray(path.read_bytes())
+    content[place + 28 : place + 30] = b"\xff\xff"
+    path.write_bytes(content)
+    assert "not where its directory says" in refused(path)
+
+
 def test_tensors_that_share_their_numbers_many_times_are_refused(tmp_path: Path) -> None:
     whole = torch.zeros(1000)
     content = {str(index): whole.view(10, 100) for index in range(9)}

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from cyclegan_cli.inspection import describe
+from cyclegan_cli.inspection.comparison import compare
+from original import original_generator
 
 Cyclegan = Callable[..., Any]
 Draw = Callable[..., Path]
@@ -125,20 +129,76 @@ def test_several_are_described_one_after_the_other(
     assert "1 of 3 could not be described" in answer.errors[1]
 
 
-def test_two_checkpoints_are_compared(cyclegan: Cyclegan, run_folder: Path) -> None:
-    answer = cyclegan("inspect", "--compare", run_folder, run_folder / "state.safetensors")
+def test_two_checkpoints_are_described_and_compared(cyclegan: Cyclegan, run_folder: Path) -> None:
+    pair = run_folder, run_folder / "state.safetensors"
+    answer = cyclegan("inspect", *pair)
     assert (answer.code, answer.err) == (0, "")
     shown = rows(answer.out)
+    assert shown["progress: of"] == "10"
+    assert shown["discriminator: base channels"] == "2"
+    assert f"{pair[0]} | {pair[1]}: comparison" in answer.out
     assert shown["same architecture"] == "yes"
     assert shown["weights: generator a2b: relative distance"] == "0"
-    [document] = cyclegan("inspect", "--compare", run_folder, run_folder, "--json").documents
-    assert document["kind"] == "comparison"
+    documents = cyclegan("inspect", *pair, "--json").documents
+    assert [document["kind"] for document in documents] == ["run", "state", "comparison"]
+    assert documents[2] == compare(*pair).to_document()
 
 
-def test_one_cannot_be_compared(cyclegan: Cyclegan, run_folder: Path) -> None:
-    answer = cyclegan("inspect", "--compare", run_folder)
-    assert (answer.code, answer.out) == (2, "")
-    assert "--compare takes two checkpoints, found 1" in answer.errors[0]
+def test_what_one_of_two_does_not_say_is_none(
+    cyclegan: Cyclegan, run_folder: Path, tmp_path: Path
+) -> None:
+    torch.save(original_generator().state_dict(), tmp_path / "x.pth")
+    shown = rows(cyclegan("inspect", run_folder, tmp_path / "x.pth").out)
+    assert shown["differences: training.imported from"] == "none | x.pth"
+
+
+def test_torch_is_not_needed_to_compare(
+    start_python: Cyclegan, run_folder: Path, checkpoint: Path
+) -> None:
+    program = (
+        "import sys\nfrom cyclegan_cli.cli.inspect import inspect_command\n"
+        "from pathlib import Path\n"
+        "inspect_command([Path(p) for p in sys.argv[1:]], as_json=True, weights=True)\n"
+        "print({'torch', 'safetensors'} & set(sys.modules))"
+    )
+    out, err = start_python("-c", program, run_folder, checkpoint).communicate(timeout=120)
+    assert (out.splitlines()[-1], err) == ("set()", "")
+    assert json.loads(out.splitlines()[-2])["kind"] == "comparison"
+
+
+def test_what_is_no_pair_of_checkpoints_is_not_compared(
+    cyclegan: Cyclegan, run_folder: Path, checkpoint: Path, tmp_path: Path, draw: Draw
+) -> None:
+    photo = draw(tmp_path / "x.png")
+    for paths in ([checkpoint], [checkpoint, photo], [checkpoint] * 3, [photo, photo]):
+        documents = cyclegan("inspect", *paths, "--json").documents
+        assert len(documents) == len(paths)
+    answer = cyclegan("inspect", checkpoint, tmp_path / "gone")
+    assert (answer.code, "comparison" in answer.out) == (6, False)
+
+
+def test_a_run_without_a_model_is_not_compared(
+    cyclegan: Cyclegan, run_folder: Path, tmp_path: Path
+) -> None:
+    for name in ("config.toml", "metrics.csv"):
+        (tmp_path / name).write_bytes((run_folder / name).read_bytes())
+    answer = cyclegan("inspect", run_folder, tmp_path, "--json")
+    assert (answer.code, len(answer.documents)) == (0, 2)
+
+
+def test_the_health_of_a_run_is_a_line_or_a_line_a_verdict(
+    cyclegan: Cyclegan, run_folder: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(run_folder, tmp_path / "run")
+    assert "health" not in rows(cyclegan("inspect", run).out)
+    verdict = {"kind": "x", "step": 1200, "sentence": "It is ill.", "advice": "Heal it."}
+    written: dict[str, Any] = {"schema": 1, "step": 2000, "verdicts": []}
+    (run / "health.json").write_text(json.dumps(written))
+    assert rows(cyclegan("inspect", run).out)["health"] == "healthy at step 2,000"
+    (run / "health.json").write_text(json.dumps(written | {"verdicts": [verdict, verdict]}))
+    out = cyclegan("inspect", run).out
+    assert rows(out)["health"] == "It is ill. Heal it. (step 1,200)"
+    assert out.count("It is ill.") == 2
 
 
 def test_weights_are_lines_of_the_table(cyclegan: Cyclegan, checkpoint: Path) -> None:

@@ -96,7 +96,7 @@ def test_a_run_killed_at_random_steps_resumes_to_the_same_bytes(folder, whole):
 def test_a_signal_saves_and_says_how_to_go_on(folder, whole, number, exit_code):
     process = start(folder, *new_run("stopped", *LONG), "--workers", "1")
     wait_for_steps(folder, "stopped", random.randint(1, 40))
-    # To the whole group, loading workers included, as a terminal and a scheduler do.
+    # To the whole group, as a terminal and a scheduler do.
     os.killpg(process.pid, number)
     _, err = process.communicate(timeout=120)
     assert process.returncode == exit_code

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
-import signal
-import sys
+import math
+import threading
 from collections.abc import Iterator
-from multiprocessing import active_children
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import resize as torchvision_resize
 
-from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.config import ResizeMode, TrainConfig
+from cyclegan_cli.data import decoding, unpaired
+from cyclegan_cli.data.cache import CachePlan, PictureCache
+from cyclegan_cli.data.colour import Pixels, to_depth
+from cyclegan_cli.data.decoding import decode, decode_opaque
 from cyclegan_cli.data.unpaired import (
+    REDUCED_AT_LEAST,
+    STEPS_AHEAD,
     Batch,
     UnpairedDataset,
     center_crop,
@@ -28,6 +36,8 @@ from cyclegan_cli.data.unpaired import (
     random_order,
 )
 from cyclegan_cli.errors import DataError
+from pictures import display_p3_profile, saved, srgb_profile, with_orientation
+from pictures import noise as noise_image
 
 WHOLE = TrainConfig(crop_size=32, load_size=32, flip=False)  # crops are whole pictures
 CROPPED = TrainConfig(crop_size=32, load_size=40, flip=True)
@@ -124,23 +134,218 @@ def test_a_loader_with_nothing_left_to_load_is_empty(noise: UnpairedDataset) -> 
     assert list(loader(noise, 4, 4, workers=0, pin_memory=False)) == []
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="processes get no signals there")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_workers_go_on_when_a_terminal_or_scheduler_asks_all_processes_to_stop(
-    noise: UnpairedDataset, number: int
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_loader_loads_a_few_steps_ahead_and_no_more(
+    noise: UnpairedDataset, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    # Jobs in the background inherit other answers than these.
-    usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-    before = signal.signal(number, usual)
-    try:
-        batches = iter(loader(noise, 0, 12, workers=1, pin_memory=False))
-        next(batches)  # From here on the worker has begun its work.
-        (worker,) = active_children()
-        assert worker.pid is not None
-        os.kill(worker.pid, number)
-        assert len(list(batches)) == 11
-    finally:
-        signal.signal(number, before)
+    asked: list[int] = []
+    real = UnpairedDataset.__getitem__
+    monkeypatch.setattr(
+        UnpairedDataset, "__getitem__", lambda self, n: (asked.append(n), real(self, n))[1]
+    )
+    with closing(loader(noise, 0, 10**9, workers, pin_memory=False)) as batches:
+        next(batches)
+        next(batches)
+    assert len(asked) <= 2 + (STEPS_AHEAD + workers if workers else 0)
+    assert sorted(asked) == list(range(len(asked)))
+
+
+def test_a_loader_that_is_left_ends_its_threads(noise: UnpairedDataset) -> None:
+    before = threading.active_count()
+    with closing(loader(noise, 0, 10**9, workers=3, pin_memory=False)) as batches:
+        next(batches)
+        assert before < threading.active_count() <= before + 3
+    assert threading.active_count() == before
+
+
+def test_what_is_loaded_takes_no_more_memory_the_longer_it_lasts(noise: UnpairedDataset) -> None:
+    cache = PictureCache(CachePlan(10**6, 10**6, 0))
+    dataset = UnpairedDataset(noise.pictures["a"], noise.pictures["b"], noise.config, cache)
+    process, resident = psutil.Process(), []
+    with closing(loader(dataset, 0, 2000, workers=2, pin_memory=False)) as batches:
+        for step, _ in enumerate(batches):
+            if step % 500 == 499:
+                resident.append(process.memory_info().rss)
+    assert max(resident) - resident[0] < 4e6  # An item more a step would be 12 MB.
+
+
+# --- pictures kept in memory -------------------------------------------------------------------
+
+
+def test_a_picture_that_is_kept_is_read_once(
+    noise: UnpairedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = [noise[n] for n in range(20)]
+    opened: list[Path] = []
+    real = unpaired.decode_opaque
+    monkeypatch.setattr(
+        unpaired, "decode_opaque", lambda path, to: (opened.append(path), real(path, to))[1]
+    )
+    cache = PictureCache(CachePlan(10**6, 10**6, 0))
+    dataset = UnpairedDataset(noise.pictures["a"], noise.pictures["b"], noise.config, cache)
+    assert all(map(same, expected, [dataset[n] for n in range(20)]))
+    assert sorted(opened) == sorted(noise.pictures["a"] + noise.pictures["b"])
+
+
+def test_with_room_for_some_pictures_the_items_are_the_same(noise: UnpairedDataset) -> None:
+    one_picture = 3 * 40 * 40
+    cache = PictureCache(CachePlan(10**6, 2 * one_picture, 0))
+    dataset = UnpairedDataset(noise.pictures["a"], noise.pictures["b"], noise.config, cache)
+    assert all(same(noise[n], dataset[n]) for n in range(20))
+    assert cache.size == 2 * one_picture
+
+
+def test_changing_an_item_does_not_change_what_is_kept(tmp_path: Path) -> None:
+    """Without a crop or flip an item could be the kept picture itself."""
+    [path] = noise_pictures(tmp_path / "one", 1, side=32)
+    dataset = UnpairedDataset([path], [path], WHOLE, PictureCache(CachePlan(10**6, 10**6, 0)))
+    before = dataset[0].real_a.clone()
+    dataset[0].real_a.zero_()
+    assert torch.equal(dataset[0].real_a, before)
+
+
+# --- JPEGs at a reduced scale -----------------------------------------------------------------
+
+
+def photo(width: int, height: int) -> Image.Image:
+    """Soft shapes, sharp discs and a little noise."""
+    random = np.random.default_rng(0)
+    coarse = random.integers(40, 216, (6, 8, 3)).astype(np.uint8)
+    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(image)
+    for _ in range(60):
+        x, y = int(random.integers(width)), int(random.integers(height))
+        side = int(random.integers(8, height // 4))
+        draw.ellipse([x, y, x + side, y + side], fill=tuple(map(int, random.integers(0, 256, 3))))
+    levels = np.asarray(image) + random.integers(-4, 5, (height, width, 3))
+    return Image.fromarray(levels.clip(0, 255).astype(np.uint8))
+
+
+def from_the_whole(path: Path, config: TrainConfig) -> Tensor:
+    """A training picture the slow way: every pixel decoded, then resized by torchvision."""
+    whole = torch.from_numpy(to_depth(decode(path).on_white(0), 8).copy()).permute(2, 0, 1)
+    height, width = whole.shape[-2:]
+    short = min(height, width)
+    size = [round(side * config.load_size / short) for side in (height, width)]
+    if config.resize_mode == "stretch":
+        size = [config.load_size, config.load_size]
+    return torchvision_resize(whole, size, InterpolationMode.BICUBIC, antialias=True)
+
+
+def differences(path: Path, config: TrainConfig) -> Tensor:
+    """Between the two ways, in levels of 255."""
+    found, expected = load_training_picture(path, config), from_the_whole(path, config)
+    assert found.shape == expected.shape
+    return (found.float() - expected.float()).abs()
+
+
+def scale_of(path: Path, load_size: int) -> float:
+    """How many of a side's pixels become one before the resizing."""
+    levels, (width, _) = decode_opaque(path, math.ceil(REDUCED_AT_LEAST * load_size))
+    return width / levels.shape[1]
+
+
+REDUCED = [
+    ((400, 300), 100, 2), ((800, 600), 100, 4), ((1600, 1200), 100, 8), ((2400, 1600), 100, 8),
+    ((401, 301), 100, 2), ((807, 605), 100, 4), ((1607, 1205), 100, 8), ((300, 403), 100, 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("size", "load_size", "scale"), REDUCED)
+@pytest.mark.parametrize("resize_mode", ["short-side", "stretch"])
+def test_a_jpeg_at_a_reduced_scale_becomes_nearly_the_same_picture(
+    tmp_path: Path, size: tuple[int, int], load_size: int, scale: int, resize_mode: ResizeMode
+) -> None:
+    path = saved(tmp_path / "x.jpg", photo(*size), quality=90)
+    assert round(scale_of(path, load_size)) == scale
+    config = TrainConfig(load_size=load_size, crop_size=32, resize_mode=resize_mode)
+    found = differences(path, config)
+    assert found.mean() < 1.5
+    assert found.flatten().quantile(0.99) < 20  # Where edges are sharp.
+    # Nowhere is it shifted, least of all at the end of a side that is no multiple.
+    assert found[:, -4:].mean() < 2
+    assert found[..., -4:].mean() < 2
+
+
+@pytest.mark.parametrize("size", [(249, 186), (250, 200), (64, 64), (90, 1000)])
+def test_a_jpeg_not_far_above_the_load_size_is_decoded_whole(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    path = saved(tmp_path / "x.jpg", photo(*size), quality=90)
+    assert scale_of(path, 100) == 1
+    assert differences(path, TrainConfig(load_size=100, crop_size=32)).max() == 0
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(400, 304), (401, 301)])
+def test_a_turned_jpeg_at_a_reduced_scale_is_upright(
+    tmp_path: Path, size: tuple[int, int], orientation: int
+) -> None:
+    exif = with_orientation(orientation)
+    path = saved(tmp_path / "x.jpg", photo(*size), quality=90, exif=exif)
+    found = differences(path, TrainConfig(load_size=100, crop_size=32))
+    assert found.mean() < 1.5
+    assert found[:, :4].mean() < 2
+    assert found[..., :4].mean() < 2
+
+
+@pytest.mark.parametrize("name", ["grey", "cmyk", "p3", "p3 grey", "srgb", "mpo", "progressive"])
+@pytest.mark.parametrize("size", [(400, 304), (150, 120)])
+def test_a_jpeg_of_every_kind_has_its_colours(
+    tmp_path: Path, name: str, size: tuple[int, int]
+) -> None:
+    image, options = photo(*size), {"quality": 90}
+    kinds: dict[str, tuple[Image.Image, dict[str, Any]]] = {
+        "grey": (image.convert("L"), {}),
+        "cmyk": (image.convert("CMYK"), {}),
+        "p3": (image, {"icc_profile": display_p3_profile()}),
+        "p3 grey": (image.convert("L"), {"icc_profile": display_p3_profile()}),
+        "srgb": (image, {"icc_profile": srgb_profile()}),
+        "mpo": (image, {"format": "MPO", "save_all": True, "append_images": [noise_image()]}),
+        "progressive": (image, {"progressive": True}),
+    }  # fmt: skip
+    image, more = kinds[name]
+    path = saved(tmp_path / "x.jpg", image, **options | more)
+    found = differences(path, TrainConfig(load_size=100, crop_size=32))
+    assert found.mean() < (1.5 if size[0] == 400 else 1e-9)
+
+
+def test_every_awful_picture_is_read_as_decode_reads_it_or_refused(
+    tmp_path: Path, awful: dict[str, bytes]
+) -> None:
+    for name, content in awful.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        try:
+            whole = decode(path)
+        except DataError:
+            # Later frames, which do not matter here, may be what is wrong with it.
+            with suppress(DataError):
+                decode_opaque(path, 10**6)
+            continue
+        levels, size = decode_opaque(path, 10**6)
+        assert size == whole.size, name
+        assert np.array_equal(levels, to_depth(whole.on_white(0), 8)), name
+
+
+def test_of_an_animation_the_first_frame_alone_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = [noise_image(seed=seed) for seed in range(3)]
+    path = tmp_path / "x.gif"
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    expected = decode(path).frames[0]
+    loaded: list[int] = []
+    real = decoding._pixels
+
+    def noting(image: Image.Image, page: int, deep: Pixels | None) -> Pixels:
+        loaded.append(page)
+        return real(image, page, deep)
+
+    monkeypatch.setattr(decoding, "_pixels", noting)
+    levels, _ = decode_opaque(path, 32)
+    assert np.array_equal(levels, expected)
+    assert loaded == [0]
 
 
 # --- order -----------------------------------------------------------------------------------

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from cyclegan_cli.checkpoints.container import read_header
 from cyclegan_cli.checkpoints.header import ModelInfo
 from cyclegan_cli.checkpoints.store import save_model
 from cyclegan_cli.errors import CheckpointError
@@ -49,6 +52,55 @@ def test_other_architectures_have_no_distance(run_folder: Path, tmp_path: Path) 
     assert facts["same_architecture"] is False
     assert facts["weights"] == {}
     assert facts["differences"]["generator.base_channels"] == [2, 4]
+
+
+def test_a_file_in_fewer_bits_and_one_of_the_original_are_compared_with_their_source(
+    run_folder: Path, tmp_path: Path
+) -> None:
+    from cyclegan_cli.exporting.exporter import export
+    from cyclegan_cli.exporting.formats import FORMATS
+    from cyclegan_cli.exporting.job import Job
+
+    half, pth = tmp_path / "x.safetensors", tmp_path / "latest_net_G_B.pth"
+    source = run_folder / "model.safetensors"
+    export(Job(source, ("a2b",), half, FORMATS["safetensors"], "bf16"))
+    export(Job(source, ("b2a",), pth, FORMATS["pth"]))
+    [found] = compare(source, half).facts["weights"].values()
+    assert 0 < found["relative_distance"] < 2**-8
+    assert compare(pth, source).facts["weights"] == {
+        "generator_b2a": {"relative_distance": 0.0, "largest_difference": 0.0}
+    }
+
+
+@pytest.mark.parametrize(
+    ("factors", "expected"), [((1, math.nan), None), ((0, 1), None), ((0, 0), 0.0)]
+)
+def test_a_distance_that_is_no_number_is_null(
+    tiny_model: CycleGAN,
+    tiny_info: ModelInfo,
+    tmp_path: Path,
+    factors: tuple[float, float],
+    expected: float | None,
+) -> None:
+    files = []
+    for index, factor in enumerate(factors):
+        model = CycleGAN(tiny_model.config, torch.device("cpu"), False)
+        scaled = {n: factor * t for n, t in tiny_model.generator_a2b.state_dict().items()}
+        model.generator_a2b.load_state_dict(scaled)
+        files.append(tmp_path / f"{index}.safetensors")
+        save_model(files[-1], model, tiny_info)
+    assert compare(*files).facts["weights"]["generator_a2b"]["relative_distance"] == expected
+
+
+def test_a_checkpoint_without_some_of_its_tensors_is_refused(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    tensors = load_file(checkpoint)
+    del tensors["generator_a2b.head.bias"]
+    document = json.dumps(read_header(checkpoint).document)
+    save_file(tensors, tmp_path / "x.safetensors", {"cyclegan": document})
+    with pytest.raises(CheckpointError, match=r"no tensor generator_a2b\.head\.bias"):
+        compare(checkpoint, tmp_path / "x.safetensors")
 
 
 def test_what_is_missing_is_refused(run_folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -15,6 +16,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from cyclegan_cli.checkpoints.header import ModelInfo
+from cyclegan_cli.checkpoints.store import save_model
 from cyclegan_cli.errors import CheckpointError, DataError
 from cyclegan_cli.inspection import Request, describe
 from cyclegan_cli.inspection.pictures import MOST_LISTED
@@ -187,6 +190,80 @@ def test_metrics_that_are_not_text_are_passed_over(own_run: Path) -> None:
     assert document(own_run)["last_metrics"] == {"step": 1, "cycle_a": 0.5}
 
 
+def test_a_run_tells_of_its_best_model_and_last_validation(
+    own_run: Path, tiny_model: CycleGAN, tiny_info: ModelInfo
+) -> None:
+    assert not {"best", "last_validation"} & document(own_run).keys()
+    info = dataclasses.replace(tiny_info, training=tiny_info.training | {"step": 7, "swd": 0.25})
+    save_model(own_run / "best.safetensors", tiny_model, info)
+    (own_run / "validation.csv").write_text("step,swd_a2b\n7,0.2\n8,0.5\n")
+    told = document(own_run)
+    assert told["best"] == {"step": 7, "swd": 0.25}
+    assert told["last_validation"] == {"step": 8, "swd_a2b": 0.5}
+    assert told["training"]["step"] == 1
+    assert told["disk"]["best.safetensors"] == (own_run / "best.safetensors").stat().st_size
+
+
+def test_a_best_model_that_does_not_say_why_is_no_obstacle(own_run: Path, checkpoint: Path) -> None:
+    shutil.copy(checkpoint, own_run / "best.safetensors")
+    assert document(own_run)["best"] == {"step": 1}
+
+
+def test_a_run_that_does_not_watch_its_health_has_none(own_run: Path) -> None:
+    assert "health" not in document(own_run)
+
+
+VERDICT = {
+    "kind": "inversion",
+    "step": 7,
+    "sentence": "Colours are inverted.",
+    "advice": "Start again with --lambda-identity 0.5.",
+}
+
+
+@pytest.mark.parametrize("verdicts", [[], [VERDICT]])
+def test_the_health_of_a_run_is_what_it_says_itself(
+    own_run: Path, verdicts: list[dict[str, Any]]
+) -> None:
+    written = {"schema": 1, "step": 9, "verdicts": verdicts}
+    (own_run / "health.json").write_text(json.dumps(written))
+    assert document(own_run)["health"] == {"step": 9, "verdicts": verdicts}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b'{"schema": 1, "step": 9}',
+        b'{"schema": 2, "step": 9, "verdicts": []}',
+        b'{"schema": 1, "step": "9", "verdicts": []}',
+        b'{"schema": 1, "step": 1e999, "verdicts": []}',
+        b'{"schema": 1, "step": 9, "verdicts": 5}',
+        b'{"schema": 1, "step": 9, "verdicts": [5]}',
+        b'{"schema": 1, "step": 9, "verdicts": [{"kind": "x"}]}',
+        b'{"schema": 1, "step": 9, "verdicts": '
+        b'[{"kind": "x", "step": 1, "sentence": ["x"], "advice": "x"}]}',
+        b'{"schema": 1, "step": 9, "verdicts": []}' + b" " * 1_000_000,
+        b"[" * 100_000,
+    ],
+)
+def test_a_damaged_health_file_says_nothing(own_run: Path, content: bytes) -> None:
+    (own_run / "health.json").write_bytes(content)
+    told = document(own_run)
+    assert "health" not in told
+    assert told["progress"]["step"] == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+@pytest.mark.parametrize("name", ["health.json", "metrics.csv"])
+def test_nobody_waits_for_a_pipe_in_a_run(own_run: Path, name: str) -> None:
+    (own_run / name).unlink(missing_ok=True)
+    os.mkfifo(own_run / name)
+    assert document(own_run)["progress"]["step"] == 1
+
+
 @pytest.mark.parametrize("loss", ["nan", "inf", "-inf"])
 def test_losses_that_are_no_numbers_are_null(own_run: Path, loss: str) -> None:
     (own_run / "metrics.csv").write_text(f"step,cycle_a\n1,{loss}\n")
@@ -341,10 +418,13 @@ def test_other_files_of_torch_are_counted_and_say_why_they_cannot_be_used(tmp_pa
 # Details that are asked for
 
 
-def test_weights_are_listed_with_dtype_and_shape(checkpoint: Path, run_folder: Path) -> None:
+def test_weights_are_listed_with_dtype_shape_and_statistics(
+    checkpoint: Path, run_folder: Path, tiny_model: CycleGAN
+) -> None:
     listed = describe(checkpoint, Request(weights=True)).facts["weights"]
-    stem = {"name": "generator_a2b.stem.conv.weight", "dtype": "F32", "shape": [2, 3, 7, 7]}
-    assert stem in listed
+    [stem] = [tensor for tensor in listed if tensor["name"] == "generator_a2b.stem.conv.weight"]
+    assert (stem["dtype"], stem["shape"]) == ("F32", [2, 3, 7, 7])
+    assert stem["statistics"]["largest"] == tiny_model.generator_a2b.stem.conv.weight.max().item()
     assert describe(run_folder, Request(weights=True)).facts["weights"] == listed
     assert "weights" not in describe(checkpoint).facts
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from cyclegan_cli.errors import CheckpointError
-from cyclegan_cli.inspection import describe
+from cyclegan_cli.inspection import Request, describe
 
 Cyclegan = Callable[..., Any]
 GRAPH, INITIALIZER, METADATA = 7, 5, 14
@@ -30,23 +31,53 @@ def message(number: int, content: bytes) -> bytes:
     return varint(number << 3 | 2) + varint(len(content)) + content
 
 
-def onnx_file(path: Path, shape: bytes = b"", document: str = "{}") -> Path:
-    """A model with one tensor of this shape (packed numbers) and this description."""
-    tensor = message(1, shape) + message(8, b"weight")
+def onnx_file(
+    path: Path, shape: bytes = b"", document: str = "{}", data: bytes = b"", location: int = 0
+) -> Path:
+    """A model with one fp32 tensor of this shape (packed numbers) and this description."""
+    tensor = message(1, shape) + b"\x10\x01" + message(8, b"weight") + message(9, data)
+    tensor += b"\x70" + varint(location)
     metadata = message(1, b"cyclegan") + message(2, document.encode())
     path.write_bytes(message(GRAPH, message(INITIALIZER, tensor)) + message(METADATA, metadata))
     return path
 
 
-def pt2_file(path: Path, shape: list[int], document: str = "{}") -> Path:
-    """An exported program with one tensor of this shape and this description."""
-    sizes = [{"as_int": size} for size in shape]
-    weights = {"config": {"weight": {"tensor_meta": {"dtype": 7, "sizes": sizes}}}}
+def pt2_file(
+    path: Path,
+    shape: list[int],
+    document: str = "{}",
+    strides: list[Any] | None = None,
+    offset: Any = 0,
+    tensors: int = 1,
+) -> Path:
+    """An exported program with fp32 tensors of this shape, all of the same sixteen numbers."""
+    meta: dict[str, Any] = {"dtype": 7, "sizes": [{"as_int": size} for size in shape]}
+    if strides is not None:
+        meta["strides"] = [{"as_int": stride} for stride in strides]
+        meta["storage_offset"] = {"as_int": offset}
+    weight = {"path_name": "weight_0", "tensor_meta": meta}
+    weights = {"config": {f"weight {number}": weight for number in range(tensors)}}
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x/archive_format", "pt2")
         archive.writestr("x/data/weights/model_weights_config.json", json.dumps(weights))
+        archive.writestr("x/data/weights/weight_0", struct.pack("<16f", *range(16)))
         archive.writestr("x/extra/cyclegan.json", document)
     return path
+
+
+def openvino_file(path: Path, data: str, more: str = "", count: int = 1) -> Path:
+    """A model with tensors of these attributes, all of them called otherwise, and of 16 numbers."""
+    layers = [
+        f'<layer name="w{number}" type="Const"><data {data}/></layer>' for number in range(count)
+    ]
+    path.write_text(f'<net version="11"><layers>{"".join(layers)}</layers>{more}</net>')
+    path.with_suffix(".bin").write_bytes(struct.pack("<16f", *range(16)))
+    return path
+
+
+def statistics(path: Path) -> list[Any]:
+    """Those of the file's tensors."""
+    return [t["statistics"] for t in describe(path, Request(weights=True)).facts["weights"]]
 
 
 def safetensors_file(path: Path, document: str) -> Path:
@@ -96,14 +127,117 @@ def test_numbers_that_json_does_not_know_never_reach_it(
     assert "cyclegan" not in answer.documents[0]
     for file in (
         pt2_file(tmp_path / "x.pt2", [1], document),
+        openvino_file(
+            tmp_path / "x.xml",
+            'element_type="f32" shape="" offset="0" size="4"',
+            f"<rt_info><cyclegan value='{document}'/></rt_info>",
+        ),
         safetensors_file(tmp_path / "x.safetensors", document),
     ):
         answer = cyclegan("inspect", file, "--json")
         assert (answer.code, answer.out, len(answer.err.splitlines())) == (4, "", 1)
 
 
+def test_an_openvino_tensor_has_statistics_where_its_numbers_are(tmp_path: Path) -> None:
+    data = 'element_type="f32" shape="2, 3" offset="8" size="24"'
+    [found] = statistics(openvino_file(tmp_path / "x.xml", data))
+    assert (found["smallest"], found["largest"]) == (2, 7)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        'element_type="f32" shape="2,3" offset="0" size="23"',
+        'element_type="f32" shape="-2,-3" offset="0" size="24"',
+        'element_type="f32" shape="2,x" offset="0" size="24"',
+        'element_type="f32" shape="1" offset="-4" size="4"',
+        'element_type="f32" shape="1" size="4"',
+        f'element_type="f32" shape="{",".join([str(HUGE)] * 90)}" offset="0" size="4"',
+        f'element_type="f32" shape="{",".join("1" * 10_000)}" offset="0" size="4"',
+    ],
+)
+def test_an_openvino_model_of_absurd_tensors_is_refused(tmp_path: Path, data: str) -> None:
+    with pytest.raises(CheckpointError, match="is not an OpenVINO model, or a damaged one"):
+        statistics(openvino_file(tmp_path / "x.xml", data))
+
+
+def test_xml_that_grows_without_end_is_refused(tmp_path: Path) -> None:
+    entities = "".join(f'<!ENTITY e{n + 1} "{f"&e{n};" * 10}">' for n in range(20))
+    (tmp_path / "x.xml").write_text(
+        f'<!DOCTYPE net [<!ENTITY e0 "x">{entities}]><net version="&e20;"><layer type="a"/></net>'
+    )
+    with pytest.raises(CheckpointError, match="is not an OpenVINO model, or a damaged one"):
+        describe(tmp_path / "x.xml")
+
+
+def test_openvino_layers_without_end_are_refused(tmp_path: Path) -> None:
+    layers = "".join(f'<layer type="{number}"/>' for number in range(100_001))
+    (tmp_path / "x.xml").write_text(f'<net version="11">{layers}</net>')
+    with pytest.raises(CheckpointError, match="is not an OpenVINO model, or a damaged one"):
+        describe(tmp_path / "x.xml")
+
+
+@pytest.mark.parametrize(
+    ("data", "location", "largest"),
+    [
+        (struct.pack("<2f", 1, 2), 0, 2),
+        (struct.pack("<3f", 1, 2, 3), 0, None),
+        (b"", 0, None),
+        (struct.pack("<2f", 1, 2), 1, None),
+    ],
+    ids=["whole", "too long", "none", "in another file"],
+)
+def test_an_onnx_tensor_has_statistics_where_its_numbers_are(
+    tmp_path: Path, data: bytes, location: int, largest: float | None
+) -> None:
+    file = onnx_file(tmp_path / "x.onnx", varint(2), data=data, location=location)
+    [found] = statistics(file)
+    assert (found and found["largest"]) == largest
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides", "offset", "largest"),
+    [
+        ([16], [1], 0, 15),
+        ([2, 3], [4, 1], 5, 11),
+        ([4, 2], [1, 4], 0, 7),
+        ([17], [1], 0, None),
+        ([2], [HUGE], 0, None),
+        ([1], [1], 16, None),
+        ([HUGE], [0], 0, None),
+        ([0], [1], HUGE, None),
+    ],
+)
+def test_a_tensor_of_a_program_has_statistics_if_it_is_within_its_storage(
+    tmp_path: Path, shape: list[int], strides: list[int], offset: int, largest: float | None
+) -> None:
+    file = pt2_file(tmp_path / "x.pt2", shape, strides=strides, offset=offset)
+    [found] = statistics(file)
+    assert (found and found["largest"]) == largest
+
+
+@pytest.mark.parametrize(
+    ("strides", "offset"), [([-1], 0), ([1, 1], 0), (["1"], 0), ([1], -1), ([1], None)]
+)
+def test_a_program_of_absurd_strides_is_refused(
+    tmp_path: Path, strides: list[Any], offset: Any
+) -> None:
+    file = pt2_file(tmp_path / "x.pt2", [4], strides=strides, offset=offset)
+    with pytest.raises(CheckpointError, match="is not an exported program, or a damaged one"):
+        statistics(file)
+
+
+def test_tensors_over_each_other_are_not_read_again_and_again(tmp_path: Path) -> None:
+    found = statistics(pt2_file(tmp_path / "x.pt2", [16], strides=[1], tensors=10_000))
+    read = [one for one in found if one is not None]
+    assert 0 < len(read) * 64 <= 4 * (tmp_path / "x.pt2").stat().st_size
+    data = 'element_type="f32" shape="16" offset="0" size="64"'
+    found = statistics(openvino_file(tmp_path / "x.xml", data, count=10_000))
+    assert (len(found), sum(one is not None for one in found)) == (10_000, 4)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
-@pytest.mark.parametrize("name", ["x.safetensors", "x.onnx", "x.pt2", "x.pth"])
+@pytest.mark.parametrize("name", ["x.safetensors", "x.onnx", "x.pt2", "x.pth", "x.xml"])
 def test_nobody_waits_for_a_pipe(cyclegan_process: Cyclegan, tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
     answer = cyclegan_process("inspect", tmp_path / name)

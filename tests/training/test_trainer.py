@@ -1,7 +1,7 @@
 import csv
 import dataclasses
-import os
-import signal
+import shutil
+import threading
 import tomllib
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from PIL import Image
 from cyclegan_cli.checkpoints.container import read_header
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.config import TrainConfig
-from cyclegan_cli.data.unpaired import UnpairedDataset
+from cyclegan_cli.data import cache, unpaired
 from cyclegan_cli.errors import (
     DataError,
     DeviceError,
@@ -21,7 +21,6 @@ from cyclegan_cli.errors import (
     InterruptedRunError,
     OutputError,
     UsageError,
-    WorkerDiedError,
 )
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.training import run_folder
@@ -104,13 +103,56 @@ def test_a_resumed_run_ends_with_the_same_bytes(tmp_path, config, stop, precisio
     assert first.read_bytes() == second.read_bytes()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_the_number_of_workers_changes_nothing(tmp_path, config, workers):
-    results = []
-    for count in (0, workers):
-        run = make_config(tmp_path, run_dir=tmp_path / f"run{count}", workers=count)
-        results.append(train(plan_new(run), Recorder(), never).read_bytes())
-    assert results[0] == results[1]
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("cache", ["none", "ram"])
+def test_neither_threads_that_load_nor_pictures_kept_change_anything(
+    tmp_path, config, workers, cache
+):
+    whole = make_config(tmp_path, run_dir=tmp_path / "whole", workers=0, cache="none")
+    expected = train(plan_new(whole), Recorder(), never).read_bytes()
+    run = make_config(tmp_path, run_dir=tmp_path / "run", workers=workers, cache=cache)
+    recorder = Recorder()
+    with pytest.raises(InterruptedRunError):
+        train(plan_new(run), recorder, stop_after(recorder, 3))
+    found = train(plan_resumed(run.run_dir, {}), Recorder(), never)
+    assert found.read_bytes() == expected
+
+
+def test_a_run_ends_its_threads_whether_it_ends_well_or_not(tmp_path, config):
+    before = threading.active_count()
+    run = make_config(tmp_path, run_dir=tmp_path / "run", workers=2)
+    recorder = Recorder()
+    with pytest.raises(InterruptedRunError):
+        train(plan_new(run), recorder, stop_after(recorder, 3))
+    assert threading.active_count() == before
+    train(plan_resumed(run.run_dir, {}), Recorder(), never)
+    assert threading.active_count() == before
+
+
+def test_a_cache_that_is_asked_for_and_does_not_hold_all_is_said(tmp_path, config, monkeypatch):
+    run = make_config(tmp_path, run_dir=tmp_path / "run", cache="ram")
+    plan = plan_new(run)
+    needed = plan.cache.needed
+    monkeypatch.setattr(cache, "host_memory_free", lambda: needed)
+    recorder = Recorder()
+    train(plan_new(run), recorder, never)
+    [sentence] = recorder.warnings
+    assert sentence.startswith("--cache ram keeps pictures in memory: up to ")
+
+
+def test_a_run_opens_no_picture_before_its_time(tmp_path, config, monkeypatch):
+    for number in range(40):
+        shutil.copy(tmp_path / "day" / "0.png", tmp_path / "day" / f"more{number}.png")
+    opened = []
+    real = unpaired.decode_opaque
+    monkeypatch.setattr(
+        unpaired, "decode_opaque", lambda path, to: (opened.append(path), real(path, to))[1]
+    )
+    run = make_config(tmp_path, run_dir=tmp_path / "run", sample_every=0, validate_every=0)
+    recorder = Recorder()
+    with pytest.raises(InterruptedRunError):
+        train(plan_new(run), recorder, stop_after(recorder, 1))
+    assert len(opened) == 2
 
 
 def test_the_seed_changes_the_result(tmp_path, config):
@@ -267,32 +309,6 @@ def test_what_cannot_start_leaves_no_run_folder(config, tmp_path):
     with pytest.raises(DataError):
         train(plan_new(config), Recorder(), never)
     assert not config.run_dir.exists()
-
-
-def test_a_loading_process_that_dies_is_one_sentence(tmp_path, config, monkeypatch):
-    run = make_config(tmp_path, run_dir=tmp_path / "run", workers=1)
-    real = UnpairedDataset.__getitem__
-
-    def dying(self, number):
-        if number == 3:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(self, number)
-
-    monkeypatch.setattr(UnpairedDataset, "__getitem__", dying)
-    with pytest.raises(WorkerDiedError, match="a process that loads pictures has died") as caught:
-        train(plan_new(run), Recorder(), never)
-    assert "--workers 0" in caught.value.hint
-
-
-def test_a_loading_process_may_be_found_dead_in_the_middle_of_a_step(config, monkeypatch):
-    """Torch notices in a signal's handler, which interrupts whatever is computed."""
-
-    def interrupted(self, real_a, real_b):
-        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
-
-    monkeypatch.setattr(CycleGAN, "step", interrupted)
-    with pytest.raises(WorkerDiedError, match="a process that loads pictures has died"):
-        train(plan_new(config), Recorder(), never)
 
 
 def test_a_resume_command_can_be_pasted(tmp_path, config):

@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 
 from cyclegan_cli.checkpoints.container import read_header
-from cyclegan_cli.checkpoints.store import load_generator, load_tensors
+from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.errors import DataError, InterruptedRunError, UsageError
 from cyclegan_cli.training.plan import plan_new, plan_resumed
 from cyclegan_cli.training.tables import VALIDATION_COLUMNS
 from cyclegan_cli.training.trainer import train
 from cyclegan_cli.training.validation import BestSoFar, Examination, Examiner, quality
-from runs import Recorder, make_config, never, stop_after
+from runs import Recorder, load_tensors, make_config, never, stop_after
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import psutil
 import pytest
 import torch
@@ -12,13 +10,7 @@ from hypothesis import strategies as st
 
 from cyclegan_cli.config import GeneratorConfig
 from cyclegan_cli.errors import DeviceError
-from cyclegan_cli.translation import memory
-from cyclegan_cli.translation.memory import (
-    Needs,
-    host_memory_free,
-    memory_budget,
-    plan_strips,
-)
+from cyclegan_cli.translation.memory import Needs, memory_budget, plan_strips
 
 CPU = torch.device("cpu")
 TWELVE_MEGAPIXELS = Needs(GeneratorConfig(), 3000, 4000, 4)
@@ -76,13 +68,3 @@ def test_a_limit_is_of_the_whole_process() -> None:
 
 def test_without_a_limit_something_is_spared() -> None:
     assert 0 < memory_budget(CPU, None) < psutil.virtual_memory().available
-
-
-def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
-    without = host_memory_free()
-    (tmp_path / "memory.current").write_text("600000\n")
-    (tmp_path / "memory.max").write_text("max\n")
-    assert abs(host_memory_free() - without) < 5e8
-    (tmp_path / "memory.max").write_text("1000000\n")
-    assert host_memory_free() == 400_000

@@ -12,7 +12,7 @@ import json
 import math
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +31,33 @@ FLOAT_DTYPES = ("F32", "F16", "BF16")
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where in a file the numbers of a tensor are, within what the file has.
+
+    Attributes:
+        start: The first number's first byte.
+        strides: From one number to the next along each size, counted in numbers; None: they lie
+            one after the other.
+    """
+
+    start: int
+    strides: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
 class TensorInfo:
     """One tensor of a file.
 
     Attributes:
         dtype: The format's name for it, e.g. ``F32``.
         shape: Its sizes.
+        place: Where its numbers are; None: elsewhere, or in a way that is not read. Tensors of
+            two places are equal.
     """
 
     dtype: str
     shape: tuple[int, ...]
+    place: Place | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -77,7 +94,7 @@ def read_header(path: Path) -> Header:
         end = 0
         tensors = {}
         for name, entry in sorted(content.items(), key=lambda item: item[1]["data_offsets"]):
-            tensors[name], end = _checked_tensor(entry, start=end)
+            tensors[name], end = _checked_tensor(entry, start=end, base=8 + length)
         document = read_document(metadata.get(METADATA_KEY, "{}"))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} has a damaged safetensors header") from error
@@ -89,7 +106,7 @@ def read_header(path: Path) -> Header:
     return Header(tensors, document)
 
 
-def _checked_tensor(entry: dict[str, Any], start: int) -> tuple[TensorInfo, int]:
+def _checked_tensor(entry: dict[str, Any], start: int, base: int) -> tuple[TensorInfo, int]:
     """A tensor's description, and where it ends; raises ValueError if it does not fit there."""
     shape = tuple(entry["shape"])
     first, last = entry["data_offsets"]
@@ -98,7 +115,7 @@ def _checked_tensor(entry: dict[str, Any], start: int) -> tuple[TensorInfo, int]
     bits = 8 * (last - first)
     if first != start or count_elements(shape, limit=bits) * DTYPE_BITS[entry["dtype"]] != bits:
         raise ValueError("a tensor's place does not fit its shape")
-    return TensorInfo(entry["dtype"], shape), last
+    return TensorInfo(entry["dtype"], shape, Place(base + first)), last
 
 
 def count_elements(shape: tuple[int, ...], limit: int = MOST_ELEMENTS) -> int:
@@ -138,6 +155,26 @@ def check_tensor(
         raise CheckpointError(
             f"{path}: {name} is {found.dtype} {list(found.shape)}, "
             f"but its architecture needs {dtypes[0]} {list(shape)}"
+        )
+
+
+def check_fit(
+    path: Path,
+    tensors: Mapping[str, TensorInfo],
+    prefix: str,
+    shapes: Mapping[str, tuple[int, ...]],
+) -> None:
+    """Refuse a file whose tensors under ``prefix`` are not exactly those of ``shapes``.
+
+    Raises:
+        CheckpointError: That is so.
+    """
+    expected = {prefix + name: shape for name, shape in shapes.items()}
+    for name, shape in expected.items():
+        check_tensor(path, tensors, name, shape)
+    if surplus := sorted({name for name in tensors if name.startswith(prefix)} - set(expected)):
+        raise CheckpointError(
+            f"{path} has a tensor {surplus[0]}, which its architecture does not have"
         )
 
 

@@ -14,6 +14,7 @@ STATE_FILE = "state.safetensors"
 # What the original implementation calls the newest weights of its generators.
 PAIR_FILE = re.compile(r"latest_net_G(?:_[AB])?\.pth")
 CONFIG_FILE = "config.toml"
+HEALTH_FILE = "health.json"
 RUNS_FOLDER = Path("runs")
 ENVIRONMENT_VARIABLE = "CYCLEGAN_CHECKPOINT"
 HOW_TO_GET_ONE = (

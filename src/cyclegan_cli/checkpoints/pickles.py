@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
-from cyclegan_cli.errors import CheckpointError
-
 LONGEST_PICKLE = 2_000_000  # Bytes; those of four networks with both optimisers have 300,000.
 NEWEST_PROTOCOL = 5
 STORAGE_DTYPES = {
@@ -23,8 +21,14 @@ STORAGE_DTYPES = {
 }  # fmt: skip
 CONTAINERS = ("collections OrderedDict", "__builtin__ dict", "builtins dict")
 PLAIN_VALUES = ("torch Size", "torch device")
-TENSOR_MAKERS = ("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor")
 PARAMETER_MAKER = "torch._utils _rebuild_parameter"
+# What may be called, and with how many arguments. Some are of no use here (whether a gradient is
+# wanted, hooks), but torch cannot do without them.
+CALLS = {
+    **dict.fromkeys(CONTAINERS, (0, 1)), "torch Size": (1,), "torch device": (1, 2),
+    "torch._utils _rebuild_tensor_v2": (6, 7), "torch._utils _rebuild_tensor": (4,),
+    PARAMETER_MAKER: (3,),
+}  # fmt: skip
 
 
 class CodeInPickleError(Exception):
@@ -80,7 +84,7 @@ def read_pickle(stream: BytesIO) -> Any:
             if opcode.name == "STOP":
                 return machine.stack.pop()
             machine.step(opcode.name, argument)
-    except (CodeInPickleError, CheckpointError):
+    except CodeInPickleError:
         raise
     except Exception as error:
         # Hostile arguments make pickletools and the stack raise whatever they stumble over.
@@ -189,23 +193,32 @@ class _Machine:
         name, arguments = self._pop(2)
         if not isinstance(name, Name):
             raise CodeInPickleError("a call")
-        if name.text in CONTAINERS:
-            self.stack.append(dict(*arguments))
-        elif name.text in PLAIN_VALUES:
-            self.stack.append(arguments)
-        elif name.text == PARAMETER_MAKER:
-            self.stack.append(arguments[0])
-        elif name.text in TENSOR_MAKERS:
-            storage, offset, shape, stride = arguments[:4]
-            self.stack.append(StoredTensor(storage, offset, tuple(shape), tuple(stride)))
-        else:
+        if name.text not in CALLS:
             raise CodeInPickleError(name.text.replace(" ", "."))
+        if not isinstance(arguments, tuple) or len(arguments) not in CALLS[name.text]:
+            raise ValueError("a call of other arguments")
+        self.stack.append(_made(name.text, arguments))
+
+
+def _made(name: str, arguments: tuple[Any, ...]) -> Any:
+    """What one of the allowed calls stands for."""
+    if name in CONTAINERS:
+        return dict(*arguments)
+    if name in PLAIN_VALUES:
+        return arguments
+    if name == PARAMETER_MAKER:
+        if not isinstance(arguments[0], StoredTensor):
+            raise ValueError("a parameter without a tensor")
+        return arguments[0]
+    storage, offset, shape, stride = arguments[:4]
+    if not isinstance(storage, Storage):
+        raise ValueError("a tensor without a storage")
+    return StoredTensor(storage, offset, tuple(shape), tuple(stride))
 
 
 def _allowed(text: str) -> Name:
     module, _, attribute = text.partition(" ")
-    known = (*CONTAINERS, *PLAIN_VALUES, *TENSOR_MAKERS, PARAMETER_MAKER)
-    if text in known or (module == "torch" and attribute in STORAGE_DTYPES):
+    if text in CALLS or (module == "torch" and attribute in STORAGE_DTYPES):
         return Name(text)
     raise CodeInPickleError(f"{module}.{attribute}")
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cyclegan_cli.checkpoints.container import TensorInfo, check_fit, read_header
 from cyclegan_cli.checkpoints.header import BOTH_DIRECTIONS, Direction, ModelInfo, read_model_info
 from cyclegan_cli.checkpoints.locate import pair_files
 from cyclegan_cli.checkpoints.reference import (
@@ -17,6 +18,7 @@ from cyclegan_cli.checkpoints.reference import (
 )
 from cyclegan_cli.checkpoints.torch_files import is_torch_file, read_torch_file
 from cyclegan_cli.errors import CheckpointError
+from cyclegan_cli.models.shapes import generator_shapes
 
 Domains = tuple[str, str]
 
@@ -70,6 +72,24 @@ def read_model(path: Path, domains: Domains | None = None) -> ModelInfo:
     if domains is None:
         return info
     return dataclasses.replace(info, name_a=domains[0], name_b=domains[1])
+
+
+def generator_tensors(
+    path: Path, info: ModelInfo, direction: Direction
+) -> tuple[Path, dict[str, TensorInfo]]:
+    """The tensors of one direction's generator: their file, and what they are by our names.
+
+    Raises:
+        CheckpointError: They are not this architecture's, or the file is damaged.
+    """
+    if is_reference(path):
+        file, generator = read_reference(path).generators[direction]
+        found = read_torch_file(file)
+        return file, {ours: found[theirs] for ours, theirs in generator.names.items()}
+    prefix, shapes = f"generator_{direction}.", generator_shapes(info.generator)
+    tensors = read_header(path).tensors
+    check_fit(path, tensors, prefix, shapes)
+    return path, {name: tensors[prefix + name] for name in shapes}
 
 
 def read_reference(path: Path) -> ReferenceModel:

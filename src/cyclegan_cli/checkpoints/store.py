@@ -7,7 +7,7 @@ Two files in a run folder: ``model.safetensors`` has the two generators and is f
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from cyclegan_cli import __version__, files
 from cyclegan_cli.checkpoints.container import (
     TensorInfo,
+    check_fit,
     check_tensor,
     read_header,
 )
@@ -134,21 +135,11 @@ def load_generator(
         weights = load_reference_weights(path, direction)
     else:
         prefix = f"generator_{direction}."
-        _check_fit(path, read_header(path).tensors, prefix, generator)
+        check_fit(path, read_header(path).tensors, prefix, _shapes(generator))
         with _open(path) as read:
             weights = {name: read(prefix + name).float() for name in generator.state_dict()}
     generator.load_state_dict(weights, assign=True)
     return generator.eval().requires_grad_(False), info
-
-
-def load_tensors(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
-    """Some tensors of a safetensors file, as they are stored.
-
-    Raises:
-        CheckpointError: It cannot be read, or has none of that name.
-    """
-    with _open(path) as read:
-        return {name: read(name) for name in names}
 
 
 def load_state_info(path: Path) -> StateInfo:
@@ -184,7 +175,7 @@ def _check_state(path: Path, tensors: Mapping[str, TensorInfo], model: CycleGAN)
     """Refuse a file whose tensors are not exactly those of a state of ``model``."""
     known: set[str] = set()
     for name, network in _networks(model):
-        _check_fit(path, tensors, f"{name}.", network)
+        check_fit(path, tensors, f"{name}.", _shapes(network))
         known |= {key for key in tensors if key.startswith(f"{name}.")}
     for name, parameter, _ in _parameters(model):
         shapes = {"step": (), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
@@ -280,14 +271,5 @@ def _open(path: Path) -> Iterator[Reader]:
         raise CheckpointError(f"cannot read {path}: {error}") from error
 
 
-def _check_fit(
-    path: Path, tensors: Mapping[str, TensorInfo], prefix: str, network: nn.Module
-) -> None:
-    """Refuse a file whose tensors under ``prefix`` are not exactly those of ``network``."""
-    expected = {prefix + name: tuple(t.shape) for name, t in network.state_dict().items()}
-    for name, shape in expected.items():
-        check_tensor(path, tensors, name, shape)
-    if surplus := sorted({name for name in tensors if name.startswith(prefix)} - set(expected)):
-        raise CheckpointError(
-            f"{path} has a tensor {surplus[0]}, which its architecture does not have"
-        )
+def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}

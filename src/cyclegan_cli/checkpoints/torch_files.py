@@ -9,14 +9,19 @@ behind its number of elements.
 from __future__ import annotations
 
 import io
-import os
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cyclegan_cli.checkpoints.container import DTYPE_BITS, TensorInfo, file_size, unreadable
+from cyclegan_cli.checkpoints.archives import ZIP_MAGIC, Span, open_archive
+from cyclegan_cli.checkpoints.container import (
+    DTYPE_BITS,
+    Place,
+    TensorInfo,
+    file_size,
+    unreadable,
+)
 from cyclegan_cli.checkpoints.pickles import (
     LONGEST_PICKLE,
     CodeInPickleError,
@@ -25,10 +30,8 @@ from cyclegan_cli.checkpoints.pickles import (
 )
 from cyclegan_cli.errors import CheckpointError
 
-ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_START = b"\x80\x02\x8a\x0a"  # No safetensors file: its header would be too long.
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-LONGEST_READ = 4_000_000  # Of a zip file's directory, which Python reads at once.
 DEEPEST_DICT = 4
 MOST_VALUES = 200_000
 
@@ -52,11 +55,11 @@ def read_torch_file(path: Path) -> dict[str, TensorInfo]:
     """
     try:
         if _bytes_of(path, 4) == ZIP_MAGIC:
-            content, sizes = _read_zip(path)
+            content, storages = _read_zip(path)
         else:
-            content, sizes = _read_legacy(path)
+            content, storages = _read_legacy(path)
         tensors = dict(_tensors(content))
-        _check_storages(path, tensors, sizes)
+        _check_storages(path, tensors, storages)
     except CodeInPickleError as error:
         raise CheckpointError(
             f"{path} names code ({error}), and only files of plain tensors are read",
@@ -69,9 +72,13 @@ def read_torch_file(path: Path) -> dict[str, TensorInfo]:
         raise CheckpointError(
             f"{path} is not a file of torch.save, or a damaged one: {error}"
         ) from error
-    return {
-        name: TensorInfo(tensor.storage.dtype, tensor.shape) for name, tensor in tensors.items()
-    }
+    return {name: _info(tensor, storages) for name, tensor in tensors.items()}
+
+
+def _info(tensor: StoredTensor, storages: dict[str, Span]) -> TensorInfo:
+    dtype = tensor.storage.dtype
+    start = storages[tensor.storage.key].start + tensor.offset * DTYPE_BITS[dtype] // 8
+    return TensorInfo(dtype, tensor.shape, Place(start, tensor.stride))
 
 
 def _bytes_of(path: Path, count: int) -> bytes:
@@ -83,49 +90,18 @@ def _bytes_of(path: Path, count: int) -> bytes:
         raise unreadable(path, error) from error
 
 
-class _ShortReads(io.FileIO):
-    """A file that nobody reads much of at once, whatever its own directory claims."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or not 0 <= size <= LONGEST_READ:
-            size = LONGEST_READ + 1
-        # Of what is there alone: so much memory is taken before anything is read.
-        content = super().read(min(size, os.fstat(self.fileno()).st_size - self.tell()))
-        if content and len(content) > LONGEST_READ:
-            raise ValueError("its directory is too long")
-        return content or b""
-
-
-@contextmanager
-def open_archive(path: Path) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
-    """Open a zip file as torch writes them: nothing compressed, nothing twice.
-
-    Raises:
-        ValueError: It is another zip file.
-        zipfile.BadZipFile: It is damaged.
-    """
-    with _ShortReads(str(path)) as stream, zipfile.ZipFile(stream) as archive:
-        entries = {entry.filename: entry for entry in archive.infolist()}
-        if len(entries) != len(archive.infolist()):
-            raise ValueError("two of its entries have one name")
-        if any(e.compress_type or e.file_size != e.compress_size for e in entries.values()):
-            raise ValueError("its entries are compressed")
-        if sum(entry.file_size for entry in entries.values()) > path.stat().st_size:
-            raise ValueError("its entries are larger than the file")
-        yield archive, entries
-
-
-def _read_zip(path: Path) -> tuple[Any, dict[str, int]]:
-    """The pickled content, and the bytes of every storage by its key."""
-    with open_archive(path) as (archive, entries):
-        root = _root(list(entries))
-        pickled = entries[f"{root}data.pkl"]
-        if pickled.file_size > LONGEST_PICKLE:
-            raise ValueError("its list of tensors is too long")
-        content = read_pickle(io.BytesIO(archive.read(pickled)))
-    keys = f"{root}data/"
-    sizes = {n.removeprefix(keys): e.file_size for n, e in entries.items() if n.startswith(keys)}
-    return content, sizes
+def _read_zip(path: Path) -> tuple[Any, dict[str, Span]]:
+    """The pickled content, and where every storage is by its key."""
+    with open_archive(path) as archive:
+        root = _root(list(archive.entries))
+        content = read_pickle(io.BytesIO(archive.read(f"{root}data.pkl", LONGEST_PICKLE)))
+        order = f"{root}byteorder"  # Since torch 2.1.
+        if order in archive.entries and archive.read(order, longest=10) != b"little":
+            raise ValueError("it is of a big-endian machine")
+        keys = f"{root}data/"
+        names = [name for name in archive.entries if name.startswith(keys)]
+        storages = {name.removeprefix(keys): archive.span(name) for name in names}
+    return content, storages
 
 
 def _root(names: list[str]) -> str:
@@ -140,7 +116,7 @@ def _root(names: list[str]) -> str:
     return root
 
 
-def _read_legacy(path: Path) -> tuple[Any, dict[str, int]]:
+def _read_legacy(path: Path) -> tuple[Any, dict[str, Span]]:
     """The same of a file of before torch 1.6."""
     size = path.stat().st_size
     with path.open("rb") as stream:
@@ -154,18 +130,18 @@ def _read_legacy(path: Path) -> tuple[Any, dict[str, int]]:
         keys = read_pickle(start)
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
             raise ValueError("it has no list of its storages")
-        storages = {t.storage.key: t.storage for _, t in _tensors(content)}
-        sizes: dict[str, int] = {}
+        described = {t.storage.key: t.storage for _, t in _tensors(content)}
+        storages: dict[str, Span] = {}
         place = start.tell()
         for key in keys:
-            bits = DTYPE_BITS[storages[key].dtype]
+            bits = DTYPE_BITS[described[key].dtype]
             stream.seek(place)
             count = int.from_bytes(stream.read(8), "little")
-            sizes[key] = count * bits // 8
-            place += 8 + sizes[key]
-        if len(sizes) != len(keys) or place != size:
+            storages[key] = Span(place + 8, count * bits // 8)
+            place += 8 + storages[key].size
+        if len(storages) != len(keys) or place != size:
             raise ValueError("its storages do not fit the file")
-    return content, sizes
+    return content, storages
 
 
 def _tensors(content: Any) -> Iterator[tuple[str, StoredTensor]]:
@@ -187,7 +163,9 @@ def _tensors(content: Any) -> Iterator[tuple[str, StoredTensor]]:
                 raise ValueError("it has too many entries")
 
 
-def _check_storages(path: Path, tensors: dict[str, StoredTensor], sizes: dict[str, int]) -> None:
+def _check_storages(
+    path: Path, tensors: dict[str, StoredTensor], storages: dict[str, Span]
+) -> None:
     """Refuse tensors that reach beyond their storages, or that need more than the file has."""
     total = 0
     for name, tensor in tensors.items():
@@ -195,7 +173,8 @@ def _check_storages(path: Path, tensors: dict[str, StoredTensor], sizes: dict[st
         numbers = (tensor.offset, *tensor.shape, *tensor.stride)
         if any(type(n) is not int or n < 0 for n in numbers):
             raise ValueError(f"{name} has an impossible shape")
-        if len(tensor.shape) != len(tensor.stride) or sizes[storage.key] != storage.count * width:
+        fits = storages[storage.key].size == storage.count * width
+        if len(tensor.shape) != len(tensor.stride) or not fits:
             raise ValueError(f"{name} does not fit its storage")
         elements, last = 1, tensor.offset
         for size, stride in zip(tensor.shape, tensor.stride, strict=True):

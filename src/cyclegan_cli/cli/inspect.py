@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cyclegan_cli.cli import console
-from cyclegan_cli.errors import CycleGANError, SomeFailedError, UsageError
+from cyclegan_cli.errors import CycleGANError, SomeFailedError
 from cyclegan_cli.inspection.summary import Request, Summary
 
 
@@ -17,17 +17,17 @@ def inspect_command(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            help="Run folders, checkpoints (.safetensors, .pth), exported models (.onnx, .pt2), "
-            "folders of pictures, pictures.",
+            help="Run folders, checkpoints (.safetensors, .pth), exported models (.onnx, .xml, "
+            ".pt2), folders of pictures, pictures.",
             metavar="PATH",
         ),
     ],
-    compare: Annotated[
-        bool,
-        typer.Option("--compare", help="Compare two checkpoints: architecture, training, weights."),
-    ] = False,
     weights: Annotated[
-        bool, typer.Option("--weights", help="List all tensors: name, dtype, shape.")
+        bool,
+        typer.Option(
+            "--weights",
+            help="List all tensors: name, dtype, shape, and statistics of their numbers.",
+        ),
     ] = False,
     receptive_field: Annotated[
         bool,
@@ -43,21 +43,29 @@ def inspect_command(
         ),
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON on stdout, one object a path.")
+        bool,
+        typer.Option("--json", help="Print JSON on stdout, one object a path or comparison."),
     ] = False,
 ) -> None:
-    """Say what files and folders are.
+    """Say what files and folders are; of two checkpoints also how they differ.
 
-    Checkpoints and models are described from their headers: no tensor is loaded, nothing in them
-    is run.
+    Checkpoints and models are described from their headers. Numbers are read only to compare two
+    of them and for --weights, and nothing in a file is ever run.
     """
-    if compare:
-        _compare(paths, as_json)
-        return
+    request = Request(weights=weights, receptive_field=receptive_field, full=full)
+    summaries = _described(paths, request, as_json)
+    if len(summaries) < len(paths):
+        failed = len(paths) - len(summaries)
+        raise SomeFailedError(f"{failed} of {len(paths)} could not be described")
+    if len(summaries) == 2 and all(summary.of_checkpoint for summary in summaries):
+        _compare(paths[0], paths[1], as_json)
+
+
+def _described(paths: list[Path], request: Request, as_json: bool) -> list[Summary]:
+    """Show a description of every path as soon as it is made; those that there were."""
     from cyclegan_cli.inspection import describe
 
-    request = Request(weights=weights, receptive_field=receptive_field, full=full)
-    failed = 0
+    summaries: list[Summary] = []
     for path in paths:
         try:
             summary = describe(path, request)
@@ -65,22 +73,19 @@ def inspect_command(
             if len(paths) == 1:
                 raise
             console.show_error(error)
-            failed += 1
             continue
+        summaries.append(summary)
         if as_json:
             console.json_line(summary.to_document())
         else:
             _show(path, summary)
-    if failed:
-        raise SomeFailedError(f"{failed} of {len(paths)} could not be described")
+    return summaries
 
 
-def _compare(paths: list[Path], as_json: bool) -> None:
-    if len(paths) != 2:
-        raise UsageError(f"--compare takes two checkpoints, found {len(paths)}", "Name two.")
+def _compare(one: Path, other: Path, as_json: bool) -> None:
     from cyclegan_cli.inspection.comparison import compare
 
-    comparison = compare(*paths)
+    comparison = compare(one, other)
     if as_json:
         console.json_line(comparison.to_document())
         return
@@ -88,7 +93,7 @@ def _compare(paths: list[Path], as_json: bool) -> None:
     differences = {name: f"{_shown(first)} | {_shown(second)}"
                    for name, (first, second) in facts["differences"].items()}  # fmt: skip
     shown = facts | {"differences": differences or "none"}
-    console.table(f"{paths[0]} | {paths[1]}", _rows(shown))
+    console.table(f"{one} | {other}: comparison", _rows(shown))
 
 
 def _show(path: Path, summary: Summary) -> None:
@@ -97,11 +102,29 @@ def _show(path: Path, summary: Summary) -> None:
     tensors = facts.pop("weights", [])
     console.table(f"{path}: {summary.kind}", _rows(_shortened(facts)))
     for tensor in tensors:
-        console.result(f"{tensor['name']}  {tensor['dtype']} {tensor['shape']}")
+        console.result(
+            f"{tensor['name']}  {tensor['dtype']} {tensor['shape']}"
+            f"{_statistics(tensor['statistics'])}"
+        )
+
+
+def _statistics(facts: Mapping[str, Any] | None) -> str:
+    """The numbers of a tensor in one line: ``  mean 0.01 ± 0.02, -0.1 to 0.1, zeros 3 %``."""
+    if facts is None:
+        return ""
+    parts = []
+    if facts["smallest"] is not None:
+        ends = f"{_shown(facts['smallest'])} to {_shown(facts['largest'])}"
+        parts += [f"{ends}, mean {_shown(facts['mean'])} ± {_shown(facts['standard_deviation'])}"]
+    for name in ("zeros", "non_finite"):
+        if facts[name]:
+            parts.append(f"{name.replace('_', '-')} {100 * facts[name]:.3g} %")
+    return "  " + ", ".join(parts)
 
 
 def _shortened(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Of an exported model's own description, what a table has room for; JSON has all."""
+    """What a table has room for of a model's own description and a run's health; JSON has all."""
+    facts = {name: _health(value) if name == "health" else value for name, value in facts.items()}
     own = facts.get("cyclegan", {})
     if not isinstance(own, Mapping) or not isinstance(own.get("export", {}), Mapping):
         return {name: value for name, value in facts.items() if name != "cyclegan"}
@@ -110,6 +133,13 @@ def _shortened(facts: Mapping[str, Any]) -> dict[str, Any]:
     own = {name: own[name] for name in ("generator", "training") if name in own}
     rest = {name: value for name, value in facts.items() if name != "cyclegan"}
     return rest | ({"export": export} if export else {}) | own
+
+
+def _health(health: Mapping[str, Any]) -> str | list[str]:
+    verdicts = health["verdicts"]
+    if not verdicts:
+        return f"healthy at step {_shown(health['step'])}"
+    return [f"{one['sentence']} {one['advice']} (step {_shown(one['step'])})" for one in verdicts]
 
 
 def _rows(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -127,6 +157,8 @@ def _rows(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if value is None:
+        return "none"
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

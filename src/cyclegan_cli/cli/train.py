@@ -105,7 +105,8 @@ def _show_plan(plan: Plan) -> None:
         (f"domain A: {plan.name_a}", f"{config.domain_a} ({len(plan.pictures_a)} pictures)"),
         (f"domain B: {plan.name_b}", f"{config.domain_b} ({len(plan.pictures_b)} pictures)"),
         ("run folder", str(plan.run_dir)),
-        ("device", f"{plan.device}, {config.precision}, {plan.workers} loading workers"),
+        ("device", f"{plan.device}, {config.precision}, {plan.workers} loading threads"),
+        ("pictures in memory", str(plan.cache)),
         (
             "steps",
             f"{plan.first_step} done of {plan.total_steps} "
@@ -118,7 +119,7 @@ def _show_plan(plan: Plan) -> None:
         ),
     ]
     shown = {"domain_a", "domain_b", "name_a", "name_b", "run_dir", "device", "precision",
-             "workers", "steps", "epochs", "decay_epochs", "learning_rate"}  # fmt: skip
+             "workers", "cache", "steps", "epochs", "decay_epochs", "learning_rate"}  # fmt: skip
     rows += [
         (name.replace("_", " "), str(value))
         for name, value in config.to_document().items()

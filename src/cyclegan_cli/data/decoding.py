@@ -10,8 +10,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, JpegImagePlugin
 
+from cyclegan_cli.data import profiles
 from cyclegan_cli.data.animation import read_animation
-from cyclegan_cli.data.colour import SIXTEEN_BIT_MODES, Pixels, suits, to_srgb, unpack
+from cyclegan_cli.data.colour import SIXTEEN_BIT_MODES, Pixels, suits, to_depth, to_srgb, unpack
 from cyclegan_cli.data.deep import is_deep, lost_depth, read_deep
 from cyclegan_cli.data.metadata import orientation, read_metadata, whole_file
 from cyclegan_cli.data.opening import count_frames, format_of, opened
@@ -35,7 +36,10 @@ SUBFILE_TYPE, NOT_A_PAGE = 254, 0b101  # TIFF 6.0: a reduced version of, or a ma
 
 
 def decode(
-    source: Path | BinaryIO, shrink_to: int | None = None, name: str = "standard input"
+    source: Path | BinaryIO,
+    shrink_to: int | None = None,
+    name: str = "standard input",
+    first_only: bool = False,
 ) -> Picture:
     """Read a picture: upright, in sRGB, alpha apart, at its full depth; all frames or pages.
 
@@ -44,6 +48,7 @@ def decode(
         shrink_to: Pixels that the short side will be reduced to anyway: frames may be smaller
             than the picture, but not below that (``Picture.full_size`` is set then).
         name: What error messages call a stream; files are called by their path.
+        first_only: Whether to read the first frame or page alone.
 
     Raises:
         DataError: It cannot be read: missing, damaged, not a picture, or too large to be honest
@@ -51,15 +56,14 @@ def decode(
     """
     name = str(source) if isinstance(source, Path) else name
     with opened(source, name) as image:
-        pages = _pages(image, name)
+        pages = [0] if first_only else _pages(image, name)
         # At first: of a PNG Pillow loads and closes all of it to find out its orientation.
         first = read_deep(image, pages[0])
         lost = lost_depth(image) if first is None else ()
         turned = orientation(image) in TURNED
         stored_size = image.size
         if shrink_to:
-            # JPEG alone can: its decoder halves while it decodes, down to an eighth.
-            image.draft(None, (shrink_to, shrink_to))
+            _shrink(image, shrink_to)
         full_size = None
         if image.size != stored_size:
             full_size = stored_size[::-1] if turned else stored_size
@@ -87,6 +91,62 @@ def decode(
             full_size=full_size,
             remarks=remarks + lost,
         )
+
+
+def decode_opaque(path: Path, shrink_to: int) -> tuple[Levels, tuple[int, int]]:
+    """The first frame or page as ``decode`` gives it, laid on white, at 8 bits; and nothing else.
+
+    A JPEG photo takes half the time that ``decode`` takes, or far less where it is shrunk.
+
+    Args:
+        path: A file.
+        shrink_to: As for ``decode``.
+
+    Returns:
+        ``[H, W, 3]`` uint8, and width and height of the whole picture, which are more where it was
+        decoded at a reduced scale. Of an upright picture the last row and column then may reach
+        beyond it.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    with opened(path, str(path)) as image:
+        if _is_plain_jpeg(image):
+            turn, size = orientation(image), image.size
+            _shrink(image, shrink_to)
+            levels = np.asarray(image.convert("RGB"))
+            if turn in TURNS:
+                levels = np.ascontiguousarray(TURNS[turn](levels))
+            return levels, size[::-1] if turn in TURNED else size
+    picture = decode(path, shrink_to, first_only=True)
+    return to_depth(picture.on_white(0), 8), picture.size
+
+
+def _is_plain_jpeg(image: Image.Image) -> bool:
+    """Whether it is one whose pixels, but for being turned, are in sRGB as they are stored."""
+    if format_of(image) != "JPEG" or image.mode not in ("RGB", "L"):
+        return False
+    profile = image.info.get("icc_profile")
+    if not profile:
+        return True
+    return image.mode == "RGB" and profiles.space_of(profile) == "RGB" and profiles.is_srgb(profile)
+
+
+def _shrink(image: Image.Image, shrink_to: int) -> None:
+    """Have a JPEG decoded at a half, quarter or eighth, if its short side stays that long.
+
+    Its decoder does that at less cost. Where a side is no multiple, the last row or column
+    reaches beyond the picture; that must be at the end, so such a picture that is to be turned
+    stays as it is.
+    """
+    if format_of(image) != "JPEG":
+        return
+    turned = orientation(image) in TURNS
+    for scale in (8, 4, 2):
+        if min(image.size) // scale < shrink_to or (turned and any(s % scale for s in image.size)):
+            continue
+        image.draft(None, (image.width // scale, image.height // scale))
+        return
 
 
 def from_pillow(image: Image.Image) -> tuple[Levels, Levels | None]:

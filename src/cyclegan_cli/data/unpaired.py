@@ -1,34 +1,41 @@
 """Two folders of unpaired pictures as one endless sequence of training crops.
 
-What comes n-th is a pure function of the seed and n. Nothing depends on how many processes load,
-on what was loaded before, or on where a run was interrupted: a resumed run asks for the numbers
-that are still missing.
+What comes n-th is a pure function of the seed and n. Nothing depends on how many threads load,
+on what was loaded or kept in memory before, or on where a run was interrupted: a resumed run asks
+for the numbers that are still missing.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as transforms
 
 from cyclegan_cli.config import ResizeMode, TrainConfig
-from cyclegan_cli.data.colour import to_depth
-from cyclegan_cli.data.decoding import decode
-from cyclegan_cli.errors import DataError, WorkerDiedError
+from cyclegan_cli.data.cache import PictureCache
+from cyclegan_cli.data.decoding import decode_opaque
+from cyclegan_cli.data.picture import Levels
+from cyclegan_cli.errors import DataError
 
 # A picture sixteen times as long as it is wide holds nothing that a square crop shows, and
 # resizing its short side could make it arbitrarily large.
 LARGEST_ASPECT_RATIO = 16
+# How many times the load size a JPEG must still be when it is decoded at a reduced scale: nearer
+# to it, sharp edges come out visibly sharper than from the whole picture (docs/performance.md).
+REDUCED_AT_LEAST = 1.25
+# Steps whose items are loaded ahead.
+STEPS_AHEAD = 2
 
 
 @dataclass
@@ -50,7 +57,7 @@ class Batch:
         return Batch(self.real_a.pin_memory(), self.real_b.pin_memory(), self.skipped)
 
 
-class UnpairedDataset(Dataset[Batch]):
+class UnpairedDataset:
     """Item n is one augmented crop of each domain.
 
     Each domain goes through its own random orders, one a pass, independently of the other: no
@@ -60,13 +67,19 @@ class UnpairedDataset(Dataset[Batch]):
         pictures_a: Paths of domain A.
         pictures_b: Paths of domain B.
         config: Sizes, resize mode, flip and seed.
+        cache: Keeps resized pictures; None keeps none.
     """
 
     def __init__(
-        self, pictures_a: Sequence[Path], pictures_b: Sequence[Path], config: TrainConfig
+        self,
+        pictures_a: Sequence[Path],
+        pictures_b: Sequence[Path],
+        config: TrainConfig,
+        cache: PictureCache | None = None,
     ) -> None:
         self.pictures = {"a": pictures_a, "b": pictures_b}
         self.config = config
+        self.cache = cache or PictureCache()
 
     def __getitem__(self, number: int) -> Batch:
         """The ``number``-th item of the run, as a batch of one.
@@ -85,9 +98,10 @@ class UnpairedDataset(Dataset[Batch]):
         one_pass, index = divmod(number, len(pictures))
         order = random_order(f"{self.config.seed}/{domain}/{one_pass}", len(pictures))
         for following in range(len(pictures)):
-            path = pictures[order[(index + following) % len(pictures)]]
+            chosen = order[(index + following) % len(pictures)]
+            load = partial(load_training_picture, pictures[chosen], self.config)
             try:
-                picture = load_training_picture(path, self.config)
+                picture = self.cache.get((domain, chosen), load)
             except DataError as error:
                 skipped.append(error.message)
                 continue
@@ -99,13 +113,14 @@ class UnpairedDataset(Dataset[Batch]):
         crop = self.config.crop_size
         height, width = picture.shape[-2:]
         top, left = draw.randint(0, height - crop), draw.randint(0, width - crop)
-        picture = picture[:, top : top + crop, left : left + crop]
+        levels = picture[:, top : top + crop, left : left + crop].numpy()
         if self.config.flip and draw.random() < 0.5:
-            picture = picture.flip(-1)
-        return picture
+            levels = levels[..., ::-1]
+        # By numpy: torch would wake threads for it that compete with those of the training.
+        return torch.from_numpy(levels.copy(order="C"))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)  # Of both domains, this pass and the next.
 def random_order(seed: str, count: int) -> list[int]:
     """The numbers from 0 to ``count - 1`` in an order that ``seed`` alone decides."""
     return random.Random(seed).sample(range(count), count)
@@ -120,17 +135,40 @@ def load_training_picture(path: Path, config: TrainConfig) -> Tensor:
     Raises:
         DataError: It cannot be read, or is far longer than wide.
     """
-    decoded = decode(path)
-    width, height = decoded.size
+    shrink_to = math.ceil(REDUCED_AT_LEAST * config.load_size)
+    levels, (width, height) = decode_opaque(path, shrink_to)
     if max(width, height) > LARGEST_ASPECT_RATIO * min(width, height):
         raise DataError(f"{path} is {width}x{height}: too narrow to train on")
-    resized: Tensor = transforms.resize(
-        torch.from_numpy(to_depth(decoded.on_white(0), 8).copy()).permute(2, 0, 1),
-        _resized_to(height, width, config.load_size, config.resize_mode),
-        interpolation=v2.InterpolationMode.BICUBIC,
-        antialias=True,
-    )
-    return resized
+    size = _resized_to(height, width, config.load_size, config.resize_mode)
+    return _resized(levels, (height, width), size)
+
+
+def _resized(levels: Levels, full: tuple[int, int], size: list[int]) -> Tensor:
+    """Resize a picture, bicubic, as means where it becomes smaller.
+
+    Args:
+        levels: ``[H, W, 3]`` uint8, perhaps at a reduced scale.
+        full: Height and width at the full scale.
+        size: Height and width that are wanted.
+
+    Returns:
+        ``[3, *size]`` uint8.
+    """
+    writable = levels if levels.flags.writeable else levels.copy()
+    picture = torch.from_numpy(writable).permute(2, 0, 1).unsqueeze(0)
+    resize = partial(F.interpolate, picture, mode="bicubic", antialias=True)
+    if levels.shape[:2] == full:
+        resized: Tensor = resize(size=size)
+        return resized[0]
+    # A side at the reduced scale may reach beyond the picture, by a part of a pixel: its length
+    # does not tell by how much to resize. The resized one is cut off to whole pixels; a bit is
+    # added so that an exact length does not fall below itself by rounding.
+    reduction = round(full[0] / levels.shape[0])
+    factors = [
+        side * reduction / whole * (1 + 1e-9) for side, whole in zip(size, full, strict=True)
+    ]
+    resized = resize(scale_factor=factors)
+    return resized[0]
 
 
 def _resized_to(height: int, width: int, load_size: int, mode: ResizeMode) -> list[int]:
@@ -142,92 +180,59 @@ def _resized_to(height: int, width: int, load_size: int, mode: ResizeMode) -> li
 
 def center_crop(picture: Tensor, size: int) -> Tensor:
     """The middle of a picture: ``[3, H, W]`` to ``[3, size, size]``."""
-    cropped: Tensor = transforms.center_crop(picture, [size, size])
-    return cropped
+    top, left = ((side - size) // 2 for side in picture.shape[-2:])
+    return picture[:, top : top + size, left : left + size]
 
 
 def loader(
     dataset: UnpairedDataset, first_step: int, last_step: int, workers: int, pin_memory: bool
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """The batches of steps ``first_step`` to ``last_step - 1``, in order.
 
     Args:
         dataset: Where the items come from.
         first_step: The first step to load for; 0 is a run's first.
         last_step: One past the last.
-        workers: Processes that load; 0 loads in this one.
+        workers: Threads that load ahead; 0 loads a batch when it is asked for.
         pin_memory: Whether batches are meant for a GPU.
 
     Raises:
         DataError: No picture of a domain can be read.
-        WorkerDiedError: A loading process was killed.
     """
     size = dataset.config.batch_size
-    batches: DataLoader[Batch | DataError] = DataLoader(
-        _ErrorsAsItems(dataset),
-        batch_size=size,
-        sampler=range(first_step * size, last_step * size),
-        num_workers=workers,
-        collate_fn=_collate,
-        worker_init_fn=_ignore_signals if workers else None,
-        pin_memory=pin_memory,
-    )
-    with worker_errors():
-        for batch in batches:
-            if isinstance(batch, DataError):
-                raise batch
-            yield batch
+    numbers = range(first_step * size, last_step * size)
+    ahead = STEPS_AHEAD * size + workers
+    with closing(_loaded(dataset, numbers, workers, ahead)) as items:
+        for _ in range(first_step, last_step):
+            batch = _collated(itertools.islice(items, size))
+            # Here, where the GPU is used: not while another thread captures a graph.
+            yield batch.pin_memory() if pin_memory else batch
 
 
-@contextmanager
-def worker_errors() -> Iterator[None]:
-    """Turn what torch raises when a loading process dies into ours.
-
-    It comes from the loader, or, as torch notices it in a signal's handler, from whatever is
-    computed at that moment: both have to be inside.
-
-    Raises:
-        WorkerDiedError: A loading process was killed.
-    """
+def _loaded(
+    dataset: UnpairedDataset, numbers: Iterable[int], workers: int, ahead: int
+) -> Generator[Batch]:
+    """Items in the order of their numbers, some of them loaded ahead by threads."""
+    if not workers:
+        yield from map(dataset.__getitem__, numbers)
+        return
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="loader")
+    loading: deque[Future[Batch]] = deque()
     try:
-        yield
-    except (RuntimeError, ConnectionError, EOFError) as error:
-        # Torch's own sentence, or the end of the pipe to the worker, whichever is noticed first.
-        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-            raise
-        raise WorkerDiedError(
-            "a process that loads pictures has died",
-            "Mostly memory, or shared memory in a container, ran out: use --workers 0.",
-        ) from error
+        for number in numbers:
+            loading.append(pool.submit(dataset.__getitem__, number))
+            if len(loading) > ahead:
+                yield loading.popleft().result()
+        while loading:
+            yield loading.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-class _ErrorsAsItems(Dataset[Batch | DataError]):
-    """Hands errors over like items: torch would make a traceback's text of a worker's exception."""
-
-    def __init__(self, dataset: UnpairedDataset) -> None:
-        self.dataset = dataset
-
-    def __getitem__(self, number: int) -> Batch | DataError:
-        try:
-            return self.dataset[number]
-        except DataError as error:
-            return error
-
-
-def _collate(items: list[Batch | DataError]) -> Batch | DataError:
-    batches = []
-    for item in items:
-        if isinstance(item, DataError):
-            return item
-        batches.append(item)
+def _collated(items: Iterable[Batch]) -> Batch:
+    batches = list(items)
     return Batch(
         torch.cat([batch.real_a for batch in batches]),
         torch.cat([batch.real_b for batch in batches]),
         [sentence for batch in batches for sentence in batch.skipped],
     )
-
-
-def _ignore_signals(_worker: int) -> None:
-    """Ctrl-C and a scheduler's SIGTERM go to all processes; only the trainer answers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

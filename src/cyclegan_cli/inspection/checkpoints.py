@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from cyclegan_cli.checkpoints.container import Header, TensorInfo, read_header
+from cyclegan_cli.checkpoints.container import (
+    DTYPE_BITS,
+    Header,
+    TensorInfo,
+    count_elements,
+    read_header,
+)
 from cyclegan_cli.checkpoints.header import FORMAT_NAME, ModelInfo, model_info, state_info
 from cyclegan_cli.checkpoints.locate import pair_files
 from cyclegan_cli.checkpoints.reading import read_model
@@ -15,6 +22,8 @@ from cyclegan_cli.errors import CheckpointError
 from cyclegan_cli.inspection.networks import discriminator_facts, generator_facts
 from cyclegan_cli.inspection.summary import Facts, Request, Summary
 from cyclegan_cli.models.shapes import generator_shapes
+
+MOST_READINGS = 4
 
 
 def describe_safetensors(path: Path, request: Request) -> Summary:
@@ -26,7 +35,7 @@ def describe_safetensors(path: Path, request: Request) -> Summary:
     header = read_header(path)
     facts: Facts = {"bytes": path.stat().st_size}
     if header.document.get("format") != FORMAT_NAME:
-        facts |= _tensor_facts(header.tensors) | listed(header.tensors, request)
+        facts |= _tensor_facts(header.tensors) | listed(path, header.tensors, request)
         return Summary(path, "safetensors", facts)
     info = model_info(path, header)
     facts |= model_facts(path, header, request)
@@ -38,7 +47,7 @@ def describe_safetensors(path: Path, request: Request) -> Summary:
         if request.receptive_field:
             facts["discriminator"] |= discriminator_facts(state.discriminator)
         facts["trained_seconds"] = round(state.seconds, 1)
-    return Summary(path, info.kind, facts | listed(header.tensors, request))
+    return Summary(path, info.kind, facts | listed(path, header.tensors, request))
 
 
 def describe_torch_file(path: Path, request: Request) -> Summary:
@@ -55,7 +64,8 @@ def describe_torch_file(path: Path, request: Request) -> Summary:
     except CheckpointError as error:
         facts |= _tensor_facts(tensors) | {"problem": error.message}
         kind = "torch"
-    return Summary(path, kind, facts | {"dtypes": _dtypes(tensors)} | listed(tensors, request))
+    facts |= {"dtypes": _dtypes(tensors)} | listed(path, tensors, request)
+    return Summary(path, kind, facts)
 
 
 def describe_reference_folder(path: Path, request: Request) -> Summary:
@@ -67,9 +77,11 @@ def describe_reference_folder(path: Path, request: Request) -> Summary:
     facts: Facts = {"bytes": sum(file.stat().st_size for file in pair_files(path))}
     facts |= _reference_facts(read_model(path), request)
     if request.weights:
-        tensors = {f"{file.name}: {name}": tensor for file in pair_files(path)
-                   for name, tensor in read_torch_file(file).items()}  # fmt: skip
-        facts |= listed(tensors, request)
+        facts["weights"] = [
+            tensor | {"name": f"{file.name}: {tensor['name']}"}
+            for file in pair_files(path)
+            for tensor in listed(file, read_torch_file(file), request)["weights"]
+        ]
     return Summary(path, "reference", facts)
 
 
@@ -107,16 +119,37 @@ def model_facts(path: Path, header: Header, request: Request) -> Facts:
     return facts
 
 
-def listed(tensors: Mapping[str, TensorInfo], request: Request) -> Facts:
-    """All tensors by name, where they are wanted."""
+def listed(path: Path, tensors: Mapping[str, TensorInfo], request: Request) -> Facts:
+    """All tensors of a file by name, with statistics of their numbers, where they are wanted.
+
+    Raises:
+        CheckpointError: The file cannot be read, or a tensor reaches beyond its end.
+    """
     if not request.weights:
         return {}
+    from cyclegan_cli.inspection.statistics import statistics_of  # Needs numpy.
+
+    statistics = statistics_of(path, tensors)
     return {
         "weights": [
             {"name": name, "dtype": tensor.dtype, "shape": list(tensor.shape)}
+            | {"statistics": statistics[name]}
             for name, tensor in tensors.items()
         ]
     }
+
+
+def without_repetition(tensors: Mapping[str, TensorInfo], size: int) -> dict[str, TensorInfo]:
+    """Tensors whose places together have no more than four times their file's bytes.
+
+    In formats whose tensors may share their bytes, a small file can describe any number of them;
+    later ones have no place then.
+    """
+    kept, left = {}, MOST_READINGS * size
+    for name, tensor in tensors.items():
+        left -= count_elements(tensor.shape) * DTYPE_BITS.get(tensor.dtype, 0) // 8
+        kept[name] = tensor if left >= 0 else replace(tensor, place=None)
+    return kept
 
 
 def _tensor_facts(tensors: Mapping[str, TensorInfo]) -> Facts:

@@ -15,7 +15,7 @@ class Request:
     """What is wanted beyond a short description.
 
     Attributes:
-        weights: A list of all tensors.
+        weights: A list of all tensors, with statistics of their numbers.
         receptive_field: What a pixel sees, and what a translation costs.
         full: Statistics of all pictures of a folder instead of a sample.
     """
@@ -33,14 +33,19 @@ class Summary:
         path: What is described.
         kind: ``run``, ``runs`` (a folder of them), ``model``, ``state``, ``safetensors`` (of
             another program), ``reference`` (a generator of the original implementation),
-            ``torch`` (another file of torch.save), ``onnx``, ``pt2``, ``pictures`` (a folder) or
-            ``picture``.
+            ``torch`` (another file of torch.save), ``onnx``, ``pt2``, ``openvino``, ``pictures`` (a
+            folder) or ``picture``.
         facts: Plain values by name; fit for JSON.
     """
 
     path: Path
     kind: str
     facts: Facts
+
+    @property
+    def of_checkpoint(self) -> bool:
+        """Whether it describes a checkpoint, or a run that has one: two can be compared."""
+        return self.kind in ("run", "model", "state", "reference") and "generator" in self.facts
 
     def to_document(self) -> Facts:
         """As plain values for JSON."""

@@ -60,6 +60,6 @@ else:
     import fcntl
 
     def _take(descriptor: int) -> None:
-        # Of the process, not of the open file: forked loading processes, which may outlive a
-        # killed trainer for seconds, do not hold it.
+        # Of the process, not of the open file: forked processes (of compilers, for example), which
+        # may outlive a killed trainer for seconds, do not hold it.
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

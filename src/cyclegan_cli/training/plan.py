@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,7 +29,8 @@ from cyclegan_cli.config import (
     option_name,
     typed_values,
 )
-from cyclegan_cli.devices import choose_device, choose_precision
+from cyclegan_cli.data.cache import CachePlan, plan_cache
+from cyclegan_cli.devices import available_cores, choose_device, choose_precision
 from cyclegan_cli.errors import CheckpointError, UsageError
 from cyclegan_cli.training.domains import Domains, find_pictures, is_utf8, relative_name
 
@@ -87,10 +87,15 @@ class Plan:
 
     @property
     def workers(self) -> int:
-        """Loading processes."""
+        """Threads that load pictures ahead."""
         if self.config.workers is not None:
             return self.config.workers
-        return min(4, max(1, usable_cores() // 2))
+        return min(4, max(1, available_cores() // 2))
+
+    @cached_property
+    def cache(self) -> CachePlan:
+        """How many pictures are kept in memory."""
+        return plan_cache(self.config, len(self.pictures_a) + len(self.pictures_b))
 
     @property
     def epoch_items(self) -> int:
@@ -127,13 +132,6 @@ class Plan:
     def learning_rate_at(self, step: int) -> float:
         """The rate of step ``step``; 0 is the first."""
         return self.config.learning_rate_at(step, self.epoch_items)
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on (not those that the machine has)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def plan_new(config: TrainConfig) -> Plan:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from cyclegan_cli.data.encoding import encode
 from cyclegan_cli.data.picture import Picture
@@ -28,6 +28,12 @@ def save_sample_grid(path: Path, pictures: Mapping[str, Tensor]) -> None:
         OutputError: It cannot be written.
     """
     columns = [pictures[n] for n in ("real_a", "fake_b", "rec_a", "real_b", "fake_a", "rec_b")]
-    in_rows = torch.stack([column.cpu() for column in columns], dim=1).flatten(0, 1)
-    grid = make_grid(in_rows, nrow=len(columns), padding=GAP, pad_value=1.0)
-    encode(Picture((tensor_to_array(grid.unsqueeze(0)),)), path, "JPEG")
+    rows = torch.stack([column.cpu() for column in columns], dim=1)
+    encode(Picture((tensor_to_array(_grid(rows)),)), path, "JPEG")
+
+
+def _grid(rows: Tensor) -> Tensor:
+    """Pictures with white between them: ``[rows, columns, 3, H, W]`` to ``[1, 3, H', W']``."""
+    framed = F.pad(rows, (GAP, 0, GAP, 0), value=1.0)  # to the left and above
+    grid = framed.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2).unsqueeze(0)
+    return F.pad(grid, (0, GAP, 0, GAP), value=1.0)

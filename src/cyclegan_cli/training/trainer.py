@@ -6,6 +6,7 @@ import math
 import shlex
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 from torch import Tensor
@@ -13,10 +14,11 @@ from torch import Tensor
 from cyclegan_cli.checkpoints.header import StateInfo
 from cyclegan_cli.checkpoints.locate import BEST_FILE, MODEL_FILE, STATE_FILE
 from cyclegan_cli.checkpoints.store import restore_state
+from cyclegan_cli.data.cache import PictureCache
 from cyclegan_cli.data.tensors import to_unit_range
-from cyclegan_cli.data.unpaired import Batch, UnpairedDataset, loader, worker_errors
+from cyclegan_cli.data.unpaired import Batch, UnpairedDataset, loader
 from cyclegan_cli.devices import memory_errors
-from cyclegan_cli.errors import DivergedError, InterruptedRunError, WorkerDiedError
+from cyclegan_cli.errors import DivergedError, InterruptedRunError
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.training.describing import state_info
 from cyclegan_cli.training.fixed import fixed_pictures
@@ -29,7 +31,7 @@ from cyclegan_cli.training.validation import BestSoFar, Examiner, quality, shuff
 from cyclegan_cli.training.watcher import Watcher
 
 SAMPLE_PICTURES = 4
-LESS_MEMORY = "Lower --batch-size, --crop-size or --base-channels."
+LESS_MEMORY = "Lower --batch-size, --crop-size or --base-channels, or use --cache none."
 StopRequested = Callable[[], int | None]
 
 
@@ -112,8 +114,9 @@ class Trainer:
     def run(self, stop_requested: StopRequested) -> Path:
         """Make all steps that are left; see :func:`train`."""
         plan = self.plan
+        cache = PictureCache(plan.cache)
         batches = loader(
-            UnpairedDataset(plan.pictures_a, plan.pictures_b, plan.config),
+            UnpairedDataset(plan.pictures_a, plan.pictures_b, plan.config, cache),
             self.step,
             plan.total_steps,
             plan.workers,
@@ -121,19 +124,13 @@ class Trainer:
         )
         for sentence in plan.warnings:
             self.watcher.warned(sentence)
+        if plan.cache.is_short:
+            self.watcher.warned(f"--cache ram keeps pictures in memory: {plan.cache}")
         self.started = time.monotonic()
         self.interval.start_clock()
         self.watcher.started(plan)
-        try:
-            with worker_errors():
-                self._make_steps(batches, stop_requested)
-        except WorkerDiedError:
-            # Where workers take seconds to start, a terminal's Ctrl-C may end them before they
-            # learn to ignore it.
-            if signal_number := stop_requested():
-                self._save()
-                raise self._interrupted(signal_number) from None
-            raise
+        with closing(batches):  # Ends the threads that load ahead.
+            self._make_steps(batches, stop_requested)
         return plan.run_dir / MODEL_FILE
 
     def _make_steps(self, batches: Iterator[Batch], stop_requested: StopRequested) -> None:

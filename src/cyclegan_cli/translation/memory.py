@@ -1,14 +1,14 @@
-"""How much memory there is, and how a picture is worked on within it."""
+"""How a picture is worked on within the memory that there is."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 import torch
 
 from cyclegan_cli.config import GeneratorConfig
+from cyclegan_cli.devices import SPARED, host_memory_free
 from cyclegan_cli.errors import DeviceError
 from cyclegan_cli.translation.stages import Place
 from cyclegan_cli.translation.strips import StripPlan
@@ -18,9 +18,6 @@ from cyclegan_cli.translation.strips import StripPlan
 POSITIONS_A_STRIP = 4096
 # Keeping the feature maps at full resolution is faster; above this it is greedy.
 KEPT_AT_MOST = 1.5e9
-# Of what is free, for the rest of this process and for everybody else.
-SPARED = 0.2
-CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -131,14 +128,3 @@ def refuse_too_little(device: torch.device, limit: int | None) -> None:
         f"{(limit - budget) / 1e9:.2g} GB are in use",
         "Give more, or leave it out.",
     )
-
-
-def host_memory_free() -> int:
-    """Bytes that this process can still have: the machine's, or its container's if fewer."""
-    free = int(psutil.virtual_memory().available)
-    try:
-        most = (CGROUP / "memory.max").read_text().strip()
-        used = int((CGROUP / "memory.current").read_text())
-    except (OSError, ValueError):
-        return free  # No cgroups (version 2) here.
-    return min(free, int(most) - used) if most.isdigit() else free

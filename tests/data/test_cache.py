@@ -1,0 +1,131 @@
+"""How many pictures are kept in memory, and that it is no more than there is room for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.data import cache as module
+from cyclegan_cli.data.cache import LOOK_EVERY, CachePlan, PictureCache, plan_cache
+
+GIGABYTE = 10**9
+STRETCHED = TrainConfig(load_size=100, crop_size=32, resize_mode="stretch")
+ALL = 1000 * 3 * 100 * 100  # Bytes of 1,000 pictures stretched to that load size.
+
+
+def planned(free: int, **changes: Any) -> CachePlan:
+    return plan_cache(dataclasses.replace(STRETCHED, **changes), 1000, free)
+
+
+def picture(level: int, size: int = 300) -> Tensor:
+    return torch.full((size,), level, dtype=torch.uint8)
+
+
+def loads(level: int, size: int = 300) -> Callable[[], Tensor]:
+    return lambda: picture(level, size)
+
+
+def must_not_load() -> Tensor:
+    raise AssertionError("it is not kept")
+
+
+def test_all_pictures_are_counted() -> None:
+    assert planned(GIGABYTE).needed == ALL
+    # By their short side photos become larger: by half, as far as one can tell.
+    assert planned(GIGABYTE, resize_mode="short-side").needed == ALL * 3 // 2
+
+
+@pytest.mark.parametrize(("free", "kept"), [(4 * ALL, True), (4 * ALL - 4, False)])
+def test_unasked_all_are_kept_in_a_quarter_of_what_is_free_or_none(free: int, kept: bool) -> None:
+    plan = planned(free)
+    assert (plan.budget > 0) == kept
+    assert not plan.is_short
+    assert str(plan) == ("all, about 0.03 GB" if kept else "none (about 0.03 GB for all)")
+
+
+@pytest.mark.parametrize(("free", "is_short"), [(2 * ALL, False), (ALL, True)])
+def test_when_asked_as_many_are_kept_as_there_is_room_for(free: int, is_short: bool) -> None:
+    plan = planned(free, cache="ram")
+    assert (plan.budget, plan.spared) == (free * 4 // 5, free // 5)
+    assert plan.is_short == is_short
+    words = "up to 0.024 GB of about 0.03 GB, the rest is decoded in every pass"
+    assert str(plan) == (words if is_short else "all, about 0.03 GB")
+
+
+def test_none_is_none() -> None:
+    assert planned(1000 * GIGABYTE, cache="none").budget == 0
+
+
+def test_the_free_memory_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "host_memory_free", lambda: 4 * ALL)
+    assert plan_cache(STRETCHED, 1000) == planned(4 * ALL)
+
+
+def test_a_picture_is_loaded_once_where_there_is_room() -> None:
+    cache = PictureCache(CachePlan(0, 1000, 0))
+    first = cache.get("a", loads(1))
+    assert cache.get("a", must_not_load) is first
+    assert int(cache.get("b", loads(2))[0]) == 2
+
+
+def test_a_picture_that_two_load_at_once_counts_once() -> None:
+    cache = PictureCache(CachePlan(0, 1000, 0))
+
+    def load_while_another_does() -> Tensor:
+        cache.get("a", loads(1))
+        return picture(1)
+
+    cache.get("a", load_while_another_does)
+    assert cache.size == 300
+
+
+def test_a_cache_without_room_loads_again() -> None:
+    for cache in (PictureCache(), PictureCache(CachePlan(0, 0, 0))):
+        assert int(cache.get("a", loads(1))[0]) == 1
+        assert int(cache.get("a", loads(2))[0]) == 2
+        assert cache.pictures == {}
+
+
+def test_no_more_is_kept_than_fits_and_those_that_came_first_stay() -> None:
+    cache = PictureCache(CachePlan(0, 700, 0))
+    for number in range(5):
+        cache.get(number, loads(number))
+    assert list(cache.pictures) == [0, 1]
+    assert cache.size == 600
+    assert int(cache.get(4, loads(44))[0]) == 44
+    cache.get("small", loads(9, size=100))
+    assert cache.size == 700
+
+
+def test_when_memory_runs_short_nothing_more_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = GIGABYTE
+    monkeypatch.setattr(module, "host_memory_free", lambda: free)
+    cache = PictureCache(CachePlan(0, 10 * GIGABYTE, spared=GIGABYTE // 5))
+    half = LOOK_EVERY // 2 + 1
+    cache.get(0, loads(0, half))
+    cache.get(1, loads(1, half))
+    assert len(cache.pictures) == 2
+    free = GIGABYTE // 5 - 1
+    for number in range(2, 6):
+        cache.get(number, loads(number, half))
+    kept = len(cache.pictures)
+    assert kept < 6
+    free = GIGABYTE  # For good: it may have been this run that needed it.
+    cache.get(9, loads(9, half))
+    assert len(cache.pictures) == kept
+
+
+def test_many_threads_get_the_right_pictures_and_the_size_is_right() -> None:
+    cache = PictureCache(CachePlan(0, 300 * 20, 0))
+    with ThreadPoolExecutor(8) as pool:
+        numbers = [number % 40 for number in range(2000)]
+        found = pool.map(lambda number: int(cache.get(number, loads(number))[0]), numbers)
+        assert list(found) == numbers
+    assert cache.size == 300 * len(cache.pictures) == 300 * 20
