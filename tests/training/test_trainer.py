@@ -47,7 +47,8 @@ def test_a_run_leaves_everything_that_it_promises(config):
     run = config.run_dir
     assert checkpoint == run / "model.safetensors"
     assert sorted(path.name for path in run.iterdir()) == [
-        "config.toml", "metrics.csv", "model.safetensors", "samples", "state.safetensors",
+        "config.toml", "health.json", "metrics.csv", "model.safetensors", "samples",
+        "state.safetensors",
     ]  # fmt: skip
     assert sorted(path.name for path in (run / "samples").iterdir()) == [
         "step_00000004.jpg", "step_00000007.jpg",

@@ -12,7 +12,13 @@ from torch import Tensor
 
 from cyclegan_cli import files
 from cyclegan_cli.checkpoints.header import ModelInfo, StateInfo
-from cyclegan_cli.checkpoints.locate import BEST_FILE, CONFIG_FILE, MODEL_FILE, STATE_FILE
+from cyclegan_cli.checkpoints.locate import (
+    BEST_FILE,
+    CONFIG_FILE,
+    HEALTH_FILE,
+    MODEL_FILE,
+    STATE_FILE,
+)
 from cyclegan_cli.checkpoints.store import save_model, save_state
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.training.plan import Plan
@@ -26,7 +32,6 @@ from cyclegan_cli.training.tables import (
 )
 
 SAMPLES_FOLDER = "samples"
-HEALTH_FILE = "health.json"
 
 
 class RunFolder:
