@@ -21,6 +21,7 @@ from cyclegan_cli.errors import UsageError
 ResizeMode = Literal["short-side", "stretch"]
 GanLossChoice = Literal["lsgan", "vanilla"]
 PrecisionChoice = Literal["auto", "fp32", "bf16"]
+CompileChoice = Literal["auto", "on", "off"]
 CacheChoice = Literal["auto", "ram", "none"]
 
 # The discriminator's last convolutions need something left to judge; the generator halves twice.
@@ -345,6 +346,13 @@ class TrainConfig:
         panel="Machine",
         on_resume=True,
     )
+    compile: CompileChoice = option(
+        "auto",
+        "Compile the networks, which takes a minute; auto does on a GPU where the run is long "
+        "enough and there is a C++ compiler. CPUs gain nothing.",
+        panel="Machine",
+        on_resume=True,
+    )
 
     run_dir: Path | None = option(
         None,
@@ -363,7 +371,7 @@ class TrainConfig:
     )
     sample_every: int = option(
         500,
-        "Steps between sample grids; 0 draws none.",
+        "Steps between sample grids, each with a new index.html; 0 draws none.",
         panel="Output",
         minimum=0,
         maximum=1_000_000_000,
@@ -375,6 +383,12 @@ class TrainConfig:
         panel="Output",
         minimum=1,
         maximum=1_000_000_000,
+        on_resume=True,
+    )
+    tensorboard: bool = option(
+        False,
+        "Also write curves and samples for TensorBoard; needs the extra [tensorboard].",
+        panel="Output",
         on_resume=True,
     )
 
