@@ -26,7 +26,7 @@ from cyclegan_cli.training.describing import state_info
 from cyclegan_cli.training.fixed import fixed_pictures
 from cyclegan_cli.training.interval import Interval
 from cyclegan_cli.training.monitor import Change, Monitor
-from cyclegan_cli.training.page.run_page import State
+from cyclegan_cli.training.page.overview import State
 from cyclegan_cli.training.plan import Plan, model_is_of_step
 from cyclegan_cli.training.run_folder import RunFolder
 from cyclegan_cli.training.tables import HEALTH_COLUMN
