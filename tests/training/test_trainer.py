@@ -34,7 +34,7 @@ def test_a_run_leaves_everything_that_it_promises(config):
     run = config.run_dir
     assert checkpoint == run / "model.safetensors"
     assert sorted(path.name for path in run.iterdir()) == [
-        "config.toml", "index.html", "metrics.csv", "model.safetensors", "samples",
+        "config.toml", "health.json", "index.html", "metrics.csv", "model.safetensors", "samples",
         "state.safetensors",
     ]  # fmt: skip
     assert sorted(path.name for path in (run / "samples").iterdir()) == [

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 from torch import Tensor
 
 from cyclegan_cli import files
 from cyclegan_cli.checkpoints.header import ModelInfo, StateInfo
-from cyclegan_cli.checkpoints.locate import BEST_FILE, CONFIG_FILE, MODEL_FILE, STATE_FILE
+from cyclegan_cli.checkpoints.locate import (
+    BEST_FILE,
+    CONFIG_FILE,
+    HEALTH_FILE,
+    MODEL_FILE,
+    STATE_FILE,
+)
 from cyclegan_cli.checkpoints.store import save_model, save_state
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.training.page.run_page import RunPage
@@ -84,6 +92,14 @@ class RunFolder:
             OutputError: They cannot be written.
         """
         save_model(self.path / BEST_FILE, self.model, _as_model(info, {"swd": round(swd, 4)}))
+
+    def write_health(self, document: Mapping[str, Any]) -> None:
+        """Write what is wrong with the run, or that nothing is.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        files.write_text(self.path / HEALTH_FILE, json.dumps(document, indent=1) + "\n")
 
     def write_samples(self, step: int, pictures: Mapping[str, Tensor]) -> Path:
         """Write the grid of a step; returns where it is.

@@ -25,9 +25,11 @@ from cyclegan_cli.training.compiling import Compiler
 from cyclegan_cli.training.describing import state_info
 from cyclegan_cli.training.fixed import fixed_pictures
 from cyclegan_cli.training.interval import Interval
+from cyclegan_cli.training.monitor import Change, Monitor
 from cyclegan_cli.training.page.overview import State
 from cyclegan_cli.training.plan import Plan, model_is_of_step
 from cyclegan_cli.training.run_folder import RunFolder
+from cyclegan_cli.training.tables import HEALTH_COLUMN
 from cyclegan_cli.training.tensorboard import with_tensorboard
 from cyclegan_cli.training.validation import BestSoFar, Examiner, quality, shuffled
 from cyclegan_cli.training.watcher import Watcher
@@ -98,6 +100,7 @@ class Trainer:
         self.seconds_before = resumed.seconds if resumed else 0.0
         self.interval = Interval(self.plan.device, watch.get("interval", {}))
         self.best = BestSoFar(watch.get("best", {}))
+        self.monitor = Monitor(self.plan, watch.get("monitor", {}))
         self.examined: int = watch.get("examined", self.step)
 
     def _sample_pictures(self) -> tuple[Tensor, Tensor]:
@@ -187,6 +190,7 @@ class Trainer:
     def _measure(self) -> None:
         """Add a row of the interval's mean losses to metrics.csv."""
         means = self._finite_means()
+        self._tell(self.monitor.see_losses(self.step, means, self.interval.steps))
         row = {
             "step": self.step,
             "epoch": self.plan.epoch_of(self.step),
@@ -195,7 +199,7 @@ class Trainer:
             "images_per_second": self.interval.steps_per_second() * self.plan.config.batch_size,
             "seconds": self._seconds(),
         }
-        self.folder.metrics.append(row)
+        self.folder.metrics.append(row | {HEALTH_COLUMN: self.monitor.word})
         self.watcher.measured(row)
         self.interval = Interval(self.plan.device, {})
 
@@ -217,9 +221,18 @@ class Trainer:
         if not found.is_finite():
             raise self._diverged("a translation is not finite")
         self.examined = self.step
+        self._tell(self.monitor.see_pictures(self.step, found))
         if self.plan.validates:
             row = {"step": self.step, **quality(found), "seconds": time.monotonic() - before}
             self._validated(row)
+
+    def _tell(self, change: Change) -> None:
+        """Say how the health has changed, and write down how it is."""
+        for verdict in change.found:
+            self.watcher.warned(f"{verdict.sentence}. {verdict.advice}")
+        for verdict in change.over:
+            self.watcher.told(f"step {self.step}: no longer so: {verdict.sentence}")
+        self.folder.write_health(self.monitor.document(self.step))
 
     def _validated(self, row: dict[str, float]) -> None:
         self.folder.validation.append(row)
@@ -242,6 +255,8 @@ class Trainer:
             hint = f"Go on from there more slowly: {self._resume_command()} {slower}"
         else:
             kept, hint = "", f"Begin again more slowly: {slower}"
+        self.monitor.see_no_numbers(self.step, what, hint)
+        self.folder.write_health(self.monitor.document(self.step))
         return DivergedError(f"{what} at step {self.step}{kept}", hint)
 
     def _resume_command(self) -> str:
@@ -262,6 +277,7 @@ class Trainer:
         watch = {
             "interval": self.interval.state(),
             "best": self.best.state(),
+            "monitor": self.monitor.state(),
             "examined": self.examined,
         }
         return state_info(self.plan, self.model, self.step, self._seconds(), watch)
