@@ -136,7 +136,9 @@ class Trainer:
         self.started = time.monotonic()
         self.interval.start_clock()
         self.watcher.started(plan)
-        self.folder.page.write(self.step)  # From now on, it says that the run goes on.
+        # From now on, they say that the run goes on, and nothing of steps that a crash has lost.
+        self.folder.write_health(self.monitor.document(self.step))
+        self.folder.page.write(self.step)
         try:
             with closing(batches):  # Ends the threads that load ahead.
                 self._make_steps(batches, stop_requested)
