@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,8 @@ from cyclegan_cli.training.tables import (
 )
 
 SAMPLES_FOLDER = "samples"
+KEPT_FOLDER = "checkpoints"
+KEPT_NAME = re.compile(r"step_(\d{8,})\.safetensors")
 
 
 class RunFolder:
@@ -72,6 +76,23 @@ class RunFolder:
         """
         save_state(self.path / STATE_FILE, self.model, info)
         self.save_model(info)
+        if self.plan.config.keep_checkpoints:
+            self._keep_model(info)
+
+    def _keep_model(self, info: StateInfo) -> None:
+        """Save the generators under a name of their own, and let go of the oldest such file."""
+        folder = self.path / KEPT_FOLDER
+        files.make_folder(folder)
+        files.remove_leftovers(folder)
+        save_model(folder / f"step_{info.step:08d}.safetensors", self.model, _as_model(info, {}))
+        kept = sorted(
+            (int(match[1]), path)
+            for path in folder.iterdir()
+            if (match := KEPT_NAME.fullmatch(path.name))
+        )
+        for _, path in kept[: -self.plan.config.keep_checkpoints]:
+            with suppress(OSError):  # One file too many harms nobody.
+                path.unlink()
 
     def save_model(self, info: StateInfo) -> None:
         """Save the generators alone.

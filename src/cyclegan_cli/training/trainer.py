@@ -23,6 +23,7 @@ from cyclegan_cli.errors import CycleGANError, DivergedError, InterruptedRunErro
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.training.compiling import Compiler
 from cyclegan_cli.training.describing import state_info
+from cyclegan_cli.training.fine_tuning import begin_with
 from cyclegan_cli.training.fixed import fixed_pictures
 from cyclegan_cli.training.interval import Interval
 from cyclegan_cli.training.monitor import Change, Monitor
@@ -87,6 +88,8 @@ class Trainer:
         self.compiler = Compiler(self.model, plan.config.compile, watcher.told, watcher.warned)
         if plan.resumed:
             restore_state(plan.run_dir / STATE_FILE, self.model)
+        elif plan.config.init_from:
+            begin_with(self.model, plan.config)
         self._remember(plan.resumed)
         self.samples = self._sample_pictures() if plan.config.sample_every else None
         self.examiner = Examiner(plan) if plan.config.validate_every else None
