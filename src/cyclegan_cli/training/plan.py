@@ -33,8 +33,10 @@ from cyclegan_cli.config import (
 from cyclegan_cli.data.cache import CachePlan, plan_cache
 from cyclegan_cli.devices import available_cores, choose_device, choose_precision
 from cyclegan_cli.errors import CheckpointError, UsageError
+from cyclegan_cli.files import is_temporary
 from cyclegan_cli.training.domains import Domains, find_pictures, is_utf8, relative_name
 from cyclegan_cli.training.fine_tuning import with_its_architecture
+from cyclegan_cli.training.lock import LOCK_FILE
 
 
 @dataclass(frozen=True)
@@ -304,4 +306,8 @@ def _run_folder(config: TrainConfig) -> Path:
 
 
 def _is_taken(folder: Path) -> bool:
-    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    """Whether there is more than what a training that was killed as it began leaves."""
+    if not folder.is_dir():
+        return folder.exists()
+    names = (path.name for path in folder.iterdir())
+    return any(name != LOCK_FILE and not is_temporary(name) for name in names)

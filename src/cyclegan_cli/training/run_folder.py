@@ -22,8 +22,10 @@ from cyclegan_cli.checkpoints.locate import (
     MODEL_FILE,
     STATE_FILE,
 )
-from cyclegan_cli.checkpoints.store import save_model, save_state
+from cyclegan_cli.checkpoints.store import load_state_info, save_model, save_state
+from cyclegan_cli.errors import UsageError
 from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.training.lock import RunLock
 from cyclegan_cli.training.page.run_page import RunPage
 from cyclegan_cli.training.plan import Plan
 from cyclegan_cli.training.report import save_sample_grid
@@ -50,6 +52,7 @@ class RunFolder:
 
     Raises:
         OutputError: The folder cannot be written.
+        UsageError: Another training is at work in it.
     """
 
     def __init__(self, plan: Plan, model: CycleGAN, step: int) -> None:
@@ -58,14 +61,39 @@ class RunFolder:
         self.model = model
         self.page = RunPage(plan, self.path / SAMPLES_FOLDER)
         files.make_folder(self.path)
+        self.lock = RunLock(self.path)
+        try:
+            self._refuse_progress()
+            self._begin(step)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let another training have the folder."""
+        self.lock.release()
+
+    def _refuse_progress(self) -> None:
+        """Between the plan and the lock another training may have been at work here."""
+        path = self.path / STATE_FILE
+        expected = self.plan.resumed.step if self.plan.resumed else None
+        found = load_state_info(path).step if path.exists() else None
+        if found != expected:
+            raise UsageError(
+                f"another training has just saved {path}, at step {found}",
+                "Run the command again to go on from there.",
+            )
+
+    def _begin(self, step: int) -> None:
+        """Write the options and the heads of the tables."""
         files.remove_leftovers(self.path)
         # With it, even a run that is killed before its first checkpoint resumes. Its own folder is
         # left out, so that the file can be fed back as it is.
-        options = plan.config.to_document()
+        options = self.plan.config.to_document()
         options.pop("run_dir", None)
         files.write_text(self.path / CONFIG_FILE, tomli_w.dumps(options))
         self.metrics = StepTable(self.path / METRICS_FILE, METRICS_COLUMNS, step)
-        if plan.validates:
+        if self.plan.validates:
             self.validation = StepTable(self.path / VALIDATION_FILE, VALIDATION_COLUMNS, step)
 
     def save(self, info: StateInfo) -> None:

@@ -55,6 +55,7 @@ def train(
         The path of the saved ``model.safetensors``.
 
     Raises:
+        UsageError: Another training is at work in the run folder.
         InterruptedRunError: Asked to stop; everything is saved.
         DivergedError: The losses are not finite any more; the last checkpoint is kept.
         DataError: No picture of a domain can be read.
@@ -63,7 +64,9 @@ def train(
         DeviceError: Not enough memory.
     """
     with memory_errors("training", LESS_MEMORY), with_tensorboard(plan, watcher) as watcher:
-        return Trainer(plan, watcher, time_limit).run(stop_requested)
+        trainer = Trainer(plan, watcher, time_limit)
+        with closing(trainer.folder):
+            return trainer.run(stop_requested)
 
 
 class Trainer:
@@ -95,8 +98,6 @@ class Trainer:
         self.examiner = Examiner(plan) if plan.config.validate_every else None
         # Only now: what cannot start leaves no folder behind.
         self.folder = RunFolder(plan, self.model, self.step)
-        if plan.resumed and not model_is_of_step(plan.run_dir, self.step):
-            self.folder.save_model(self._state_info())  # A crash came between the two files.
 
     def _remember(self, resumed: StateInfo | None) -> None:
         watch = resumed.watch if resumed else {}
@@ -124,6 +125,8 @@ class Trainer:
     def run(self, stop_requested: StopRequested) -> Path:
         """Make all steps that are left; see :func:`train`."""
         plan = self.plan
+        if plan.resumed and not model_is_of_step(plan.run_dir, self.step):
+            self.folder.save_model(self._state_info())  # A crash came between the two files.
         cache = PictureCache(plan.cache)
         batches = loader(
             UnpairedDataset(plan.pictures_a, plan.pictures_b, plan.config, cache),
