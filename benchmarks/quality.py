@@ -37,8 +37,8 @@ VARIANTS: dict[str, list[str]] = {
     "fp32": ["--precision", "fp32"],
 }
 COMMON = [
-    "--base-channels", "32", "--residual-blocks", "6", "--ema", "0.999", "--validate-every", "0",
-    "--sample-every", "0", "--checkpoint-every", "250",
+    "--base-channels", "16", "--discriminator-channels", "32", "--residual-blocks", "6",
+    "--ema", "0.999", "--validate-every", "0", "--sample-every", "0", "--checkpoint-every", "1000",
 ]  # fmt: skip
 WEIGHTS = {"trained": "state.safetensors", "averaged": "model.safetensors"}
 BATCH = 8
@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("--emoji", type=Path)
     parser.add_argument("--day2night", type=Path)
     parser.add_argument("--emoji-steps", type=int, default=3000)
-    parser.add_argument("--day2night-steps", type=int, default=1500)
+    parser.add_argument("--day2night-steps", type=int, default=1000)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["default"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--device", default="cpu")
@@ -186,7 +186,7 @@ def main() -> None:
     deadline = time.monotonic() + 60 * arguments.minutes
     sets = [
         Data("emoji", arguments.emoji, 64, 68, arguments.emoji_steps, True),
-        Data("day2night", arguments.day2night, 128, 144, arguments.day2night_steps, False),
+        Data("day2night", arguments.day2night, 64, 72, arguments.day2night_steps, False),
     ]
     runs = [
         Run(data, variant, seed, arguments.work / f"{data.name}-{variant}-{seed}-{data.steps}")
