@@ -3,10 +3,12 @@
     python benchmarks/fuzz.py FILE... [--minutes 5] [--seed 0]
 
 Every round changes bytes of one of the files (mostly near its beginning or end, where headers are)
-or cuts it, then describes it (as text and as JSON) and, if that goes well, loads its generators.
-Files may be .safetensors, .pth, .onnx and .pt2. Anything but a description or an error of ours is
-printed with the round's seed, warnings of libraries too, and so is a round that takes
-more than 10 seconds or traces more memory than 20 MB and three times the file.
+or cuts it, then describes it (as text and as JSON, with statistics of all tensors) and, if that
+goes well, compares it with itself and loads its generators.
+Files may be .safetensors, .pth, .onnx, .pt2 and .xml (its .bin beside it). Anything but a
+description or an error of ours is printed with the round's seed, warnings of libraries too, and so
+is a round that takes more than 10 seconds or traces more memory than 20 MB and three times the
+file.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import tempfile
 import time
 import tracemalloc
@@ -25,6 +28,7 @@ from cyclegan_cli.checkpoints.reading import read_model
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.errors import CycleGANError
 from cyclegan_cli.inspection import Request, describe
+from cyclegan_cli.inspection.comparison import compare
 
 SLOWEST_SECONDS = 10
 EVERYTHING = Request(weights=True, receptive_field=True)
@@ -47,8 +51,11 @@ def damaged(content: bytes, chance: random.Random) -> bytes:
 def answer(path: Path) -> str:
     """What the program says of a file: ``described``, ``loaded`` or the name of its error."""
     try:
-        facts = describe(path, EVERYTHING).to_document()
+        summary = describe(path, EVERYTHING)
+        facts = summary.to_document()
         str(facts), json.dumps(facts, allow_nan=False)
+        if summary.of_checkpoint:
+            json.dumps(compare(path, path).to_document(), allow_nan=False)
         if path.suffix not in CHECKPOINTS:
             return "described"
         for direction in read_model(path).directions:
@@ -77,6 +84,8 @@ def main() -> int:
             original = chance.choice(list(originals))
             path = Path(folder, f"damaged{original.suffix}")
             path.write_bytes(damaged(originals[original], chance))
+            if (numbers := original.with_suffix(".bin")).exists():
+                shutil.copy(numbers, path.with_suffix(".bin"))
             tracemalloc.start()
             start = time.monotonic()
             try:

@@ -5,7 +5,9 @@ import * as ort from "./node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mj
 // The network needs about 1 GB of memory a megapixel, and WebAssembly has 4 GB at most.
 const MOST_PIXELS = 1_000_000;
 
-ort.env.wasm.wasmPaths = new URL("./node_modules/onnxruntime-web/dist/", import.meta.url).href;
+ort.env.wasm.wasmPaths = {
+  wasm: new URL("./node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm", import.meta.url).href,
+};
 ort.env.wasm.numThreads = 1; // More need headers that a plain file server does not send.
 
 const element = (id) => document.getElementById(id);

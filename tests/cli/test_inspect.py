@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from cyclegan_cli.inspection import describe
 from cyclegan_cli.inspection.comparison import compare
+from original import original_generator
 
 Cyclegan = Callable[..., Any]
 Draw = Callable[..., Path]
@@ -140,6 +142,14 @@ def test_two_checkpoints_are_described_and_compared(cyclegan: Cyclegan, run_fold
     documents = cyclegan("inspect", *pair, "--json").documents
     assert [document["kind"] for document in documents] == ["run", "state", "comparison"]
     assert documents[2] == compare(*pair).to_document()
+
+
+def test_what_one_of_two_does_not_say_is_none(
+    cyclegan: Cyclegan, run_folder: Path, tmp_path: Path
+) -> None:
+    torch.save(original_generator().state_dict(), tmp_path / "x.pth")
+    shown = rows(cyclegan("inspect", run_folder, tmp_path / "x.pth").out)
+    assert shown["differences: training.imported from"] == "none | x.pth"
 
 
 def test_torch_is_not_needed_to_compare(

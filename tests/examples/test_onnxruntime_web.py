@@ -21,6 +21,7 @@ from PIL import Image
 
 PAGE = Path(__file__).parents[2] / "examples" / "onnxruntime-web"
 MODULES = Path(os.environ.get("CYCLEGAN_NODE_MODULES", PAGE / "node_modules"))
+RUNTIME_FILES = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 NODE = shutil.which("node")
 
@@ -41,10 +42,14 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A copy of the page, without a model, and the address it is served at."""
+    """A copy of the page with what its README says that it needs, and the address it is served at;
+    without a model."""
     folder = tmp_path / "site"
     shutil.copytree(PAGE, folder, ignore=shutil.ignore_patterns("node_modules", "model.onnx"))
-    (folder / "node_modules").symlink_to(MODULES)
+    runtime = Path("onnxruntime-web", "dist")
+    (folder / "node_modules" / runtime).mkdir(parents=True)
+    for name in RUNTIME_FILES:
+        (folder / "node_modules" / runtime / name).symlink_to(MODULES / runtime / name)
     handler = functools.partial(QuietHandler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -79,7 +84,8 @@ def test_a_chosen_picture_is_translated_as_by_the_command_and_stays_in_the_brows
     model = folder / "model.onnx"
     assert cyclegan("export", checkpoint, "--image-io", "-o", model).code == 0
     output = tmp_path / "out.png"
-    translated = cyclegan("translate", picture, "-o", output, "--checkpoint", checkpoint)
+    options = ("--checkpoint", checkpoint, "--precision", "fp32")
+    translated = cyclegan("translate", picture, "-o", output, *options)
     assert translated.code == 0
     found = browse(url, picture, tmp_path / "page.png")
     assert found["problems"] == []

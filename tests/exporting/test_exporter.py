@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import resource
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from cyclegan_cli.exporting.exporter import export
 from cyclegan_cli.exporting.formats import FORMATS
 from cyclegan_cli.exporting.job import Job
 from cyclegan_cli.models.cyclegan import CycleGAN
-from cyclegan_cli.translation.translator import Translator
+from cyclegan_cli.translation.translator import Translator, TranslatorOptions
 
 
 def noise(batch: int, height: int, width: int) -> torch.Tensor:
@@ -45,7 +46,8 @@ def test_one_direction_alone_is_a_checkpoint_of_ours(
     assert {name.split(".")[0] for name in header.tensors} == {"generator_b2a"}
     assert read_model_info(file).directions == ("b2a",)
     assert header.document["export"]["precision"] == precision
-    ours, theirs = (Translator.load(path, "b2a", "cpu") for path in (file, checkpoint))
+    exact = TranslatorOptions("cpu", "fp32")
+    ours, theirs = (Translator.load(path, "b2a", options=exact) for path in (file, checkpoint))
     difference = (ours.translate(noise(1, 30, 41)) - theirs.translate(noise(1, 30, 41))).abs().max()
     assert difference <= {"fp32": 0, "fp16": 0.02, "bf16": 0.2}[precision]
     with pytest.raises(CheckpointError, match="and not the other way"):
@@ -215,5 +217,32 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     job = Job(checkpoint, ("a2b",), tmp_path / f"x{FORMATS[name].suffixes[0]}", FORMATS[name])
     with pytest.raises(OutputError) as caught, full_disk():
         export(job)
-    assert caught.value.message.startswith(f"cannot write {tmp_path / 'x.'}")
+    place = f"{tmp_path / 'x.'}"
+    if name == "openvino":
+        place = f"to the folder for temporary files, {tempfile.gettempdir()}: openvino failed"
+    assert caught.value.message.startswith(f"cannot write {place}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_without_room_for_temporary_files_says_where(
+    checkpoint: Path,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    exported,
+) -> None:
+    import onnx
+
+    from cyclegan_cli.exporting import onnx as exporting
+
+    ready = onnx.load(exported("onnx").job.output)
+    monkeypatch.setattr(exporting, "to_onnx", lambda *_: ready)
+    job = Job(
+        checkpoint, ("a2b",), tmp_path / "x.onnx", FORMATS["onnx"], "int8", calibration=pictures
+    )
+    with pytest.raises(OutputError) as caught, full_disk():
+        export(job)
+    place = f"the folder for temporary files, {tempfile.gettempdir()}: "
+    assert caught.value.message.startswith(f"cannot write to {place}")
+    assert "TMPDIR" in (caught.value.hint or "")
     assert list(tmp_path.iterdir()) == []

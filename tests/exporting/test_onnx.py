@@ -18,7 +18,7 @@ from cyclegan_cli.exporting.exporter import export
 from cyclegan_cli.exporting.formats import FORMATS
 from cyclegan_cli.exporting.job import Job
 from cyclegan_cli.models.cyclegan import CycleGAN
-from cyclegan_cli.translation.translator import Translator
+from cyclegan_cli.translation.translator import Translator, TranslatorOptions
 
 ODD_SIZES = [(1, 8, 8), (1, 12, 100), (3, 36, 20), (1, 63, 130), (2, 9, 10), (1, 128, 128)]
 
@@ -182,7 +182,8 @@ def test_pixels_come_out_as_the_translator_makes_them_to_one_level(
 ) -> None:
     levels = np.random.default_rng(3).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
     [found] = session_of(pixels).run(["translation"], {"picture": levels})
-    expected = Translator.load(checkpoint, device="cpu").translate_levels(levels[0])
+    exact = TranslatorOptions("cpu", "fp32")
+    expected = Translator.load(checkpoint, options=exact).translate_levels(levels[0])
     assert found.shape == levels.shape
     assert found.dtype == np.uint8
     assert np.abs(found[0].astype(int) - expected).max() <= 1

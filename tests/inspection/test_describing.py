@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -15,6 +16,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from cyclegan_cli.checkpoints.header import ModelInfo
+from cyclegan_cli.checkpoints.store import save_model
 from cyclegan_cli.errors import CheckpointError, DataError
 from cyclegan_cli.inspection import Request, describe
 from cyclegan_cli.inspection.pictures import MOST_LISTED
@@ -185,6 +188,25 @@ def test_a_damaged_run_does_not_hide_the_others(own_run: Path) -> None:
 def test_metrics_that_are_not_text_are_passed_over(own_run: Path) -> None:
     (own_run / "metrics.csv").write_bytes(b"step,cycle_a\n1,0.5\n\xff\xfe\n")
     assert document(own_run)["last_metrics"] == {"step": 1, "cycle_a": 0.5}
+
+
+def test_a_run_tells_of_its_best_model_and_last_validation(
+    own_run: Path, tiny_model: CycleGAN, tiny_info: ModelInfo
+) -> None:
+    assert not {"best", "last_validation"} & document(own_run).keys()
+    info = dataclasses.replace(tiny_info, training=tiny_info.training | {"step": 7, "swd": 0.25})
+    save_model(own_run / "best.safetensors", tiny_model, info)
+    (own_run / "validation.csv").write_text("step,swd_a2b\n7,0.2\n8,0.5\n")
+    told = document(own_run)
+    assert told["best"] == {"step": 7, "swd": 0.25}
+    assert told["last_validation"] == {"step": 8, "swd_a2b": 0.5}
+    assert told["training"]["step"] == 1
+    assert told["disk"]["best.safetensors"] == (own_run / "best.safetensors").stat().st_size
+
+
+def test_a_best_model_that_does_not_say_why_is_no_obstacle(own_run: Path, checkpoint: Path) -> None:
+    shutil.copy(checkpoint, own_run / "best.safetensors")
+    assert document(own_run)["best"] == {"step": 1}
 
 
 def test_a_run_that_does_not_watch_its_health_has_none(own_run: Path) -> None:

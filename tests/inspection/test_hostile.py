@@ -65,6 +65,16 @@ def pt2_file(
     return path
 
 
+def openvino_file(path: Path, data: str, more: str = "", count: int = 1) -> Path:
+    """A model with tensors of these attributes, all of them called otherwise, and of 16 numbers."""
+    layers = [
+        f'<layer name="w{number}" type="Const"><data {data}/></layer>' for number in range(count)
+    ]
+    path.write_text(f'<net version="11"><layers>{"".join(layers)}</layers>{more}</net>')
+    path.with_suffix(".bin").write_bytes(struct.pack("<16f", *range(16)))
+    return path
+
+
 def statistics(path: Path) -> list[Any]:
     """Those of the file's tensors."""
     return [t["statistics"] for t in describe(path, Request(weights=True)).facts["weights"]]
@@ -117,10 +127,54 @@ def test_numbers_that_json_does_not_know_never_reach_it(
     assert "cyclegan" not in answer.documents[0]
     for file in (
         pt2_file(tmp_path / "x.pt2", [1], document),
+        openvino_file(
+            tmp_path / "x.xml",
+            'element_type="f32" shape="" offset="0" size="4"',
+            f"<rt_info><cyclegan value='{document}'/></rt_info>",
+        ),
         safetensors_file(tmp_path / "x.safetensors", document),
     ):
         answer = cyclegan("inspect", file, "--json")
         assert (answer.code, answer.out, len(answer.err.splitlines())) == (4, "", 1)
+
+
+def test_an_openvino_tensor_has_statistics_where_its_numbers_are(tmp_path: Path) -> None:
+    data = 'element_type="f32" shape="2, 3" offset="8" size="24"'
+    [found] = statistics(openvino_file(tmp_path / "x.xml", data))
+    assert (found["smallest"], found["largest"]) == (2, 7)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        'element_type="f32" shape="2,3" offset="0" size="23"',
+        'element_type="f32" shape="-2,-3" offset="0" size="24"',
+        'element_type="f32" shape="2,x" offset="0" size="24"',
+        'element_type="f32" shape="1" offset="-4" size="4"',
+        'element_type="f32" shape="1" size="4"',
+        f'element_type="f32" shape="{",".join([str(HUGE)] * 90)}" offset="0" size="4"',
+        f'element_type="f32" shape="{",".join("1" * 10_000)}" offset="0" size="4"',
+    ],
+)
+def test_an_openvino_model_of_absurd_tensors_is_refused(tmp_path: Path, data: str) -> None:
+    with pytest.raises(CheckpointError, match="is not an OpenVINO model, or a damaged one"):
+        statistics(openvino_file(tmp_path / "x.xml", data))
+
+
+def test_xml_that_grows_without_end_is_refused(tmp_path: Path) -> None:
+    entities = "".join(f'<!ENTITY e{n + 1} "{f"&e{n};" * 10}">' for n in range(20))
+    (tmp_path / "x.xml").write_text(
+        f'<!DOCTYPE net [<!ENTITY e0 "x">{entities}]><net version="&e20;"><layer type="a"/></net>'
+    )
+    with pytest.raises(CheckpointError, match="is not an OpenVINO model, or a damaged one"):
+        describe(tmp_path / "x.xml")
+
+
+def test_openvino_layers_without_end_are_refused(tmp_path: Path) -> None:
+    layers = "".join(f'<layer type="{number}"/>' for number in range(100_001))
+    (tmp_path / "x.xml").write_text(f'<net version="11">{layers}</net>')
+    with pytest.raises(CheckpointError, match="is not an OpenVINO model, or a damaged one"):
+        describe(tmp_path / "x.xml")
 
 
 @pytest.mark.parametrize(
@@ -176,11 +230,14 @@ def test_a_program_of_absurd_strides_is_refused(
 def test_tensors_over_each_other_are_not_read_again_and_again(tmp_path: Path) -> None:
     found = statistics(pt2_file(tmp_path / "x.pt2", [16], strides=[1], tensors=10_000))
     read = [one for one in found if one is not None]
-    assert 0 < len(read) * 64 <= (tmp_path / "x.pt2").stat().st_size
+    assert 0 < len(read) * 64 <= 4 * (tmp_path / "x.pt2").stat().st_size
+    data = 'element_type="f32" shape="16" offset="0" size="64"'
+    found = statistics(openvino_file(tmp_path / "x.xml", data, count=10_000))
+    assert (len(found), sum(one is not None for one in found)) == (10_000, 4)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
-@pytest.mark.parametrize("name", ["x.safetensors", "x.onnx", "x.pt2", "x.pth"])
+@pytest.mark.parametrize("name", ["x.safetensors", "x.onnx", "x.pt2", "x.pth", "x.xml"])
 def test_nobody_waits_for_a_pipe(cyclegan_process: Cyclegan, tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
     answer = cyclegan_process("inspect", tmp_path / name)

@@ -17,8 +17,8 @@ def inspect_command(
     paths: Annotated[
         list[Path],
         typer.Argument(
-            help="Run folders, checkpoints (.safetensors, .pth), exported models (.onnx, .pt2), "
-            "folders of pictures, pictures.",
+            help="Run folders, checkpoints (.safetensors, .pth), exported models (.onnx, .xml, "
+            ".pt2), folders of pictures, pictures.",
             metavar="PATH",
         ),
     ],
@@ -157,6 +157,8 @@ def _rows(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if value is None:
+        return "none"
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from cyclegan_cli.checkpoints.header import Direction, ModelInfo
@@ -14,6 +15,7 @@ from cyclegan_cli.checkpoints.header import Direction, ModelInfo
 Document = dict[str, Any]
 Run = Callable[[Tensor], Tensor]
 PICTURE, TRANSLATION = "picture", "translation"
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)

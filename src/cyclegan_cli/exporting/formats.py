@@ -42,7 +42,7 @@ class Format:
         name: As in ``--format``.
         module: Where its ``convert`` is.
         suffixes: Endings of its files; the first is that of the file that is named.
-        precisions: In which it can be written; the first is the default.
+        precisions: In which it can be written.
         packages: What must be installed, by the names they are imported and distributed under.
         extra: The extra of this package that installs them.
         image_io: Whether ``--image-io`` is possible.
@@ -53,7 +53,7 @@ class Format:
     name: FormatName
     module: str
     suffixes: tuple[str, ...]
-    precisions: tuple[Precision, ...]
+    precisions: tuple[Precision, ...] = ("fp32", "fp16")
     packages: tuple[str, ...] = ()
     extra: str = ""
     image_io: bool = False
@@ -103,7 +103,6 @@ FORMATS: dict[str, Format] = {
             name="pt2",
             module="cyclegan_cli.exporting.pt2",
             suffixes=(".pt2",),
-            precisions=("fp32", "fp16"),
         ),
         Format(
             name="safetensors",
@@ -116,14 +115,12 @@ FORMATS: dict[str, Format] = {
             name="pth",
             module="cyclegan_cli.exporting.pth",
             suffixes=(".pth",),
-            precisions=("fp32", "fp16"),
             stem=named_as_the_original,
         ),
         Format(
             name="openvino",
             module="cyclegan_cli.exporting.openvino",
             suffixes=(".xml", ".bin"),
-            precisions=("fp32", "fp16"),
             packages=(*ONNX_PACKAGES, "openvino"),
             extra="openvino",
             image_io=True,

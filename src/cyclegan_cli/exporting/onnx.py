@@ -31,6 +31,7 @@ def convert(job: Job, generators: dict[Direction, ResnetGenerator], info: ModelI
 
     Raises:
         DataError: The calibration pictures are too few, or one cannot be read.
+        OutputError: There is no room for temporary files.
     """
     [generator] = generators.values()
     with exporter_silenced():

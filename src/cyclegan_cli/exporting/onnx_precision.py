@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from cyclegan_cli.exporting.calibration import load_calibration
 from cyclegan_cli.exporting.draft import PICTURE, Document
+from cyclegan_cli.exporting.scratch import scratch_folder
 
 
 def to_fp16(model: Any) -> Any:
@@ -63,11 +63,12 @@ def to_int8(
 
     Raises:
         DataError: The pictures are too few, or one cannot be read.
+        OutputError: There is no room for temporary files.
     """
     pictures = load_calibration(folder, channels, image_io)
     inner = [node.name for node in model.graph.node if node.op_type == "Conv"][1:-1]
-    with tempfile.TemporaryDirectory(prefix="cyclegan-") as scratch:
-        target = Path(scratch) / "int8.onnx"
+    with scratch_folder() as scratch:
+        target = scratch / "int8.onnx"
         quantize_static(
             model,
             target,

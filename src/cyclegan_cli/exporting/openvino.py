@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from cyclegan_cli.exporting.draft import Document, Draft, Run
 from cyclegan_cli.exporting.graph import exporter_silenced
 from cyclegan_cli.exporting.job import Job
 from cyclegan_cli.exporting.onnx import OPSET, to_onnx
+from cyclegan_cli.exporting.scratch import scratch_folder
 from cyclegan_cli.models.networks import ResnetGenerator
 
 
@@ -42,16 +42,16 @@ def convert(job: Job, generators: dict[Direction, ResnetGenerator], info: ModelI
 
 def _write(model: Any, paths: tuple[Path, ...], compress_to_fp16: bool) -> None:
     """Through a folder of its own: OpenVINO chooses the second file's name by the first's."""
-    with tempfile.TemporaryDirectory(prefix="cyclegan-") as scratch:
-        xml = Path(scratch) / "model.xml"
+    with scratch_folder() as scratch:
+        xml = scratch / "model.xml"
         try:
             openvino.save_model(model, xml, compress_to_fp16=compress_to_fp16)
         except RuntimeError as error:
             # Most likely a full disk; its own sentence names its source code.
-            reason = f"OpenVINO could not write to {scratch}"
-            raise OSError(errno.EIO, reason) from error
-        paths[0].write_bytes(xml.read_bytes())
-        paths[1].write_bytes(xml.with_suffix(".bin").read_bytes())
+            raise OSError(errno.EIO, "OpenVINO failed") from error
+        contents = [xml.read_bytes(), xml.with_suffix(".bin").read_bytes()]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
 
 
 def _open(paths: tuple[Path, ...], direction: Direction) -> Run:

@@ -12,11 +12,9 @@ from torch import Tensor
 from cyclegan_cli.checkpoints.header import Direction, ModelInfo
 from cyclegan_cli.checkpoints.reference import reference_names
 from cyclegan_cli.checkpoints.store import load_generator
-from cyclegan_cli.exporting.draft import Document, Draft, Run
+from cyclegan_cli.exporting.draft import DTYPES, Document, Draft, Run
 from cyclegan_cli.exporting.job import Job
 from cyclegan_cli.models.networks import ResnetGenerator
-
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 
 def convert(job: Job, generators: dict[Direction, ResnetGenerator], info: ModelInfo) -> Draft:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from cyclegan_cli.checkpoints.container import Header, TensorInfo, read_header
+from cyclegan_cli.checkpoints.container import (
+    DTYPE_BITS,
+    Header,
+    TensorInfo,
+    count_elements,
+    read_header,
+)
 from cyclegan_cli.checkpoints.header import FORMAT_NAME, ModelInfo, model_info, state_info
 from cyclegan_cli.checkpoints.locate import pair_files
 from cyclegan_cli.checkpoints.reading import read_model
@@ -15,6 +22,8 @@ from cyclegan_cli.errors import CheckpointError
 from cyclegan_cli.inspection.networks import discriminator_facts, generator_facts
 from cyclegan_cli.inspection.summary import Facts, Request, Summary
 from cyclegan_cli.models.shapes import generator_shapes
+
+MOST_READINGS = 4
 
 
 def describe_safetensors(path: Path, request: Request) -> Summary:
@@ -128,6 +137,19 @@ def listed(path: Path, tensors: Mapping[str, TensorInfo], request: Request) -> F
             for name, tensor in tensors.items()
         ]
     }
+
+
+def without_repetition(tensors: Mapping[str, TensorInfo], size: int) -> dict[str, TensorInfo]:
+    """Tensors whose places together have no more than four times their file's bytes.
+
+    In formats whose tensors may share their bytes, a small file can describe any number of them;
+    later ones have no place then.
+    """
+    kept, left = {}, MOST_READINGS * size
+    for name, tensor in tensors.items():
+        left -= count_elements(tensor.shape) * DTYPE_BITS.get(tensor.dtype, 0) // 8
+        kept[name] = tensor if left >= 0 else replace(tensor, place=None)
+    return kept
 
 
 def _tensor_facts(tensors: Mapping[str, TensorInfo]) -> Facts:

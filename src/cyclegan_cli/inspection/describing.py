@@ -14,6 +14,7 @@ from cyclegan_cli.inspection.checkpoints import (
 )
 from cyclegan_cli.inspection.exported import describe_pt2
 from cyclegan_cli.inspection.onnx import describe_onnx
+from cyclegan_cli.inspection.openvino import describe_openvino
 from cyclegan_cli.inspection.runs import describe_run, describe_runs, is_run
 from cyclegan_cli.inspection.summary import Request, Summary
 
@@ -21,6 +22,7 @@ BY_SUFFIX = {
     ".safetensors": describe_safetensors,
     ".onnx": describe_onnx,
     ".pt2": describe_pt2,
+    ".xml": describe_openvino,
 }
 
 

@@ -20,7 +20,7 @@ from cyclegan_cli.checkpoints.container import (
     unreadable,
 )
 from cyclegan_cli.errors import CheckpointError
-from cyclegan_cli.inspection.checkpoints import count, listed
+from cyclegan_cli.inspection.checkpoints import count, listed, without_repetition
 from cyclegan_cli.inspection.summary import Facts, Request, Summary
 
 LONGEST_JSON = 4_000_000
@@ -60,19 +60,14 @@ def _json(archive: Archive, name: str) -> Facts:
 
 
 def _weights(archive: Archive, folder: str) -> dict[str, TensorInfo]:
-    """The weights as the archive's own description has them.
-
-    Of tensors that lie over each other as many have a place as the archive has bytes for.
-    """
-    found = {}
-    left = sum(entry.file_size for entry in archive.entries.values())
-    for name, entry in (
-        _json(archive, f"{folder}model_weights_config.json").get("config", {}).items()
-    ):
-        info = _weight(archive, f"{folder}{entry.get('path_name')}", entry["tensor_meta"])
-        left -= count_elements(info.shape) * DTYPE_BITS.get(info.dtype, 0) // 8
-        found[str(name)] = info if left >= 0 else replace(info, place=None)
-    return found
+    """The weights as the archive's own description has them."""
+    config = _json(archive, f"{folder}model_weights_config.json").get("config", {})
+    found = {
+        str(name): _weight(archive, f"{folder}{entry.get('path_name')}", entry["tensor_meta"])
+        for name, entry in config.items()
+    }
+    stored = sum(entry.file_size for entry in archive.entries.values())
+    return without_repetition(found, stored)
 
 
 def _weight(archive: Archive, file: str, meta: Facts) -> TensorInfo:

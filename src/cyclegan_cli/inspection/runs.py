@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cyclegan_cli.checkpoints.container import read_header
-from cyclegan_cli.checkpoints.header import state_info
+from cyclegan_cli.checkpoints.header import model_info, state_info
 from cyclegan_cli.checkpoints.locate import BEST_FILE, CONFIG_FILE, MODEL_FILE, STATE_FILE
 from cyclegan_cli.errors import CheckpointError
 from cyclegan_cli.inspection.checkpoints import listed, model_facts
@@ -58,8 +58,11 @@ def describe_run(path: Path, request: Request) -> Summary:
         facts |= _state_facts(path / STATE_FILE)
     if (health := health_of(path)) is not None:
         facts["health"] = health
-    if last := _last_metrics(path / "metrics.csv"):
-        facts["last_metrics"] = last
+    for name, table in (("last_metrics", "metrics.csv"), ("last_validation", "validation.csv")):
+        if last := _last_row(path / table):
+            facts[name] = last
+    if (path / BEST_FILE).exists():
+        facts["best"] = _best(path / BEST_FILE)
     if (path / MODEL_FILE).exists():
         header = read_header(path / MODEL_FILE)
         facts |= model_facts(path / MODEL_FILE, header, request) | listed(
@@ -90,7 +93,12 @@ def _state_facts(path: Path) -> Facts:
     }
 
 
-def _last_metrics(path: Path) -> dict[str, float | None]:
+def _best(path: Path) -> Facts:
+    training = model_info(path, read_header(path)).training
+    return {name: training[name] for name in ("step", "swd") if name in training}
+
+
+def _last_row(path: Path) -> dict[str, float | None]:
     if not path.is_file():
         return {}
     with path.open(newline="", errors="replace") as stream:

@@ -33,8 +33,8 @@ class Summary:
         path: What is described.
         kind: ``run``, ``runs`` (a folder of them), ``model``, ``state``, ``safetensors`` (of
             another program), ``reference`` (a generator of the original implementation),
-            ``torch`` (another file of torch.save), ``onnx``, ``pt2``, ``pictures`` (a folder) or
-            ``picture``.
+            ``torch`` (another file of torch.save), ``onnx``, ``pt2``, ``openvino``, ``pictures`` (a
+            folder) or ``picture``.
         facts: Plain values by name; fit for JSON.
     """
 
