@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cyclegan_cli.allocator import keep_freed_memory
 from cyclegan_cli.checkpoints.header import ModelInfo
 from cyclegan_cli.config import GeneratorConfig, PrecisionChoice
 from cyclegan_cli.data.picture import Levels
@@ -60,6 +61,7 @@ def measure(way: str, width: int, height: int, precision: PrecisionChoice, resul
     """Translate one picture; print seconds and peak memory as JSON, and leave the result."""
     levels, generator = picture(width, height), trained_like_generator()
     if way == "strips":
+        keep_freed_memory()  # As the command does.
         info = ModelInfo("model", generator.config, "a", "b", {}, {})
         options = TranslatorOptions(device="cpu", precision=precision)
         translate = Translator(generator, info, "a2b", torch.device("cpu"), options)

@@ -21,6 +21,7 @@ from cyclegan_cli.errors import UsageError
 ResizeMode = Literal["short-side", "stretch"]
 GanLossChoice = Literal["lsgan", "vanilla"]
 PrecisionChoice = Literal["auto", "fp32", "bf16"]
+CompileChoice = Literal["auto", "on", "off"]
 CacheChoice = Literal["auto", "ram", "none"]
 
 # The discriminator's last convolutions need something left to judge; the generator halves twice.
@@ -342,6 +343,13 @@ class TrainConfig:
     precision: PrecisionChoice = option(
         "auto",
         "Number format of the convolutions; auto is bf16 where the hardware has it.",
+        panel="Machine",
+        on_resume=True,
+    )
+    compile: CompileChoice = option(
+        "auto",
+        "Compile the networks, which takes a minute; auto does on a GPU where the run is long "
+        "enough and there is a C++ compiler. CPUs gain nothing.",
         panel="Machine",
         on_resume=True,
     )

@@ -135,6 +135,11 @@ def has_native_bf16(device: torch.device) -> bool:
     return False
 
 
+def has_amx() -> bool:
+    """Whether the CPU multiplies matrices of bfloat16 in units of their own."""
+    return _cpu_has("amx_bf16")
+
+
 def _cpu_has(feature: str) -> bool:
     import torch
 

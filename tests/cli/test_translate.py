@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from cyclegan_cli.cli import interrupts
 from cyclegan_cli.cli.interrupts import StopRequest, stop_request
 from cyclegan_cli.files import TEMPORARY_PREFIX
 from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.translation import precision
 from cyclegan_cli.translation.translator import Translator
 from cyclegan_cli.translation.work import FileWork
 
@@ -58,13 +60,25 @@ def assert_whole(folder: str) -> None:
 
 
 def test_a_picture_is_translated_beside_itself(cyclegan: Cyclegan, here: Path) -> None:
-    answer = cyclegan("translate", "photos/a.png")
+    answer = cyclegan("translate", "photos/a.png", "--precision", "fp32")
     assert (answer.code, answer.out) == (0, "")
     assert answer.err.splitlines() == [
         "checkpoint: runs/day2night/model.safetensors",
         "photos/a.png -> photos/a_night.png",
     ]
     assert files("photos") == ["a.png", "a_night.png", "b.jpg", "sub/c.png"]
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_what_auto_settled_on_is_told_where_there_was_a_choice(
+    cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch, native: bool
+) -> None:
+    monkeypatch.setattr(precision, "has_native_bf16", lambda device: native)
+    answer = cyclegan("translate", "photos/a.png")
+    told = [line for line in answer.err.splitlines() if line.startswith("precision:")]
+    assert answer.code == 0
+    assert len(told) == native
+    assert all(re.fullmatch(r"precision: bf16 \(.* \d+ dB of fp32; .*\)", line) for line in told)
 
 
 def test_a_picture_that_is_named_is_not_overwritten_as_anothers_translation(
@@ -432,7 +446,7 @@ def start_many(start_python: Cyclegan) -> subprocess.Popen[str]:
     """
     process: subprocess.Popen[str] = start_python(
         "-m", "cyclegan_cli", "translate", "many", "-o", "out", "--json", "--device", "cpu",
-        pipesize=4096,
+        "--precision", "fp32", pipesize=4096,
     )  # fmt: skip
     assert process.stdout
     for _ in range(3):

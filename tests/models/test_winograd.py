@@ -54,6 +54,16 @@ def test_it_errs_as_little_as_a_direct_convolution_does() -> None:
     assert float((found - exact).abs().max() / exact.std()) < 5e-5
 
 
+def test_in_bf16_it_errs_a_few_times_as_much() -> None:
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 64, 34, 34, generator=random).relu().bfloat16()
+    weight = torch.randn(64, 64, 3, 3, generator=random) * 0.02
+    exact = F.conv2d(x.double(), weight.double())
+    found = WinogradConv(weight, Workspace(torch.bfloat16))(x)
+    assert found.dtype == torch.bfloat16
+    assert 0.003 < float((found - exact).std() / exact.std()) < 0.02
+
+
 def test_a_kernel_of_one_number_moves_the_picture() -> None:
     """By hand: the lower right corner of the kernel picks the pixel two down and two right."""
     x = torch.arange(36.0).view(1, 1, 6, 6)
@@ -78,11 +88,9 @@ def test_the_workspace_grows_and_serves_the_next_caller() -> None:
         (nn.Conv2d(63, 64, 3), False),
         (nn.Conv2d(64, 64, 3, stride=2), False),
         (nn.Conv2d(64, 64, 1), False),
-        (nn.Conv2d(64, 64, 3).bfloat16(), False),
+        (nn.Conv2d(64, 64, 3).bfloat16(), True),
         (nn.Conv2d(64, 64, 3, device="meta"), False),
     ],
 )
-def test_it_is_for_wide_fp32_convolutions_of_stride_1_on_cpus(
-    conv: nn.Conv2d, expected: bool
-) -> None:
+def test_it_is_for_wide_convolutions_of_stride_1_on_cpus(conv: nn.Conv2d, expected: bool) -> None:
     assert pays(conv) is expected

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from cyclegan_cli.devices import has_amx
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.translation import precision
 from cyclegan_cli.translation.precision import probe_picture, settle_precision
@@ -27,7 +28,7 @@ def tame(network: ResnetGenerator) -> ResnetGenerator:
 @pytest.mark.usefixtures("native")
 def test_auto_is_bf16_where_the_probe_stays_near() -> None:
     settled, sentence = settle_precision(tame(generator(4, 1)), "auto", CPU)
-    assert settled.head.weight.dtype == torch.bfloat16
+    assert settled.generator.head.weight.dtype == torch.bfloat16
     assert sentence.startswith("precision: bf16 (a probe picture in bf16 is within ")
 
 
@@ -36,8 +37,8 @@ def test_auto_is_fp32_where_it_does_not() -> None:
     network = generator(4, 2)
     network.head.weight.mul_(20)
     settled, sentence = settle_precision(network, "auto", CPU)
-    assert settled is network
-    assert settled.head.weight.dtype == torch.float32
+    assert settled.generator is network
+    assert settled.generator.head.weight.dtype == torch.float32
     assert sentence.startswith("precision: fp32 (a probe picture in bf16 is within ")
 
 
@@ -45,7 +46,7 @@ def test_auto_is_fp32_where_it_does_not() -> None:
 def test_weights_that_are_no_numbers_are_not_near() -> None:
     network = generator(4, 1)
     network.head.weight.fill_(torch.nan)
-    assert settle_precision(network, "auto", CPU)[0] is network
+    assert settle_precision(network, "auto", CPU)[0].generator is network
 
 
 def test_auto_is_fp32_without_a_word_where_bf16_is_emulated(
@@ -53,13 +54,26 @@ def test_auto_is_fp32_without_a_word_where_bf16_is_emulated(
 ) -> None:
     monkeypatch.setattr(precision, "has_native_bf16", lambda device: False)
     settled, sentence = settle_precision(tame(generator(4, 1)), "auto", CPU)
-    assert (settled.head.weight.dtype, sentence) == (torch.float32, "")
+    assert (settled.generator.head.weight.dtype, sentence) == (torch.float32, "")
+
+
+def test_bf16_is_by_winograd_only_where_the_probe_stays_near() -> None:
+    near, _ = settle_precision(tame(generator(16, 1)), "bf16", CPU)
+    assert near.is_winograd is not has_amx()
+    far = generator(16, 1)
+    far.head.weight.mul_(20)
+    settled, _ = settle_precision(far, "bf16", CPU)
+    assert not settled.is_winograd
+    assert settled.generator.head.weight.dtype == torch.bfloat16
 
 
 def test_a_choice_is_a_choice() -> None:
-    assert settle_precision(generator(4, 2), "fp32", CPU)[0].head.weight.dtype == torch.float32
+    assert (
+        settle_precision(generator(4, 2), "fp32", CPU)[0].generator.head.weight.dtype
+        == torch.float32
+    )
     settled, sentence = settle_precision(generator(4, 2), "bf16", CPU)
-    assert (settled.head.weight.dtype, sentence) == (torch.bfloat16, "")
+    assert (settled.generator.head.weight.dtype, sentence) == (torch.bfloat16, "")
 
 
 def test_the_probe_is_like_a_photo_coarse_more_than_fine() -> None:

@@ -18,8 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cyclegan_cli.errors import OutputError
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.models.winograd import WinogradConv
-from cyclegan_cli.translation.stages import Place, StoredRows
-from cyclegan_cli.translation.strips import StripGenerator, StripPlan
+from cyclegan_cli.translation import stored
+from cyclegan_cli.translation.stored import Place, StoredRows
+from cyclegan_cli.translation.strips import Kept, StripGenerator, StripPlan
 from generators import generator
 
 
@@ -27,7 +28,7 @@ def translate_in_strips(
     network: ResnetGenerator,
     whole: Tensor,
     rows: int,
-    keep: bool = False,
+    keep: Kept = "none",
     trunk_on: Place | None = None,
 ) -> Tensor:
     """The picture through the network in strips, put together again."""
@@ -64,11 +65,11 @@ def psnr(found: Tensor, expected: Tensor) -> float:
     strip=st.integers(1, 20),
     channels=st.integers(1, 4),
     blocks=st.integers(1, 3),
-    keep=st.booleans(),
+    keep=st.sampled_from(["none", "half", "full"]),
     seed=st.integers(0, 1000),
 )
 def test_strips_of_any_height_give_the_whole_pictures_pixels(
-    rows: int, columns: int, strip: int, channels: int, blocks: int, keep: bool, seed: int
+    rows: int, columns: int, strip: int, channels: int, blocks: int, keep: Kept, seed: int
 ) -> None:
     network, whole = generator(channels, blocks, seed), picture(4 * rows, 4 * columns, seed)
     with torch.inference_mode():
@@ -90,8 +91,8 @@ def test_the_papers_depths_are_exact_in_both_memory_formats(
     assert psnr(found, expected) > 100
 
 
-@pytest.mark.parametrize(("rows", "keep"), [(1, False), (5, True), (8, False), (50, True)])
-def test_networks_wide_enough_for_winograd_are_exact_too(rows: int, keep: bool) -> None:
+@pytest.mark.parametrize(("rows", "keep"), [(1, "none"), (5, "full"), (8, "half"), (50, "full")])
+def test_networks_wide_enough_for_winograd_are_exact_too(rows: int, keep: Kept) -> None:
     network, whole = generator(16, 3), picture(76, 60)
     assert isinstance(StripGenerator(copy.deepcopy(network)).blocks[0].first, WinogradConv)
     with torch.inference_mode():
@@ -99,6 +100,31 @@ def test_networks_wide_enough_for_winograd_are_exact_too(rows: int, keep: bool) 
     found = translate_in_strips(network, whole, rows, keep)
     assert psnr(found, expected) > 90
     assert float((found - expected).abs().max()) < 1 / 127.5
+
+
+@pytest.mark.parametrize("keep", ["none", "half", "full"])
+@pytest.mark.parametrize("rows", [1, 3, 7])
+def test_maps_that_are_let_go_as_they_are_read_give_the_same_pixels(
+    rows: int, keep: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, whole = generator(8, 2), picture(200, 64)
+    expected = translate_in_strips(network, whole, rows)
+    monkeypatch.setattr(stored, "BY_ITSELF", 1)
+    assert torch.equal(translate_in_strips(network, whole, rows, keep), expected)
+
+
+@pytest.mark.skipif(not stored.CAN_LET_GO, reason="no such system")
+def test_rows_that_were_read_once_give_their_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored, "BY_ITSELF", 1)
+    rows = StoredRows.empty(64, torch.ones(1, 16, 1, 1024))
+    rows.write(0, torch.ones(1, 16, 64, 1024))
+    rows.read(10, 20)
+    assert rows.read(0, 64).all()
+    rows.read_once = True
+    assert rows.read(40, 50).all()
+    # What the system gave back reads as zeros.
+    assert not rows.whole[:, :, :39].any()
+    assert rows.whole[:, :, 40:].all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -28,13 +28,14 @@ from cyclegan_cli.translation.translator import Translator, TranslatorOptions
 from generators import generator
 from pictures import display_p3_profile
 
+FP32 = TranslatorOptions("cpu", "fp32")
 # Time tells nothing here: other work may run on the same cores.
 unhurried = settings(deadline=None, max_examples=25)
 
 
 @pytest.fixture(scope="module")
 def translator(checkpoint: Path) -> Translator:
-    return Translator.load(checkpoint, "a2b", "cpu")
+    return Translator.load(checkpoint, "a2b", options=FP32)
 
 
 def network_translator(network: ResnetGenerator, **options: Any) -> Translator:
@@ -209,7 +210,7 @@ def test_too_little_memory_is_a_device_error_that_names_the_size(error: Exceptio
 def test_each_direction_has_its_own_generator_and_target(
     checkpoint: Path, tiny_model: CycleGAN, direction: Any, network: str, target: str
 ) -> None:
-    translator = Translator.load(checkpoint, direction, "cpu")
+    translator = Translator.load(checkpoint, direction, options=FP32)
     expected = tiny_model.networks()[network].state_dict()
     assert translator.target == target
     for name, weight in translator.generator.state_dict().items():
@@ -297,7 +298,7 @@ def test_a_checkpoint_of_half_precision_is_translated_with_in_single(
     tmp_path: Path, tiny_model: CycleGAN, tiny_info: ModelInfo
 ) -> None:
     tensors = {
-        f"generator_a2b.{name}": tensor.half()
+        f"generator_a2b.{name}": tensor.half().contiguous()
         for name, tensor in tiny_model.generator_a2b.state_dict().items()
     }
     metadata = store.to_metadata(tiny_info.to_document())

@@ -130,9 +130,11 @@ def checkpoint_of(request: Request, rank: Rank) -> tuple[Path, Direction, str]:
 
 def load(request: Request, rank: Rank, file: Path, direction: Direction) -> Translator:
     """The translator, on the device that is this process's."""
+    from cyclegan_cli.allocator import keep_freed_memory
     from cyclegan_cli.devices import device_of_rank, divide_threads
     from cyclegan_cli.translation.translator import Translator, TranslatorOptions
 
+    keep_freed_memory()
     divide_threads(rank.local.count)
     device = device_of_rank(request.device, rank.local.index, rank.local.count)
     options = TranslatorOptions(

@@ -39,6 +39,9 @@ class StepLosses:
 
 LOSS_NAMES = tuple(field.name for field in fields(StepLosses))
 
+# With CUDA graphs the first pass warms up, the second records, the third replays.
+PASSES_TO_RECORD = 3
+
 
 class CycleGAN:
     """The model in training.
@@ -59,9 +62,6 @@ class CycleGAN:
         self.config = config
         self.device = device
         self.bf16 = bf16
-        # On CPUs bf16 is faster channels-last, fp32 slower (benchmarks/layouts.py).
-        channels_last = bf16 or device.type == "cuda"
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         generator = GeneratorConfig(config.base_channels, config.generator_blocks)
         discriminator = DiscriminatorConfig(config.discriminator_channels)
         with torch.device("meta"):  # All weights are drawn below, from the seed alone.
@@ -72,13 +72,15 @@ class CycleGAN:
         random = torch.Generator().manual_seed(config.seed)
         for network in self.networks().values():
             initialise_weights(network.to_empty(device="cpu"), random)
-            network.to(device).to(memory_format=self.memory_format)
+            # In channels-last all kernels used here are at their fastest.
+            network.to(device).to(memory_format=torch.channels_last)
         self.averages = GeneratorAverages(self.generators(), config.ema) if config.ema else None
         self.generator_optimizer = self._adam("generator_a2b", "generator_b2a")
         self.discriminator_optimizer = self._adam("discriminator_a", "discriminator_b")
         self.pool_a = ReplayPool(config.pool_size, seed=config.seed)
         self.pool_b = ReplayPool(config.pool_size, seed=config.seed + 1)
         self.gan_loss = GAN_LOSSES[config.gan_loss]
+        self.is_recorded = False
 
     def networks(self) -> dict[str, nn.Module]:
         """The four networks by name, always in the same order."""
@@ -128,81 +130,127 @@ class CycleGAN:
         Returns:
             The loss terms before the update.
         """
-        real_a = real_a.contiguous(memory_format=self.memory_format)
-        real_b = real_b.contiguous(memory_format=self.memory_format)
-        generator_terms, fake_a, fake_b = self._step_generators(real_a, real_b)
-        discriminator_terms = self._step_discriminators(real_a, real_b, fake_a, fake_b)
-        return StepLosses(
-            **{
-                name: term.detach()
-                for name, term in (generator_terms | discriminator_terms).items()
-            }
-        )
+        real_a, real_b = self._begin(real_a, real_b)
+        terms, fake_a, fake_b = self._generator_gradients(real_a, real_b)
+        self.generator_optimizer.step()
+        pooled_a, pooled_b = self.pool_a.exchange(fake_a), self.pool_b.exchange(fake_b)
+        terms |= self._discriminator_gradients(real_a, real_b, pooled_a, pooled_b)
+        self.discriminator_optimizer.step()
+        return StepLosses(**terms)
 
-    def _step_generators(
+    def _begin(self, *reals: Tensor) -> Iterator[Tensor]:
+        """Begin a step with these pictures; return them in the networks' memory format."""
+        if self.is_recorded:
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        return (real.contiguous(memory_format=torch.channels_last) for real in reals)
+
+    def _generator_gradients(
         self, real_a: Tensor, real_b: Tensor
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """Update both generators; also return the fakes that they made before they moved."""
-        config = self.config
+        """The gradients of both generators; also return the fakes.
+
+        The objective is a sum. The gradients of each part are taken as soon as it is computed, so
+        that only a third of all feature maps is in memory at a time.
+        """
+        self.generator_optimizer.zero_grad()
         with _frozen(self.discriminator_a, self.discriminator_b):
-            with self._autocast():
-                fake_b = self.generator_a2b(real_a)
-                fake_a = self.generator_b2a(real_b)
-                rec_a = self.generator_b2a(fake_b)
-                rec_b = self.generator_a2b(fake_a)
-                terms = {
-                    "adversarial_a2b": self.gan_loss(self.discriminator_b(fake_b), True),
-                    "adversarial_b2a": self.gan_loss(self.discriminator_a(fake_a), True),
-                    "cycle_a": l1_loss(rec_a, real_a),
-                    "cycle_b": l1_loss(rec_b, real_b),
-                } | self._identity_terms(real_a, real_b)
-            loss = (
-                terms["adversarial_a2b"]
-                + terms["adversarial_b2a"]
-                + config.lambda_cycle * (terms["cycle_a"] + terms["cycle_b"])
-                + config.lambda_cycle
-                * config.lambda_identity
-                * (terms["identity_a"] + terms["identity_b"])
+            adversarial_a2b, cycle_a, fake_b = self._there_and_back(
+                real_a, self.generator_a2b, self.generator_b2a, self.discriminator_b
             )
-            self.generator_optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.generator_optimizer.step()
-        return terms, fake_a.detach(), fake_b.detach()
+            adversarial_b2a, cycle_b, fake_a = self._there_and_back(
+                real_b, self.generator_b2a, self.generator_a2b, self.discriminator_a
+            )
+            terms = {
+                "adversarial_a2b": adversarial_a2b,
+                "adversarial_b2a": adversarial_b2a,
+                "cycle_a": cycle_a,
+                "cycle_b": cycle_b,
+                "identity_a": self._stay_as_it_is(real_a, self.generator_b2a),
+                "identity_b": self._stay_as_it_is(real_b, self.generator_a2b),
+            }
+        return terms, fake_a, fake_b
 
-    def _identity_terms(self, real_a: Tensor, real_b: Tensor) -> dict[str, Tensor]:
-        """A picture that already is in the target domain should stay as it is (sec. 5.2)."""
-        if self.config.lambda_identity == 0:
-            zero = torch.zeros((), device=self.device)
-            return {"identity_a": zero, "identity_b": zero}
-        idt_a = self.generator_b2a(real_a)
-        idt_b = self.generator_a2b(real_b)
-        return {"identity_a": l1_loss(idt_a, real_a), "identity_b": l1_loss(idt_b, real_b)}
+    def _there_and_back(
+        self, real: Tensor, there: nn.Module, back: nn.Module, judge: nn.Module
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Add the gradients of one direction's adversarial and cycle terms (eq. 1 and 2).
 
-    def _step_discriminators(
-        self, real_a: Tensor, real_b: Tensor, fake_a: Tensor, fake_b: Tensor
+        Returns:
+            Both terms, unweighted, and the translation.
+        """
+        with self._autocast():
+            fake = there(real)
+            rec = back(fake)
+            adversarial = self.gan_loss(judge(fake), True)
+            cycle = l1_loss(rec, real)
+        loss = adversarial + self.config.lambda_cycle * cycle
+        loss.backward()  # type: ignore[no-untyped-call]
+        # A copy: what a compiled network returns is its memory, which its next calls write to.
+        return adversarial.detach(), cycle.detach(), fake.detach().clone()
+
+    def _stay_as_it_is(self, real: Tensor, generator: nn.Module) -> Tensor:
+        """A picture that already is in the target domain should not change (sec. 5.2)."""
+        weight = self.config.lambda_cycle * self.config.lambda_identity
+        if weight == 0:
+            return torch.zeros((), device=self.device)
+        with self._autocast():
+            identity = l1_loss(generator(real), real)
+        (weight * identity).backward()  # type: ignore[no-untyped-call]
+        return identity.detach()
+
+    def _discriminator_gradients(
+        self, real_a: Tensor, real_b: Tensor, pooled_a: Tensor, pooled_b: Tensor
     ) -> dict[str, Tensor]:
-        """Update both discriminators on real pictures and on fakes from the replay pools."""
+        """The gradients of both discriminators on real pictures and on fakes from the pools."""
+        self.discriminator_optimizer.zero_grad()
         with self._autocast():
             terms = {
                 "discriminator_a": discriminator_loss(
-                    self.gan_loss,
-                    self.discriminator_a(real_a),
-                    self.discriminator_a(self.pool_a.exchange(fake_a)),
+                    self.gan_loss, self.discriminator_a(real_a), self.discriminator_a(pooled_a)
                 ),
                 "discriminator_b": discriminator_loss(
-                    self.gan_loss,
-                    self.discriminator_b(real_b),
-                    self.discriminator_b(self.pool_b.exchange(fake_b)),
+                    self.gan_loss, self.discriminator_b(real_b), self.discriminator_b(pooled_b)
                 ),
             }
-        self.discriminator_optimizer.zero_grad()
         loss = terms["discriminator_a"] + terms["discriminator_b"]
         loss.backward()  # type: ignore[no-untyped-call]
-        self.discriminator_optimizer.step()
-        return terms
+        return {name: term.detach() for name, term in terms.items()}
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    def compile(self, real_a: Tensor, real_b: Tensor) -> None:
+        """Compile the networks, forward and backward, for pictures of this size; takes a minute.
+
+        On CUDA their kernels are recorded, too, and replayed as one (CUDA graphs). Nothing is
+        learned on the way. If it fails, the networks stay as they were.
+
+        Args:
+            real_a: ``[B, 3, H, W]``, as :meth:`step` will get them.
+            real_b: Likewise.
+
+        Raises:
+            Exception: Whatever compilers and their callers raise.
+        """
+        self.is_recorded = self.device.type == "cuda"
+        for network in self.networks().values():
+            network.compile(mode="reduce-overhead" if self.is_recorded else "default")
+        try:
+            for _ in range(PASSES_TO_RECORD if self.is_recorded else 1):
+                self._pass(real_a, real_b)
+        except Exception:
+            self.is_recorded = False
+            torch.compiler.set_stance("force_eager")
+            raise
+        finally:
+            self.generator_optimizer.zero_grad()
+            self.discriminator_optimizer.zero_grad()
+
+    def _pass(self, real_a: Tensor, real_b: Tensor) -> None:
+        """All of a step but its updates."""
+        real_a, real_b = self._begin(real_a, real_b)
+        _, fake_a, fake_b = self._generator_gradients(real_a, real_b)
+        self._discriminator_gradients(real_a, real_b, fake_a, fake_b)
 
     @torch.no_grad()
     def translate_both_ways(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig
+from cyclegan_cli.models.winograd_training import WinogradConv2d
 
 INSTANCE_NORM_EPSILON = 1e-5
 
@@ -38,9 +39,20 @@ def instance_norm(x: Tensor, scale: Tensor | None = None, shift: Tensor | None =
     if x.shape[0] == 1:
         # For a single picture these are the statistics of batch norm in training mode. Its CPU
         # kernel keeps channels-last tensors as they are; that of instance_norm copies them to
-        # and fro (benchmarks/layouts.py).
+        # and fro.
         return F.batch_norm(x, None, None, scale, shift, training=True, eps=INSTANCE_NORM_EPSILON)
+    if x.requires_grad and x.device.type == "cpu" and not torch.compiler.is_compiling():
+        return torch.cat([instance_norm(picture, scale, shift) for picture in torch.split(x, 1)])
     return F.instance_norm(x, weight=scale, bias=shift, eps=INSTANCE_NORM_EPSILON)
+
+
+def reflect(x: Tensor, rim: int) -> Tensor:
+    """Reflect ``rim`` pixels at each side: ``[B, C, H, W]`` to ``[B, C, H + 2 rim, W + 2 rim]``."""
+    if x.dtype == torch.float32:
+        return F.pad(x, [rim] * 4, mode="reflect")
+    # Autocast would do it in fp32, on a copy, and leave another copy to the convolution.
+    with torch.autocast(x.device.type, enabled=False):
+        return F.pad(x, [rim] * 4, mode="reflect")
 
 
 class InstanceNorm(nn.Module):
@@ -78,7 +90,7 @@ class ConvNormReLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, H, W]`` to ``[B, C', H', W']``, values >= 0."""
         if self.reflect:
-            x = F.pad(x, [self.reflect] * 4, mode="reflect")
+            x = reflect(x, self.reflect)
         return F.relu(self.norm(self.conv(x)))
 
 
@@ -87,13 +99,13 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, affine: bool) -> None:
         super().__init__()
-        self.first = ConvNormReLU(nn.Conv2d(channels, channels, 3), affine, reflect=1)
-        self.second = nn.Conv2d(channels, channels, 3)
+        self.first = ConvNormReLU(WinogradConv2d(channels, channels, 3), affine, reflect=1)
+        self.second = WinogradConv2d(channels, channels, 3)
         self.norm = InstanceNorm(channels, affine)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, H, W]`` to the same shape."""
-        residual = F.pad(self.first(x), [1] * 4, mode="reflect")
+        residual = reflect(self.first(x), 1)
         return x + self.norm(self.second(residual))  # type: ignore[no-any-return]
 
 
@@ -134,7 +146,7 @@ class ResnetGenerator(nn.Module):
             ``[B, output_channels, H, W]`` in [-1, 1].
         """
         x = self.up(self.trunk(self.down(self.stem(x))))
-        return torch.tanh(self.head(F.pad(x, [3] * 4, mode="reflect")))
+        return torch.tanh(self.head(reflect(x, 3)))
 
 
 def _halving_conv(channels_in: int, channels_out: int) -> nn.Conv2d:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from cyclegan_cli.checkpoints.header import StateInfo
@@ -20,6 +21,7 @@ from cyclegan_cli.data.unpaired import Batch, UnpairedDataset, loader
 from cyclegan_cli.devices import memory_errors
 from cyclegan_cli.errors import DivergedError, InterruptedRunError
 from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.training.compiling import Compiler
 from cyclegan_cli.training.describing import state_info
 from cyclegan_cli.training.fixed import fixed_pictures
 from cyclegan_cli.training.interval import Interval
@@ -75,7 +77,10 @@ class Trainer:
         self.step = plan.first_step
         self.started = time.monotonic()
         self.warned_of: set[str] = set()
+        # All steps have the same shapes: it pays to try which of cuDNN's kernels is fastest.
+        torch.backends.cudnn.benchmark = True
         self.model = CycleGAN(plan.config, plan.device, plan.bf16)
+        self.compiler = Compiler(self.model, plan.config.compile, watcher.told, watcher.warned)
         if plan.resumed:
             restore_state(plan.run_dir / STATE_FILE, self.model)
         self._remember(plan.resumed)
@@ -155,7 +160,11 @@ class Trainer:
                 self.warned_of.add(sentence)
                 self.watcher.warned(f"{sentence}; another picture takes its place")
         self.model.set_learning_rate(self.plan.learning_rate_at(self.step))
-        losses = self.model.step(self._to_device(batch.real_a), self._to_device(batch.real_b))
+        losses = self.compiler.step(
+            self._to_device(batch.real_a),
+            self._to_device(batch.real_b),
+            self.plan.total_steps - self.step,
+        )
         self.interval.add(losses)
         self.step += 1
         if self.model.averages:

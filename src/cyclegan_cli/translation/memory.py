@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import psutil
@@ -10,8 +11,8 @@ import torch
 from cyclegan_cli.config import GeneratorConfig
 from cyclegan_cli.devices import SPARED, host_memory_free
 from cyclegan_cli.errors import DeviceError
-from cyclegan_cli.translation.stages import Place
-from cyclegan_cli.translation.strips import StripPlan
+from cyclegan_cli.translation.stored import BY_ITSELF, CAN_LET_GO, Place
+from cyclegan_cli.translation.strips import Kept, StripPlan
 
 # Positions of the trunk in a strip: enough for the convolutions to be efficient, and few enough
 # for a strip to stay in the cache (docs/performance.md).
@@ -46,20 +47,26 @@ class Needs:
         """Both feature maps of the trunk, 4 c channels at a quarter of the resolution."""
         return 2 * self.full_map / 4
 
-    @property
-    def kept(self) -> float:
-        """What ``keep`` holds at its largest: full, half and one of the trunk's maps."""
-        return self.full_map * (1 + 1 / 2 + 1 / 4)
+    def kept(self, keep: Kept, device: torch.device) -> float:
+        """What the maps that are kept, and the trunk's beside them, hold at their largest.
+
+        A map is let go as the next one grows, where memory can be given back in parts.
+        """
+        full, half = self.full_map, self.full_map / 2
+        largest = {"none": 0.0, "half": half, "full": full}[keep]
+        beside = {"none": 0.0, "half": half / 2, "full": half * 1.5}[keep]
+        lets_go = CAN_LET_GO and device.type == "cpu"
+        return largest + min(beside, 1.5 * BY_ITSELF if lets_go else math.inf)
 
     def strip(self, rows: int) -> float:
         """A strip at full resolution: a convolution's input, padded input, result and norm."""
         halo = 6
         return 5 * self.full_map / self.height * (4 * rows + halo)
 
-    def of(self, plan: StripPlan) -> float:
+    def of(self, plan: StripPlan, device: torch.device) -> float:
         """All that a plan needs on the computing device."""
         trunk = self.trunk if plan.trunk_on is None else 0
-        return max(trunk, self.kept if plan.keep else 0) + self.strip(plan.rows)
+        return max(trunk, self.kept(plan.keep, device)) + self.strip(plan.rows)
 
     def best_rows(self) -> int:
         """Rows a strip where memory is no concern: a multiple of four."""
@@ -82,16 +89,19 @@ def plan_strips(needs: Needs, budget: float, device: torch.device) -> StripPlan:
         DeviceError: Not even a few rows fit.
     """
     best = needs.best_rows()
-    plans = [StripPlan(best, keep=True)] if needs.kept <= KEPT_AT_MOST else []
+    keep_full = needs.kept("full", device) <= KEPT_AT_MOST
+    plans = [StripPlan(best, "full")] if keep_full else []
     heights = [rows for rows in (best, best // 2, best // 4, 4, 2, 1) if 1 <= rows <= best]
+    plans += [StripPlan(rows, "half") for rows in heights]
     plans += [StripPlan(rows) for rows in heights]
     elsewhere: Place = torch.device("cpu") if device.type != "cpu" else "disk"
     plans += [StripPlan(rows, trunk_on=elsewhere) for rows in heights]
     for plan in plans:
-        if needs.of(plan) <= budget:
+        if needs.of(plan, device) <= budget:
             return plan
+    least = needs.of(plans[-1], device)
     raise DeviceError(
-        f"translating {needs.width}x{needs.height} pixels needs {needs.of(plans[-1]) / 1e9:.2g} GB "
+        f"translating {needs.width}x{needs.height} pixels needs {least / 1e9:.2g} GB "
         f"of memory at least, found {max(budget, 0) / 1e9:.2g} GB",
         "Free some memory, raise --max-memory, or scale the picture down with --resize.",
     )

@@ -7,7 +7,8 @@ after the other instead, each in horizontal strips with the halo that its convol
 1. Every norm gathers its mean and variance over all strips before anything that depends on them
    is computed.
 2. At full and at half resolution nothing need be kept. Those layers are cheap, and whoever needs
-   rows of theirs computes them again; where there is memory for them, they are kept.
+   rows of theirs computes them again; where there is memory for them, they are kept, until they
+   are read.
 3. The trunk, at a quarter of the resolution, holds two feature maps whole and works in place.
 
 A strip stays in the processor's cache from one operation to the next, a whole picture does not:
@@ -21,12 +22,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cyclegan_cli.devices import has_amx
 from cyclegan_cli.models import winograd
 from cyclegan_cli.models.networks import ResidualBlock, ResnetGenerator
 from cyclegan_cli.models.winograd import WinogradConv, Workspace
@@ -37,16 +39,16 @@ from cyclegan_cli.translation.stages import (
     HalvingConv,
     Norm,
     NormalisedReLU,
-    Place,
     ReflectedConv,
     Rows,
-    StoredRows,
     reflected,
     store,
     strips,
 )
+from cyclegan_cli.translation.stored import Place, StoredRows
 
 Sink = Callable[[int, Tensor], None]
+Kept = Literal["none", "half", "full"]
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,14 @@ class StripPlan:
 
     Attributes:
         rows: Rows of the trunk to work on at once, each of four picture rows.
-        keep: Whether feature maps at full and half resolution are held, rather than computed
-            again by whoever reads them.
+        keep: Which feature maps before and behind the trunk are held, rather than computed again
+            by whoever reads them: none, those at half resolution, or those at full, too.
         trunk_on: Where the trunk's two feature maps are held: another device, or ``disk``; None:
             where they are computed.
     """
 
     rows: int
-    keep: bool = False
+    keep: Kept = "none"
     trunk_on: Place | None = None
 
 
@@ -70,14 +72,26 @@ class StripGenerator:
     """A generator that works in strips.
 
     Args:
-        generator: In inference mode, fp32 or bf16, on any device. It is made channels-last.
+        generator: In inference mode, on any device; it is taken over.
+        dtype: What it is to compute in; None: the generator's own.
+        winograd: Whether it may convolve by Winograd's algorithm, where that is faster.
+
+    Attributes:
+        generator: The network, channels-last, in that number format.
+        is_winograd: Whether that algorithm is used.
     """
 
-    def __init__(self, generator: ResnetGenerator) -> None:
+    def __init__(
+        self, generator: ResnetGenerator, dtype: torch.dtype | None = None, winograd: bool = True
+    ) -> None:
+        dtype = dtype or generator.head.weight.dtype
+        workspace = Workspace(dtype) if winograd and _has_fast_winograd(dtype) else None
+        # Before the weights are rounded.
+        self.blocks = [_Block(block, workspace) for block in generator.trunk]
+        self.is_winograd = any(isinstance(block.first, WinogradConv) for block in self.blocks)
+        generator.to(dtype)
         self.generator = generator.to(memory_format=torch.channels_last)
         self.head = _head(generator.head)
-        workspace = Workspace()
-        self.blocks = [_Block(block, workspace) for block in generator.trunk]
         self.lock = threading.Lock()  # The workspace serves one picture at a time.
 
     @torch.inference_mode()
@@ -102,17 +116,20 @@ class StripGenerator:
         stem, (down_1, down_2) = self.generator.stem, self.generator.down
         convolve = partial(F.conv2d, weight=stem.conv.weight)
         full = ReflectedConv(picture, convolve, stem.reflect)
-        half = HalvingConv(_normalised(full, stem, 4 * plan.rows, plan), _conv(down_1))
-        return HalvingConv(_normalised(half, down_1, 2 * plan.rows, plan), _conv(down_2))
+        half = HalvingConv(_at_full(full, stem, plan), _conv(down_1))
+        return HalvingConv(_at_half(half, down_1, plan, read_once=True), _conv(down_2))
 
-    def _up(self, trunk: Rows, plan: StripPlan) -> Rows:
+    def _up(self, trunk: StoredRows, plan: StripPlan) -> Rows:
         """The head's output, before tanh."""
         up_1, up_2 = self.generator.up
-        half = _normalised(DoublingConv(trunk, _conv(up_1)), up_1, 2 * plan.rows, plan)
-        full = _normalised(DoublingConv(half, _conv(up_2)), up_2, 4 * plan.rows, plan)
+        trunk.read_once = plan.keep != "none"
+        # Where the layer behind is not kept, it is computed twice.
+        read_once = plan.keep == "full"
+        half = _at_half(DoublingConv(trunk, _conv(up_1)), up_1, plan, read_once)
+        full = _at_full(DoublingConv(half, _conv(up_2)), up_2, plan)
         return ReflectedConv(full, self.head, self.generator.head.kernel_size[0] // 2)
 
-    def _trunk(self, source: Rows, plan: StripPlan) -> Rows:
+    def _trunk(self, source: Rows, plan: StripPlan) -> StoredRows:
         """All residual blocks over a quarter-resolution feature map: ``[1, 4 c, H / 4, W / 4]``."""
         x, norm = store(source, _norm(self.generator.down[1]), plan.rows, plan.trunk_on)
         trunk = _Trunk(x, norm, plan.rows)
@@ -124,7 +141,7 @@ class StripGenerator:
 class _Block:
     """A residual block's convolutions, the fastest that there are for it."""
 
-    def __init__(self, block: nn.Module, workspace: Workspace) -> None:
+    def __init__(self, block: nn.Module, workspace: Workspace | None) -> None:
         assert isinstance(block, ResidualBlock)
         self.first = _trunk_convolution(_conv(block.first), workspace)
         self.first_norm = block.first.norm
@@ -192,8 +209,13 @@ class _Trunk:
         return self.x
 
 
-def _normalised(source: Rows, stage: nn.Module, strip: int, plan: StripPlan) -> Rows:
-    return NormalisedReLU(source, _norm(stage), strip, plan.keep)
+def _at_full(source: Rows, stage: nn.Module, plan: StripPlan) -> Rows:
+    keep = plan.keep == "full"
+    return NormalisedReLU(source, _norm(stage), 4 * plan.rows, keep, read_once=keep)
+
+
+def _at_half(source: Rows, stage: nn.Module, plan: StripPlan, read_once: bool) -> Rows:
+    return NormalisedReLU(source, _norm(stage), 2 * plan.rows, plan.keep != "none", read_once)
 
 
 def _conv(stage: nn.Module) -> Any:
@@ -206,11 +228,16 @@ def _norm(stage: nn.Module) -> Any:
     return stage.norm
 
 
-def _trunk_convolution(conv: nn.Conv2d, workspace: Workspace) -> Convolution:
+def _has_fast_winograd(dtype: torch.dtype) -> bool:
+    """In AMX's matrix units a direct convolution in bf16 costs less than the transforms."""
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and not has_amx())
+
+
+def _trunk_convolution(conv: nn.Conv2d, workspace: Workspace | None) -> Convolution:
     """A 3×3 convolution without its bias."""
-    if winograd.pays(conv):
+    if workspace is not None and winograd.pays(conv):
         return WinogradConv(conv.weight, workspace)
-    return partial(F.conv2d, weight=conv.weight)
+    return lambda x: F.conv2d(x, conv.weight)
 
 
 def _head(conv: nn.Conv2d) -> Convolution:
@@ -220,7 +247,7 @@ def _head(conv: nn.Conv2d) -> Convolution:
     rows is seven kernels of one row each, whose results are added up, shifted: 21 channels.
     """
     weight, bias = conv.weight, conv.bias
-    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+    if weight.device.type != "cpu":
         return partial(F.conv2d, weight=weight, bias=bias)
     channels, _, kernel_rows, _ = weight.shape
     by_row = weight.permute(2, 0, 1, 3).flatten(0, 1).unsqueeze(2)

@@ -29,8 +29,9 @@ from cyclegan_cli.models.sizes import padded_size, reflect_to_multiple
 from cyclegan_cli.translation.levels import LevelRows, LevelSink, to_channels
 from cyclegan_cli.translation.memory import Needs, memory_budget, plan_strips, refuse_too_little
 from cyclegan_cli.translation.precision import settle_precision
-from cyclegan_cli.translation.stages import Rows, StoredRows
-from cyclegan_cli.translation.strips import Sink, StripGenerator
+from cyclegan_cli.translation.stages import Rows
+from cyclegan_cli.translation.stored import StoredRows
+from cyclegan_cli.translation.strips import Sink
 
 SMALLER = "Use a smaller picture, or --resize."
 # The network as it is written down holds so many full-size feature maps at once.
@@ -91,10 +92,9 @@ class Translator:
         self.info, self.direction = info, direction
         self.target = info.target(direction)
         self.checkpoint: Path | None = None
-        generator, self.remark = settle_precision(generator, options.precision, device)
-        self.strips = StripGenerator(generator)
-        self.generator = generator
-        self._like = next(generator.parameters())
+        self.strips, self.remark = settle_precision(generator, options.precision, device)
+        self.generator = self.strips.generator
+        self._like = next(self.generator.parameters())
         self._compiled = self._compile() if options.compile else None
 
     @torch.inference_mode()

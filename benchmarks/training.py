@@ -1,0 +1,198 @@
+"""Seconds a training step: a textbook's, and this tool's.
+
+    python benchmarks/training.py [--size 256 --batch 1 --steps 5 --json FILE]
+
+Each way works in a process of its own, so that its peak memory is its own. They begin with the
+same weights, see the same pictures, and take turns; the median of all timed steps counts, after
+steps that only warm up. Without --size and --batch three settings are measured: 256×256 pictures
+with batch 1, 128×128 ones with batches of 1 and 4. 64 channels, 9 blocks throughout.
+
+- textbook: stock modules, eager, fp32, NCHW, six generator calls, two plain Adams.
+- cyclegan: what ``cyclegan train`` does by default on this machine.
+- cyclegan-eager: the same where there is no compiler. On a CPU the default is eager too, so this
+  is another measurement of the same.
+- cyclegan-compiled: with ``--compile on``.
+- cyclegan-fp32: with ``--precision fp32``.
+
+The loss difference is the largest relative one of the first step's eight losses to the textbook's.
+The share is that of the step's arithmetic at the speed of this machine's matrix products, in the
+precision used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig, TrainConfig
+from cyclegan_cli.devices import has_native_bf16
+from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.models.shapes import discriminator_flops, generator_flops
+from taking_turns import in_turns, serve, summary
+from textbook import TextbookCycleGAN
+
+WAYS = ("textbook", "cyclegan", "cyclegan-eager", "cyclegan-compiled", "cyclegan-fp32")
+SETTINGS = ((256, 1), (128, 1), (128, 4))
+WARM_UP = 2
+Step = Callable[[Tensor, Tensor], list[float]]
+
+
+def textbook(config: TrainConfig) -> Step:
+    """The textbook's step."""
+    return TextbookCycleGAN(CycleGAN(config, torch.device("cpu"), bf16=False)).step
+
+
+def cyclegan(config: TrainConfig, *, bf16: bool, compiled: bool) -> Step:
+    """This tool's step."""
+    model = CycleGAN(config, torch.device("cpu"), bf16=bf16)
+    if compiled:
+        shape = (config.batch_size, 3, config.crop_size, config.crop_size)
+        model.compile(torch.zeros(shape), torch.zeros(shape))
+    return lambda real_a, real_b: model.step(real_a, real_b).stacked().tolist()
+
+
+def prepare(way: str, config: TrainConfig) -> Step:
+    """The step of one way."""
+    bf16 = has_native_bf16(torch.device("cpu"))
+    if way == "textbook":
+        return textbook(config)
+    bf16 = bf16 and way != "cyclegan-fp32"
+    return cyclegan(config, bf16=bf16, compiled=way == "cyclegan-compiled")
+
+
+def measure(way: str, size: int, batch: int, steps: int) -> None:
+    """For every line on stdin, make a few steps and print their median seconds."""
+    config = TrainConfig(load_size=size, crop_size=size, residual_blocks=9, batch_size=batch)
+    step = prepare(way, config)
+    random = torch.Generator().manual_seed(0)
+    first: list[float] = []
+
+    def one_step() -> float:
+        real_a, real_b = (
+            torch.rand(batch, 3, size, size, generator=random) * 2 - 1 for _ in range(2)
+        )
+        start = time.perf_counter()
+        losses = step(real_a, real_b)
+        first.extend(losses if not first else [])
+        return time.perf_counter() - start
+
+    def work() -> dict[str, Any]:
+        if not first:
+            for _ in range(WARM_UP):
+                one_step()
+        return {"seconds": statistics.median(one_step() for _ in range(steps)), "losses": first}
+
+    serve(work)
+
+
+def step_flops(size: int, batch: int) -> int:
+    """A step's arithmetic: every pass costs once forward and twice backward.
+
+    Six passes of generators; of discriminators two for the generators' sake, without gradients of
+    weights, and four for their own.
+    """
+    generator = generator_flops(GeneratorConfig(), size, size)
+    discriminator = discriminator_flops(DiscriminatorConfig(), size, size)
+    return batch * (6 * 3 * generator + (2 * 2 + 4 * 3) * discriminator)
+
+
+def matrix_product_peak(dtype: torch.dtype) -> float:
+    """Operations a second of large matrix products at their best."""
+    side = 2048
+    x = torch.randn(side, side).to(dtype)
+    seconds = []
+    for _ in range(10):
+        start = time.perf_counter()
+        torch.mm(x, x)
+        seconds.append(time.perf_counter() - start)
+    return 2 * side**3 / min(seconds)
+
+
+def check_published_facts() -> None:
+    """The textbook's networks are the paper's."""
+    model = CycleGAN(TrainConfig(residual_blocks=9), torch.device("cpu"), bf16=False)
+    copy = TextbookCycleGAN(model)
+    for network, expected in ((copy.g_a2b, 11_378_179), (copy.d_a, 2_764_737)):
+        assert sum(parameter.numel() for parameter in network.parameters()) == expected
+    assert copy.d_a(torch.zeros(1, 3, 256, 256)).shape == (1, 1, 30, 30)
+
+
+Rows = list[dict[str, Any]]
+
+
+def compare(size: int, batch: int, ways: list[str], steps: int, rounds: int) -> Rows:
+    """Measure one setting and print its rows."""
+    commands = {
+        way: [__file__, "--serve", way, "--size", str(size), "--batch", str(batch),
+              "--steps", str(steps)]
+        for way in ways
+    }  # fmt: skip
+    answers = in_turns(commands, rounds)
+    found = {way: summary(given) for way, given in answers.items() if given}
+    rows = []
+    for way, numbers in found.items():
+        ratio = found["textbook"]["seconds"] / numbers["seconds"] if "textbook" in found else 0
+        rows.append({
+            "name": way, "size": size, "batch": batch, "seconds_per_step": numbers["seconds"],
+            "ratio_to_textbook": ratio, "peak_rss_bytes": numbers["peak_rss_bytes"],
+        })  # fmt: skip
+        bf16 = way not in ("textbook", "cyclegan-fp32") and has_native_bf16(torch.device("cpu"))
+        dtype = torch.bfloat16 if bf16 else torch.float32
+        share = step_flops(size, batch) / numbers["seconds"] / matrix_product_peak(dtype)
+        difference = largest_difference(answers[way], answers.get("textbook"))
+        print(
+            f"| {size}x{size} | {batch} | {way} | {numbers['seconds']:.3f} | {ratio:.2f} "
+            f"| {numbers['peak_rss_bytes'] / 1e9:.2f} GB | {difference:.1e} | {share:.0%} |",
+            flush=True,
+        )
+    return rows
+
+
+def largest_difference(
+    answers: list[dict[str, Any]], reference: list[dict[str, Any]] | None
+) -> float:
+    """The largest relative difference of the first step's losses."""
+    if not reference:
+        return 0.0
+    pairs = zip(answers[0]["losses"], reference[0]["losses"], strict=True)
+    return float(max(abs(own - theirs) / abs(theirs) for own, theirs in pairs))
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--size", type=int, help="side of the pictures, in pixels")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=5, help="timed steps a turn")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each way")
+    parser.add_argument("--ways", default="textbook,cyclegan,cyclegan-eager,cyclegan-fp32")
+    parser.add_argument("--json", type=Path, help="file to write")
+    parser.add_argument("--serve", choices=WAYS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        measure(arguments.serve, arguments.size, arguments.batch, arguments.steps)
+        return
+    check_published_facts()
+    settings = [(arguments.size, arguments.batch)] if arguments.size else SETTINGS
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print("| size | batch | way | s/step | ratio | peak memory | loss difference | share of peak |")
+    print("|---|---|---|---|---|---|---|---|")
+    rows = []
+    for size, batch in settings:
+        rows += compare(size, batch, arguments.ways.split(","), arguments.steps, arguments.rounds)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

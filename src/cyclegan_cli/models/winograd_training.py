@@ -1,0 +1,375 @@
+"""Winograd's 3×3 convolutions to train with: their results and the gradients of all that goes in.
+
+In fp32 the algorithm is F(4×4, 3×3), with a quarter of a direct convolution's multiplications
+(:mod:`cyclegan_cli.models.winograd`). In bf16 its large factors would cost four bits more than the
+format has to spare; there it is F(2×2, 3×3), 1 / 2.25 of the multiplications, whose factors are 1
+and 1/2 (rounding error of a result: 0.5 % of its deviation, a direct convolution's 0.3 %).
+
+Every step is linear. The gradients are the transposed steps in opposite order, so they cost as
+little. A tile is 4×4 (2×2) results, its patch the 6×6 (4×4) inputs that they depend on; t tiles are
+worked on at once, by n matrix products, one for each of the n = 36 (16) numbers of a patch.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cyclegan_cli.models.winograd import (
+    FEWEST_CHANNELS,
+    INPUT_TRANSFORM,
+    KERNEL_TRANSFORM,
+    RESULT_TRANSFORM,
+    both_ways,
+)
+
+# Results a picture: below, reading and writing all kernels costs more than the products save.
+FEWEST_RESULTS = 512
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """One of Winograd's minimal filtering algorithms for 3×3 kernels, in one precision.
+
+    Attributes:
+        tile: Results a side.
+        at_once: How many tiles are worked on at once.
+        tile_by_tile: Whether each tile is transformed by itself, a small matrix product, instead
+            of all in one flat one. Either is up to twice as fast as the other (fp32, bf16).
+        from_inputs: ``[n, n]``, transforms a patch.
+        from_kernel: ``[n, 9]``, transforms a kernel, fp32.
+        to_results: ``[tile², n]``, transforms the products into a tile.
+    """
+
+    tile: int
+    at_once: int
+    tile_by_tile: bool
+    from_inputs: Tensor
+    from_kernel: Tensor
+    to_results: Tensor
+
+    @property
+    def patch(self) -> int:
+        """Inputs a side."""
+        return self.tile + 2
+
+
+def _algorithm(dtype: torch.dtype) -> Algorithm:
+    """F(2×2, 3×3) for bf16 (Lavin and Gray 2016, sec. 4.1), else F(4×4, 3×3)."""
+    transforms: tuple[Any, ...] = (INPUT_TRANSFORM, KERNEL_TRANSFORM, RESULT_TRANSFORM)
+    tile, at_once, tile_by_tile = 4, 64, True
+    if dtype == torch.bfloat16:
+        tile, at_once, tile_by_tile = 2, 1024, False
+        transforms = (
+            ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
+            ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
+            ((1, 1, 1, 0), (0, 1, -1, -1)),
+        )
+    inputs, kernel, results = map(both_ways, transforms)
+    precise = torch.promote_types(dtype, torch.float32)
+    matrices = inputs.to(dtype), kernel.to(precise), results.to(dtype)
+    return Algorithm(tile, at_once, tile_by_tile, *matrices)
+
+
+ALGORITHMS = {dtype: _algorithm(dtype) for dtype in (torch.bfloat16, torch.float32, torch.float64)}
+
+
+class WinogradConv2d(nn.Conv2d):
+    """A 3×3 convolution of stride 1, without padding, that trains faster on a CPU.
+
+    On other devices, where it is narrow or the picture small, where no gradient is asked for and
+    in graphs for other runtimes it is the plain convolution that it inherits from.
+    """
+
+    _kernels: Tensor | None = None
+    _kernels_of: tuple[Any, ...] = ()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, C, H + 2, W + 2]`` to ``[B, O, H, W]``."""
+        if not self._pays(x):
+            return super().forward(x)
+        if torch.is_autocast_enabled("cpu"):
+            x = x.to(torch.get_autocast_dtype("cpu"))
+        kernels = self._transformed_kernels(x.dtype)
+        return convolution(x, self.weight, self.bias, kernels)  # type: ignore[no-any-return]
+
+    def _pays(self, x: Tensor) -> bool:
+        return (
+            x.requires_grad
+            and x.device.type == "cpu"
+            and self.weight.dtype == torch.float32
+            and min(self.weight.shape[:2]) >= FEWEST_CHANNELS
+            and len(x) * (x.shape[2] - 2) * (x.shape[3] - 2) >= FEWEST_RESULTS
+            and not torch.compiler.is_exporting()
+        )
+
+    def _transformed_kernels(self, dtype: torch.dtype) -> Tensor:
+        """``[n, O, C]``, transformed once for all passes between two updates of the weights."""
+        if torch.compiler.is_compiling():
+            return transformed_kernels(self.weight, dtype)
+        version = (dtype, self.weight.data_ptr(), self.weight._version)
+        if self._kernels is None or self._kernels_of != version:
+            self._kernels = transformed_kernels(self.weight, dtype)
+            self._kernels_of = version
+        return self._kernels
+
+
+def transformed_kernels(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """``[O, C, 3, 3]`` to ``[n, O, C]`` for convolutions of ``dtype``."""
+    out, channels = weight.shape[:2]
+    flat = weight.detach().permute(2, 3, 0, 1).reshape(9, out * channels)
+    return torch.mm(ALGORITHMS[dtype].from_kernel, flat).view(-1, out, channels).to(dtype)
+
+
+# Operators of torch's, so that a compiled network can call them as they are.
+
+
+@torch.library.custom_op("cyclegan_cli::winograd", mutates_args=())
+def convolution(x: Tensor, weight: Tensor, bias: Tensor, kernels: Tensor) -> Tensor:
+    """A 3×3 convolution of stride 1, without padding, and its gradients.
+
+    Args:
+        x: ``[B, C, H + 2, W + 2]``, on the CPU.
+        weight: ``[O, C, 3, 3]``, fp32 or better.
+        bias: ``[O]``, like the weight.
+        kernels: ``[n, O, C]``: :func:`transformed_kernels` of the weight, in the dtype of ``x``.
+
+    Returns:
+        ``[B, O, H, W]`` in the dtype of ``x``, channels-last.
+    """
+    algorithm = ALGORITHMS[x.dtype]
+    height, width = x.shape[2] - 2, x.shape[3] - 2
+    pixels = _in_whole_tiles(x, algorithm.tile, rim=2)
+    shape = (len(x), pixels.shape[1] - 2, pixels.shape[2] - 2, len(weight))
+    results = torch.empty(shape, dtype=x.dtype)
+    bias = bias.to(x.dtype)
+    for pictures, top, bottom in _chunks(results, algorithm):
+        patches = _patches(pixels[pictures, top : bottom + 2], algorithm)
+        inputs = _from_tiles(algorithm.from_inputs, patches, 2, algorithm)
+        products = _space(3, (*inputs.shape[:2], len(bias)), x)
+        torch.bmm(inputs, kernels.transpose(1, 2), out=products)
+        tiles = _tiles(results[pictures, top:bottom], algorithm.tile)
+        folded = _to_tiles(algorithm.to_results, products, tiles.shape[:3], algorithm)
+        torch.add(folded, bias, out=tiles)
+    if (height, width) == results.shape[1:3]:
+        return results.permute(0, 3, 1, 2)
+    return results[:, :height, :width].contiguous().permute(0, 3, 1, 2)
+
+
+@convolution.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor, kernels: Tensor) -> Tensor:
+    del bias, kernels
+    shape = (len(x), len(weight), x.shape[2] - 2, x.shape[3] - 2)
+    return x.new_empty(shape).contiguous(memory_format=torch.channels_last)
+
+
+@torch.library.custom_op("cyclegan_cli::winograd_backward", mutates_args=())
+def convolution_backward(
+    d_results: Tensor, x: Tensor, weight: Tensor, kernels: Tensor, needs_x: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of ``x`` (empty unless needed), the weight and the bias."""
+    algorithm = ALGORITHMS[x.dtype]
+    pixels = _in_whole_tiles(x, algorithm.tile, rim=2)
+    d_results = _in_whole_tiles(d_results, algorithm.tile, rim=0)
+    d_kernels = None
+    d_pixels = _Overlapping(pixels, algorithm) if needs_x else None
+    for pictures, top, bottom in _chunks(d_results, algorithm):
+        tiles = _tiles(d_results[pictures, top:bottom], algorithm.tile)
+        d_products = _from_tiles(algorithm.to_results.t(), tiles, 2, algorithm)
+        patches = _patches(pixels[pictures, top : bottom + 2], algorithm)
+        inputs = _from_tiles(algorithm.from_inputs, patches, 3, algorithm)
+        d_kernels = _add_product(d_kernels, d_products.transpose(1, 2), inputs)
+        if d_pixels is not None:
+            d_inputs = _space(3, (*d_products.shape[:2], x.shape[1]), x)
+            torch.bmm(d_products, kernels, out=d_inputs)
+            from_inputs = algorithm.from_inputs.t()
+            d_patches = _to_tiles(from_inputs, d_inputs, tiles.shape[:3], algorithm)
+            d_pixels.add(d_patches, pictures, top, bottom)
+    assert d_kernels is not None
+    return (
+        d_pixels.like(x) if d_pixels else x.new_empty(0),
+        _kernels_gradient(d_kernels, weight, algorithm),
+        d_results.sum((0, 1, 2), dtype=weight.dtype),
+    )
+
+
+@convolution_backward.register_fake
+def _(
+    d_results: Tensor, x: Tensor, weight: Tensor, kernels: Tensor, needs_x: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    del d_results, kernels
+    d_x = torch.empty_like(x, memory_format=torch.channels_last) if needs_x else x.new_empty(0)
+    return d_x, torch.empty_like(weight), weight.new_empty(len(weight))
+
+
+def _remember(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    del output
+    x, weight, _, kernels = inputs
+    ctx.save_for_backward(x, weight, kernels)
+
+
+def _gradients(ctx: Any, d_results: Tensor) -> tuple[Tensor | None, ...]:
+    needs_x = ctx.needs_input_grad[0]
+    d_x, d_weight, d_bias = convolution_backward(d_results, *ctx.saved_tensors, needs_x)
+    return d_x if needs_x else None, d_weight, d_bias, None
+
+
+convolution.register_autograd(_gradients, setup_context=_remember)
+
+
+def _in_whole_tiles(x: Tensor, tile: int, rim: int) -> Tensor:
+    """``[B, C, H + rim, W + rim]`` as ``[B, H' + rim, W' + rim, C]``, H' and W' whole tiles."""
+    spare = [-(side - rim) % tile for side in (x.shape[3], x.shape[2])]
+    if any(spare):
+        x = F.pad(x, [0, spare[0], 0, spare[1]])
+    return x.permute(0, 2, 3, 1).contiguous()
+
+
+def _chunks(results: Tensor, algorithm: Algorithm) -> Iterator[tuple[slice, int, int]]:
+    """Pieces of ``[B, H', W', O]`` to work on at once: pictures, first row, one past the last."""
+    tile = algorithm.tile
+    pictures, rows, columns = len(results), results.shape[1] // tile, results.shape[2] // tile
+    pictures_at_once = max(algorithm.at_once // (rows * columns), 1)
+    rows_at_once = min(max(algorithm.at_once // columns, 1), rows)
+    for picture in range(0, pictures, pictures_at_once):
+        for row in range(0, rows, rows_at_once):
+            bottom = min(row + rows_at_once, rows)
+            yield slice(picture, picture + pictures_at_once), row * tile, bottom * tile
+
+
+def _tiles(results: Tensor, tile: int) -> Tensor:
+    """``[b, tile h, tile w, O]`` seen as ``[b, h, w, tile, tile, O]``."""
+    rows, columns = results.shape[1] // tile, results.shape[2] // tile
+    shape = (len(results), rows, tile, columns, tile, results.shape[3])
+    return results.view(shape).transpose(2, 3)
+
+
+def _patches(pixels: Tensor, algorithm: Algorithm) -> Tensor:
+    """``[b, tile h + 2, tile w + 2, C]`` seen as ``[b, h, w, patch, patch, C]``: they overlap."""
+    tile, patch = algorithm.tile, algorithm.patch
+    pictures, height, width, channels = pixels.shape
+    picture, row, column, _ = pixels.stride()
+    return pixels.as_strided(
+        (pictures, (height - 2) // tile, (width - 2) // tile, patch, patch, channels),
+        (picture, tile * row, tile * column, row, column, 1),
+    )
+
+
+def _from_tiles(transform: Tensor, tiles: Tensor, space: int, algorithm: Algorithm) -> Tensor:
+    """Transform tiles for the products with the kernels; takes spaces 0 and 1.
+
+    Args:
+        transform: ``[n, m²]``.
+        tiles: ``[b, h, w, m, m, c]``.
+        space: Where to leave the result.
+        algorithm: Whether tile by tile.
+
+    Returns:
+        ``[n, t, c]``: what is multiplied with the same kernels is side by side.
+    """
+    numbers, channels = len(transform), tiles.shape[-1]
+    if not algorithm.tile_by_tile:
+        tiles = tiles.permute(3, 4, 0, 1, 2, 5)
+        gathered = _space(0, tiles.shape, tiles).copy_(tiles).flatten(2).flatten(0, 1)
+        transformed = _space(space, (numbers, gathered.shape[1]), tiles)
+        return torch.mm(transform, gathered, out=transformed).view(numbers, -1, channels)
+    gathered = _space(0, tiles.shape, tiles).copy_(tiles).flatten(3, 4).flatten(0, 2)
+    transformed = _space(1, (len(gathered), numbers, channels), tiles)
+    torch.bmm(transform.expand(len(gathered), -1, -1), gathered, out=transformed)
+    by_number = _space(space, (numbers, len(gathered), channels), tiles)
+    return by_number.copy_(transformed.transpose(0, 1))
+
+
+def _to_tiles(
+    transform: Tensor, products: Tensor, shape: tuple[int, ...], algorithm: Algorithm
+) -> Tensor:
+    """Transform products of the kernels into tiles; takes spaces 0 and 1.
+
+    Args:
+        transform: ``[m², n]``.
+        products: ``[n, t, c]``.
+        shape: ``(b, h, w)``, the tiles.
+        algorithm: Whether tile by tile.
+
+    Returns:
+        ``[b, h, w, m, m, c]``.
+    """
+    numbers, tiles, channels = products.shape
+    side = algorithm.tile if len(transform) == algorithm.tile**2 else algorithm.patch
+    if not algorithm.tile_by_tile:
+        transformed = _space(1, (side**2, tiles * channels), products)
+        torch.mm(transform, products.flatten(1), out=transformed)
+        return transformed.view(side, side, *shape, channels).permute(2, 3, 4, 0, 1, 5)
+    by_tile = _space(0, (tiles, numbers, channels), products).copy_(products.transpose(0, 1))
+    transformed = _space(1, (tiles, side**2, channels), products)
+    torch.bmm(transform.expand(tiles, -1, -1), by_tile, out=transformed)
+    return transformed.view(*shape, side, side, channels)
+
+
+def _add_product(total: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
+    """Add a product of matrices to what there is so far, in fp32 or better; takes spaces 4, 5."""
+    shape = (len(a), a.shape[1], b.shape[2])
+    if total is None:
+        return torch.bmm(a, b, out=_space(4, shape, a))
+    if a.dtype == torch.bfloat16:
+        return total.float().add_(torch.bmm(a, b, out=_space(5, shape, a)))
+    return total.baddbmm_(a, b)
+
+
+class _Overlapping:
+    """The gradient of pixels, to which each patch adds what it has: neighbours share two rows.
+
+    Args:
+        pixels: ``[B, tile h + 2, tile w + 2, C]``, what it is the gradient of.
+        algorithm: Whose patches.
+    """
+
+    def __init__(self, pixels: Tensor, algorithm: Algorithm) -> None:
+        tile = self.tile = algorithm.tile
+        pictures, height, width, channels = pixels.shape
+        # One more tile below and to the right takes the rim.
+        rows, columns = (height - 2) // tile + 1, (width - 2) // tile + 1
+        shape = (pictures, rows, tile, columns, tile, channels)
+        self.tiles = torch.zeros(shape, dtype=pixels.dtype)
+
+    def add(self, d_patches: Tensor, pictures: slice, top: int, bottom: int) -> None:
+        """Add those of some tiles, ``[b, h, w, patch, patch, C]``."""
+        tile = self.tile
+        tiles = self.tiles[pictures, top // tile : bottom // tile + 1]
+        patches = d_patches.transpose(2, 3)  # [b, h, patch, w, patch, C]
+        tiles[:, :-1, :, :-1] += patches[:, :, :tile, :, :tile]
+        tiles[:, 1:, :2, :-1] += patches[:, :, tile:, :, :tile]
+        tiles[:, :-1, :, 1:, :2] += patches[:, :, :tile, :, tile:]
+        tiles[:, 1:, :2, 1:, :2] += patches[:, :, tile:, :, tile:]
+
+    def like(self, x: Tensor) -> Tensor:
+        """The finished gradient, ``[B, C, H + 2, W + 2]`` as ``x`` is."""
+        pixels = self.tiles.flatten(3, 4).flatten(1, 2)
+        return pixels[:, : x.shape[2], : x.shape[3]].contiguous().permute(0, 3, 1, 2)
+
+
+def _kernels_gradient(d_kernels: Tensor, weight: Tensor, algorithm: Algorithm) -> Tensor:
+    """``[n, O, C]`` to ``[O, C, 3, 3]``, in the precision and memory format of the weight."""
+    out, channels = weight.shape[:2]
+    flat = d_kernels.view(len(d_kernels), out * channels).to(weight.dtype)
+    gradient = torch.mm(algorithm.from_kernel.t(), flat).view(3, 3, out, channels)
+    return torch.empty_like(weight).copy_(gradient.permute(2, 3, 0, 1))
+
+
+_spaces = threading.local()
+
+
+def _space(number: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Memory to work in, the same one again: fresh memory would cost more than the work."""
+    spaces = _spaces.__dict__
+    numbers = torch.Size(shape).numel()
+    key = f"{number} {like.dtype}"
+    if key not in spaces or spaces[key].numel() < numbers:
+        spaces[key] = torch.empty(numbers, dtype=like.dtype)
+    return spaces[key][:numbers].view(shape)  # type: ignore[no-any-return]

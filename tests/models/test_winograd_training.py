@@ -1,0 +1,218 @@
+"""Winograd's convolutions to train with compute what direct ones do, and their gradients."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cyclegan_cli.config import GeneratorConfig, TrainConfig
+from cyclegan_cli.models import winograd_training
+from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.models.networks import ResnetGenerator
+from cyclegan_cli.models.winograd_training import (
+    ALGORITHMS,
+    WinogradConv2d,
+    convolution,
+    convolution_backward,
+    transformed_kernels,
+)
+
+
+def with_gradients(result: Tensor, *inputs: Tensor, seed: int = 0) -> list[Tensor]:
+    """The result, and the gradients of a random weighting of it."""
+    random = torch.Generator().manual_seed(seed)
+    weighting = torch.randn(result.shape, generator=random, dtype=torch.float64)
+    return [result, *torch.autograd.grad((result * weighting).sum(), inputs)]
+
+
+def inputs(*sizes: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """``x``, weight and bias for pictures, channels in and out, height and width; fp64."""
+    pictures, channels, out, height, width = sizes
+    random = torch.Generator().manual_seed(seed)
+    shapes = ((pictures, channels, height + 2, width + 2), (out, channels, 3, 3), (out,))
+    x, weight, bias = (
+        torch.randn(shape, generator=random, dtype=torch.float64).requires_grad_()
+        for shape in shapes
+    )
+    return x, weight, bias
+
+
+def relative_error(found: Tensor, exact: Tensor) -> float:
+    found, exact = found.detach(), exact.detach()
+    return float((found.double() - exact).square().mean().sqrt() / exact.square().mean().sqrt())
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    pictures=st.integers(1, 5),
+    channels=st.integers(1, 6),
+    out=st.integers(1, 6),
+    height=st.integers(1, 19),
+    width=st.integers(1, 19),
+    at_once=st.integers(1, 12),
+    small_tiles=st.booleans(),
+)
+def test_results_and_gradients_of_any_size_are_the_direct_convolutions(
+    pictures: int, channels: int, out: int, height: int, width: int, at_once: int, small_tiles: bool
+) -> None:
+    """Both algorithms are exact: in fp64 nothing but rounding is left."""
+    x, weight, bias = inputs(pictures, channels, out, height, width, seed=height)
+    expected = with_gradients(F.conv2d(x, weight, bias), x, weight, bias)
+    algorithm = ALGORITHMS[torch.bfloat16 if small_tiles else torch.float64]
+    precise = {
+        name: getattr(algorithm, name).double()
+        for name in ("from_inputs", "from_kernel", "to_results")
+    }
+    algorithm = dataclasses.replace(algorithm, at_once=at_once, **precise)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ALGORITHMS, torch.float64, algorithm)
+        kernels = transformed_kernels(weight, x.dtype)
+        found = with_gradients(convolution(x, weight, bias, kernels), x, weight, bias)
+    for own, direct in zip(found, expected, strict=True):
+        torch.testing.assert_close(own, direct, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 5e-6), (torch.bfloat16, 0.01)], ids=["fp32", "bf16"]
+)
+@pytest.mark.parametrize("pictures", [1, 3])
+def test_rounding_errors_are_small(dtype: torch.dtype, tolerance: float, pictures: int) -> None:
+    exact_inputs = inputs(pictures, 64, 64, 20, 22)
+    exact = with_gradients(F.conv2d(*exact_inputs), *exact_inputs)
+    x, weight, bias = (tensor.detach().float().requires_grad_() for tensor in exact_inputs)
+    x = x.detach().to(dtype).requires_grad_()
+    kernels = transformed_kernels(weight, dtype)
+    found = with_gradients(convolution(x, weight, bias, kernels), x, weight, bias)
+    assert [tensor.dtype for tensor in found] == [dtype, dtype, torch.float32, torch.float32]
+    for own, direct in zip(found, exact, strict=True):
+        assert relative_error(own, direct) < tolerance
+
+
+def test_in_bf16_a_sum_over_many_chunks_is_kept_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bf16 a sum of 256 equal parts would stop growing half way."""
+    algorithm = dataclasses.replace(ALGORITHMS[torch.bfloat16], at_once=1)
+    monkeypatch.setitem(ALGORITHMS, torch.bfloat16, algorithm)
+    x = torch.ones(1, 1, 34, 34, dtype=torch.bfloat16)
+    weight = torch.zeros(1, 1, 3, 3)
+    kernels = transformed_kernels(weight, x.dtype)
+    ones = torch.ones(1, 1, 32, 32, dtype=torch.bfloat16)
+    _, d_weight, d_bias = convolution_backward(ones, x, weight, kernels, False)
+    torch.testing.assert_close(d_weight, torch.full_like(weight, 1024.0))
+    assert d_bias.tolist() == [1024]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_torch_finds_nothing_wrong_with_the_operators(dtype: torch.dtype) -> None:
+    x, weight, bias = (tensor.detach().float() for tensor in inputs(2, 3, 4, 9, 6))
+    x = x.to(dtype).requires_grad_()
+    arguments = (x, weight, bias, transformed_kernels(weight, dtype))
+    tests = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(convolution, arguments, test_utils=tests)
+    gradient = torch.ones(2, 4, 9, 6, dtype=dtype)
+    for needed in (True, False):
+        torch.library.opcheck(
+            convolution_backward,
+            (gradient, x.detach(), weight, arguments[3], needed),
+            test_utils=tests,
+        )
+
+
+# When it is used
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
+    """The dtypes of the convolutions that went Winograd's way."""
+    seen: list[torch.dtype] = []
+
+    def spy(x: Tensor, *rest: Tensor) -> Tensor:
+        seen.append(x.dtype)
+        return convolution(x, *rest)
+
+    monkeypatch.setattr(winograd_training, "convolution", spy)
+    return seen
+
+
+def test_a_wide_convolution_in_training_goes_winograds_way(calls: list[torch.dtype]) -> None:
+    conv = WinogradConv2d(64, 64, 3)
+    x = torch.randn(1, 64, 26, 26, requires_grad=True)
+    torch.testing.assert_close(conv(x), nn.Conv2d.forward(conv, x), rtol=1e-4, atol=1e-4)
+    assert calls == [torch.float32]
+
+
+def test_under_autocast_it_computes_in_bf16(calls: list[torch.dtype]) -> None:
+    conv = WinogradConv2d(64, 64, 3)
+    x = torch.randn(1, 64, 26, 26, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert conv(x).dtype == torch.bfloat16
+    assert calls == [torch.bfloat16]
+
+
+@pytest.mark.parametrize(
+    ("channels", "side", "gradient"), [(63, 26, True), (64, 20, True), (64, 26, False)]
+)
+def test_where_it_does_not_pay_it_is_the_plain_convolution(
+    calls: list[torch.dtype], channels: int, side: int, gradient: bool
+) -> None:
+    conv = WinogradConv2d(channels, 64, 3)
+    x = torch.randn(1, channels, side, side, requires_grad=gradient)
+    assert torch.equal(conv(x), nn.Conv2d.forward(conv, x))
+    assert calls == []
+
+
+def test_graphs_for_other_runtimes_have_plain_convolutions() -> None:
+    conv = WinogradConv2d(64, 64, 3)
+    x = torch.randn(1, 64, 26, 26, requires_grad=True)
+    operators = {str(node.target) for node in torch.export.export(conv, (x,)).graph.nodes}
+    assert "aten.conv2d.default" in operators
+    assert not any("winograd" in name for name in operators)
+
+
+def test_kernels_are_transformed_once_between_two_updates() -> None:
+    conv = WinogradConv2d(64, 64, 3)
+    x = torch.randn(1, 64, 26, 26, requires_grad=True)
+    before = conv(x)
+    kernels = conv._kernels
+    assert conv(x) is not before
+    assert conv._kernels is kernels
+    with torch.no_grad():
+        conv.weight.mul_(2)
+        conv.bias.mul_(2)
+    torch.testing.assert_close(conv(x), 2 * before)
+    assert conv._kernels is not kernels
+
+
+def test_transformed_kernels_are_not_saved_with_the_weights() -> None:
+    conv = WinogradConv2d(64, 64, 3)
+    conv(torch.randn(1, 64, 26, 26, requires_grad=True))
+    assert set(conv.state_dict()) == {"weight", "bias"}
+
+
+def test_the_trunk_of_a_generator_uses_it(calls: list[torch.dtype]) -> None:
+    generator = ResnetGenerator(GeneratorConfig(16, 2))
+    generator(torch.rand(1, 3, 96, 96))
+    assert len(calls) == 4
+
+
+@pytest.mark.parametrize(("bf16", "tolerance"), [(False, 1e-5), (True, 0.02)], ids=["fp32", "bf16"])
+def test_a_training_step_has_the_direct_convolutions_losses(
+    bf16: bool, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TrainConfig(
+        load_size=96, crop_size=96, base_channels=16, discriminator_channels=4, residual_blocks=2
+    )
+    random = torch.Generator().manual_seed(0)
+    real_a, real_b = torch.rand((2, 1, 3, 96, 96), generator=random) * 2 - 1
+
+    def losses() -> Tensor:
+        return CycleGAN(config, torch.device("cpu"), bf16).step(real_a, real_b).stacked()
+
+    found = losses()
+    monkeypatch.setattr(winograd_training, "FEWEST_CHANNELS", 1000)
+    torch.testing.assert_close(found, losses(), rtol=tolerance, atol=tolerance / 10)
