@@ -20,6 +20,7 @@ class Recorder:
         self.steps: list[int] = []
         self.rows: list[dict[str, float]] = []
         self.validations: list[dict[str, float]] = []
+        self.grids: list[tuple[int, Path]] = []
         self.warnings: list[str] = []
         self.told_of: list[str] = []
         self.starts = 0
@@ -35,6 +36,9 @@ class Recorder:
 
     def validated(self, row):
         self.validations.append(row)
+
+    def sampled(self, step, grid):
+        self.grids.append((step, grid))
 
     def told(self, sentence):
         self.told_of.append(sentence)

@@ -371,7 +371,7 @@ class TrainConfig:
     )
     sample_every: int = option(
         500,
-        "Steps between sample grids; 0 draws none.",
+        "Steps between sample grids, each with a new index.html; 0 draws none.",
         panel="Output",
         minimum=0,
         maximum=1_000_000_000,
@@ -383,6 +383,12 @@ class TrainConfig:
         panel="Output",
         minimum=1,
         maximum=1_000_000_000,
+        on_resume=True,
+    )
+    tensorboard: bool = option(
+        False,
+        "Also write curves and samples for TensorBoard; needs the extra [tensorboard].",
+        panel="Output",
         on_resume=True,
     )
 

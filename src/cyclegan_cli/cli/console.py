@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import typer
@@ -188,6 +189,9 @@ class QuietTraining:
 
     def validated(self, row: dict[str, float]) -> None:
         """A row was added to validation.csv."""
+
+    def sampled(self, step: int, grid: Path) -> None:
+        """The sample grid of a step was written."""
 
     def told(self, sentence: str) -> None:
         """Something is worth knowing."""

@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -138,10 +139,11 @@ def plan_new(config: TrainConfig) -> Plan:
     """Plan a new run.
 
     Raises:
-        UsageError: A domain is missing, or the run folder is in use.
+        UsageError: A domain or a package is missing, or the run folder is in use.
         DataError: A folder is missing or has no pictures.
         DeviceError: The device is missing.
     """
+    _require_tensorboard(config)
     device = choose_device(config.device)
     config = _with_absolute_paths(config)
     domains = find_pictures(config)
@@ -166,7 +168,8 @@ def plan_resumed(run: Path, changes: Mapping[str, Any]) -> Plan:
         changes: Options that the user gave beside ``--resume``.
 
     Raises:
-        UsageError: An option cannot be changed in the middle of a run, or nothing is left to do.
+        UsageError: An option cannot be changed in the middle of a run, nothing is left to do, or a
+            package is missing.
         CheckpointError: There is no such run, or its state is damaged.
         DataError: A folder is missing or has no pictures.
         DeviceError: The device is missing.
@@ -174,6 +177,7 @@ def plan_resumed(run: Path, changes: Mapping[str, Any]) -> Plan:
     info, before = _saved_state(run)
     _refuse_fixed(before, changes)
     config = TrainConfig(**layered(vars(before), changes) | {"run_dir": run})
+    _require_tensorboard(config)
     config = _with_absolute_paths(config)
     device = choose_device(config.device)
     config = dataclasses.replace(config, precision=choose_precision(config.precision, device))
@@ -200,6 +204,14 @@ def model_is_of_step(run: Path, step: int) -> bool:
         return read_model_info(run / MODEL_FILE).training.get("step") == step
     except CheckpointError:
         return False
+
+
+def _require_tensorboard(config: TrainConfig) -> None:
+    if config.tensorboard and find_spec("tensorboard") is None:
+        raise UsageError(
+            "--tensorboard needs the package tensorboard, which is not installed",
+            "Install the extra [tensorboard]: pip install tensorboard; or give --no-tensorboard.",
+        )
 
 
 def _saved_state(run: Path) -> tuple[StateInfo | None, TrainConfig]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 
 import tomli_w
 from torch import Tensor
@@ -13,6 +14,7 @@ from cyclegan_cli.checkpoints.header import ModelInfo, StateInfo
 from cyclegan_cli.checkpoints.locate import BEST_FILE, CONFIG_FILE, MODEL_FILE, STATE_FILE
 from cyclegan_cli.checkpoints.store import save_model, save_state
 from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.training.page.run_page import RunPage
 from cyclegan_cli.training.plan import Plan
 from cyclegan_cli.training.report import save_sample_grid
 from cyclegan_cli.training.tables import (
@@ -42,6 +44,7 @@ class RunFolder:
         self.path = plan.run_dir
         self.plan = plan
         self.model = model
+        self.page = RunPage(plan, self.path / SAMPLES_FOLDER)
         files.make_folder(self.path)
         files.remove_leftovers(self.path)
         # With it, even a run that is killed before its first checkpoint resumes. Its own folder is
@@ -82,13 +85,15 @@ class RunFolder:
         """
         save_model(self.path / BEST_FILE, self.model, _as_model(info, {"swd": round(swd, 4)}))
 
-    def write_samples(self, step: int, pictures: Mapping[str, Tensor]) -> None:
-        """Write the grid of a step.
+    def write_samples(self, step: int, pictures: Mapping[str, Tensor]) -> Path:
+        """Write the grid of a step; returns where it is.
 
         Raises:
             OutputError: It cannot be written.
         """
-        save_sample_grid(self.path / SAMPLES_FOLDER / f"step_{step:08d}.jpg", pictures)
+        path = self.path / SAMPLES_FOLDER / f"step_{step:08d}.jpg"
+        save_sample_grid(path, pictures)
+        return path
 
 
 def _as_model(info: StateInfo, more: dict[str, float]) -> ModelInfo:

@@ -35,7 +35,7 @@ class StepTable:
     def __init__(self, path: Path, columns: Sequence[str], steps_done: int) -> None:
         self.path = path
         self.columns = columns
-        kept = [row for row in self._rows() if float(row["step"]) <= steps_done]
+        kept = [row for row in whole_rows(path, columns) if float(row["step"]) <= steps_done]
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
@@ -57,13 +57,19 @@ class StepTable:
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {error.strerror}") from error
 
-    def _rows(self) -> list[dict[str, str]]:
-        """The whole rows of the file; a kill may have left half a row at its end."""
-        if not self.path.exists():
-            return []
-        with self.path.open(newline="", errors="replace") as stream:
-            rows = list(csv.DictReader(stream))
-        return [row for row in rows if all(_is_number(row.get(name)) for name in self.columns)]
+
+def whole_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The whole rows of a table; a kill may have left half a row at its end.
+
+    Args:
+        path: The table; one that does not exist has no rows.
+        columns: The columns that a whole row has.
+    """
+    if not path.exists():
+        return []
+    with path.open(newline="", errors="replace") as stream:
+        rows = list(csv.DictReader(stream))
+    return [row for row in rows if all(_is_number(row.get(name)) for name in columns)]
 
 
 def _is_number(text: str | None) -> bool:

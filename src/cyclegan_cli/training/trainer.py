@@ -6,7 +6,7 @@ import math
 import shlex
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import torch
@@ -19,14 +19,16 @@ from cyclegan_cli.data.cache import PictureCache
 from cyclegan_cli.data.tensors import to_unit_range
 from cyclegan_cli.data.unpaired import Batch, UnpairedDataset, loader
 from cyclegan_cli.devices import memory_errors
-from cyclegan_cli.errors import DivergedError, InterruptedRunError
+from cyclegan_cli.errors import CycleGANError, DivergedError, InterruptedRunError, OutputError
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.training.compiling import Compiler
 from cyclegan_cli.training.describing import state_info
 from cyclegan_cli.training.fixed import fixed_pictures
 from cyclegan_cli.training.interval import Interval
+from cyclegan_cli.training.page.run_page import State
 from cyclegan_cli.training.plan import Plan, model_is_of_step
 from cyclegan_cli.training.run_folder import RunFolder
+from cyclegan_cli.training.tensorboard import with_tensorboard
 from cyclegan_cli.training.validation import BestSoFar, Examiner, quality, shuffled
 from cyclegan_cli.training.watcher import Watcher
 
@@ -57,7 +59,7 @@ def train(
         CheckpointError: The state to go on from is damaged.
         DeviceError: Not enough memory.
     """
-    with memory_errors("training", LESS_MEMORY):
+    with memory_errors("training", LESS_MEMORY), with_tensorboard(plan, watcher) as watcher:
         return Trainer(plan, watcher, time_limit).run(stop_requested)
 
 
@@ -131,8 +133,14 @@ class Trainer:
         self.started = time.monotonic()
         self.interval.start_clock()
         self.watcher.started(plan)
-        with closing(batches):  # Ends the threads that load ahead.
-            self._make_steps(batches, stop_requested)
+        self.folder.page.write(self.step)  # From now on, it says that the run goes on.
+        try:
+            with closing(batches):  # Ends the threads that load ahead.
+                self._make_steps(batches, stop_requested)
+        except Exception as error:
+            with suppress(OutputError):  # What ended the run is the news.
+                self.folder.page.write(self.step, *_how_it_ended(error))
+            raise
         return plan.run_dir / MODEL_FILE
 
     def _make_steps(self, batches: Iterator[Batch], stop_requested: StopRequested) -> None:
@@ -149,6 +157,8 @@ class Trainer:
                 return
             if self._is_due(self.plan.config.checkpoint_every):
                 self._save()
+            if self.samples and self._is_due(self.plan.config.sample_every):
+                self.folder.page.write(self.step)
 
     def _is_due(self, interval: int) -> bool:
         """Whether what is done every so many steps is to be done now; all is, at the end."""
@@ -192,7 +202,7 @@ class Trainer:
     def _sample(self, real_a: Tensor, real_b: Tensor) -> None:
         pictures = {"real_a": real_a, "real_b": real_b}
         pictures |= self.model.translate_both_ways(real_a, real_b)
-        self.folder.write_samples(self.step, pictures)
+        self.watcher.sampled(self.step, self.folder.write_samples(self.step, pictures))
 
     def _examine(self, stop_requested: StopRequested) -> None:
         """Measure the quality, where that is due and nobody has asked to stop."""
@@ -264,22 +274,25 @@ class Trainer:
         """
         plan = self.plan
         done = f"after step {self.step} of {plan.total_steps}; everything is saved"
+        ended = ""
         if self.step == plan.total_steps:
-            self._save()
+            pass
         elif signal_number := stop_requested():
             self._save()
             raise self._interrupted(signal_number)
         elif time.monotonic() - self.started >= self.time_limit:
-            self._save()
-            self.watcher.told(f"the time limit is reached {done}; go on: {self._resume_command()}")
+            ended = f"the time limit is reached {done}; go on: {self._resume_command()}"
         elif 0 < plan.config.patience <= self.best.worse:
-            self._save()
-            self.watcher.told(
+            ended = (
                 f"stopped {done}; the translations were nearest to their domains at step "
                 f"{self.best.step} ({BEST_FILE})"
             )
         else:
             return False
+        self._save()
+        self.folder.page.write(self.step, "stopped" if ended else "finished", ended)
+        if ended:
+            self.watcher.told(ended)
         return True
 
     def _interrupted(self, signal_number: int) -> InterruptedRunError:
@@ -288,6 +301,14 @@ class Trainer:
             f"Go on with: {self._resume_command()}",
             signal_number,
         )
+
+
+def _how_it_ended(error: Exception) -> tuple[State, str]:
+    if isinstance(error, InterruptedRunError):
+        return "stopped", error.message
+    if isinstance(error, CycleGANError):
+        return "failed", f"{error.message}. {error.hint}".removesuffix(". ")
+    return "failed", f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 def _never() -> None:
