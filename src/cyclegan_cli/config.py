@@ -261,6 +261,13 @@ class TrainConfig:
         shown_default="half of --steps",
     )
 
+    init_from: Path | None = option(
+        None,
+        "Begin with the generators of this run folder or checkpoint, and with their architecture.",
+        panel="Networks",
+        metavar="CHECKPOINT",
+        shown_default="random weights",
+    )
     base_channels: int = option(
         64, "Channels of the generators' first layer.", panel="Networks", minimum=1, maximum=1024
     )
@@ -367,6 +374,14 @@ class TrainConfig:
         panel="Output",
         minimum=1,
         maximum=1_000_000_000,
+        on_resume=True,
+    )
+    keep_checkpoints: int = option(
+        0,
+        "Also keep the models of so many last checkpoints, in checkpoints/ of the run folder.",
+        panel="Output",
+        minimum=0,
+        maximum=1_000_000,
         on_resume=True,
     )
     sample_every: int = option(

@@ -69,6 +69,34 @@ def test_a_picture_is_translated_beside_itself(cyclegan: Cyclegan, here: Path) -
     assert files("photos") == ["a.png", "a_night.png", "b.jpg", "sub/c.png"]
 
 
+def test_the_best_model_of_the_run_can_be_chosen(cyclegan: Cyclegan, here: Path) -> None:
+    run = Path("runs/day2night")
+    shutil.copy(run / "model.safetensors", run / "best.safetensors")
+    answer = cyclegan("translate", "photos/a.png", "--which", "best")
+    assert answer.code == 0
+    assert answer.err.splitlines()[0] == "checkpoint: runs/day2night/best.safetensors"
+    (run / "model.safetensors").write_bytes(b"not read")
+    again = ("translate", "photos/a.png", "--overwrite", "--checkpoint", str(run))
+    assert cyclegan(*again, "--which", "best").code == 0
+    assert cyclegan(*again).code == 4
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "code", "sentence"),
+    [
+        ([], 4, "the folder runs/day2night has no best.safetensors"),
+        (["--checkpoint", "runs/day2night/model.safetensors"], 2, "--which best chooses within"),
+    ],
+)
+def test_where_there_is_no_best_model_that_is_said(
+    cyclegan: Cyclegan, here: Path, checkpoint: list[str], code: int, sentence: str
+) -> None:
+    answer = cyclegan("translate", "photos/a.png", "--which", "best", *checkpoint)
+    assert answer.code == code
+    assert sentence in answer.err
+    assert "Traceback" not in answer.err
+
+
 @pytest.mark.parametrize("native", [True, False])
 def test_what_auto_settled_on_is_told_where_there_was_a_choice(
     cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch, native: bool

@@ -34,8 +34,8 @@ def test_a_run_leaves_everything_that_it_promises(config):
     run = config.run_dir
     assert checkpoint == run / "model.safetensors"
     assert sorted(path.name for path in run.iterdir()) == [
-        "config.toml", "index.html", "metrics.csv", "model.safetensors", "samples",
-        "state.safetensors",
+        ".lock", "config.toml", "health.json", "index.html", "metrics.csv", "model.safetensors",
+        "samples", "state.safetensors",
     ]  # fmt: skip
     assert sorted(path.name for path in (run / "samples").iterdir()) == [
         "step_00000004.jpg", "step_00000007.jpg",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Literal
 
-from cyclegan_cli.errors import CheckpointError
+from cyclegan_cli.errors import CheckpointError, UsageError
 
 MODEL_FILE = "model.safetensors"
 BEST_FILE = "best.safetensors"
 STATE_FILE = "state.safetensors"
+Which = Literal["latest", "best"]
 # What the original implementation calls the newest weights of its generators.
 PAIR_FILE = re.compile(r"latest_net_G(?:_[AB])?\.pth")
 CONFIG_FILE = "config.toml"
@@ -53,21 +55,39 @@ def pair_files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if PAIR_FILE.fullmatch(file.name))
 
 
-def default_checkpoint() -> Path:
+def chosen_checkpoint(path: Path, which: Which) -> Path:
+    """The checkpoint that a user names, or the best one of a run folder.
+
+    Raises:
+        CheckpointError: There is none.
+        UsageError: The best one is asked for of a file.
+    """
+    if which == "best" and path.is_file():
+        raise UsageError(
+            f"--which best chooses within a run folder, but {path} is a file",
+            "Name the folder, or leave --which out.",
+        )
+    return checkpoint_file(path, BEST_FILE if which == "best" else MODEL_FILE)
+
+
+def default_checkpoint(which: Which = "latest") -> Path:
     """``$CYCLEGAN_CHECKPOINT``, else the newest run below ``./runs``.
+
+    Args:
+        which: Which model of the run folder.
 
     Raises:
         CheckpointError: Neither exists.
+        UsageError: The best one is asked for of a file.
     """
     named = os.environ.get(ENVIRONMENT_VARIABLE)
     if named:
         try:
-            return checkpoint_file(Path(named))
-        except CheckpointError as error:
-            raise CheckpointError(
-                f"${ENVIRONMENT_VARIABLE}: {error.message}", error.hint
-            ) from error
+            return chosen_checkpoint(Path(named), which)
+        except (CheckpointError, UsageError) as error:
+            raise type(error)(f"${ENVIRONMENT_VARIABLE}: {error.message}", error.hint) from error
     found = [(path.stat().st_mtime, path) for path in RUNS_FOLDER.glob(f"*/{MODEL_FILE}")]
     if not found:
         raise CheckpointError("there is no checkpoint to translate with", HOW_TO_GET_ONE)
-    return max(found)[1]
+    newest = max(found)[1]
+    return chosen_checkpoint(newest.parent, which) if which == "best" else newest

@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cyclegan_cli.checkpoints.header import BOTH_DIRECTIONS, Direction
+from cyclegan_cli.checkpoints.locate import Which, chosen_checkpoint
 from cyclegan_cli.cli import console
-from cyclegan_cli.cli.options import DomainsOption, To, chosen_direction, parse_domains
+from cyclegan_cli.cli.options import (
+    DomainsOption,
+    To,
+    WhichOption,
+    chosen_direction,
+    parse_domains,
+)
 from cyclegan_cli.errors import UsageError
-from cyclegan_cli.exporting.formats import FORMATS, FormatName, Precision, Which
+from cyclegan_cli.exporting.formats import FORMATS, FormatName, Precision
 from cyclegan_cli.exporting.job import Job, check_options, plan_outputs, refuse_overwriting
 
 if TYPE_CHECKING:
@@ -62,9 +69,7 @@ def export_command(
             "safetensors: fp32, fp16, bf16.",
         ),
     ] = "fp32",
-    which: Annotated[
-        Which, typer.Option("--which", help="Which model of a run folder.")
-    ] = "latest",
+    which: WhichOption = "latest",
     image_io: Annotated[
         bool,
         typer.Option(
@@ -139,7 +144,7 @@ def _plan(
     """The files to write; all that can be refused without torch is."""
     from cyclegan_cli.checkpoints.reading import read_model
 
-    file = _checkpoint(checkpoint, which)
+    file = chosen_checkpoint(checkpoint, which)
     info = read_model(file, domains)
     directions = _directions(info, to, direction)
     planned = plan_outputs(FORMATS[format], info, directions, which, output, overwrite)
@@ -157,17 +162,6 @@ def _plan(
 
         calibration_files(calibration)
     return jobs
-
-
-def _checkpoint(path: Path, which: Which) -> Path:
-    from cyclegan_cli.checkpoints.locate import BEST_FILE, MODEL_FILE, checkpoint_file
-
-    if which == "best" and path.is_file():
-        raise UsageError(
-            f"--which best chooses within a run folder, but {path} is a file",
-            "Name the folder, or leave --which out.",
-        )
-    return checkpoint_file(path, BEST_FILE if which == "best" else MODEL_FILE)
 
 
 def _directions(

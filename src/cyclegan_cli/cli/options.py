@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from cyclegan_cli.checkpoints.header import Direction, ModelInfo
+from cyclegan_cli.checkpoints.locate import Which
 from cyclegan_cli.checkpoints.reading import Domains
 from cyclegan_cli.config import (
     TrainConfig,
@@ -41,6 +42,7 @@ CheckpointOption = Annotated[
         show_default="$CYCLEGAN_CHECKPOINT, else the newest run under ./runs",
     ),
 ]
+WhichOption = Annotated[Which, typer.Option("--which", help="Which model of a run folder.")]
 DomainsOption = Annotated[
     str | None,
     typer.Option(

@@ -13,6 +13,7 @@ from cyclegan_cli.cli.options import (
     DirectionOption,
     DomainsOption,
     To,
+    WhichOption,
 )
 from cyclegan_cli.cli.translation import Request, translate
 from cyclegan_cli.config import PrecisionChoice
@@ -31,6 +32,7 @@ def translate_command(
         typer.Argument(help="Pictures, folders or globs; - for standard input.", metavar="INPUT"),
     ] = None,
     checkpoint: CheckpointOption = None,
+    which: WhichOption = "latest",
     to: To = None,
     direction: DirectionOption = None,
     domains: DomainsOption = None,
@@ -259,6 +261,7 @@ def translate_command(
         Request(
             inputs=tuple(inputs or ()),
             checkpoint=checkpoint,
+            which=which,
             to=to,
             direction=direction,
             domains=domains,

@@ -23,6 +23,7 @@ from cyclegan_cli.errors import (
 
 if TYPE_CHECKING:
     from cyclegan_cli.checkpoints.header import Direction
+    from cyclegan_cli.checkpoints.locate import Which
     from cyclegan_cli.config import PrecisionChoice
     from cyclegan_cli.data.picture import EncodeOptions
     from cyclegan_cli.translation.outcomes import Outcome, Summary
@@ -42,6 +43,7 @@ class Request:
 
     inputs: tuple[str, ...]
     checkpoint: Path | None
+    which: Which
     to: str | None
     direction: Direction | None
     domains: str | None
@@ -116,11 +118,14 @@ def _refuse_contradictions(request: Request) -> None:
 
 def checkpoint_of(request: Request, rank: Rank) -> tuple[Path, Direction, str]:
     """The checkpoint's file, the direction and the name of the domain translated to."""
-    from cyclegan_cli.checkpoints.locate import checkpoint_file, default_checkpoint
+    from cyclegan_cli.checkpoints.locate import chosen_checkpoint, default_checkpoint
     from cyclegan_cli.checkpoints.reading import read_model
 
     domains = parse_domains(request.domains)
-    file = checkpoint_file(request.checkpoint) if request.checkpoint else default_checkpoint()
+    if request.checkpoint:
+        file = chosen_checkpoint(request.checkpoint, request.which)
+    else:
+        file = default_checkpoint(request.which)
     if request.checkpoint is None and rank.is_first and not request.quiet:
         console.say(f"checkpoint: {file}")
     info = read_model(file, domains)

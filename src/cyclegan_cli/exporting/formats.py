@@ -12,11 +12,11 @@ from importlib.util import find_spec
 from typing import Literal
 
 from cyclegan_cli.checkpoints.header import Direction, ModelInfo
+from cyclegan_cli.checkpoints.locate import Which
 from cyclegan_cli.errors import UsageError
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 FormatName = Literal["onnx", "pt2", "safetensors", "pth", "openvino"]
-Which = Literal["latest", "best"]
 Directions = tuple[Direction, ...]
 
 

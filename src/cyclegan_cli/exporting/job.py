@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cyclegan_cli.checkpoints.header import ModelInfo
+from cyclegan_cli.checkpoints.locate import Which
 from cyclegan_cli.checkpoints.reading import Domains, source_files
 from cyclegan_cli.errors import UsageError
-from cyclegan_cli.exporting.formats import FORMATS, Directions, Format, Precision, Which
+from cyclegan_cli.exporting.formats import FORMATS, Directions, Format, Precision
 
 DEFAULT_MIN_PSNR = 35.0
 

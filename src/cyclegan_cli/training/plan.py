@@ -33,7 +33,10 @@ from cyclegan_cli.config import (
 from cyclegan_cli.data.cache import CachePlan, plan_cache
 from cyclegan_cli.devices import available_cores, choose_device, choose_precision
 from cyclegan_cli.errors import CheckpointError, UsageError
+from cyclegan_cli.files import is_temporary
 from cyclegan_cli.training.domains import Domains, find_pictures, is_utf8, relative_name
+from cyclegan_cli.training.fine_tuning import with_its_architecture
+from cyclegan_cli.training.lock import LOCK_FILE
 
 
 @dataclass(frozen=True)
@@ -142,12 +145,13 @@ def plan_new(config: TrainConfig) -> Plan:
         UsageError: A domain or a package is missing, or the run folder is in use.
         DataError: A folder is missing or has no pictures.
         DeviceError: The device is missing.
+        CheckpointError: There is nothing that ``--init-from`` could begin with.
     """
     _require_tensorboard(config)
     device = choose_device(config.device)
     config = _with_absolute_paths(config)
     domains = find_pictures(config)
-    config = _with_names(config)
+    config = with_its_architecture(_with_names(config))
     run_dir = _run_folder(config)
     if not is_utf8(run_dir):
         raise UsageError(f"--run-dir: the name {str(run_dir)!r} is not valid UTF-8", "Rename it.")
@@ -302,4 +306,8 @@ def _run_folder(config: TrainConfig) -> Path:
 
 
 def _is_taken(folder: Path) -> bool:
-    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    """Whether there is more than what a training that was killed as it began leaves."""
+    if not folder.is_dir():
+        return folder.exists()
+    names = (path.name for path in folder.iterdir())
+    return any(name != LOCK_FILE and not is_temporary(name) for name in names)

@@ -12,7 +12,10 @@ from cyclegan_cli.errors import OutputError
 from cyclegan_cli.models.cyclegan import LOSS_NAMES
 
 METRICS_FILE = "metrics.csv"
-METRICS_COLUMNS = ("step", "epoch", "learning_rate", *LOSS_NAMES, "images_per_second", "seconds")
+HEALTH_COLUMN = "health"
+METRICS_COLUMNS = (
+    "step", "epoch", "learning_rate", *LOSS_NAMES, "images_per_second", "seconds", HEALTH_COLUMN,
+)  # fmt: skip
 VALIDATION_FILE = "validation.csv"
 VALIDATION_COLUMNS = (
     "step", "swd_a2b", "swd_b2a", "cycle_a", "cycle_b", "identity_a", "identity_b",
@@ -42,14 +45,14 @@ class StepTable:
         writer.writerows(kept)
         files.write_text(path, text.getvalue())
 
-    def append(self, row: Mapping[str, float]) -> None:
+    def append(self, row: Mapping[str, float | str]) -> None:
         """Add a row.
 
         Raises:
             OutputError: It cannot be written.
         """
         text = io.StringIO()
-        values = (f"{row[name]:.{12 if name == 'step' else 6}g}" for name in self.columns)
+        values = (_cell(name, row[name]) for name in self.columns)
         csv.writer(text, lineterminator="\n").writerow(values)
         try:
             with self.path.open("a", encoding="utf-8", newline="") as stream:
@@ -69,7 +72,14 @@ def whole_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         return []
     with path.open(newline="", errors="replace") as stream:
         rows = list(csv.DictReader(stream))
-    return [row for row in rows if all(_is_number(row.get(name)) for name in columns)]
+    numbers = [name for name in columns if name != HEALTH_COLUMN]
+    return [row for row in rows if all(_is_number(row.get(name)) for name in numbers)]
+
+
+def _cell(name: str, value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:.{12 if name == 'step' else 6}g}"
 
 
 def _is_number(text: str | None) -> bool:

@@ -23,11 +23,14 @@ from cyclegan_cli.errors import CycleGANError, DivergedError, InterruptedRunErro
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.training.compiling import Compiler
 from cyclegan_cli.training.describing import state_info
+from cyclegan_cli.training.fine_tuning import begin_with
 from cyclegan_cli.training.fixed import fixed_pictures
 from cyclegan_cli.training.interval import Interval
-from cyclegan_cli.training.page.run_page import State
+from cyclegan_cli.training.monitor import Change, Monitor
+from cyclegan_cli.training.page.overview import State
 from cyclegan_cli.training.plan import Plan, model_is_of_step
 from cyclegan_cli.training.run_folder import RunFolder
+from cyclegan_cli.training.tables import HEALTH_COLUMN
 from cyclegan_cli.training.tensorboard import with_tensorboard
 from cyclegan_cli.training.validation import BestSoFar, Examiner, quality, shuffled
 from cyclegan_cli.training.watcher import Watcher
@@ -52,6 +55,7 @@ def train(
         The path of the saved ``model.safetensors``.
 
     Raises:
+        UsageError: Another training is at work in the run folder.
         InterruptedRunError: Asked to stop; everything is saved.
         DivergedError: The losses are not finite any more; the last checkpoint is kept.
         DataError: No picture of a domain can be read.
@@ -60,7 +64,9 @@ def train(
         DeviceError: Not enough memory.
     """
     with memory_errors("training", LESS_MEMORY), with_tensorboard(plan, watcher) as watcher:
-        return Trainer(plan, watcher, time_limit).run(stop_requested)
+        trainer = Trainer(plan, watcher, time_limit)
+        with closing(trainer.folder):
+            return trainer.run(stop_requested)
 
 
 class Trainer:
@@ -85,19 +91,20 @@ class Trainer:
         self.compiler = Compiler(self.model, plan.config.compile, watcher.told, watcher.warned)
         if plan.resumed:
             restore_state(plan.run_dir / STATE_FILE, self.model)
+        elif plan.config.init_from:
+            begin_with(self.model, plan.config)
         self._remember(plan.resumed)
         self.samples = self._sample_pictures() if plan.config.sample_every else None
         self.examiner = Examiner(plan) if plan.config.validate_every else None
         # Only now: what cannot start leaves no folder behind.
         self.folder = RunFolder(plan, self.model, self.step)
-        if plan.resumed and not model_is_of_step(plan.run_dir, self.step):
-            self.folder.save_model(self._state_info())  # A crash came between the two files.
 
     def _remember(self, resumed: StateInfo | None) -> None:
         watch = resumed.watch if resumed else {}
         self.seconds_before = resumed.seconds if resumed else 0.0
         self.interval = Interval(self.plan.device, watch.get("interval", {}))
         self.best = BestSoFar(watch.get("best", {}))
+        self.monitor = Monitor(self.plan, watch.get("monitor", {}))
         self.examined: int = watch.get("examined", self.step)
 
     def _sample_pictures(self) -> tuple[Tensor, Tensor]:
@@ -118,6 +125,8 @@ class Trainer:
     def run(self, stop_requested: StopRequested) -> Path:
         """Make all steps that are left; see :func:`train`."""
         plan = self.plan
+        if plan.resumed and not model_is_of_step(plan.run_dir, self.step):
+            self.folder.save_model(self._state_info())  # A crash came between the two files.
         cache = PictureCache(plan.cache)
         batches = loader(
             UnpairedDataset(plan.pictures_a, plan.pictures_b, plan.config, cache),
@@ -133,7 +142,9 @@ class Trainer:
         self.started = time.monotonic()
         self.interval.start_clock()
         self.watcher.started(plan)
-        self.folder.page.write(self.step)  # From now on, it says that the run goes on.
+        # From now on, they say that the run goes on, and nothing of steps that a crash has lost.
+        self.folder.write_health(self.monitor.document(self.step))
+        self.folder.page.write(self.step)
         try:
             with closing(batches):  # Ends the threads that load ahead.
                 self._make_steps(batches, stop_requested)
@@ -187,6 +198,7 @@ class Trainer:
     def _measure(self) -> None:
         """Add a row of the interval's mean losses to metrics.csv."""
         means = self._finite_means()
+        self._tell(self.monitor.see_losses(self.step, means, self.interval.steps))
         row = {
             "step": self.step,
             "epoch": self.plan.epoch_of(self.step),
@@ -195,7 +207,7 @@ class Trainer:
             "images_per_second": self.interval.steps_per_second() * self.plan.config.batch_size,
             "seconds": self._seconds(),
         }
-        self.folder.metrics.append(row)
+        self.folder.metrics.append(row | {HEALTH_COLUMN: self.monitor.word})
         self.watcher.measured(row)
         self.interval = Interval(self.plan.device, {})
 
@@ -217,9 +229,18 @@ class Trainer:
         if not found.is_finite():
             raise self._diverged("a translation is not finite")
         self.examined = self.step
+        self._tell(self.monitor.see_pictures(self.step, found))
         if self.plan.validates:
             row = {"step": self.step, **quality(found), "seconds": time.monotonic() - before}
             self._validated(row)
+
+    def _tell(self, change: Change) -> None:
+        """Say how the health has changed, and write down how it is."""
+        for verdict in change.found:
+            self.watcher.warned(f"{verdict.sentence}. {verdict.advice}")
+        for verdict in change.over:
+            self.watcher.told(f"step {self.step}: no longer so: {verdict.sentence}")
+        self.folder.write_health(self.monitor.document(self.step))
 
     def _validated(self, row: dict[str, float]) -> None:
         self.folder.validation.append(row)
@@ -242,6 +263,8 @@ class Trainer:
             hint = f"Go on from there more slowly: {self._resume_command()} {slower}"
         else:
             kept, hint = "", f"Begin again more slowly: {slower}"
+        self.monitor.see_no_numbers(self.step, what, hint)
+        self.folder.write_health(self.monitor.document(self.step))
         return DivergedError(f"{what} at step {self.step}{kept}", hint)
 
     def _resume_command(self) -> str:
@@ -262,6 +285,7 @@ class Trainer:
         watch = {
             "interval": self.interval.state(),
             "best": self.best.state(),
+            "monitor": self.monitor.state(),
             "examined": self.examined,
         }
         return state_info(self.plan, self.model, self.step, self._seconds(), watch)

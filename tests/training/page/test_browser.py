@@ -1,5 +1,7 @@
 """The page in a real browser, from the disk: look, slide, point, and no request or complaint."""
 
+import datetime
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -134,6 +136,43 @@ def test_names_that_look_like_markup_are_text(page, plan):
     assert page.run("document.title") == f"{evil.name_a} ⇄ {evil.name_b}"
     assert page.run("document.querySelector('#a b').textContent") == evil.name_a
     assert page.run("document.querySelectorAll('script').length") == 2
+
+
+def test_one_sample_needs_no_slider(page, plan):
+    RunPage(plan, plan.run_dir / "samples").write(100)
+    page.open(address(plan))
+    assert page.run(SHOWN) == "step 100 · 1 of 1"
+    assert page.run(
+        "document.getElementById('slider').hidden && document.getElementById('play').hidden"
+    )
+
+
+@pytest.mark.parametrize(("hours", "late"), [(0, False), (2, True)])
+def test_a_page_that_nobody_writes_any_more_says_so(page, plan, hours, late):
+    path = plan.run_dir / "index.html"
+    text = path.read_text(encoding="utf-8")
+    written = datetime.datetime.now().astimezone() - datetime.timedelta(hours=hours)
+    path.write_text(
+        re.sub('datetime="[^"]*"', f'datetime="{written.isoformat()}"', text), encoding="utf-8"
+    )
+    page.open(address(plan))
+    words = page.run("document.querySelector('.state').innerText")
+    assert ("A new page is overdue" in words) == late
+    assert ("2 hours ago" if hours else "just now") in words
+
+
+def test_an_open_page_is_read_again_unless_somebody_uses_it(page, plan):
+    assert not page.run("isInUse()")
+    page.run("document.getElementById('slider').focus()")
+    page.press("ArrowLeft", 37)
+    page.run("lastUsed = 0")
+    assert page.run("isInUse()")  # An earlier sample is looked at.
+    page.press("End", 35)
+    assert page.run("isInUse()")  # A key was pressed just now.
+    page.run("lastUsed = 0")
+    assert not page.run("isInUse()")
+    page.run("document.querySelector('details').open = true")
+    assert page.run("isInUse()")
 
 
 def test_a_run_without_samples_or_rows_shows_the_rest(page, plan):

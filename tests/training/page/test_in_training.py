@@ -8,8 +8,10 @@ import pytest
 
 from cyclegan_cli.errors import DivergedError, InterruptedRunError
 from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.training import monitor
 from cyclegan_cli.training.plan import plan_new, plan_resumed
 from cyclegan_cli.training.trainer import train
+from run_folders import write_health
 from runs import Recorder, make_config, never, stop_after
 
 
@@ -66,6 +68,44 @@ def test_what_went_wrong_is_said(config, monkeypatch):
         train(plan_new(config), Recorder(), never)
     assert look_at(config.run_dir) == ("failed", [4, 7])
     assert "the weights are not finite at step 7. Begin again" in page_of(config.run_dir)
+
+
+def test_verdicts_come_and_go_with_the_training(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(monitor, "WON_FOR_STEPS", 2)
+    monkeypatch.setitem(monitor.WON_BELOW, "lsgan", 1e9)
+    config = make_config(tmp_path, run_dir=tmp_path / "run", log_every=1, sample_every=1)
+    pages: list[str] = []
+
+    class Collector(Recorder):
+        def stepped(self, step):
+            super().stepped(step)
+            pages.append(page_of(config.run_dir))
+
+    recorder = Collector()
+    with pytest.raises(InterruptedRunError):
+        train(plan_new(config), recorder, stop_after(recorder, 4))
+    assert "No trouble seen up to step 1." in pages[1]
+    verdict = "Step 2: the discriminator of day has won"
+    assert verdict in pages[2]
+    assert "Use more pictures, fewer --discriminator-channels" in pages[2]
+    assert verdict in page_of(config.run_dir)
+    monkeypatch.setitem(monitor.WON_BELOW, "lsgan", 0.0)
+    train(plan_resumed(config.run_dir, {}), recorder, never)
+    assert verdict in pages[4]  # What the resumed run begins with.
+    assert "No trouble seen up to step 7." in page_of(config.run_dir)
+
+
+def test_a_resumed_run_has_forgotten_the_trouble_of_steps_that_were_lost(config):
+    recorder = Recorder()
+    with pytest.raises(InterruptedRunError):
+        train(plan_new(config), recorder, stop_after(recorder, 4))
+    write_health(
+        config.run_dir, {"kind": "collapse", "step": 6, "sentence": "lost", "advice": "Wait."}
+    )
+    recorder = Recorder()
+    with pytest.raises(InterruptedRunError):
+        train(plan_resumed(config.run_dir, {}), recorder, stop_after(recorder, 1))
+    assert "lost" not in page_of(config.run_dir)
 
 
 def test_a_fault_that_nobody_foresaw_is_said(config):

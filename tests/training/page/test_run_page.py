@@ -1,5 +1,7 @@
+import dataclasses
 import html
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -110,6 +112,37 @@ def test_the_page_says_whether_the_run_goes_on(plan, step, state, reason):
     assert ("cyclegan train --resume" in words_in(page)) == (step < 800)
 
 
+def test_commands_are_those_that_work(plan):
+    fill(plan)
+    words = words_in(write(plan))
+    run = plan.run_dir
+    assert "Translate day to night, once the first checkpoint is saved (step 100) cyc" in words
+    assert "best.safetensors" not in words
+    assert f"Go on, should it be killed cyclegan train --resume {run}" in words
+    for name in ("model", "best"):
+        (run / f"{name}.safetensors").touch()
+    words = words_in(write(plan, 400, "stopped"))
+    translate = "cyclegan translate photo.jpg --to"
+    assert f"Translate day to night {translate} night --checkpoint {run} " in words
+    assert f"Translate night to day {translate} day --checkpoint {run} " in words
+    assert f"the best model so far {translate} night --checkpoint {run}/best.safetensors " in words
+    assert f"Go on cyclegan train --resume {run}" in words
+
+
+@pytest.mark.parametrize(
+    ("changes", "seconds"),
+    # Two pictures a second.
+    [({}, 2), ({"sample_every": 900}, 200), ({"sample_every": 0}, 200), ({"batch_size": 3}, 6)],
+)
+def test_the_page_knows_when_the_next_one_is_due(plan, changes, seconds):
+    fill(plan)
+    plan = dataclasses.replace(plan, config=dataclasses.replace(plan.config, **changes))
+    assert data_in(write(plan))["dueIn"] == seconds
+    assert data_in(write(plan, 400, "stopped"))["dueIn"] is None
+    (plan.run_dir / "metrics.csv").unlink()
+    assert data_in(write(plan))["dueIn"] is None
+
+
 def test_verdicts_are_on_the_page_with_what_to_do(plan):
     write_health(plan.run_dir)
     assert "No trouble seen up to step 400." in words_in(write(plan))
@@ -183,6 +216,15 @@ def test_the_page_is_whole_html_that_links_to_nothing(plan):
     check(page)
     assert "{{" not in page
     assert not re.search(r"@import|url\(", page)
+
+
+def test_a_name_above_it_that_is_not_utf_8_is_left_out(plan, tmp_path, monkeypatch):
+    above = Path(os.fsdecode(bytes(tmp_path) + b"/\xff"))
+    above.mkdir()
+    plan.run_dir.rename(above / "run")
+    monkeypatch.chdir(above)
+    words = words_in(write(dataclasses.replace(plan, run_dir=Path("run"))))
+    assert "cyclegan train --resume run " in words
 
 
 def test_the_page_goes_on_where_an_earlier_session_was(plan):

@@ -71,11 +71,7 @@ def loss_charts(name_a: str, name_b: str, with_identity: bool) -> list[Chart]:
             noisy=True,
         ),
         *([identity] if with_identity else []),
-        Chart(
-            "Learning rate",
-            "Of both optimisers.",
-            (Curve("learning_rate", "Adam"),),
-        ),
+        Chart("Learning rate", "Of both optimisers.", (Curve("learning_rate", "Adam"),)),
         Chart(
             "Speed",
             "Pictures of each domain a second.",

@@ -85,6 +85,7 @@ function play() {
 
 if (run.frames.length) {
   document.getElementById("samples").hidden = false;
+  slider.hidden = playButton.hidden = run.frames.length === 1;
   directions.forEach(layOut);
   slider.max = run.frames.length - 1;
   slider.value = slider.max;
@@ -162,24 +163,41 @@ for (const command of document.querySelectorAll(".command pre")) {
   });
 }
 
-// --- How old the page is; while the run goes on, it is read again from time to time.
+// --- How old the page is, and whether a new one is late: a killed run could not say that it ended.
 
 const time = document.querySelector("time");
 time.title = time.textContent;
 const format = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 
+function inWords(minutes) {
+  if (minutes < 1) return "just now";
+  if (minutes < 60) return format.format(-Math.round(minutes), "minute");
+  if (minutes < 48 * 60) return format.format(-Math.round(minutes / 60), "hour");
+  return format.format(-Math.round(minutes / 1440), "day");
+}
+
 function sayAge() {
-  const minutes = Math.round((Date.now() - Date.parse(time.dateTime)) / 60_000);
-  const [count, unit] =
-    minutes < 60 ? [minutes, "minute"] : minutes < 48 * 60 ? [Math.round(minutes / 60), "hour"] : [Math.round(minutes / 1440), "day"];
-  time.textContent = minutes < 1 ? "just now" : format.format(-count, unit);
+  const minutes = (Date.now() - Date.parse(time.dateTime)) / 60_000;
+  time.textContent = inWords(minutes);
+  document.getElementById("late").hidden = run.dueIn === null || minutes * 60 < 3 * run.dueIn + 600;
 }
 
 sayAge();
 setInterval(sayAge, 30_000);
+
+// --- While the run goes on, the page is read again from time to time, but not under somebody's hands.
+
+let lastUsed = 0;
+for (const use of ["pointerdown", "pointermove", "keydown", "scroll"]) {
+  addEventListener(use, () => (lastUsed = Date.now()), { passive: true });
+}
+
+function isInUse() {
+  const earlier = run.frames.length && slider.value !== slider.max;
+  const reading = document.querySelector("details").open;
+  return playing || earlier || reading || document.hidden || Date.now() - lastUsed < 30_000;
+}
+
 if (run.training) {
-  setInterval(() => {
-    const atTheEnd = !playing && (!run.frames.length || slider.value === slider.max);
-    if (atTheEnd && !document.hidden) location.reload();
-  }, 60_000);
+  setInterval(() => isInUse() || location.reload(), 60_000);
 }

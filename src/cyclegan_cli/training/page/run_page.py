@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import datetime
 import hashlib
 import importlib.resources
 import json
@@ -11,14 +10,15 @@ import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cyclegan_cli import files
 from cyclegan_cli.checkpoints.locate import HEALTH_FILE
 from cyclegan_cli.models.cyclegan import LOSS_NAMES
-from cyclegan_cli.training.page import samples, sections
-from cyclegan_cli.training.page.charts import Chart, Row, draw, number
+from cyclegan_cli.training.page import overview, samples, sections
+from cyclegan_cli.training.page.charts import Chart, Row, draw
 from cyclegan_cli.training.page.curves import loss_charts, quality_charts
+from cyclegan_cli.training.page.overview import State
 from cyclegan_cli.training.plan import Plan
 from cyclegan_cli.training.tables import (
     METRICS_FILE,
@@ -26,9 +26,7 @@ from cyclegan_cli.training.tables import (
     VALIDATION_FILE,
     whole_rows,
 )
-from cyclegan_cli.training.validation import mean_distance
 
-State = Literal["training", "finished", "stopped", "failed"]
 PAGE_FILE = "index.html"
 DRAWN_METRICS = ("step", "learning_rate", *LOSS_NAMES, "images_per_second", "seconds")
 # With curves and text the page stays below 8 MB.
@@ -72,23 +70,30 @@ class RunPage:
         data = samples.document(self.frames.chosen(step)) | {
             "names": [plan.name_a, plan.name_b],
             "training": state == "training",
+            "dueIn": overview.due_in(plan, step, metrics) if state == "training" else None,
             "lastStep": max(step, 1),
             "charts": quality_points + loss_points,
         }
-        parts = {
-            "title": escape(f"{plan.name_a} ⇄ {plan.name_b}"),
-            "state": _state(state, reason),
-            "progress": sections.progress(step, plan.total_steps),
-            "facts": sections.tiles(_facts(plan, step, metrics, validation)),
-            "health": sections.health(plan.run_dir / HEALTH_FILE),
+        parts = _words(plan, step, state) | {
+            "state": overview.state(state, reason),
+            "facts": sections.tiles(overview.facts(plan, step, metrics, validation)),
             "quality": _section("quality", "Quality", quality),
             "losses": _section("losses", "Losses", losses),
-            "commands": sections.commands(_commands(plan, step)),
-            "configuration": sections.configuration(plan.config),
-            "folder": escape(str(plan.run_dir.absolute())),
             "data": json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
         }
         files.write_text(plan.run_dir / PAGE_FILE, _page(parts))
+
+
+def _words(plan: Plan, step: int, state: State) -> dict[str, str]:
+    """The parts that need no table."""
+    return {
+        "title": escape(f"{plan.name_a} ⇄ {plan.name_b}"),
+        "progress": sections.progress(step, plan.total_steps),
+        "health": sections.health(plan.run_dir / HEALTH_FILE),
+        "commands": sections.commands(overview.commands(plan, step, state)),
+        "configuration": sections.configuration(plan.config),
+        "folder": escape(str(overview.folder(plan))),
+    }
 
 
 def _numbers(path: Path, columns: Sequence[str]) -> list[Row]:
@@ -104,51 +109,6 @@ def _section(name: str, heading: str, charts: str) -> str:
     if not charts:
         return ""
     return f'<section id="{name}"><h2>{heading}</h2><div class="charts">{charts}</div></section>'
-
-
-def _state(state: State, reason: str) -> str:
-    written = datetime.datetime.now().astimezone()
-    why = f"<span>{escape(reason)}</span>" if reason else ""
-    return (
-        f'<b class="pill {state}">{state}</b>{why}<span>written '
-        f'<time datetime="{written.isoformat(timespec="seconds")}">'
-        f"{written:%Y-%m-%d %H:%M}</time></span>"
-    )
-
-
-def _facts(
-    plan: Plan, step: int, metrics: Sequence[Row], validation: Sequence[Row]
-) -> list[tuple[str, str]]:
-    facts = [("epoch", f"{plan.epoch_of(step):.1f} of {plan.epoch_of(plan.total_steps):.1f}")]
-    if metrics:
-        last = metrics[-1]
-        speed = last["images_per_second"]
-        facts += [
-            ("trained for", sections.duration(last["seconds"])),
-            ("speed", f"{number(speed)} images/s"),
-        ]
-        left = (plan.total_steps - step) * plan.config.batch_size
-        if left and speed > 0:
-            facts.append(("left, at this speed", sections.duration(left / speed)))
-    if validation:
-        best = min(validation, key=mean_distance)
-        facts.append(("best model", f"step {best['step']:,.0f}"))
-    counts = f"{len(plan.pictures_a):,} + {len(plan.pictures_b):,}"
-    return [*facts, ("pictures", counts), ("device", f"{plan.device}, {plan.config.precision}")]
-
-
-def _commands(plan: Plan, step: int) -> list[tuple[str, list[str]]]:
-    run = str(plan.run_dir.absolute())
-    shown = [
-        (
-            f"Translate {real} to {fake}",
-            ["cyclegan", "translate", "photo.jpg", "--to", fake, "--checkpoint", run],
-        )
-        for real, fake in ((plan.name_a, plan.name_b), (plan.name_b, plan.name_a))
-    ]
-    if step < plan.total_steps:
-        shown.append(("Go on, if it was stopped", ["cyclegan", "train", "--resume", run]))
-    return shown
 
 
 def _page(parts: dict[str, str]) -> str:

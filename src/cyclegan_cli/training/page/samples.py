@@ -157,8 +157,14 @@ def _every(grids: Sequence[_Grid], stride: int) -> list[_Grid]:
 
 
 def _size(frames: Mapping[int, Frame]) -> int:
-    """Characters of what the networks made; the real pictures are there once."""
-    columns = (column for frame in frames.values() for column in frame.made.values())
+    """Characters of all pictures on the page."""
+    shown = document(frames)
+    columns = (
+        column
+        for pictures in (*shown["real"], *shown["frames"])
+        for column in pictures.values()
+        if not isinstance(column, int)
+    )
     return sum(len(text) for column in columns for text in column)
 
 

@@ -51,7 +51,8 @@ def commands(sentences: Iterable[tuple[str, Sequence[str]]]) -> str:
     """Commands to copy, each with what it is for."""
     return "".join(
         f'<div class="command"><p>{escape(purpose)}</p><pre tabindex="0"><code>'
-        f"{escape(shlex.join(words))}</code></pre></div>"
+        f"{' '.join(f'<span>{escape(shlex.quote(word))}</span>' for word in words)}"
+        "</code></pre></div>"
         for purpose, words in sentences
     )
 
