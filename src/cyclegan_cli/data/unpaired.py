@@ -31,8 +31,8 @@ from cyclegan_cli.errors import DataError
 # A picture sixteen times as long as it is wide holds nothing that a square crop shows, and
 # resizing its short side could make it arbitrarily large.
 LARGEST_ASPECT_RATIO = 16
-# How many times the load size a JPEG must still be when it is decoded at a reduced scale: nearer
-# to it, sharp edges come out visibly sharper than from the whole picture (docs/performance.md).
+# How many times the load size a JPEG must still be when it is decoded at a reduced scale: the
+# nearer to it, the softer it comes out than from the whole picture (docs/performance.md).
 REDUCED_AT_LEAST = 1.25
 # Steps whose items are loaded ahead.
 STEPS_AHEAD = 2
