@@ -207,6 +207,9 @@ class Clock:
     def validated(self, row: dict[str, float]) -> None:
         """Nothing to note."""
 
+    def sampled(self, step: int, grid: Path) -> None:
+        """Nothing to note."""
+
     def told(self, sentence: str) -> None:
         """Nothing to note."""
 

@@ -5,8 +5,8 @@ r"""What an option does to the translations: the same trainings with and without
 
 Each data folder has ``train/A``, ``train/B``, ``test/A`` and ``test/B``; equal file names in the
 test folders of ``--emoji`` are true pairs. A variant is a set of options, see ``VARIANTS``. Every
-run lies in the work folder and is judged on the test pictures twice: with the weights as trained
-and with their moving average (one training has both).
+run lies in the work folder and is judged twice on (150 of) the test pictures: with the weights as
+trained and with their moving average (one training has both).
 
 Whatever is there already is not done again, and ``--minutes`` ends in good order after so long:
 run the command again until it prints the table alone.
@@ -43,6 +43,7 @@ COMMON = [
 WEIGHTS = {"trained": "state.safetensors", "averaged": "model.safetensors"}
 BATCH = 8
 PROJECTIONS = 128
+MOST_PICTURES = 150
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def judged(run: Run, device: str) -> dict[str, dict[str, float]]:
     kept = run.folder / "judged.json"
     if not kept.exists():
         pictures = [
-            load(list_pictures(folder), run.data.crop).to(device)
+            load(list_pictures(folder)[:MOST_PICTURES], run.data.crop).to(device)
             for folder in run.data.domains("test")
         ]
         measures = {

@@ -64,7 +64,7 @@ def kill_and_resume(run: Path, arguments: argparse.Namespace, draw: random.Rando
             raise SystemExit(f"ended before kill {len(hits) + 1}: raise --steps")
         hits.append(_where(run))
         print(f"kill {len(hits)}: {hits[-1]}", flush=True)
-        if run.exists() and any(run.iterdir()):
+        if (run / "config.toml").exists():
             command = ["train", "--resume", str(run), "--quiet"]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
@@ -20,6 +22,7 @@ class Recorder:
         self.steps: list[int] = []
         self.rows: list[dict[str, float]] = []
         self.validations: list[dict[str, float]] = []
+        self.grids: list[tuple[int, Path]] = []
         self.warnings: list[str] = []
         self.told_of: list[str] = []
         self.starts = 0
@@ -35,6 +38,9 @@ class Recorder:
 
     def validated(self, row):
         self.validations.append(row)
+
+    def sampled(self, step, grid):
+        self.grids.append((step, grid))
 
     def told(self, sentence):
         self.told_of.append(sentence)
@@ -70,6 +76,34 @@ def make_config(folder: Path, **changes) -> TrainConfig:
 
 def stop_after(recorder: Recorder, steps: int):
     return lambda: 15 if len(recorder.steps) == steps else None
+
+
+Colour = tuple[int, int, int]
+
+
+def draw_discs(folder: Path, seed: int, disc: Colour, ground: Colour) -> Path:
+    """Twenty pictures of a disc somewhere, 36 pixels wide."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:36, :36]
+    for i in range(20):
+        centre_y, centre_x, radius = *random.uniform(8, 28, 2), random.uniform(6, 11)
+        inside = (y - centre_y) ** 2 + (x - centre_x) ** 2 < radius**2
+        pixels = np.where(inside[..., None], np.array(disc), np.array(ground))
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+def draw_blocks(folder: Path, seed: int) -> Path:
+    """Twenty pictures of dark and bright blocks: their negatives are as likely as they are."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(seed)
+    for i in range(20):
+        levels = np.repeat([40, 215], 18)
+        random.shuffle(levels)
+        pixels = levels.reshape(6, 6, 1).repeat(6, 0).repeat(6, 1).repeat(3, 2)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
+    return folder
 
 
 def load_tensors(path: Path, names: Iterable[str]) -> dict[str, Tensor]:

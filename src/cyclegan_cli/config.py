@@ -261,6 +261,13 @@ class TrainConfig:
         shown_default="half of --steps",
     )
 
+    init_from: Path | None = option(
+        None,
+        "Begin with the generators of this run folder or checkpoint, and with their architecture.",
+        panel="Networks",
+        metavar="CHECKPOINT",
+        shown_default="random weights",
+    )
     base_channels: int = option(
         64, "Channels of the generators' first layer.", panel="Networks", minimum=1, maximum=1024
     )
@@ -369,9 +376,17 @@ class TrainConfig:
         maximum=1_000_000_000,
         on_resume=True,
     )
+    keep_checkpoints: int = option(
+        0,
+        "Also keep the models of so many last checkpoints, in checkpoints/ of the run folder.",
+        panel="Output",
+        minimum=0,
+        maximum=1_000_000,
+        on_resume=True,
+    )
     sample_every: int = option(
         500,
-        "Steps between sample grids; 0 draws none.",
+        "Steps between sample grids, each with a new index.html; 0 draws none.",
         panel="Output",
         minimum=0,
         maximum=1_000_000_000,
@@ -383,6 +398,12 @@ class TrainConfig:
         panel="Output",
         minimum=1,
         maximum=1_000_000_000,
+        on_resume=True,
+    )
+    tensorboard: bool = option(
+        False,
+        "Also write curves and samples for TensorBoard; needs the extra [tensorboard].",
+        panel="Output",
         on_resume=True,
     )
 

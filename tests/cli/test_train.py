@@ -108,12 +108,14 @@ def test_a_signal_saves_and_says_how_to_go_on(folder, whole, number, exit_code):
     assert (folder / "stopped" / "model.safetensors").read_bytes() == whole
 
 
-def test_a_run_says_where_its_checkpoint_is_and_what_to_try(folder):
+def test_a_run_says_where_its_page_and_its_checkpoint_are_and_what_to_try(folder):
     code, out, err = finish(folder, *new_run("r", "--steps", "2", "--log-every", "1"))
     assert code == 0
     assert out == "checkpoint: r/model.safetensors\n"
     assert "step 1/2" in err
     assert "step 2/2" in err
+    [page] = re.findall(r"watch it in a browser: (.*)", err)
+    assert "step 2 of 2 (100%)" in (folder / page).read_text(encoding="utf-8")
     [command] = re.findall(r"try: cyclegan (.*)", err)
     done = subprocess.run([*CLI, *command.split()], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

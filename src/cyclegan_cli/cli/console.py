@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import typer
@@ -189,6 +190,9 @@ class QuietTraining:
     def validated(self, row: dict[str, float]) -> None:
         """A row was added to validation.csv."""
 
+    def sampled(self, step: int, grid: Path) -> None:
+        """The sample grid of a step was written."""
+
     def told(self, sentence: str) -> None:
         """Something is worth knowing."""
 
@@ -225,7 +229,7 @@ class TrainingLines(SpokenTraining):
     def started(self, plan: Plan) -> None:
         """Say what is about to happen."""
         self.plan = plan
-        say(_headline(plan))
+        _say_what_begins(plan)
 
     def measured(self, row: dict[str, float]) -> None:
         """Print a row as a line."""
@@ -251,7 +255,7 @@ class TrainingBar(SpokenTraining):
         )
 
         self.plan = plan
-        say(_headline(plan))
+        _say_what_begins(plan)
         self.bar: Progress = Progress(
             TextColumn("epoch {task.fields[epoch]:.2f}"),
             BarColumn(),
@@ -280,13 +284,16 @@ class TrainingBar(SpokenTraining):
             self.bar.stop()
 
 
-def _headline(plan: Plan) -> str:
+def _say_what_begins(plan: Plan) -> None:
+    from cyclegan_cli.training.page.run_page import PAGE_FILE
+
     begins = f"from step {plan.first_step} " if plan.first_step else ""
-    return (
+    say(
         f"training {plan.name_a} <-> {plan.name_b} {begins}to step {plan.total_steps} "
         f"on {plan.device} in {plan.config.precision}: {len(plan.pictures_a)} + "
         f"{len(plan.pictures_b)} pictures, into {plan.run_dir}"
     )
+    say(f"watch it in a browser: {plan.run_dir / PAGE_FILE}")
 
 
 def training_watcher(quiet: bool) -> QuietTraining:

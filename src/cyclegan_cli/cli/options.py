@@ -100,7 +100,7 @@ def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
     # Typer's default is None for all, so that the command knows what the user typed.
     option = typer.Option(
         *names,
-        help=field.metadata["help"],
+        help=field.metadata["help"].replace("[", r"\["),  # Text, no markup.
         show_default=shown,
         metavar=field.metadata["metavar"],
         rich_help_panel=field.metadata["panel"],

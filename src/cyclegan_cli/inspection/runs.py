@@ -105,7 +105,7 @@ def _last_row(path: Path) -> dict[str, float | None]:
         last: dict[str, float | None] = {}
         try:
             for row in csv.DictReader(stream):
-                last = {name: _finite(float(value)) for name, value in row.items()}
+                last = {name: _finite(float(row[name])) for name in row if name != "health"}
         except (TypeError, ValueError, csv.Error):
             pass  # Half a row: the run is being written, or was killed.
     return last

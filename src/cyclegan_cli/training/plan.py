@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,10 @@ from cyclegan_cli.config import (
 from cyclegan_cli.data.cache import CachePlan, plan_cache
 from cyclegan_cli.devices import available_cores, choose_device, choose_precision
 from cyclegan_cli.errors import CheckpointError, UsageError
+from cyclegan_cli.files import is_temporary
 from cyclegan_cli.training.domains import Domains, find_pictures, is_utf8, relative_name
+from cyclegan_cli.training.fine_tuning import with_its_architecture
+from cyclegan_cli.training.lock import LOCK_FILE
 
 
 @dataclass(frozen=True)
@@ -138,14 +142,16 @@ def plan_new(config: TrainConfig) -> Plan:
     """Plan a new run.
 
     Raises:
-        UsageError: A domain is missing, or the run folder is in use.
+        UsageError: A domain or a package is missing, or the run folder is in use.
         DataError: A folder is missing or has no pictures.
         DeviceError: The device is missing.
+        CheckpointError: There is nothing that ``--init-from`` could begin with.
     """
+    _require_tensorboard(config)
     device = choose_device(config.device)
     config = _with_absolute_paths(config)
     domains = find_pictures(config)
-    config = _with_names(config)
+    config = with_its_architecture(_with_names(config))
     run_dir = _run_folder(config)
     if not is_utf8(run_dir):
         raise UsageError(f"--run-dir: the name {str(run_dir)!r} is not valid UTF-8", "Rename it.")
@@ -166,7 +172,8 @@ def plan_resumed(run: Path, changes: Mapping[str, Any]) -> Plan:
         changes: Options that the user gave beside ``--resume``.
 
     Raises:
-        UsageError: An option cannot be changed in the middle of a run, or nothing is left to do.
+        UsageError: An option cannot be changed in the middle of a run, nothing is left to do, or a
+            package is missing.
         CheckpointError: There is no such run, or its state is damaged.
         DataError: A folder is missing or has no pictures.
         DeviceError: The device is missing.
@@ -174,6 +181,7 @@ def plan_resumed(run: Path, changes: Mapping[str, Any]) -> Plan:
     info, before = _saved_state(run)
     _refuse_fixed(before, changes)
     config = TrainConfig(**layered(vars(before), changes) | {"run_dir": run})
+    _require_tensorboard(config)
     config = _with_absolute_paths(config)
     device = choose_device(config.device)
     config = dataclasses.replace(config, precision=choose_precision(config.precision, device))
@@ -200,6 +208,14 @@ def model_is_of_step(run: Path, step: int) -> bool:
         return read_model_info(run / MODEL_FILE).training.get("step") == step
     except CheckpointError:
         return False
+
+
+def _require_tensorboard(config: TrainConfig) -> None:
+    if config.tensorboard and find_spec("tensorboard") is None:
+        raise UsageError(
+            "--tensorboard needs the package tensorboard, which is not installed",
+            "Install the extra [tensorboard]: pip install tensorboard; or give --no-tensorboard.",
+        )
 
 
 def _saved_state(run: Path) -> tuple[StateInfo | None, TrainConfig]:
@@ -290,4 +306,8 @@ def _run_folder(config: TrainConfig) -> Path:
 
 
 def _is_taken(folder: Path) -> bool:
-    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    """Whether there is more than what a training that was killed as it began leaves."""
+    if not folder.is_dir():
+        return folder.exists()
+    names = (path.name for path in folder.iterdir())
+    return any(name != LOCK_FILE and not is_temporary(name) for name in names)

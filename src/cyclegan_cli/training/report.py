@@ -14,6 +14,7 @@ from cyclegan_cli.data.picture import Picture
 from cyclegan_cli.data.tensors import tensor_to_array
 
 GAP = 2  # Pixels between the pictures of a grid.
+GRID_COLUMNS = ("real_a", "fake_b", "rec_a", "real_b", "fake_a", "rec_b")
 
 
 def save_sample_grid(path: Path, pictures: Mapping[str, Tensor]) -> None:
@@ -27,7 +28,7 @@ def save_sample_grid(path: Path, pictures: Mapping[str, Tensor]) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    columns = [pictures[n] for n in ("real_a", "fake_b", "rec_a", "real_b", "fake_a", "rec_b")]
+    columns = [pictures[name] for name in GRID_COLUMNS]
     rows = torch.stack([column.cpu() for column in columns], dim=1)
     encode(Picture((tensor_to_array(_grid(rows)),)), path, "JPEG")
 

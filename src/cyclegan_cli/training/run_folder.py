@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import tomli_w
 from torch import Tensor
 
 from cyclegan_cli import files
 from cyclegan_cli.checkpoints.header import ModelInfo, StateInfo
-from cyclegan_cli.checkpoints.locate import BEST_FILE, CONFIG_FILE, MODEL_FILE, STATE_FILE
-from cyclegan_cli.checkpoints.store import save_model, save_state
+from cyclegan_cli.checkpoints.locate import (
+    BEST_FILE,
+    CONFIG_FILE,
+    HEALTH_FILE,
+    MODEL_FILE,
+    STATE_FILE,
+)
+from cyclegan_cli.checkpoints.store import load_state_info, save_model, save_state
+from cyclegan_cli.errors import UsageError
 from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.training.lock import RunLock
+from cyclegan_cli.training.page.run_page import RunPage
 from cyclegan_cli.training.plan import Plan
 from cyclegan_cli.training.report import save_sample_grid
 from cyclegan_cli.training.tables import (
@@ -24,6 +38,8 @@ from cyclegan_cli.training.tables import (
 )
 
 SAMPLES_FOLDER = "samples"
+KEPT_FOLDER = "checkpoints"
+KEPT_NAME = re.compile(r"step_(\d{8,})\.safetensors")
 
 
 class RunFolder:
@@ -36,21 +52,48 @@ class RunFolder:
 
     Raises:
         OutputError: The folder cannot be written.
+        UsageError: Another training is at work in it.
     """
 
     def __init__(self, plan: Plan, model: CycleGAN, step: int) -> None:
         self.path = plan.run_dir
         self.plan = plan
         self.model = model
+        self.page = RunPage(plan, self.path / SAMPLES_FOLDER)
         files.make_folder(self.path)
+        self.lock = RunLock(self.path)
+        try:
+            self._refuse_progress()
+            self._begin(step)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let another training have the folder."""
+        self.lock.release()
+
+    def _refuse_progress(self) -> None:
+        """Between the plan and the lock another training may have been at work here."""
+        path = self.path / STATE_FILE
+        expected = self.plan.resumed.step if self.plan.resumed else None
+        found = load_state_info(path).step if path.exists() else None
+        if found != expected:
+            raise UsageError(
+                f"another training has just saved {path}, at step {found}",
+                "Run the command again to go on from there.",
+            )
+
+    def _begin(self, step: int) -> None:
+        """Write the options and the heads of the tables."""
         files.remove_leftovers(self.path)
         # With it, even a run that is killed before its first checkpoint resumes. Its own folder is
         # left out, so that the file can be fed back as it is.
-        options = plan.config.to_document()
+        options = self.plan.config.to_document()
         options.pop("run_dir", None)
         files.write_text(self.path / CONFIG_FILE, tomli_w.dumps(options))
         self.metrics = StepTable(self.path / METRICS_FILE, METRICS_COLUMNS, step)
-        if plan.validates:
+        if self.plan.validates:
             self.validation = StepTable(self.path / VALIDATION_FILE, VALIDATION_COLUMNS, step)
 
     def save(self, info: StateInfo) -> None:
@@ -61,6 +104,23 @@ class RunFolder:
         """
         save_state(self.path / STATE_FILE, self.model, info)
         self.save_model(info)
+        if self.plan.config.keep_checkpoints:
+            self._keep_model(info)
+
+    def _keep_model(self, info: StateInfo) -> None:
+        """Save the generators under a name of their own, and let go of the oldest such file."""
+        folder = self.path / KEPT_FOLDER
+        files.make_folder(folder)
+        files.remove_leftovers(folder)
+        save_model(folder / f"step_{info.step:08d}.safetensors", self.model, _as_model(info, {}))
+        kept = sorted(
+            (int(match[1]), path)
+            for path in folder.iterdir()
+            if (match := KEPT_NAME.fullmatch(path.name))
+        )
+        for _, path in kept[: -self.plan.config.keep_checkpoints]:
+            with suppress(OSError):  # One file too many harms nobody.
+                path.unlink()
 
     def save_model(self, info: StateInfo) -> None:
         """Save the generators alone.
@@ -82,13 +142,23 @@ class RunFolder:
         """
         save_model(self.path / BEST_FILE, self.model, _as_model(info, {"swd": round(swd, 4)}))
 
-    def write_samples(self, step: int, pictures: Mapping[str, Tensor]) -> None:
-        """Write the grid of a step.
+    def write_health(self, document: Mapping[str, Any]) -> None:
+        """Write what is wrong with the run, or that nothing is.
 
         Raises:
             OutputError: It cannot be written.
         """
-        save_sample_grid(self.path / SAMPLES_FOLDER / f"step_{step:08d}.jpg", pictures)
+        files.write_text(self.path / HEALTH_FILE, json.dumps(document, indent=1) + "\n")
+
+    def write_samples(self, step: int, pictures: Mapping[str, Tensor]) -> Path:
+        """Write the grid of a step; returns where it is.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        path = self.path / SAMPLES_FOLDER / f"step_{step:08d}.jpg"
+        save_sample_grid(path, pictures)
+        return path
 
 
 def _as_model(info: StateInfo, more: dict[str, float]) -> ModelInfo:

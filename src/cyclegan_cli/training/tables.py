@@ -12,7 +12,10 @@ from cyclegan_cli.errors import OutputError
 from cyclegan_cli.models.cyclegan import LOSS_NAMES
 
 METRICS_FILE = "metrics.csv"
-METRICS_COLUMNS = ("step", "epoch", "learning_rate", *LOSS_NAMES, "images_per_second", "seconds")
+HEALTH_COLUMN = "health"
+METRICS_COLUMNS = (
+    "step", "epoch", "learning_rate", *LOSS_NAMES, "images_per_second", "seconds", HEALTH_COLUMN,
+)  # fmt: skip
 VALIDATION_FILE = "validation.csv"
 VALIDATION_COLUMNS = (
     "step", "swd_a2b", "swd_b2a", "cycle_a", "cycle_b", "identity_a", "identity_b",
@@ -35,21 +38,21 @@ class StepTable:
     def __init__(self, path: Path, columns: Sequence[str], steps_done: int) -> None:
         self.path = path
         self.columns = columns
-        kept = [row for row in self._rows() if float(row["step"]) <= steps_done]
+        kept = [row for row in whole_rows(path, columns) if float(row["step"]) <= steps_done]
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(kept)
         files.write_text(path, text.getvalue())
 
-    def append(self, row: Mapping[str, float]) -> None:
+    def append(self, row: Mapping[str, float | str]) -> None:
         """Add a row.
 
         Raises:
             OutputError: It cannot be written.
         """
         text = io.StringIO()
-        values = (f"{row[name]:.{12 if name == 'step' else 6}g}" for name in self.columns)
+        values = (_cell(name, row[name]) for name in self.columns)
         csv.writer(text, lineterminator="\n").writerow(values)
         try:
             with self.path.open("a", encoding="utf-8", newline="") as stream:
@@ -57,13 +60,26 @@ class StepTable:
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {error.strerror}") from error
 
-    def _rows(self) -> list[dict[str, str]]:
-        """The whole rows of the file; a kill may have left half a row at its end."""
-        if not self.path.exists():
-            return []
-        with self.path.open(newline="", errors="replace") as stream:
-            rows = list(csv.DictReader(stream))
-        return [row for row in rows if all(_is_number(row.get(name)) for name in self.columns)]
+
+def whole_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The whole rows of a table; a kill may have left half a row at its end.
+
+    Args:
+        path: The table; one that does not exist has no rows.
+        columns: The columns that a whole row has.
+    """
+    if not path.exists():
+        return []
+    with path.open(newline="", errors="replace") as stream:
+        rows = list(csv.DictReader(stream))
+    numbers = [name for name in columns if name != HEALTH_COLUMN]
+    return [row for row in rows if all(_is_number(row.get(name)) for name in numbers)]
+
+
+def _cell(name: str, value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:.{12 if name == 'step' else 6}g}"
 
 
 def _is_number(text: str | None) -> bool:

@@ -6,7 +6,7 @@ import math
 import shlex
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import torch
@@ -19,14 +19,19 @@ from cyclegan_cli.data.cache import PictureCache
 from cyclegan_cli.data.tensors import to_unit_range
 from cyclegan_cli.data.unpaired import Batch, UnpairedDataset, loader
 from cyclegan_cli.devices import memory_errors
-from cyclegan_cli.errors import DivergedError, InterruptedRunError
+from cyclegan_cli.errors import CycleGANError, DivergedError, InterruptedRunError, OutputError
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.training.compiling import Compiler
 from cyclegan_cli.training.describing import state_info
+from cyclegan_cli.training.fine_tuning import begin_with
 from cyclegan_cli.training.fixed import fixed_pictures
 from cyclegan_cli.training.interval import Interval
+from cyclegan_cli.training.monitor import Change, Monitor
+from cyclegan_cli.training.page.overview import State
 from cyclegan_cli.training.plan import Plan, model_is_of_step
 from cyclegan_cli.training.run_folder import RunFolder
+from cyclegan_cli.training.tables import HEALTH_COLUMN
+from cyclegan_cli.training.tensorboard import with_tensorboard
 from cyclegan_cli.training.validation import BestSoFar, Examiner, quality, shuffled
 from cyclegan_cli.training.watcher import Watcher
 
@@ -50,6 +55,7 @@ def train(
         The path of the saved ``model.safetensors``.
 
     Raises:
+        UsageError: Another training is at work in the run folder.
         InterruptedRunError: Asked to stop; everything is saved.
         DivergedError: The losses are not finite any more; the last checkpoint is kept.
         DataError: No picture of a domain can be read.
@@ -57,8 +63,10 @@ def train(
         CheckpointError: The state to go on from is damaged.
         DeviceError: Not enough memory.
     """
-    with memory_errors("training", LESS_MEMORY):
-        return Trainer(plan, watcher, time_limit).run(stop_requested)
+    with memory_errors("training", LESS_MEMORY), with_tensorboard(plan, watcher) as watcher:
+        trainer = Trainer(plan, watcher, time_limit)
+        with closing(trainer.folder):
+            return trainer.run(stop_requested)
 
 
 class Trainer:
@@ -83,19 +91,20 @@ class Trainer:
         self.compiler = Compiler(self.model, plan.config.compile, watcher.told, watcher.warned)
         if plan.resumed:
             restore_state(plan.run_dir / STATE_FILE, self.model)
+        elif plan.config.init_from:
+            begin_with(self.model, plan.config)
         self._remember(plan.resumed)
         self.samples = self._sample_pictures() if plan.config.sample_every else None
         self.examiner = Examiner(plan) if plan.config.validate_every else None
         # Only now: what cannot start leaves no folder behind.
         self.folder = RunFolder(plan, self.model, self.step)
-        if plan.resumed and not model_is_of_step(plan.run_dir, self.step):
-            self.folder.save_model(self._state_info())  # A crash came between the two files.
 
     def _remember(self, resumed: StateInfo | None) -> None:
         watch = resumed.watch if resumed else {}
         self.seconds_before = resumed.seconds if resumed else 0.0
         self.interval = Interval(self.plan.device, watch.get("interval", {}))
         self.best = BestSoFar(watch.get("best", {}))
+        self.monitor = Monitor(self.plan, watch.get("monitor", {}))
         self.examined: int = watch.get("examined", self.step)
 
     def _sample_pictures(self) -> tuple[Tensor, Tensor]:
@@ -116,6 +125,8 @@ class Trainer:
     def run(self, stop_requested: StopRequested) -> Path:
         """Make all steps that are left; see :func:`train`."""
         plan = self.plan
+        if plan.resumed and not model_is_of_step(plan.run_dir, self.step):
+            self.folder.save_model(self._state_info())  # A crash came between the two files.
         cache = PictureCache(plan.cache)
         batches = loader(
             UnpairedDataset(plan.pictures_a, plan.pictures_b, plan.config, cache),
@@ -131,8 +142,16 @@ class Trainer:
         self.started = time.monotonic()
         self.interval.start_clock()
         self.watcher.started(plan)
-        with closing(batches):  # Ends the threads that load ahead.
-            self._make_steps(batches, stop_requested)
+        # From now on, they say that the run goes on, and nothing of steps that a crash has lost.
+        self.folder.write_health(self.monitor.document(self.step))
+        self.folder.page.write(self.step)
+        try:
+            with closing(batches):  # Ends the threads that load ahead.
+                self._make_steps(batches, stop_requested)
+        except Exception as error:
+            with suppress(OutputError):  # What ended the run is the news.
+                self.folder.page.write(self.step, *_how_it_ended(error))
+            raise
         return plan.run_dir / MODEL_FILE
 
     def _make_steps(self, batches: Iterator[Batch], stop_requested: StopRequested) -> None:
@@ -149,6 +168,8 @@ class Trainer:
                 return
             if self._is_due(self.plan.config.checkpoint_every):
                 self._save()
+            if self.samples and self._is_due(self.plan.config.sample_every):
+                self.folder.page.write(self.step)
 
     def _is_due(self, interval: int) -> bool:
         """Whether what is done every so many steps is to be done now; all is, at the end."""
@@ -177,6 +198,7 @@ class Trainer:
     def _measure(self) -> None:
         """Add a row of the interval's mean losses to metrics.csv."""
         means = self._finite_means()
+        self._tell(self.monitor.see_losses(self.step, means, self.interval.steps))
         row = {
             "step": self.step,
             "epoch": self.plan.epoch_of(self.step),
@@ -185,14 +207,14 @@ class Trainer:
             "images_per_second": self.interval.steps_per_second() * self.plan.config.batch_size,
             "seconds": self._seconds(),
         }
-        self.folder.metrics.append(row)
+        self.folder.metrics.append(row | {HEALTH_COLUMN: self.monitor.word})
         self.watcher.measured(row)
         self.interval = Interval(self.plan.device, {})
 
     def _sample(self, real_a: Tensor, real_b: Tensor) -> None:
         pictures = {"real_a": real_a, "real_b": real_b}
         pictures |= self.model.translate_both_ways(real_a, real_b)
-        self.folder.write_samples(self.step, pictures)
+        self.watcher.sampled(self.step, self.folder.write_samples(self.step, pictures))
 
     def _examine(self, stop_requested: StopRequested) -> None:
         """Measure the quality, where that is due and nobody has asked to stop."""
@@ -207,9 +229,18 @@ class Trainer:
         if not found.is_finite():
             raise self._diverged("a translation is not finite")
         self.examined = self.step
+        self._tell(self.monitor.see_pictures(self.step, found))
         if self.plan.validates:
             row = {"step": self.step, **quality(found), "seconds": time.monotonic() - before}
             self._validated(row)
+
+    def _tell(self, change: Change) -> None:
+        """Say how the health has changed, and write down how it is."""
+        for verdict in change.found:
+            self.watcher.warned(f"{verdict.sentence}. {verdict.advice}")
+        for verdict in change.over:
+            self.watcher.told(f"step {self.step}: no longer so: {verdict.sentence}")
+        self.folder.write_health(self.monitor.document(self.step))
 
     def _validated(self, row: dict[str, float]) -> None:
         self.folder.validation.append(row)
@@ -232,6 +263,8 @@ class Trainer:
             hint = f"Go on from there more slowly: {self._resume_command()} {slower}"
         else:
             kept, hint = "", f"Begin again more slowly: {slower}"
+        self.monitor.see_no_numbers(self.step, what, hint)
+        self.folder.write_health(self.monitor.document(self.step))
         return DivergedError(f"{what} at step {self.step}{kept}", hint)
 
     def _resume_command(self) -> str:
@@ -252,6 +285,7 @@ class Trainer:
         watch = {
             "interval": self.interval.state(),
             "best": self.best.state(),
+            "monitor": self.monitor.state(),
             "examined": self.examined,
         }
         return state_info(self.plan, self.model, self.step, self._seconds(), watch)
@@ -264,22 +298,25 @@ class Trainer:
         """
         plan = self.plan
         done = f"after step {self.step} of {plan.total_steps}; everything is saved"
+        ended = ""
         if self.step == plan.total_steps:
-            self._save()
+            pass
         elif signal_number := stop_requested():
             self._save()
             raise self._interrupted(signal_number)
         elif time.monotonic() - self.started >= self.time_limit:
-            self._save()
-            self.watcher.told(f"the time limit is reached {done}; go on: {self._resume_command()}")
+            ended = f"the time limit is reached {done}; go on: {self._resume_command()}"
         elif 0 < plan.config.patience <= self.best.worse:
-            self._save()
-            self.watcher.told(
+            ended = (
                 f"stopped {done}; the translations were nearest to their domains at step "
                 f"{self.best.step} ({BEST_FILE})"
             )
         else:
             return False
+        self._save()
+        self.folder.page.write(self.step, "stopped" if ended else "finished", ended)
+        if ended:
+            self.watcher.told(ended)
         return True
 
     def _interrupted(self, signal_number: int) -> InterruptedRunError:
@@ -288,6 +325,14 @@ class Trainer:
             f"Go on with: {self._resume_command()}",
             signal_number,
         )
+
+
+def _how_it_ended(error: Exception) -> tuple[State, str]:
+    if isinstance(error, InterruptedRunError):
+        return "stopped", error.message
+    if isinstance(error, CycleGANError):
+        return "failed", f"{error.message}. {error.hint}".removesuffix(". ")
+    return "failed", f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 def _never() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,15 @@ def _distance(pictures: Tensor, reference: Tensor) -> float:
     return statistics.mean(levels)
 
 
+def mean_distance(row: Mapping[str, float]) -> float:
+    """Distance of the translations to their target domains: what the best model is lowest in.
+
+    Args:
+        row: Of ``validation.csv``.
+    """
+    return (row["swd_a2b"] + row["swd_b2a"]) / 2
+
+
 class BestSoFar:
     """The lowest mean distance to the target domains so far, and how long ago it was.
 
@@ -134,7 +143,7 @@ class BestSoFar:
 
     def improves(self, row: dict[str, float]) -> bool:
         """Take in a row of ``validation.csv``; whether it is the best one so far."""
-        swd = (row["swd_a2b"] + row["swd_b2a"]) / 2
+        swd = mean_distance(row)
         if swd < self.swd:
             self.swd, self.step, self.worse = swd, int(row["step"]), 0
             return True

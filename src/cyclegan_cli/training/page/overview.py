@@ -1,0 +1,100 @@
+"""What a run's page says first and last: how the run is, in words and numbers, and what to do."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Literal
+
+from cyclegan_cli.checkpoints.locate import BEST_FILE, MODEL_FILE
+from cyclegan_cli.training.domains import is_utf8
+from cyclegan_cli.training.page import sections
+from cyclegan_cli.training.page.charts import Row, number
+from cyclegan_cli.training.plan import Plan
+from cyclegan_cli.training.validation import mean_distance
+
+State = Literal["training", "finished", "stopped", "failed"]
+
+
+def state(state: State, reason: str) -> str:
+    """Whether the run goes on, why not, and when that was so, as HTML."""
+    written = datetime.datetime.now().astimezone()
+    why = f"<span>{escape(reason)}</span>" if reason else ""
+    return (
+        f'<b class="pill {state}">{state}</b>{why}<span>written '
+        f'<time datetime="{written.isoformat(timespec="seconds")}">'
+        f"{written:%Y-%m-%d %H:%M}</time></span>"
+        '<b id="late" hidden>A new page is overdue: was the run killed?</b>'
+    )
+
+
+def facts(
+    plan: Plan, step: int, metrics: Sequence[Row], validation: Sequence[Row]
+) -> list[tuple[str, str]]:
+    """Names and values of what is asked first.
+
+    Args:
+        plan: The run.
+        step: Steps done.
+        metrics: Rows of ``metrics.csv``.
+        validation: Rows of ``validation.csv``.
+    """
+    found = [("epoch", f"{plan.epoch_of(step):.1f} of {plan.epoch_of(plan.total_steps):.1f}")]
+    if metrics:
+        found += [
+            ("trained for", sections.duration(metrics[-1]["seconds"])),
+            ("speed", f"{number(metrics[-1]['images_per_second'])} images/s"),
+        ]
+        left = _seconds_for(plan, plan.total_steps - step, metrics)
+        if left:
+            found.append(("left, at this speed", sections.duration(left)))
+    if validation:
+        best = min(validation, key=mean_distance)
+        found.append(("best model", f"step {best['step']:,.0f}"))
+    counts = f"{len(plan.pictures_a):,} + {len(plan.pictures_b):,}"
+    return [*found, ("pictures", counts), ("device", f"{plan.device}, {plan.config.precision}")]
+
+
+def due_in(plan: Plan, step: int, metrics: Sequence[Row]) -> float | None:
+    """Seconds until the run writes its next page, if it goes on as fast; None if nobody knows."""
+    left = plan.total_steps - step
+    every = plan.config.sample_every
+    return _seconds_for(plan, min(every, left) if every else left, metrics)
+
+
+def folder(plan: Plan) -> Path:
+    """The run's folder from anywhere; as it was given, where text cannot say that."""
+    path = plan.run_dir.absolute()
+    # A folder above it may have a name that is not.
+    return path if is_utf8(path) else plan.run_dir
+
+
+def commands(plan: Plan, step: int, state: State) -> list[tuple[str, list[str]]]:
+    """What can be done with the run: each purpose, and the words of its command."""
+    run = folder(plan)
+    when = ""
+    if not (plan.run_dir / MODEL_FILE).exists():
+        first = min(plan.config.checkpoint_every, plan.total_steps)
+        when = f", once the first checkpoint is saved (step {first:,})"
+    shown = [
+        (f"Translate {real} to {fake}{when}", _translate(run, fake))
+        for real, fake in ((plan.name_a, plan.name_b), (plan.name_b, plan.name_a))
+    ]
+    if (plan.run_dir / BEST_FILE).exists():
+        shown.append(("With the best model so far", _translate(run / BEST_FILE, plan.name_b)))
+    if step < plan.total_steps:
+        purpose = "Go on, should it be killed" if state == "training" else "Go on"
+        shown.append((purpose, ["cyclegan", "train", "--resume", str(run)]))
+    return shown
+
+
+def _translate(checkpoint: Path, to: str) -> list[str]:
+    return ["cyclegan", "translate", "photo.jpg", "--to", to, "--checkpoint", str(checkpoint)]
+
+
+def _seconds_for(plan: Plan, steps: int, metrics: Sequence[Row]) -> float | None:
+    """How long so many steps take; None where the speed is not known."""
+    speed = metrics[-1]["images_per_second"] if metrics else 0.0
+    return steps * plan.config.batch_size / speed if speed > 0 else None

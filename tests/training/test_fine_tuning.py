@@ -1,0 +1,153 @@
+"""Trainings that begin with trained generators, and models that are kept."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from cyclegan_cli.checkpoints.store import load_generator, save_generators
+from cyclegan_cli.config import GeneratorConfig, TrainConfig
+from cyclegan_cli.errors import CheckpointError, InterruptedRunError, UsageError
+from cyclegan_cli.models.networks import ResnetGenerator
+from cyclegan_cli.training.plan import plan_new, plan_resumed
+from cyclegan_cli.training.trainer import Trainer, train
+from runs import Recorder, draw_discs, load_tensors, make_config, never, stop_after
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> TrainConfig:
+    draw_discs(tmp_path / "day", 0, (220, 220, 220), (40, 40, 40))
+    draw_discs(tmp_path / "night", 1, (40, 40, 40), (220, 220, 220))
+    return make_config(tmp_path, run_dir=tmp_path / "first", base_channels=3, residual_blocks=2)
+
+
+@pytest.fixture
+def trained(config: TrainConfig) -> Path:
+    train(plan_new(config), Recorder(), never)
+    assert config.run_dir
+    return config.run_dir
+
+
+def after(config: TrainConfig, init_from: Path, **changes: object) -> TrainConfig:
+    assert config.domain_a
+    return make_config(
+        config.domain_a.parent, run_dir=config.domain_a.parent / "second", init_from=init_from,
+        **{"base_channels": 64, "residual_blocks": None} | changes,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("file", ["", "model.safetensors", "state.safetensors"])
+def test_a_run_begins_with_the_generators_it_is_given(
+    config: TrainConfig, trained: Path, file: str
+) -> None:
+    plan = plan_new(after(config, trained / file))
+    assert (plan.config.base_channels, plan.config.residual_blocks) == (3, 2)
+    model = Trainer(plan, Recorder()).model
+    assert model.averages
+    for direction in ("a2b", "b2a"):
+        expected, _ = load_generator(trained / (file or "model.safetensors"), direction)
+        name = f"generator_{direction}"
+        for network in (model.generators()[name], model.averages.generators[name]):
+            for key, tensor in expected.state_dict().items():
+                assert torch.equal(network.state_dict()[key], tensor)
+    assert all(weight.requires_grad for weight in model.generator_a2b.parameters())
+
+
+def test_the_same_domains_in_the_other_order_change_the_generators_places(
+    config: TrainConfig, trained: Path
+) -> None:
+    turned = after(config, trained, domain_a=config.domain_b, domain_b=config.domain_a)
+    model = Trainer(plan_new(turned), Recorder()).model
+    expected, _ = load_generator(trained / "model.safetensors", "b2a")
+    assert torch.equal(model.generator_a2b.head.weight, expected.head.weight)
+
+
+def test_a_resumed_run_needs_what_it_began_with_no_more(config: TrainConfig, trained: Path) -> None:
+    changed = after(config, trained)
+    with pytest.raises(InterruptedRunError):
+        recorder = Recorder()
+        train(plan_new(changed), recorder, stop_after(recorder, 3))
+    (trained / "model.safetensors").unlink()
+    assert changed.run_dir
+    train(plan_resumed(changed.run_dir, {}), Recorder(), never)
+    [step] = load_tensors(changed.run_dir / "state.safetensors", ["pool_a.random"]).values()
+    assert len(step)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "found"), [("base_channels", 8, 3), ("residual_blocks", 9, 2)]
+)
+def test_an_architecture_that_contradicts_is_refused(
+    config: TrainConfig, trained: Path, option: str, value: int, found: int
+) -> None:
+    name = "--" + option.replace("_", "-")
+    with pytest.raises(UsageError, match=f"^{name} {value} contradicts --init-from.* {found}$"):
+        plan_new(after(config, trained, **{option: value}))
+
+
+def test_the_same_architecture_may_be_said(config: TrainConfig, trained: Path) -> None:
+    assert plan_new(after(config, trained, base_channels=3, residual_blocks=2)).config.init_from
+
+
+def test_a_missing_checkpoint_is_named(config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="gone"):
+        plan_new(after(config, tmp_path / "gone"))
+    assert not (tmp_path / "second").exists()
+
+
+def test_one_direction_alone_is_refused(config: TrainConfig, trained: Path) -> None:
+    generator, info = load_generator(trained / "model.safetensors", "a2b")
+    path = trained / "one.safetensors"
+    save_generators(path, {"a2b": generator}, dataclasses.replace(info, directions=("a2b",)))
+    with pytest.raises(UsageError, match="one.safetensors has the generator a2b alone"):
+        plan_new(after(config, path))
+
+
+def test_generators_that_are_not_trained_here_are_refused(
+    config: TrainConfig, trained: Path
+) -> None:
+    _, info = load_generator(trained / "model.safetensors", "a2b")
+    grey = GeneratorConfig(2, 1, input_channels=1)
+    info = dataclasses.replace(info, generator=grey)
+    path = trained / "grey.safetensors"
+    save_generators(path, {"a2b": ResnetGenerator(grey), "b2a": ResnetGenerator(grey)}, info)
+    with pytest.raises(UsageError, match="grey pictures or with affine norms"):
+        plan_new(after(config, path))
+
+
+# --- models that are kept ----------------------------------------------------------------------
+
+
+def kept(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+def test_so_many_last_models_are_kept(config: TrainConfig) -> None:
+    config = dataclasses.replace(config, keep_checkpoints=2, checkpoint_every=2)
+    train(plan_new(config), Recorder(), never)
+    assert config.run_dir
+    assert kept(config.run_dir) == ["step_00000006.safetensors", "step_00000007.safetensors"]
+    last = (config.run_dir / "checkpoints/step_00000007.safetensors").read_bytes()
+    assert last == (config.run_dir / "model.safetensors").read_bytes()
+    generator, info = load_generator(
+        config.run_dir / "checkpoints/step_00000006.safetensors", "a2b"
+    )
+    assert info.training["step"] == 6
+    assert generator.head.weight.isfinite().all()
+
+
+def test_files_of_other_names_are_left_alone(config: TrainConfig) -> None:
+    config = dataclasses.replace(config, keep_checkpoints=1, checkpoint_every=1)
+    plan = plan_new(config)
+    mine = plan.run_dir / "checkpoints" / "mine.safetensors"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("x")
+    train(plan, Recorder(), never)
+    assert kept(plan.run_dir) == ["mine.safetensors", "step_00000007.safetensors"]
+
+
+def test_without_the_option_there_are_none(trained: Path) -> None:
+    assert not (trained / "checkpoints").exists()

@@ -1,0 +1,156 @@
+"""What TensorBoard itself reads out of the files that a run leaves for it."""
+
+import csv
+import io
+from importlib import util
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.errors import OutputError, UsageError
+from cyclegan_cli.models.cyclegan import LOSS_NAMES
+from cyclegan_cli.training.plan import plan_new, plan_resumed
+from cyclegan_cli.training.tensorboard import TensorBoard
+from cyclegan_cli.training.trainer import train
+from runs import Recorder, make_config, never
+
+accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+
+
+class PowerCut(BaseException):
+    """Nothing of the program gets to do anything about it."""
+
+
+class CutOff(Recorder):
+    """The power goes after a step."""
+
+    def __init__(self, last: int) -> None:
+        super().__init__()
+        self.last = last
+
+    def stepped(self, step):
+        super().stepped(step)
+        if step == self.last:
+            raise PowerCut
+
+
+@pytest.fixture
+def watched(config, tmp_path) -> TrainConfig:
+    return make_config(
+        tmp_path, run_dir=tmp_path / "run", tensorboard=True, log_every=1, sample_every=2,
+        checkpoint_every=3, val_a=tmp_path / "day", val_b=tmp_path / "night", validate_every=3,
+    )  # fmt: skip
+
+
+def events_of(run: Path):
+    read = accumulator.EventAccumulator(
+        str(run / "tensorboard"), size_guidance={"scalars": 0, "images": 0}
+    )
+    read.Reload()
+    return read
+
+
+def scalars(events, tag: str) -> list[tuple[int, float]]:
+    return [(event.step, event.value) for event in events.Scalars(tag)]
+
+
+def column(path: Path, name: str) -> list[tuple[int, float]]:
+    with path.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    return [(int(row["step"]), pytest.approx(float(row[name]), rel=1e-4)) for row in rows]
+
+
+def test_curves_are_those_of_the_tables(watched):
+    train(plan_new(watched), Recorder(), never)
+    events = events_of(watched.run_dir)
+    metrics, validation = (watched.run_dir / f"{name}.csv" for name in ("metrics", "validation"))
+    for name in LOSS_NAMES:
+        assert scalars(events, f"loss/{name}") == column(metrics, name)
+    for name in ("learning_rate", "images_per_second"):
+        assert scalars(events, name) == column(metrics, name)
+    for name in ("swd_a2b", "diversity_b2a", "cycle_a"):
+        assert scalars(events, f"quality/{name}") == column(validation, name)
+
+
+def test_samples_are_the_grids(watched):
+    train(plan_new(watched), Recorder(), never)
+    found = events_of(watched.run_dir).Images("samples")
+    assert [image.step for image in found] == [2, 4, 6, 7]
+    grid = watched.run_dir / "samples" / "step_00000004.jpg"
+    assert found[1].encoded_image_string == grid.read_bytes()
+    with Image.open(io.BytesIO(grid.read_bytes())) as picture:
+        assert (found[1].width, found[1].height) == picture.size
+
+
+def test_what_was_lost_by_a_crash_is_seen_once(watched):
+    with pytest.raises(PowerCut):
+        train(plan_new(watched), CutOff(6), never)
+    assert [step for step, _ in scalars(events_of(watched.run_dir), "loss/cycle_a")][-1] == 5
+    train(plan_resumed(watched.run_dir, {}), Recorder(), never)  # From step 3.
+    events = events_of(watched.run_dir)
+    assert [step for step, _ in scalars(events, "loss/cycle_a")] == [1, 2, 3, 4, 5, 6, 7]
+    assert [step for step, _ in scalars(events, "quality/swd_a2b")] == [3, 6, 7]
+    assert [image.step for image in events.Images("samples")] == [2, 4, 6, 7]
+
+
+def test_half_a_record_does_no_harm(watched):
+    with pytest.raises(PowerCut):
+        train(plan_new(watched), CutOff(5), never)
+    [path] = (watched.run_dir / "tensorboard").iterdir()
+    path.write_bytes(path.read_bytes()[:-3])
+    train(plan_resumed(watched.run_dir, {}), Recorder(), never)
+    found = scalars(events_of(watched.run_dir), "loss/cycle_a")
+    assert [step for step, _ in found] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_the_watcher_of_the_command_is_told_everything_too(watched):
+    recorder = Recorder()
+    train(plan_new(watched), recorder, never)
+    assert recorder.starts == 1
+    assert recorder.steps == [1, 2, 3, 4, 5, 6, 7]
+    assert [step for step, _ in recorder.grids] == [2, 4, 6, 7]
+    assert [row["step"] for row in recorder.validations] == [3, 6, 7]
+
+
+def test_without_the_option_there_is_no_folder(config):
+    train(plan_new(config), Recorder(), never)
+    assert not (config.run_dir / "tensorboard").exists()
+
+
+@pytest.fixture
+def not_installed(monkeypatch) -> None:
+    real = util.find_spec
+    monkeypatch.setattr(
+        "cyclegan_cli.training.plan.find_spec",
+        lambda name: None if name == "tensorboard" else real(name),
+    )
+
+
+def test_without_the_package_a_sentence_says_so_before_anything_is_written(watched, not_installed):
+    with pytest.raises(UsageError, match="--tensorboard needs the package tensorboard") as caught:
+        plan_new(watched)
+    assert "pip install" in caught.value.hint
+    assert not watched.run_dir.exists()
+
+
+def test_a_run_goes_on_without_the_package_if_told_to(watched, monkeypatch, request):
+    with pytest.raises(PowerCut):
+        train(plan_new(watched), CutOff(4), never)
+    request.getfixturevalue("not_installed")
+    with pytest.raises(UsageError, match="not installed"):
+        plan_resumed(watched.run_dir, {})
+    train(plan_resumed(watched.run_dir, {"tensorboard": False}), Recorder(), never)
+
+
+def test_a_full_disk_is_one_sentence(watched):
+    board = TensorBoard()
+    board.started(plan_new(watched))
+    board.close()
+    board.stream = Path("/dev/full").open("r+b", buffering=0)  # noqa: SIM115 closed below
+    with pytest.raises(OutputError, match=r"cannot write .*tfevents\.000001: No space left"):
+        board.measured(
+            dict.fromkeys(("step", "learning_rate", "images_per_second", *LOSS_NAMES), 1)
+        )
+    board.close()
