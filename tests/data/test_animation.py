@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,21 @@ def test_frames_times_and_repetitions_are_kept(source: str, target: str, loop: i
     for before, after in zip(read.frames, again.frames, strict=True):
         tolerance = {"PNG": 0, "GIF": 8, "WEBP": 60}[target]
         assert np.abs(np.subtract(before, after, dtype=int)).mean() <= tolerance
+
+
+@pytest.mark.parametrize(
+    ("asked", "written"),
+    [(0.0, 0.0), (70_001.0, 70_001.0), (1e9, 65_535_000.0), (1 / 3, 1 / 3), (41.708, 41.708)],
+)
+def test_an_animated_png_has_the_nearest_time_that_it_can_say(asked: float, written: float) -> None:
+    picture = decode(io.BytesIO(animated("PNG")))
+    assert picture.animation is not None
+    times = replace(picture.animation, durations=(asked, 50.0, 50.0, 50.0))
+    stream = io.BytesIO()
+    assert encode(replace(picture, animation=times), stream, "PNG") == ()
+    again = decode(io.BytesIO(stream.getvalue())).animation
+    assert again is not None
+    assert again.durations[0] == pytest.approx(written, rel=1e-5)
 
 
 def test_a_gif_that_is_shown_once_stays_so() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -73,6 +73,9 @@ SEEDS = st.integers(0, 1000)
 
 
 @settings(deadline=None, max_examples=60)
+@example(
+    width=1, height=5, seed=0, orientation=2, channels=3, kind="PNG", keep_mode=False
+)  # fmt: skip
 @given(
     width=SIZES, height=SIZES, seed=SEEDS, orientation=st.integers(1, 8),
     channels=st.sampled_from([1, 2, 3, 4]), kind=st.sampled_from(["PNG", "TIFF"]),

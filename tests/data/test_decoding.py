@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image, features
 
-from cyclegan_cli.data.decoding import decode, pixel_bytes
+from cyclegan_cli.data.decoding import decode, from_pillow, pixel_bytes
 from cyclegan_cli.data.encoding import encode
 from cyclegan_cli.data.opening import Probe, probe
 from cyclegan_cli.errors import DataError
@@ -412,6 +412,21 @@ VALID = {
     "WEBP": encoded(noise(9, 7).convert("RGBA"), "WEBP", exif=with_orientation(6)),
     "BMP": encoded(noise(9, 7), "BMP"),
 }
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "CMYK"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_file_that_could_be_mapped_into_memory_comes_upright(
+    tmp_path: Path, mode: str, orientation: int
+) -> None:
+    image = noise(13, 7).convert(mode)
+    path = saved(tmp_path / "bare.tiff", image, exif=with_orientation(orientation))
+    upright = UPRIGHT[orientation](np.asarray(image.convert("RGBA").convert("RGB")))
+    with Image.open(path) as opened:
+        colours = from_pillow(opened)[0]
+        assert opened.filename == str(path)
+    for found in (decode(path).frames[0], colours):
+        assert np.abs(np.subtract(found, upright, dtype=int)).max() <= (mode == "CMYK")
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 from PIL import Image
@@ -12,6 +13,7 @@ from cyclegan_cli.data.picture import Animation
 READ_AS_ANIMATIONS = frozenset({"AVIF", "FLI", "GIF", "PNG", "WEBP"})
 WRITTEN_AS_ANIMATIONS = frozenset({"AVIF", "GIF", "PNG", "WEBP"})
 GIF_LEAVES_NOTHING = 2  # GIF89a, 23: before the next frame the canvas is cleared.
+MOST_SECONDS = 65535  # APNG: a delay's numerator and denominator have 16 bits.
 PNG_REPLACES = 0  # APNG: a frame's pixels replace those below it, the transparent ones, too.
 
 
@@ -39,7 +41,8 @@ def animation_options(animation: Animation, format: str, has_alpha: bool) -> dic
     options: dict[str, Any] = {"save_all": True, "duration": durations}
     if format == "PNG":
         # Unlike the others it is exact to fractions of a millisecond.
-        options |= {"duration": list(shown), "blend": PNG_REPLACES, "loop": animation.plays}
+        options |= {"duration": [_writable(duration) for duration in shown]}
+        options |= {"blend": PNG_REPLACES, "loop": animation.plays}
         options |= {"default_image": animation.still_first}
     elif format == "WEBP":
         options |= {"loop": animation.plays}
@@ -47,3 +50,13 @@ def animation_options(animation: Animation, format: str, has_alpha: bool) -> dic
         options |= {"disposal": GIF_LEAVES_NOTHING} if has_alpha else {}
         options |= {"loop": max(animation.plays - 1, 0)} if animation.plays != 1 else {}
     return options
+
+
+def _writable(duration: float) -> float:
+    """The nearest duration, in milliseconds, that is a fraction of two 16-bit numbers of seconds.
+
+    An APNG has no others, and Pillow's writer refuses them.
+    """
+    seconds = min(Fraction(duration / 1000), Fraction(MOST_SECONDS))
+    finest = MOST_SECONDS if seconds < 1 else int(MOST_SECONDS / seconds)
+    return float(seconds.limit_denominator(finest) * 1000)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, JpegImagePlugin
+from PIL import Image, ImageFile, JpegImagePlugin
 
 from cyclegan_cli.data import profiles
 from cyclegan_cli.data.animation import read_animation
@@ -159,7 +159,7 @@ def from_pillow(image: Image.Image) -> tuple[Levels, Levels | None]:
     Raises:
         ValueError: Its pixels are numbers of unknown range.
     """
-    image.load()  # Of a TIFF this applies the orientation and forgets it.
+    _load(image)  # Of a TIFF this applies the orientation and forgets it.
     pixels = _upright(unpack(image), TURNS.get(orientation(image)))
     profile = image.info.get("icc_profile") or None
     return to_srgb(pixels, profile if profile and suits(pixels, profile) else None), pixels.alpha
@@ -206,17 +206,33 @@ def _pixels(image: Image.Image, page: int, deep: Pixels | None) -> Pixels:
     turn = TURNS.get(orientation(image))
     pixels = deep or (read_deep(image, page) if page else None)
     if pixels is None:
-        image.load()
+        _load(image)
         pixels = unpack(image)
         turn = turn if image.format != "TIFF" else None  # Pillow itself turns TIFF.
     return _upright(pixels, turn)
 
 
+def _load(image: Image.Image) -> None:
+    """Have Pillow read the pixels, but never map a file into memory.
+
+    Pillow 13 maps uncompressed TIFF files that are to be turned with width and height exchanged.
+    """
+    if not isinstance(image, ImageFile.ImageFile):
+        return  # Not opened from a file: it is loaded.
+    name = image.filename
+    image.filename = ""
+    try:
+        image.load()
+    finally:
+        image.filename = name
+
+
 def _upright(pixels: Pixels, turn: Callable[[Levels], Levels] | None) -> Pixels:
     if turn is None:
         return pixels
-    alpha = None if pixels.alpha is None else np.ascontiguousarray(turn(pixels.alpha))
-    return Pixels(np.ascontiguousarray(turn(pixels.colours)), alpha, pixels.mode)
+    # Copies: a mirrored column counts as contiguous, but has strides that encoders refuse.
+    alpha = None if pixels.alpha is None else turn(pixels.alpha).copy()
+    return Pixels(turn(pixels.colours).copy(), alpha, pixels.mode)
 
 
 def _encoding_of(image: Image.Image) -> dict[str, Any]:
