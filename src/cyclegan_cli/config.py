@@ -208,6 +208,13 @@ class TrainConfig:
         "as the original implementation does.",
         panel="Data",
     )
+    strict: bool = option(
+        False,
+        "Refuse pictures that cannot be read or are tiny, instead of leaving them out; looks into "
+        "every file before the first step.",
+        panel="Data",
+        on_resume=True,
+    )
     flip: bool = option(True, "Mirror half of the pictures.", panel="Data")
     workers: int | None = option(
         None,
@@ -462,18 +469,20 @@ class TrainConfig:
             return self.steps
         return math.ceil((self.epochs + self.decay_epochs) * epoch_items / self.batch_size)
 
+    def falling_steps(self, epoch_items: int) -> int:
+        """Steps of the whole run, the last ones, in which the learning rate falls."""
+        if self.steps is None:
+            return math.ceil(self.decay_epochs * epoch_items / self.batch_size)
+        return self.steps // 2 if self.decay_steps is None else self.decay_steps
+
     def learning_rate_at(self, step: int, epoch_items: int) -> float:
         """The rate of step ``step`` (0 is the first): constant, then linear towards zero.
 
         The last step still learns a little; the step after it would have rate zero
         (Zhu et al. 2017, sec. 4).
         """
-        total = self.total_steps(epoch_items)
-        if self.steps is None:
-            decay = math.ceil(self.decay_epochs * epoch_items / self.batch_size)
-        else:
-            decay = self.steps // 2 if self.decay_steps is None else self.decay_steps
-        return self.learning_rate * min(1.0, (total - step) / (decay + 1))
+        total, falling = self.total_steps(epoch_items), self.falling_steps(epoch_items)
+        return self.learning_rate * min(1.0, (total - step) / (falling + 1))
 
     def to_document(self) -> dict[str, Any]:
         """The options that are set, as plain values for TOML and JSON (paths as strings)."""

@@ -93,6 +93,22 @@ def host_memory_free() -> int:
     return min(free, int(most) - used) if most.isdigit() else free
 
 
+def peak_memory() -> int:
+    """The most bytes of memory that this process has had so far."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # What getrusage says here can be the peak of the process that started this one.
+        [line] = re.findall(r"VmHWM:\s*(\d+) kB", status.read_text())
+        return int(line) * 1024
+    import psutil
+
+    if hasattr(found := psutil.Process().memory_info(), "peak_wset"):
+        return int(found.peak_wset)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS counts bytes.
+
+
 def _given_back_when_needed() -> int:
     """Bytes that a container is charged for files that it has read."""
     try:

@@ -568,7 +568,21 @@ def test_a_picture_more_than_sixteen_times_as_long_as_wide_is_refused(
         load_training_picture(tmp_path / "thin.png", WHOLE)
 
 
-@pytest.mark.parametrize("size", [(2, 32), (32, 2)])
+@pytest.mark.parametrize(("side", "is_tiny"), [(7, True), (8, False)])
+def test_a_picture_below_a_quarter_of_a_crop_is_refused(
+    tmp_path: Path, side: int, is_tiny: bool
+) -> None:
+    path = tmp_path / "icon.png"
+    Image.new("RGB", (side, side)).save(path)
+    config = dataclasses.replace(WHOLE, load_size=40)
+    if is_tiny:
+        with pytest.raises(DataError, match=r"icon\.png is 7x7: too small for crops of 32 pixels"):
+            load_training_picture(path, config)
+    else:
+        assert load_training_picture(path, config).shape == (3, 40, 40)
+
+
+@pytest.mark.parametrize("size", [(8, 128), (128, 8)])
 def test_a_picture_sixteen_times_as_long_as_wide_is_read(
     tmp_path: Path, size: tuple[int, int]
 ) -> None:

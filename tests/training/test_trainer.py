@@ -23,6 +23,7 @@ from cyclegan_cli.errors import (
 )
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.training import run_folder
+from cyclegan_cli.training.disk import disk_need
 from cyclegan_cli.training.plan import plan_new, plan_resumed
 from cyclegan_cli.training.trainer import train
 from runs import STEPS, Recorder, make_config, never, stop_after
@@ -211,12 +212,79 @@ def test_changed_folders_are_said_on_resume(config, tmp_path):
 
 
 def test_a_bad_picture_is_said_once_and_replaced(config, tmp_path):
-    (tmp_path / "night" / "2.png").write_bytes(b"no picture")
+    cut_off = tmp_path / "night" / "2.png"
+    cut_off.write_bytes(cut_off.read_bytes()[:-200])  # Its header, which is looked at, is whole.
     recorder = Recorder()
     train(plan_new(config), recorder, never)
     [sentence] = recorder.warnings
     assert "2.png" in sentence
     assert "another picture takes its place" in sentence
+
+
+def test_what_is_found_before_the_first_step_is_not_said_again(config, tmp_path):
+    (tmp_path / "night" / "2.png").write_bytes(b"no picture")
+    Image.new("RGB", (7, 7)).save(tmp_path / "day" / "icon.png")
+    shutil.copy(tmp_path / "day" / "0.png", tmp_path / "night" / "same.png")
+    recorder = Recorder()
+    train(plan_new(config), recorder, never)
+    of_a, of_b, same = recorder.warnings
+    assert of_a.startswith("--domain-a: of 6 pictures looked at, 1 will be left out: ")
+    assert of_a.endswith("icon.png is 7x7: too small for crops of 32 pixels")
+    assert of_b.endswith("2.png is not a picture in a format that is read here")
+    assert same.startswith("1 picture in both domains, of which nothing can be learned: ")
+
+
+def test_strict_refuses_before_the_first_step_and_leaves_no_folder(config, tmp_path):
+    (tmp_path / "night" / "2.png").write_bytes(b"no picture")
+    plan = plan_new(dataclasses.replace(config, strict=True))
+    with pytest.raises(DataError, match=r"--strict: --domain-b: .*2\.png"):
+        train(plan, Recorder(), never)
+    assert not plan.run_dir.exists()
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"no picture")])
+def test_a_picture_lost_in_the_middle_is_replaced_or_with_strict_ends_the_run(
+    config, tmp_path, harm
+):
+    config = dataclasses.replace(config, cache="none", steps=40)
+
+    class Harmful(Recorder):
+        def stepped(self, step):
+            super().stepped(step)
+            if step == 3:
+                harm(tmp_path / "day" / "1.png")
+
+    harmful = Harmful()
+    train(plan_new(config), harmful, never)
+    assert len(harmful.steps) == 40
+    [sentence] = harmful.warnings
+    assert "1.png" in sentence
+    Image.new("RGB", (40, 40)).save(tmp_path / "day" / "1.png")
+    strict = dataclasses.replace(config, strict=True, run_dir=tmp_path / "strict")
+    with pytest.raises(DataError, match=r"--strict: .*1\.png.*everything is saved") as refusal:
+        train(plan_new(strict), Harmful(), never)
+    assert "--resume" in refusal.value.hint
+    Image.new("RGB", (40, 40)).save(tmp_path / "day" / "1.png")
+    rest = Recorder()
+    train(plan_resumed(strict.run_dir, {}), rest, never)
+    assert rest.steps[-1] == 40
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_told_before_anything_is_written(
+    config, monkeypatch
+):
+    plan = plan_new(config)
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(OutputError, match=r"a checkpoint in .*run needs .* MB, and 0 MB are free"):
+        train(plan, Recorder(), never)
+    assert not plan.run_dir.exists()
+    checkpoint = disk_need(plan).checkpoint
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=checkpoint))
+    recorder = Recorder()
+    train(plan, recorder, never)
+    [sentence] = recorder.warnings
+    assert "the run needs about" in sentence
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cyclegan_cli.cli import console
+from cyclegan_cli.cli.dry_run import show_dry_run
 from cyclegan_cli.cli.interrupts import stop_request
 from cyclegan_cli.cli.options import parse_duration, with_config_options
 from cyclegan_cli.config import TrainConfig, layered
@@ -49,7 +50,25 @@ def train_command(
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be done.", rich_help_panel="Run")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Look at the pictures, make a few steps, and say what the training would do and "
+            "take: memory, time, disk. Nothing is left behind.",
+            rich_help_panel="Run",
+        ),
+    ] = False,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full",
+            help="With --dry-run, look at every picture instead of a sample.",
+            rich_help_panel="Run",
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="With --dry-run, say it in JSON.", rich_help_panel="Run"),
     ] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Show no progress.", rich_help_panel="Run")
@@ -60,9 +79,12 @@ def train_command(
     The defaults are those of the paper (Zhu et al. 2017). Ctrl-C saves and stops; --resume goes on.
     """
     seconds = math.inf if time_limit is None else parse_duration(time_limit)
+    for option, is_given in (("--full", full), ("--json", as_json)):
+        if is_given and not dry_run:
+            raise UsageError(f"{option} needs --dry-run", "Give both, or leave it out.")
     plan = _plan(given, config_file, resume)
     if dry_run:
-        _show_plan(plan)
+        show_dry_run(plan, full, as_json)
         return
     from cyclegan_cli.training.trainer import train
 
@@ -97,34 +119,3 @@ def _refuse_two_lengths(given: dict[str, Any]) -> None:
         raise UsageError(
             "--steps and --epochs exclude each other", "Give the length in one of them."
         )
-
-
-def _show_plan(plan: Plan) -> None:
-    config = plan.config
-    rows = [
-        (f"domain A: {plan.name_a}", f"{config.domain_a} ({len(plan.pictures_a)} pictures)"),
-        (f"domain B: {plan.name_b}", f"{config.domain_b} ({len(plan.pictures_b)} pictures)"),
-        ("run folder", str(plan.run_dir)),
-        ("device", f"{plan.device}, {config.precision}, {plan.workers} loading threads"),
-        ("pictures in memory", str(plan.cache)),
-        (
-            "steps",
-            f"{plan.first_step} done of {plan.total_steps} "
-            f"({plan.epoch_of(plan.total_steps):.1f} epochs of {plan.epoch_items} pictures)",
-        ),
-        (
-            "learning rate",
-            f"{plan.learning_rate_at(plan.first_step):g} at step {plan.first_step + 1}, "
-            f"{plan.learning_rate_at(plan.total_steps - 1):g} at step {plan.total_steps}",
-        ),
-    ]
-    shown = {"domain_a", "domain_b", "name_a", "name_b", "run_dir", "device", "precision",
-             "workers", "cache", "steps", "epochs", "decay_epochs", "learning_rate"}  # fmt: skip
-    rows += [
-        (name.replace("_", " "), str(value))
-        for name, value in config.to_document().items()
-        if name not in shown
-    ]
-    for sentence in plan.warnings:
-        console.warn(sentence)
-    console.table("dry run: nothing is trained or written", rows)

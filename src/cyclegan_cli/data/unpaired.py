@@ -31,6 +31,9 @@ from cyclegan_cli.errors import DataError
 # A picture sixteen times as long as it is wide holds nothing that a square crop shows, and
 # resizing its short side could make it arbitrarily large.
 LARGEST_ASPECT_RATIO = 16
+# A picture whose short side is less than a quarter of a crop's is an icon or a thumbnail among
+# pictures: enlarged so much, it teaches the networks nothing but blur.
+TINY_SHARE = 0.25
 # How many times the load size a JPEG must still be when it is decoded at a reduced scale: the
 # nearer to it, the softer it comes out than from the whole picture (docs/performance.md).
 REDUCED_AT_LEAST = 1.25
@@ -133,14 +136,33 @@ def load_training_picture(path: Path, config: TrainConfig) -> Tensor:
         ``[3, H, W]`` uint8: the short side is ``load_size`` (or both are, with ``stretch``).
 
     Raises:
-        DataError: It cannot be read, or is far longer than wide.
+        DataError: It cannot be read, is far longer than wide, or tiny.
     """
     shrink_to = math.ceil(REDUCED_AT_LEAST * config.load_size)
     levels, (width, height) = decode_opaque(path, shrink_to)
-    if max(width, height) > LARGEST_ASPECT_RATIO * min(width, height):
-        raise DataError(f"{path} is {width}x{height}: too narrow to train on")
+    refuse_useless(path, width, height, config)
     size = _resized_to(height, width, config.load_size, config.resize_mode)
     return _resized(levels, (height, width), size)
+
+
+def refuse_useless(path: Path, width: int, height: int, config: TrainConfig) -> None:
+    """Refuse a picture from whose size one can tell that it is of no use.
+
+    Args:
+        path: For the message.
+        width: In pixels.
+        height: Likewise.
+        config: Says how large crops are.
+
+    Raises:
+        DataError: It is far longer than wide, or tiny.
+    """
+    if max(width, height) > LARGEST_ASPECT_RATIO * min(width, height):
+        raise DataError(f"{path} is {width}x{height}: too narrow to train on")
+    if min(width, height) < TINY_SHARE * config.crop_size:
+        raise DataError(
+            f"{path} is {width}x{height}: too small for crops of {config.crop_size} pixels"
+        )
 
 
 def _resized(levels: Levels, full: tuple[int, int], size: list[int]) -> Tensor:

@@ -36,11 +36,13 @@ def find_pictures(config: TrainConfig) -> Domains:
     """List the folders and set pictures aside.
 
     Raises:
-        UsageError: A folder is not named, or its name cannot be written down.
+        UsageError: A folder is not named, named for both domains, or its name cannot be written
+            down.
         DataError: A folder is missing or has no pictures.
     """
     pictures_a = _listed(config.domain_a, "domain_a")
     pictures_b = _listed(config.domain_b, "domain_b")
+    _refuse_one_folder(config)
     if config.val_a and config.val_b:
         held_out = [
             _chosen(_listed(folder, name), folder, config.val_pictures)
@@ -56,6 +58,15 @@ def find_pictures(config: TrainConfig) -> Domains:
     return Domains(
         _without(pictures_a, held_out_a), _without(pictures_b, held_out_b), held_out_a, held_out_b
     )
+
+
+def _refuse_one_folder(config: TrainConfig) -> None:
+    folder_a, folder_b = config.domain_a, config.domain_b
+    if folder_a and folder_b and folder_a.resolve() == folder_b.resolve():
+        raise UsageError(
+            f"--domain-a and --domain-b are the same folder {folder_a}",
+            "Name one folder for each domain.",
+        )
 
 
 def _chosen(pictures: Sequence[Path], folder: Path | None, count: int) -> list[Path]:

@@ -116,6 +116,11 @@ class Plan:
         """Steps of the whole run."""
         return self.config.total_steps(self.epoch_items)
 
+    @property
+    def constant_steps(self) -> int:
+        """Steps at the full learning rate, before it begins to fall."""
+        return self.total_steps - self.config.falling_steps(self.epoch_items)
+
     @cached_property
     def pictures_digest(self) -> str:
         """SHA-256 of all pictures' names: by it a resumed run sees that the folders changed."""

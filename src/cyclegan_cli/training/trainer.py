@@ -19,16 +19,24 @@ from cyclegan_cli.data.cache import PictureCache
 from cyclegan_cli.data.tensors import to_unit_range
 from cyclegan_cli.data.unpaired import Batch, UnpairedDataset, loader
 from cyclegan_cli.devices import memory_errors
-from cyclegan_cli.errors import CycleGANError, DivergedError, InterruptedRunError, OutputError
+from cyclegan_cli.errors import (
+    CycleGANError,
+    DataError,
+    DivergedError,
+    InterruptedRunError,
+    OutputError,
+)
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.training.compiling import Compiler
 from cyclegan_cli.training.describing import state_info
 from cyclegan_cli.training.fine_tuning import begin_with
 from cyclegan_cli.training.fixed import fixed_pictures
 from cyclegan_cli.training.interval import Interval
+from cyclegan_cli.training.measuring import LESS_MEMORY
 from cyclegan_cli.training.monitor import Change, Monitor
 from cyclegan_cli.training.page.overview import State
 from cyclegan_cli.training.plan import Plan, model_is_of_step
+from cyclegan_cli.training.preflight import START, STRICT_START, preflight
 from cyclegan_cli.training.run_folder import RunFolder
 from cyclegan_cli.training.tables import HEALTH_COLUMN
 from cyclegan_cli.training.tensorboard import with_tensorboard
@@ -36,7 +44,6 @@ from cyclegan_cli.training.validation import BestSoFar, Examiner, quality, shuff
 from cyclegan_cli.training.watcher import Watcher
 
 SAMPLE_PICTURES = 4
-LESS_MEMORY = "Lower --batch-size, --crop-size or --base-channels, or use --cache none."
 StopRequested = Callable[[], int | None]
 
 
@@ -58,13 +65,20 @@ def train(
         UsageError: Another training is at work in the run folder.
         InterruptedRunError: Asked to stop; everything is saved.
         DivergedError: The losses are not finite any more; the last checkpoint is kept.
-        DataError: No picture of a domain can be read.
-        OutputError: The run folder cannot be written.
+        DataError: No picture of a domain can be read or, with ``--strict``, one of them cannot.
+        OutputError: The run folder cannot be written, or its disk has no room for a checkpoint.
         CheckpointError: The state to go on from is damaged.
         DeviceError: Not enough memory.
     """
+    looked_at = preflight(plan, STRICT_START if plan.config.strict else START)
+    if plan.config.strict:
+        looked_at.refuse_useless()
+    looked_at.disk.refuse_too_little(plan.run_dir)
+    for sentence in looked_at.warnings():
+        watcher.warned(sentence)
     with memory_errors("training", LESS_MEMORY), with_tensorboard(plan, watcher) as watcher:
         trainer = Trainer(plan, watcher, time_limit)
+        trainer.warned_of.update(looked_at.a.named, looked_at.b.named)
         with closing(trainer.folder):
             return trainer.run(stop_requested)
 
@@ -176,10 +190,7 @@ class Trainer:
         return self.step % interval == 0 or self.step == self.plan.total_steps
 
     def _make_step(self, batch: Batch) -> None:
-        for sentence in batch.skipped:
-            if sentence not in self.warned_of:
-                self.warned_of.add(sentence)
-                self.watcher.warned(f"{sentence}; another picture takes its place")
+        self._tell_of_skipped(batch)
         self.model.set_learning_rate(self.plan.learning_rate_at(self.step))
         losses = self.compiler.step(
             self._to_device(batch.real_a),
@@ -191,6 +202,18 @@ class Trainer:
         if self.model.averages:
             self.model.averages.update(self.step)
         self.watcher.stepped(self.step)
+
+    def _tell_of_skipped(self, batch: Batch) -> None:
+        for sentence in batch.skipped:
+            if self.plan.config.strict:
+                self._save()
+                raise DataError(
+                    f"--strict: {sentence}; everything is saved, step {self.step} was the last",
+                    f"Mend or remove it, then go on: {self._resume_command()}",
+                )
+            if sentence not in self.warned_of:
+                self.warned_of.add(sentence)
+                self.watcher.warned(f"{sentence}; another picture takes its place")
 
     def _to_device(self, levels: Tensor) -> Tensor:
         return to_unit_range(levels.to(self.plan.device, non_blocking=True))
