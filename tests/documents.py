@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
@@ -120,7 +121,7 @@ def anchors(document: Path) -> set[str]:
     """What ``#...`` of a link to this document can be, by the rules of GitHub."""
     found: set[str] = set()
     parsed = tokens(document)
-    for opening, inline in zip(parsed, parsed[1:], strict=False):
+    for opening, inline in itertools.pairwise(parsed):
         if opening.type != "heading_open":
             continue
         heading = "".join(child.content for child in inline.children or [])
