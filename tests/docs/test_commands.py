@@ -81,7 +81,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw_discs(folder / "day", 0, (250, 250, 200), (90, 160, 230))
     draw_discs(folder / "night", 1, (200, 200, 90), (10, 10, 40))
     recorder = Recorder()
-    config = make_config(folder, run_dir=folder / "runs" / "day2night", validate_every=2)
+    validation = {"validate_every": 2, "val_fraction": 0.2}  # It leaves a best model.
+    config = make_config(folder, run_dir=folder / "runs" / "day2night", **validation)
     with pytest.raises(InterruptedRunError):  # So that there is something to resume.
         train(plan_new(config), recorder, stop_after(recorder, 3), float("inf"))
     _copy_pictures(folder)
