@@ -106,7 +106,8 @@ def _copy_pictures(folder: Path) -> None:
 def _copy_checkpoints(folder: Path) -> None:
     shutil.copytree(folder / "runs" / "day2night", folder / "runs" / "fluent2noto")
     (folder / "horse2zebra").mkdir()
-    for name in ("horse2zebra/latest_net_G_A.pth", "latest_net_G_A.pth", "old.pth"):
+    pair = ("horse2zebra/latest_net_G_A.pth", "horse2zebra/latest_net_G_B.pth")
+    for name in (*pair, "latest_net_G_A.pth", "old.pth"):
         torch.save(original_generator().state_dict(), folder / name)
 
 
