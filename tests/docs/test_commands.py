@@ -8,8 +8,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ from documents import (
 from original import original_generator
 from runs import Recorder, draw_discs, make_config, stop_after
 
+HERE = Path(__file__).parent
 BLOCKS = shell_blocks()
 # What a documented training is made small with.
 TINY = {
@@ -200,21 +202,35 @@ PIPED = [
 ]
 
 
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The address of a process that runs ``cyclegan`` without importing anything first."""
+    address = tmp_path_factory.mktemp("server") / "socket"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    with subprocess.Popen(
+        [sys.executable, HERE / "forking_server.py", address], env=environment
+    ) as process:
+        while not address.exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        yield address
+        process.kill()
+
+
 @pytest.fixture
-def shell(folder: Path, clean_environment: None) -> Callable[..., None]:
+def shell(folder: Path, server: Path, clean_environment: None) -> Callable[..., None]:
     """Runs a program in the folder, where ``cyclegan`` is a command and ``curl`` finds a photo."""
     commands = folder.parent / "bin"
     commands.mkdir()
-    python = shlex.quote(sys.executable)
+    client = [sys.executable, "-SEs", str(HERE / "forking_client.py"), str(server)]
     for name, line in (
-        ("cyclegan", f'exec {python} -m cyclegan_cli "$@"'),
+        ("cyclegan", f'exec {shlex.join(client)} "$@"'),
         ("curl", f"exec cat {shlex.quote(str(folder))}/photo.jpg"),
     ):
         (commands / name).write_text(f"#!/bin/sh\n{line}\n")
         (commands / name).chmod(0o755)
     environment = os.environ | {
         "PATH": f"{commands}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT / "src"),
         "SLURM_ARRAY_TASK_ID": "1",
         "SLURM_ARRAY_TASK_COUNT": "2",
     }
