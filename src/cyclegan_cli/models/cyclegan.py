@@ -97,9 +97,7 @@ class CycleGAN:
         this, and from then on :meth:`step`, equally often.
         """
         self.trained = {
-            name: DistributedDataParallel(
-                network, broadcast_buffers=False, gradient_as_bucket_view=True
-            )
+            name: DistributedDataParallel(network, gradient_as_bucket_view=True)
             for name, network in self.networks().items()
         }
 
