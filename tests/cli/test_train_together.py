@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,15 +28,16 @@ OPTIONS = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("together")
     noise = np.random.default_rng(0)
     for name, count in (("day", 9), ("night", 8)):
-        (tmp_path / name).mkdir()
+        (folder / name).mkdir()
         for i in range(count):
             pixels = noise.integers(0, 256, (40, 40, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
-    return tmp_path
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+    return folder
 
 
 def start(folder: Path, *arguments: str, launch: tuple[str, ...] = ()) -> subprocess.Popen[str]:
@@ -60,7 +62,7 @@ def model(folder: Path, run: str) -> bytes:
     return (folder / run / "model.safetensors").read_bytes()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def whole(folder: Path) -> bytes:
     code, out, err = finish(folder, *OPTIONS, "--run-dir", "whole")
     assert code == 0, err
@@ -122,8 +124,10 @@ def test_bad_options_are_one_sentence(folder: Path) -> None:
 
 
 def test_what_the_first_process_refuses_ends_all(folder: Path) -> None:
-    (folder / "day" / "0.png").write_text("no picture")
-    code, _, err = finish(folder, *OPTIONS, "--run-dir", "r", "--strict")
+    shutil.copytree(folder / "day", folder / "spoilt")
+    (folder / "spoilt" / "0.png").write_text("no picture")
+    spoilt = ["--domain-a", "spoilt", "--run-dir", "r", "--strict"]
+    code, _, err = finish(folder, *OPTIONS, *spoilt)
     assert code != 0
     assert err.count("error: ") == 1
     assert "error: --strict: --domain-a: of 9 pictures looked at, 1 will be left out" in err

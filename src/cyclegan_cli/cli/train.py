@@ -90,9 +90,9 @@ def train_command(
             raise UsageError(f"{option} needs --dry-run", "Give both, or leave it out.")
     rank = rank_of()
     with _speaking(rank, rank.local.index == 0):  # All have the same to say of bad options.
+        if dry_run and rank.share.count > 1:
+            raise UsageError("--dry-run is for one process", "Leave torchrun out.")
         plan = _plan(given, config_file, resume, rank)
-    if dry_run and rank.share.count > 1:
-        raise UsageError("--dry-run is for one process", "Leave torchrun out.")
     if dry_run:
         show_dry_run(plan, full, as_json)
         return
