@@ -38,7 +38,6 @@ from cyclegan_cli.devices import (
     choose_device,
     choose_precision,
     device_of_rank,
-    host_memory_free,
 )
 from cyclegan_cli.errors import CheckpointError, UsageError
 from cyclegan_cli.files import is_temporary
@@ -111,7 +110,7 @@ class Plan:
     def cache(self) -> CachePlan:
         """How many pictures are kept in memory."""
         pictures = len(self.pictures_a) + len(self.pictures_b)
-        return plan_cache(self.config, pictures, host_memory_free() // self.rank.local.count)
+        return plan_cache(self.config, pictures, processes=self.rank.local.count)
 
     @property
     def epoch_items(self) -> int:
