@@ -1,4 +1,7 @@
-"""Help texts word by word; after a wanted change, python tests/cli/test_help.py rewrites them."""
+"""Help texts word by word; after a wanted change, python tests/cli/test_help.py rewrites them.
+
+And docs/commands.md with them.
+"""
 
 import os
 import re
@@ -34,6 +37,16 @@ def test_help_says_what_it_should(command):
     assert help_text(command) == golden_file(command).read_text()
 
 
+def test_the_page_of_commands_says_the_same():
+    import command_reference
+
+    assert command_reference.page() == command_reference.PAGE.read_text(encoding="utf-8")
+
+
 if __name__ == "__main__":
+    sys.path.append(str(GOLDEN.parents[1]))
+    import command_reference
+
+    command_reference.PAGE.write_text(command_reference.page(), encoding="utf-8")
     for name in COMMANDS:
         golden_file(name).write_text(help_text(name))

@@ -1,0 +1,255 @@
+"""Every command in the documents runs, on tiny pictures and networks."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from conftest import Answer
+from cyclegan_cli.errors import InterruptedRunError
+from cyclegan_cli.training.plan import plan_new
+from cyclegan_cli.training.trainer import train
+from documents import ROOT, Block, blocks, cyclegan_calls, is_operator, shell_blocks, words
+from original import original_generator
+from runs import Recorder, draw_discs, make_config, stop_after
+
+BLOCKS = shell_blocks()
+# What a documented training is made small with.
+TINY = {
+    "--steps": "2", "--load-size": "36", "--crop-size": "32", "--discriminator-channels": "2",
+    "--workers": "0", "--device": "cpu",
+}  # fmt: skip
+TINY_GENERATORS = {"--base-channels": "2", "--residual-blocks": "1"}
+LENGTHS = {"--steps", "--epochs", "--decay-epochs", "--decay-steps"}
+
+
+def shell_of(block: Block) -> str:
+    return "\n".join(block.commands())
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_a_shell_understands_every_command(block):
+    if block.language == "make":
+        pytest.skip("make runs it")
+    done = subprocess.run(["bash", "-n"], input=shell_of(block), text=True, capture_output=True)
+    assert not done.stderr
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_files_of_the_repository_are_there(block):
+    missing = []
+    for word in (word for command in block.commands() for word in words(command)):
+        path = word.split("=")[-1]
+        if re.match(r"(\./)?(tests|examples|benchmarks|docs|src|\.ci)/", path):
+            missing += [] if (ROOT / path).exists() else [path]
+    assert not missing
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_extras_that_are_installed_are_there(block):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].keys()
+    named = re.findall(r"(?:\.|cyclegan-cli)\[([\w,]+)\]", block.text)
+    assert {one for names in named for one in names.split(",")} <= extras
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_options_of_benchmarks_are_there(block):
+    for command in block.commands():
+        scripts = [word for word in words(command) if word.startswith("benchmarks/")]
+        for script in scripts:
+            code = (ROOT / script).read_text()
+            options = [word for word in words(command) if word.startswith("--")]
+            assert [one for one in options if f'"{one}"' not in code] == []
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with everything that the documents have commands for."""
+    folder = tmp_path_factory.mktemp("documents")
+    draw_discs(folder / "day", 0, (250, 250, 200), (90, 160, 230))
+    draw_discs(folder / "night", 1, (200, 200, 90), (10, 10, 40))
+    recorder = Recorder()
+    validation = {"validate_every": 2, "val_fraction": 0.2}  # It leaves a best model.
+    config = make_config(folder, run_dir=folder / "runs" / "day2night", **validation)
+    with pytest.raises(InterruptedRunError):  # So that there is something to resume.
+        train(plan_new(config), recorder, stop_after(recorder, 3), float("inf"))
+    _copy_pictures(folder)
+    _copy_checkpoints(folder)
+    (folder / "examples").symlink_to(ROOT / "examples")
+    (folder / "list.txt").write_text("photos/a/1.png\nphotos/2.jpg\n")
+    return folder
+
+
+def _copy_pictures(folder: Path) -> None:
+    picture = Image.open(folder / "day" / "0.png")
+    for name in ("photo.jpg", "photos/a/1.png", "photos/2.jpg", "photos/b/3.jpg", "day/photo.jpg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(folder / name)
+    for name in ("train/day", "test/day", "train/fluent", "test/fluent"):
+        shutil.copytree(folder / "day", folder / name)
+    for name in ("train/night", "train/noto"):
+        shutil.copytree(folder / "night", folder / name)
+
+
+def _copy_checkpoints(folder: Path) -> None:
+    shutil.copytree(folder / "runs" / "day2night", folder / "runs" / "fluent2noto")
+    (folder / "horse2zebra").mkdir()
+    pair = ("horse2zebra/latest_net_G_A.pth", "horse2zebra/latest_net_G_B.pth")
+    for name in (*pair, "latest_net_G_A.pth", "old.pth"):
+        torch.save(original_generator().state_dict(), folder / name)
+
+
+@pytest.fixture
+def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the prepared folder to work in."""
+    shutil.copytree(prepared, tmp_path / "here", symlinks=True)
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+def simple_calls(command: str) -> list[list[str]]:
+    """The calls of a line that is nothing but calls of cyclegan, one after the other; else none."""
+    if "$" in command or "`" in command:
+        return []
+    parts: list[list[str]] = [[]]
+    for word in words(command):
+        if word == "&&":
+            parts.append([])
+        elif is_operator(word):
+            return []
+        else:
+            parts[-1].append(word)
+    parts = [part for part in parts if part[:1] != ["pip"]]
+    return [part[1:] for part in parts] if all(p[:1] == ["cyclegan"] for p in parts) else []
+
+
+def is_possible_here(call: list[str]) -> bool:
+    return not any(re.match(r"cuda|mps", argument) for argument in call)
+
+
+def made_small(call: list[str]) -> list[str]:
+    """A documented training with as few steps, and as small networks, as can be.
+
+    One that is resumed had seven steps before it.
+    """
+    if "--resume" in call:
+        tiny = {"--steps": "9"} if LENGTHS & set(call) else {}
+    else:
+        tiny = TINY if "--init-from" in call else TINY | TINY_GENERATORS
+    kept: list[str] = []
+    rest = iter(call)
+    for argument in rest:
+        if argument in tiny.keys() | LENGTHS:
+            next(rest)
+        else:
+            kept.append(argument)
+    return [*kept, *(word for option in tiny.items() for word in option)]
+
+
+SIMPLE = [block for block in BLOCKS if any(simple_calls(command) for command in block.commands())]
+
+
+@pytest.mark.parametrize("block", SIMPLE, ids=str)
+def test_every_simple_command_runs(
+    block: Block, folder: Path, cyclegan: Callable[..., Answer]
+) -> None:
+    calls = [call for command in block.commands() for call in simple_calls(command)]
+    for call in filter(is_possible_here, calls):
+        is_training = call[0] == "train" and "--help" not in call
+        answer = cyclegan(*(made_small(call) if is_training else call))
+        assert answer.code == 0, (call, answer.err)
+
+
+def test_there_is_much_to_run():
+    assert len(SIMPLE) >= 8
+
+
+def piped(command: str) -> bool:
+    """Whether a line runs cyclegan together with programs that can be run here."""
+    if not cyclegan_calls(command) or simple_calls(command) or re.search("torchrun|cuda", command):
+        return False
+    first = [command.split()[0], *re.findall(r"[|(]\s*([a-z][\w-]*)", command)]
+    return all(shutil.which(one) or one in ("cyclegan", "for") for one in first)
+
+
+PIPED = [
+    block
+    for block in BLOCKS
+    if block.language == "make" or any(piped(command) for command in block.commands())
+]
+
+
+@pytest.fixture
+def shell(folder: Path, clean_environment: None) -> Callable[..., None]:
+    """Runs a program in the folder, where ``cyclegan`` is a command and ``curl`` finds a photo."""
+    commands = folder.parent / "bin"
+    commands.mkdir()
+    python = shlex.quote(sys.executable)
+    for name, line in (
+        ("cyclegan", f'exec {python} -m cyclegan_cli "$@"'),
+        ("curl", f"exec cat {shlex.quote(str(folder))}/photo.jpg"),
+    ):
+        (commands / name).write_text(f"#!/bin/sh\n{line}\n")
+        (commands / name).chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{commands}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT / "src"),
+        "SLURM_ARRAY_TASK_ID": "1",
+        "SLURM_ARRAY_TASK_COUNT": "2",
+    }
+
+    def run(*arguments: str) -> None:
+        done = subprocess.run(
+            arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=240
+        )
+        assert done.returncode == 0, done.stderr
+
+    return run
+
+
+@pytest.mark.parametrize("block", PIPED, ids=str)
+def test_every_pipeline_runs(block: Block, folder: Path, shell: Callable[..., None]) -> None:
+    before = set(folder.rglob("*"))
+    if block.language == "make":
+        (folder / "Makefile").write_text(block.text)
+        shell("make")
+    is_script = block.language in ("bash", "sh")
+    for command in [block.text] if is_script else block.commands():
+        if block.language != "make" and (is_script or piped(command)):
+            shell("bash", "-euo", "pipefail", "-c", command)
+    written = {path.suffix for path in set(folder.rglob("*")) - before}
+    # The first of many shards may be an empty one.
+    assert written & {".jpg", ".png"} or "SLURM" in block.text
+
+
+def test_the_readmes_first_commands_are_those_of_the_gate():
+    first = [block for block in blocks(ROOT / "README.md") if block.language == "console"][:2]
+    run, test = (block.text.strip() for block in first)
+    gate = (ROOT / ".ci" / "run").read_text()
+    assert run.startswith("pip install . && cyclegan ")
+    assert test == "pip install '.[test]' && pytest"
+    assert "pip install --quiet '.[test]'\npytest\n" in gate
+    inputs = [word for call in cyclegan_calls(run) for word in call if word.startswith("examples/")]
+    assert inputs
+    assert all(word in gate for word in inputs)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [block for block in blocks(ROOT / "README.md") if block.language == "python"],
+    ids=str,
+)
+def test_python_in_the_readme_runs(block: Block, folder: Path) -> None:
+    exec(compile(block.text, str(block), "exec"), {})

@@ -1,0 +1,73 @@
+"""What the documents promise to show is there."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from documents import DOCUMENTS, ROOT, anchors, links, name_of
+
+
+def test_there_are_documents():
+    assert ROOT / "README.md" in DOCUMENTS
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_relative_link_leads_somewhere(document):
+    broken = []
+    for link in links(document):
+        if not link.is_relative:
+            continue
+        file, _, anchor = link.target.partition("#")
+        path = document.parent / file if file else document
+        if not path.exists() or (anchor and anchor not in anchors(path)):
+            broken.append(link.target)
+    assert not broken
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_code_that_is_linked_to_has_what_the_link_says(document):
+    missing = []
+    for link in links(document):
+        names = re.findall(r"`([^`]+)`", link.text)
+        if not (link.is_relative and link.target.endswith(".py") and names):
+            continue
+        path = document.parent / link.target
+        missing += [name for name in names if not _has(path, name)]
+    assert not missing
+
+
+def _has(path: Path, name: str) -> bool:
+    return name in _names(path) or path.resolve().as_posix().endswith(f"/{name}")
+
+
+def _names(path: Path) -> set[str]:
+    """What a module defines: its functions, classes, constants, and what those have."""
+    found: set[str] = set()
+
+    def visit(body: list[ast.stmt], prefix: str) -> None:
+        for node in body:
+            if isinstance(node, ast.FunctionDef):
+                found.add(prefix + node.name)
+            elif isinstance(node, ast.ClassDef):
+                found.add(prefix + node.name)
+                visit(node.body, f"{prefix}{node.name}.")
+            elif isinstance(node, ast.AnnAssign | ast.Assign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                found.update(prefix + one.id for one in targets if isinstance(one, ast.Name))
+
+    visit(ast.parse(path.read_text(encoding="utf-8")).body, "")
+    return found
+
+
+def test_a_link_to_a_function_that_is_not_there_would_be_found():
+    names = _names(ROOT / "src/cyclegan_cli/models/replay.py")
+    assert {"ReplayPool", "ReplayPool.exchange"} <= names
+    assert "ReplayPool.query" not in names
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_no_text_is_left_to_be_filled_in(document):
+    text = document.read_text(encoding="utf-8")
+    assert not re.findall(r"^[A-Z0-9]+_[A-Z_]+$|TODO|FIXME", text, flags=re.MULTILINE)
