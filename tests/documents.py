@@ -131,6 +131,13 @@ def anchors(document: Path) -> set[str]:
     return found
 
 
+def first_cells(document: Path) -> list[str]:
+    """The first column of all tables."""
+    parsed = tokens(document)
+    rows = [index for index, token in enumerate(parsed) if token.type == "tr_open"]
+    return [parsed[row + 2].content for row in rows]
+
+
 def words(command: str) -> list[str]:
     """A command line as a shell cuts it: words and operators; comments are left out."""
     lexer = shlex.shlex(command, posix=True, punctuation_chars=OPERATOR_CHARACTERS)

@@ -10,10 +10,12 @@ from cyclegan_cli.cli.app import app
 from cyclegan_cli.config import TrainConfig
 from documents import (
     DOCUMENTS,
+    ROOT,
     SHELLS,
     Block,
     blocks,
     cyclegan_calls,
+    first_cells,
     inline_codes,
     name_of,
     shell_blocks,
@@ -74,8 +76,11 @@ def test_every_option_in_running_text_is_there(document):
 
 
 def foreign_options(document: str) -> set[str]:
-    """Options of other programs, in documents about those."""
-    return set()
+    """Options of other programs, in documents about those: what stands left in its tables."""
+    page = ROOT / "docs" / "from-the-original.md"
+    if document != page.name:
+        return set()
+    return {one for cell in first_cells(page) for one in re.findall(r"--[a-zA-Z][\w-]*", cell)}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)

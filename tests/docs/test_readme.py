@@ -1,0 +1,32 @@
+"""README on a package index: no broken pictures or links."""
+
+import re
+import tomllib
+
+from documents import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+HOOK = PROJECT["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def on_the_index() -> str:
+    """What the build makes of README."""
+    text = "".join((ROOT / part["path"]).read_text("utf-8") for part in HOOK["fragments"])
+    for one in HOOK["substitutions"]:
+        text = re.sub(one["pattern"], one["replacement"], text)
+    return text
+
+
+def test_all_links_are_absolute_and_there_are_no_pictures():
+    text = on_the_index()
+    assert re.findall(r"\]\((?!https://)", text) == []
+    assert "![" not in text
+    assert "<!--" not in text
+
+
+def test_nothing_else_is_lost():
+    shown = re.sub(r"(?s)<!-- pictures -->.*?<!-- /pictures -->\n*", "", README)
+    without_targets = re.sub(r"\]\([^)]*\)", "", shown).replace("[", "")
+    assert re.sub(r"\]\([^)]*\)", "", on_the_index()).replace("[", "") == without_targets
+    assert "## Two commands for a bare clone" in on_the_index()
