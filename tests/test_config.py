@@ -39,7 +39,9 @@ COMPANIONS: dict[str, dict[str, Any]] = {
 def rates(config: TrainConfig, epoch_items: int) -> list[float]:
     """The learning rates of all steps of a run."""
     return [
-        config.learning_rate_at(step, epoch_items)
+        config.learning_rate_at(
+            step, config.total_steps(epoch_items), config.falling_steps(epoch_items)
+        )
         for step in range(config.total_steps(epoch_items))
     ]
 
@@ -94,7 +96,7 @@ def test_a_run_may_be_nothing_but_decay(length: dict[str, int]) -> None:
 
 
 def test_the_rate_after_the_last_step_would_be_zero() -> None:
-    assert TrainConfig(steps=10).learning_rate_at(10, 1000) == 0
+    assert TrainConfig(steps=10).learning_rate_at(10, 10, 5) == 0
 
 
 @unhurried

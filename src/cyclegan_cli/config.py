@@ -296,7 +296,11 @@ class TrainConfig:
     )
 
     batch_size: int = option(
-        1, "Pictures of each domain in a step.", panel="Objective", minimum=1, maximum=4096
+        1,
+        "Pictures of each domain in a step, on each device.",
+        panel="Objective",
+        minimum=1,
+        maximum=4096,
     )
     gan_loss: GanLossChoice = option(
         "lsgan",
@@ -464,25 +468,35 @@ class TrainConfig:
             return self.residual_blocks
         return 6 if self.crop_size <= LARGEST_CROP_FOR_6_BLOCKS else 9
 
-    def total_steps(self, epoch_items: int) -> int:
-        """Steps of the whole run, where an epoch has ``epoch_items`` pictures a domain."""
+    def total_steps(self, epoch_items: int, ranks: int = 1) -> int:
+        """Steps of the whole run.
+
+        Args:
+            epoch_items: Pictures a domain in an epoch.
+            ranks: Devices, each with a batch of its own.
+        """
         if self.steps is not None:
             return self.steps
-        return math.ceil((self.epochs + self.decay_epochs) * epoch_items / self.batch_size)
+        items = (self.epochs + self.decay_epochs) * epoch_items
+        return math.ceil(items / (self.batch_size * ranks))
 
-    def falling_steps(self, epoch_items: int) -> int:
+    def falling_steps(self, epoch_items: int, ranks: int = 1) -> int:
         """Steps of the whole run, the last ones, in which the learning rate falls."""
         if self.steps is None:
-            return math.ceil(self.decay_epochs * epoch_items / self.batch_size)
+            return math.ceil(self.decay_epochs * epoch_items / (self.batch_size * ranks))
         return self.steps // 2 if self.decay_steps is None else self.decay_steps
 
-    def learning_rate_at(self, step: int, epoch_items: int) -> float:
+    def learning_rate_at(self, step: int, total: int, falling: int) -> float:
         """The rate of step ``step`` (0 is the first): constant, then linear towards zero.
 
         The last step still learns a little; the step after it would have rate zero
         (Zhu et al. 2017, sec. 4).
+
+        Args:
+            step: Which.
+            total: Steps of the whole run, see :meth:`total_steps`.
+            falling: The last of them in which the rate falls, see :meth:`falling_steps`.
         """
-        total, falling = self.total_steps(epoch_items), self.falling_steps(epoch_items)
         return self.learning_rate * min(1.0, (total - step) / (falling + 1))
 
     def to_document(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,13 @@ def test_what_is_written_today_has_the_same_keys(run_folder: Path) -> None:
     model, more = map(set, tables("The document"))
     assert keys_of(read_header(run_folder / "model.safetensors").document) == model
     assert keys_of(read_header(run_folder / "state.safetensors").document) == model | more
+
+
+def test_what_several_processes_write_has_their_keys_too(run_folder: Path) -> None:
+    [several] = map(set, tables("Of several processes"))
+    info = load_state_info(run_folder / "state.safetensors")
+    together = dataclasses.replace(info, ranks=2, items=2).to_document()
+    assert keys_of(together) == keys_of(info.to_document()) | several
 
 
 def test_options_are_those_of_the_runs_configuration() -> None:

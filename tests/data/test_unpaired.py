@@ -36,6 +36,7 @@ from cyclegan_cli.data.unpaired import (
     random_order,
 )
 from cyclegan_cli.errors import DataError
+from cyclegan_cli.sharing import Share
 from pictures import display_p3_profile, saved, srgb_profile, with_orientation
 from pictures import noise as noise_image
 
@@ -122,7 +123,7 @@ def test_a_loader_gives_the_same_items_with_any_number_of_workers_from_any_step_
 ) -> None:
     config = dataclasses.replace(noise.config, batch_size=2)
     dataset = UnpairedDataset(noise.pictures["a"], noise.pictures["b"], config)
-    batches = list(loader(dataset, first_step, 6, workers, pin_memory=False))
+    batches = list(loader(dataset, 2 * first_step, 6 - first_step, workers, pin_memory=False))
     assert len(batches) == 6 - first_step
     for step, batch in enumerate(batches, start=first_step):
         items = [noise[2 * step], noise[2 * step + 1]]
@@ -131,7 +132,21 @@ def test_a_loader_gives_the_same_items_with_any_number_of_workers_from_any_step_
 
 
 def test_a_loader_with_nothing_left_to_load_is_empty(noise: UnpairedDataset) -> None:
-    assert list(loader(noise, 4, 4, workers=0, pin_memory=False)) == []
+    assert list(loader(noise, 4, 0, workers=0, pin_memory=False)) == []
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_processes_share_the_items_of_every_step(noise: UnpairedDataset, ranks: int) -> None:
+    config = dataclasses.replace(noise.config, batch_size=2)
+    dataset = UnpairedDataset(noise.pictures["a"], noise.pictures["b"], config)
+    shares = [
+        list(loader(dataset, 5, 4, 0, pin_memory=False, share=Share(rank, ranks)))
+        for rank in range(ranks)
+    ]
+    for step in range(4):
+        together = torch.cat([batches[step].real_a for batches in shares])
+        numbers = range(5 + step * 2 * ranks, 5 + (step + 1) * 2 * ranks)
+        assert torch.equal(together, torch.cat([noise[number].real_a for number in numbers]))
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])

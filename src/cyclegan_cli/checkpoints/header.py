@@ -109,6 +109,8 @@ class StateInfo:
         seconds: Seconds trained so far.
         pictures: Digest of the names of the pictures trained on.
         watch: What the measurements of quality and health remember; empty in version 1.
+        items: Pictures a domain learned from; None: the batch size in each step.
+        ranks: Processes that trained together, whose replay pools are in the file.
     """
 
     model: ModelInfo
@@ -118,6 +120,8 @@ class StateInfo:
     seconds: float
     pictures: str
     watch: dict[str, Any] = field(default_factory=dict)
+    items: int | None = None
+    ranks: int = 1
 
     def train_config(self) -> TrainConfig:
         """The options of the run.
@@ -133,6 +137,10 @@ class StateInfo:
 
     def to_document(self) -> dict[str, Any]:
         """The JSON document that is written into files."""
+        # Only where they say something that the rest does not: most runs have one process.
+        several: dict[str, Any] = {"ranks": self.ranks} if self.ranks > 1 else {}
+        if self.items is not None:
+            several["items"] = self.items
         return self.model.to_document() | {
             "discriminator": asdict(self.discriminator),
             "config": self.config,
@@ -142,6 +150,7 @@ class StateInfo:
                 "seconds": self.seconds,
                 "pictures": self.pictures,
                 "watch": self.watch,
+                **several,
             },
         }
 
@@ -245,6 +254,8 @@ def state_info(path: Path, header: Header) -> StateInfo:
             seconds=_seconds(state["seconds"]),
             pictures=_text(state["pictures"]),
             watch=dict(state.get("watch", {})),
+            items=_count(state["items"], 10**18, smallest=0) if "items" in state else None,
+            ranks=_count(state.get("ranks", 1), 10**6),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} has a damaged description of its state") from error

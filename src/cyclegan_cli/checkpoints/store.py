@@ -7,7 +7,7 @@ Two files in a run folder: ``model.safetensors`` has the two generators and is f
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -101,13 +101,37 @@ def _generator_tensors(
     }
 
 
-def save_state(path: Path, model: CycleGAN, info: StateInfo) -> None:
+def save_state(
+    path: Path, model: CycleGAN, info: StateInfo, others: Sequence[Mapping[str, Tensor]] = ()
+) -> None:
     """Write everything that resume needs, whole or not at all.
+
+    Args:
+        path: The file.
+        model: What is trained.
+        info: The description of the run.
+        others: Where several processes train together, the :func:`pools_of` all but the first.
 
     Raises:
         OutputError: It cannot be written.
     """
-    _save(path, dict(_state_tensors(model)), to_metadata(info.to_document()))
+    tensors = dict(_state_tensors(model))
+    for rank, pools in enumerate(others, start=1):
+        tensors |= {_of_rank(rank, name): tensor for name, tensor in pools.items()}
+    _save(path, tensors, to_metadata(info.to_document()))
+
+
+def pools_of(model: CycleGAN) -> dict[str, Tensor]:
+    """The replay pools' part of a training state, on the CPU: what processes do not share."""
+    return _on_cpu(
+        {f"{name}.{key}": tensor for name, pool in _pools(model)
+         for key, tensor in pool.state().items()}
+    )  # fmt: skip
+
+
+def _of_rank(rank: int, name: str) -> str:
+    """The name in a training state of a process's own tensor; the first's are as if alone."""
+    return f"rank.{rank}.{name}" if rank else name
 
 
 def load_generator(
@@ -151,14 +175,21 @@ def load_state_info(path: Path) -> StateInfo:
     return state_info(path, read_header(path))
 
 
-def restore_state(path: Path, model: CycleGAN) -> None:
+def restore_state(path: Path, model: CycleGAN, rank: int = 0) -> None:
     """Put a saved training state into a model of the same configuration.
+
+    Args:
+        path: The file.
+        model: What is trained.
+        rank: Whose replay pools to take, of several processes that trained together; where there
+            are none of so many, they stay empty.
 
     Raises:
         CheckpointError: The file's tensors are not those of this model.
     """
-    tensors = read_header(path).tensors
-    _check_state(path, tensors, model)
+    header = read_header(path)
+    tensors = header.tensors
+    _check_state(path, tensors, model, state_info(path, header).ranks)
     with _open(path) as read:
         for name, network in _networks(model):
             for key, tensor in network.state_dict().items():
@@ -167,11 +198,15 @@ def restore_state(path: Path, model: CycleGAN) -> None:
             if f"adam.{name}.step" in tensors:
                 optimizer.state[parameter] = _read_moments(name, parameter, read)
         for name, pool in _pools(model):
-            saved = [key for key in tensors if key.startswith(f"{name}.")]
-            pool.restore({key.removeprefix(f"{name}."): read(key) for key in saved}, model.device)
+            prefix = _of_rank(rank, f"{name}.")
+            saved = [key for key in tensors if key.startswith(prefix)]
+            if saved:
+                pool.restore({key.removeprefix(prefix): read(key) for key in saved}, model.device)
 
 
-def _check_state(path: Path, tensors: Mapping[str, TensorInfo], model: CycleGAN) -> None:
+def _check_state(
+    path: Path, tensors: Mapping[str, TensorInfo], model: CycleGAN, ranks: int
+) -> None:
     """Refuse a file whose tensors are not exactly those of a state of ``model``."""
     known: set[str] = set()
     for name, network in _networks(model):
@@ -185,15 +220,25 @@ def _check_state(path: Path, tensors: Mapping[str, TensorInfo], model: CycleGAN)
             known |= known_here
             for key, shape in keys.items():
                 check_tensor(path, tensors, key, shape, ("F32",))
-    crop = model.config.crop_size
-    for name, pool in _pools(model):
-        known |= {f"{name}.random", f"{name}.images"}
-        check_tensor(path, tensors, f"{name}.random", tuple(pool.random.get_state().shape), ("U8",))
-        if images := tensors.get(f"{name}.images"):
-            count = min(images.shape[0], pool.size) if images.shape else 0
-            check_tensor(path, tensors, f"{name}.images", (count, 3, crop, crop))
+    for rank in range(ranks):
+        known |= _check_pools(path, tensors, model, rank)
     if surplus := sorted(tensors.keys() - known):
         raise CheckpointError(f"{path} has a tensor {surplus[0]}, which no state has")
+
+
+def _check_pools(
+    path: Path, tensors: Mapping[str, TensorInfo], model: CycleGAN, rank: int
+) -> set[str]:
+    """Refuse replay pools that are not those of a process; returns their tensors' names."""
+    crop, known = model.config.crop_size, set()
+    for name, pool in _pools(model):
+        random, images = _of_rank(rank, f"{name}.random"), _of_rank(rank, f"{name}.images")
+        known |= {random, images}
+        check_tensor(path, tensors, random, tuple(pool.random.get_state().shape), ("U8",))
+        if found := tensors.get(images):
+            count = min(found.shape[0], pool.size) if found.shape else 0
+            check_tensor(path, tensors, images, (count, 3, crop, crop))
+    return known
 
 
 def _read_moments(name: str, parameter: nn.Parameter, read: Reader) -> dict[str, Tensor]:
@@ -215,9 +260,7 @@ def _state_tensors(model: CycleGAN) -> Iterator[tuple[str, Tensor]]:
         for moment in ADAM_MOMENTS:
             if parameter in optimizer.state:
                 yield f"adam.{name}.{moment}", optimizer.state[parameter][moment]
-    for name, pool in _pools(model):
-        for key, tensor in pool.state().items():
-            yield f"{name}.{key}", tensor
+    yield from pools_of(model).items()
 
 
 def _networks(model: CycleGAN) -> list[tuple[str, nn.Module]]:

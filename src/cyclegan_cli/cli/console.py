@@ -233,7 +233,7 @@ class TrainingLines(SpokenTraining):
 
     def measured(self, row: dict[str, float]) -> None:
         """Print a row as a line."""
-        left = (self.plan.total_steps - row["step"]) * self.plan.config.batch_size
+        left = (self.plan.total_steps - row["step"]) * self.plan.step_items
         say(
             f"step {row['step']:.0f}/{self.plan.total_steps}  epoch {row['epoch']:.2f}  "
             f"{row['images_per_second']:.2f} images/s  "
@@ -293,6 +293,11 @@ def _say_what_begins(plan: Plan) -> None:
         f"on {plan.device} in {plan.config.precision}: {len(plan.pictures_a)} + "
         f"{len(plan.pictures_b)} pictures, into {plan.run_dir}"
     )
+    if plan.rank.share.count > 1:
+        say(
+            f"{plan.rank.share.count} processes, each with batches of {plan.config.batch_size}: "
+            f"{plan.step_items} pictures of each domain a step"
+        )
     say(f"watch it in a browser: {plan.run_dir / PAGE_FILE}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -31,24 +32,33 @@ def leave_at_once(code: int) -> None:
 
 @contextmanager
 def stop_request(
-    answer: str, at_second: Callable[[int], object] = sys.exit
+    answer: str, at_second: Callable[[int], object] = sys.exit, echo_seconds: float = 0.0
 ) -> Iterator[StopRequest]:
     """While inside, the first SIGINT or SIGTERM is a request; a second one ends it at once.
 
     Args:
-        answer: What is done about the request, for the user to know that it was heard.
+        answer: What is done about the request, for the user to know that it was heard; empty to
+            say nothing.
         at_second: Called on the second signal, with 130 for SIGINT and 143 for SIGTERM.
+        echo_seconds: For so long after the first, others are taken for its echo: torchrun passes
+            on to its processes what a terminal has sent them already.
 
     Raises:
         SystemExit: On the second signal, unless ``at_second`` does something else.
     """
     request = StopRequest()
+    echoes_until = 0.0
 
     def handle(number: int, _frame: FrameType | None) -> None:
+        nonlocal echoes_until
+        if time.monotonic() < echoes_until:
+            return
         if request.signal_number is not None:
             at_second(128 + number)
         request.signal_number = number
-        console.say(f"{answer}; once more to stop at once")
+        echoes_until = time.monotonic() + echo_seconds
+        if answer:
+            console.say(f"{answer}; once more to stop at once")
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -26,8 +26,8 @@ from cyclegan_cli.files import is_disk_full
 
 if TYPE_CHECKING:
     from cyclegan_cli.data.picture import EncodeOptions
+    from cyclegan_cli.sharing import Rank
     from cyclegan_cli.translation.outcomes import Outcome
-    from cyclegan_cli.translation.sharing import Rank
     from cyclegan_cli.translation.translator import Translator
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,10 +16,14 @@ from cyclegan_cli.cli.dry_run import show_dry_run
 from cyclegan_cli.cli.interrupts import stop_request
 from cyclegan_cli.cli.options import parse_duration, with_config_options
 from cyclegan_cli.config import TrainConfig, layered
-from cyclegan_cli.errors import UsageError
+from cyclegan_cli.errors import CycleGANError, UsageError
+from cyclegan_cli.sharing import Rank, rank_of
 
 if TYPE_CHECKING:
     from cyclegan_cli.training.plan import Plan
+
+
+ECHO_SECONDS = 2.0
 
 
 @with_config_options
@@ -82,17 +88,28 @@ def train_command(
     for option, is_given in (("--full", full), ("--json", as_json)):
         if is_given and not dry_run:
             raise UsageError(f"{option} needs --dry-run", "Give both, or leave it out.")
-    plan = _plan(given, config_file, resume)
+    rank = rank_of()
+    with _speaking(rank, rank.local.index == 0):  # All have the same to say of bad options.
+        if dry_run and rank.share.count > 1:
+            raise UsageError("--dry-run is for one process", "Leave torchrun out.")
+        plan = _plan(given, config_file, resume, rank)
     if dry_run:
         show_dry_run(plan, full, as_json)
         return
+    from cyclegan_cli.devices import divide_threads
     from cyclegan_cli.training.trainer import train
 
+    divide_threads(rank.local.count)
+    echo = ECHO_SECONDS if rank.launched else 0.0
+    answer = "finishing this step, then saving" if rank.is_first else ""
     with (
+        _speaking(rank, True),
         console.training_watcher(quiet) as watcher,
-        stop_request("finishing this step, then saving") as stop_requested,
+        stop_request(answer, echo_seconds=echo) as stop_requested,
     ):
         checkpoint = train(plan, watcher, stop_requested, seconds)
+    if not rank.is_first:
+        return
     console.result(f"checkpoint: {checkpoint}")
     if not quiet:
         photo = plan.pictures_a[0]
@@ -100,18 +117,38 @@ def train_command(
         console.say(f"try: {shlex.join([*command, '--checkpoint', str(plan.run_dir)])}")
 
 
-def _plan(given: dict[str, Any], config_file: Path | None, resume: Path | None) -> Plan:
+@contextmanager
+def _speaking(rank: Rank, speaks: bool) -> Iterator[None]:
+    """Let a process that is not the first say who it is, or end without a word."""
+    try:
+        yield
+    except CycleGANError as error:
+        if error.exit_code == 0 or not speaks:
+            raise typer.Exit(error.exit_code) from None
+        if not rank.is_first:
+            error.message = f"process {rank.share}: {error.message}"
+        raise
+
+
+def _plan(given: dict[str, Any], config_file: Path | None, resume: Path | None, rank: Rank) -> Plan:
     _refuse_two_lengths(given)
-    from cyclegan_cli.training.plan import plan_new, plan_resumed, read_config_values
+    from cyclegan_cli.training.distributed import restarts
+    from cyclegan_cli.training.plan import (
+        plan_new,
+        plan_restarted,
+        plan_resumed,
+        read_config_values,
+    )
 
     if resume is not None:
         if config_file is not None:
             raise UsageError(
                 "--resume and --config exclude each other", "A run remembers its own options."
             )
-        return plan_resumed(resume, given)
+        return plan_resumed(resume, given, rank)
     from_file = read_config_values(config_file) if config_file else {}
-    return plan_new(TrainConfig(**layered(from_file, given)))
+    config = TrainConfig(**layered(from_file, given))
+    return plan_restarted(config, rank) if restarts() else plan_new(config, rank)
 
 
 def _refuse_two_lengths(given: dict[str, Any]) -> None:

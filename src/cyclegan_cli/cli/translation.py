@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from cyclegan_cli.checkpoints.locate import Which
     from cyclegan_cli.config import PrecisionChoice
     from cyclegan_cli.data.picture import EncodeOptions
+    from cyclegan_cli.sharing import Rank
     from cyclegan_cli.translation.outcomes import Outcome, Summary
     from cyclegan_cli.translation.pipeline import Pipeline
     from cyclegan_cli.translation.planning import Plan
-    from cyclegan_cli.translation.sharing import Rank
     from cyclegan_cli.translation.translator import Translator
     from cyclegan_cli.translation.work import Existing, FileWork
 
@@ -92,7 +92,7 @@ def translate(request: Request) -> None:
     Raises:
         CycleGANError: As documented for the exit codes.
     """
-    from cyclegan_cli.translation.sharing import rank_of
+    from cyclegan_cli.sharing import rank_of
 
     _refuse_contradictions(request)
     rank = rank_of()
@@ -198,10 +198,10 @@ def _translate_files(request: Request, rank: Rank) -> None:
 
 
 def _plan(request: Request, rank: Rank, target: str) -> tuple[Plan, EncodeOptions]:
+    from cyclegan_cli.sharing import WHOLE, parse_shard
     from cyclegan_cli.translation.inputs import Inputs, PathList
     from cyclegan_cli.translation.naming import plan_naming
     from cyclegan_cli.translation.planning import Plan, folder_to_leave_out
-    from cyclegan_cli.translation.sharing import WHOLE, parse_shard
 
     ending = ending_of(request)
     share = parse_shard(request.shard) if request.shard is not None else WHOLE

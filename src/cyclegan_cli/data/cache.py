@@ -49,15 +49,18 @@ class CachePlan:
         return f"all, {needed}"
 
 
-def plan_cache(config: TrainConfig, pictures: int, free: int | None = None) -> CachePlan:
+def plan_cache(
+    config: TrainConfig, pictures: int, free: int | None = None, processes: int = 1
+) -> CachePlan:
     """Decide what ``--cache`` asks for.
 
     Args:
         config: The choice, the load size and how it is reached.
         pictures: Of both domains together.
         free: Bytes of memory; None: those that are free now.
+        processes: How many share it, each with a cache of its own.
     """
-    free = host_memory_free() if free is None else free
+    free = (host_memory_free() if free is None else free) // processes
     aspect_ratio = 1.0 if config.resize_mode == "stretch" else TYPICAL_ASPECT_RATIO
     needed = round(pictures * 3 * config.load_size**2 * aspect_ratio)
     unasked = int(free * UNASKED_SHARE)

@@ -27,6 +27,7 @@ from cyclegan_cli.data.cache import PictureCache
 from cyclegan_cli.data.decoding import decode_opaque
 from cyclegan_cli.data.picture import Levels
 from cyclegan_cli.errors import DataError
+from cyclegan_cli.sharing import WHOLE, Share
 
 # A picture sixteen times as long as it is wide holds nothing that a square crop shows, and
 # resizing its short side could make it arbitrarily large.
@@ -207,25 +208,36 @@ def center_crop(picture: Tensor, size: int) -> Tensor:
 
 
 def loader(
-    dataset: UnpairedDataset, first_step: int, last_step: int, workers: int, pin_memory: bool
+    dataset: UnpairedDataset,
+    first_item: int,
+    steps: int,
+    workers: int,
+    pin_memory: bool,
+    share: Share = WHOLE,
 ) -> Generator[Batch]:
-    """The batches of steps ``first_step`` to ``last_step - 1``, in order.
+    """The batches of so many steps, in order.
 
     Args:
         dataset: Where the items come from.
-        first_step: The first step to load for; 0 is a run's first.
-        last_step: One past the last.
+        first_item: The number of the item that the first step begins with; 0 is a run's first.
+        steps: How many.
         workers: Threads that load ahead; 0 loads a batch when it is asked for.
         pin_memory: Whether batches are meant for a GPU.
+        share: This process's part of each step's items, where several train together: with the
+            same number of items a step they see the same ones, however many they are.
 
     Raises:
         DataError: No picture of a domain can be read.
     """
     size = dataset.config.batch_size
-    numbers = range(first_step * size, last_step * size)
+    numbers = (
+        first_item + (step * share.count + share.index) * size + place
+        for step in range(steps)
+        for place in range(size)
+    )
     ahead = STEPS_AHEAD * size + workers
     with closing(_loaded(dataset, numbers, workers, ahead)) as items:
-        for _ in range(first_step, last_step):
+        for _ in range(steps):
             batch = _collated(itertools.islice(items, size))
             # Here, where the GPU is used: not while another thread captures a graph.
             yield batch.pin_memory() if pin_memory else batch

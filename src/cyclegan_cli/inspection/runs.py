@@ -86,10 +86,11 @@ def _state_facts(path: Path) -> Facts:
     training = state.model.training
     counts = (training.get("pictures_a"), training.get("pictures_b"))
     items = max([1, *(count for count in counts if isinstance(count, int))])
-    total = state.train_config().total_steps(items)
+    total = state.train_config().total_steps(items, state.ranks)
     return {
         "progress": {"step": state.step, "of": total},
         "trained_seconds": round(state.seconds, 1),
+        **({"processes": state.ranks} if state.ranks > 1 else {}),
     }
 
 

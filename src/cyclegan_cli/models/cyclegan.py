@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig, TrainConfig
 from cyclegan_cli.models.ema import GeneratorAverages
@@ -56,9 +57,13 @@ class CycleGAN:
         config: The options; the seed decides the first weights.
         device: Where the networks live.
         bf16: Whether convolutions run in bfloat16 (weights, losses and optimisers stay fp32).
+        rank: Which of several processes this is that train together: replay pools draw other
+            random numbers in each.
     """
 
-    def __init__(self, config: TrainConfig, device: torch.device, bf16: bool) -> None:
+    def __init__(
+        self, config: TrainConfig, device: torch.device, bf16: bool, rank: int = 0
+    ) -> None:
         self.config = config
         self.device = device
         self.bf16 = bf16
@@ -77,10 +82,24 @@ class CycleGAN:
         self.averages = GeneratorAverages(self.generators(), config.ema) if config.ema else None
         self.generator_optimizer = self._adam("generator_a2b", "generator_b2a")
         self.discriminator_optimizer = self._adam("discriminator_a", "discriminator_b")
-        self.pool_a = ReplayPool(config.pool_size, seed=config.seed)
-        self.pool_b = ReplayPool(config.pool_size, seed=config.seed + 1)
+        self.pool_a = ReplayPool(config.pool_size, seed=config.seed + 2 * rank)
+        self.pool_b = ReplayPool(config.pool_size, seed=config.seed + 2 * rank + 1)
         self.gan_loss = GAN_LOSSES[config.gan_loss]
         self.is_recorded = False
+        # What gradients are computed through.
+        self.trained: dict[str, nn.Module] = self.networks()
+
+    def distribute(self) -> None:
+        """Have gradients averaged over all processes of torch's default group, in each step.
+
+        Each network is wrapped by itself in DistributedDataParallel, which also gives all
+        processes the weights of the first. The group exists already, and every process calls
+        this, and from then on :meth:`step`, equally often.
+        """
+        self.trained = {
+            name: DistributedDataParallel(network, gradient_as_bucket_view=True)
+            for name, network in self.networks().items()
+        }
 
     def networks(self) -> dict[str, nn.Module]:
         """The four networks by name, always in the same order."""
@@ -153,22 +172,31 @@ class CycleGAN:
         that only a third of all feature maps is in memory at a time.
         """
         self.generator_optimizer.zero_grad()
+        a2b, b2a = self.trained["generator_a2b"], self.trained["generator_b2a"]
         with _frozen(self.discriminator_a, self.discriminator_b):
-            adversarial_a2b, cycle_a, fake_b = self._there_and_back(
-                real_a, self.generator_a2b, self.generator_b2a, self.discriminator_b
-            )
-            adversarial_b2a, cycle_b, fake_a = self._there_and_back(
-                real_b, self.generator_b2a, self.generator_a2b, self.discriminator_a
-            )
+            with _gradients_kept_here(a2b, b2a):
+                adversarial_a2b, cycle_a, fake_b = self._there_and_back(
+                    real_a, a2b, b2a, self.discriminator_b
+                )
+            # Each generator's last backward pass sends its gradients to the other processes.
+            last = self._identity_weight == 0
+            with nullcontext() if last else _gradients_kept_here(a2b, b2a):
+                adversarial_b2a, cycle_b, fake_a = self._there_and_back(
+                    real_b, b2a, a2b, self.discriminator_a
+                )
             terms = {
                 "adversarial_a2b": adversarial_a2b,
                 "adversarial_b2a": adversarial_b2a,
                 "cycle_a": cycle_a,
                 "cycle_b": cycle_b,
-                "identity_a": self._stay_as_it_is(real_a, self.generator_b2a),
-                "identity_b": self._stay_as_it_is(real_b, self.generator_a2b),
+                "identity_a": self._stay_as_it_is(real_a, b2a),
+                "identity_b": self._stay_as_it_is(real_b, a2b),
             }
         return terms, fake_a, fake_b
+
+    @property
+    def _identity_weight(self) -> float:
+        return self.config.lambda_cycle * self.config.lambda_identity
 
     def _there_and_back(
         self, real: Tensor, there: nn.Module, back: nn.Module, judge: nn.Module
@@ -190,12 +218,11 @@ class CycleGAN:
 
     def _stay_as_it_is(self, real: Tensor, generator: nn.Module) -> Tensor:
         """A picture that already is in the target domain should not change (sec. 5.2)."""
-        weight = self.config.lambda_cycle * self.config.lambda_identity
-        if weight == 0:
+        if self._identity_weight == 0:
             return torch.zeros((), device=self.device)
         with self._autocast():
             identity = l1_loss(generator(real), real)
-        (weight * identity).backward()  # type: ignore[no-untyped-call]
+        (self._identity_weight * identity).backward()  # type: ignore[no-untyped-call]
         return identity.detach()
 
     def _discriminator_gradients(
@@ -203,13 +230,14 @@ class CycleGAN:
     ) -> dict[str, Tensor]:
         """The gradients of both discriminators on real pictures and on fakes from the pools."""
         self.discriminator_optimizer.zero_grad()
+        judge_a, judge_b = self.trained["discriminator_a"], self.trained["discriminator_b"]
         with self._autocast():
             terms = {
                 "discriminator_a": discriminator_loss(
-                    self.gan_loss, self.discriminator_a(real_a), self.discriminator_a(pooled_a)
+                    self.gan_loss, judge_a(real_a), judge_a(pooled_a)
                 ),
                 "discriminator_b": discriminator_loss(
-                    self.gan_loss, self.discriminator_b(real_b), self.discriminator_b(pooled_b)
+                    self.gan_loss, judge_b(real_b), judge_b(pooled_b)
                 ),
             }
         loss = terms["discriminator_a"] + terms["discriminator_b"]
@@ -249,8 +277,9 @@ class CycleGAN:
     def _pass(self, real_a: Tensor, real_b: Tensor) -> None:
         """All of a step but its updates."""
         real_a, real_b = self._begin(real_a, real_b)
-        _, fake_a, fake_b = self._generator_gradients(real_a, real_b)
-        self._discriminator_gradients(real_a, real_b, fake_a, fake_b)
+        with _gradients_kept_here(*self.trained.values()):
+            _, fake_a, fake_b = self._generator_gradients(real_a, real_b)
+            self._discriminator_gradients(real_a, real_b, fake_a, fake_b)
 
     @torch.no_grad()
     def translate_both_ways(
@@ -279,6 +308,16 @@ class CycleGAN:
             if identities:
                 pictures |= {"idt_a": generator_b2a(real_a), "idt_b": generator_a2b(real_b)}
         return {name: picture.float() for name, picture in pictures.items()}
+
+
+@contextmanager
+def _gradients_kept_here(*networks: nn.Module) -> Iterator[None]:
+    """Add up gradients in this process, and send none to others yet."""
+    with ExitStack() as stack:
+        for network in networks:
+            if isinstance(network, DistributedDataParallel):
+                stack.enter_context(network.no_sync())
+        yield
 
 
 @contextmanager

@@ -36,6 +36,7 @@ def state_info(
         "pictures_b": len(plan.pictures_b),
     }
     generator = model.generator_a2b.config
+    items = plan.items_of(step)
     described = ModelInfo("state", generator, plan.name_a, plan.name_b, facts, library_versions())
     return StateInfo(
         model=described,
@@ -45,4 +46,6 @@ def state_info(
         seconds=seconds,
         pictures=plan.pictures_digest,
         watch=watch,
+        items=items if items != step * config.batch_size else None,
+        ranks=plan.rank.share.count,
     )

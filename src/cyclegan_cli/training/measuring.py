@@ -53,7 +53,7 @@ def measure_steps(plan: Plan) -> Measured:
         DeviceError: They do not fit into memory.
     """
     dataset = UnpairedDataset(plan.pictures_a, plan.pictures_b, plan.config)
-    [batch] = loader(dataset, plan.first_step, plan.first_step + 1, 0, pin_memory=False)
+    [batch] = loader(dataset, plan.first_item, 1, 0, pin_memory=False)
     context = multiprocessing.get_context("spawn")
     answers, answer = context.Pipe(duplex=False)
     pictures = batch.real_a.numpy(), batch.real_b.numpy()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
+import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -31,9 +33,15 @@ from cyclegan_cli.config import (
     typed_values,
 )
 from cyclegan_cli.data.cache import CachePlan, plan_cache
-from cyclegan_cli.devices import available_cores, choose_device, choose_precision
+from cyclegan_cli.devices import (
+    available_cores,
+    choose_device,
+    choose_precision,
+    device_of_rank,
+)
 from cyclegan_cli.errors import CheckpointError, UsageError
 from cyclegan_cli.files import is_temporary
+from cyclegan_cli.sharing import ALONE, Rank
 from cyclegan_cli.training.domains import Domains, find_pictures, is_utf8, relative_name
 from cyclegan_cli.training.fine_tuning import with_its_architecture
 from cyclegan_cli.training.lock import LOCK_FILE
@@ -50,6 +58,7 @@ class Plan:
         device: Where to compute.
         resumed: What to go on from; None for a new run.
         warnings: Sentences for the user.
+        rank: This process among those that train together.
     """
 
     config: TrainConfig
@@ -58,6 +67,7 @@ class Plan:
     device: torch.device
     resumed: StateInfo | None = None
     warnings: tuple[str, ...] = ()
+    rank: Rank = ALONE
 
     @property
     def pictures_a(self) -> list[Path]:
@@ -94,12 +104,13 @@ class Plan:
         """Threads that load pictures ahead."""
         if self.config.workers is not None:
             return self.config.workers
-        return min(4, max(1, available_cores() // 2))
+        return min(4, max(1, available_cores() // (2 * self.rank.local.count)))
 
     @cached_property
     def cache(self) -> CachePlan:
         """How many pictures are kept in memory."""
-        return plan_cache(self.config, len(self.pictures_a) + len(self.pictures_b))
+        pictures = len(self.pictures_a) + len(self.pictures_b)
+        return plan_cache(self.config, pictures, processes=self.rank.local.count)
 
     @property
     def epoch_items(self) -> int:
@@ -112,14 +123,39 @@ class Plan:
         return self.resumed.step if self.resumed else 0
 
     @property
+    def step_items(self) -> int:
+        """Pictures a domain in a step, on all devices together."""
+        return self.config.batch_size * self.rank.share.count
+
+    @property
+    def first_item(self) -> int:
+        """Pictures a domain that were learned from in the steps already done."""
+        if self.resumed is None or self.resumed.items is None:
+            return self.first_step * self.config.batch_size
+        return self.resumed.items
+
+    def items_of(self, step: int) -> int:
+        """Pictures a domain that are learned from in the first ``step`` steps."""
+        return self.first_item + (step - self.first_step) * self.step_items
+
+    @property
     def total_steps(self) -> int:
         """Steps of the whole run."""
-        return self.config.total_steps(self.epoch_items)
+        if self.config.steps is not None or not self.first_item:
+            return self.config.total_steps(self.epoch_items, self.rank.share.count)
+        # The steps done may have been on another number of devices.
+        items = (self.config.epochs + self.config.decay_epochs) * self.epoch_items
+        return self.first_step + math.ceil((items - self.first_item) / self.step_items)
+
+    @property
+    def falling_steps(self) -> int:
+        """Steps in which the learning rate falls, the last ones."""
+        return self.config.falling_steps(self.epoch_items, self.rank.share.count)
 
     @property
     def constant_steps(self) -> int:
         """Steps at the full learning rate, before it begins to fall."""
-        return self.total_steps - self.config.falling_steps(self.epoch_items)
+        return self.total_steps - self.falling_steps
 
     @cached_property
     def pictures_digest(self) -> str:
@@ -136,15 +172,19 @@ class Plan:
 
     def epoch_of(self, step: int) -> float:
         """Passes over the larger domain after ``step`` steps."""
-        return step * self.config.batch_size / self.epoch_items
+        return self.items_of(step) / self.epoch_items
 
     def learning_rate_at(self, step: int) -> float:
         """The rate of step ``step``; 0 is the first."""
-        return self.config.learning_rate_at(step, self.epoch_items)
+        return self.config.learning_rate_at(step, self.total_steps, self.falling_steps)
 
 
-def plan_new(config: TrainConfig) -> Plan:
+def plan_new(config: TrainConfig, rank: Rank = ALONE) -> Plan:
     """Plan a new run.
+
+    Args:
+        config: The options.
+        rank: This process among those that train together.
 
     Raises:
         UsageError: A domain or a package is missing, or the run folder is in use.
@@ -153,28 +193,51 @@ def plan_new(config: TrainConfig) -> Plan:
         CheckpointError: There is nothing that ``--init-from`` could begin with.
     """
     _require_tensorboard(config)
-    device = choose_device(config.device)
-    config = _with_absolute_paths(config)
-    domains = find_pictures(config)
-    config = with_its_architecture(_with_names(config))
+    device = _device(config, rank)
+    domains = find_pictures(_with_absolute_paths(config))
+    config = _completed(config, device)
     run_dir = _run_folder(config)
     if not is_utf8(run_dir):
         raise UsageError(f"--run-dir: the name {str(run_dir)!r} is not valid UTF-8", "Rename it.")
-    config = dataclasses.replace(
+    config = dataclasses.replace(config, run_dir=run_dir)
+    return Plan(config, run_dir, domains, device, rank=rank)
+
+
+def plan_restarted(config: TrainConfig, rank: Rank) -> Plan:
+    """Plan what torchrun has started again, with the same options, after a process had failed.
+
+    It goes on with the run folder that has these options: the one named, else the last numbered
+    one. Where the failure came before there was any, it is a new run.
+
+    Raises:
+        CycleGANError: As for a new run or a resumed one.
+    """
+    wanted = _completed(config, _device(config, rank))
+    run = wanted.run_dir or _last_numbered(wanted)
+    if run is None or not (run / CONFIG_FILE).is_file():
+        return plan_new(config, rank)
+    _, saved = _saved_state(run)
+    one, other = (dataclasses.replace(c, run_dir=None).to_document() for c in (wanted, saved))
+    return plan_resumed(run, {}, rank) if one == other else plan_new(config, rank)
+
+
+def _completed(config: TrainConfig, device: torch.device) -> TrainConfig:
+    """With everything filled in that follows from other options, but for the run folder."""
+    config = with_its_architecture(_with_names(_with_absolute_paths(config)))
+    return dataclasses.replace(
         config,
-        run_dir=run_dir,
         residual_blocks=config.generator_blocks,
         precision=choose_precision(config.precision, device),
     )
-    return Plan(config, run_dir, domains, device)
 
 
-def plan_resumed(run: Path, changes: Mapping[str, Any]) -> Plan:
+def plan_resumed(run: Path, changes: Mapping[str, Any], rank: Rank = ALONE) -> Plan:
     """Plan to go on with a run from its last saved state.
 
     Args:
         run: The run folder.
         changes: Options that the user gave beside ``--resume``.
+        rank: This process among those that train together.
 
     Raises:
         UsageError: An option cannot be changed in the middle of a run, nothing is left to do, or a
@@ -188,9 +251,9 @@ def plan_resumed(run: Path, changes: Mapping[str, Any]) -> Plan:
     config = TrainConfig(**layered(vars(before), changes) | {"run_dir": run})
     _require_tensorboard(config)
     config = _with_absolute_paths(config)
-    device = choose_device(config.device)
+    device = _device(config, rank)
     config = dataclasses.replace(config, precision=choose_precision(config.precision, device))
-    plan = Plan(config, run, find_pictures(config), device, resumed=info)
+    plan = Plan(config, run, find_pictures(config), device, resumed=info, rank=rank)
     if info is None:
         return plan
     if plan.total_steps <= plan.first_step and model_is_of_step(run, info.step):
@@ -198,13 +261,25 @@ def plan_resumed(run: Path, changes: Mapping[str, Any]) -> Plan:
             f"{run} is complete: it has done {plan.first_step} of {plan.total_steps} steps",
             "To train it further, resume with more --steps or --epochs.",
         )
+    return dataclasses.replace(plan, warnings=tuple(_what_has_changed(plan, info)))
+
+
+def _what_has_changed(plan: Plan, info: StateInfo) -> Iterator[str]:
     if plan.pictures_digest != info.pictures:
-        sentence = (
+        yield (
             "the pictures in the two folders are not the ones that the run began with: "
             "it goes on with those found now"
         )
-        plan = dataclasses.replace(plan, warnings=(sentence,))
-    return plan
+    if plan.rank.share.count != info.ranks:
+        yield (
+            f"the run was saved by {info.ranks} processes and goes on with "
+            f"{plan.rank.share.count}: a step has {plan.step_items} pictures of each domain now, "
+            "and replay pools begin empty or are left out"
+        )
+
+
+def _device(config: TrainConfig, rank: Rank) -> torch.device:
+    return choose_device(device_of_rank(config.device, rank.local.index, rank.local.count))
 
 
 def model_is_of_step(run: Path, step: int) -> bool:
@@ -302,12 +377,20 @@ def _run_folder(config: TrainConfig) -> Path:
                 "Go on with it by --resume, or name another folder.",
             )
         return config.run_dir
-    wanted = RUNS_FOLDER / f"{config.name_a}2{config.name_b}"
-    folder, number = wanted, 1
-    while _is_taken(folder):
-        number += 1
-        folder = wanted.with_name(f"{wanted.name}-{number}")
-    return folder
+    return next(folder for folder in _numbered(config) if not _is_taken(folder))
+
+
+def _last_numbered(config: TrainConfig) -> Path | None:
+    """The folder that a run without ``--run-dir`` was given last."""
+    taken = list(itertools.takewhile(_is_taken, _numbered(config)))
+    return taken[-1] if taken else None
+
+
+def _numbered(config: TrainConfig) -> Iterator[Path]:
+    first = RUNS_FOLDER / f"{config.name_a}2{config.name_b}"
+    yield first
+    for number in itertools.count(2):
+        yield first.with_name(f"{first.name}-{number}")
 
 
 def _is_taken(folder: Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from cyclegan_cli.checkpoints.store import load_state_info, save_model, save_sta
 from cyclegan_cli.errors import UsageError
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.training.lock import RunLock
+from cyclegan_cli.training.page.overview import State
 from cyclegan_cli.training.page.run_page import RunPage
 from cyclegan_cli.training.plan import Plan
 from cyclegan_cli.training.report import save_sample_grid
@@ -96,13 +97,41 @@ class RunFolder:
         if self.plan.validates:
             self.validation = StepTable(self.path / VALIDATION_FILE, VALIDATION_COLUMNS, step)
 
-    def save(self, info: StateInfo) -> None:
-        """Save the state, then the model: a crash between the two loses nothing.
+    def add_metrics(self, row: Mapping[str, float | str]) -> None:
+        """Add a row to metrics.csv.
 
         Raises:
             OutputError: It cannot be written.
         """
-        save_state(self.path / STATE_FILE, self.model, info)
+        self.metrics.append(row)
+
+    def add_validation(self, row: Mapping[str, float | str]) -> None:
+        """Add a row to validation.csv.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        self.validation.append(row)
+
+    def write_page(self, step: int, state: State = "training", reason: str = "") -> None:
+        """Write index.html, see :meth:`RunPage.write`.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        self.page.write(step, state, reason)
+
+    def save(self, info: StateInfo, others: Sequence[Mapping[str, Tensor]] = ()) -> None:
+        """Save the state, then the model: a crash between the two loses nothing.
+
+        Args:
+            info: What the run is at.
+            others: The replay pools of other processes, see :func:`save_state`.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        save_state(self.path / STATE_FILE, self.model, info, others)
         self.save_model(info)
         if self.plan.config.keep_checkpoints:
             self._keep_model(info)
@@ -159,6 +188,19 @@ class RunFolder:
         path = self.path / SAMPLES_FOLDER / f"step_{step:08d}.jpg"
         save_sample_grid(path, pictures)
         return path
+
+
+class NoFolder:
+    """What a process writes that is not the first of its training: nothing."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if not hasattr(RunFolder, name):
+            raise AttributeError(name)
+        return _do_nothing
+
+
+def _do_nothing(*_: Any) -> None:
+    pass
 
 
 def _as_model(info: StateInfo, more: dict[str, float]) -> ModelInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import shlex
 import time
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from cyclegan_cli.checkpoints.header import StateInfo
 from cyclegan_cli.checkpoints.locate import BEST_FILE, MODEL_FILE, STATE_FILE
-from cyclegan_cli.checkpoints.store import restore_state
+from cyclegan_cli.checkpoints.store import pools_of, restore_state
+from cyclegan_cli.config import CompileChoice
 from cyclegan_cli.data.cache import PictureCache
 from cyclegan_cli.data.tensors import to_unit_range
 from cyclegan_cli.data.unpaired import Batch, UnpairedDataset, loader
@@ -29,6 +31,7 @@ from cyclegan_cli.errors import (
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.training.compiling import Compiler
 from cyclegan_cli.training.describing import state_info
+from cyclegan_cli.training.distributed import Group, joined
 from cyclegan_cli.training.fine_tuning import begin_with
 from cyclegan_cli.training.fixed import fixed_pictures
 from cyclegan_cli.training.interval import Interval
@@ -37,13 +40,14 @@ from cyclegan_cli.training.monitor import Change, Monitor
 from cyclegan_cli.training.page.overview import State
 from cyclegan_cli.training.plan import Plan, model_is_of_step
 from cyclegan_cli.training.preflight import START, STRICT_START, preflight
-from cyclegan_cli.training.run_folder import RunFolder
+from cyclegan_cli.training.run_folder import NoFolder, RunFolder
 from cyclegan_cli.training.tables import HEALTH_COLUMN
 from cyclegan_cli.training.tensorboard import with_tensorboard
 from cyclegan_cli.training.validation import BestSoFar, Examiner, quality, shuffled
-from cyclegan_cli.training.watcher import Watcher
+from cyclegan_cli.training.watcher import Watcher, Watchers
 
 SAMPLE_PICTURES = 4
+ON_MY_OWN = Group()
 StopRequested = Callable[[], int | None]
 
 
@@ -51,6 +55,8 @@ def train(
     plan: Plan, watcher: Watcher, stop_requested: StopRequested, time_limit: float = math.inf
 ) -> Path:
     """Train to the end, until asked to stop, or until it gets no better.
+
+    Where torchrun has started several processes, each calls this with its own plan.
 
     Args:
         plan: What to do.
@@ -68,19 +74,55 @@ def train(
         DataError: No picture of a domain can be read or, with ``--strict``, one of them cannot.
         OutputError: The run folder cannot be written, or its disk has no room for a checkpoint.
         CheckpointError: The state to go on from is damaged.
-        DeviceError: Not enough memory.
+        DeviceError: Not enough memory, or another process of this training has gone.
+        EndedTogetherError: In all processes but the first, which says what it was.
     """
-    looked_at = preflight(plan, STRICT_START if plan.config.strict else START)
+    with joined(plan.rank, plan.device) as group, memory_errors("training", LESS_MEMORY):
+        if not group.is_first:
+            return _train(plan, Watchers(), stop_requested, time_limit, group)
+        with with_tensorboard(plan, watcher) as watcher:
+            return _train(plan, watcher, stop_requested, time_limit, group)
+
+
+def _train(
+    plan: Plan, watcher: Watcher, stop_requested: StopRequested, time_limit: float, group: Group
+) -> Path:
+    plan = _agreed(plan, group)
+    known: list[str] = []
+    group.on_first(lambda: known.extend(_look(plan, watcher)))
+    trainer = Trainer(plan, watcher, time_limit, group)
+    trainer.warned_of.update(known)
+    with closing(trainer.folder):
+        return trainer.run(stop_requested)
+
+
+def _agreed(plan: Plan, group: Group) -> Plan:
+    """One plan for all processes, who each have made their own.
+
+    Raises:
+        DataError: They do not see the same pictures.
+    """
+    run_dir, pictures, step = group.of_first((plan.run_dir, plan.pictures_digest, plan.first_step))
+    [differs] = group.highest([(pictures, step) != (plan.pictures_digest, plan.first_step)])
+    if differs:
+        raise group.left_by(
+            DataError(
+                "the processes do not all see the same pictures and the same run folder",
+                "Give all machines the same folders, on a file system that they share.",
+            )
+        )
+    return dataclasses.replace(plan, run_dir=run_dir)
+
+
+def _look(plan: Plan, watcher: Watcher) -> list[str]:
+    """The checks before the first step; returns what was said of single pictures."""
+    found = preflight(plan, STRICT_START if plan.config.strict else START)
     if plan.config.strict:
-        looked_at.refuse_useless()
-    looked_at.disk.refuse_too_little(plan.run_dir)
-    for sentence in looked_at.warnings():
+        found.refuse_useless()
+    found.disk.refuse_too_little(plan.run_dir)
+    for sentence in found.warnings():
         watcher.warned(sentence)
-    with memory_errors("training", LESS_MEMORY), with_tensorboard(plan, watcher) as watcher:
-        trainer = Trainer(plan, watcher, time_limit)
-        trainer.warned_of.update(looked_at.a.named, looked_at.b.named)
-        with closing(trainer.folder):
-            return trainer.run(stop_requested)
+    return [*found.a.named, *found.b.named]
 
 
 class Trainer:
@@ -90,24 +132,42 @@ class Trainer:
         plan: What to do.
         watcher: Is told how it goes.
         time_limit: Seconds after which the run is to be saved and ended.
+        group: The processes that train together.
     """
 
-    def __init__(self, plan: Plan, watcher: Watcher, time_limit: float = math.inf) -> None:
+    def __init__(
+        self, plan: Plan, watcher: Watcher, time_limit: float = math.inf, group: Group = ON_MY_OWN
+    ) -> None:
         self.plan = plan
         self.watcher = watcher
+        self.group = group
+        self.trouble: CycleGANError | None = None
         self.time_limit = time_limit
         self.step = plan.first_step
         self.started = time.monotonic()
         self.warned_of: set[str] = set()
         # All steps have the same shapes: it pays to try which of cuDNN's kernels is fastest.
         torch.backends.cudnn.benchmark = True
-        self.model = CycleGAN(plan.config, plan.device, plan.bf16)
-        self.compiler = Compiler(self.model, plan.config.compile, watcher.told, watcher.warned)
+        self.model = CycleGAN(plan.config, plan.device, plan.bf16, group.index)
+        self.compiler = Compiler(self.model, self._compile(), watcher.told, watcher.warned)
         if plan.resumed:
-            restore_state(plan.run_dir / STATE_FILE, self.model)
+            restore_state(plan.run_dir / STATE_FILE, self.model, group.index)
         elif plan.config.init_from:
             begin_with(self.model, plan.config)
+        if plan.rank.share.count > 1:
+            self.model.distribute()
         self._remember(plan.resumed)
+        self.folder: RunFolder | NoFolder = NoFolder()
+        group.on_first(self._prepare)
+
+    def _compile(self) -> CompileChoice:
+        """Processes time their steps differently, and must all compile or none."""
+        choice = self.plan.config.compile
+        return "off" if choice == "auto" and self.plan.rank.share.count > 1 else choice
+
+    def _prepare(self) -> None:
+        """What the first process needs to measure, draw and write."""
+        plan = self.plan
         self.samples = self._sample_pictures() if plan.config.sample_every else None
         self.examiner = Examiner(plan) if plan.config.validate_every else None
         # Only now: what cannot start leaves no folder behind.
@@ -139,15 +199,15 @@ class Trainer:
     def run(self, stop_requested: StopRequested) -> Path:
         """Make all steps that are left; see :func:`train`."""
         plan = self.plan
-        if plan.resumed and not model_is_of_step(plan.run_dir, self.step):
-            self.folder.save_model(self._state_info())  # A crash came between the two files.
+        self.group.on_first(self._mend)
         cache = PictureCache(plan.cache)
         batches = loader(
             UnpairedDataset(plan.pictures_a, plan.pictures_b, plan.config, cache),
-            self.step,
-            plan.total_steps,
+            plan.first_item,
+            plan.total_steps - self.step,
             plan.workers,
             pin_memory=plan.device.type == "cuda",
+            share=plan.rank.share,
         )
         for sentence in plan.warnings:
             self.watcher.warned(sentence)
@@ -157,16 +217,23 @@ class Trainer:
         self.interval.start_clock()
         self.watcher.started(plan)
         # From now on, they say that the run goes on, and nothing of steps that a crash has lost.
-        self.folder.write_health(self.monitor.document(self.step))
-        self.folder.page.write(self.step)
+        self.group.on_first(self._say_that_it_goes_on)
         try:
             with closing(batches):  # Ends the threads that load ahead.
                 self._make_steps(batches, stop_requested)
         except Exception as error:
             with suppress(OutputError):  # What ended the run is the news.
-                self.folder.page.write(self.step, *_how_it_ended(error))
+                self.folder.write_page(self.step, *_how_it_ended(error))
             raise
         return plan.run_dir / MODEL_FILE
+
+    def _mend(self) -> None:
+        if self.plan.resumed and not model_is_of_step(self.plan.run_dir, self.step):
+            self.folder.save_model(self._state_info())  # A crash came between the two files.
+
+    def _say_that_it_goes_on(self) -> None:
+        self.folder.write_health(self.monitor.document(self.step))
+        self.folder.write_page(self.step)
 
     def _make_steps(self, batches: Iterator[Batch], stop_requested: StopRequested) -> None:
         # The last session may have been asked to stop before it had measured what was due.
@@ -175,18 +242,21 @@ class Trainer:
             self._make_step(batch)
             if self._is_due(self.plan.config.log_every):
                 self._measure()
-            if self.samples and self._is_due(self.plan.config.sample_every):
-                self._sample(*self.samples)
+            draws = self._is_due(self.plan.config.sample_every)
+            if draws:
+                self.group.on_first(self._sample)
             self._examine(stop_requested)
             if self._ends(stop_requested):
                 return
             if self._is_due(self.plan.config.checkpoint_every):
                 self._save()
-            if self.samples and self._is_due(self.plan.config.sample_every):
-                self.folder.page.write(self.step)
+            if draws:
+                self.group.on_first(lambda: self.folder.write_page(self.step))
 
     def _is_due(self, interval: int) -> bool:
         """Whether what is done every so many steps is to be done now; all is, at the end."""
+        if interval == 0:
+            return False
         return self.step % interval == 0 or self.step == self.plan.total_steps
 
     def _make_step(self, batch: Batch) -> None:
@@ -206,12 +276,11 @@ class Trainer:
     def _tell_of_skipped(self, batch: Batch) -> None:
         for sentence in batch.skipped:
             if self.plan.config.strict:
-                self._save()
-                raise DataError(
-                    f"--strict: {sentence}; everything is saved, step {self.step} was the last",
+                self.trouble = DataError(
+                    f"--strict: {sentence}; everything is saved, after step {self.step + 1}",
                     f"Mend or remove it, then go on: {self._resume_command()}",
                 )
-            if sentence not in self.warned_of:
+            elif sentence not in self.warned_of:
                 self.warned_of.add(sentence)
                 self.watcher.warned(f"{sentence}; another picture takes its place")
 
@@ -222,19 +291,25 @@ class Trainer:
         """Add a row of the interval's mean losses to metrics.csv."""
         means = self._finite_means()
         self._tell(self.monitor.see_losses(self.step, means, self.interval.steps))
+        speed = self.interval.steps_per_second() * self.plan.step_items
         row = {
             "step": self.step,
             "epoch": self.plan.epoch_of(self.step),
             "learning_rate": self.plan.learning_rate_at(self.step - 1),
             **means,
-            "images_per_second": self.interval.steps_per_second() * self.plan.config.batch_size,
+            "images_per_second": speed,
             "seconds": self._seconds(),
         }
-        self.folder.metrics.append(row | {HEALTH_COLUMN: self.monitor.word})
-        self.watcher.measured(row)
+        self.group.on_first(lambda: self._write_down(row))
         self.interval = Interval(self.plan.device, {})
 
-    def _sample(self, real_a: Tensor, real_b: Tensor) -> None:
+    def _write_down(self, row: dict[str, float]) -> None:
+        self.folder.add_metrics(row | {HEALTH_COLUMN: self.monitor.word})
+        self.watcher.measured(row)
+
+    def _sample(self) -> None:
+        assert self.samples is not None
+        real_a, real_b = self.samples
         pictures = {"real_a": real_a, "real_b": real_b}
         pictures |= self.model.translate_both_ways(real_a, real_b)
         self.watcher.sampled(self.step, self.folder.write_samples(self.step, pictures))
@@ -242,16 +317,22 @@ class Trainer:
     def _examine(self, stop_requested: StopRequested) -> None:
         """Measure the quality, where that is due and nobody has asked to stop."""
         every = self.plan.config.validate_every
-        if self.examiner is None or self.examined == self.step or not self._is_due(every):
+        if self.examined == self.step or not self._is_due(every):
             return
+        if self.plan.rank.share.count > 1:
+            stop_requested = _never  # All are asked after the step.
+        self.group.on_first(lambda: self._examine_now(stop_requested))
+
+    def _examine_now(self, stop_requested: StopRequested) -> None:
+        assert self.examiner is not None
         before = time.monotonic()
         last = self.step == self.plan.total_steps
         found = self.examiner.examine(self.model, _never if last else stop_requested)
         if found is None:
             return  # A resumed run begins with it.
+        self.examined = self.step
         if not found.is_finite():
             raise self._diverged("a translation is not finite")
-        self.examined = self.step
         self._tell(self.monitor.see_pictures(self.step, found))
         if self.plan.validates:
             row = {"step": self.step, **quality(found), "seconds": time.monotonic() - before}
@@ -266,20 +347,20 @@ class Trainer:
         self.folder.write_health(self.monitor.document(self.step))
 
     def _validated(self, row: dict[str, float]) -> None:
-        self.folder.validation.append(row)
+        self.folder.add_validation(row)
         if self.best.improves(row):
             self.folder.save_best(self._state_info(), self.best.swd)
         self.watcher.validated(row)
 
     def _finite_means(self) -> dict[str, float]:
         """Mean losses since the last row; a run that has left the finite numbers ends here."""
-        means = self.interval.means()
+        means = self.group.mean(self.interval.means())
         for name, mean in means.items():
             if not math.isfinite(mean):
                 raise self._diverged(f"the loss {name} is not finite")
         return means
 
-    def _diverged(self, what: str) -> DivergedError:
+    def _diverged(self, what: str) -> CycleGANError:
         slower = f"--learning-rate {self.plan.config.learning_rate / 2:g} --precision fp32"
         if (self.plan.run_dir / STATE_FILE).exists():
             kept = "; the checkpoint before it is kept"
@@ -288,7 +369,7 @@ class Trainer:
             kept, hint = "", f"Begin again more slowly: {slower}"
         self.monitor.see_no_numbers(self.step, what, hint)
         self.folder.write_health(self.monitor.document(self.step))
-        return DivergedError(f"{what} at step {self.step}{kept}", hint)
+        return self.group.left_by(DivergedError(f"{what} at step {self.step}{kept}", hint))
 
     def _resume_command(self) -> str:
         return shlex.join(["cyclegan", "train", "--resume", str(self.plan.run_dir)])
@@ -302,7 +383,8 @@ class Trainer:
         # The last update may have done what no loss has seen yet.
         if not self.model.is_finite():
             raise self._diverged("the weights are not finite")
-        self.folder.save(self._state_info())
+        pools = self.group.gathered(pools_of(self.model)) if self.plan.rank.share.count > 1 else []
+        self.group.on_first(lambda: self.folder.save(self._state_info(), pools[1:]))
 
     def _state_info(self) -> StateInfo:
         watch = {
@@ -318,18 +400,25 @@ class Trainer:
 
         Raises:
             InterruptedRunError: Asked to stop.
+            DataError: A picture cannot be read, and ``--strict`` is on.
         """
         plan = self.plan
         done = f"after step {self.step} of {plan.total_steps}; everything is saved"
         ended = ""
+        signal_number, out_of_time, out_of_patience, trouble = self._asked(stop_requested)
+        if trouble:
+            self._save()
+            raise self.trouble or self.group.left_by(
+                DataError("another process has found a picture that cannot be read")
+            )
         if self.step == plan.total_steps:
             pass
-        elif signal_number := stop_requested():
+        elif signal_number:
             self._save()
-            raise self._interrupted(signal_number)
-        elif time.monotonic() - self.started >= self.time_limit:
+            raise self.group.left_by(self._interrupted(signal_number))
+        elif out_of_time:
             ended = f"the time limit is reached {done}; go on: {self._resume_command()}"
-        elif 0 < plan.config.patience <= self.best.worse:
+        elif out_of_patience:
             ended = (
                 f"stopped {done}; the translations were nearest to their domains at step "
                 f"{self.best.step} ({BEST_FILE})"
@@ -337,10 +426,25 @@ class Trainer:
         else:
             return False
         self._save()
-        self.folder.page.write(self.step, "stopped" if ended else "finished", ended)
-        if ended:
-            self.watcher.told(ended)
+        self.group.on_first(lambda: self._end(ended))
         return True
+
+    def _end(self, why: str) -> None:
+        self.folder.write_page(self.step, "stopped" if why else "finished", why)
+        if why:
+            self.watcher.told(why)
+
+    def _asked(self, stop_requested: StopRequested) -> list[int]:
+        """What all processes know of reasons to stop; only the first has a clock and a measure."""
+        is_first = self.group.is_first
+        return self.group.highest(
+            [
+                stop_requested() or 0,
+                is_first and time.monotonic() - self.started >= self.time_limit,
+                is_first and 0 < self.plan.config.patience <= self.best.worse,
+                self.trouble is not None,
+            ]
+        )
 
     def _interrupted(self, signal_number: int) -> InterruptedRunError:
         return InterruptedRunError(

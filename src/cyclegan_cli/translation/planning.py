@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import NamedTuple, NoReturn
 
 from cyclegan_cli.errors import UsageError
+from cyclegan_cli.sharing import WHOLE, Share
 from cyclegan_cli.translation.inputs import Inputs, Source
 from cyclegan_cli.translation.ledger import Clashes, Draft, digest, share_number
 from cyclegan_cli.translation.naming import Naming
-from cyclegan_cli.translation.sharing import WHOLE, Share
 
 
 class Job(NamedTuple):

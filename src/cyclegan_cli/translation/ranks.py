@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch.distributed.rendezvous import rendezvous
 
-from cyclegan_cli.translation.sharing import Rank
+from cyclegan_cli.sharing import Rank
 
 POLL_SECONDS = 0.2
 

@@ -97,4 +97,4 @@ def _translate(checkpoint: Path, to: str) -> list[str]:
 def _seconds_for(plan: Plan, steps: int, metrics: Sequence[Row]) -> float | None:
     """How long so many steps take; None where the speed is not known."""
     speed = metrics[-1]["images_per_second"] if metrics else 0.0
-    return steps * plan.config.batch_size / speed if speed > 0 else None
+    return steps * plan.step_items / speed if speed > 0 else None

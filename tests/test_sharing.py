@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cyclegan_cli.errors import UsageError
-from cyclegan_cli.translation.sharing import WHOLE, Rank, Share, parse_shard, rank_of
+from cyclegan_cli.sharing import WHOLE, Rank, Share, parse_shard, rank_of
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""One set of pictures for several processes: every picture for exactly one of them."""
+"""One set of work for several processes: every part of it for exactly one of them."""
 
 from __future__ import annotations
 
@@ -71,6 +71,9 @@ class Rank:
         return self.share.index == 0
 
 
+ALONE = Rank()
+
+
 def rank_of(environment: Mapping[str, str] = os.environ) -> Rank:
     """This process's rank, from the variables that torchrun sets.
 
@@ -78,7 +81,7 @@ def rank_of(environment: Mapping[str, str] = os.environ) -> Rank:
         UsageError: They make no sense.
     """
     if "RANK" not in environment or "WORLD_SIZE" not in environment:
-        return Rank()
+        return ALONE
     share = _share(environment, "RANK", "WORLD_SIZE")
     local = WHOLE
     if "LOCAL_RANK" in environment and "LOCAL_WORLD_SIZE" in environment:

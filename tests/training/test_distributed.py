@@ -1,0 +1,111 @@
+"""Several processes that train one model, on the CPU with gloo."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.errors import UsageError
+from cyclegan_cli.sharing import Rank, Share
+from cyclegan_cli.training.plan import Plan, plan_new, plan_restarted, plan_resumed
+from cyclegan_cli.training.trainer import train
+from runs import Recorder, never
+from together import agree, learn_by_adam, learn_by_sgd, together
+
+SMALL = TrainConfig(
+    crop_size=32, load_size=32, base_channels=4, residual_blocks=2, discriminator_channels=4,
+    pool_size=0,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("lambda_identity", [0.5, 0.0])
+def test_two_processes_of_batch_1_learn_what_one_of_batch_2_does(
+    tmp_path: Path, lambda_identity: float
+) -> None:
+    # Without a replay pool: two small pools would hand out other pictures than a large one.
+    config = TrainConfig(**{**vars(SMALL), "lambda_identity": lambda_identity})
+    gradients, weights = learn_by_sgd(0, config, 1, 20)
+    for found_gradients, found_weights in together(learn_by_sgd, tmp_path, 2, config, 2, 20):
+        for network in ("generator_a2b", "generator_b2a", "discriminator_a", "discriminator_b"):
+            expected, found = (whole(found, network) for found in (gradients, found_gradients))
+            assert float((found - expected).norm()) <= 1e-12 * float(expected.norm())
+            expected, found = (whole(found, network) for found in (weights, found_weights))
+            assert float((found - expected).abs().max()) <= 1e-12
+
+
+def whole(tensors: dict[str, Tensor], network: str) -> Tensor:
+    """All of a network's numbers: ``[n]``."""
+    return torch.cat(
+        [tensor.flatten() for name, tensor in tensors.items() if name.startswith(f"{network}.")]
+    )
+
+
+def test_after_50_steps_of_adam_processes_have_the_very_same_weights(tmp_path: Path) -> None:
+    config = TrainConfig(**{**vars(SMALL), "pool_size": 4})
+    first, second = together(learn_by_adam, tmp_path, 2, config, 50)
+    assert first == second
+
+
+def test_processes_agree(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    first, second = together(agree, tmp_path, 2, 2, port)
+    assert first["mean"] == second["mean"] == {"x": 0.5, "y": 2.0}
+    assert first["highest"] == second["highest"] == [1, 5, 0]
+    assert [one["mine"].tolist() for one in first["gathered"]] == [[0], [1, 1]]
+    assert second["gathered"] == []
+    assert first["of_first"] == second["of_first"] == Path("from-0")
+    assert (first.get("worked"), second.get("worked")) == (True, None)
+    assert (first["failed"], second["failed"]) == ("DataError", "EndedTogetherError")
+    assert (first["left_by"], second["left_by"]) == ("DataError", "EndedTogetherError")
+
+
+def of_two(index: int, local: Share | None = None) -> Rank:
+    return Rank(Share(index, 2), local or Share(index, 2))
+
+
+def test_a_step_has_a_batch_on_each_device(config: TrainConfig) -> None:
+    by_epochs = TrainConfig(**{**vars(config), "steps": None, "epochs": 3, "decay_epochs": 1})
+    alone, one, other = (plan_new(by_epochs, rank) for rank in (Rank(), of_two(0), of_two(1)))
+    assert (alone.total_steps, one.total_steps, other.total_steps) == (20, 10, 10)
+    assert (alone.constant_steps, one.constant_steps) == (15, 7)
+    assert one.epoch_of(10) == alone.epoch_of(20) == 4
+    assert one.learning_rate_at(9) == pytest.approx(config.learning_rate / 4)
+    assert plan_new(config, of_two(1)).total_steps == config.steps
+
+
+def trained(config: TrainConfig) -> Plan:
+    plan = plan_new(config)
+    train(plan, Recorder(), never)
+    return plan
+
+
+def test_on_another_number_of_devices_a_run_goes_on_where_it_was(config: TrainConfig) -> None:
+    by_epochs = TrainConfig(**{**vars(config), "steps": None, "epochs": 1, "decay_epochs": 0})
+    run = trained(by_epochs).run_dir
+    two = plan_resumed(run, {"epochs": 3}, of_two(0))
+    assert (two.first_step, two.first_item, two.step_items) == (5, 5, 2)
+    assert two.total_steps == 5 + 5
+    assert two.epoch_of(two.total_steps) == 3
+    [sentence] = two.warnings
+    assert "was saved by 1 processes and goes on with 2" in sentence
+
+
+def test_a_restart_goes_on_only_with_a_run_of_the_same_options(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    unnamed = TrainConfig(**{**vars(config), "run_dir": None, "steps": 2})
+    assert plan_restarted(unnamed, Rank()).resumed is None
+    first, second = trained(unnamed).run_dir, trained(unnamed).run_dir
+    assert (first.name, second.name) == ("day2night", "day2night-2")
+    found = plan_restarted(TrainConfig(**{**vars(unnamed), "steps": 9}), Rank())
+    assert (found.resumed, found.run_dir.name) == (None, "day2night-3")
+    with pytest.raises(UsageError, match="is complete: it has done 2 of 2 steps"):
+        plan_restarted(unnamed, Rank())
