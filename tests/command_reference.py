@@ -26,12 +26,13 @@ def page() -> str:
     program = typer.main.get_command(app)
     parts = [HEAD, f"{program.help}\n", *_tables(program)]
     for name, command in program.commands.items():
-        parts += [f"## cyclegan {name}\n", f"`{_usage(name, command)}`\n", _text(command.help)]
+        parts += [f"## cyclegan {name}\n", f"`{usage(name, command)}`\n", _text(command.help)]
         parts += _tables(command)
     return "\n".join([*parts, f"{program.epilog}\n"])
 
 
-def _usage(name: str, command: Any) -> str:
+def usage(name: str, command: Any) -> str:
+    """How a command is called."""
     arguments = [p.metavar or p.name.upper() for p in command.params if p.opts[0][0] != "-"]
     return " ".join(["cyclegan", name, "[OPTIONS]", *(f"{one}..." for one in arguments)])
 
@@ -42,27 +43,32 @@ def _text(help_text: str) -> str:
 
 
 def _tables(command: Any) -> Iterator[str]:
-    """A table for every heading that the options stand under, in their order."""
-    panels: dict[str, list[Any]] = {}
-    for parameter in command.params:
-        panels.setdefault(parameter.rich_help_panel or "", []).append(parameter)
-    for panel, parameters in panels.items():
+    """A table for every heading that the options stand under."""
+    for panel, parameters in panels(command).items():
         rows = "\n".join(map(_row, parameters))
         heading = f"**{panel}**\n\n" if panel else ""
         yield f"{heading}| option | | default |\n|---|---|---|\n{rows}\n"
+
+
+def panels(command: Any) -> dict[str, list[Any]]:
+    """The arguments and options under each heading, in their order; the empty one is no heading."""
+    found: dict[str, list[Any]] = {}
+    for parameter in command.params:
+        found.setdefault(parameter.rich_help_panel or "", []).append(parameter)
+    return found
 
 
 def _row(parameter: Any) -> str:
     is_argument = not parameter.opts[0].startswith("-")
     names = [parameter.metavar or parameter.name.upper()] if is_argument else parameter.opts
     shown = ", ".join(f"`{one}`" for one in (*names, *parameter.secondary_opts))
-    if not is_argument and (kind := _kind(parameter)):
-        shown += f" {kind}"
-    cells = (shown, parameter.help.replace("\\[", "["), _default(parameter))
+    if not is_argument and (what := kind(parameter)):
+        shown += f" {what}"
+    cells = (shown, parameter.help.replace("\\[", "["), default(parameter))
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _kind(parameter: Any) -> str:
+def kind(parameter: Any) -> str:
     """What the option takes: its placeholder, its choices or its type; nothing for a switch."""
     annotation = parameter.type_descriptor.annotation
     if parameter.metavar:
@@ -73,7 +79,8 @@ def _kind(parameter: Any) -> str:
     return names.get(annotation, "")
 
 
-def _default(parameter: Any) -> str:
+def default(parameter: Any) -> str:
+    """What the help says of an option's default; empty where there is nothing to say."""
     if isinstance(parameter.show_default, str):
         return parameter.show_default
     is_shown = parameter.show_default and not isinstance(parameter.default, bool | None)

@@ -270,7 +270,8 @@ class TrainConfig:
 
     init_from: Path | None = option(
         None,
-        "Begin with the generators of this run folder or checkpoint, and with their architecture.",
+        "Begin with the generators of this run folder, checkpoint or model in the package, and "
+        "with their architecture.",
         panel="Networks",
         metavar="CHECKPOINT",
         shown_default="random weights",

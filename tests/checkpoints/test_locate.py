@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from cyclegan_cli.checkpoints import locate
 from cyclegan_cli.checkpoints.locate import (
     ENVIRONMENT_VARIABLE,
     MODEL_FILE,
     STATE_FILE,
     checkpoint_file,
+    chosen_checkpoint,
     default_checkpoint,
 )
-from cyclegan_cli.errors import CheckpointError
+from cyclegan_cli.checkpoints.pretrained import pretrained_file
+from cyclegan_cli.errors import CheckpointError, UsageError
 
 
 def run_folder(folder: Path, *names: str, modified: int = 1_000) -> Path:
@@ -78,6 +81,22 @@ def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
         checkpoint_file(tmp_path / ("n" * 300))
 
 
+def test_a_model_in_the_package_has_a_name(here: Path) -> None:
+    found = checkpoint_file(Path("day2night"))
+    assert found == pretrained_file("day2night")
+    assert chosen_checkpoint(Path("day2night"), "latest") == found
+    with pytest.raises(UsageError, match="day2night is a single model"):
+        chosen_checkpoint(Path("day2night"), "best")
+    run_folder(here / "day2night", MODEL_FILE)
+    assert checkpoint_file(Path("day2night")) == Path("day2night", MODEL_FILE)
+
+
+@pytest.mark.parametrize("name", ["day2nigh", "../day2night", "day2night.safetensors", "", "."])
+def test_other_names_are_none_of_a_model(here: Path, name: str) -> None:
+    with pytest.raises(CheckpointError):
+        checkpoint_file(Path(name))
+
+
 # --- not named -------------------------------------------------------------------------------
 
 
@@ -129,9 +148,13 @@ def test_an_empty_environment_names_nothing(here: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("folders", [[], ["runs"], ["runs/empty"]])
-def test_without_any_run_the_user_learns_how_to_get_one(here: Path, folders: list[str]) -> None:
+def test_without_any_run_the_model_in_the_package_is_taken(
+    here: Path, monkeypatch: pytest.MonkeyPatch, folders: list[str]
+) -> None:
     for folder in folders:
         (here / folder).mkdir(parents=True)
+    assert default_checkpoint() == pretrained_file("day2night")
+    monkeypatch.setattr(locate, "pretrained_file", lambda name: None)
     with pytest.raises(CheckpointError, match="there is no checkpoint") as refusal:
         default_checkpoint()
     assert refusal.value.exit_code == 4

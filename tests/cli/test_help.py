@@ -1,10 +1,11 @@
 """Help texts word by word; after a wanted change, python tests/cli/test_help.py rewrites them.
 
-And docs/commands.md with them.
+And docs/commands.md and the manual page, docs/man/cyclegan.1, with them.
 """
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,10 +44,32 @@ def test_the_page_of_commands_says_the_same():
     assert command_reference.page() == command_reference.PAGE.read_text(encoding="utf-8")
 
 
+def test_the_manual_says_the_same():
+    import manual
+
+    assert manual.page() == manual.PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="there is no groff")
+def test_the_manual_is_set_without_a_warning():
+    import manual
+
+    done = subprocess.run(
+        ["groff", "-man", "-Tutf8", "-ww", str(manual.PAGE)], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    text = re.sub(r"\x1b\[[0-9;]*m|.\x08", "", done.stdout)
+    assert "cyclegan translate" in text
+    assert "--domain-a DIR" in text
+
+
 if __name__ == "__main__":
     sys.path.append(str(GOLDEN.parents[1]))
     import command_reference
+    import manual
 
-    command_reference.PAGE.write_text(command_reference.page(), encoding="utf-8")
+    for made in (command_reference, manual):
+        made.PAGE.parent.mkdir(exist_ok=True)
+        made.PAGE.write_text(made.page(), encoding="utf-8")
     for name in COMMANDS:
         golden_file(name).write_text(help_text(name))

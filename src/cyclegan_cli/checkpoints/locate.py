@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from cyclegan_cli.checkpoints.pretrained import DEFAULT_MODEL, pretrained_file
 from cyclegan_cli.errors import CheckpointError, UsageError
 
 MODEL_FILE = "model.safetensors"
@@ -20,14 +21,16 @@ HEALTH_FILE = "health.json"
 RUNS_FOLDER = Path("runs")
 ENVIRONMENT_VARIABLE = "CYCLEGAN_CHECKPOINT"
 HOW_TO_GET_ONE = (
-    "Name one with --checkpoint, set CYCLEGAN_CHECKPOINT, or train one with cyclegan train."
+    "Name one with --checkpoint, set CYCLEGAN_CHECKPOINT, or train one with cyclegan train; "
+    "cyclegan inspect --models lists those that are in the package."
 )
 
 
 def checkpoint_file(path: Path, name: str = MODEL_FILE) -> Path:
     """The checkpoint that a user names: a file, or a run folder that has one.
 
-    A folder of the original implementation, with ``latest_net_G_A.pth``, is one by itself.
+    A folder of the original implementation, with ``latest_net_G_A.pth``, is one by itself. What
+    does not exist may be the name of a model in the package.
 
     Args:
         path: What was named.
@@ -46,7 +49,10 @@ def checkpoint_file(path: Path, name: str = MODEL_FILE) -> Path:
             raise CheckpointError(f"the folder {path} has no {name}", hint)
         return path / name
     if not os.path.exists(path):
-        raise CheckpointError(f"there is no checkpoint {path}", HOW_TO_GET_ONE)
+        in_package = pretrained_file(str(path)) if name == MODEL_FILE else None
+        if in_package is None:
+            raise CheckpointError(f"there is no checkpoint {path}", HOW_TO_GET_ONE)
+        return in_package
     return path
 
 
@@ -62,16 +68,16 @@ def chosen_checkpoint(path: Path, which: Which) -> Path:
         CheckpointError: There is none.
         UsageError: The best one is asked for of a file.
     """
-    if which == "best" and path.is_file():
+    if which == "best" and not path.is_dir() and (path.is_file() or pretrained_file(str(path))):
         raise UsageError(
-            f"--which best chooses within a run folder, but {path} is a file",
-            "Name the folder, or leave --which out.",
+            f"--which best chooses within a run folder, but {path} is a single model",
+            "Name a run folder, or leave --which out.",
         )
     return checkpoint_file(path, BEST_FILE if which == "best" else MODEL_FILE)
 
 
 def default_checkpoint(which: Which = "latest") -> Path:
-    """``$CYCLEGAN_CHECKPOINT``, else the newest run below ``./runs``.
+    """``$CYCLEGAN_CHECKPOINT``, else the newest run below ``./runs``, else the package's model.
 
     Args:
         which: Which model of the run folder.
@@ -88,6 +94,9 @@ def default_checkpoint(which: Which = "latest") -> Path:
             raise type(error)(f"${ENVIRONMENT_VARIABLE}: {error.message}", error.hint) from error
     found = [(path.stat().st_mtime, path) for path in RUNS_FOLDER.glob(f"*/{MODEL_FILE}")]
     if not found:
-        raise CheckpointError("there is no checkpoint to translate with", HOW_TO_GET_ONE)
+        in_package = pretrained_file(DEFAULT_MODEL) if which == "latest" else None
+        if in_package is None:
+            raise CheckpointError("there is no checkpoint to translate with", HOW_TO_GET_ONE)
+        return in_package
     newest = max(found)[1]
     return chosen_checkpoint(newest.parent, which) if which == "best" else newest

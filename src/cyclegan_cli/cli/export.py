@@ -10,6 +10,7 @@ import typer
 from cyclegan_cli.checkpoints.header import BOTH_DIRECTIONS, Direction
 from cyclegan_cli.checkpoints.locate import Which, chosen_checkpoint
 from cyclegan_cli.cli import console
+from cyclegan_cli.cli.completion import complete_checkpoint
 from cyclegan_cli.cli.options import (
     DomainsOption,
     To,
@@ -34,9 +35,10 @@ def export_command(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            help="A checkpoint file or a run folder; also a .pth file of the original "
-            "implementation.",
+            help="A checkpoint file, a run folder, or a model in the package; also a .pth file of "
+            "the original implementation.",
             metavar="CHECKPOINT",
+            autocompletion=complete_checkpoint,
         ),
     ],
     output: Annotated[

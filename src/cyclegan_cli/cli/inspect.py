@@ -9,19 +9,22 @@ from typing import Annotated, Any
 import typer
 
 from cyclegan_cli.cli import console
-from cyclegan_cli.errors import CycleGANError, SomeFailedError
-from cyclegan_cli.inspection.summary import Request, Summary
+from cyclegan_cli.errors import CycleGANError, SomeFailedError, UsageError
+from cyclegan_cli.inspection.summary import SCHEMA, Request, Summary
 
 
 def inspect_command(
     paths: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(
             help="Run folders, checkpoints (.safetensors, .pth), exported models (.onnx, .xml, "
-            ".pt2), folders of pictures, pictures.",
+            ".pt2), folders of pictures, pictures; names of models in the package.",
             metavar="PATH",
         ),
-    ],
+    ] = None,
+    models: Annotated[
+        bool, typer.Option("--models", help="List the models that come with the package.")
+    ] = False,
     weights: Annotated[
         bool,
         typer.Option(
@@ -52,6 +55,16 @@ def inspect_command(
     Checkpoints and models are described from their headers. Numbers are read only to compare two
     of them and for --weights, and nothing in a file is ever run.
     """
+    if models == bool(paths):
+        raise UsageError(
+            "--models lists what is in the package, and takes no PATH" if models
+            else "there is no PATH",
+            "Give one of them.",
+        )  # fmt: skip
+    if models:
+        _list_models(as_json)
+        return
+    paths = paths or []
     request = Request(weights=weights, receptive_field=receptive_field, full=full)
     summaries = _described(paths, request, as_json)
     if len(summaries) < len(paths):
@@ -59,6 +72,31 @@ def inspect_command(
         raise SomeFailedError(f"{failed} of {len(paths)} could not be described")
     if len(summaries) == 2 and all(summary.of_checkpoint for summary in summaries):
         _compare(paths[0], paths[1], as_json)
+
+
+def _list_models(as_json: bool) -> None:
+    """The models in the package: a JSON object or a table each."""
+    from cyclegan_cli.checkpoints.header import read_model_info
+    from cyclegan_cli.checkpoints.pretrained import pretrained_models
+
+    for model in pretrained_models():
+        info = read_model_info(model.path)
+        facts = {
+            "name": model.name,
+            "path": str(model.path),
+            "bytes": model.path.stat().st_size,
+            "domains": {"a": info.name_a, "b": info.name_b},
+            "directions": list(info.directions),
+            **model.facts,
+            "card": str(model.card),
+        }
+        if as_json:
+            console.json_line({"schema": SCHEMA, "kind": "pretrained", **facts})
+        else:
+            facts["directions"] = ", ".join(
+                f"{info.source(one)} -> {info.target(one)}" for one in info.directions
+            )
+            console.table(model.name, _rows({k: v for k, v in facts.items() if k != "name"}))
 
 
 def _described(paths: list[Path], request: Request, as_json: bool) -> list[Summary]:

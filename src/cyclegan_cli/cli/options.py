@@ -16,6 +16,7 @@ import typer
 from cyclegan_cli.checkpoints.header import Direction, ModelInfo
 from cyclegan_cli.checkpoints.locate import Which
 from cyclegan_cli.checkpoints.reading import Domains
+from cyclegan_cli.cli.completion import complete_checkpoint, complete_target
 from cyclegan_cli.config import (
     TrainConfig,
     field_types,
@@ -27,7 +28,12 @@ from cyclegan_cli.errors import UsageError
 
 To = Annotated[
     str | None,
-    typer.Option("--to", help="Domain to translate to, by its name.", metavar="NAME"),
+    typer.Option(
+        "--to",
+        help="Domain to translate to, by its name.",
+        metavar="NAME",
+        autocompletion=complete_target,
+    ),
 ]
 DirectionOption = Annotated[
     Direction | None,
@@ -37,9 +43,11 @@ CheckpointOption = Annotated[
     Path | None,
     typer.Option(
         "--checkpoint",
-        help="A checkpoint file or a run folder; also a .pth file of the original implementation.",
-        metavar="FILE|RUN",
-        show_default="$CYCLEGAN_CHECKPOINT, else the newest run under ./runs",
+        help="A checkpoint file, a run folder, or a model in the package (cyclegan inspect "
+        "--models); also a .pth file of the original implementation.",
+        metavar="FILE|RUN|NAME",
+        autocompletion=complete_checkpoint,
+        show_default="$CYCLEGAN_CHECKPOINT, else the newest run under ./runs, else day2night",
     ),
 ]
 WhichOption = Annotated[Which, typer.Option("--which", help="Which model of a run folder.")]

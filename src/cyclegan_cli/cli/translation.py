@@ -127,10 +127,19 @@ def checkpoint_of(request: Request, rank: Rank) -> tuple[Path, Direction, str]:
     else:
         file = default_checkpoint(request.which)
     if request.checkpoint is None and rank.is_first and not request.quiet:
-        console.say(f"checkpoint: {file}")
+        console.say(f"checkpoint: {_called(file)}")
     info = read_model(file, domains)
     direction = chosen_direction(info, request.to, request.direction)
     return file, direction, info.target(direction)
+
+
+def _called(file: Path) -> str:
+    """A checkpoint as the user knows it."""
+    from cyclegan_cli.checkpoints.pretrained import pretrained_file
+
+    if file == pretrained_file(file.stem):
+        return f"{file.stem}, a model that comes with cyclegan-cli"
+    return str(file)
 
 
 def load(request: Request, rank: Rank, file: Path, direction: Direction) -> Translator:

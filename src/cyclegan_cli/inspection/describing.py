@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cyclegan_cli.checkpoints.locate import pair_files
+from cyclegan_cli.checkpoints.pretrained import pretrained_file
 from cyclegan_cli.checkpoints.torch_files import is_torch_file
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.inspection.checkpoints import (
@@ -30,8 +31,8 @@ def describe(path: Path | str, request: Request | None = None) -> Summary:
     """Describe anything that this program reads or writes.
 
     Args:
-        path: A run folder or a folder of them, a checkpoint, an exported model, a folder of
-            pictures or a picture.
+        path: A run folder or a folder of them, a checkpoint or the name of one in the package, an
+            exported model, a folder of pictures or a picture.
         request: What is wanted beyond a short description.
 
     Raises:
@@ -39,6 +40,7 @@ def describe(path: Path | str, request: Request | None = None) -> Summary:
         CheckpointError: A damaged checkpoint or model.
     """
     path, request = Path(path), request or Request()
+    path = path if path.exists() else pretrained_file(str(path)) or path
     if path.is_dir():
         return _describe_folder(path, request)
     if not path.exists():

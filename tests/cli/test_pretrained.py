@@ -1,0 +1,101 @@
+"""The models that come with the package, as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cyclegan_cli.checkpoints.header import read_model_info
+from cyclegan_cli.checkpoints.pretrained import pretrained_models
+
+PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "summer-palace.jpg"
+LARGEST = 8_000_000  # Bytes that everybody downloads who installs the package.
+
+
+def cyclegan(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cyclegan_cli", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={k: v for k, v in os.environ.items() if k != "CYCLEGAN_CHECKPOINT"},
+    )
+
+
+def brightness(path: Path) -> float:
+    with Image.open(path) as image:
+        return float(np.asarray(image.convert("L")).mean())
+
+
+def test_each_has_a_card_and_is_small() -> None:
+    models = pretrained_models()
+    assert [model.name for model in models] == ["day2night"]
+    for model in models:
+        assert model.path.stat().st_size <= LARGEST
+        assert model.facts.keys() >= {"description", "data", "licence"}
+        info = read_model_info(model.path)
+        assert (info.kind, info.directions) == ("model", ("a2b", "b2a"))
+        assert f"{info.name_a}2{info.name_b}" == model.name
+        assert "/" not in json.dumps(info.training)
+
+
+def test_a_photo_becomes_night_with_nothing_else_said(tmp_path: Path) -> None:
+    with Image.open(PHOTO) as image:
+        image.resize((160, 107)).save(tmp_path / "photo.jpg")
+    done = cyclegan(tmp_path, "translate", "photo.jpg")
+    assert done.returncode == 0, done.stderr
+    assert "checkpoint: day2night, a model that comes with cyclegan-cli" in done.stderr
+    night = tmp_path / "photo_night.jpg"
+    with Image.open(night) as image:
+        assert image.size == (160, 107)
+    assert brightness(night) < 0.75 * brightness(tmp_path / "photo.jpg")
+    done = cyclegan(tmp_path, "translate", str(night), "--to", "day", "--checkpoint", "day2night")
+    assert done.returncode == 0, done.stderr
+    assert brightness(tmp_path / "photo_night_day.jpg") > 1.2 * brightness(night)
+
+
+def test_they_are_listed(tmp_path: Path) -> None:
+    done = cyclegan(tmp_path, "inspect", "--models")
+    assert done.returncode == 0, done.stderr
+    assert "day2night\n" in done.stdout
+    assert "day -> night, night -> day" in done.stdout
+    [line] = cyclegan(tmp_path, "inspect", "--models", "--json").stdout.splitlines()
+    found = json.loads(line)
+    assert (found["schema"], found["kind"], found["name"]) == (1, "pretrained", "day2night")
+    assert found["domains"] == {"a": "day", "b": "night"}
+    assert Path(found["path"]).is_file()
+    assert Path(found["card"]).is_file()
+    assert found["licence"]
+
+
+def test_a_name_stands_for_its_model_in_every_command(tmp_path: Path) -> None:
+    done = cyclegan(tmp_path, "inspect", "day2night", "--json")
+    assert json.loads(done.stdout)["kind"] == "model"
+    done = cyclegan(
+        tmp_path, "export", "day2night", "--format", "safetensors", "-o", "x.safetensors"
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "x.safetensors").is_file()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--models", "x.safetensors"]])
+def test_a_list_takes_no_path_and_a_description_needs_one(
+    tmp_path: Path, arguments: list[str]
+) -> None:
+    done = cyclegan(tmp_path, "inspect", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+
+
+def test_an_unknown_name_says_where_names_are_listed(tmp_path: Path) -> None:
+    done = cyclegan(tmp_path, "translate", str(PHOTO), "--checkpoint", "night2day")
+    assert done.returncode == 4
+    assert "error: there is no checkpoint night2day" in done.stderr
+    assert "cyclegan inspect --models" in done.stderr
