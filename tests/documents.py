@@ -154,12 +154,12 @@ def cyclegan_calls(command: str) -> list[list[str]]:
     """The arguments of every ``cyclegan`` in a command line, also behind xargs, parallel, ..."""
     found: list[list[str]] = []
     call: list[str] | None = None
-    for word in words(command):
+    for before, word in itertools.pairwise(["", *words(command)]):
         if is_operator(word) or word.startswith(":::"):
             call = None
         elif call is not None:
             call.append(word)
-        elif word in ("cyclegan", "cyclegan_cli"):
+        elif word in ("cyclegan", "cyclegan_cli") and before != "-t":  # The tag of an image.
             call = []
             found.append(call)
     return found

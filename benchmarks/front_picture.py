@@ -1,0 +1,30 @@
+"""README's picture: the photo of its first command, and what the model in the package makes of it.
+
+Run it from the repository's root after the model has changed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from cyclegan_cli import Translator
+
+PHOTO = Path("examples/photos/summer-palace.jpg")
+PICTURE = Path("docs/images/front.jpg")
+GAP = 8
+
+
+def main() -> None:
+    """Write both side by side."""
+    photo = Image.open(PHOTO).convert("RGB")
+    night = Translator.load("day2night").to("night")(photo)
+    both = Image.new("RGB", (2 * photo.width + GAP, photo.height), "white")
+    both.paste(photo, (0, 0))
+    both.paste(night, (photo.width + GAP, 0))
+    both.save(PICTURE, quality=88, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
