@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from collections.abc import Callable, Iterator
@@ -198,23 +199,24 @@ def piped(command: str) -> bool:
 PIPED = [
     block
     for block in BLOCKS
-    if block.language == "make" or any(piped(command) for command in block.commands())
+    if (block.language == "make" and shutil.which("make"))
+    or any(piped(command) for command in block.commands())
 ]
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def server() -> Iterator[Path]:
     """The address of a process that runs ``cyclegan`` without importing anything first."""
-    address = tmp_path_factory.mktemp("server") / "socket"
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    with subprocess.Popen(
-        [sys.executable, HERE / "forking_server.py", address], env=environment
-    ) as process:
-        while not address.exists():
-            assert process.poll() is None
-            time.sleep(0.02)
-        yield address
-        process.kill()
+    with tempfile.TemporaryDirectory() as folder:  # Addresses must be short: 104 characters.
+        address = Path(folder) / "socket"
+        command = [sys.executable, HERE / "forking_server.py", address]
+        with subprocess.Popen(command, env=environment) as process:
+            while not address.exists():
+                assert process.poll() is None
+                time.sleep(0.02)
+            yield address
+            process.kill()
 
 
 @pytest.fixture
