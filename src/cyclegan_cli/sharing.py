@@ -12,7 +12,7 @@ from cyclegan_cli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torch.distributed import Store
+    from torch.distributed import Store  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def meeting_point() -> Store:
     torchrun may keep it over a restart, with what the processes before have left there, who are
     dead: so each restart has its own part of it.
     """
-    from torch.distributed import PrefixStore
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
     from torch.distributed.rendezvous import rendezvous
 
     store, *_ = next(rendezvous("env://"))

@@ -25,6 +25,7 @@ from cyclegan_cli.checkpoints.locate import (
 from cyclegan_cli.checkpoints.store import load_state_info, save_model, save_state
 from cyclegan_cli.errors import OutputError, UsageError
 from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.training.inception import KID_COLUMNS, KID_FILE
 from cyclegan_cli.training.lock import RunLock
 from cyclegan_cli.training.page.overview import State
 from cyclegan_cli.training.page.run_page import RunPage
@@ -108,6 +109,8 @@ class RunFolder:
         self.metrics = StepTable(self.path / METRICS_FILE, METRICS_COLUMNS, step)
         if self.plan.validates:
             self.validation = StepTable(self.path / VALIDATION_FILE, VALIDATION_COLUMNS, step)
+        if self.plan.config.kid:
+            self.kid = StepTable(self.path / KID_FILE, KID_COLUMNS, step)
 
     def add_metrics(self, row: Mapping[str, float | str]) -> None:
         """Add a row to metrics.csv.
@@ -126,6 +129,15 @@ class RunFolder:
         """
         self._require()
         self.validation.append(row)
+
+    def add_kid(self, row: Mapping[str, float | str]) -> None:
+        """Add a row to kid.csv.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        self._require()
+        self.kid.append(row)
 
     def write_page(self, step: int, state: State = "training", reason: str = "") -> None:
         """Write index.html, see :meth:`RunPage.write`.
