@@ -4,13 +4,14 @@
 
 Trains a small model on the example pictures without interruption; then the same again, killed by
 SIGKILL at random moments (in the middle of a step, of a file being written, of start-up) and
-resumed after each. The final ``model.safetensors`` of both must be equal to the byte, and so must
-the training states, but for the folder and the seconds that they name.
+resumed after each. The final models of both must be equal to the byte, and so must the training
+states and tables, but for the folder and the seconds that they name.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import hashlib
 import random
 import subprocess
@@ -22,16 +23,22 @@ from pathlib import Path
 from cyclegan_cli.checkpoints.container import read_header
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "emoji"
+CLOCKED = ("seconds", "images_per_second")
 CLI = [sys.executable, "-m", "cyclegan_cli"]
 
 
 def options(run: Path, steps: int, workers: int) -> list[str]:
-    """The same small training every time, saved often so that kills hit the saving too."""
+    """The same small training every time, saved often so that kills hit the saving too.
+
+    With everything on that resume must carry over: averages, validation, health, samples, a best
+    model, numbered models, several loading threads.
+    """
     return [
         "train", "--domain-a", str(EXAMPLES / "fluent"), "--domain-b", str(EXAMPLES / "noto"),
         "--load-size", "36", "--crop-size", "32", "--base-channels", "4", "--residual-blocks", "2",
         "--discriminator-channels", "4", "--steps", str(steps), "--checkpoint-every", "7",
-        "--sample-every", "20", "--log-every", "5", "--precision", "fp32", "--device", "cpu",
+        "--sample-every", "20", "--log-every", "5", "--validate-every", "11", "--val-fraction",
+        "0.1", "--ema", "0.99", "--keep-checkpoints", "2", "--precision", "fp32", "--device", "cpu",
         "--workers", str(workers), "--run-dir", str(run), "--quiet",
     ]  # fmt: skip
 
@@ -85,8 +92,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--longest", type=float, default=9.0, help="seconds before a kill, at most")
     parser.add_argument("--seed", type=int, default=None, help="of the moments")
     arguments = parser.parse_args()
@@ -96,11 +103,29 @@ def main() -> None:
         whole, killed = Path(folder, "whole"), Path(folder, "killed")
         subprocess.run([*CLI, *options(whole, arguments.steps, arguments.workers)], check=True)
         kill_and_resume(killed, arguments, random.Random(seed))
-        models = [(run / "model.safetensors").read_bytes() for run in (whole, killed)]
-        states = [digest(run / "state.safetensors") for run in (whole, killed)]
-    if models[0] != models[1] or states[0] != states[1]:
-        raise SystemExit("DIFFERENT: the killed run did not end like the whole one")
-    print(f"{arguments.kills} kills: model byte-identical, state's tensors byte-identical")
+        compare(whole, killed)
+    print(f"{arguments.kills} kills: models, tables and the state's tensors are identical")
+
+
+def compare(whole: Path, killed: Path) -> None:
+    """End with an error unless two runs have ended alike."""
+    exact = ["model.safetensors", "best.safetensors", "health.json"]
+    exact += [str(path.relative_to(whole)) for path in sorted(whole.glob("checkpoints/*"))]
+    for name in exact:
+        if (whole / name).read_bytes() != (killed / name).read_bytes():
+            raise SystemExit(f"DIFFERENT: {name}")
+    if digest(whole / "state.safetensors") != digest(killed / "state.safetensors"):
+        raise SystemExit("DIFFERENT: the tensors of state.safetensors")
+    for name in ("metrics.csv", "validation.csv"):
+        if numbers(whole / name) != numbers(killed / name):
+            raise SystemExit(f"DIFFERENT: {name}")
+
+
+def numbers(table: Path) -> list[dict[str, str]]:
+    """The rows of a table, without what a clock has said."""
+    with table.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    return [{name: row[name] for name in row if name not in CLOCKED} for row in rows]
 
 
 if __name__ == "__main__":

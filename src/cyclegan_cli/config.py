@@ -187,6 +187,13 @@ class TrainConfig:
         maximum=1_000_000,
         on_resume=True,
     )
+    kid: bool = option(
+        False,
+        "Also measure the Kernel Inception Distance, with a network that is downloaded once; needs "
+        "the extra [metrics].",
+        panel="Validation",
+        on_resume=True,
+    )
 
     load_size: int = option(
         286,

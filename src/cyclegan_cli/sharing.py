@@ -12,6 +12,8 @@ from cyclegan_cli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from torch.distributed import Store  # type: ignore[attr-defined]
+
 
 @dataclass(frozen=True)
 class Share:
@@ -99,3 +101,21 @@ def _share(environment: Mapping[str, str], rank: str, size: str) -> Share:
             "Let torchrun set them, or unset both.",
         )
     return Share(int(values[0]), int(values[1]))
+
+
+def restarts() -> int:
+    """How often torchrun has started this work again after a process had failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def meeting_point() -> Store:
+    """Where the processes that torchrun started leave words for each other.
+
+    torchrun may keep it over a restart, with what the processes before have left there, who are
+    dead: so each restart has its own part of it.
+    """
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+    from torch.distributed.rendezvous import rendezvous
+
+    store, *_ = next(rendezvous("env://"))
+    return PrefixStore(f"cyclegan/{restarts()}", store)

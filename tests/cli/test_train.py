@@ -109,6 +109,22 @@ def test_a_signal_saves_and_says_how_to_go_on(folder, whole, number, exit_code):
     assert (folder / "stopped" / "model.safetensors").read_bytes() == whole
 
 
+@pytest.mark.parametrize("grace", [0.0, 0.02, 0.1])
+def test_a_scheduler_that_kills_soon_after_its_signal_costs_no_more_than_the_last_steps(
+    folder, whole, grace
+):
+    process = start(folder, *new_run("short", *LONG), "--workers", "1")
+    wait_for_steps(folder, "short", 20)
+    os.killpg(process.pid, signal.SIGTERM)
+    time.sleep(grace)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    code, _, err = finish(folder, "--resume", "short")
+    assert code == 0, err
+    assert int(re.search(r"from step (\d+) ", err)[1]) >= 18
+    assert (folder / "short" / "model.safetensors").read_bytes() == whole
+
+
 def test_a_run_says_where_its_page_and_its_checkpoint_are_and_what_to_try(folder):
     code, out, err = finish(folder, *new_run("r", "--steps", "2", "--log-every", "1"))
     assert code == 0

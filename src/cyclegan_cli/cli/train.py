@@ -17,7 +17,7 @@ from cyclegan_cli.cli.interrupts import stop_request
 from cyclegan_cli.cli.options import parse_duration, with_config_options
 from cyclegan_cli.config import TrainConfig, layered
 from cyclegan_cli.errors import CycleGANError, UsageError
-from cyclegan_cli.sharing import Rank, rank_of
+from cyclegan_cli.sharing import Rank, rank_of, restarts
 
 if TYPE_CHECKING:
     from cyclegan_cli.training.plan import Plan
@@ -132,7 +132,6 @@ def _speaking(rank: Rank, speaks: bool) -> Iterator[None]:
 
 def _plan(given: dict[str, Any], config_file: Path | None, resume: Path | None, rank: Rank) -> Plan:
     _refuse_two_lengths(given)
-    from cyclegan_cli.training.distributed import restarts
     from cyclegan_cli.training.plan import (
         plan_new,
         plan_restarted,

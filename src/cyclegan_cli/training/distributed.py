@@ -7,7 +7,6 @@ them stop. One process alone agrees with itself, so that the trainer knows no di
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cyclegan_cli.errors import CycleGANError, DeviceError
-from cyclegan_cli.sharing import ALONE, Rank
+from cyclegan_cli.sharing import ALONE, Rank, meeting_point
 
 # The others wait while the first measures, draws and saves.
 PATIENCE = timedelta(minutes=30)
@@ -153,7 +152,13 @@ def joined(rank: Rank, device: torch.device) -> Iterator[Group]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            store=meeting_point(),
+            rank=rank.share.index,
+            world_size=rank.share.count,
+            timeout=PATIENCE,
+        )
         yield ProcessGroup(rank)
         dist.barrier()  # Nobody takes the connections away while others still need them.
     except RuntimeError as error:
@@ -167,8 +172,3 @@ def joined(rank: Rank, device: torch.device) -> Iterator[Group]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
-
-
-def restarts() -> int:
-    """How often torchrun has started this training again after a process had failed."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))

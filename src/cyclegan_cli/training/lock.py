@@ -27,7 +27,7 @@ class RunLock:
     """
 
     def __init__(self, folder: Path) -> None:
-        path = folder / LOCK_FILE
+        self.path = path = folder / LOCK_FILE
         try:
             self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
@@ -42,6 +42,13 @@ class RunLock:
                 f"another training is at work in {folder}",
                 "Wait for it or stop it, or name another folder with --run-dir.",
             ) from error
+
+    def is_in_place(self) -> bool:
+        """Whether the folder still is the one that was locked: not removed, nor replaced."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self.descriptor))
+        except OSError:
+            return False
 
     def release(self) -> None:
         """Let others have it."""

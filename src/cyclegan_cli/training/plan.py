@@ -192,7 +192,7 @@ def plan_new(config: TrainConfig, rank: Rank = ALONE) -> Plan:
         DeviceError: The device is missing.
         CheckpointError: There is nothing that ``--init-from`` could begin with.
     """
-    _require_tensorboard(config)
+    _require_extras(config)
     device = _device(config, rank)
     domains = find_pictures(_with_absolute_paths(config))
     config = _completed(config, device)
@@ -249,7 +249,7 @@ def plan_resumed(run: Path, changes: Mapping[str, Any], rank: Rank = ALONE) -> P
     info, before = _saved_state(run)
     _refuse_fixed(before, changes)
     config = TrainConfig(**layered(vars(before), changes) | {"run_dir": run})
-    _require_tensorboard(config)
+    _require_extras(config)
     config = _with_absolute_paths(config)
     device = _device(config, rank)
     config = dataclasses.replace(config, precision=choose_precision(config.precision, device))
@@ -290,12 +290,16 @@ def model_is_of_step(run: Path, step: int) -> bool:
         return False
 
 
-def _require_tensorboard(config: TrainConfig) -> None:
-    if config.tensorboard and find_spec("tensorboard") is None:
-        raise UsageError(
-            "--tensorboard needs the package tensorboard, which is not installed",
-            "Install the extra [tensorboard]: pip install tensorboard; or give --no-tensorboard.",
-        )
+def _require_extras(config: TrainConfig) -> None:
+    for name, package, extra in (
+        ("tensorboard", "tensorboard", "tensorboard"),
+        ("kid", "torch-fidelity", "metrics"),
+    ):
+        if getattr(config, name) and find_spec(package.replace("-", "_")) is None:
+            raise UsageError(
+                f"--{name} needs the package {package}, which is not installed",
+                f"Install the extra [{extra}]: pip install {package}; or give --no-{name}.",
+            )
 
 
 def _saved_state(run: Path) -> tuple[StateInfo | None, TrainConfig]:

@@ -23,8 +23,9 @@ from cyclegan_cli.checkpoints.locate import (
     STATE_FILE,
 )
 from cyclegan_cli.checkpoints.store import load_state_info, save_model, save_state
-from cyclegan_cli.errors import UsageError
+from cyclegan_cli.errors import OutputError, UsageError
 from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.training.inception import KID_COLUMNS, KID_FILE
 from cyclegan_cli.training.lock import RunLock
 from cyclegan_cli.training.page.overview import State
 from cyclegan_cli.training.page.run_page import RunPage
@@ -74,6 +75,18 @@ class RunFolder:
         """Let another training have the folder."""
         self.lock.release()
 
+    def _require(self) -> None:
+        """Check that the folder is still there, before something is written into another one.
+
+        Raises:
+            OutputError: It has been removed or replaced under the training.
+        """
+        if not self.lock.is_in_place():
+            raise OutputError(
+                f"the run folder {self.path} was removed or replaced under the training",
+                "Nothing more can be saved in it: begin again, or resume from a copy.",
+            )
+
     def _refuse_progress(self) -> None:
         """Between the plan and the lock another training may have been at work here."""
         path = self.path / STATE_FILE
@@ -96,6 +109,8 @@ class RunFolder:
         self.metrics = StepTable(self.path / METRICS_FILE, METRICS_COLUMNS, step)
         if self.plan.validates:
             self.validation = StepTable(self.path / VALIDATION_FILE, VALIDATION_COLUMNS, step)
+        if self.plan.config.kid:
+            self.kid = StepTable(self.path / KID_FILE, KID_COLUMNS, step)
 
     def add_metrics(self, row: Mapping[str, float | str]) -> None:
         """Add a row to metrics.csv.
@@ -103,6 +118,7 @@ class RunFolder:
         Raises:
             OutputError: It cannot be written.
         """
+        self._require()
         self.metrics.append(row)
 
     def add_validation(self, row: Mapping[str, float | str]) -> None:
@@ -111,7 +127,17 @@ class RunFolder:
         Raises:
             OutputError: It cannot be written.
         """
+        self._require()
         self.validation.append(row)
+
+    def add_kid(self, row: Mapping[str, float | str]) -> None:
+        """Add a row to kid.csv.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        self._require()
+        self.kid.append(row)
 
     def write_page(self, step: int, state: State = "training", reason: str = "") -> None:
         """Write index.html, see :meth:`RunPage.write`.
@@ -119,6 +145,7 @@ class RunFolder:
         Raises:
             OutputError: It cannot be written.
         """
+        self._require()
         self.page.write(step, state, reason)
 
     def save(self, info: StateInfo, others: Sequence[Mapping[str, Tensor]] = ()) -> None:
@@ -131,6 +158,7 @@ class RunFolder:
         Raises:
             OutputError: It cannot be written.
         """
+        self._require()
         save_state(self.path / STATE_FILE, self.model, info, others)
         self.save_model(info)
         if self.plan.config.keep_checkpoints:
@@ -157,6 +185,7 @@ class RunFolder:
         Raises:
             OutputError: They cannot be written.
         """
+        self._require()
         save_model(self.path / MODEL_FILE, self.model, _as_model(info, {}))
 
     def save_best(self, info: StateInfo, swd: float) -> None:
@@ -169,6 +198,7 @@ class RunFolder:
         Raises:
             OutputError: They cannot be written.
         """
+        self._require()
         save_model(self.path / BEST_FILE, self.model, _as_model(info, {"swd": round(swd, 4)}))
 
     def write_health(self, document: Mapping[str, Any]) -> None:
@@ -177,6 +207,7 @@ class RunFolder:
         Raises:
             OutputError: It cannot be written.
         """
+        self._require()
         files.write_text(self.path / HEALTH_FILE, json.dumps(document, indent=1) + "\n")
 
     def write_samples(self, step: int, pictures: Mapping[str, Tensor]) -> Path:
@@ -185,6 +216,7 @@ class RunFolder:
         Raises:
             OutputError: It cannot be written.
         """
+        self._require()
         path = self.path / SAMPLES_FOLDER / f"step_{step:08d}.jpg"
         save_sample_grid(path, pictures)
         return path

@@ -27,6 +27,7 @@ from cyclegan_cli.errors import (
     DivergedError,
     InterruptedRunError,
     OutputError,
+    UsageError,
 )
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.training.compiling import Compiler
@@ -34,6 +35,7 @@ from cyclegan_cli.training.describing import state_info
 from cyclegan_cli.training.distributed import Group, joined
 from cyclegan_cli.training.fine_tuning import begin_with
 from cyclegan_cli.training.fixed import fixed_pictures
+from cyclegan_cli.training.inception import InceptionJudge
 from cyclegan_cli.training.interval import Interval
 from cyclegan_cli.training.measuring import LESS_MEMORY
 from cyclegan_cli.training.monitor import Change, Monitor
@@ -170,6 +172,7 @@ class Trainer:
         plan = self.plan
         self.samples = self._sample_pictures() if plan.config.sample_every else None
         self.examiner = Examiner(plan) if plan.config.validate_every else None
+        self.judge = self._inception_judge() if plan.config.kid else None
         # Only now: what cannot start leaves no folder behind.
         self.folder = RunFolder(plan, self.model, self.step)
 
@@ -180,6 +183,14 @@ class Trainer:
         self.best = BestSoFar(watch.get("best", {}))
         self.monitor = Monitor(self.plan, watch.get("monitor", {}))
         self.examined: int = watch.get("examined", self.step)
+
+    def _inception_judge(self) -> InceptionJudge:
+        if not self.plan.validates:
+            raise UsageError(
+                "--kid measures held-out pictures, and there are none",
+                "Give --val-a and --val-b, or a larger --val-fraction.",
+            )
+        return InceptionJudge(self.plan.device)
 
     def _sample_pictures(self) -> tuple[Tensor, Tensor]:
         """The pictures that every grid shows: the same ones in every run with the same seed."""
@@ -337,6 +348,8 @@ class Trainer:
         if self.plan.validates:
             row = {"step": self.step, **quality(found), "seconds": time.monotonic() - before}
             self._validated(row)
+            if self.judge:
+                self._add_inception_distances(self.judge.distances(found))
 
     def _tell(self, change: Change) -> None:
         """Say how the health has changed, and write down how it is."""
@@ -351,6 +364,15 @@ class Trainer:
         if self.best.improves(row):
             self.folder.save_best(self._state_info(), self.best.swd)
         self.watcher.validated(row)
+
+    def _add_inception_distances(self, distances: dict[str, float]) -> None:
+        self.folder.add_kid({"step": self.step, **distances})
+        a2b, b2a = distances.values()
+        plan = self.plan
+        self.watcher.told(
+            f"step {self.step}: Kernel Inception Distance {a2b:.4f} {plan.name_a} -> "
+            f"{plan.name_b}, {b2a:.4f} {plan.name_b} -> {plan.name_a}"
+        )
 
     def _finite_means(self) -> dict[str, float]:
         """Mean losses since the last row; a run that has left the finite numbers ends here."""

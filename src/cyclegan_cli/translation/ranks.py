@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from torch.distributed.rendezvous import rendezvous
-
-from cyclegan_cli.sharing import Rank
+from cyclegan_cli.sharing import Rank, meeting_point
 
 POLL_SECONDS = 0.2
 
@@ -22,7 +20,7 @@ def wait_for_all(rank: Rank, stop_requested: Callable[[], int | None]) -> None:
         rank: This process.
         stop_requested: Asked now and then; anything but None ends the waiting.
     """
-    store, *_ = next(rendezvous("env://"))
+    store = meeting_point()
     store.set(_key(rank.share.index), "")
     keys = [_key(index) for index in range(rank.share.count)]
     while not store.check(keys) and stop_requested() is None:

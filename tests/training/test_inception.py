@@ -1,0 +1,122 @@
+"""The Kernel Inception Distance, with weights drawn at random: the real ones are downloaded."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from torch_fidelity import feature_extractor_inceptionv3 as fidelity
+
+from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.errors import DataError, UsageError
+from cyclegan_cli.training import inception, plan
+from cyclegan_cli.training.inception import InceptionJudge
+from cyclegan_cli.training.plan import plan_new, plan_resumed
+from cyclegan_cli.training.trainer import train
+from cyclegan_cli.training.validation import Examination
+from runs import Recorder, never
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of torch hub with weights in it."""
+    folder = tmp_path_factory.mktemp("hub")
+    path = folder / "hub" / "checkpoints" / fidelity.URL_INCEPTION_V3.rpartition("/")[2]
+    path.parent.mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        drawn: dict[str, torch.Tensor] = {}
+
+        def keep(self: torch.nn.Module, _: object) -> None:
+            drawn.update(self.state_dict())
+
+        torch.manual_seed(0)
+        patch.setattr(fidelity, "load_state_dict_from_url", lambda *_, **__: {})
+        patch.setattr(fidelity.FeatureExtractorInceptionV3, "load_state_dict", keep)
+        fidelity.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+        # As first drawn, nothing of a picture would be left after so many layers.
+        for tensor in drawn.values():
+            if tensor.dim() == 4:
+                torch.nn.init.kaiming_normal_(tensor)
+        torch.save(drawn, path)
+    return folder
+
+
+@pytest.fixture
+def weights(hub: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    [path] = (hub / "hub" / "checkpoints").iterdir()
+    monkeypatch.setenv("TORCH_HOME", str(hub))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(inception, "WEIGHTS_DIGEST", digest[:8])
+    return path
+
+
+def examination(real: torch.Tensor, fake: torch.Tensor) -> Examination:
+    return Examination(real, real, fake, real, real, real, real, real)
+
+
+def test_equal_pictures_are_nearer_than_others(weights: Path) -> None:
+    random = torch.Generator().manual_seed(1)
+    real = torch.rand(6, 3, 32, 32, generator=random) * 2 - 1
+    judge = InceptionJudge(CPU)
+    other = judge.distances(examination(real, -torch.ones_like(real)))
+    assert other["kid_a2b"] > other["kid_b2a"]
+    # An unbiased estimate of a squared distance that is 0 may lie below.
+    assert abs(other["kid_b2a"]) < 0.1 * other["kid_a2b"]
+    assert judge.distances(examination(real, real))["kid_a2b"] == other["kid_b2a"]
+
+
+def test_a_training_measures_it_and_resumes_its_table(config: TrainConfig, weights: Path) -> None:
+    config = dataclasses.replace(config, kid=True, val_fraction=0.5, validate_every=3, steps=4)
+    recorder = Recorder()
+    run = plan_new(config)
+    train(run, recorder, never)
+    assert sum("Kernel Inception Distance" in sentence for sentence in recorder.told_of) == 2
+    train(plan_resumed(run.run_dir, {"steps": 6}), Recorder(), never)
+    with (run.run_dir / "kid.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["step"] for row in rows] == ["3", "4", "6"]
+    assert all(float(row["kid_a2b"]) == float(row["kid_a2b"]) for row in rows)
+
+
+def test_weights_that_cannot_be_had_are_one_sentence_before_the_first_step(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    run = plan_new(dataclasses.replace(config, kid=True, val_fraction=0.5))
+    with pytest.raises(DataError, match=r"--kid needs .*cannot be downloaded: no route") as refusal:
+        train(run, Recorder(), never)
+    assert fidelity.URL_INCEPTION_V3 in refusal.value.hint
+    assert not run.run_dir.exists()
+
+
+def test_other_weights_are_refused(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inception, "WEIGHTS_DIGEST", "00000000")
+    with pytest.raises(DataError, match="is damaged, or another file"):
+        InceptionJudge(CPU)
+
+
+def test_without_held_out_pictures_there_is_nothing_to_measure(
+    config: TrainConfig, weights: Path
+) -> None:
+    run = plan_new(dataclasses.replace(config, kid=True, val_fraction=0.0))
+    with pytest.raises(UsageError, match="--kid measures held-out pictures"):
+        train(run, Recorder(), never)
+
+
+def test_without_the_extra_one_sentence_says_so(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="--kid needs the package torch-fidelity") as refusal:
+        plan_new(dataclasses.replace(config, kid=True))
+    assert "[metrics]" in refusal.value.hint
