@@ -15,6 +15,7 @@ from cyclegan_cli.cli import console
 from cyclegan_cli.cli.dry_run import show_dry_run
 from cyclegan_cli.cli.interrupts import stop_request
 from cyclegan_cli.cli.options import parse_duration, with_config_options
+from cyclegan_cli.cli.verbosity import refuse_both, say_how_it_trains
 from cyclegan_cli.config import TrainConfig, layered
 from cyclegan_cli.errors import CycleGANError, UsageError
 from cyclegan_cli.sharing import Rank, rank_of, restarts
@@ -79,11 +80,18 @@ def train_command(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Show no progress.", rich_help_panel="Run")
     ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose", "-v", help="Also say where and how it computes.", rich_help_panel="Run"
+        ),
+    ] = False,
 ) -> None:
     """Learn to translate between two folders of pictures, in both directions.
 
     The defaults are those of the paper (Zhu et al. 2017). Ctrl-C saves and stops; --resume goes on.
     """
+    refuse_both(verbose, quiet)
     seconds = math.inf if time_limit is None else parse_duration(time_limit)
     for option, is_given in (("--full", full), ("--json", as_json)):
         if is_given and not dry_run:
@@ -101,6 +109,8 @@ def train_command(
 
     divide_threads(rank.local.count)
     echo = ECHO_SECONDS if rank.launched else 0.0
+    if verbose and rank.is_first:
+        say_how_it_trains(plan)
     answer = "finishing this step, then saving" if rank.is_first else ""
     with (
         _speaking(rank, True),

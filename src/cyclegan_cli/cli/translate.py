@@ -251,6 +251,15 @@ def translate_command(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Say only what failed.", rich_help_panel=REPORT)
     ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose",
+            "-v",
+            help="Also say where and how it computes, and how long each picture took.",
+            rich_help_panel=REPORT,
+        ),
+    ] = False,
 ) -> None:
     """Translate pictures into the other domain.
 
@@ -290,5 +299,6 @@ def translate_command(
             as_json=as_json,
             ordered=ordered,
             quiet=quiet,
+            verbose=verbose,
         )
     )

@@ -14,6 +14,7 @@ from cyclegan_cli.cli import console
 from cyclegan_cli.cli.interrupts import StopRequest, leave_at_once, stop_request
 from cyclegan_cli.cli.options import chosen_direction, parse_domains, parse_memory
 from cyclegan_cli.cli.pixels import encode_options, ending_of, known_ending
+from cyclegan_cli.cli.verbosity import refuse_both, say_how_it_translates
 from cyclegan_cli.errors import (
     InterruptedRunError,
     OutputError,
@@ -72,6 +73,7 @@ class Request:
     as_json: bool
     ordered: bool
     quiet: bool
+    verbose: bool
 
     @property
     def existing(self) -> Existing:
@@ -105,6 +107,7 @@ def translate(request: Request) -> None:
 
 
 def _refuse_contradictions(request: Request) -> None:
+    refuse_both(request.verbose, request.quiet)
     if request.max_memory is not None:
         parse_memory(request.max_memory)
     if not request.inputs and request.files_from is None:
@@ -163,6 +166,8 @@ def load(request: Request, rank: Rank, file: Path, direction: Direction) -> Tran
     )
     if translator.remark and rank.is_first and not request.quiet:
         console.say(translator.remark)
+    if request.verbose and rank.is_first:
+        say_how_it_translates(translator, file)
     return translator
 
 
@@ -292,8 +297,10 @@ def show(outcome: Outcome, request: Request) -> None:
         is_named = any(name in error for name in (outcome.input, outcome.output))
         console.warn(error if is_named or outcome.input == STREAM else f"{outcome.input}: {error}")
     elif not request.quiet and not request.as_json:
-        skipped = " (exists, skipped)" if outcome.status == "skipped" else ""
-        console.say(f"{outcome.input} -> {outcome.output}{skipped}")
+        more = " (exists, skipped)" if outcome.status == "skipped" else ""
+        if request.verbose and not more:
+            more = f" ({outcome.width}x{outcome.height}, {outcome.seconds:.2f} s)"
+        console.say(f"{outcome.input} -> {outcome.output}{more}")
 
 
 def show_summary(summary: Summary, request: Request, rank: Rank) -> None:
