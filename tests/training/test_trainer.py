@@ -450,3 +450,17 @@ def test_a_state_has_no_more_than_resume_needs(config):
         "pool_b",
     }
     assert names["pool_a.images"].shape == (3, 3, 32, 32)
+
+
+def test_a_resumed_run_of_wide_networks_ends_in_the_same_bytes(config):
+    """Wide enough for Winograd's convolutions, which remember their kernels transformed."""
+    wide = dataclasses.replace(
+        config, base_channels=32, crop_size=96, load_size=96, steps=4, validate_every=0,
+        sample_every=0,
+    )  # fmt: skip
+    whole = train(plan_new(wide), Recorder(), never).read_bytes()
+    recorder = Recorder()
+    wide = dataclasses.replace(wide, run_dir=config.domain_a.parent / "stopped")
+    with pytest.raises(InterruptedRunError):
+        train(plan_new(wide), recorder, stop_after(recorder, 2))
+    assert train(plan_resumed(wide.run_dir, {}), Recorder(), never).read_bytes() == whole

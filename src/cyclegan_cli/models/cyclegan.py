@@ -172,6 +172,8 @@ class CycleGAN:
         that only a third of all feature maps is in memory at a time.
         """
         self.generator_optimizer.zero_grad()
+        for network in self.generators().values():
+            network.forget_kernels()
         a2b, b2a = self.trained["generator_a2b"], self.trained["generator_b2a"]
         with _frozen(self.discriminator_a, self.discriminator_b):
             with _gradients_kept_here(a2b, b2a):

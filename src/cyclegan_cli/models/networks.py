@@ -148,6 +148,12 @@ class ResnetGenerator(nn.Module):
         x = self.up(self.trunk(self.down(self.stem(x))))
         return torch.tanh(self.head(reflect(x, 3)))
 
+    def forget_kernels(self) -> None:
+        """To be called when the weights have changed, see :meth:`WinogradConv2d.forget_kernels`."""
+        for module in self.modules():
+            if isinstance(module, WinogradConv2d):
+                module.forget_kernels()
+
 
 def _halving_conv(channels_in: int, channels_out: int) -> nn.Conv2d:
     """The convolution that halves height and width."""

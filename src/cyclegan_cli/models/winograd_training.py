@@ -109,6 +109,13 @@ class WinogradConv2d(nn.Conv2d):
             and not torch.compiler.is_exporting()
         )
 
+    def forget_kernels(self) -> None:
+        """Have the kernels transformed anew: the weights have changed.
+
+        Their version does not tell: torch's fused optimisers change them without counting.
+        """
+        self._kernels = None
+
     def _transformed_kernels(self, dtype: torch.dtype) -> Tensor:
         """``[n, O, C]``, transformed once for all passes between two updates of the weights."""
         if torch.compiler.is_compiling():
