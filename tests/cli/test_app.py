@@ -140,7 +140,7 @@ def test_a_command_line_that_cannot_be_read_is_a_usage_error(
 def test_messages_call_the_command_by_its_name_however_it_was_started(
     cyclegan_process: Cyclegan,
 ) -> None:
-    assert "Usage: cyclegan inspect" in cyclegan_process("inspect").err
+    assert "Usage: cyclegan export" in cyclegan_process("export").err
 
 
 # Errors

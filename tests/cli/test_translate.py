@@ -282,7 +282,7 @@ def test_an_environment_that_names_nothing_is_not_passed_over(
 
 
 @pytest.mark.parametrize("runs", ["no runs folder", "an empty one", "one of unfinished runs"])
-def test_without_any_checkpoint_it_exits_with_4_and_says_how_to_get_one(
+def test_without_any_checkpoint_it_takes_the_model_in_the_package(
     cyclegan: Cyclegan, here: Path, runs: str
 ) -> None:
     shutil.rmtree("runs")
@@ -291,11 +291,21 @@ def test_without_any_checkpoint_it_exits_with_4_and_says_how_to_get_one(
     if runs == "one of unfinished runs":
         Path("runs/day2night").mkdir()
     answer = cyclegan("translate", "photos/a.png")
+    assert (answer.code, answer.out) == (0, "")
+    assert answer.err.splitlines()[0] == (
+        "checkpoint: day2night, a model that comes with cyclegan-cli"
+    )
+    assert Path("photos/a_night.png").is_file()
+
+
+def test_the_best_model_of_no_run_is_none(cyclegan: Cyclegan, here: Path) -> None:
+    shutil.rmtree("runs")
+    answer = cyclegan("translate", "photos/a.png", "--which", "best")
     assert (answer.code, answer.out) == (4, "")
     assert answer.err.splitlines() == [
         "error: there is no checkpoint to translate with",
         "hint: Name one with --checkpoint, set CYCLEGAN_CHECKPOINT, or train one with "
-        "cyclegan train.",
+        "cyclegan train; cyclegan inspect --models lists those that are in the package.",
     ]
 
 
