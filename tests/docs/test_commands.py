@@ -190,7 +190,11 @@ def test_there_is_much_to_run():
 
 def piped(command: str) -> bool:
     """Whether a line runs cyclegan together with programs that can be run here."""
-    if not cyclegan_calls(command) or simple_calls(command) or re.search("torchrun|cuda", command):
+    if (
+        not cyclegan_calls(command)
+        or simple_calls(command)
+        or re.search("torchrun|cuda|docker", command)
+    ):
         return False
     first = [command.split()[0], *re.findall(r"[|(]\s*([a-z][\w-]*)", command)]
     return all(shutil.which(one) or one in ("cyclegan", "for") for one in first)
