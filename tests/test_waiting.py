@@ -1,36 +1,144 @@
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
+import torch
 
-from cyclegan_cli.waiting import DECIDED_BY, SPINS, wait_briefly
+from cyclegan_cli import waiting
+from cyclegan_cli.waiting import (
+    ALONE,
+    CROWDED,
+    DECIDED_BY,
+    PERIODS_ALONE,
+    CoresWatch,
+    considerate_waiting,
+    cores_taken,
+    teams_to_exceed_cores,
+)
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="libgomp is torch's on Linux only")
 
 
-def test_threads_wait_briefly_unless_somebody_has_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+def names_of_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate()]
+
+
+@pytest.fixture
+def undecided(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     for name in DECIDED_BY:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    wait_briefly()
-    assert "GOMP_SPINCOUNT" not in os.environ
-    monkeypatch.delenv("OMP_WAIT_POLICY")
-    wait_briefly()
-    assert os.environ["GOMP_SPINCOUNT"] == SPINS
-    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
-    wait_briefly()
-    assert os.environ["GOMP_SPINCOUNT"] == "7"
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    return monkeypatch
 
 
-def test_the_program_decides_before_torch_is_there() -> None:
+@linux
+def test_cores_are_watched_while_it_computes_and_no_longer(undecided: pytest.MonkeyPatch) -> None:
+    with considerate_waiting():
+        assert "cores-watch" in names_of_threads()
+    assert "cores-watch" not in names_of_threads()
+
+
+@linux
+@pytest.mark.parametrize("name", DECIDED_BY)
+def test_who_has_decided_is_left_alone(undecided: pytest.MonkeyPatch, name: str) -> None:
+    undecided.setenv(name, "7")
+    with considerate_waiting():
+        assert "cores-watch" not in names_of_threads()
+
+
+def test_one_thread_waits_for_nobody(undecided: pytest.MonkeyPatch) -> None:
+    undecided.setattr(torch, "get_num_threads", lambda: 1)
+    with considerate_waiting():
+        assert "cores-watch" not in names_of_threads()
+
+
+@linux
+def test_threads_wait_briefly_from_the_first_crowded_period_to_some_quiet_ones(
+    undecided: pytest.MonkeyPatch,
+) -> None:
+    undecided.setattr(waiting, "teams_to_exceed_cores", lambda: 1)
+    watch = CoresWatch()
+    watch.look((ALONE + CROWDED) / 2)
+    assert not watch.waits_briefly
+    watch.look(CROWDED + 1)
+    assert watch.waits_briefly
+    assert "spare-team" in names_of_threads()
+    for _ in range(PERIODS_ALONE - 1):
+        watch.look(0)
+    watch.look((ALONE + CROWDED) / 2)  # Not alone: the count begins anew.
+    for _ in range(PERIODS_ALONE - 1):
+        watch.look(0)
+    assert watch.waits_briefly
+    watch.look(0)
+    assert not watch.waits_briefly
+    assert "spare-team" not in names_of_threads()
+
+
+@linux
+@pytest.mark.parametrize(("cores", "threads"), [(2, 2), (8, 2), (8, 3), (64, 64), (1, 2)])
+def test_spare_teams_make_more_threads_than_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, threads: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    teams = teams_to_exceed_cores()
+    assert threads * (1 + teams) > cores
+    assert threads * teams <= cores  # One team fewer would not do.
+
+
+@linux
+def test_an_end_in_crowded_times_leaves_no_thread(undecided: pytest.MonkeyPatch) -> None:
+    undecided.setattr(waiting, "PERIOD", 0.01)
+    undecided.setattr(waiting, "teams_to_exceed_cores", lambda: 2)
+    taken = iter(range(0, 10**9, 10**6))
+    undecided.setattr(waiting, "cores_taken", lambda: next(taken))
+    seen = threading.Event()
+    undecided.setattr(
+        waiting.SpareTeam, "_be_there", lambda self: (seen.set(), self._dismissed.wait())
+    )
+    with considerate_waiting():
+        assert seen.wait(60)
+    assert {"spare-team", "cores-watch"}.isdisjoint(names_of_threads())
+
+
+@linux
+def test_the_system_says_when_it_takes_cores() -> None:
+    """Two busy processes on one core take it from each other."""
     script = (
-        "import os, sys, runpy\n"
-        "sys.argv = ['cyclegan', 'inspect', 'nothing']\n"
-        "try: runpy.run_module('cyclegan_cli', run_name='__main__')\n"
-        "except SystemExit: pass\n"
-        "print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)\n"
+        "import os, time\n"
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "child = os.fork()\n"
+        "end = time.time() + 1\n"
+        "while time.time() < end: pass\n"
+        "if child == 0: os._exit(0)\n"
+        "os.waitpid(child, 0)\n"
+        "from cyclegan_cli.waiting import cores_taken\n"
+        "print(cores_taken())\n"
     )
-    environment = {name: text for name, text in os.environ.items() if name not in DECIDED_BY}
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert int(done.stdout) > 10
+    assert cores_taken() >= 0
+
+
+@linux
+def test_a_spare_team_exceeds_the_cores_and_changes_no_result() -> None:
+    """The teams are libgomp's own, so its threads are there to be counted."""
+    script = (
+        "import os, threading, time, torch\n"
+        "from cyclegan_cli.waiting import SpareTeam\n"
+        "torch.set_num_threads(2)\n"
+        "x = torch.randn(8, 64, 64)\n"
+        "before = torch.bmm(x, x).sum()\n"
+        "threads = len(os.listdir('/proc/self/task'))\n"
+        "team = SpareTeam()\n"
+        "deadline = time.time() + 60\n"
+        "while len(os.listdir('/proc/self/task')) < threads + 2 and time.time() < deadline:\n"
+        "    time.sleep(0.01)\n"
+        "assert torch.equal(torch.bmm(x, x).sum(), before)\n"
+        "print(len(os.listdir('/proc/self/task')) - threads)\n"
+        "team.dismiss()\n"
     )
-    assert done.stdout.splitlines()[-1] == f"{SPINS} False"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert int(done.stdout) == 2

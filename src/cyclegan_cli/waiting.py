@@ -1,23 +1,129 @@
-"""How the threads of a computation wait for each other."""
+"""How the threads of a computation wait for each other, beside other programs and alone.
+
+At the end of each parallel loop, OpenMP's threads wait for the last of them: in an empty loop of
+milliseconds, and only then asleep. On idle cores that is fastest, as waking costs more than the
+next loop does. Where another program wants the cores as well, the empty loop is what they are
+spent on: a step of a small network takes 30 times as long.
+
+GNU's libgomp, which torch comes with on Linux, shortens the empty loop by itself, from 300,000
+turns to 100, while there are more OpenMP threads than cores (its documentation, GOMP_SPINCOUNT).
+So as long as the system takes our cores away, we keep idle teams of threads that make it so. What
+is computed, and in which order, stays the same.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 
 # What decides it already, in the OpenMP libraries that torch comes with.
 DECIDED_BY = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-# Turns of an empty loop; 300,000 by default (GNU libgomp, GOMP_SPINCOUNT).
-SPINS = "1000"
+PERIOD = 0.5  # Seconds between two looks.
+# How often in a second the system takes a core from a thread of ours that still needs it. Measured
+# on two cores: 20 to 40 when alone; beside another program 250, and thousands with short waiting.
+CROWDED = 120
+ALONE = 60
+PERIODS_ALONE = 6  # So many in a row, before threads wait long again.
 
 
-def wait_briefly() -> None:
-    """Let threads that wait for others soon give their core away; to be called before torch is.
+@contextmanager
+def considerate_waiting() -> Iterator[None]:
+    """Let threads that wait for others soon give their core away while others want it.
 
-    By default they go round in an empty loop for milliseconds. Where another program wants the
-    cores as well, that loop is what they are spent on: with two cores and one other training, a
-    step of a small network takes 30 times as long. On idle cores it makes no difference.
-    It concerns the whole process, so it is for programs to call, not for libraries; and whoever
-    has set one of the variables in question is left alone.
+    Whoever has set one of ``DECIDED_BY`` is left alone; elsewhere than on Linux, or with a single
+    thread, there is nothing to do. It concerns the whole process, so it is for programs to use,
+    not for libraries.
     """
-    if not any(name in os.environ for name in DECIDED_BY):
-        os.environ["GOMP_SPINCOUNT"] = SPINS
+    if not _concerns(sys.platform, torch.get_num_threads()):
+        yield
+        return
+    watch = CoresWatch()
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.stop()
+
+
+def _concerns(platform: str, threads: int) -> bool:
+    decided = any(name in os.environ for name in DECIDED_BY)
+    return platform == "linux" and threads > 1 and not decided
+
+
+class CoresWatch(threading.Thread):
+    """Looks, twice a second, whether the system takes our cores away, and acts on it."""
+
+    def __init__(self) -> None:
+        super().__init__(name="cores-watch", daemon=True)
+        self._ended = threading.Event()
+        self._teams: list[SpareTeam] = []
+        self._periods_alone = 0
+
+    @property
+    def waits_briefly(self) -> bool:
+        """Whether threads that wait are to sleep soon."""
+        return bool(self._teams)
+
+    def run(self) -> None:
+        """Look, until `stop`."""
+        taken, since = cores_taken(), time.perf_counter()
+        while not self._ended.wait(PERIOD):
+            taken_now, now = cores_taken(), time.perf_counter()
+            self.look((taken_now - taken) / (now - since))
+            taken, since = taken_now, now
+        self._dismiss()
+
+    def look(self, taken_a_second: float) -> None:
+        """Act on how often a second cores were taken from us in the last period."""
+        self._periods_alone = self._periods_alone + 1 if taken_a_second < ALONE else 0
+        if taken_a_second > CROWDED and not self._teams:
+            self._teams = [SpareTeam() for _ in range(teams_to_exceed_cores())]
+        elif self._periods_alone >= PERIODS_ALONE:
+            self._dismiss()
+
+    def stop(self) -> None:
+        """End the watch and its teams; returns when they have."""
+        self._ended.set()
+        self.join()
+
+    def _dismiss(self) -> None:
+        for team in self._teams:
+            team.dismiss()
+        self._teams = []
+
+
+class SpareTeam:
+    """A thread that has made OpenMP start a team for it, and then does nothing."""
+
+    def __init__(self) -> None:
+        self._dismissed = threading.Event()
+        self._thread = threading.Thread(target=self._be_there, name="spare-team", daemon=True)
+        self._thread.start()
+
+    def dismiss(self) -> None:
+        """Let the team go; returns when it has."""
+        self._dismissed.set()
+        self._thread.join()
+
+    def _be_there(self) -> None:
+        # Large enough to be divided among all threads; the memory is free at once.
+        torch.ones(torch.get_num_threads() << 16)
+        self._dismissed.wait()
+
+
+def teams_to_exceed_cores() -> int:
+    """Teams, beside the computation's own, that make more OpenMP threads than there are cores."""
+    return len(os.sched_getaffinity(0)) // torch.get_num_threads()
+
+
+def cores_taken() -> int:
+    """How often, so far, the system has taken a core from a thread of this process."""
+    import resource  # noqa: PLC0415 (Windows has none)
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw

@@ -12,7 +12,6 @@ from cyclegan_cli.cli.export import export_command
 from cyclegan_cli.cli.inspect import inspect_command
 from cyclegan_cli.cli.train import train_command
 from cyclegan_cli.cli.translate import translate_command
-from cyclegan_cli.waiting import wait_briefly
 
 app = typer.Typer(
     name="cyclegan",
@@ -35,7 +34,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def main(
-    version: Annotated[  # noqa: ARG001
+    version: Annotated[
         bool,
         typer.Option(
             "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
@@ -43,7 +42,6 @@ def main(
     ] = False,
 ) -> None:
     """Translate pictures from one domain into another, learned from two folders without pairs."""
-    wait_briefly()
 
 
 app.command("train")(reports_errors(train_command))

@@ -129,9 +129,11 @@ def _translated(
 ) -> Outcome:
     from cyclegan_cli.translation.outcomes import Outcome
     from cyclegan_cli.translation.work import translate_stream
+    from cyclegan_cli.waiting import considerate_waiting
 
     try:
-        return translate_stream(source, target, translator, options, ending)
+        with considerate_waiting():
+            return translate_stream(source, target, translator, options, ending)
     except (DataError, DeviceError, MemoryError) as error:
         if is_disk_full(error):
             raise

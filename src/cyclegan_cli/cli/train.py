@@ -106,6 +106,7 @@ def train_command(
         return
     from cyclegan_cli.devices import divide_threads
     from cyclegan_cli.training.trainer import train
+    from cyclegan_cli.waiting import considerate_waiting
 
     divide_threads(rank.local.count)
     echo = ECHO_SECONDS if rank.launched else 0.0
@@ -116,6 +117,7 @@ def train_command(
         _speaking(rank, True),
         console.training_watcher(quiet) as watcher,
         stop_request(answer, echo_seconds=echo) as stop_requested,
+        considerate_waiting(),
     ):
         checkpoint = train(plan, watcher, stop_requested, seconds)
     if not rank.is_first:

@@ -183,10 +183,14 @@ def _translate_files(request: Request, rank: Rank) -> None:
     translator = load(request, rank, file, direction)
     from cyclegan_cli.translation.outcomes import Summary
     from cyclegan_cli.translation.work import FileWork
+    from cyclegan_cli.waiting import considerate_waiting
 
     work = FileWork(translator, request.existing, options)
     summary = Summary(len(plan))
-    with stop_request("finishing the pictures in work", leave_at_once) as stop_requested:
+    with (
+        stop_request("finishing the pictures in work", leave_at_once) as stop_requested,
+        considerate_waiting(),
+    ):
         try:
             _work_off(_pipeline(request, plan, work, stop_requested), summary, request)
         except OutputError:

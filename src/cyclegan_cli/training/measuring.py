@@ -23,6 +23,7 @@ from cyclegan_cli.devices import memory_errors, peak_memory
 from cyclegan_cli.errors import CycleGANError, DeviceError
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.training.plan import Plan
+from cyclegan_cli.waiting import considerate_waiting
 
 LESS_MEMORY = "Lower --batch-size, --crop-size or --base-channels, or use --cache none."
 # The first step allocates what later ones use again, Adam's moments for example, and chooses
@@ -89,7 +90,7 @@ def _answer(
     """Make steps and send what they took; the process's main function."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by who waits for us.
     try:
-        with memory_errors("training", LESS_MEMORY):
+        with memory_errors("training", LESS_MEMORY), considerate_waiting():
             found: Any = vars(_make_steps(config, torch.device(device), bf16, pictures))
     except CycleGANError as error:
         found = error
