@@ -139,6 +139,19 @@ def translate_command(
             rich_help_panel=COMPUTING,
         ),
     ] = None,
+    max_megapixels: Annotated[
+        float | None,
+        typer.Option(
+            "--max-megapixels",
+            help="Refuse pictures that claim more, all frames together: a small file can claim "
+            "enough to fill any memory.",
+            metavar="N",
+            min=0.01,
+            max=1_000_000,
+            show_default="179",
+            rich_help_panel=COMPUTING,
+        ),
+    ] = None,
     resize: Annotated[
         int | None,
         typer.Option(
@@ -277,6 +290,7 @@ def translate_command(
             device=device,
             precision=precision,
             max_memory=max_memory,
+            max_megapixels=max_megapixels,
             resize=resize,
             compile=compile,
             files_from=files_from,

@@ -51,6 +51,7 @@ class Request:
     device: str
     precision: PrecisionChoice
     max_memory: str | None
+    max_megapixels: float | None
     resize: int | None
     compile: bool
     files_from: str | None
@@ -97,6 +98,10 @@ def translate(request: Request) -> None:
     from cyclegan_cli.sharing import rank_of
 
     _refuse_contradictions(request)
+    if request.max_megapixels is not None:
+        from cyclegan_cli.data.opening import limit_pixels
+
+        limit_pixels(round(request.max_megapixels * 1e6))
     rank = rank_of()
     if request.is_stream:
         from cyclegan_cli.cli.stream import translate_stream

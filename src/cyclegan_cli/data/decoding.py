@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,9 +14,8 @@ from cyclegan_cli.data.animation import read_animation
 from cyclegan_cli.data.colour import SIXTEEN_BIT_MODES, Pixels, suits, to_depth, to_srgb, unpack
 from cyclegan_cli.data.deep import is_deep, lost_depth, read_deep
 from cyclegan_cli.data.metadata import orientation, read_metadata, whole_file
-from cyclegan_cli.data.opening import count_frames, format_of, opened
+from cyclegan_cli.data.opening import count_frames, format_of, most_pixels, opened, too_many_pixels
 from cyclegan_cli.data.picture import Levels, Picture
-from cyclegan_cli.errors import DataError
 
 # What makes the picture upright, by its EXIF orientation (EXIF 2.32, table 4).
 TURNS: dict[int, Callable[[Levels], Levels]] = {
@@ -32,6 +30,7 @@ TURNS: dict[int, Callable[[Levels], Levels]] = {
 TURNED = (5, 6, 7, 8)  # Width becomes height.
 # The chunk of losslessly compressed pixels, which others but the profile come before.
 LOSSLESS_WEBP, WEBP_HEAD = b"VP8L", 64
+BAD_PROFILE = "its colour profile is damaged or of another kind and was ignored"
 SUBFILE_TYPE, NOT_A_PAGE = 254, 0b101  # TIFF 6.0: a reduced version of, or a mask for, another.
 
 
@@ -52,45 +51,45 @@ def decode(
 
     Raises:
         DataError: It cannot be read: missing, damaged, not a picture, or too large to be honest
-            (Pillow's decompression bomb limit, which holds for all frames together).
+            (`opening.limit_pixels`).
     """
     name = str(source) if isinstance(source, Path) else name
     with opened(source, name) as image:
-        pages = [0] if first_only else _pages(image, name)
-        # At first: of a PNG Pillow loads and closes all of it to find out its orientation.
-        first = read_deep(image, pages[0])
-        lost = lost_depth(image) if first is None else ()
-        turned = orientation(image) in TURNED
-        stored_size = image.size
-        if shrink_to:
-            _shrink(image, shrink_to)
-        full_size = None
-        if image.size != stored_size:
-            full_size = stored_size[::-1] if turned else stored_size
-        metadata, remarks = read_metadata(image, turned)
-        profile = image.info.get("icc_profile") or None
-        encoding = _encoding_of(image)
-        pixels, durations = [], []
-        for page in pages:
-            pixels.append(_pixels(image, page, first if page == pages[0] else None))
-            durations.append(float(image.info.get("duration") or 0))
-        if profile and not all(suits(page, profile) for page in pixels):
-            profile, remarks = (
-                None,
-                (*remarks, "its colour profile is damaged or of another kind and was ignored"),
-            )
-        return Picture(
-            frames=tuple(to_srgb(page, profile) for page in pixels),
-            alphas=_alphas(pixels),
-            format=format_of(image),
-            mode=pixels[0].mode,
-            profile=profile,
-            metadata=metadata,
-            animation=read_animation(image, durations) if len(pages) > 1 else None,
-            encoding=encoding,
-            full_size=full_size,
-            remarks=remarks + lost,
-        )
+        return _decoded(image, [0] if first_only else _pages(image, name), shrink_to)
+
+
+def _decoded(image: Any, pages: list[int], shrink_to: int | None) -> Picture:
+    # At first: of a PNG Pillow loads and closes all of it to find out its orientation.
+    first = read_deep(image, pages[0])
+    lost = lost_depth(image) if first is None else ()
+    turned = orientation(image) in TURNED
+    stored_size = image.size
+    if shrink_to:
+        _shrink(image, shrink_to)
+    full_size = None
+    if image.size != stored_size:
+        full_size = stored_size[::-1] if turned else stored_size
+    metadata, remarks = read_metadata(image, turned)
+    profile = image.info.get("icc_profile") or None
+    encoding = _encoding_of(image)
+    pixels, durations = [], []
+    for page in pages:
+        pixels.append(_pixels(image, page, first if page == pages[0] else None))
+        durations.append(float(image.info.get("duration") or 0))
+    if profile and not all(suits(page, profile) for page in pixels):
+        profile, remarks = None, (*remarks, BAD_PROFILE)
+    return Picture(
+        frames=tuple(to_srgb(page, profile) for page in pixels),
+        alphas=_alphas(pixels),
+        format=format_of(image),
+        mode=pixels[0].mode,
+        profile=profile,
+        metadata=metadata,
+        animation=read_animation(image, durations) if len(pages) > 1 else None,
+        encoding=encoding,
+        full_size=full_size,
+        remarks=remarks + lost,
+    )
 
 
 def decode_opaque(path: Path, shrink_to: int) -> tuple[Levels, tuple[int, int]]:
@@ -185,7 +184,6 @@ def _alphas(pixels: list[Pixels]) -> tuple[Levels | None, ...]:
 def _pages(image: Any, name: str) -> list[int]:
     """Which frames or pages to read; previews that a TIFF has beside its pages are none."""
     count = count_frames(image)
-    limit = 2 * (Image.MAX_IMAGE_PIXELS or sys.maxsize // 2)
     pages, pixels = [], 0
     for page in range(count):
         if count > 1:
@@ -194,8 +192,8 @@ def _pages(image: Any, name: str) -> list[int]:
             continue
         pages.append(page)
         pixels += image.width * image.height
-        if pixels > limit:
-            raise DataError(f"{name} claims too many pixels: more than {limit} in {count} frames")
+        if pixels > most_pixels():
+            raise too_many_pixels(name)
     image.seek(0)
     return pages
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,6 +69,28 @@ def count_frames(image: Image.Image) -> int:
     return getattr(image, "n_frames", 1) if image.format in FORMATS_OF_FRAMES else 1
 
 
+def limit_pixels(most: int) -> None:
+    """Refuse pictures that claim more pixels than this, for all of the process.
+
+    Pillow refuses what has more than twice its ``MAX_IMAGE_PIXELS``; by default that is 179
+    million.
+    """
+    Image.MAX_IMAGE_PIXELS = (most + 1) // 2
+
+
+def most_pixels() -> int:
+    """How many pixels a picture may have, all of its frames together."""
+    return 2 * (Image.MAX_IMAGE_PIXELS or sys.maxsize // 2)
+
+
+def too_many_pixels(name: str) -> DataError:
+    """What to raise of a picture that claims more: a small file may, to exhaust the memory."""
+    return DataError(
+        f"{name} claims more than the {most_pixels() / 1e6:.4g} megapixels that a picture may "
+        "have, all frames together (translate allows more with --max-megapixels)"
+    )
+
+
 def _refuse_no_file(path: Path, name: str) -> NoReturn:
     """A pipe or device could keep us waiting for ever; a folder may be one that is locked."""
     if path.is_dir():
@@ -96,7 +119,7 @@ def opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
             ) from error
         raise DataError(f"{name} is not a picture in a format that is read here") from error
     except Image.DecompressionBombError as error:
-        raise DataError(f"{name} claims too many pixels: {error}") from error
+        raise too_many_pixels(name) from error
     except DataError:
         raise
     except Exception as error:

@@ -11,6 +11,7 @@ from cyclegan_cli.errors import UsageError
 from cyclegan_cli.sharing import WHOLE, Share
 from cyclegan_cli.translation.inputs import Inputs, Source
 from cyclegan_cli.translation.ledger import Clashes, Draft, digest, share_number
+from cyclegan_cli.translation.letter_case import ignores_case
 from cyclegan_cli.translation.naming import Naming
 
 
@@ -53,6 +54,7 @@ class Plan:
     ) -> None:
         self._inputs, self._naming = inputs, naming
         self._real_folder = functools.lru_cache(maxsize=4096)(os.path.realpath)
+        self._folder_ignores_case = functools.lru_cache(maxsize=4096)(ignores_case)
         draft = Draft()
         for source in inputs.checked():
             output = naming.output_of(source)
@@ -99,8 +101,12 @@ class Plan:
         raise UsageError("the inputs change while they are being listed", "Run it again.")
 
     def _key(self, path: str) -> bytes:
-        """A digest of the real path, whatever links lead there."""
-        return digest(os.fsencode(os.path.normcase(self._real(path))))
+        """A digest of the real path, whatever links lead there; the same for the same file."""
+        real = self._real(path)
+        return digest(os.fsencode(real.casefold() if self._ignores_case(real) else real))
+
+    def _ignores_case(self, real: str) -> bool:
+        return self._folder_ignores_case(os.path.dirname(real))
 
     def _real(self, path: str) -> str:
         """As :func:`os.path.realpath`, which looks at every folder on the way each time."""
