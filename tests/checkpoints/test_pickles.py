@@ -82,7 +82,7 @@ class Hostile:
         torch.nn.Linear,
         Path("x"),
     ],
-    ids=repr,
+    ids=["system", "eval", "getattr", "load", "nested", "function", "class", "path"],
 )
 def test_code_is_named_and_not_run(
     hostile: Any, protocol: int, monkeypatch: pytest.MonkeyPatch

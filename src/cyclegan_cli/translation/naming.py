@@ -141,15 +141,7 @@ def plan_naming(
     Raises:
         UsageError: They make no sense, alone or together.
     """
-    if suffix is not None and template is not None:
-        raise UsageError("--suffix and --name-template exclude each other", "Give one of them.")
-    if suffix is not None:
-        template = f"{{stem}}{_escaped(suffix)}{{ext}}"
-    if ending is not None and template is not None and not template.endswith("{ext}"):
-        raise UsageError(
-            f"--name-template {template!r} has an ending of its own, and --format another",
-            "End the template in {ext}.",
-        )
+    template = _template_text(template, suffix, ending)
     if output is None or _means_folder(output, first_two):
         default = BESIDE_INPUT if output is None else IN_FOLDER
         return Naming(
@@ -165,6 +157,20 @@ def plan_naming(
             f"-o {output} does not end as --format {ending[1:]} does", "Leave --format out."
         )
     return Naming(target, file=str(Path(output)))
+
+
+def _template_text(template: str | None, suffix: str | None, ending: str | None) -> str | None:
+    """The template that the options make, or None: the default one."""
+    if suffix is not None and template is not None:
+        raise UsageError("--suffix and --name-template exclude each other", "Give one of them.")
+    if suffix is not None:
+        return f"{{stem}}{_escaped(suffix)}{{ext}}"
+    if ending is not None and template is not None and not template.endswith("{ext}"):
+        raise UsageError(
+            f"--name-template {template!r} has an ending of its own, and --format another",
+            "End the template in {ext}.",
+        )
+    return template
 
 
 def _escaped(suffix: str) -> str:
