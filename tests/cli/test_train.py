@@ -24,6 +24,10 @@ TINY = [
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """A folder with ``day`` (5 pictures) and ``night`` (4)."""
+    return draw_domains(tmp_path)
+
+
+def draw_domains(tmp_path: Path) -> Path:
     noise = np.random.default_rng(0)
     for name, count in (("day", 5), ("night", 4)):
         (tmp_path / name).mkdir()
@@ -70,9 +74,10 @@ def wait_for_steps(folder: Path, run: str, steps: int) -> None:
 LONG = ["--steps", "60", "--log-every", "1", "--checkpoint-every", "9", "--sample-every", "25"]
 
 
-@pytest.fixture
-def whole(folder) -> bytes:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> bytes:
     """The model of the run that nobody disturbed."""
+    folder = draw_domains(tmp_path_factory.mktemp("whole"))
     code, _, err = finish(folder, *new_run("whole", *LONG), "--workers", "0")
     assert code == 0, err
     return (folder / "whole" / "model.safetensors").read_bytes()
@@ -209,6 +214,7 @@ def test_a_dry_run_of_a_resumed_run_says_what_is_left(folder):
 def test_the_command_line_wins_over_the_file(folder):
     (folder / "options.toml").write_text(
         'domain_a = "day"\ndomain_b = "night"\nsteps = 9\ncrop_size = 32\nload_size = 40\n'
+        "base_channels = 2\ndiscriminator_channels = 2\n"
     )
     code, out, err = finish(folder, "--config", "options.toml", "--load-size", "36", "--dry-run")
     assert code == 0, err
