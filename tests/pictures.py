@@ -179,3 +179,9 @@ def lock(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
+
+
+def files(folder: str) -> list[str]:
+    """Everything below a folder, hidden files and leftovers too, by their paths in it."""
+    found = Path(folder).rglob("*")
+    return sorted(str(path.relative_to(folder)) for path in found if path.is_file())

@@ -10,65 +10,31 @@ import time
 import tomllib
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
+import trainings
+from trainings import TINY, draw_domains, wait_for_steps
+
 CLI = [sys.executable, "-m", "cyclegan_cli"]
-TINY = [
-    "--load-size", "34", "--crop-size", "32", "--base-channels", "2", "--residual-blocks", "1",
-    "--discriminator-channels", "2", "--device", "cpu", "--precision", "fp32", "--pool-size", "4",
-]  # fmt: skip
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """A folder with ``day`` (5 pictures) and ``night`` (4)."""
-    return draw_domains(tmp_path)
-
-
-def draw_domains(tmp_path: Path) -> Path:
-    noise = np.random.default_rng(0)
-    for name, count in (("day", 5), ("night", 4)):
-        (tmp_path / name).mkdir()
-        for i in range(count):
-            pixels = noise.integers(0, 256, (40, 40, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
-    return tmp_path
+    return draw_domains(tmp_path, 5, 4)
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*CLI, "train", *arguments],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # One thread a process: several of these run at once in a busy CI.
-        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"},
-        start_new_session=True,
-    )
+    return trainings.start([*CLI, "train", *arguments], folder)
 
 
 def finish(folder: Path, *arguments: str) -> tuple[int, str, str]:
-    process = start(folder, *arguments)
-    out, err = process.communicate(timeout=240)
-    return process.returncode, out, err
+    return trainings.finish([*CLI, "train", *arguments], folder)
 
 
 def new_run(run: str, *arguments: str) -> list[str]:
-    domains = ["--domain-a", "day", "--domain-b", "night"]
-    return [*domains, *TINY, "--run-dir", run, *arguments]
-
-
-def wait_for_steps(folder: Path, run: str, steps: int) -> None:
-    metrics = folder / run / "metrics.csv"
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline:
-        if metrics.exists() and metrics.read_text().count("\n") > steps:
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"no {steps} steps in time")
+    return [*TINY, "--run-dir", run, *arguments]
 
 
 LONG = ["--steps", "60", "--log-every", "1", "--checkpoint-every", "9", "--sample-every", "25"]
@@ -77,7 +43,7 @@ LONG = ["--steps", "60", "--log-every", "1", "--checkpoint-every", "9", "--sampl
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> bytes:
     """The model of the run that nobody disturbed."""
-    folder = draw_domains(tmp_path_factory.mktemp("whole"))
+    folder = draw_domains(tmp_path_factory.mktemp("whole"), 5, 4)
     code, _, err = finish(folder, *new_run("whole", *LONG), "--workers", "0")
     assert code == 0, err
     return (folder / "whole" / "model.safetensors").read_bytes()

@@ -8,54 +8,33 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
-from PIL import Image
 
+import trainings
 from cyclegan_cli.checkpoints.container import read_header
+from trainings import TINY, draw_domains, wait_for_steps
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 OPTIONS = [
-    "--domain-a", "day", "--domain-b", "night", "--load-size", "34", "--crop-size", "32",
-    "--base-channels", "2", "--residual-blocks", "1", "--discriminator-channels", "2", "--device",
-    "cpu", "--precision", "fp32", "--pool-size", "4", "--steps", "40", "--log-every", "1",
-    "--checkpoint-every", "5", "--sample-every", "20", "--validate-every", "10",
-    "--val-fraction", "0.3", "--workers", "1",
+    *TINY, "--steps", "40", "--log-every", "1", "--checkpoint-every", "5", "--sample-every", "20",
+    "--validate-every", "10", "--val-fraction", "0.3", "--workers", "1",
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("together")
-    noise = np.random.default_rng(0)
-    for name, count in (("day", 9), ("night", 8)):
-        (folder / name).mkdir()
-        for i in range(count):
-            pixels = noise.integers(0, 256, (40, 40, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{i}.png")
-    return folder
+    return draw_domains(tmp_path_factory.mktemp("together"), 9, 8)
 
 
 def start(folder: Path, *arguments: str, launch: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*TORCHRUN, *launch, "-m", "cyclegan_cli", "train", *arguments],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
+    return trainings.start([*TORCHRUN, *launch, "-m", "cyclegan_cli", "train", *arguments], folder)
 
 
 def finish(folder: Path, *arguments: str) -> tuple[int, str, str]:
-    process = start(folder, *arguments)
-    out, err = process.communicate(timeout=240)
-    return process.returncode, out, err
+    return trainings.finish([*TORCHRUN, "-m", "cyclegan_cli", "train", *arguments], folder)
 
 
 def model(folder: Path, run: str) -> bytes:
@@ -74,16 +53,6 @@ def whole(folder: Path) -> bytes:
     tensors = read_header(folder / "whole" / "state.safetensors").tensors
     assert {"pool_a.images", "rank.1.pool_a.images"} <= tensors.keys()
     return model(folder, "whole")
-
-
-def wait_for_steps(folder: Path, run: str, steps: int) -> None:
-    metrics = folder / run / "metrics.csv"
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline:
-        if metrics.exists() and metrics.read_text().count("\n") > steps:
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"no {steps} steps in time")
 
 
 def test_a_killed_process_is_restarted_and_the_run_ends_as_if_it_had_not_been(

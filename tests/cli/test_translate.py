@@ -26,26 +26,11 @@ from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.translation import precision
 from cyclegan_cli.translation.translator import Translator
 from cyclegan_cli.translation.work import FileWork
+from pictures import files
 
 Cyclegan = Callable[..., Any]
 Draw = Callable[..., Path]
 JSON_KEYS = {"input", "output", "status", "error", "width", "height", "seconds", "warnings"}
-
-
-@pytest.fixture
-def here(tmp_path: Path, run_folder: Path, draw: Draw, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: a run below ``runs``, and ``photos`` with three pictures."""
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(run_folder, "runs/day2night")
-    for name in ("a.png", "b.jpg", "sub/c.png"):
-        draw(Path("photos") / name)
-    return tmp_path
-
-
-def files(folder: str) -> list[str]:
-    """Everything below a folder, hidden files and leftovers too."""
-    found = Path(folder).rglob("*")
-    return sorted(str(path.relative_to(folder)) for path in found if path.is_file())
 
 
 def assert_whole(folder: str) -> None:

@@ -19,26 +19,11 @@ from PIL import Image
 
 from cyclegan_cli.files import is_temporary
 from cyclegan_cli.translation.translator import Translator
-from pictures import lock
+from pictures import files, lock
 
 Cyclegan = Callable[..., Any]
 Draw = Callable[..., Path]
 COMMAND = [sys.executable, "-m", "cyclegan_cli", "translate"]
-
-
-@pytest.fixture
-def here(tmp_path: Path, run_folder: Path, draw: Draw, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: a run below ``runs``, and ``photos`` with three pictures."""
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(run_folder, "runs/day2night")
-    for name in ("a.png", "b.jpg", "sub/c.png"):
-        draw(Path("photos") / name)
-    return tmp_path
-
-
-def files(folder: str) -> list[str]:
-    found = Path(folder).rglob("*")
-    return sorted(str(path.relative_to(folder)) for path in found if path.is_file())
 
 
 def pipe(content: bytes, *arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
