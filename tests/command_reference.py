@@ -33,8 +33,12 @@ def page() -> str:
 
 def usage(name: str, command: Any) -> str:
     """How a command is called."""
-    arguments = [p.metavar or p.name.upper() for p in command.params if p.opts[0][0] != "-"]
-    return " ".join(["cyclegan", name, "[OPTIONS]", *(f"{one}..." for one in arguments)])
+    arguments = [
+        f"{p.metavar or p.name.upper()}{'...' if p.nargs == -1 else ''}"
+        for p in command.params
+        if p.opts[0][0] != "-"
+    ]
+    return " ".join(["cyclegan", name, "[OPTIONS]", *arguments])
 
 
 def _text(help_text: str) -> str:

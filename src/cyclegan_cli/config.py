@@ -158,7 +158,8 @@ class TrainConfig:
     )
     val_fraction: float = option(
         0.05,
-        "Share of each domain that is not trained on, but measured on; 0 sets nothing aside.",
+        "Pictures of each domain that are measured on instead of trained on, as a share of the "
+        "smaller domain; 0 sets none aside.",
         panel="Validation",
         minimum=0,
         maximum=0.5,

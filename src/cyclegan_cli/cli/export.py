@@ -67,8 +67,8 @@ def export_command(
         Precision,
         typer.Option(
             "--precision",
-            help="How numbers are stored. onnx: fp32, fp16, int8; pt2 and openvino: fp32, fp16; "
-            "safetensors: fp32, fp16, bf16.",
+            help="How numbers are stored. onnx: fp32, fp16, int8; pt2, pth and openvino: fp32, "
+            "fp16; safetensors: fp32, fp16, bf16.",
         ),
     ] = "fp32",
     which: WhichOption = "latest",
@@ -93,7 +93,7 @@ def export_command(
         float | None,
         typer.Option(
             "--min-psnr",
-            help="Write no int8 model that is further from the network, in dB.",
+            help="Write no int8 model whose PSNR against the network is lower than this, in dB.",
             min=0.0,
             max=100.0,
             metavar="DB",

@@ -29,7 +29,7 @@ def ending_of(request: Request) -> str | None:
     if writable_format(ending):
         return ending
     if ending in HEIF_SUFFIXES:
-        hint = "It needs an extra: pip install 'cyclegan-cli[heif]'."
+        hint = "It needs another package: pip install pillow-heif."
     else:
         hint = f"There are {COMMON}, among others."
     raise UsageError(f"--format {request.format} is not a format that can be written", hint)

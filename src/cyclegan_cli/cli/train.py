@@ -89,7 +89,8 @@ def train_command(
 ) -> None:
     """Learn to translate between two folders of pictures, in both directions.
 
-    The defaults are those of the paper (Zhu et al. 2017). Ctrl-C saves and stops; --resume goes on.
+    Networks, losses and schedule are by default the paper's (Zhu et al. 2017). Ctrl-C saves and
+    stops; --resume goes on.
     """
     refuse_both(verbose, quiet)
     seconds = math.inf if time_limit is None else parse_duration(time_limit)

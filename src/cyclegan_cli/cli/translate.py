@@ -125,7 +125,8 @@ def translate_command(
         PrecisionChoice,
         typer.Option(
             "--precision",
-            help="auto is bf16 where the hardware has it and a probe stays within 40 dB of fp32.",
+            help="auto is bf16 where the hardware has it and a probe picture reaches a PSNR of "
+            "40 dB against fp32.",
             rich_help_panel=COMPUTING,
         ),
     ] = "auto",

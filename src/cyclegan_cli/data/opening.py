@@ -115,7 +115,7 @@ def opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
         if "HEIF" not in readable_formats() and _is_heif(file):
             raise DataError(
                 f"{name} is a HEIC picture, and the package that reads them is not installed",
-                "Install it: pip install 'cyclegan-cli[heif]'.",
+                "Install it: pip install pillow-heif.",
             ) from error
         raise DataError(f"{name} is not a picture in a format that is read here") from error
     except Image.DecompressionBombError as error:

@@ -1,4 +1,4 @@
-"""Generators whose weights are moving averages over the training (Karras et al. 2018, sec. 5)."""
+"""Generators whose weights are moving averages over the training (Karras et al. 2018, app. A.1)."""
 
 from __future__ import annotations
 

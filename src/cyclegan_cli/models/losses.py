@@ -56,7 +56,7 @@ GAN_LOSSES: dict[GanLossChoice, GanLoss] = {"lsgan": lsgan_loss, "vanilla": vani
 
 
 def discriminator_loss(gan_loss: GanLoss, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Half the sum of both terms: halving slows the discriminator down (Zhu et al. 2017, sec. 7.1).
+    """Half the sum of both terms, as in the paper (Zhu et al. 2017, sec. 7.1).
 
     Args:
         gan_loss: One of ``GAN_LOSSES``.
