@@ -35,7 +35,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
         OutputError: The file could not be written (the reason is in the message).
     """
     with _as_output_error(target):
-        target = target.resolve()
+        # Not Path.resolve: of links in a circle it raises what is no OSError.
+        target = Path(os.path.realpath(target))
         if target.exists() and not target.is_file():
             raise OSError(errno.EEXIST, "something that is not a file has this name")
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -37,6 +37,22 @@ def pipe(content: bytes, *arguments: str, **options: Any) -> subprocess.Complete
     )
 
 
+# Options without effect
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [(["-o", ""], "-o is empty"), (["--root", "."], "--root keeps places in an output folder")],
+)
+def test_what_would_have_no_effect_is_refused(
+    here: Path, cyclegan: Cyclegan, arguments: list[str], sentence: str
+) -> None:
+    done = cyclegan("translate", "photos/a.png", *arguments)
+    assert done.code == 2
+    assert sentence in done.err
+    assert files(".").count("photos/a.png") == 1
+
+
 # Too large to be honest
 
 
@@ -80,6 +96,26 @@ def test_a_stream_that_is_no_picture_leaves_nothing_on_stdout(here: Path) -> Non
     assert (done.returncode, done.stdout) == (6, b"")
     assert b"standard input is not a picture" in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(("inputs", "code"), [("photos", 0), ("gone.png", 3)])
+def test_a_log_on_a_full_disk_stops_nothing(here: Path, inputs: str, code: int) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, inputs, "-o", "out/"], stdout=subprocess.PIPE, stderr=full, check=False
+        )
+    assert done.returncode == code
+    assert code or files("out") == ["a.png", "b.jpg", "sub/c.png"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links are for administrators there")
+def test_a_link_that_leads_nowhere_gives_way(here: Path, cyclegan: Cyclegan) -> None:
+    Path("out").mkdir()
+    Path("out/a.png").symlink_to("a.png")
+    assert cyclegan("translate", "photos", "-o", "out").code == 0
+    assert files("out") == ["a.png", "b.jpg", "sub/c.png"]
+    assert not Path("out/a.png").is_symlink()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -15,7 +15,7 @@ from PIL import Image, ImageCms
 from cyclegan_cli.data import profiles
 from cyclegan_cli.data.decoding import decode
 from cyclegan_cli.data.encoding import encode
-from cyclegan_cli.data.picture import EncodeOptions
+from cyclegan_cli.data.picture import EncodeOptions, Picture
 from pictures import (
     deep_noise,
     display_p3_profile,
@@ -239,3 +239,68 @@ def test_heic_is_read_and_written_with_the_extra(tmp_path: Path) -> None:
     assert output[4:8] == b"ftyp"
     difference = np.subtract(again.frames[0], smooth().resize((64, 64)), dtype=int)
     assert np.abs(difference).mean() < 6
+
+
+# Depth and transparency together
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "BMP", "PPM"])
+def test_deep_transparency_is_laid_on_white_at_8_bits(kind: str) -> None:
+    """The network's picture has 8 bits where --bit-depth 8 asks for them, its opacity still 16."""
+    levels = np.full((16, 24), 100, np.uint8)
+    alpha = np.linspace(0, 65535, 16 * 24).astype(np.uint16).reshape(16, 24)
+    picture = picture_of(Image.fromarray(levels), alpha)
+    share = alpha / 65535
+    expected = 100 * share + 255 * (1 - share)
+    assert abs(picture.on_white(0)[..., 0] - expected).max() <= 1
+    stream = io.BytesIO()
+    encode(picture, stream, kind, EncodeOptions(bit_depth=8))
+    assert abs(np.asarray(opened(stream.getvalue()))[..., 0] - expected).mean() < 3
+
+
+def test_shallow_transparency_is_laid_on_white_at_16_bits() -> None:
+    colours = deep_noise(16, 24, 3)
+    picture = Picture((colours,), (np.full((16, 24), 255, np.uint8),))
+    assert np.array_equal(picture.on_white(0), colours)
+
+
+@pytest.mark.parametrize(("kind", "transparent"), [("TIFF", True), ("TGA", True), ("BMP", False)])
+def test_a_palette_with_transparency_becomes_rgb_where_only_png_and_gif_have_it(
+    kind: str, transparent: bool
+) -> None:
+    image = noise().quantize(8)
+    output, remarks = written_as(encoded(image, "PNG", transparency=3), kind, KEEP_MODE)
+    assert remarks[0] == f"{kind} holds no palette with transparency: written as RGB"
+    assert output.has_transparency_data == transparent
+    if transparent:
+        opaque = np.asarray(image) != 3
+        assert np.array_equal(np.asarray(output.getchannel("A")) == 255, opaque)
+
+
+def test_grey_with_transparency_becomes_rgb_in_sgi() -> None:
+    image = Image.merge("LA", [noise().getchannel(0), noise().getchannel(1)])
+    output, _ = written_as(encoded(image, "PNG"), "SGI", KEEP_MODE)
+    assert output.mode == "RGBA"
+
+
+def test_a_grey_jpeg_stays_as_fine_as_it_was() -> None:
+    content = encoded(noise().convert("L"), "JPEG", quality=40)
+    output, _ = written_as(content, "JPEG", KEEP_MODE)
+    assert output.mode == "L"
+    assert output.quantization == opened(content).quantization
+
+
+def test_a_grey_tiff_without_compression_stays_without() -> None:
+    content = tiff_of(np.asarray(noise().convert("L")))
+    assert written_as(content, "TIFF", KEEP_MODE)[0].info["compression"] == "raw"
+
+
+def test_an_animation_without_its_mode_says_so() -> None:
+    frames = [noise(seed=seed).convert("L") for seed in (1, 2)]
+    content = encoded(frames[0], "PNG", save_all=True, append_images=frames[1:], duration=50)
+    assert "an animation is written as RGB" in written_as(content, "PNG", KEEP_MODE)[1]
+
+
+def test_sixteen_bits_of_sgi_are_missed() -> None:
+    content = encoded(noise(), "SGI", bpc=2)
+    assert decode(io.BytesIO(content)).remarks == ("only 8 of its 16 bits a channel were read",)

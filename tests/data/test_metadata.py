@@ -92,8 +92,44 @@ def test_exif_that_does_not_fit_into_the_format_is_said() -> None:
     exif = camera_exif()
     exif[0x010E] = "x" * 70_000
     *_, output, remarks = round_trip(encoded(noise(), "PNG", exif=exif), "JPEG")
-    assert remarks == ("its EXIF and XMP data do not fit into a JPEG and were left out",)
+    assert remarks == ("its EXIF data does not fit into a JPEG and was left out",)
     assert not opened(output).getexif()
+
+
+def test_xmp_that_does_not_fit_takes_nothing_else_with_it() -> None:
+    content = photo("PNG", camera_exif(1), XMP + b" " * 70_000)
+    *_, output, remarks = round_trip(content, "JPEG")
+    assert remarks == ("its XMP data does not fit into a JPEG and was left out",)
+    assert opened(output).getexif()[0x010F] == "Maker"
+    assert not xmp_of(opened(output))
+
+
+@pytest.mark.parametrize("target", ["JPEG", "TIFF"])
+def test_the_resolutions_of_a_turned_picture_change_places(target: str) -> None:
+    exif = camera_exif(6)
+    exif[0x011A], exif[0x011B] = 300.0, 150.0
+    content = encoded(noise(), "JPEG", exif=exif, dpi=(300, 150))
+    output = opened(round_trip(content, target)[2])
+    assert output.info["dpi"] == pytest.approx((150, 300), abs=0.02)
+    assert (output.getexif()[0x011A], output.getexif()[0x011B]) == (150, 300)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # as outside of tests
+def test_exif_without_a_place_for_a_thumbnail_is_kept() -> None:
+    orientation = b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"
+    short = b"II*\0\x08\0\0\0\x01\0" + orientation  # 4 bytes more would say: none.
+    read, *_, remarks = round_trip(encoded(noise(), "JPEG", exif=b"Exif\0\0" + short), "JPEG")
+    assert remarks == ()
+    assert read.remarks == ()
+    assert read.metadata.exif == short.replace(b"\x06", b"\x01")
+
+
+def test_an_orientation_that_was_not_applied_is_not_reset() -> None:
+    """Pillow understands it in double quotes alone."""
+    said = b"<x tiff:Orientation='6'/>"
+    read = round_trip(photo("JPEG", camera_exif(1), said), "JPEG")[0]
+    assert read.metadata.xmp == said
+    assert read.size == noise().size
 
 
 def test_exif_that_image_magick_writes_as_text_is_kept() -> None:

@@ -23,8 +23,9 @@ from torchvision.transforms.v2.functional import resize as torchvision_resize
 from cyclegan_cli.config import ResizeMode, TrainConfig
 from cyclegan_cli.data import decoding, unpaired
 from cyclegan_cli.data.cache import CachePlan, PictureCache
-from cyclegan_cli.data.colour import Pixels, to_depth
+from cyclegan_cli.data.colour import Pixels
 from cyclegan_cli.data.decoding import decode, decode_opaque
+from cyclegan_cli.data.picture import to_depth
 from cyclegan_cli.data.unpaired import (
     REDUCED_AT_LEAST,
     STEPS_AHEAD,

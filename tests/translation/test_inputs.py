@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from cyclegan_cli.errors import DataError, UsageError
 from cyclegan_cli.files import TEMPORARY_PREFIX
 from cyclegan_cli.translation.inputs import CHUNK_BYTES, LONGEST_PATH, Inputs, PathList, Source
+from pictures import lock
 
-PATHS = st.text(st.characters(exclude_characters="\0\r\n", codec="utf-8"), min_size=1)
+PATHS = st.text(st.characters(exclude_characters="\0\r\n\ufeff", codec="utf-8"), min_size=1)
 
 
 def listed(content: bytes, null: bool = False) -> list[str]:
@@ -49,6 +50,20 @@ def test_a_list_can_be_read_again_and_is_longer_than_a_chunk() -> None:
     paths = [f"{number:06d}.jpg" for number in range(2 * CHUNK_BYTES // 10)]
     path_list = PathList(io.BytesIO("\n".join(paths).encode()), "x", False)
     assert [*path_list] == [*path_list] == paths
+
+
+def test_a_mark_of_utf_8_at_the_beginning_is_no_part_of_a_name() -> None:
+    assert listed(b"\xef\xbb\xbfa.jpg\nb.jpg\n") == ["a.jpg", "b.jpg"]
+    assert listed(b"\xef\xbb\xbfa.jpg\0", null=True) == ["\ufeffa.jpg"]
+
+
+def test_a_listed_folder_that_cannot_be_listed_is_there_to_fail(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock(monkeypatch, here / "p")
+    inputs = Inputs(listed=PathList(io.BytesIO(b"p\nx.jpg\n"), "list", False))
+    assert [source.path for source in inputs.checked()] == ["p", "x.jpg"]
+    assert [source.path for source in inputs] == ["p", "x.jpg"]
 
 
 def test_names_that_are_not_utf_8_survive() -> None:

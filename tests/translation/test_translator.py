@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -422,6 +423,24 @@ def test_a_picture_decoded_small_comes_out_at_its_full_size() -> None:
     translator = network_translator(generator(4, 1), resize=16)
     levels = np.zeros((20, 30, 3), np.uint8)
     assert translator.translate_levels(levels, size=(61, 41)).shape == (41, 61, 3)
+
+
+@pytest.mark.parametrize(("width", "height"), [(65, 64), (71, 69), (64, 72), (8 * 9 + 1, 67)])
+def test_what_reaches_beyond_a_picture_decoded_small_is_cut_off(width: int, height: int) -> None:
+    """The last row and column of an eighth cover more than the picture has."""
+    translator = network_translator(generator(4, 1), resize=16)
+    translator._translate_levels = lambda small, _: small  # Of a network that changes nothing,
+    rows, columns = math.ceil(height / 8), math.ceil(width / 8)
+    small = np.zeros((rows, columns, 3), np.uint16)
+    small[:, columns // 2 :] = 65535
+    found = translator.translate_levels(small, bit_depth=8, size=(width, height))
+    assert found.shape == (height, width, 3)
+    # an edge stays where it was, to the pixel.
+    edge = 8 * (columns // 2)
+    assert (found[:, : edge - 8] < 20).all()
+    assert (found[:, edge + 8 :] > 235).all()
+    assert np.array_equal(found[:, edge - 1] < 128, np.ones((height, 3), bool))
+    assert np.array_equal(found[:, edge] < 128, np.zeros((height, 3), bool))
 
 
 # Compiled

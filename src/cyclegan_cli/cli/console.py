@@ -11,9 +11,10 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, TextIO, cast
 
 import typer
 
@@ -36,12 +37,46 @@ def stderr() -> Console:
     """The console for progress, warnings and errors."""
     from rich.console import Console
 
-    class Stderr(Console):
-        def on_broken_pipe(self) -> None:
-            """Nobody listens any more; the work goes on."""
-            self.quiet = True
+    stream = _Unfailing(sys.stderr) if sys.stderr else None  # None: it is closed.
+    return Console(
+        file=cast("IO[str] | None", stream),
+        stderr=True,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=True,
+    )
 
-    return Stderr(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+class _Unfailing:
+    """A stream that takes everything: the work goes on when nobody listens, or a log is full."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write to the stream, or nowhere."""
+        with self._or_nowhere():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream, if it can be."""
+        with self._or_nowhere():
+            self._stream.flush()
+
+    @contextmanager
+    def _or_nowhere(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            # Also what waits in the stream's buffer, for the interpreter would try again at its
+            # end and exit with 120.
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
 def say(sentence: str) -> None:

@@ -119,6 +119,9 @@ def _refuse_contradictions(request: Request) -> None:
         raise UsageError("there is no INPUT", "Name a picture, a folder or a glob.")
     if request.overwrite and request.if_newer:
         raise UsageError("--overwrite and --if-newer exclude each other", "Give one of them.")
+    if request.root is not None and request.output is None:
+        raise UsageError("--root keeps places in an output folder, and there is none",
+                         "Name one with -o.")  # fmt: skip
     if request.null and request.files_from is None:
         raise UsageError("--null says how a list is written, and there is none",
                          "Give it with --files-from.")  # fmt: skip

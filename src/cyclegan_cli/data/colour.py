@@ -122,12 +122,3 @@ def to_grey(rgb: Levels) -> Levels:
     if rgb.dtype == np.uint8:
         return np.asarray(Image.fromarray(rgb).convert("L"))
     return ((rgb @ GREY_SHARES + np.uint64(1 << 15)) >> np.uint64(16)).astype(np.uint16)
-
-
-def to_depth(levels: Levels, bit_depth: int) -> Levels:
-    """The same at 8 or 16 bits a channel, rounded to the nearest level."""
-    if bit_depth == 8 and levels.dtype == np.uint16:
-        return ((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if bit_depth == 16 and levels.dtype == np.uint8:
-        return levels.astype(np.uint16) * np.uint16(257)
-    return levels

@@ -11,11 +11,12 @@ from PIL import Image, ImageFile, JpegImagePlugin
 
 from cyclegan_cli.data import profiles
 from cyclegan_cli.data.animation import read_animation
-from cyclegan_cli.data.colour import SIXTEEN_BIT_MODES, Pixels, suits, to_depth, to_srgb, unpack
+from cyclegan_cli.data.colour import SIXTEEN_BIT_MODES, Pixels, suits, to_srgb, unpack
 from cyclegan_cli.data.deep import is_deep, lost_depth, read_deep
 from cyclegan_cli.data.metadata import orientation, read_metadata, whole_file
 from cyclegan_cli.data.opening import count_frames, format_of, most_pixels, opened, too_many_pixels
-from cyclegan_cli.data.picture import Levels, Picture
+from cyclegan_cli.data.picture import Levels, Picture, to_depth
+from cyclegan_cli.data.webp import is_lossless_webp
 
 # What makes the picture upright, by its EXIF orientation (EXIF 2.32, table 4).
 TURNS: dict[int, Callable[[Levels], Levels]] = {
@@ -28,8 +29,7 @@ TURNS: dict[int, Callable[[Levels], Levels]] = {
     8: lambda levels: np.rot90(levels, 1),
 }
 TURNED = (5, 6, 7, 8)  # Width becomes height.
-# The chunk of losslessly compressed pixels, which others but the profile come before.
-LOSSLESS_WEBP, WEBP_HEAD = b"VP8L", 64
+SAID_BY_PAGES = ("icc_profile", "dpi", "xmp")
 BAD_PROFILE = "its colour profile is damaged or of another kind and was ignored"
 SUBFILE_TYPE, NOT_A_PAGE = 254, 0b101  # TIFF 6.0: a reduced version of, or a mask for, another.
 
@@ -70,20 +70,26 @@ def _decoded(image: Any, pages: list[int], shrink_to: int | None) -> Picture:
     if image.size != stored_size:
         full_size = stored_size[::-1] if turned else stored_size
     metadata, remarks = read_metadata(image, turned)
-    profile = image.info.get("icc_profile") or None
     encoding = _encoding_of(image)
-    pixels, durations = [], []
+    pixels, own_profiles, durations = [], [], []
     for page in pages:
         pixels.append(_pixels(image, page, first if page == pages[0] else None))
+        own_profiles.append(image.info.get("icc_profile") or None)
         durations.append(float(image.info.get("duration") or 0))
-    if profile and not all(suits(page, profile) for page in pixels):
-        profile, remarks = None, (*remarks, BAD_PROFILE)
+    fitting = [
+        profile if profile and suits(page, profile) else None
+        for page, profile in zip(pixels, own_profiles, strict=True)
+    ]
+    if fitting != own_profiles:
+        remarks = (*remarks, BAD_PROFILE)
+    modes = {page.mode for page in pixels}
     return Picture(
-        frames=tuple(to_srgb(page, profile) for page in pixels),
+        frames=tuple(map(to_srgb, pixels, fitting)),
         alphas=_alphas(pixels),
         format=format_of(image),
-        mode=pixels[0].mode,
-        profile=profile,
+        mode=modes.pop() if len(modes) == 1 else "RGB",
+        # Of pages with different ones there is none to go back to, but they are in sRGB now.
+        profile=fitting[0] if len(set(fitting)) == 1 else profiles.srgb(),
         metadata=metadata,
         animation=read_animation(image, durations) if len(pages) > 1 else None,
         encoding=encoding,
@@ -187,20 +193,28 @@ def _pages(image: Any, name: str) -> list[int]:
     pages, pixels = [], 0
     for page in range(count):
         if count > 1:
-            image.seek(page)
+            _go_to(image, page)
         if page and image.format == "TIFF" and image.tag_v2.get(SUBFILE_TYPE, 0) & NOT_A_PAGE:
             continue
         pages.append(page)
         pixels += image.width * image.height
         if pixels > most_pixels():
             raise too_many_pixels(name)
-    image.seek(0)
+    _go_to(image, 0)
     return pages
+
+
+def _go_to(image: Any, page: int) -> None:
+    """Pillow keeps what another page of a TIFF has said, where this one says nothing."""
+    if image.format == "TIFF" and page != image.tell():
+        for key in SAID_BY_PAGES:
+            image.info.pop(key, None)
+    image.seek(page)
 
 
 def _pixels(image: Image.Image, page: int, deep: Pixels | None) -> Pixels:
     """Load a frame or page, unless it has been read at its full depth: upright."""
-    image.seek(page)
+    _go_to(image, page)
     turn = TURNS.get(orientation(image))
     pixels = deep or (read_deep(image, page) if page else None)
     if pixels is None:
@@ -244,6 +258,6 @@ def _encoding_of(image: Image.Image) -> dict[str, Any]:
         return {"qtables": tables, "subsampling": max(sampling, 0)}
     if image.format == "TIFF":
         return {"compressed": image.info.get("compression", "raw") != "raw"}
-    if image.format == "WEBP" and LOSSLESS_WEBP in whole_file(image)[:WEBP_HEAD]:
+    if image.format == "WEBP" and is_lossless_webp(whole_file(image)):
         return {"lossless": True}
     return {}

@@ -15,10 +15,14 @@ from cyclegan_cli.data.picture import Levels, Mode
 BITS_PER_SAMPLE, SAMPLE_FORMAT = 258, 339  # TIFF 6.0
 UNSIGNED = 1
 PNG_BIT_DEPTH = 24  # Where it is in a file: PNG specification, 11.2.2.
+SGI_BYTES = 3  # Bytes a channel: SGI image file format 1.00, header.
 JPEG2000_SIZES = b"\xff\x4f\xff\x51"  # ISO/IEC 15444-1, A.5.1: depth of the first component at 42
 AV1_CONFIGURATION = b"av1C"  # AV1 in ISO media files, 2.3.3: two flags in the third byte
 PHOTOMETRIC_MODES: dict[int, Mode] = {0: "L", 1: "L", 2: "RGB", 5: "CMYK"}
 WHITE_IS_ZERO = 0
+# What tifffile cannot make sense of and does not need, it logs.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+logging.getLogger("tifffile").propagate = False
 PREMULTIPLIED, UNRELATED_ALPHA = 1, 2  # TIFF 6.0, ExtraSamples
 
 
@@ -66,6 +70,8 @@ def _stored_bits(image: Any) -> int:
     if image.format == "PPM" and image.tile:
         highest = image.tile[0].args[-1]
         return highest.bit_length() if isinstance(highest, int) else 8
+    if image.format == "SGI":
+        return 8 * int(whole_file(image)[SGI_BYTES])
     if image.format == "PNG":
         return int(whole_file(image)[PNG_BIT_DEPTH])
     if image.format == "JPEG2000":
@@ -108,9 +114,6 @@ def _tiff_is_deep(image: Any) -> bool:
 def _read_tiff(image: Any, page: int) -> Pixels:
     import tifffile
 
-    # What it cannot make sense of and does not need, it logs.
-    logging.getLogger("tifffile").addHandler(logging.NullHandler())
-    logging.getLogger("tifffile").propagate = False
     with tifffile.TiffFile(io.BytesIO(whole_file(image))) as file:
         found: Any = file.pages[page]
         photometric = int(found.photometric)

@@ -18,8 +18,9 @@ from cyclegan_cli.data.colour import Pixels
 from cyclegan_cli.data.formats import EXIF_FORMATS, QUALITY_FORMATS
 from cyclegan_cli.data.layout import Layout, laid_out, plan_layout, refuse_unwritable
 from cyclegan_cli.data.metadata import Metadata, save_options
-from cyclegan_cli.data.picture import EncodeOptions, Picture
+from cyclegan_cli.data.picture import EncodeOptions, Mode, Picture
 from cyclegan_cli.data.tiff import tiff_bytes
+from cyclegan_cli.data.webp import said_to_have_alpha
 from cyclegan_cli.errors import OutputError
 
 DEFAULT_QUALITY = {
@@ -27,7 +28,6 @@ DEFAULT_QUALITY = {
     "HEIF": {"quality": 90},
 }  # fmt: skip
 TRANSPARENT = 255  # The palette's entry for it.
-WEBP_ALPHA = 0x10  # WebP container specification, extended file header
 PNG_HEAD = 8 + 12 + 13  # The signature and the first chunk.
 
 
@@ -87,22 +87,32 @@ def _encoded_with_metadata(
     metadata = picture.metadata
     if format not in EXIF_FORMATS:
         metadata = Metadata(dpi=metadata.dpi)
-    try:
-        return _encoded(picture, metadata, format, options, layout), ()
-    except Exception:
-        # JPEG, for example, has room for 64 KB of each.
-        if not (metadata.exif or metadata.xmp):
-            raise
-        bare = replace(metadata, exif=b"", xmp=b"")
-        content = _encoded(picture, bare, format, options, layout)
-        return content, (f"its EXIF and XMP data do not fit into a {format} and were left out",)
+    attempts = {
+        "": metadata,
+        "XMP": replace(metadata, xmp=b""),
+        "EXIF": replace(metadata, exif=b""),
+        "EXIF and XMP": replace(metadata, exif=b"", xmp=b""),
+    }
+    failures: list[Exception] = []
+    for left_out, fewer in attempts.items():
+        if left_out and fewer == metadata:
+            continue
+        try:
+            content = _encoded(picture, fewer, format, options, layout)
+        except Exception as error:
+            # JPEG, for example, has room for 64 KB of each.
+            failures.append(error)
+        else:
+            remark = f"its {left_out} data does not fit into a {format} and was left out"
+            return content, (remark,) if left_out else ()
+    raise failures[0]
 
 
 def _encoded(
     picture: Picture, metadata: Metadata, format: str, options: EncodeOptions, layout: Layout
 ) -> bytes:
     frames = [laid_out(picture, index, layout) for index in range(len(picture.frames))]
-    own = picture.encoding if format == picture.format and layout.mode == "RGB" else {}
+    own = _own_encoding(picture, layout.mode) if format == picture.format else {}
     if format == "TIFF":
         return tiff_bytes(frames, layout.profile, metadata, own.get("compressed", True))
     keywords = save_options(metadata, format)
@@ -122,20 +132,22 @@ def _encoded(
         keywords["append_images"] = images[1:]
     content = _saved(images[0], format, keywords)
     if format == "WEBP" and len(images) > 1 and layout.has_alpha:
-        return _said_to_have_alpha(content)
+        return said_to_have_alpha(content)
     return content
+
+
+def _own_encoding(picture: Picture, mode: Mode) -> dict[str, Any]:
+    """What the writer of the picture's own format needs to match its quality."""
+    own = picture.encoding
+    if mode == "L" and "qtables" in own:
+        return {"qtables": own["qtables"][:1]}  # One component, which has one table.
+    return own if mode == "RGB" or "qtables" not in own else {}
 
 
 def _saved(image: Image.Image, format: str, keywords: dict[str, Any]) -> bytes:
     stream = io.BytesIO()
     image.save(stream, format=format, **keywords)
     return stream.getvalue()
-
-
-def _said_to_have_alpha(webp: bytes) -> bytes:
-    """Set a flag that the encoder leaves out where it has cut all frames to what is opaque."""
-    place = webp.index(b"VP8X") + 8
-    return webp[:place] + bytes([webp[place] | WEBP_ALPHA]) + webp[place + 1 :]
 
 
 def to_image(pixels: Pixels) -> Image.Image:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 HEADER = b"Exif\0\0"  # Before the block in JPEG, and by habit elsewhere.
+X_RESOLUTION, Y_RESOLUTION = 0x011A, 0x011B
 ORIENTATION, THUMBNAIL_START, THUMBNAIL_LENGTH = 0x0112, 0x0201, 0x0202
 EXIF_DIRECTORY, GPS_DIRECTORY, INTEROP_DIRECTORY = 0x8769, 0x8825, 0xA005
 PIXEL_WIDTH, PIXEL_HEIGHT = 0xA002, 0xA003
@@ -27,7 +28,7 @@ PICTURE_TAGS = frozenset(
 TRIVIAL_TAGS = frozenset({282, 283, 296, 305})
 TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
               16: 8, 17: 8, 18: 8}  # fmt: skip
-SHORT, LONG = 3, 4
+SHORT, LONG, RATIONAL = 3, 4, 5
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,8 @@ class Block:
 
     def thumbnail(self) -> tuple[int, int]:
         """Where the thumbnail's JPEG begins and ends; twice 0 where there is none."""
+        if self.next_directory() + 4 > len(self.content):
+            return 0, 0  # Some writers leave the pointer to it out.
         second = self._number("I", self.next_directory())
         if not second:
             return 0, 0
@@ -140,8 +143,11 @@ def made_upright(exif: bytes, turned: bool) -> bytes:
             _set_number(content, block.order, entry, 1)
         elif entry.tag == EXIF_DIRECTORY and turned:
             _swap_sides(content, block.order, entry)
+    if turned:
+        _swap_resolutions(content, block.entries)
     start, end = block.thumbnail()
-    struct.pack_into("<I", content, block.next_directory(), 0)
+    if block.next_directory() + 4 <= len(content):
+        struct.pack_into("<I", content, block.next_directory(), 0)
     if start:
         content[start:end] = bytes(end - start)
         if end == len(content) and start > block.next_directory():
@@ -157,6 +163,15 @@ def _swap_sides(content: bytearray, order: str, directory: Entry) -> None:
         if old_width is not None and old_height is not None:
             _set_number(content, order, width, old_height)
             _set_number(content, order, height, old_width)
+
+
+def _swap_resolutions(content: bytearray, entries: Iterable[Entry]) -> None:
+    """Those of rows and columns; each is a fraction of two numbers somewhere in the block."""
+    found = {entry.tag: entry for entry in entries if entry.tag in (X_RESOLUTION, Y_RESOLUTION)}
+    x, y = found.get(X_RESOLUTION), found.get(Y_RESOLUTION)
+    if x and y and (x.type, x.count) == (y.type, y.count) == (RATIONAL, 1) and abs(x.at - y.at) > 7:
+        at_x, at_y = slice(x.at, x.at + 8), slice(y.at, y.at + 8)
+        content[at_x], content[at_y] = content[at_y], content[at_x]
 
 
 def _get_number(entry: Entry, order: str) -> int | None:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import ImageCms
 
 from cyclegan_cli.data import profiles
-from cyclegan_cli.data.colour import Pixels, to_depth, to_grey, to_ink
+from cyclegan_cli.data.colour import Pixels, to_grey, to_ink
 from cyclegan_cli.data.formats import (
     ALPHA_FORMATS,
     ANIMATED_FORMATS,
@@ -18,7 +18,7 @@ from cyclegan_cli.data.formats import (
     PAGED_FORMATS,
     PROFILE_FORMATS,
 )
-from cyclegan_cli.data.picture import BitDepth, EncodeOptions, Levels, Mode, Picture
+from cyclegan_cli.data.picture import BitDepth, EncodeOptions, Levels, Mode, Picture, to_depth
 from cyclegan_cli.errors import OutputError
 
 MODE_NAMES: dict[Mode, str] = {
@@ -79,10 +79,11 @@ def plan_layout(picture: Picture, format: str, options: EncodeOptions) -> Layout
     mode = _mode(picture, format, options, remarks)
     has_alpha = bool(picture.alphas) and format in ALPHA_FORMATS and mode in ("RGB", "L", "P")
     bit_depth = _bit_depth(picture, format, options, mode, remarks)
-    if mode == "L" and has_alpha and bit_depth == 16 and format == "TIFF":
-        mode = "RGB"  # Few programs, and not this one, read such a file.
+    if mode == "L" and has_alpha and (format, bit_depth) in (("TIFF", 16), ("SGI", 8)):
+        mode = "RGB"  # Few programs, and not this one, read such a file; or write such an SGI.
     if picture.alphas and not has_alpha and any(map(_shows_through, picture.alphas)):
-        remarks.append(f"{format} holds no transparency: it was laid on white")
+        holder = f"a {MODE_NAMES[mode]} {format}" if format in ALPHA_FORMATS else format
+        remarks.append(f"{holder} holds no transparency: it was laid on white")
     if mode == "P" and has_alpha and any(map(_is_graded, picture.alphas)):
         remarks.append(f"{format} holds no half transparency: it is whole or none")
     profile = _profile(picture, format, options, mode, remarks)
@@ -95,9 +96,16 @@ def plan_layout(picture: Picture, format: str, options: EncodeOptions) -> Layout
 def _mode(picture: Picture, format: str, options: EncodeOptions, remarks: list[str]) -> Mode:
     if format == "GIF":
         return "P"
+    if options.keep_mode and picture.animation and picture.mode != "RGB":
+        remarks.append("an animation is written as RGB")
     wanted = picture.mode if options.keep_mode and not picture.animation else "RGB"
     if wanted == "RGB" or wanted in MODES.get(format, ()):
-        if wanted != "P" or not any(map(_is_graded, picture.alphas)):
+        if wanted != "P" or not any(map(_shows_through, picture.alphas)):
+            return wanted
+        if format != "PNG":
+            remarks.append(f"{format} holds no palette with transparency: written as RGB")
+            return "RGB"
+        if not any(map(_is_graded, picture.alphas)):
             return wanted
         remarks.append("a palette holds no half transparency: written as RGB")
         return "RGB"
@@ -166,7 +174,7 @@ def laid_out(picture: Picture, index: int, layout: Layout) -> Pixels:
     """A frame as it is written; palettes and black-and-white are still RGB and grey."""
     frame, alpha = picture.frames[index], picture.alpha(index)
     if layout.has_alpha:
-        alpha = _opaque(frame) if alpha is None else to_depth(alpha, layout.bit_depth)
+        alpha = to_depth(_opaque(frame) if alpha is None else alpha, layout.bit_depth)
     else:
         frame, alpha = picture.on_white(index), None
     frame = to_depth(frame, layout.bit_depth)

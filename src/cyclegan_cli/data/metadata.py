@@ -14,7 +14,8 @@ from cyclegan_cli.data import exif as exif_block
 
 XMP_KEYWORD = "XML:com.adobe.xmp"
 # As an attribute or as an element: the orientation that was applied, and pictures of the old one.
-XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:=["']|>)\s*)[0-9]+""")
+# Only as Pillow understands it: else it has not been applied.
+XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:="|>))[0-9]+""")
 XMP_THUMBNAILS = re.compile(rb"<(\w+):Thumbnails\b.*?</\1:Thumbnails>", re.DOTALL)
 
 
@@ -67,8 +68,9 @@ def read_metadata(image: Image.Image, turned: bool) -> tuple[Metadata, tuple[str
     xmp = xmp.encode() if isinstance(xmp, str) else bytes(xmp)
     xmp = XMP_THUMBNAILS.sub(b"", XMP_ORIENTATION.sub(rb"\g<1>1", xmp))
     dpi = image.info.get("dpi")
-    sensible = isinstance(dpi, tuple) and len(dpi) == 2 and all(0 < d < 1e5 for d in dpi)
+    sensible = isinstance(dpi, tuple) and len(dpi) == 2 and all(0 < d < 65536 for d in dpi)
     both = (float(dpi[0]), float(dpi[1])) if dpi and sensible else None
+    both = both[::-1] if both and turned else both
     return Metadata(exif, xmp, both), tuple(remarks)
 
 

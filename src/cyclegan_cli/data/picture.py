@@ -37,7 +37,7 @@ class Picture:
     Attributes:
         frames: An array for each frame or page: ``[H, W, 3]``, uint8 or uint16 (all levels in
             use: white is 255 or 65535). Nearly always one.
-        alphas: The opacity of each frame, ``[H, W]`` of its type, or None where it has none.
+        alphas: The opacity of each frame, ``[H, W]`` uint8 or uint16, or None where it has none.
             Empty where no frame has any.
         format: Pillow's name of the file's format, e.g. ``JPEG``.
         mode: What its pixels were in the file; opacity does not count, nor does depth.
@@ -89,6 +89,7 @@ class Picture:
         frame, alpha = self.frames[index], self.alpha(index)
         if alpha is None:
             return frame
+        alpha = to_depth(alpha, 8 * frame.dtype.itemsize)
         highest = np.uint32(np.iinfo(frame.dtype).max)
         opacity = alpha[..., None].astype(np.uint32)
         # 65535² and half of 65535 just fit 32 bits.
@@ -109,6 +110,15 @@ class Picture:
         if [_size(frame) for frame in frames] != sizes:
             raise ValueError(f"frames of {[_size(f) for f in frames]}, not {sizes} pixels")
         return replace(self, frames=tuple(frames), full_size=None)
+
+
+def to_depth(levels: Levels, bit_depth: int) -> Levels:
+    """The same at 8 or 16 bits a channel, rounded to the nearest level."""
+    if bit_depth == 8 and levels.dtype == np.uint16:
+        return ((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if bit_depth == 16 and levels.dtype == np.uint8:
+        return levels.astype(np.uint16) * np.uint16(257)
+    return levels
 
 
 def _size(frame: Levels) -> tuple[int, int]:

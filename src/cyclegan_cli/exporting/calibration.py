@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from cyclegan_cli.data.colour import to_depth
 from cyclegan_cli.data.decoding import decode
 from cyclegan_cli.data.listing import list_pictures
+from cyclegan_cli.data.picture import to_depth
 from cyclegan_cli.data.tensors import array_to_tensor, to_levels
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.models.sizes import reflect_to_multiple

@@ -8,6 +8,7 @@ import os
 import stat
 import tempfile
 import weakref
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,8 +92,11 @@ class PathList:
 
     def _split(self, stream: BinaryIO) -> Iterator[bytes]:
         """The paths of a list, but for empty ones."""
-        rest = b""
+        rest, is_first = b"", True
         while chunk := stream.read(CHUNK_BYTES):
+            if is_first and self._separator != b"\0":
+                chunk = chunk.removeprefix(BOM_UTF8)  # Some editors begin a text with it.
+            is_first = False
             *paths, rest = (rest + chunk).split(self._separator)
             yield from filter(None, map(self._checked, paths))
             if len(rest) > LONGEST_PATH:
@@ -148,7 +152,7 @@ class Inputs:
             yield first
             yield from found
         for text in self.listed or ():
-            yield from self._expand_literal(text, refuse_folder)
+            yield from self._listed(text)
 
     def first_two(self) -> list[Source]:
         """The first two pictures, or as many as there are; see :meth:`checked`."""
@@ -159,7 +163,7 @@ class Inputs:
         for text in self.texts:
             yield from self._expand(text, _pass_over)
         for text in self.listed or ():
-            yield from self._expand_literal(text, _pass_over)
+            yield from self._listed(text)
 
     def _expand(self, text: str, on_error: Callable[[OSError], None]) -> Iterator[Source]:
         """The pictures that an argument stands for: a name that exists is never a glob."""
@@ -169,6 +173,13 @@ class Inputs:
                     yield self._file(path)
         else:
             yield from self._expand_literal(text, on_error)
+
+    def _listed(self, text: str) -> Iterator[Source]:
+        """The pictures that an entry of the list stands for; one that cannot be listed fails."""
+        unlistable: list[OSError] = []
+        yield from self._expand_literal(text, unlistable.append)
+        if unlistable:
+            yield self._file(_tidied(text))
 
     def _expand_literal(self, text: str, on_error: Callable[[OSError], None]) -> Iterator[Source]:
         if not _is_folder(text):

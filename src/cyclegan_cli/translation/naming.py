@@ -185,6 +185,8 @@ def _means_folder(output: str, first_two: Sequence[Source]) -> bool:
     Raises:
         UsageError: It names a file where only a folder will do, or one that cannot be written.
     """
+    if not output:
+        raise UsageError("-o is empty", "Name a file or a folder.")
     path = Path(output)
     if path.is_dir() or output.endswith(("/", os.sep)):
         return True

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cyclegan_cli.errors import OutputError
+from cyclegan_cli.errors import DeviceError
 
 # Where feature maps can be held.
 Place = torch.device | Literal["disk"]
@@ -108,7 +108,7 @@ def _temporary_file(size: int) -> mmap.mmap:
     """Memory that is a file's: the system may write it out when memory is short.
 
     Raises:
-        OutputError: The folder for temporary files has too little room.
+        DeviceError: The folder for temporary files has too little room.
     """
     folder = tempfile.gettempdir()
     try:
@@ -120,7 +120,9 @@ def _temporary_file(size: int) -> mmap.mmap:
                 file.truncate(size)
             return mmap.mmap(file.fileno(), size)
     except OSError as error:
-        raise OutputError(
-            f"cannot hold {size / 1e9:.1f} GB in {folder}: {(error.strerror or '').lower()}",
+        reason = (error.strerror or "").lower()
+        # Not "from error": there may well be room for what is translated.
+        raise DeviceError(
+            f"cannot hold {size / 1e9:.1f} GB in {folder}: {reason}",
             "Name a folder with more room with the environment variable TMPDIR.",
-        ) from error
+        ) from None

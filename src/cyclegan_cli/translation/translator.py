@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,8 @@ from cyclegan_cli.checkpoints.locate import checkpoint_file
 from cyclegan_cli.checkpoints.reading import Domains, read_model
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.config import PrecisionChoice
-from cyclegan_cli.data.colour import to_depth
 from cyclegan_cli.data.decoding import from_pillow
-from cyclegan_cli.data.picture import BitDepth, Levels
+from cyclegan_cli.data.picture import BitDepth, Levels, to_depth
 from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
 from cyclegan_cli.devices import choose_device, memory_errors
 from cyclegan_cli.errors import DeviceError
@@ -275,7 +275,9 @@ class Translator:
         """Translate at the scale of ``--resize``, and scale the result to ``size``."""
         small = _scaled_levels(levels, _short_side_of(levels, self.options.resize), 16)
         width, height = size
-        return _scaled_levels(self._translate_levels(small, 16), (height, width), depth)
+        shown = _shown_by(levels, width, height)
+        translated = _scaled_levels(self._translate_levels(small, 16), shown, depth)
+        return np.ascontiguousarray(translated[:height, :width])
 
     @torch.inference_mode()
     def _translate_levels(self, levels: Levels, depth: BitDepth) -> Levels:
@@ -317,6 +319,17 @@ def _short_side_of(levels: Levels, short: int | None) -> tuple[int, int]:
     height, width = levels.shape[:2]
     scale = min(1.0, (short or height) / min(height, width))
     return max(round(height * scale), 1), max(round(width * scale), 1)
+
+
+def _shown_by(levels: Levels, width: int, height: int) -> tuple[int, int]:
+    """Height and width of what a frame shows of a picture of some width and height.
+
+    Decoded at a half, quarter or eighth, its last row and column may reach beyond the picture.
+    """
+    for scale in (2, 4, 8):
+        if levels.shape[:2] == (math.ceil(height / scale), math.ceil(width / scale)):
+            return levels.shape[0] * scale, levels.shape[1] * scale
+    return height, width
 
 
 def _scaled_levels(levels: Levels, size: tuple[int, int], depth: BitDepth) -> Levels:

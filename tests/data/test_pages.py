@@ -1,0 +1,66 @@
+"""TIFF files whose pages differ: each is what it is, and nothing of one is said of another."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from cyclegan_cli.data import profiles
+from cyclegan_cli.data.decoding import decode
+from cyclegan_cli.data.picture import EncodeOptions
+from pictures import deep_noise, display_p3_profile, opened, round_trip
+
+KEEP_MODE = EncodeOptions(keep_mode=True)
+COLOURS = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+Page = tuple[np.ndarray[Any, np.dtype[Any]], dict[str, Any]]
+
+
+def tiff_of_pages(*pages: Page) -> bytes:
+    stream = io.BytesIO()
+    with tifffile.TiffWriter(stream) as file:
+        for levels, options in pages:
+            file.write(levels, metadata=None, **options)
+    return stream.getvalue()
+
+
+def test_an_opaque_page_stays_opaque_beside_a_deeper_one() -> None:
+    deep = (deep_noise(16, 24, 4), {"photometric": "rgb", "extrasamples": ["unassalpha"]})
+    content = tiff_of_pages(deep, (COLOURS, {"photometric": "rgb"}))
+    output = round_trip(content, "TIFF")[2]
+    pages = [page.asarray() for page in tifffile.TiffFile(io.BytesIO(output)).pages]
+    assert np.array_equal(pages[0], deep[0])
+    assert (pages[1][..., 3] == 65535).all()
+    assert np.array_equal(pages[1][..., :3], COLOURS.astype(np.uint16) * 257)
+
+
+def test_each_page_is_in_its_own_profile() -> None:
+    p3 = {"photometric": "rgb", "iccprofile": display_p3_profile()}
+    tagged = decode(io.BytesIO(tiff_of_pages((COLOURS, p3)))).frames[0]
+    assert not np.array_equal(tagged, COLOURS)
+    for pages in ([(COLOURS, {"photometric": "rgb"}), (COLOURS, p3)],
+                  [(COLOURS, p3), (COLOURS, {"photometric": "rgb"})]):  # fmt: skip
+        picture = decode(io.BytesIO(tiff_of_pages(*pages)))
+        for (_, options), frame in zip(pages, picture.frames, strict=True):
+            assert np.array_equal(frame, tagged if "iccprofile" in options else COLOURS)
+        assert picture.profile == profiles.srgb()
+
+
+def test_the_resolution_of_another_page_is_not_the_pictures() -> None:
+    plain = {"photometric": "rgb"}
+    fine = {"photometric": "rgb", "resolution": (300, 300), "resolutionunit": 2}
+    picture = decode(io.BytesIO(tiff_of_pages((COLOURS, plain), (COLOURS, fine))))
+    assert picture.metadata.dpi in (None, (1.0, 1.0))
+    picture = decode(io.BytesIO(tiff_of_pages((COLOURS, fine), (COLOURS, plain))))
+    assert picture.metadata.dpi == (300, 300)
+
+
+def test_pages_of_several_modes_are_written_in_colour() -> None:
+    black_and_white = (COLOURS[..., 0] > 128, {"photometric": "minisblack"})
+    content = tiff_of_pages(black_and_white, (COLOURS, {"photometric": "rgb"}))
+    output = opened(round_trip(content, "TIFF", KEEP_MODE)[2])
+    output.seek(1)
+    assert output.mode == "RGB"
+    assert np.array_equal(np.asarray(output), COLOURS)
