@@ -15,7 +15,9 @@ from PIL import Image, ImageCms
 from cyclegan_cli.data import profiles
 from cyclegan_cli.data.decoding import decode
 from cyclegan_cli.data.encoding import encode
+from cyclegan_cli.data.layout import refuse_unwritable
 from cyclegan_cli.data.picture import EncodeOptions, Picture
+from cyclegan_cli.errors import OutputError
 from pictures import (
     deep_noise,
     display_p3_profile,
@@ -239,6 +241,22 @@ def test_heic_is_read_and_written_with_the_extra(tmp_path: Path) -> None:
     assert output[4:8] == b"ftyp"
     difference = np.subtract(again.frames[0], smooth().resize((64, 64)), dtype=int)
     assert np.abs(difference).mean() < 6
+
+
+# Size
+
+
+@pytest.mark.parametrize(("kind", "side"), [("WEBP", 16383), ("JPEG", 65500), ("GIF", 65535)])
+def test_what_is_too_large_for_a_format_is_refused_before_it_is_translated(
+    kind: str, side: int
+) -> None:
+    fits = Picture((np.zeros((1, side, 3), np.uint8),))
+    refuse_unwritable(fits, kind, EncodeOptions(), "x")
+    encode(fits, io.BytesIO(), kind)
+    too_large = Picture((np.zeros((side + 1, 1, 3), np.uint8),))
+    with pytest.raises(OutputError, match=f"{kind} holds at most {side} pixels a side, and .* 1x"):
+        refuse_unwritable(too_large, kind, EncodeOptions(), "x")
+    refuse_unwritable(too_large, "PNG", EncodeOptions(), "x")
 
 
 # Depth and transparency together

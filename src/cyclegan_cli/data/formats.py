@@ -23,6 +23,9 @@ ALPHA_FORMATS = frozenset({"AVIF", "GIF", "HEIF", "JPEG2000", "PNG", "SGI", "TGA
 DEEP_FORMATS = frozenset({"PNG", "TIFF"})  # 16 bits a channel
 PROFILE_FORMATS = frozenset({"AVIF", "HEIF", "JPEG", "PNG", "TIFF", "WEBP"})
 EXIF_FORMATS = PROFILE_FORMATS  # ... and XMP
+# Pixels a side: what their headers, or libjpeg, have room for.
+LARGEST_SIDE = {"GIF": 65535, "JPEG": 65500, "PCX": 65535, "SGI": 65535, "TGA": 65535,
+                "WEBP": 16383}  # fmt: skip
 HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 QUALITY_FORMATS = frozenset({"AVIF", "HEIF", "JPEG", "WEBP"})

@@ -14,6 +14,7 @@ from cyclegan_cli.data.formats import (
     ANIMATED_FORMATS,
     DEEP_FORMATS,
     EXIF_FORMATS,
+    LARGEST_SIDE,
     MODES,
     PAGED_FORMATS,
     PROFILE_FORMATS,
@@ -52,7 +53,7 @@ def refuse_unwritable(picture: Picture, format: str, options: EncodeOptions, nam
     Cheap: to be asked before a picture is translated.
 
     Raises:
-        OutputError: Frames, pages, or 16 bits that were asked for.
+        OutputError: Frames, pages, a size, or 16 bits that were asked for.
     """
     count = len(picture.frames)
     if count > 1 and picture.animation and format not in ANIMATED_FORMATS:
@@ -64,6 +65,13 @@ def refuse_unwritable(picture: Picture, format: str, options: EncodeOptions, nam
         raise OutputError(
             f"cannot write {name}: {format} holds one page, and this picture has {count}",
             "Use --format tiff.",
+        )
+    largest = LARGEST_SIDE.get(format, max(picture.size))
+    if max(picture.size) > largest:
+        raise OutputError(
+            f"cannot write {name}: {format} holds at most {largest} pixels a side, and this "
+            f"picture has {picture.width}x{picture.height}",
+            "Use --format png or tiff.",
         )
     if options.bit_depth == 16 and (format not in DEEP_FORMATS or picture.animation):
         what = "an animation" if picture.animation else format
