@@ -113,16 +113,28 @@ class Gathering:
     """Mean and variance in the making, strip by strip (Chan et al. 1979, parallel variance)."""
 
     def __init__(self) -> None:
-        self._strips: list[tuple[int, Tensor, Tensor]] = []
+        self._counts: list[int] = []
+        # ``[strips, 2, C]``, with room for more. Not a tensor for each strip: small ones that stay
+        # between large ones that go break the heap into pieces, which then takes four times as
+        # much memory.
+        self._moments: Tensor | None = None
 
     def add(self, rows: Tensor) -> None:
         """Take ``[1, C, h, W]`` into account: in fp32 within the rows."""
-        self._strips.append((rows.shape[2] * rows.shape[3], *_moments(rows)))
+        place = len(self._counts)
+        if self._moments is None or place == len(self._moments):
+            more = torch.empty(max(2 * place, 64), 2, rows.shape[1], device=rows.device)
+            if self._moments is not None:
+                more[:place] = self._moments
+            self._moments = more
+        self._moments[place, 0], self._moments[place, 1] = _moments(rows)
+        self._counts.append(rows.shape[2] * rows.shape[3])
 
     def finish(self, layer: InstanceNorm) -> Norm:
         """The norm of all that was added; in fp64 between strips."""
-        counts, means, variances = zip(*self._strips, strict=True)
-        mean, within = torch.stack(means).double(), torch.stack(variances).double()
+        assert self._moments is not None
+        counts = self._counts
+        mean, within = self._moments[: len(counts)].double().unbind(1)
         share = (torch.tensor(counts, dtype=torch.float64) / sum(counts)).to(mean.device)[:, None]
         overall = (share * mean).sum(dim=0)
         variance = (share * (within + (mean - overall) ** 2)).sum(dim=0)
