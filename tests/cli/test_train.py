@@ -94,7 +94,7 @@ def test_a_signal_saves_and_says_how_to_go_on(folder, whole, number, exit_code):
     assert (folder / "stopped" / "model.safetensors").read_bytes() == whole
 
 
-@pytest.mark.parametrize("grace", [0.0, 0.1])
+@pytest.mark.parametrize("grace", [0.0, 0.02, 0.1])
 def test_a_scheduler_that_kills_soon_after_its_signal_costs_no_more_than_the_last_steps(
     folder, whole, grace
 ):

@@ -73,10 +73,8 @@ class _Unfailing:
         try:
             yield
         except OSError:
-            # Also what waits in the stream's buffer, for the interpreter would try again at its
-            # end and exit with 120.
             with suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+                _discard(self._stream)
 
 
 def say(sentence: str) -> None:
@@ -145,16 +143,20 @@ def _write(text: str) -> None:
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()
     except BrokenPipeError:
-        _discard_stdout()
+        _discard(sys.stdout)
         raise
     except OSError as error:
-        _discard_stdout()
+        _discard(sys.stdout)
         raise OutputError(f"cannot write to standard output: {error.strerror}") from error
 
 
-def _discard_stdout() -> None:
+def _discard(stream: TextIO) -> None:
     """Keep the interpreter from trying again, at its end, to write what could not be written."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, stream.fileno())
+    finally:
+        os.close(nowhere)
 
 
 def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
