@@ -33,7 +33,8 @@ class Rows(Protocol):
 
 def reflected(rows: Tensor, reach: int, above: int, below: int) -> Tensor:
     """Continue rows as mirrors would: ``reach`` columns at both sides, so many rows at the ends."""
-    return F.pad(rows, [reach, reach, above, below], mode="reflect")
+    sides = [reach, reach, above, below]
+    return F.pad(rows, sides, mode="reflect") if any(sides) else rows
 
 
 Convolution = Callable[[Tensor], Tensor]

@@ -183,7 +183,7 @@ class _Trunk:
             # Rows of ``work`` are overwritten only after they were added to ``x``.
             self._settle(min(bottom + 1, height))
             rows = self.x.read(max(top - 1, 0), min(bottom + 1, height))
-            result = block.first(reflected(rows, 1, int(top == 0), int(bottom == height)))
+            result = block.first(reflected(rows, 0, int(top == 0), int(bottom == height)))
             self.work.write(top, result)
             gathering.add(result)
         return gathering.finish(block.first_norm)
@@ -196,7 +196,7 @@ class _Trunk:
             below = F.relu_(norm(self.work.read(top, min(bottom + 1, height))))
             rows = torch.cat([above, below], dim=2)
             above = below[:, :, bottom - top - 1 : bottom - top]
-            result = block.second(reflected(rows, 1, int(top == 0), int(bottom == height)))
+            result = block.second(reflected(rows, 0, int(top == 0), int(bottom == height)))
             self.work.write(top, result)
             gathering.add(result)
         return gathering.finish(block.second_norm)
@@ -234,10 +234,10 @@ def _has_fast_winograd(dtype: torch.dtype) -> bool:
 
 
 def _trunk_convolution(conv: nn.Conv2d, workspace: Workspace | None) -> Convolution:
-    """A 3×3 convolution without its bias."""
+    """A 3×3 convolution, ``[1, C, h + 2, W]`` to ``[1, C, h, W]``, without its bias."""
     if workspace is not None and winograd.pays(conv):
         return WinogradConv(conv.weight, workspace)
-    return lambda x: F.conv2d(x, conv.weight)
+    return lambda x: F.conv2d(reflected(x, 1, 0, 0), conv.weight)
 
 
 def _head(conv: nn.Conv2d) -> Convolution:
