@@ -16,25 +16,25 @@ CPU = torch.device("cpu")
 TWELVE_MEGAPIXELS = Needs(GeneratorConfig(), 3000, 4000, 4)
 
 
-def test_the_trunk_of_12_megapixels_needs_what_it_needs() -> None:
-    """By hand: two maps of 256 channels, 750 × 1000, 4 bytes."""
-    assert TWELVE_MEGAPIXELS.trunk == 2 * 256 * 750 * 1000 * 4
+def test_the_maps_of_12_megapixels_need_what_they_need() -> None:
+    """By hand: 128 channels, 1500 × 2000, 4 bytes; or the trunk's two of 256, 750 × 1000."""
+    assert TWELVE_MEGAPIXELS.half_map == 128 * 1500 * 2000 * 4 == 2 * 256 * 750 * 1000 * 4
 
 
 def test_small_pictures_keep_their_maps_and_large_ones_do_not() -> None:
-    assert plan_strips(Needs(GeneratorConfig(), 768, 1024, 4), 10e9, CPU).keep == "full"
-    assert plan_strips(TWELVE_MEGAPIXELS, 100e9, CPU).keep == "half"
+    assert plan_strips(Needs(GeneratorConfig(), 768, 1024, 4), 10e9, CPU).keep_full
+    assert not plan_strips(TWELVE_MEGAPIXELS, 100e9, CPU).keep_full
 
 
 def test_less_memory_means_lower_strips_and_then_the_disk() -> None:
     plans = [plan_strips(TWELVE_MEGAPIXELS, budget, CPU) for budget in (4e9, 1.65e9, 0.3e9)]
     assert plans[0].rows > plans[1].rows >= 1
-    assert [plan.trunk_on for plan in plans] == [None, None, "disk"]
+    assert [plan.held_on for plan in plans] == [None, None, "disk"]
 
 
-def test_a_gpus_trunk_moves_to_the_host() -> None:
+def test_a_gpus_maps_move_to_the_host() -> None:
     plan = plan_strips(TWELVE_MEGAPIXELS, 1e9, torch.device("cuda"))
-    assert plan.trunk_on == CPU
+    assert plan.held_on == CPU
 
 
 def test_what_fits_nowhere_is_one_sentence() -> None:
@@ -57,7 +57,7 @@ def test_a_plan_stays_within_the_budget(
     except DeviceError:
         assert needs.strip(1) > budget
     else:
-        assert needs.of(plan, CPU) <= budget
+        assert needs.of(plan) <= budget
         assert plan.rows >= 1
 
 

@@ -20,8 +20,8 @@ from cyclegan_cli.files import is_disk_full
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.models.winograd import WinogradConv
 from cyclegan_cli.translation import stored
-from cyclegan_cli.translation.stored import Place, StoredRows
-from cyclegan_cli.translation.strips import Kept, StripGenerator, StripPlan
+from cyclegan_cli.translation.stored import Place, Space, StoredRows
+from cyclegan_cli.translation.strips import StripGenerator, StripPlan
 from generators import generator
 
 
@@ -29,18 +29,22 @@ def translate_in_strips(
     network: ResnetGenerator,
     whole: Tensor,
     rows: int,
-    keep: Kept = "none",
-    trunk_on: Place | None = None,
+    keep_full: bool = False,
+    held_on: Place | None = None,
 ) -> Tensor:
     """The picture through the network in strips, put together again."""
-    strip_generator = StripGenerator(copy.deepcopy(network))
+    plan = StripPlan(rows, keep_full, held_on)
+    return through(StripGenerator(copy.deepcopy(network)), whole, plan)
+
+
+def through(strip_generator: StripGenerator, whole: Tensor, plan: StripPlan) -> Tensor:
+    """The picture's translation in one piece."""
     translated: list[Tensor] = []
 
     def sink(top: int, strip: Tensor) -> None:
         assert top == sum(part.shape[2] for part in translated)
         translated.append(strip.clone())
 
-    plan = StripPlan(rows, keep, trunk_on)
     strip_generator.translate(StoredRows(whole, whole.device), plan, sink)
     return torch.cat(translated, dim=2)
 
@@ -66,16 +70,16 @@ def psnr(found: Tensor, expected: Tensor) -> float:
     strip=st.integers(1, 20),
     channels=st.integers(1, 4),
     blocks=st.integers(1, 3),
-    keep=st.sampled_from(["none", "half", "full"]),
+    keep_full=st.booleans(),
     seed=st.integers(0, 1000),
 )
 def test_strips_of_any_height_give_the_whole_pictures_pixels(
-    rows: int, columns: int, strip: int, channels: int, blocks: int, keep: Kept, seed: int
+    rows: int, columns: int, strip: int, channels: int, blocks: int, keep_full: bool, seed: int
 ) -> None:
     network, whole = generator(channels, blocks, seed), picture(4 * rows, 4 * columns, seed)
     with torch.inference_mode():
         expected = network(whole)
-    found = translate_in_strips(network, whole, strip, keep)
+    found = translate_in_strips(network, whole, strip, keep_full)
     assert psnr(found, expected) > 60
     assert float((found - expected).abs().max()) < 1 / 127.5
 
@@ -92,48 +96,62 @@ def test_the_papers_depths_are_exact_in_both_memory_formats(
     assert psnr(found, expected) > 100
 
 
-@pytest.mark.parametrize(("rows", "keep"), [(1, "none"), (5, "full"), (8, "half"), (50, "full")])
-def test_networks_wide_enough_for_winograd_are_exact_too(rows: int, keep: Kept) -> None:
+@pytest.mark.parametrize(("rows", "keep_full"), [(1, False), (5, True), (8, False), (50, True)])
+def test_networks_wide_enough_for_winograd_are_exact_too(rows: int, keep_full: bool) -> None:
     network, whole = generator(16, 3), picture(76, 60)
     assert isinstance(StripGenerator(copy.deepcopy(network)).blocks[0].first, WinogradConv)
     with torch.inference_mode():
         expected = network(whole)
-    found = translate_in_strips(network, whole, rows, keep)
+    found = translate_in_strips(network, whole, rows, keep_full)
     assert psnr(found, expected) > 90
     assert float((found - expected).abs().max()) < 1 / 127.5
 
 
-@pytest.mark.parametrize("keep", ["none", "half", "full"])
-@pytest.mark.parametrize("rows", [1, 3, 7])
-def test_maps_that_are_let_go_as_they_are_read_give_the_same_pixels(
-    rows: int, keep: Kept, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    network, whole = generator(8, 2), picture(200, 64)
-    expected = translate_in_strips(network, whole, rows)
-    monkeypatch.setattr(stored, "BY_ITSELF", 1)
-    assert torch.equal(translate_in_strips(network, whole, rows, keep), expected)
+def test_the_memory_of_one_picture_serves_the_next_of_any_size() -> None:
+    network = generator(8, 2)
+    shared = StripGenerator(copy.deepcopy(network))
+    sizes = [(48, 64), (48, 64), (16, 20), (80, 40), (48, 64)]
+    held = []
+    for number, (height, width) in enumerate(sizes):
+        whole, plan = picture(height, width, number), StripPlan(3, keep_full=number % 2 == 0)
+        expected = translate_in_strips(network, whole, 3, plan.keep_full)
+        assert torch.equal(through(shared, whole, plan), expected)
+        held.append(shared.space.held)
+    full = [4 * 8 * height * width for height, width in sizes]
+    assert held == [full[0], full[0], full[0], full[0], full[0]]
 
 
-@pytest.mark.skipif(not stored.CAN_LET_GO, reason="no such system")
-def test_rows_that_were_read_once_give_their_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored, "BY_ITSELF", 1)
-    rows = StoredRows.empty(64, torch.ones(1, 16, 1, 1024))
-    rows.write(0, torch.ones(1, 16, 64, 1024))
-    rows.read(10, 20)
-    assert rows.read(0, 64).all()
-    rows.read_once = True
-    assert rows.read(40, 50).all()
-    # What the system gave back reads as zeros.
-    assert not rows.whole[:, :, :39].any()
-    assert rows.whole[:, :, 40:].all()
+def test_memory_is_given_back_where_it_is_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, whole = generator(8, 1), picture(32, 32)
+    shared = StripGenerator(network)
+    through(shared, whole, StripPlan(3))
+    assert shared.space.held == 4 * 8 * 32 * 32 / 2
+    through(shared, whole, StripPlan(3, held_on="disk"))
+    assert shared.space.held == 0
+    monkeypatch.setattr(stored, "KEPT", 1000)
+    through(shared, whole, StripPlan(3))
+    assert shared.space.held == 0
+
+
+def test_maps_share_the_memory_of_the_largest() -> None:
+    space = Space()
+    space.begin(None)
+    large, half = space.first(4, torch.ones(1, 2, 1, 8)), space.first(2, torch.ones(1, 4, 1, 4))
+    end = space.last(1, torch.ones(1, 8, 1, 2))
+    assert large.whole.shape == (1, 2, 4, 8)
+    assert large.whole.is_contiguous(memory_format=torch.channels_last)
+    large.write(0, torch.arange(64.0).view(1, 4, 8, 2).permute(0, 3, 1, 2))
+    assert half.read(0, 2).permute(0, 2, 3, 1).flatten().tolist() == list(range(32))
+    assert end.read(0, 1).permute(0, 2, 3, 1).flatten().tolist() == list(range(48, 64))
+    assert space.held == 64 * 4
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_trunk_in_a_temporary_file_gives_the_same_pixels(dtype: torch.dtype) -> None:
+def test_maps_in_a_temporary_file_give_the_same_pixels(dtype: torch.dtype) -> None:
     network, whole = generator(4, 2).to(dtype), picture(48, 40).to(dtype)
     held = translate_in_strips(network, whole, 3)
-    assert torch.equal(translate_in_strips(network, whole, 3, trunk_on="disk"), held)
-    elsewhere = translate_in_strips(network, whole, 3, trunk_on=torch.device("cpu"))
+    assert torch.equal(translate_in_strips(network, whole, 3, held_on="disk"), held)
+    elsewhere = translate_in_strips(network, whole, 3, held_on=torch.device("cpu"))
     assert torch.equal(elsewhere, held)
 
 
@@ -145,7 +163,7 @@ def test_no_room_for_the_temporary_file_is_one_sentence(monkeypatch: pytest.Monk
     with pytest.raises(
         DeviceError, match=r"cannot hold 0\.0 GB in .*: no space left on device"
     ) as raised:
-        translate_in_strips(generator(2, 1), picture(16, 16), 2, trunk_on="disk")
+        translate_in_strips(generator(2, 1), picture(16, 16), 2, held_on="disk")
     # That would end the whole run, though only this picture is too large for what is there.
     assert not is_disk_full(raised.value)
 
@@ -156,14 +174,8 @@ def test_one_generator_serves_several_threads() -> None:
     pictures = [picture(48, 64, seed) for seed in range(4)]
     shared = StripGenerator(copy.deepcopy(network))
 
-    def work(whole: Tensor) -> Tensor:
-        parts: list[Tensor] = []
-        rows = StoredRows(whole, whole.device)
-        shared.translate(rows, StripPlan(3), lambda _, strip: parts.append(strip.clone()))
-        return torch.cat(parts, dim=2)
-
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(work, pictures))
+        found = list(pool.map(lambda whole: through(shared, whole, StripPlan(3)), pictures))
     for whole, translated in zip(pictures, found, strict=True):
         assert torch.equal(translated, translate_in_strips(network, whole, 3))
 
@@ -219,9 +231,9 @@ class Largest(TorchDispatchMode):
         return result
 
 
-def test_nothing_larger_than_the_trunks_map_and_a_strip_is_ever_made() -> None:
+def test_nothing_larger_than_the_trunks_two_maps_and_a_strip_is_ever_made() -> None:
     network, whole = generator(8, 1), picture(512, 32)
-    trunk = 32 * (512 // 4) * (32 // 4)
+    trunk = 2 * 32 * (512 // 4) * (32 // 4)
     # At full resolution: 8 channels of a strip of four times two rows, with the halos of those
     # who read it, and reflected columns.
     strip = 8 * (4 * 2 + 12) * (32 + 6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import psutil
@@ -11,8 +10,8 @@ import torch
 from cyclegan_cli.config import GeneratorConfig
 from cyclegan_cli.devices import SPARED, host_memory_free
 from cyclegan_cli.errors import DeviceError
-from cyclegan_cli.translation.stored import BY_ITSELF, CAN_LET_GO, Place
-from cyclegan_cli.translation.strips import Kept, StripPlan
+from cyclegan_cli.translation.stored import Place
+from cyclegan_cli.translation.strips import StripPlan
 
 # Positions of the trunk in a strip: enough for the convolutions to be efficient, and few enough
 # for a strip to stay in the cache (docs/performance.md).
@@ -43,30 +42,19 @@ class Needs:
         return self.config.base_channels * self.height * self.width * self.number_bytes
 
     @property
-    def trunk(self) -> float:
-        """Both feature maps of the trunk, 4 c channels at a quarter of the resolution."""
-        return 2 * self.full_map / 4
-
-    def kept(self, keep: Kept, device: torch.device) -> float:
-        """What the maps that are kept, and the trunk's beside them, hold at their largest.
-
-        A map is let go as the next one grows, where memory can be given back in parts.
-        """
-        full, half = self.full_map, self.full_map / 2
-        largest = {"none": 0.0, "half": half, "full": full}[keep]
-        beside = {"none": 0.0, "half": half / 2, "full": half * 1.5}[keep]
-        lets_go = CAN_LET_GO and device.type == "cpu"
-        return largest + min(beside, 1.5 * BY_ITSELF if lets_go else math.inf)
+    def half_map(self) -> float:
+        """One at half resolution: ``[2 c, H / 2, W / 2]``; as much as two of the trunk."""
+        return self.full_map / 2
 
     def strip(self, rows: int) -> float:
         """A strip at full resolution: a convolution's input, padded input, result and norm."""
         halo = 6
         return 5 * self.full_map / self.height * (4 * rows + halo)
 
-    def of(self, plan: StripPlan, device: torch.device) -> float:
+    def of(self, plan: StripPlan) -> float:
         """All that a plan needs on the computing device."""
-        trunk = self.trunk if plan.trunk_on is None else 0
-        return max(trunk, self.kept(plan.keep, device)) + self.strip(plan.rows)
+        held = self.full_map if plan.keep_full else self.half_map
+        return (held if plan.held_on is None else 0) + self.strip(plan.rows)
 
     def best_rows(self) -> int:
         """Rows a strip where memory is no concern: a multiple of four."""
@@ -77,8 +65,8 @@ class Needs:
 def plan_strips(needs: Needs, budget: float, device: torch.device) -> StripPlan:
     """The fastest way to work on a picture that stays within ``budget``.
 
-    The trunk is held in host memory where a device has too little, and in a temporary file where
-    the host has too little: such a picture takes longer, but it gets done.
+    Feature maps are held in host memory where a device has too little, and in a temporary file
+    where the host has too little: such a picture takes longer, but it gets done.
 
     Args:
         needs: The picture.
@@ -89,17 +77,15 @@ def plan_strips(needs: Needs, budget: float, device: torch.device) -> StripPlan:
         DeviceError: Not even a few rows fit.
     """
     best = needs.best_rows()
-    keep_full = needs.kept("full", device) <= KEPT_AT_MOST
-    plans = [StripPlan(best, "full")] if keep_full else []
+    plans = [StripPlan(best, keep_full=True)] if needs.full_map <= KEPT_AT_MOST else []
     heights = [rows for rows in (best, best // 2, best // 4, 4, 2, 1) if 1 <= rows <= best]
-    plans += [StripPlan(rows, "half") for rows in heights]
     plans += [StripPlan(rows) for rows in heights]
     elsewhere: Place = torch.device("cpu") if device.type != "cpu" else "disk"
-    plans += [StripPlan(rows, trunk_on=elsewhere) for rows in heights]
+    plans += [StripPlan(rows, held_on=elsewhere) for rows in heights]
     for plan in plans:
-        if needs.of(plan, device) <= budget:
+        if needs.of(plan) <= budget:
             return plan
-    least = needs.of(plans[-1], device)
+    least = needs.of(plans[-1])
     raise DeviceError(
         f"translating {needs.width}x{needs.height} pixels needs {least / 1e9:.2g} GB "
         f"of memory at least, found {max(budget, 0) / 1e9:.2g} GB",

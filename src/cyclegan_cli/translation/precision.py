@@ -64,7 +64,7 @@ def _in_bf16(generator: ResnetGenerator) -> tuple[StripGenerator, float]:
 
 def _through(candidate: StripGenerator, probe: Tensor) -> Tensor:
     parts: list[Tensor] = []
-    plan = StripPlan(PROBE_SIDE // 4, "full")
+    plan = StripPlan(PROBE_SIDE // 4, keep_full=True)
     candidate.translate(StoredRows(probe, probe.device), plan, lambda _, rows: parts.append(rows))
     return torch.cat(parts, dim=2)
 

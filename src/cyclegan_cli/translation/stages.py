@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cyclegan_cli.models.networks import INSTANCE_NORM_EPSILON, InstanceNorm
-from cyclegan_cli.translation.stored import Place, StoredRows
+from cyclegan_cli.translation.stored import StoredRows
 
 
 class Rows(Protocol):
@@ -161,22 +161,17 @@ class NormalisedReLU:
         source: The layer before it.
         layer: The norm's own scale and shift, if any.
         strip: Rows to work on at once.
-        keep: Whether to hold the source's rows, which costs memory, rather than to have them
-            computed again whenever they are read, which costs time.
-        read_once: Whether the layer behind reads all rows once, from top to bottom.
+        room: Where to hold the source's rows, which costs memory; None: they are computed again
+            whenever they are read, which costs time.
     """
 
     source: Rows
 
-    def __init__(
-        self, source: Rows, layer: InstanceNorm, strip: int, keep: bool, read_once: bool
-    ) -> None:
+    def __init__(self, source: Rows, layer: InstanceNorm, strip: int, room: Room | None) -> None:
         self.source = source
         self.height = source.height
-        if keep:
-            stored, self.norm = store(source, layer, strip)
-            stored.read_once = read_once
-            self.source = stored
+        if room is not None:
+            self.source, self.norm = store(source, layer, strip, room)
             return
         gathering = Gathering()
         for top, bottom in strips(source.height, strip):
@@ -188,15 +183,17 @@ class NormalisedReLU:
         return F.relu_(self.norm(self.source.read(top, bottom)))
 
 
-def store(
-    source: Rows, layer: InstanceNorm, strip: int, held_on: Place | None = None
-) -> tuple[StoredRows, Norm]:
+# Makes room for a feature map of so many rows that look like those given.
+Room = Callable[[int, Tensor], StoredRows]
+
+
+def store(source: Rows, layer: InstanceNorm, strip: int, room: Room) -> tuple[StoredRows, Norm]:
     """Compute a feature map whole, before its norm, and gather that on the way."""
     gathering, stored = Gathering(), None
     for top, bottom in strips(source.height, strip):
         rows = source.read(top, bottom)
         gathering.add(rows)
-        stored = stored or StoredRows.empty(source.height, rows, held_on)
+        stored = stored or room(source.height, rows)
         stored.write(top, rows)
     assert stored is not None
     return stored, gathering.finish(layer)

@@ -1,11 +1,10 @@
-"""Feature maps that are held whole: where, and until when."""
+"""Feature maps that are held whole: in which memory, and where in it."""
 
 from __future__ import annotations
 
 import math
 import mmap
 import os
-import sys
 import tempfile
 from contextlib import suppress
 from typing import Literal
@@ -18,11 +17,9 @@ from cyclegan_cli.errors import DeviceError
 # Where feature maps can be held.
 Place = torch.device | Literal["disk"]
 
-# Maps of so many bytes and more are asked of the system by themselves, to be given back in parts.
-# Below that the allocator is faster.
-BY_ITSELF = 64 * 2**20
-# Elsewhere the advice exists, but the memory stays.
-CAN_LET_GO = sys.platform == "linux"
+# So much memory is kept for the next picture, in bytes: asking the system for it costs more than
+# a tenth of the time of a small one. More is given back.
+KEPT = 2**30
 
 
 class StoredRows:
@@ -31,66 +28,93 @@ class StoredRows:
     Args:
         whole: ``[1, C, H, W]``, channels-last.
         device: Where rows are wanted.
-        held_on: Where ``whole`` is, as :meth:`another` needs to know.
-        mapped: The memory of ``whole`` if parts of it can be given back.
-
-    Attributes:
-        read_once: Whether rows are read from top to bottom, once: then those above the last that
-            were read are let go of, and the next feature map can have their memory.
     """
 
-    def __init__(
-        self,
-        whole: Tensor,
-        device: torch.device,
-        held_on: Place | None = None,
-        mapped: mmap.mmap | None = None,
-    ) -> None:
-        self.whole, self.device, self.held_on = whole, device, held_on or device
+    def __init__(self, whole: Tensor, device: torch.device) -> None:
+        self.whole, self.device = whole, device
         self.height = whole.shape[2]
-        self.read_once = False
-        self._mapped, self._let_go = mapped, 0
-
-    @classmethod
-    def empty(cls, height: int, like: Tensor, held_on: Place | None = None) -> StoredRows:
-        """Room for ``height`` rows that look like those of ``like``, by default beside it."""
-        shape, mapped = (1, height, like.shape[3], like.shape[1]), None
-        held_on = held_on or like.device
-        size = math.prod(shape) * like.dtype.itemsize
-        if held_on == "disk":
-            mapped = _temporary_file(size)
-        elif held_on.type == "cpu" and size >= BY_ITSELF and CAN_LET_GO:
-            mapped = _memory(size)
-        if mapped is None:
-            whole = torch.empty(shape, dtype=like.dtype, device=held_on)
-        else:
-            whole = torch.frombuffer(mapped, dtype=like.dtype).view(shape)
-        return cls(whole.permute(0, 3, 1, 2), like.device, held_on, mapped)
-
-    def another(self) -> StoredRows:
-        """Room for as many rows of the same kind, in the same place."""
-        return self.empty(self.height, self.whole[:, :, :1].to(self.device), self.held_on)
 
     def read(self, top: int, bottom: int) -> Tensor:
         """A view of these rows, or a copy where they are held elsewhere."""
-        if self.read_once and self._mapped is not None:
-            self._let_go_above(top)
         return self.whole[:, :, top:bottom].to(self.device)
 
     def write(self, top: int, rows: Tensor) -> None:
         """Put rows in the place of those from ``top`` on."""
         self.whole[:, :, top : top + rows.shape[2]] = rows
 
-    def _let_go_above(self, top: int) -> None:
-        assert self._mapped is not None
-        end = top * len(self._mapped) // self.height // mmap.PAGESIZE * mmap.PAGESIZE
-        if end > self._let_go:
-            self._mapped.madvise(mmap.MADV_DONTNEED, self._let_go, end - self._let_go)
-            self._let_go = end
+
+class Space:
+    """One piece of memory for all feature maps of a picture.
+
+    Down to the trunk each map has half the numbers of the one before, and rows of as many; up from
+    it, twice. So a map can be written from top to bottom into the memory of the one that it is
+    computed from, behind the rows that are read: a smaller one from the beginning on, a larger one
+    if its source lies at the end.
+
+    Attributes:
+        place: Where it is; None: where rows are computed.
+    """
+
+    def __init__(self) -> None:
+        self.place: Place | None = None
+        self._memory: Tensor | None = None
+        self._size = 0  # Numbers of the present picture's largest map.
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory that it has."""
+        return 0 if self._memory is None else self._memory.nbytes
+
+    def begin(self, place: Place | None) -> None:
+        """Make room for a picture, whose first map is the largest."""
+        if place != self.place:
+            self._memory = None
+        self.place, self._size = place, 0
+
+    def end(self) -> None:
+        """The picture is done: give memory back, unless it is the host's and not much."""
+        memory = self._memory
+        on_host = self.place is None and memory is not None and memory.device.type == "cpu"
+        if not on_host or self.held > KEPT:
+            self._memory = None
+
+    def first(self, height: int, like: Tensor) -> StoredRows:
+        """Room at the beginning for ``height`` rows that look like those of ``like``."""
+        return self._map(height, like, at_end=False)
+
+    def last(self, height: int, like: Tensor) -> StoredRows:
+        """Room at the end."""
+        return self._map(height, like, at_end=True)
+
+    def _map(self, height: int, like: Tensor, at_end: bool) -> StoredRows:
+        shape = (1, height, like.shape[3], like.shape[1])
+        size = math.prod(shape)
+        self._size = self._size or size
+        memory = self._memory
+        if memory is None or len(memory) < self._size or memory.dtype != like.dtype:
+            self._memory = None  # Before there is more.
+            self._memory = memory = _memory(self._size, like.dtype, self.place or like.device)
+        begin = self._size - size if at_end else 0
+        whole = memory[begin : begin + size].view(shape).permute(0, 3, 1, 2)
+        return StoredRows(whole, like.device)
 
 
-def _memory(size: int) -> mmap.mmap:
-    """Memory of its own, in large pages if the system has them.
+def _memory(size: int, dtype: torch.dtype, place: Place) -> Tensor:
+    """Memory for so many numbers.
+
+    Raises:
+        MemoryError: There is not so much.
+        DeviceError: The folder for temporary files has too little room.
+    """
+    if place == "disk":
+        return torch.frombuffer(_temporary_file(size * dtype.itemsize), dtype=dtype)
+    if place.type == "cpu" and hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.frombuffer(_large_pages(size * dtype.itemsize), dtype=dtype)
+    return torch.empty(size, dtype=dtype, device=place)
+
+
+def _large_pages(size: int) -> mmap.mmap:
+    """Memory in large pages if the system has them, which it hands out several times as fast.
 
     Raises:
         MemoryError: There is not so much.

@@ -6,10 +6,10 @@ after the other instead, each in horizontal strips with the halo that its convol
 
 1. Every norm gathers its mean and variance over all strips before anything that depends on them
    is computed.
-2. At full and at half resolution nothing need be kept. Those layers are cheap, and whoever needs
-   rows of theirs computes them again; where there is memory for them, they are kept, until they
-   are read.
+2. At full resolution nothing need be kept: whoever needs rows computes them again, unless there
+   is memory for them.
 3. The trunk, at a quarter of the resolution, holds two feature maps whole and works in place.
+   Before and behind it, the map at half resolution is in that same memory.
 
 A strip stays in the processor's cache from one operation to the next, a whole picture does not:
 this is faster than the network as it is written down, also where memory is no concern. Biases are
@@ -22,7 +22,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,10 +45,9 @@ from cyclegan_cli.translation.stages import (
     store,
     strips,
 )
-from cyclegan_cli.translation.stored import Place, StoredRows
+from cyclegan_cli.translation.stored import Place, Space, StoredRows
 
 Sink = Callable[[int, Tensor], None]
-Kept = Literal["none", "half", "full"]
 
 
 @dataclass(frozen=True)
@@ -57,15 +56,15 @@ class StripPlan:
 
     Attributes:
         rows: Rows of the trunk to work on at once, each of four picture rows.
-        keep: Which feature maps before and behind the trunk are held, rather than computed again
-            by whoever reads them: none, those at half resolution, or those at full, too.
-        trunk_on: Where the trunk's two feature maps are held: another device, or ``disk``; None:
-            where they are computed.
+        keep_full: Whether the feature maps at full resolution are held, rather than computed
+            again by whoever reads them.
+        held_on: Where feature maps are held: another device, or ``disk``; None: where they are
+            computed.
     """
 
     rows: int
-    keep: Kept = "none"
-    trunk_on: Place | None = None
+    keep_full: bool = False
+    held_on: Place | None = None
 
 
 class StripGenerator:
@@ -92,7 +91,8 @@ class StripGenerator:
         generator.to(dtype)
         self.generator = generator.to(memory_format=torch.channels_last)
         self.head = _head(generator.head)
-        self.lock = threading.Lock()  # The workspace serves one picture at a time.
+        self.space = Space()
+        self.lock = threading.Lock()  # Space and workspace serve one picture at a time.
 
     @torch.inference_mode()
     def translate(self, picture: Rows, plan: StripPlan, sink: Sink) -> None:
@@ -106,33 +106,46 @@ class StripGenerator:
                 rows from there on; from top to bottom.
         """
         with self.lock:
-            trunk = self._trunk(self._down(picture, plan), plan)
-            head = self._up(trunk, plan)
-            for top, bottom in strips(head.height, 4 * plan.rows):
-                sink(top, torch.tanh(head.read(top, bottom)))
+            self.space.begin(plan.held_on)
+            try:
+                trunk = self._trunk(self._down(picture, plan), plan)
+                head = self._up(trunk, plan)
+                for top, bottom in strips(head.height, 4 * plan.rows):
+                    sink(top, torch.tanh(head.read(top, bottom)))
+            finally:
+                self.space.end()
 
     def _down(self, picture: Rows, plan: StripPlan) -> Rows:
         """The trunk's input, before its norm."""
         stem, (down_1, down_2) = self.generator.stem, self.generator.down
         convolve = partial(F.conv2d, weight=stem.conv.weight)
-        full = ReflectedConv(picture, convolve, stem.reflect)
-        half = HalvingConv(_at_full(full, stem, plan), _conv(down_1))
-        return HalvingConv(_at_half(half, down_1, plan, read_once=True), _conv(down_2))
+        stem_conv = ReflectedConv(picture, convolve, stem.reflect)
+        room = self.space.first
+        full = NormalisedReLU(
+            stem_conv, _norm(stem), 4 * plan.rows, room if plan.keep_full else None
+        )
+        half = NormalisedReLU(HalvingConv(full, _conv(down_1)), _norm(down_1), 2 * plan.rows, room)
+        return HalvingConv(half, _conv(down_2))
 
     def _up(self, trunk: StoredRows, plan: StripPlan) -> Rows:
         """The head's output, before tanh."""
         up_1, up_2 = self.generator.up
-        trunk.read_once = plan.keep != "none"
-        # Where the layer behind is not kept, it is computed twice.
-        read_once = plan.keep == "full"
-        half = _at_half(DoublingConv(trunk, _conv(up_1)), up_1, plan, read_once)
-        full = _at_full(DoublingConv(half, _conv(up_2)), up_2, plan)
+        room = self.space.last
+        half = NormalisedReLU(DoublingConv(trunk, _conv(up_1)), _norm(up_1), 2 * plan.rows, room)
+        full = NormalisedReLU(
+            DoublingConv(half, _conv(up_2)),
+            _norm(up_2),
+            4 * plan.rows,
+            room if plan.keep_full else None,
+        )
         return ReflectedConv(full, self.head, self.generator.head.kernel_size[0] // 2)
 
     def _trunk(self, source: Rows, plan: StripPlan) -> StoredRows:
         """All residual blocks over a quarter-resolution feature map: ``[1, 4 c, H / 4, W / 4]``."""
-        x, norm = store(source, _norm(self.generator.down[1]), plan.rows, plan.trunk_on)
-        trunk = _Trunk(x, norm, plan.rows)
+        norm_before = _norm(self.generator.down[1])
+        x, norm = store(source, norm_before, plan.rows, self.space.first)
+        work = self.space.last(x.height, x.read(0, 1))
+        trunk = _Trunk(x, work, norm, plan.rows)
         for block in self.blocks:
             trunk.add_residual(block)
         return trunk.finish()
@@ -156,9 +169,8 @@ class _Trunk:
     are in the cache then: ``settled`` rows of it are done.
     """
 
-    def __init__(self, x: StoredRows, norm: Norm, strip: int) -> None:
-        self.x, self.strip = x, strip
-        self.work = x.another()
+    def __init__(self, x: StoredRows, work: StoredRows, norm: Norm, strip: int) -> None:
+        self.x, self.work, self.strip = x, work, strip
         self.settled = 0
         self.settle: Callable[[Tensor, int, int], Tensor] = lambda rows, *_: F.relu_(norm(rows))
 
@@ -202,20 +214,10 @@ class _Trunk:
         return gathering.finish(block.second_norm)
 
     def finish(self) -> StoredRows:
-        """The trunk's output; the second feature map is let go."""
-        for _, bottom in strips(self.x.height, self.strip):
-            self._settle(bottom)
-        del self.work, self.settle
-        return self.x
-
-
-def _at_full(source: Rows, stage: nn.Module, plan: StripPlan) -> Rows:
-    keep = plan.keep == "full"
-    return NormalisedReLU(source, _norm(stage), 4 * plan.rows, keep, read_once=keep)
-
-
-def _at_half(source: Rows, stage: nn.Module, plan: StripPlan, read_once: bool) -> Rows:
-    return NormalisedReLU(source, _norm(stage), 2 * plan.rows, plan.keep != "none", read_once)
+        """The trunk's output, in the place of ``work``, from which it can be made larger."""
+        for top, bottom in strips(self.x.height, self.strip):
+            self.work.write(top, self.settle(self.x.read(top, bottom), top, bottom))
+        return self.work
 
 
 def _conv(stage: nn.Module) -> Any:

@@ -298,12 +298,15 @@ class Translator:
         if self.device.type == "cpu" and self._compiled is None:
             return False
         needed = MAPS_UNTILED * self._needs(height, width).full_map * batch
-        return needed <= memory_budget(self.device, self.options.max_memory)
+        return needed <= self._budget()
 
     def _in_strips(self, picture: Rows, width: int, sink: Sink) -> None:
-        budget = memory_budget(self.device, self.options.max_memory)
-        plan = plan_strips(self._needs(picture.height, width), budget, self.device)
+        plan = plan_strips(self._needs(picture.height, width), self._budget(), self.device)
         self.strips.translate(picture, plan, sink)
+
+    def _budget(self) -> float:
+        """Bytes for the next picture, those held since the last one included."""
+        return memory_budget(self.device, self.options.max_memory) + self.strips.space.held
 
     def _needs(self, height: int, width: int) -> Needs:
         return Needs(self.generator.config, height, width, self._like.itemsize)
