@@ -7,8 +7,8 @@ spent on: a step of a small network takes 30 times as long.
 
 GNU's libgomp, which torch comes with on Linux, shortens the empty loop by itself, from 300,000
 turns to 100, while there are more OpenMP threads than cores (its documentation, GOMP_SPINCOUNT).
-So as long as the system takes our cores away, we keep idle teams of threads that make it so. What
-is computed, and in which order, stays the same.
+So as long as other programs are busy on our cores, we keep idle teams of threads that make it so.
+What is computed, and in which order, stays the same.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
 import torch
 
 # What decides it already, in the OpenMP libraries that torch comes with.
 DECIDED_BY = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 PERIOD = 0.5  # Seconds between two looks.
-# How often in a second the system takes a core from a thread of ours that still needs it. Measured
-# on two cores: 20 to 40 when alone; beside another program 250, and thousands with short waiting.
-CROWDED = 120
-ALONE = 60
+# Cores that others are busy on and that our threads would need. Measured on two: 0.0 to 0.1 when
+# alone, 1.0 beside another program that computes.
+CROWDED = 0.3
+ALONE = 0.15
 PERIODS_ALONE = 6  # So many in a row, before threads wait long again.
 
 
@@ -57,7 +58,7 @@ def _concerns(platform: str, threads: int) -> bool:
 
 
 class CoresWatch(threading.Thread):
-    """Looks, twice a second, whether the system takes our cores away, and acts on it."""
+    """Looks, twice a second, whether others are busy on our cores, and acts on it."""
 
     def __init__(self) -> None:
         super().__init__(name="cores-watch", daemon=True)
@@ -72,17 +73,18 @@ class CoresWatch(threading.Thread):
 
     def run(self) -> None:
         """Look, until `stop`."""
-        taken, since = cores_taken(), time.perf_counter()
+        spare = len(os.sched_getaffinity(0)) - torch.get_num_threads()
+        seconds, since = others_seconds(), time.perf_counter()
         while not self._ended.wait(PERIOD):
-            taken_now, now = cores_taken(), time.perf_counter()
-            self.look((taken_now - taken) / (now - since))
-            taken, since = taken_now, now
+            seconds_now, now = others_seconds(), time.perf_counter()
+            self.look((seconds_now - seconds) / (now - since) - spare)
+            seconds, since = seconds_now, now
         self._dismiss()
 
-    def look(self, taken_a_second: float) -> None:
-        """Act on how often a second cores were taken from us in the last period."""
-        self._periods_alone = self._periods_alone + 1 if taken_a_second < ALONE else 0
-        if taken_a_second > CROWDED and not self._teams:
+    def look(self, taken: float) -> None:
+        """Act on how many of the cores that we need others were busy on in the last period."""
+        self._periods_alone = self._periods_alone + 1 if taken < ALONE else 0
+        if taken > CROWDED and not self._teams:
             self._teams = [SpareTeam() for _ in range(teams_to_exceed_cores())]
         elif self._periods_alone >= PERIODS_ALONE:
             self._dismiss()
@@ -122,8 +124,12 @@ def teams_to_exceed_cores() -> int:
     return len(os.sched_getaffinity(0)) // torch.get_num_threads()
 
 
-def cores_taken() -> int:
-    """How often, so far, the system has taken a core from a thread of this process."""
-    import resource  # noqa: PLC0415 (Windows has none)
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+def others_seconds() -> float:
+    """Seconds, so far, that other processes were busy on the cores that this one may use."""
+    ours = os.sched_getaffinity(0)
+    busy = sum(
+        times.user + times.nice + times.system + times.irq + times.softirq
+        for core, times in enumerate(psutil.cpu_times(percpu=True))
+        if core in ours
+    )
+    return float(busy) - time.process_time()
