@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -446,29 +447,49 @@ def test_what_reaches_beyond_a_picture_decoded_small_is_cut_off(width: int, heig
 # Compiled
 
 
-def test_a_compiled_network_gives_the_same_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled = []
-    monkeypatch.setattr(torch, "compile", lambda network, **_: compiled.append(network) or network)
+@pytest.fixture
+def repays(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """As if a compiled network were faster than strips here."""
+    monkeypatch.setattr(module, "repays_compiling", lambda _: True)
+    return monkeypatch
+
+
+def test_a_compiled_network_gives_the_same_pixels(repays: pytest.MonkeyPatch) -> None:
+    # torch's own, with all but the compiler: a network so wrapped is not quite like one that isn't.
+    repays.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     network = generator(4, 1)
     plain = network_translator(copy.deepcopy(network))
     translator = network_translator(network, compile=True)
-    assert compiled == [translator.generator]
+    calls: list[int] = []
+    translator.generator.register_forward_hook(lambda *_: calls.append(1))
     pictures = random_pictures(2, 3, 17, 20)
     torch.testing.assert_close(
         translator.translate(pictures), plain.translate(pictures), rtol=0, atol=1e-4
     )
+    levels = np.random.default_rng(0).integers(0, 256, (21, 30, 3), dtype=np.uint8)
+    difference = translator(levels).astype(int) - plain(levels)
+    assert np.abs(difference).max() <= 1
+    assert len(calls) == 2
+    assert translator.remarks == ()
 
 
-def test_a_network_that_cannot_be_compiled_is_one_sentence(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_on_a_cpu_nothing_is_compiled_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", None)
+    translator = network_translator(generator(4, 1), compile=True)
+    assert translator.remarks == (
+        "--compile: not compiled, as on a CPU the network is faster in strips",
+    )
+    assert translator.translate(random_pictures(1, 3, 16, 16)).shape == (1, 3, 16, 16)
+
+
+def test_a_network_that_cannot_be_compiled_is_one_sentence(repays: pytest.MonkeyPatch) -> None:
     def without_compiler(_: ResnetGenerator, **__: Any) -> Callable[[Tensor], Tensor]:
         def fail(_: Tensor) -> Tensor:
             raise RuntimeError("InvalidCxxCompiler: no working C++ compiler\nmany more lines")
 
         return fail
 
-    monkeypatch.setattr(torch, "compile", without_compiler)
+    repays.setattr(torch, "compile", without_compiler)
     with pytest.raises(DeviceError, match=r"compiled here: InvalidCxxCompiler: .* compiler$"):
         network_translator(generator(4, 1), compile=True)
 

@@ -168,7 +168,8 @@ def translate_command(
         bool,
         typer.Option(
             "--compile",
-            help="Compile the network, for many pictures on a GPU; needs a C++ compiler.",
+            help="Compile the network, for many pictures on a GPU; needs a C++ compiler. "
+            "Without effect on a CPU.",
             rich_help_panel=COMPUTING,
         ),
     ] = False,

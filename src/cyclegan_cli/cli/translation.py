@@ -172,8 +172,9 @@ def load(request: Request, rank: Rank, file: Path, direction: Direction) -> Tran
     translator = Translator.load(
         file, direction, domains=parse_domains(request.domains), options=options
     )
-    if translator.remark and rank.is_first and not request.quiet:
-        console.say(translator.remark)
+    if rank.is_first and not request.quiet:
+        for remark in translator.remarks:
+            console.say(remark)
     if request.verbose and rank.is_first:
         say_how_it_translates(translator, file)
     return translator

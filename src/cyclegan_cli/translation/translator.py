@@ -34,6 +34,7 @@ from cyclegan_cli.translation.stored import StoredRows
 from cyclegan_cli.translation.strips import Sink
 
 SMALLER = "Use a smaller picture, or --resize."
+NOT_COMPILED = "--compile: not compiled, as on a CPU the network is faster in strips"
 # The network as it is written down holds so many full-size feature maps at once.
 MAPS_UNTILED = 4
 PICTURES = "a tensor of pictures must be [B, 3, H, W] of floating-point numbers in [-1, 1]"
@@ -54,7 +55,8 @@ class TranslatorOptions:
         max_memory: Bytes that the process may use (on a GPU: of its memory); None: what is free.
         resize: Pictures whose short side is longer are scaled down to this many pixels before
             they are translated, and up again behind it; None: never.
-        compile: Whether the network is compiled for pictures that need no strips.
+        compile: Whether the network is compiled for pictures that need no strips, where that can
+            repay.
     """
 
     device: str = "auto"
@@ -77,7 +79,8 @@ class Translator:
     Attributes:
         generator: The network, in the precision that was settled on.
         target: Name of the domain that it translates to.
-        remark: A sentence about how the precision was chosen, if there is something to say.
+        remarks: A sentence each about how the precision was chosen and why the network was not
+            compiled, if there is something to say.
     """
 
     def __init__(
@@ -92,10 +95,13 @@ class Translator:
         self.info, self.direction = info, direction
         self.target = info.target(direction)
         self.checkpoint: Path | None = None
-        self.strips, self.remark = settle_precision(generator, options.precision, device)
+        self.strips, remark = settle_precision(generator, options.precision, device)
         self.generator = self.strips.generator
         self._like = next(self.generator.parameters())
-        self._compiled = self._compile() if options.compile else None
+        self._is_compiled = options.compile and repays_compiling(device)
+        self._whole = self._compile() if self._is_compiled else self.generator
+        not_compiled = options.compile and not self._is_compiled
+        self.remarks = tuple(filter(None, (remark, NOT_COMPILED if not_compiled else "")))
 
     @torch.inference_mode()
     def _compile(self) -> Callable[[Tensor], Tensor]:
@@ -228,7 +234,7 @@ class Translator:
             colours = to_channels(pictures.to(self._like), self.generator.config.input_channels)
             padded = reflect_to_multiple(colours).contiguous(memory_format=torch.channels_last)
             if self._whole_at_once(padded.shape[2], padded.shape[3], len(padded)):
-                translated = (self._compiled or self.generator)(padded)
+                translated = self._whole(padded)
             else:
                 translated = torch.cat([self._one_in_strips(one) for one in torch.split(padded, 1)])
             return to_channels(translated.float()[..., :height, :width], 3)
@@ -285,7 +291,7 @@ class Translator:
         sink = LevelSink(height, width, depth)
         picture = LevelRows(levels, self.generator.config.input_channels, self._like)
         if self._whole_at_once(picture.height, padded_size(width)):
-            sink(0, (self._compiled or self.generator)(picture.read(0, picture.height)))
+            sink(0, self._whole(picture.read(0, picture.height)))
         else:
             self._in_strips(picture, padded_size(width), sink)
         return sink.levels
@@ -295,7 +301,7 @@ class Translator:
 
         On a GPU that is fastest where they fit; on a CPU, strips are (docs/performance.md).
         """
-        if self.device.type == "cpu" and self._compiled is None:
+        if self.device.type == "cpu" and not self._is_compiled:
             return False
         needed = MAPS_UNTILED * self._needs(height, width).full_map * batch
         return needed <= self._budget()
@@ -310,6 +316,14 @@ class Translator:
 
     def _needs(self, height: int, width: int) -> Needs:
         return Needs(self.generator.config, height, width, self._like.itemsize)
+
+
+def repays_compiling(device: torch.device) -> bool:
+    """Whether the compiled network may be faster than what else there is for a device.
+
+    On CPUs it takes 1.9 times as long as the strips (docs/performance.md).
+    """
+    return device.type != "cpu"
 
 
 def _refuse_unless(fits: bool, picture: Tensor | Levels, wanted: str) -> None:
