@@ -27,7 +27,7 @@ def test_small_pictures_keep_their_maps_and_large_ones_do_not() -> None:
 
 
 def test_less_memory_means_lower_strips_and_then_the_disk() -> None:
-    plans = [plan_strips(TWELVE_MEGAPIXELS, budget, CPU) for budget in (4e9, 1.65e9, 0.3e9)]
+    plans = [plan_strips(TWELVE_MEGAPIXELS, budget, CPU) for budget in (4e9, 1.72e9, 0.3e9)]
     assert plans[0].rows > plans[1].rows >= 1
     assert [plan.held_on for plan in plans] == [None, None, "disk"]
 
@@ -55,7 +55,7 @@ def test_a_plan_stays_within_the_budget(
     try:
         plan = plan_strips(needs, budget, CPU)
     except DeviceError:
-        assert needs.strip(1) > budget
+        assert needs.strip(1) + needs.levels > budget
     else:
         assert needs.of(plan) <= budget
         assert plan.rows >= 1

@@ -51,10 +51,15 @@ class Needs:
         halo = 6
         return 5 * self.full_map / self.height * (4 * rows + halo)
 
+    @property
+    def levels(self) -> float:
+        """The result as 8-bit levels, and the encoder's copy of them."""
+        return 2 * 3 * self.height * self.width
+
     def of(self, plan: StripPlan) -> float:
         """All that a plan needs on the computing device."""
         held = self.full_map if plan.keep_full else self.half_map
-        return (held if plan.held_on is None else 0) + self.strip(plan.rows)
+        return (held if plan.held_on is None else 0) + self.strip(plan.rows) + self.levels
 
     def best_rows(self) -> int:
         """Rows a strip where memory is no concern: a multiple of four."""
