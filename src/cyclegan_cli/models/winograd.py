@@ -27,7 +27,7 @@ TILE = 4  # Results a side.
 PATCH = TILE + 2  # Inputs a side.
 # Tiles worked on at once: the buffers of many more do not stay in the cache, and fewer leave the
 # matrix products thin (docs/performance.md).
-TILES_AT_ONCE = 256
+TILES_AT_ONCE = 320
 # With fewer channels the transforms cost more than the products save.
 FEWEST_CHANNELS = 64
 
