@@ -94,6 +94,20 @@ def test_lossless_formats_keep_every_pixel(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("suffix", "beginning"),
+    [(".jp2", b"\0\0\0\x0cjP  "), (".j2k", b"\xff\x4f\xff\x51"), (".J2C", b"\xff\x4f\xff\x51")],
+)
+def test_a_jpeg_2000_is_what_its_name_says(tmp_path: Path, suffix: str, beginning: bytes) -> None:
+    """ISO/IEC 15444-1: a container begins with its signature, a codestream with its size."""
+    if writable_format(suffix) is None:
+        pytest.skip("this Pillow cannot write JPEG 2000")
+    path = tmp_path / f"x{suffix}"
+    encode(picture_of(noise()), path, "JPEG2000")
+    assert path.read_bytes().startswith(beginning)
+    assert decode(path).frames[0].tobytes() == noise().tobytes()
+
+
+@pytest.mark.parametrize(
     "suffix",
     [".png", ".jpg", ".JPEG", ".webp", ".tif", ".bmp", ".gif", ".avif", ".jp2", ".tga", ".ppm"],
 )

@@ -66,11 +66,31 @@ def test_a_makers_note_stays_where_its_offsets_are_true() -> None:
 def test_a_thumbnail_of_the_old_picture_is_gone() -> None:
     thumbnail = encoded(noise(), "JPEG")
     block = with_thumbnail(block_of(camera_exif()), thumbnail)
-    assert Block(block).thumbnail()[1] == len(block)
+    assert Block(block).thumbnail() == (slice(len(block) - len(thumbnail), len(block)),)
     upright = made_upright(block, turned=False)
     assert thumbnail[:40] not in upright
     assert len(upright) == len(block) - len(thumbnail)
-    assert Block(upright).thumbnail() == (0, 0)
+    assert Block(upright).thumbnail() == ()
+    assert read(upright)[0x010F] == "Maker"
+
+
+def test_a_thumbnail_of_pixels_in_strips_is_gone_too() -> None:
+    """EXIF 2.32, 4.6.3: not compressed, with the tags of a TIFF."""
+    block = bytearray(block_of(camera_exif()))
+    (start,) = struct.unpack_from("<I", block, 4)
+    (count,) = struct.unpack_from("<H", block, start)
+    place = len(block)
+    struct.pack_into("<I", block, start + 2 + 12 * count, place)
+    strips = [b"first strip of pixels", b"and the second"]
+    at = place + 2 + 2 * 12 + 4
+    block += struct.pack("<H", 2)
+    block += struct.pack("<HHII", 0x0111, 4, 2, at)
+    block += struct.pack("<HHIHH", 0x0117, 3, 2, *map(len, strips)) + bytes(4)
+    block += struct.pack("<II", at + 8, at + 8 + len(strips[0])) + b"".join(strips)
+    upright = made_upright(bytes(block), turned=False)
+    assert b"strip of" not in upright
+    assert b"the second" not in upright
+    assert Block(upright).thumbnail() == ()
     assert read(upright)[0x010F] == "Maker"
 
 

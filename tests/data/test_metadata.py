@@ -124,6 +124,30 @@ def test_exif_without_a_place_for_a_thumbnail_is_kept() -> None:
     assert read.metadata.exif == short.replace(b"\x06", b"\x01")
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (b'tiff:ImageWidth="24" tiff:ImageLength="16"',
+         b'tiff:ImageWidth="16" tiff:ImageLength="24"'),
+        (b'tiff:ImageLength="16" a="1" tiff:ImageWidth="2400"',
+         b'tiff:ImageLength="2400" a="1" tiff:ImageWidth="16"'),
+        (b"<exif:PixelXDimension>24</exif:PixelXDimension><exif:PixelYDimension>6<",
+         b"<exif:PixelXDimension>6</exif:PixelXDimension><exif:PixelYDimension>24<"),
+        (b'tiff:XResolution="300/1" tiff:YResolution="72/1"',
+         b'tiff:XResolution="72/1" tiff:YResolution="300/1"'),
+        (b'tiff:ImageWidth="24"', b'tiff:ImageWidth="24"'),
+    ],
+)  # fmt: skip
+def test_what_xmp_says_of_the_sides_of_a_turned_picture_changes_places(
+    said: bytes, expected: bytes
+) -> None:
+    xmp = b'<x tiff:Orientation="6" ' + said + b"/>"
+    turned = round_trip(photo("JPEG", camera_exif(6), xmp), "JPEG")[2]
+    assert expected in xmp_of(opened(turned))
+    upright = round_trip(photo("JPEG", camera_exif(3), xmp), "JPEG")[2]
+    assert said in xmp_of(opened(upright))
+
+
 def test_an_orientation_that_was_not_applied_is_not_reset() -> None:
     """Pillow understands it in double quotes alone."""
     said = b"<x tiff:Orientation='6'/>"

@@ -1,4 +1,4 @@
-"""TIFF files whose pages differ: each is what it is, and nothing of one is said of another."""
+"""Files of several pictures: each is what it is, and nothing of one is said of another."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import io
 from typing import Any
 
 import numpy as np
+import pytest
 import tifffile
+from PIL import Image
 
 from cyclegan_cli.data import profiles
 from cyclegan_cli.data.decoding import decode
@@ -64,3 +66,20 @@ def test_pages_of_several_modes_are_written_in_colour() -> None:
     output.seek(1)
     assert output.mode == "RGB"
     assert np.array_equal(np.asarray(output), COLOURS)
+
+
+def test_a_heic_of_several_pictures_is_its_main_one_and_says_so() -> None:
+    heif = pytest.importorskip("pillow_heif")
+    colours = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
+    pictures = [Image.new("RGB", (64, 64), colour) for colour in colours]
+    stream = io.BytesIO()
+    heif.register_heif_opener()
+    pictures[0].save(
+        stream, "HEIF", save_all=True, append_images=pictures[1:], primary_index=1, quality=95
+    )
+    read, *_ = round_trip(stream.getvalue(), "PNG")
+    assert read.remarks == ("it holds 3 pictures, of which the main one was translated",)
+    assert np.abs(read.frames[0].astype(int) - colours[1]).max() < 8
+    with io.BytesIO(stream.getvalue()) as again:
+        first = decode(again, first_only=True)
+    assert np.array_equal(first.frames[0], read.frames[0])

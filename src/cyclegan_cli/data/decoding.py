@@ -55,7 +55,8 @@ def decode(
     """
     name = str(source) if isinstance(source, Path) else name
     with opened(source, name) as image:
-        return _decoded(image, [0] if first_only else _pages(image, name), shrink_to)
+        # A HEIC opens at its main picture, which need not be the first.
+        return _decoded(image, [image.tell()] if first_only else _pages(image, name), shrink_to)
 
 
 def _decoded(image: Any, pages: list[int], shrink_to: int | None) -> Picture:
@@ -94,7 +95,7 @@ def _decoded(image: Any, pages: list[int], shrink_to: int | None) -> Picture:
         animation=read_animation(image, durations) if len(pages) > 1 else None,
         encoding=encoding,
         full_size=full_size,
-        remarks=remarks + lost,
+        remarks=remarks + lost + _left_aside(image),
     )
 
 
@@ -182,6 +183,14 @@ def pixel_bytes(path: Path) -> int:
         return image.width * image.height * count_frames(image) * channels * depth
 
 
+def _left_aside(image: Any) -> tuple[str, ...]:
+    """A remark on a HEIC of several pictures."""
+    count = getattr(image, "n_frames", 1) if image.format == "HEIF" else 1
+    return (
+        (f"it holds {count} pictures, of which the main one was translated",) if count > 1 else ()
+    )
+
+
 def _alphas(pixels: list[Pixels]) -> tuple[Levels | None, ...]:
     alphas = tuple(page.alpha for page in pixels)
     return alphas if any(alpha is not None for alpha in alphas) else ()
@@ -190,8 +199,9 @@ def _alphas(pixels: list[Pixels]) -> tuple[Levels | None, ...]:
 def _pages(image: Any, name: str) -> list[int]:
     """Which frames or pages to read; previews that a TIFF has beside its pages are none."""
     count = count_frames(image)
+    start = image.tell()
     pages, pixels = [], 0
-    for page in range(count):
+    for page in range(count) if count > 1 else [start]:
         if count > 1:
             _go_to(image, page)
         if page and image.format == "TIFF" and image.tag_v2.get(SUBFILE_TYPE, 0) & NOT_A_PAGE:
@@ -200,7 +210,7 @@ def _pages(image: Any, name: str) -> list[int]:
         pixels += image.width * image.height
         if pixels > most_pixels():
             raise too_many_pixels(name)
-    _go_to(image, 0)
+    _go_to(image, start)
     return pages
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from cyclegan_cli import files
 from cyclegan_cli.data.animation import animation_options
 from cyclegan_cli.data.colour import Pixels
-from cyclegan_cli.data.formats import EXIF_FORMATS, QUALITY_FORMATS
+from cyclegan_cli.data.formats import CODESTREAM_SUFFIXES, EXIF_FORMATS, QUALITY_FORMATS
 from cyclegan_cli.data.layout import Layout, laid_out, plan_layout, refuse_unwritable
 from cyclegan_cli.data.metadata import Metadata, save_options
 from cyclegan_cli.data.picture import EncodeOptions, Mode, Picture
@@ -57,7 +57,8 @@ def encode(
     name = str(target) if isinstance(target, Path) else name
     refuse_unwritable(picture, format, options, name)
     try:
-        layout = plan_layout(picture, format, options)
+        bare = isinstance(target, Path) and target.suffix.lower() in CODESTREAM_SUFFIXES
+        layout = replace(plan_layout(picture, format, options), is_bare=bare)
         content, remarks = _encoded_with_metadata(picture, format, options, layout)
     except Exception as error:
         # Encoders raise anything where a picture is too large for their format.
@@ -116,6 +117,8 @@ def _encoded(
     if format == "TIFF":
         return tiff_bytes(frames, layout.profile, metadata, own.get("compressed", True))
     keywords = save_options(metadata, format)
+    if layout.is_bare:
+        keywords["no_jp2"] = True
     if layout.profile:
         keywords["icc_profile"] = layout.profile
     if layout.bit_depth == 16:

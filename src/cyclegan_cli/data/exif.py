@@ -14,7 +14,9 @@ from dataclasses import dataclass
 
 HEADER = b"Exif\0\0"  # Before the block in JPEG, and by habit elsewhere.
 X_RESOLUTION, Y_RESOLUTION = 0x011A, 0x011B
-ORIENTATION, THUMBNAIL_START, THUMBNAIL_LENGTH = 0x0112, 0x0201, 0x0202
+ORIENTATION = 0x0112
+# Where a thumbnail lies, and how long it is: a JPEG, or strips of pixels (EXIF 2.32, 4.6.3).
+THUMBNAIL_PLACES = ((0x0201, 0x0202), (0x0111, 0x0117))
 EXIF_DIRECTORY, GPS_DIRECTORY, INTEROP_DIRECTORY = 0x8769, 0x8825, 0xA005
 PIXEL_WIDTH, PIXEL_HEIGHT = 0xA002, 0xA003
 SUBDIRECTORIES = (EXIF_DIRECTORY, GPS_DIRECTORY, INTEROP_DIRECTORY)
@@ -108,19 +110,29 @@ class Block:
         count = self._number("Q" if self.big else "H", self.start)
         return self.start + head + count * size
 
-    def thumbnail(self) -> tuple[int, int]:
-        """Where the thumbnail's JPEG begins and ends; twice 0 where there is none."""
-        if self.next_directory() + 4 > len(self.content):
-            return 0, 0  # Some writers leave the pointer to it out.
-        second = self._number("I", self.next_directory())
-        if not second:
-            return 0, 0
-        entries = {entry.tag: entry for entry in self._directory(second, depth=2)}
-        if not {THUMBNAIL_START, THUMBNAIL_LENGTH} <= entries.keys():
-            return 0, 0
-        start, length = (self._number("I", entries[tag].at)
-                         for tag in (THUMBNAIL_START, THUMBNAIL_LENGTH))  # fmt: skip
-        return start, min(start + length, len(self.content))
+    def thumbnail(self) -> tuple[slice, ...]:
+        """Where the thumbnail's JPEG is, or the strips of its pixels."""
+        end = self.next_directory() + 4
+        if end > len(self.content):
+            return ()  # Some writers leave the pointer to it out.
+        second = self._number("I", end - 4)
+        entries = {e.tag: e for e in self._directory(second, depth=2)} if second else {}
+        return tuple(
+            slice(start, start + length)
+            for starts, lengths in THUMBNAIL_PLACES
+            if starts in entries and lengths in entries
+            for start, length in zip(
+                self._numbers(entries[starts]), self._numbers(entries[lengths]), strict=False
+            )
+            # In a damaged block it may be said to lie upon what is to be kept.
+            if start >= end or 8 <= start <= start + length <= self.start
+        )
+
+    def _numbers(self, entry: Entry) -> Iterator[int]:
+        """An entry's numbers, if whole and positive."""
+        kind = {SHORT: "H", LONG: "I"}.get(entry.type)
+        if kind is not None and isinstance(entry.value, bytes):
+            yield from (number for (number,) in struct.iter_unpack(self.order + kind, entry.value))
 
 
 def made_upright(exif: bytes, turned: bool) -> bytes:
@@ -145,13 +157,14 @@ def made_upright(exif: bytes, turned: bool) -> bytes:
             _swap_sides(content, block.order, entry)
     if turned:
         _swap_resolutions(content, block.entries)
-    start, end = block.thumbnail()
+    thumbnail = block.thumbnail()
     if block.next_directory() + 4 <= len(content):
         struct.pack_into("<I", content, block.next_directory(), 0)
-    if start:
-        content[start:end] = bytes(end - start)
-        if end == len(content) and start > block.next_directory():
-            del content[start:]
+    for part in thumbnail:
+        content[part] = bytes(len(content[part]))
+    for part in sorted(thumbnail, key=lambda part: part.start, reverse=True):
+        if part.stop >= len(content) and part.start > block.next_directory():
+            del content[part]
     return bytes(content)
 
 

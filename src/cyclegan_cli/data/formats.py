@@ -26,6 +26,8 @@ EXIF_FORMATS = PROFILE_FORMATS  # ... and XMP
 # Pixels a side: what their headers, or libjpeg, have room for.
 LARGEST_SIDE = {"GIF": 65535, "JPEG": 65500, "PCX": 65535, "SGI": 65535, "TGA": 65535,
                 "WEBP": 16383}  # fmt: skip
+# JPEG 2000 without the container that tells what its colours are.
+CODESTREAM_SUFFIXES = frozenset({".j2c", ".j2k", ".jpc"})
 HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 QUALITY_FORMATS = frozenset({"AVIF", "HEIF", "JPEG", "WEBP"})

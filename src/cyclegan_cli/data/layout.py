@@ -38,6 +38,7 @@ class Layout:
         profile: The colour profile that its pixels are converted to from sRGB and tagged with;
             None: they stay in sRGB and are not tagged.
         remarks: A sentence for each thing of the picture that is not written.
+        is_bare: Whether a JPEG 2000 goes without its container, as its name says.
     """
 
     mode: Mode
@@ -45,6 +46,7 @@ class Layout:
     bit_depth: BitDepth
     profile: bytes | None
     remarks: tuple[str, ...]
+    is_bare: bool = False
 
 
 def refuse_unwritable(picture: Picture, format: str, options: EncodeOptions, name: str) -> None:

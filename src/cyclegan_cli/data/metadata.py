@@ -16,6 +16,12 @@ XMP_KEYWORD = "XML:com.adobe.xmp"
 # As an attribute or as an element: the orientation that was applied, and pictures of the old one.
 # Only as Pillow understands it: else it has not been applied.
 XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:="|>))[0-9]+""")
+# What changes places where width becomes height.
+XMP_SIDES = (
+    (b"tiff:ImageWidth", b"tiff:ImageLength"),
+    (b"exif:PixelXDimension", b"exif:PixelYDimension"),
+    (b"tiff:XResolution", b"tiff:YResolution"),
+)
 XMP_THUMBNAILS = re.compile(rb"<(\w+):Thumbnails\b.*?</\1:Thumbnails>", re.DOTALL)
 
 
@@ -67,11 +73,24 @@ def read_metadata(image: Image.Image, turned: bool) -> tuple[Metadata, tuple[str
     xmp = image.info.get("xmp") or b""
     xmp = xmp.encode() if isinstance(xmp, str) else bytes(xmp)
     xmp = XMP_THUMBNAILS.sub(b"", XMP_ORIENTATION.sub(rb"\g<1>1", xmp))
+    xmp = _with_sides_swapped(xmp) if turned else xmp
     dpi = image.info.get("dpi")
     sensible = isinstance(dpi, tuple) and len(dpi) == 2 and all(0 < d < 65536 for d in dpi)
     both = (float(dpi[0]), float(dpi[1])) if dpi and sensible else None
     both = both[::-1] if both and turned else both
     return Metadata(exif, xmp, both), tuple(remarks)
+
+
+def _with_sides_swapped(xmp: bytes) -> bytes:
+    """An XMP packet in which what it says of width and height, if of both, has changed places."""
+    for names in XMP_SIDES:
+        said = [re.search(name + rb"""(?:=["']|>)([0-9/]+)(?=["'<])""", xmp) for name in names]
+        if said[0] is None or said[1] is None:
+            continue
+        first, second = sorted((said[0], said[1]), key=lambda match: match.start())
+        between = xmp[first.end(1) : second.start(1)]
+        xmp = b"".join((xmp[: first.start(1)], second[1], between, first[1], xmp[second.end(1) :]))
+    return xmp
 
 
 def _exif(image: Image.Image) -> bytes | None:
