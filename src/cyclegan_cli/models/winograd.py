@@ -89,7 +89,7 @@ class WinogradConv:
     """A 3×3 convolution of stride 1, without bias, over columns that go on as in mirrors.
 
     Args:
-        weight: ``[O, C, 3, 3]``, as precise as there is: it is rounded once it is transformed.
+        weight: ``[O, C, 3, 3]``, in fp32 or better: to bf16 it is rounded once it is transformed.
         workspace: What it works in, and in which number format; shared among convolutions that
             run one after the other.
     """
@@ -97,8 +97,8 @@ class WinogradConv:
     def __init__(self, weight: Tensor, workspace: Workspace) -> None:
         dtype, self.workspace = workspace.dtype, workspace
         self.channels_out, self.channels_in = weight.shape[:2]
-        by_place = weight.permute(2, 3, 1, 0).reshape(9, -1).double()
-        kernels = (both_ways(KERNEL_TRANSFORM) @ by_place).to(dtype)
+        by_place = weight.permute(2, 3, 1, 0).reshape(9, -1).float()
+        kernels = (both_ways(KERNEL_TRANSFORM).float() @ by_place).to(dtype)
         self.kernels = kernels.view(-1, self.channels_in, self.channels_out)  # [36, C, O]
         self.transforms: _Additions | _Products = (
             _Additions() if dtype == torch.float32 else _Products(dtype)
