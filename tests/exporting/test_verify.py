@@ -43,7 +43,9 @@ def wrong_at(size: tuple[int, ...], generator: ResnetGenerator) -> Model:
 def test_the_network_itself_has_no_difference(generator: ResnetGenerator) -> None:
     verification = compare(generator, generator)
     assert (verification.largest_difference, verification.psnr) == (0, None)
-    assert [check.size for check in verification.checks] == [*CHECKED_SIZES, (1, 83, 125)]
+    assert [check.size for check in verification.checks] == [
+        *CHECKED_SIZES, (1, 83, 125), (1, 48, 64),
+    ]  # fmt: skip
 
 
 def test_differences_are_told(generator: ResnetGenerator) -> None:
@@ -116,7 +118,7 @@ def test_held_out_pictures_alone_decide(generator: ResnetGenerator) -> None:
 
     verification = compare(good_there_alone, generator, gate, held_out=held_out)
     assert verification.psnr is None
-    assert len(verification.checks) == 6
+    assert len(verification.checks) == 7
     with pytest.raises(ExportError, match="on held-out 1 of 24x20, less than 35"):
         compare(lambda pictures: -generator(pictures), generator, gate, held_out=held_out)
 
@@ -142,15 +144,16 @@ def test_the_inputs_are_the_same_every_time_and_fill_the_range(generator: Resnet
 
     compare(run, generator)
     compare(run, generator)
-    for first, second in zip(seen[:5], seen[5:], strict=True):
+    for first, second in zip(seen[:6], seen[6:], strict=True):
         assert torch.equal(first, second)
+    for first in seen[:5]:
         assert first.min() < -0.9
         assert first.max() > 0.9
 
 
 def test_what_was_compared_is_plain_json(generator: ResnetGenerator) -> None:
     document = json.loads(json.dumps(compare(generator, generator).to_document()))
-    assert document["judged"] == ["noise"] * 4 + ["photo"]
+    assert document["judged"] == ["noise"] * 4 + ["photo", "a single colour"]
     assert document["checks"][0] == {
         "what": "noise", "size": [1, 64, 64], "largest_difference": 0.0, "mean_difference": 0.0,
         "psnr": None,

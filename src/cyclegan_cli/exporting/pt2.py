@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import json
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from cyclegan_cli.checkpoints.container import METADATA_KEY
 from cyclegan_cli.checkpoints.header import Direction, ModelInfo
 from cyclegan_cli.exporting.draft import Document, Draft, Run
-from cyclegan_cli.exporting.graph import dynamic_shapes, example, exporter_silenced
+from cyclegan_cli.exporting.graph import dynamic_shapes, example, exporter_silenced, traceable
 from cyclegan_cli.exporting.job import Job
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.models.sizes import SMALLEST_SIDE
@@ -26,12 +25,12 @@ class HalfPrecision(nn.Module):
     """A generator in fp16 (instance norm in fp32, as always) with fp32 input and output.
 
     Args:
-        generator: Left as it is.
+        generator: Changed to fp16.
     """
 
-    def __init__(self, generator: ResnetGenerator) -> None:
+    def __init__(self, generator: nn.Module) -> None:
         super().__init__()
-        self.generator = copy.deepcopy(generator).half()
+        self.generator = generator.half()
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, H, W]`` fp32 to the same, fp32."""
@@ -46,7 +45,9 @@ def convert(job: Job, generators: dict[Direction, ResnetGenerator], info: ModelI
     """
     del info
     [generator] = generators.values()
-    module = HalfPrecision(generator) if job.precision == "fp16" else generator
+    module = traceable(generator, image_io=False)
+    if job.precision == "fp16":
+        module = HalfPrecision(module)
     with exporter_silenced():
         program = torch.export.export(
             module,

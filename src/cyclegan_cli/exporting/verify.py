@@ -42,7 +42,7 @@ class Check:
     """One comparison.
 
     Attributes:
-        what: ``noise``, ``photo``, or ``held-out 1`` and so on.
+        what: ``noise``, ``photo``, ``a single colour``, or ``held-out 1`` and so on.
         size: Batch, height, width of the input.
         largest_difference: Of two outputs: in [-1, 1], or in levels with pixels.
         mean_difference: Likewise.
@@ -147,13 +147,15 @@ def verify(
 
 
 def _inputs(channels: int, image_io: bool) -> list[tuple[str, Tensor]]:
-    """Fixed random pictures of several sizes, and a photograph."""
+    """Fixed random images of several sizes, a photograph, and an image of a single colour."""
     random = torch.Generator().manual_seed(0)
     pictures = [
         ("noise", torch.rand((batch, channels, height, width), generator=random) * 2 - 1)
         for batch, height, width in CHECKED_SIZES
     ]
     pictures.append(("photo", photo()[:, :channels]))
+    colour = torch.linspace(-0.75, 0.6, channels).view(1, channels, 1, 1)
+    pictures.append(("a single colour", colour.expand(1, channels, 48, 64).contiguous()))
     if not image_io:
         return pictures
     return [(what, to_levels(picture).permute(0, 2, 3, 1)) for what, picture in pictures]

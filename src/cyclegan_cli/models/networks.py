@@ -10,40 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig
+from cyclegan_cli.models.normalization import instance_norm
 from cyclegan_cli.models.winograd_training import WinogradConv2d
-
-INSTANCE_NORM_EPSILON = 1e-5
-
-
-def instance_norm(x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-    """Normalise every channel of every picture over all of its pixels (Ulyanov et al. 2016).
-
-    No running statistics: the paper's networks have none.
-
-    Args:
-        x: ``[B, C, H, W]`` with H·W > 1, fp32 or bf16 (statistics are gathered in fp32).
-        scale: ``[C]``, what the normalised channels are multiplied with; None: with nothing.
-        shift: ``[C]``, what is added to them then; None: nothing.
-
-    Returns:
-        The same shape and dtype: for every picture and channel mean 0 and variance 1, scaled
-        and shifted.
-    """
-    # Always a precise scale and shift, even where they change nothing: without them torch's CPU
-    # kernels round the statistics of bf16 pictures to bf16 before they use them.
-    precise = torch.promote_types(x.dtype, torch.float32)
-    channels = x.shape[1]
-    scale = torch.ones(channels, device=x.device) if scale is None else scale
-    shift = torch.zeros(channels, device=x.device) if shift is None else shift
-    scale, shift = scale.to(precise), shift.to(precise)
-    if x.shape[0] == 1:
-        # For a single picture these are the statistics of batch norm in training mode. Its CPU
-        # kernel keeps channels-last tensors as they are; that of instance_norm copies them to
-        # and fro.
-        return F.batch_norm(x, None, None, scale, shift, training=True, eps=INSTANCE_NORM_EPSILON)
-    if x.requires_grad and x.device.type == "cpu" and not torch.compiler.is_compiling():
-        return torch.cat([instance_norm(picture, scale, shift) for picture in torch.split(x, 1)])
-    return F.instance_norm(x, weight=scale, bias=shift, eps=INSTANCE_NORM_EPSILON)
 
 
 def reflect(x: Tensor, rim: int) -> Tensor:
@@ -145,6 +113,8 @@ class ResnetGenerator(nn.Module):
         Returns:
             ``[B, output_channels, H, W]`` in [-1, 1].
         """
+        if torch.compiler.is_exporting():
+            x = _zero_if_constant(x)
         x = self.up(self.trunk(self.down(self.stem(x))))
         return torch.tanh(self.head(reflect(x, 3)))
 
@@ -153,6 +123,16 @@ class ResnetGenerator(nn.Module):
         for module in self.modules():
             if isinstance(module, WinogradConv2d):
                 module.forget_kernels()
+
+
+def _zero_if_constant(x: Tensor) -> Tensor:
+    """Make images of a single colour zero, ``[B, C, H, W]``.
+
+    It changes no result: the first norm subtracts the colour. Norms of other runtimes would
+    amplify its rounding error (:mod:`cyclegan_cli.models.normalization`); zeros stay zeros.
+    """
+    span = (x.amax((2, 3), keepdim=True) - x.amin((2, 3), keepdim=True)).amax(1, keepdim=True)
+    return x * (span > 0).to(x.dtype)
 
 
 def _halving_conv(channels_in: int, channels_out: int) -> nn.Conv2d:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cyclegan_cli.models.networks import INSTANCE_NORM_EPSILON, InstanceNorm
+from cyclegan_cli.models.networks import InstanceNorm
+from cyclegan_cli.models.normalization import CONSTANT_BELOW, EPSILON
 from cyclegan_cli.translation.stored import StoredRows
 
 
@@ -107,7 +108,7 @@ class Norm:
         scale, shift = (
             None if p is None else p.float() for p in (self.layer.weight, self.layer.bias)
         )
-        return F.batch_norm(rows, self.mean, self.variance, scale, shift, eps=INSTANCE_NORM_EPSILON)
+        return F.batch_norm(rows, self.mean, self.variance, scale, shift, eps=EPSILON)
 
 
 class Gathering:
@@ -139,6 +140,8 @@ class Gathering:
         share = (torch.tensor(counts, dtype=torch.float64) / sum(counts)).to(mean.device)[:, None]
         overall = (share * mean).sum(dim=0)
         variance = (share * (within + (mean - overall) ** 2)).sum(dim=0)
+        # As models.normalization does: what divides by infinity is zero.
+        variance = torch.where(variance < CONSTANT_BELOW, torch.inf, variance)
         return Norm(overall.float(), variance.float(), layer)
 
 

@@ -1,0 +1,101 @@
+"""Instance norm (Ulyanov et al. 2016) that passes on no rounding noise.
+
+Where a feature map is constant, instance norm is a gain of ``1 / sqrt(EPSILON)`` = 316 and nothing
+else: what it amplifies is the rounding error of the layer before it. A generator has about twenty
+norms in a row, so for an image of a single colour the noise grows until it is the whole output,
+and in bf16 the gradient grows until it overflows. In exact arithmetic both are zero: an image
+of a single colour has the output of a black one, and no gradient reaches the layers before a
+constant map. Both are made so here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+EPSILON = 1e-5
+# A variance that is rounding error: a convolution's result of 1 has an error of about 1e-6 in
+# fp32. A change of one 8-bit value in one pixel of an image of 256×256 gives 1e-9.
+CONSTANT_BELOW = 1e-10
+# Here the gain is within 1 % of that of a constant map, and the gradient is mostly that gain.
+NO_GRADIENT_BELOW = EPSILON / 100
+
+
+def instance_norm(x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+    """Normalise every channel of every image over all of its pixels.
+
+    No running statistics: the paper's networks have none. A channel whose variance is below
+    ``CONSTANT_BELOW`` is normalised to zero; one whose variance is below ``NO_GRADIENT_BELOW``
+    passes no gradient on to its input.
+
+    Args:
+        x: ``[B, C, H, W]`` with H·W > 1, fp32 or bf16 (statistics are computed in fp32).
+        scale: ``[C]``, what the normalised channels are multiplied with; None: with nothing.
+        shift: ``[C]``, what is added to them then; None: nothing.
+
+    Returns:
+        The same shape and dtype: for every image and channel mean 0 and variance 1, scaled
+        and shifted.
+    """
+    # Always a scale and shift in full precision, even where they change nothing: without them
+    # torch's CPU kernels round the statistics of bf16 maps to bf16 before they use them.
+    precise = torch.promote_types(x.dtype, torch.float32)
+    channels = x.shape[1]
+    scale = torch.ones(channels, device=x.device) if scale is None else scale
+    shift = torch.zeros(channels, device=x.device) if shift is None else shift
+    scale, shift = scale.to(precise), shift.to(precise)
+    if torch.compiler.is_exporting():
+        return F.instance_norm(x, weight=scale, bias=shift, eps=EPSILON)
+    return _InstanceNorm.apply(x, scale, shift)  # type: ignore[no-any-return]
+
+
+class _InstanceNorm(torch.autograd.Function):
+    """Batch norm in training mode, image by image.
+
+    For a single image that is instance norm. Its CPU kernel keeps channels-last tensors as they
+    are; that of instance norm copies them to and fro.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        normalised, means, inverse_stds = zip(
+            *(
+                torch.native_batch_norm(image, scale, shift, None, None, True, 0.0, EPSILON)
+                for image in torch.split(x, 1)
+            ),
+            strict=True,
+        )
+        output = normalised[0] if len(x) == 1 else torch.cat(normalised)
+        mean, inverse_std = torch.stack(means), torch.stack(inverse_stds)  # [B, C]
+        constant = inverse_std > (EPSILON + CONSTANT_BELOW) ** -0.5
+        # Only a CPU can be asked without waiting for it.
+        if x.device.type != "cpu" or torch.compiler.is_compiling() or constant.any():
+            as_shift = shift.to(x.dtype).view(1, -1, 1, 1)
+            output = torch.where(constant[:, :, None, None], as_shift, output)
+        ctx.save_for_backward(x, scale, mean, inverse_std)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        x, scale, mean, inverse_std = ctx.saved_tensors
+        has_gradient = inverse_std < (EPSILON + NO_GRADIENT_BELOW) ** -0.5
+        gain = torch.where(has_gradient, scale, 0.0)  # [B, C]
+        needed = list(ctx.needs_input_grad)
+        parts = [
+            torch.ops.aten.native_batch_norm_backward(
+                d_output[i : i + 1], x[i : i + 1], gain[i], None, None,
+                mean[i], inverse_std[i], True, EPSILON, needed,
+            )
+            for i in range(len(x))
+        ]  # fmt: skip
+        d_x, d_scale, d_shift = zip(*parts, strict=True)
+        return (
+            d_x[0] if len(x) == 1 else torch.cat(d_x),
+            torch.stack(d_scale).sum(0) if needed[1] else None,
+            torch.stack(d_shift).sum(0) if needed[2] else None,
+        )
