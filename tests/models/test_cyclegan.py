@@ -187,17 +187,74 @@ def test_a_step_moves_all_four_networks() -> None:
     assert changed(before, weights(model)) == {*GENERATORS, *DISCRIMINATORS}
 
 
+@pytest.mark.parametrize("network", [*GENERATORS, *DISCRIMINATORS])
+@pytest.mark.parametrize("steps_before", [0, 3])
+def test_a_step_whose_gradients_are_not_finite_changes_nothing(
+    network: str, steps_before: int
+) -> None:
+    model = tiny(pool_size=2)
+    for seed in range(steps_before):
+        assert model.step(*pictures(seed=seed)).is_applied
+    before = copy.deepcopy(everything(model))
+    parameter = list(model.networks()[network].parameters())[-2]
+    hook = parameter.register_hook(lambda gradient: gradient * float("nan"))
+    losses = model.step(*pictures(seed=9))
+    assert not losses.is_applied
+    assert losses.stacked().isfinite().all()
+    torch.testing.assert_close(everything(model), before, rtol=0, atol=0)
+    hook.remove()
+    undisturbed = tiny(pool_size=2)
+    for seed in range(steps_before):
+        undisturbed.step(*pictures(seed=seed))
+    for each in (model, undisturbed):
+        assert each.step(*pictures(seed=10)).is_applied
+    torch.testing.assert_close(everything(model), everything(undisturbed), rtol=0, atol=0)
+
+
+def everything(model: CycleGAN) -> dict[str, Any]:
+    """Weights, moments and pools."""
+    optimizers = (model.generator_optimizer, model.discriminator_optimizer)
+    return {
+        "weights": weights(model),
+        "moments": [list(optimizer.state_dict()["state"].values()) for optimizer in optimizers],
+        "pools": [pool.state() for pool in (model.pool_a, model.pool_b)],
+    }
+
+
+def test_gradient_norms_are_those_of_all_gradients_of_each_optimizer() -> None:
+    model = tiny()
+    found = model.step(*pictures()).gradient_norms
+    for names, norm in zip((GENERATORS, DISCRIMINATORS), found, strict=True):
+        parameters = chain.from_iterable(model.networks()[n].parameters() for n in names)
+        gradients = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+        assert norm == pytest.approx(float(gradients.double().norm()), rel=1e-5)
+
+
+def test_update_sizes_are_adams_steps_in_learning_rates() -> None:
+    """The first step of Adam moves every weight by the learning rate."""
+    model = tiny()
+    assert model.update_sizes() == (0, 0)
+    model.step(*pictures())
+    assert model.update_sizes() == pytest.approx((1, 1), abs=0.05)
+    for optimizer in (model.generator_optimizer, model.discriminator_optimizer):
+        for state in optimizer.state.values():
+            state["exp_avg_sq"] += 1e10
+    model.step(*pictures())
+    assert max(model.update_sizes()) < 1e-3
+
+
 def test_the_generators_step_gives_the_discriminators_no_gradients() -> None:
     model = tiny()
     found: list[Tensor | None] = []
-    take_step = model.generator_optimizer.step
+    clear = model.discriminator_optimizer.zero_grad
 
-    def watched_step() -> None:
+    def watched_clear() -> None:
+        """Called after the generators' gradients, before the discriminators' own."""
         for name in DISCRIMINATORS:
             found.extend(parameter.grad for parameter in model.networks()[name].parameters())
-        take_step()
+        clear()
 
-    model.generator_optimizer.step = watched_step
+    model.discriminator_optimizer.zero_grad = watched_clear
     model.step(*pictures())
     assert len(found) == 20
     assert all(gradient is None for gradient in found)
@@ -324,7 +381,8 @@ def test_the_terms_of_a_step_are_detached_scalars_in_fp32() -> None:
 
 def test_stacked_terms_are_in_the_order_of_their_names() -> None:
     values = {name: torch.tensor(float(number)) for number, name in enumerate(LOSS_NAMES)}
-    assert StepLosses(**values).stacked().tolist() == list(range(8))
+    losses = StepLosses(**values, gradient_norms=(1.0, 2.0), is_applied=True)
+    assert losses.stacked().tolist() == list(range(8))
 
 
 # Optimisers

@@ -198,3 +198,19 @@ def test_a_state_has_only_the_pictures_so_far(filled: int) -> None:
     pool = ReplayPool(3, seed=0)
     pool.exchange(pictures(*range(filled)))
     assert pool.state()["images"].shape == (filled, 3, 2, 2)
+
+
+@unhurried
+@given(
+    size=st.integers(0, 4), before=st.lists(st.integers(1, 3), max_size=6), last=st.integers(1, 5)
+)
+def test_an_undone_exchange_leaves_no_trace(size: int, before: list[int], last: int) -> None:
+    pool, other = ReplayPool(size, seed=1), ReplayPool(size, seed=1)
+    for i, batch in enumerate(before):
+        for each in (pool, other):
+            each.exchange(pictures(*range(10 * i, 10 * i + batch)))
+    pool.exchange(pictures(*range(1000, 1000 + last)))
+    pool.undo_exchange()
+    torch.testing.assert_close(pool.state(), other.state(), rtol=0, atol=0)
+    again = [numbers(each.exchange(pictures(*range(2000, 2004)))) for each in (pool, other)]
+    assert again[0] == again[1]

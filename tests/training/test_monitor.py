@@ -91,7 +91,7 @@ def test_a_generator_has_collapsed(tmp_path: Path) -> None:
     train(plan_new(config), recorder, never)
     assert "collapse" in kinds(config)
     assert any("its translations of different pictures are alike" in s for s in recorder.warnings)
-    assert column(config)[0] == "ok"
+    assert "collapse" not in column(config)[0]
     assert "collapse" in column(config)[-1]
 
 
@@ -145,18 +145,129 @@ def test_a_gradient_that_is_no_number_stops_the_run(
     def poisoned(self: CycleGAN, *arguments: Any) -> None:
         real(self, *arguments)
         self.generator_a2b.head.weight.register_hook(
-            lambda gradient: gradient * float("inf") if len(recorder.steps) == 22 else gradient
+            lambda gradient: gradient * float("inf") if len(recorder.steps) >= 22 else gradient
         )
 
     monkeypatch.setattr(CycleGAN, "__init__", poisoned)
     with pytest.raises(DivergedError) as caught:
         train(plan_new(config), recorder, never)
-    assert "is not finite at step 25; the checkpoint before it is kept" in caught.value.message
+    assert "the gradients of 10 steps are not finite at step 32" in caught.value.message
+    assert "the checkpoint before it is kept" in caught.value.message
     assert "--learning-rate 0.0005 --precision fp32" in caught.value.hint
     [verdict] = health(config)["verdicts"]
-    assert (verdict["kind"], verdict["step"]) == ("non-finite", 25)
+    assert (verdict["kind"], verdict["step"]) == ("non-finite", 32)
     assert verdict["advice"] == caught.value.hint
-    assert plan_resumed(config.run_dir, {}).first_step == 20
+    assert plan_resumed(config.run_dir, {}).first_step == 30
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, factors: dict[int, float]) -> Recorder:
+    """Multiply a gradient by a factor in some steps; returns the recorder that counts them."""
+    recorder = Recorder()
+    real = CycleGAN.__init__
+
+    def poisoned(self: CycleGAN, *arguments: Any) -> None:
+        real(self, *arguments)
+        self.generator_a2b.head.weight.register_hook(
+            lambda gradient: gradient * factors.get(len(recorder.steps), 1.0)
+        )
+
+    monkeypatch.setattr(CycleGAN, "__init__", poisoned)
+    return recorder
+
+
+def test_single_steps_without_finite_gradients_are_skipped_counted_and_named_when_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = blocks(tmp_path, steps=30, log_every=10)
+    recorder = poison(monkeypatch, {4: float("inf"), 12: float("nan"), 13: float("nan")})
+    train(plan_new(config), recorder, never)
+    with (config.run_dir / "metrics.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["skipped_steps"] for row in rows] == ["1", "2", "0"]
+    assert [s for s in recorder.warnings if "the step is skipped; 2 steps so far" in s]
+    assert len([s for s in recorder.warnings if "is skipped" in s]) == 1
+    assert "3, gradients not finite" in (config.run_dir / "index.html").read_text()
+
+
+def test_skipped_steps_are_resumed_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for stop in (8, None):
+        folder = tmp_path / str(stop)
+        folder.mkdir()
+        config = blocks(folder, steps=12, log_every=3)
+        recorder = poison(monkeypatch, {4: float("inf"), 7: float("nan"), 9: float("nan")})
+        if stop:
+            with pytest.raises(InterruptedRunError):
+                train(plan_new(config), recorder, stop_after(recorder, stop))
+            train(plan_resumed(config.run_dir, {}), recorder, never)
+        else:
+            train(plan_new(config), recorder, never)
+        lines = (config.run_dir / "metrics.csv").read_text().splitlines()
+        table = [line.split(",")[:14] for line in lines]
+        found.append(((config.run_dir / "model.safetensors").read_bytes(), table))
+        monkeypatch.undo()
+    assert found[0][1] == found[1][1]
+    assert found[0][0][-2000:] == found[1][0][-2000:]  # Weights; the header tells seconds.
+
+
+def test_a_spike_of_the_gradients_is_found_once_and_forgotten_at_last(tmp_path: Path) -> None:
+    watch = Monitor(plan_new(blocks(tmp_path)), {})
+    for row in range(1, 8):
+        norms = {"generators": 50.0 + row, "discriminators": 2.0}
+        assert watch.see_gradients(50 * row, norms) == monitor.Change([], [])
+    norms = {"generators": 2e4, "discriminators": 9.0}
+    [found] = watch.see_gradients(400, norms).found
+    assert found.kind == "gradient-spike"
+    assert "the generators jumped to a norm of 2e+04, 5" in found.sentence
+    again = Monitor(plan_new(blocks(tmp_path / "again")), watch.state())
+    norms = {"generators": 55.0, "discriminators": 2.0}
+    assert again.see_gradients(450, norms) == monitor.Change([], [])
+    assert again.word == "gradient-spike"
+    assert [v.kind for v in again.see_gradients(2500, norms).over] == ["gradient-spike"]
+
+
+def test_large_gradients_of_the_first_steps_are_no_spike(tmp_path: Path) -> None:
+    watch = Monitor(plan_new(blocks(tmp_path)), {})
+    for step, norm in ((1, 1.0), (2, 500.0), (3, 2000.0)):
+        assert watch.see_gradients(step, {"generators": norm}).found == []
+
+
+def test_losses_far_beyond_the_objective_are_a_verdict(tmp_path: Path) -> None:
+    config = blocks(tmp_path, steps=60, learning_rate=10.0, log_every=20)
+    recorder = Recorder()
+    train(plan_new(config), recorder, never)
+    assert "diverged" in kinds(config)
+    assert any("has diverged" in s and "--learning-rate" in s for s in recorder.warnings)
+
+
+def test_networks_that_stand_still_are_a_verdict(tmp_path: Path) -> None:
+    """As after a spike: the second moments are so large that no gradient moves a weight."""
+    config = blocks(tmp_path, steps=24, log_every=4)
+    recorder = Recorder()
+
+    def fill_moments(step: int) -> None:
+        if step == 3:
+            optimizer = models[0].generator_optimizer
+            for state in optimizer.state.values():
+                state["exp_avg_sq"] += 1e12
+
+    models: list[CycleGAN] = []
+    real = CycleGAN.__init__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            CycleGAN, "__init__", lambda self, *given: (models.append(self), real(self, *given))[1]
+        )
+        patch.setattr(recorder, "stepped", fill_moments)
+        train(plan_new(config), recorder, never)
+    [verdict] = health(config)["verdicts"]
+    assert (verdict["kind"], verdict["step"]) == ("stall", 12)
+    assert "the generators stand still" in verdict["sentence"]
+
+
+def test_a_rate_near_zero_is_no_stall(tmp_path: Path) -> None:
+    watch = Monitor(plan_new(blocks(tmp_path, learning_rate=1e-3)), {})
+    for step in range(1, 9):
+        assert watch.see_updates(step, {"generators": 0.0}, rate=1e-6).found == []
 
 
 # --- what is remembered, and what is over -------------------------------------------------------

@@ -3,7 +3,7 @@ import csv
 import pytest
 
 from cyclegan_cli.errors import OutputError
-from cyclegan_cli.training.tables import METRICS_COLUMNS, StepTable
+from cyclegan_cli.training.tables import LATER_COLUMNS, METRICS_COLUMNS, StepTable
 
 
 def table(path, steps_done: int) -> StepTable:
@@ -59,3 +59,14 @@ def test_a_vanished_folder_is_one_sentence(tmp_path):
     metrics.path.parent.rmdir()
     with pytest.raises(OutputError, match=r"cannot write .*metrics\.csv: No such file"):
         metrics.append(row(1))
+
+
+def test_rows_of_a_table_without_the_later_columns_are_kept(tmp_path):
+    path = tmp_path / "metrics.csv"
+    earlier = [name for name in METRICS_COLUMNS if name not in LATER_COLUMNS]
+    values = ["10" if name == "step" else "1" for name in earlier]
+    path.write_text(",".join(earlier) + "\n" + ",".join(values) + "\n")
+    table(path, 50).append(row(60))
+    assert steps_in(path) == [10, 60]
+    with path.open(newline="") as stream:
+        assert [found["skipped_steps"] == "" for found in csv.DictReader(stream)] == [True, False]

@@ -12,6 +12,7 @@ from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.errors import OutputError, UsageError
 from cyclegan_cli.models.cyclegan import LOSS_NAMES
 from cyclegan_cli.training.plan import plan_new, plan_resumed
+from cyclegan_cli.training.tables import LATER_COLUMNS
 from cyclegan_cli.training.tensorboard import TensorBoard
 from cyclegan_cli.training.trainer import train
 from runs import Recorder, make_config, never
@@ -150,7 +151,6 @@ def test_a_full_disk_is_one_sentence(watched):
     board.close()
     board.stream = Path("/dev/full").open("r+b", buffering=0)  # noqa: SIM115 closed below
     with pytest.raises(OutputError, match=r"cannot write .*tfevents\.000001: No space left"):
-        board.measured(
-            dict.fromkeys(("step", "learning_rate", "images_per_second", *LOSS_NAMES), 1)
-        )
+        names = ("step", "learning_rate", "images_per_second", *LOSS_NAMES, *LATER_COLUMNS)
+        board.measured(dict.fromkeys(names, 1))
     board.close()

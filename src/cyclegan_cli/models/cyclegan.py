@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, fields
@@ -22,6 +23,10 @@ class StepLosses:
     """The unweighted terms of one step: detached scalars on the device, fp32.
 
     ``adversarial_a2b`` is how badly ``generator_a2b`` fools ``discriminator_b``.
+
+    Attributes:
+        gradient_norms: L2 norms of the generators' and of the discriminators' gradients.
+        is_applied: Whether the networks were updated: not where a gradient is not finite.
     """
 
     adversarial_a2b: Tensor
@@ -32,13 +37,15 @@ class StepLosses:
     identity_b: Tensor
     discriminator_a: Tensor
     discriminator_b: Tensor
+    gradient_norms: tuple[float, float]
+    is_applied: bool
 
     def stacked(self) -> Tensor:
         """All terms as one tensor ``[8]``, in the order of :data:`LOSS_NAMES`."""
         return torch.stack([getattr(self, name) for name in LOSS_NAMES])
 
 
-LOSS_NAMES = tuple(field.name for field in fields(StepLosses))
+LOSS_NAMES = tuple(field.name for field in fields(StepLosses) if field.type == "Tensor")
 
 # With CUDA graphs the first pass warms up, the second records, the third replays.
 PASSES_TO_RECORD = 3
@@ -142,6 +149,9 @@ class CycleGAN:
     def step(self, real_a: Tensor, real_b: Tensor) -> StepLosses:
         """One update of all four networks (Zhu et al. 2017, eq. 3 and 4).
 
+        A step whose gradients are not all finite changes nothing: neither weights nor optimisers'
+        moments nor pools. One such update would poison Adam's moments for thousands of steps.
+
         Args:
             real_a: ``[B, 3, H, W]`` in [-1, 1], pictures of domain A, on the model's device.
             real_b: Likewise of domain B.
@@ -151,11 +161,34 @@ class CycleGAN:
         """
         real_a, real_b = self._begin(real_a, real_b)
         terms, fake_a, fake_b = self._generator_gradients(real_a, real_b)
-        self.generator_optimizer.step()
         pooled_a, pooled_b = self.pool_a.exchange(fake_a), self.pool_b.exchange(fake_b)
         terms |= self._discriminator_gradients(real_a, real_b, pooled_a, pooled_b)
-        self.discriminator_optimizer.step()
-        return StepLosses(**terms)
+        optimizers = (self.generator_optimizer, self.discriminator_optimizer)
+        # Reading the norms waits for the device, once per step.
+        norms = torch.stack([_gradient_norm(optimizer) for optimizer in optimizers]).tolist()
+        is_applied = all(map(math.isfinite, norms))
+        if is_applied:
+            for optimizer in optimizers:
+                optimizer.step()
+        else:
+            self.pool_a.undo_exchange()
+            self.pool_b.undo_exchange()
+        return StepLosses(**terms, gradient_norms=(norms[0], norms[1]), is_applied=is_applied)
+
+    @torch.no_grad()
+    def update_sizes(self) -> tuple[float, float]:
+        """How far Adam moves a weight in a step, in learning rates, on average.
+
+        Between 0.05 and 0.5 while a network learns; nearly 0 where a spike has filled the second
+        moments, or where no gradient arrives.
+
+        Returns:
+            Of the generators' and of the discriminators' weights; 0 before the first step.
+        """
+        generators, discriminators = map(
+            _update_size, (self.generator_optimizer, self.discriminator_optimizer)
+        )
+        return generators, discriminators
 
     def _begin(self, *reals: Tensor) -> Iterator[Tensor]:
         """Begin a step with these pictures; return them in the networks' memory format."""
@@ -310,6 +343,33 @@ class CycleGAN:
             if identities:
                 pictures |= {"idt_a": generator_b2a(real_a), "idt_b": generator_a2b(real_b)}
         return {name: picture.float() for name, picture in pictures.items()}
+
+
+def _gradient_norm(optimizer: torch.optim.Optimizer) -> Tensor:
+    """The L2 norm of all gradients that an optimizer is about to apply: a scalar on the device."""
+    gradients = [
+        parameter.grad
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        if parameter.grad is not None
+    ]
+    return nn.utils.get_total_norm(gradients)
+
+
+def _update_size(optimizer: torch.optim.Adam) -> float:
+    beta1, beta2 = optimizer.param_groups[0]["betas"]
+    total, elements = 0.0, 0
+    for parameter, state in optimizer.state.items():
+        if parameter.dim() == 1:
+            continue  # Gradients of biases before norms are rounding noise.
+        steps = float(state["step"])
+        mean = state["exp_avg"] / (1 - beta1**steps)
+        deviation = (
+            (state["exp_avg_sq"] / (1 - beta2**steps)).sqrt_().add_(optimizer.defaults["eps"])
+        )
+        total += float(mean.div_(deviation).abs_().sum())
+        elements += mean.numel()
+    return total / max(elements, 1)
 
 
 @contextmanager

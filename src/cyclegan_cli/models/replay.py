@@ -23,6 +23,9 @@ class ReplayPool:
         self.images: Tensor | None = None
         self.count = 0
         self.random = torch.Generator().manual_seed(seed)
+        # What undoes the last exchange: the images replaced, by index, and the generator's state.
+        self._replaced: list[tuple[int, Tensor]] = []
+        self._count_before, self._random_before = 0, self.random.get_state()
 
     def exchange(self, fakes: Tensor) -> Tensor:
         """Remember some of these pictures and return as many, some of them older.
@@ -39,6 +42,8 @@ class ReplayPool:
             self.images = fakes.new_zeros((self.size, *fakes.shape[1:]))
         # A resumed run may have been told to compute in another precision.
         self.images = self.images.to(fakes.dtype)
+        self._replaced = []
+        self._count_before, self._random_before = self.count, self.random.get_state()
         returned = fakes.clone()
         for i in range(len(fakes)):
             if self.count < self.size:
@@ -47,8 +52,18 @@ class ReplayPool:
             elif self._draw(2) == 1:
                 chosen = self._draw(self.size)
                 returned[i] = self.images[chosen]
+                self._replaced.append((chosen, self.images[chosen].clone()))
                 self.images[chosen] = fakes[i]
         return returned
+
+    def undo_exchange(self) -> None:
+        """Return to the state before the last :meth:`exchange`, as if it had not been made."""
+        for index, image in reversed(self._replaced):
+            assert self.images is not None
+            self.images[index] = image
+        self._replaced = []
+        self.count = self._count_before
+        self.random.set_state(self._random_before)
 
     def _draw(self, below: int) -> int:
         return int(torch.randint(below, (), generator=self.random))
@@ -59,7 +74,7 @@ class ReplayPool:
         The images are a view of the pool: save them before the next exchange.
         """
         tensors = {"random": self.random.get_state()}
-        if self.images is not None:
+        if self.images is not None and self.count:
             tensors["images"] = self.images[: self.count]
         return tensors
 

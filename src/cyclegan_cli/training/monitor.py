@@ -19,12 +19,26 @@ from cyclegan_cli.training.metrics import diversity, luminance_correlation
 from cyclegan_cli.training.plan import Plan
 from cyclegan_cli.training.validation import Examination
 
-Kind = Literal["non-finite", "discriminator-won", "collapse", "inversion", "identity"]
+Kind = Literal[
+    "non-finite", "diverged", "gradient-spike", "stall", "discriminator-won", "collapse",
+    "inversion", "identity",
+]  # fmt: skip
 HEALTHY = "ok"
 
 # A discriminator that is right everywhere has loss 0; one that knows nothing 0.25 or 0.69.
 WON_BELOW: dict[GanLossChoice, float] = {"lsgan": 0.01, "vanilla": 0.03}
 WON_FOR_STEPS = 500
+# A discriminator that guesses has 0.25 or 0.69, a generator that it sees through 1 or about 5.
+DIVERGED_ABOVE: dict[GanLossChoice, float] = {"lsgan": 10.0, "vanilla": 50.0}
+# The largest gradient norm between two rows, over the usual one: ordinary runs stay below 10.
+SPIKE_FACTOR = 100.0
+USUAL_WEIGHT = 0.1  # Of a new row in the usual norm, a geometric running mean.
+USUAL_AFTER = 5  # Rows: the first steps of a run have large gradients.
+# Adam's second moments forget a spike in 1 / (1 - 0.999) steps, times the logarithm of its size.
+SPIKE_LASTS = 2000
+# Mean movement of a weight per step, in learning rates: 0.05 to 0.5 while a network learns.
+STALLED_BELOW = 1e-3
+STALLED_ROWS = 3
 # Translations differ from each other by less than this share of what real pictures differ by.
 COLLAPSED_BELOW = 0.1
 # Correlation of brightness before and after; a negative has -1.
@@ -74,6 +88,9 @@ class Monitor:
         self.plan = plan
         self.low_steps: dict[str, int] = dict(remembered.get("low_steps", {}))
         self.times: dict[str, int] = dict(remembered.get("times", {}))
+        self.usual_norms: dict[str, float] = dict(remembered.get("usual_norms", {}))
+        self.rows: int = remembered.get("rows", 0)
+        self.spikes: dict[str, int] = dict(remembered.get("spikes", {}))
         verdicts = remembered.get("verdicts", {})
         self.verdicts: dict[str, Verdict] = {
             name: Verdict(**verdict) for name, verdict in verdicts.items()
@@ -82,7 +99,14 @@ class Monitor:
     def state(self) -> dict[str, Any]:
         """What a resumed run has to know, as plain values."""
         verdicts = {name: asdict(verdict) for name, verdict in self.verdicts.items()}
-        return {"low_steps": self.low_steps, "times": self.times, "verdicts": verdicts}
+        return {
+            "low_steps": self.low_steps,
+            "times": self.times,
+            "usual_norms": self.usual_norms,
+            "rows": self.rows,
+            "spikes": self.spikes,
+            "verdicts": verdicts,
+        }
 
     @property
     def word(self) -> str:
@@ -110,6 +134,62 @@ class Monitor:
                 "Use more pictures, fewer --discriminator-channels or a smaller --lambda-cycle.",
             )
             self._judge(f"discriminator-won {domain}", low >= WON_FOR_STEPS, verdict, change)
+        highest = DIVERGED_ABOVE[self.plan.config.gan_loss]
+        terms = {name: means[name] for name in means if "adversarial" in name or "discr" in name}
+        worst = max(terms, key=lambda name: terms[name])
+        verdict = Verdict(
+            "diverged",
+            step,
+            f"the training has diverged: the loss {worst} is {terms[worst]:.3g}, and the objective "
+            f"means nothing above {highest:g}",
+            "Begin again with a smaller --learning-rate.",
+        )
+        self._judge("diverged", terms[worst] > highest, verdict, change)
+        return change
+
+    def see_gradients(self, step: int, largest: Mapping[str, float]) -> Change:
+        """Judge the largest gradient norms since the last row, by which networks they are of."""
+        change = Change([], [])
+        self.rows += 1
+        for name, norm in largest.items():
+            usual = self.usual_norms.setdefault(name, norm)
+            is_spike = self.rows > USUAL_AFTER and norm > SPIKE_FACTOR * usual
+            if is_spike:
+                self.spikes[name] = step
+            elif norm > 0 < usual:
+                self.usual_norms[name] = usual * (norm / usual) ** USUAL_WEIGHT
+            elif norm > 0:
+                self.usual_norms[name] = norm
+            verdict = Verdict(
+                "gradient-spike",
+                step,
+                f"the gradients of the {name} jumped to a norm of {norm:.2g}, {usual:.2g} is usual",
+                "Adam's moments remember it for thousands of steps. Go on with fresh ones from an "
+                "earlier checkpoint (--init-from; --keep-checkpoints keeps some), with a smaller "
+                "--learning-rate or --precision fp32.",
+            )
+            lasts = name in self.spikes and step - self.spikes[name] < SPIKE_LASTS
+            self._judge(f"gradient-spike {name}", lasts, verdict, change)
+        return change
+
+    def see_updates(self, step: int, sizes: Mapping[str, float], rate: float) -> Change:
+        """Judge how far weights move per step, in learning rates, unless the rate is near zero."""
+        change = Change([], [])
+        if rate <= 0.01 * self.plan.config.learning_rate:
+            return change
+        for name, size in sizes.items():
+            rows = self.times.get(f"stall {name}", 0) + 1 if size < STALLED_BELOW else 0
+            self.times[f"stall {name}"] = rows
+            verdict = Verdict(
+                "stall",
+                step,
+                f"the {name} stand still: their weights move by {size:.1g} learning rates per "
+                "step, and 0.1 is usual",
+                "Either a spike of the gradients fills Adam's moments, or no gradient arrives. "
+                "Begin with fresh moments from an earlier checkpoint (--init-from), or again with "
+                "a smaller --learning-rate.",
+            )
+            self._judge(f"stall {name}", rows >= STALLED_ROWS, verdict, change)
         return change
 
     def see_pictures(self, step: int, found: Examination) -> Change:

@@ -13,8 +13,11 @@ from cyclegan_cli.models.cyclegan import LOSS_NAMES
 
 METRICS_FILE = "metrics.csv"
 HEALTH_COLUMN = "health"
+# Tables of earlier versions lack them; a resumed run leaves those cells empty.
+LATER_COLUMNS = ("gradient_norm_generators", "gradient_norm_discriminators", "skipped_steps")
 METRICS_COLUMNS = (
-    "step", "epoch", "learning_rate", *LOSS_NAMES, "images_per_second", "seconds", HEALTH_COLUMN,
+    "step", "epoch", "learning_rate", *LOSS_NAMES, *LATER_COLUMNS, "images_per_second", "seconds",
+    HEALTH_COLUMN,
 )  # fmt: skip
 VALIDATION_FILE = "validation.csv"
 VALIDATION_COLUMNS = (
@@ -72,7 +75,7 @@ def whole_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         return []
     with path.open(newline="", errors="replace") as stream:
         rows = list(csv.DictReader(stream))
-    numbers = [name for name in columns if name != HEALTH_COLUMN]
+    numbers = [name for name in columns if name != HEALTH_COLUMN and name not in LATER_COLUMNS]
     return [row for row in rows if all(_is_number(row.get(name)) for name in numbers)]
 
 

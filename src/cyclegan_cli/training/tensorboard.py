@@ -15,6 +15,7 @@ from cyclegan_cli import files
 from cyclegan_cli.errors import OutputError
 from cyclegan_cli.models.cyclegan import LOSS_NAMES
 from cyclegan_cli.training.plan import Plan
+from cyclegan_cli.training.tables import LATER_COLUMNS
 from cyclegan_cli.training.watcher import Watcher, Watchers
 
 if TYPE_CHECKING:
@@ -68,14 +69,15 @@ class TensorBoard:
         self._write(first, session_log=SessionLog(status=SessionLog.START))
 
     def measured(self, row: dict[str, float]) -> None:
-        """Losses, learning rate and speed.
+        """Losses, gradient norms, learning rate and speed.
 
         Raises:
             OutputError: They cannot be written.
         """
         losses = {f"loss/{name}": row[name] for name in LOSS_NAMES}
         rates = {name: row[name] for name in ("learning_rate", "images_per_second")}
-        self._write_scalars(int(row["step"]), losses | rates)
+        gradients = {f"gradients/{name}": row[name] for name in LATER_COLUMNS}
+        self._write_scalars(int(row["step"]), losses | rates | gradients)
 
     def validated(self, row: dict[str, float]) -> None:
         """All measures of quality.

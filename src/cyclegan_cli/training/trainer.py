@@ -43,12 +43,15 @@ from cyclegan_cli.training.page.overview import State
 from cyclegan_cli.training.plan import Plan, model_is_of_step
 from cyclegan_cli.training.preflight import START, STRICT_START, preflight
 from cyclegan_cli.training.run_folder import NoFolder, RunFolder
-from cyclegan_cli.training.tables import HEALTH_COLUMN
+from cyclegan_cli.training.tables import HEALTH_COLUMN, LATER_COLUMNS
 from cyclegan_cli.training.tensorboard import with_tensorboard
 from cyclegan_cli.training.validation import BestSoFar, Examiner, quality, shuffled
 from cyclegan_cli.training.watcher import Watcher, Watchers
 
 SAMPLE_PICTURES = 4
+# Steps in a row whose gradients are not finite, before the run ends: it will not recover.
+SKIPPED_IN_A_ROW = 10
+NETWORKS = ("generators", "discriminators")
 ON_MY_OWN = Group()
 StopRequested = Callable[[], int | None]
 
@@ -183,6 +186,8 @@ class Trainer:
         self.best = BestSoFar(watch.get("best", {}))
         self.monitor = Monitor(self.plan, watch.get("monitor", {}))
         self.examined: int = watch.get("examined", self.step)
+        self.skipped: int = watch.get("skipped", 0)
+        self.skipped_in_a_row: int = watch.get("skipped_in_a_row", 0)
 
     def _inception_judge(self) -> InceptionJudge:
         if not self.plan.validates:
@@ -280,9 +285,26 @@ class Trainer:
         )
         self.interval.add(losses)
         self.step += 1
+        if losses.is_applied:
+            self.skipped_in_a_row = 0
+        else:
+            self._count_skipped()
         if self.model.averages:
             self.model.averages.update(self.step)
         self.watcher.stepped(self.step)
+
+    def _count_skipped(self) -> None:
+        """Count a step that was not applied: one is an accident, a row of them the end."""
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        if self.skipped_in_a_row == SKIPPED_IN_A_ROW:
+            raise self._diverged(f"the gradients of {self.skipped_in_a_row} steps are not finite")
+        if self.skipped > 1 and self.skipped.bit_count() == 1:  # 2, 4, 8 ...
+            self.watcher.warned(
+                f"step {self.step}: the gradients are not finite, and the step is skipped; "
+                f"{self.skipped} steps so far. If there are more and more, go on with "
+                "--precision fp32 or a smaller --learning-rate"
+            )
 
     def _tell_of_skipped(self, batch: Batch) -> None:
         for sentence in batch.skipped:
@@ -300,14 +322,22 @@ class Trainer:
 
     def _measure(self) -> None:
         """Add a row of the interval's mean losses to metrics.csv."""
-        means = self._finite_means()
+        if not self.interval.steps:
+            return  # All were skipped: the row comes with the next step that was not.
+        means = self.group.mean(self.interval.means())
+        rate = self.plan.learning_rate_at(self.step - 1)
+        norms = self.interval.gradient_norms
         self._tell(self.monitor.see_losses(self.step, means, self.interval.steps))
+        self._tell(self.monitor.see_gradients(self.step, dict(zip(NETWORKS, norms, strict=True))))
+        sizes = dict(zip(NETWORKS, self.model.update_sizes(), strict=True))
+        self._tell(self.monitor.see_updates(self.step, sizes, rate))
         speed = self.interval.steps_per_second() * self.plan.step_items
         row = {
             "step": self.step,
             "epoch": self.plan.epoch_of(self.step),
-            "learning_rate": self.plan.learning_rate_at(self.step - 1),
+            "learning_rate": rate,
             **means,
+            **dict(zip(LATER_COLUMNS, (*norms, self.interval.skipped), strict=True)),
             "images_per_second": speed,
             "seconds": self._seconds(),
         }
@@ -374,14 +404,6 @@ class Trainer:
             f"{plan.name_b}, {b2a:.4f} {plan.name_b} -> {plan.name_a}"
         )
 
-    def _finite_means(self) -> dict[str, float]:
-        """Mean losses since the last row; a run that has left the finite numbers ends here."""
-        means = self.group.mean(self.interval.means())
-        for name, mean in means.items():
-            if not math.isfinite(mean):
-                raise self._diverged(f"the loss {name} is not finite")
-        return means
-
     def _diverged(self, what: str) -> CycleGANError:
         slower = f"--learning-rate {self.plan.config.learning_rate / 2:g} --precision fp32"
         if (self.plan.run_dir / STATE_FILE).exists():
@@ -401,8 +423,7 @@ class Trainer:
         return self.seconds_before + time.monotonic() - self.started
 
     def _save(self) -> None:
-        self._finite_means()
-        # The last update may have done what no loss has seen yet.
+        # The last update may have done what no gradient has seen yet.
         if not self.model.is_finite():
             raise self._diverged("the weights are not finite")
         pools = self.group.gathered(pools_of(self.model)) if self.plan.rank.share.count > 1 else []
@@ -414,6 +435,8 @@ class Trainer:
             "best": self.best.state(),
             "monitor": self.monitor.state(),
             "examined": self.examined,
+            "skipped": self.skipped,
+            "skipped_in_a_row": self.skipped_in_a_row,
         }
         return state_info(self.plan, self.model, self.step, self._seconds(), watch)
 

@@ -71,6 +71,15 @@ def loss_charts(name_a: str, name_b: str, with_identity: bool) -> list[Chart]:
             noisy=True,
         ),
         *([identity] if with_identity else []),
+        Chart(
+            "Gradient norm",
+            "The largest between two measurements. A jump by orders of magnitude is a spike.",
+            (
+                Curve("gradient_norm_generators", "generators"),
+                Curve("gradient_norm_discriminators", "discriminators"),
+            ),
+            noisy=True,
+        ),
         Chart("Learning rate", "Of both optimisers.", (Curve("learning_rate", "Adam"),)),
         Chart(
             "Speed",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -50,6 +51,9 @@ def facts(
         left = _seconds_for(plan, plan.total_steps - step, metrics)
         if left:
             found.append(("left, at this speed", sections.duration(left)))
+        skipped = sum(filter(math.isfinite, (row["skipped_steps"] for row in metrics)))
+        if skipped:
+            found.append(("skipped steps", f"{skipped:,.0f}, gradients not finite"))
     if validation:
         best = min(validation, key=mean_distance)
         found.append(("best model", f"step {best['step']:,.0f}"))

@@ -21,6 +21,7 @@ from cyclegan_cli.training.page.curves import loss_charts, quality_charts
 from cyclegan_cli.training.page.overview import State
 from cyclegan_cli.training.plan import Plan
 from cyclegan_cli.training.tables import (
+    LATER_COLUMNS,
     METRICS_FILE,
     VALIDATION_COLUMNS,
     VALIDATION_FILE,
@@ -28,7 +29,9 @@ from cyclegan_cli.training.tables import (
 )
 
 PAGE_FILE = "index.html"
-DRAWN_METRICS = ("step", "learning_rate", *LOSS_NAMES, "images_per_second", "seconds")
+DRAWN_METRICS = (
+    "step", "learning_rate", *LOSS_NAMES, *LATER_COLUMNS, "images_per_second", "seconds",
+)  # fmt: skip
 # With curves and text the page stays below 8 MB.
 MOST_PICTURE_CHARACTERS = 7_000_000
 
@@ -97,7 +100,10 @@ def _words(plan: Plan, step: int, state: State) -> dict[str, str]:
 
 
 def _numbers(path: Path, columns: Sequence[str]) -> list[Row]:
-    return [{name: float(row[name]) for name in columns} for row in whole_rows(path, columns)]
+    return [
+        {name: float(row.get(name) or "nan") for name in columns}
+        for row in whole_rows(path, columns)
+    ]
 
 
 def _drawn(charts: list[Chart], rows: list[Row], step: int) -> tuple[str, list[Any]]:
