@@ -183,3 +183,15 @@ def test_ordinary_gradients_are_those_of_torch(batch: int) -> None:
     )
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("value", [0.1, 1.7, -33.3])
+def test_a_large_constant_map_is_zero_though_its_mean_is_rounded(
+    value: float, dtype: torch.dtype
+) -> None:
+    x = torch.full((1, 8, 256, 256), value, dtype=dtype)
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    found = instance_norm(x)
+    assert not found.any()
+    assert not torch.autograd.grad(found.float().sum(), x)[0].any()

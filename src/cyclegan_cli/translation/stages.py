@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cyclegan_cli.models.networks import InstanceNorm
-from cyclegan_cli.models.normalization import CONSTANT_BELOW, EPSILON
+from cyclegan_cli.models.normalization import CONSTANT_BELOW, EPSILON, refine_moments
 from cyclegan_cli.translation.stored import StoredRows
 
 
@@ -151,7 +151,9 @@ def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
         # What batch norm gathers in training: ten times as fast as means and squares one by one.
         # The statistics that it would update make it compute in fp32 for bf16 rows, too.
         old = torch.zeros(rows.shape[1])
-        return torch.batch_norm_update_stats(rows, old, old.clone(), 0.0)
+        mean, variance = torch.batch_norm_update_stats(rows, old, old.clone(), 0.0)
+        refine_moments(rows, mean, variance)
+        return mean, variance
     pixels = rows[0].flatten(1).float()
     variance, mean = torch.var_mean(pixels, dim=1, correction=0)
     return mean, variance
