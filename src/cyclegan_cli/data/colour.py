@@ -37,7 +37,10 @@ def unpack(image: Image.Image) -> Pixels:
         ValueError: Their range is unknown.
     """
     if image.mode in SIXTEEN_BIT_MODES:
-        return Pixels(_grey_at_16_bit(image), None, "L")
+        levels = _grey_at_16_bit(image)
+        transparent = image.info.get("transparency")
+        shown = None if transparent is None else levels != transparent
+        return Pixels(levels, None if shown is None else shown * np.uint16(65535), "L")
     if image.mode == "F":
         raise ValueError("pixels are floating-point numbers of unknown range")
     mode = _mode_of(image)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,7 +12,12 @@ from PIL import Image, ImageFile, JpegImagePlugin
 from cyclegan_cli.data import profiles
 from cyclegan_cli.data.animation import read_animation
 from cyclegan_cli.data.colour import SIXTEEN_BIT_MODES, Pixels, suits, to_srgb, unpack
-from cyclegan_cli.data.deep import is_deep, lost_depth, read_deep
+from cyclegan_cli.data.colour_space import (
+    at_full_range,
+    read_colour_space,
+    says_adobe_rgb,
+)
+from cyclegan_cli.data.deep import is_deep, lost_depth, mend_transparency, read_deep
 from cyclegan_cli.data.metadata import orientation, read_metadata, whole_file
 from cyclegan_cli.data.opening import count_frames, format_of, most_pixels, opened, too_many_pixels
 from cyclegan_cli.data.picture import Levels, Picture, to_depth
@@ -61,6 +66,8 @@ def decode(
 
 def _decoded(image: Any, pages: list[int], shrink_to: int | None) -> Picture:
     # At first: of a PNG Pillow loads and closes all of it to find out its orientation.
+    space = read_colour_space(image)
+    mend_transparency(image)
     first = read_deep(image, pages[0])
     lost = lost_depth(image) if first is None else ()
     turned = orientation(image) in TURNED
@@ -75,13 +82,15 @@ def _decoded(image: Any, pages: list[int], shrink_to: int | None) -> Picture:
     pixels, own_profiles, durations = [], [], []
     for page in pages:
         pixels.append(_pixels(image, page, first if page == pages[0] else None))
-        own_profiles.append(image.info.get("icc_profile") or None)
+        own_profiles.append(None if space.overrules else image.info.get("icc_profile") or None)
         durations.append(float(image.info.get("duration") or 0))
+    if space.is_narrow:
+        pixels = [at_full_range(page) for page in pixels]
     fitting = [
-        profile if profile and suits(page, profile) else None
+        _fitting(page, (profile, space.profile))
         for page, profile in zip(pixels, own_profiles, strict=True)
     ]
-    if fitting != own_profiles:
+    if any((own or space.profile) != used for own, used in zip(own_profiles, fitting, strict=True)):
         remarks = (*remarks, BAD_PROFILE)
     modes = {page.mode for page in pixels}
     return Picture(
@@ -95,8 +104,13 @@ def _decoded(image: Any, pages: list[int], shrink_to: int | None) -> Picture:
         animation=read_animation(image, durations) if len(pages) > 1 else None,
         encoding=encoding,
         full_size=full_size,
-        remarks=remarks + lost + _left_aside(image),
+        remarks=space.remarks + remarks + lost + _left_aside(image),
     )
+
+
+def _fitting(pixels: Pixels, profiles: Iterable[bytes | None]) -> bytes | None:
+    """The first of the profiles that says what the pixels look like."""
+    return next((profile for profile in profiles if profile and suits(pixels, profile)), None)
 
 
 def decode_opaque(path: Path, shrink_to: int) -> tuple[Levels, tuple[int, int]]:
@@ -134,7 +148,7 @@ def _is_plain_jpeg(image: Image.Image) -> bool:
         return False
     profile = image.info.get("icc_profile")
     if not profile:
-        return True
+        return not says_adobe_rgb(image)
     return image.mode == "RGB" and profiles.space_of(profile) == "RGB" and profiles.is_srgb(profile)
 
 
@@ -163,12 +177,15 @@ def from_pillow(image: Image.Image) -> tuple[Levels, Levels | None]:
         same type, or None.
 
     Raises:
-        ValueError: Its pixels are numbers of unknown range.
+        ValueError: Its pixels are numbers of unknown range, or it is an HDR picture.
     """
+    space = read_colour_space(image)
+    mend_transparency(image)
     _load(image)  # Of a TIFF this applies the orientation and forgets it.
     pixels = _upright(unpack(image), TURNS.get(orientation(image)))
-    profile = image.info.get("icc_profile") or None
-    return to_srgb(pixels, profile if profile and suits(pixels, profile) else None), pixels.alpha
+    pixels = at_full_range(pixels) if space.is_narrow else pixels
+    own = None if space.overrules else image.info.get("icc_profile")
+    return to_srgb(pixels, _fitting(pixels, (own, space.profile))), pixels.alpha
 
 
 def pixel_bytes(path: Path) -> int:

@@ -86,6 +86,28 @@ def _stored_bits(image: Any) -> int:
     return 8
 
 
+def mend_transparency(image: Any) -> None:
+    """Have a PNG's transparent colour be one of the levels that Pillow makes of the pixels.
+
+    Pillow stretches pixels of 2 and 4 bits to 8, but not the transparent grey; and of what is
+    beyond the depth only the lower bits count (PNG specification, third edition, 11.3.1.1).
+
+    Args:
+        image: As Pillow has opened it, its pixels not loaded.
+    """
+    transparent = image.info.get("transparency")
+    if image.format != "PNG" or image.fp is None or image.mode not in ("1", "L", "RGB"):
+        return
+    depth = int(whole_file(image)[PNG_BIT_DEPTH])
+    if isinstance(transparent, int) and image.mode == "L":
+        image.info["transparency"] = (transparent & (2**depth - 1)) * (255 // (2**depth - 1))
+    elif isinstance(transparent, tuple):
+        # Of 16 bits Pillow keeps the upper 8.
+        image.info["transparency"] = tuple(
+            level >> 8 if depth == 16 else level & 255 for level in transparent
+        )
+
+
 def _read_png(image: Any) -> Pixels:
     import imagecodecs
 

@@ -19,6 +19,9 @@ ORIENTATION = 0x0112
 THUMBNAIL_PLACES = ((0x0201, 0x0202), (0x0111, 0x0117))
 EXIF_DIRECTORY, GPS_DIRECTORY, INTEROP_DIRECTORY = 0x8769, 0x8825, 0xA005
 PIXEL_WIDTH, PIXEL_HEIGHT = 0xA002, 0xA003
+# EXIF 2.32, 4.6.6, and DCF 2.0: which colours the pixels are in. 2 was never a standard.
+COLOUR_SPACE, SRGB, ADOBE_RGB, UNCALIBRATED = 0xA001, 1, 2, 0xFFFF
+INTEROP_INDEX, INTEROP_SRGB, INTEROP_ADOBE_RGB = 0x0001, b"R98", b"R03"
 SUBDIRECTORIES = (EXIF_DIRECTORY, GPS_DIRECTORY, INTEROP_DIRECTORY)
 # What a TIFF file's directory says of the picture rather than of its own layout: description,
 # camera, resolution, date, artist, rating, copyright, IPTC, place on Earth (GeoTIFF), EXIF, GPS.
@@ -198,6 +201,62 @@ def _set_number(content: bytearray, order: str, entry: Entry, number: int) -> No
     kind = {SHORT: "H", LONG: "I"}.get(entry.type)
     if kind and entry.count == 1 and number < 256 ** struct.calcsize(kind):
         struct.pack_into(order + kind, content, entry.at, number)
+
+
+def says_adobe_rgb(exif: bytes) -> bool:
+    """Whether a block says that the pixels are in Adobe RGB.
+
+    Args:
+        exif: With or without ``HEADER``.
+
+    Raises:
+        ValueError: It is damaged beyond use.
+    """
+    block = Block(exif.removeprefix(HEADER))
+    spaces, indices = _colour_entries(block)
+    said = {_get_number(entry, block.order) for entry in spaces}
+    is_r03 = any(block.content[e.at : e.at + 3] == INTEROP_ADOBE_RGB for e in indices)
+    return ADOBE_RGB in said or (UNCALIBRATED in said and is_r03)
+
+
+def said_to_be_srgb(exif: bytes) -> bytes:
+    """The same block, if it says what colours the pixels are in, for pixels in sRGB.
+
+    Args:
+        exif: Without ``HEADER``.
+
+    Raises:
+        ValueError: It is damaged beyond use.
+    """
+    block = Block(exif)
+    content = bytearray(exif)
+    spaces, indices = _colour_entries(block)
+    for entry in spaces:
+        _set_number(content, block.order, entry, SRGB)
+    for entry in indices:
+        if content[entry.at : entry.at + 3] == INTEROP_ADOBE_RGB:
+            content[entry.at : entry.at + 3] = INTEROP_SRGB
+    return bytes(content)
+
+
+def _colour_entries(block: Block) -> tuple[list[Entry], list[Entry]]:
+    """Those of the colour space, and those of the interoperability index."""
+    inner = _below(block.entries, EXIF_DIRECTORY)
+    interop = _below(inner, INTEROP_DIRECTORY)
+    return (
+        [entry for entry in inner if entry.tag == COLOUR_SPACE],
+        [e for e in interop if e.tag == INTEROP_INDEX and e.count == 4],
+    )
+
+
+def _below(entries: Iterable[Entry], directory: int) -> list[Entry]:
+    """The entries of a directory below."""
+    return [
+        below
+        for entry in entries
+        if entry.tag == directory and isinstance(entry.value, tuple)
+        for below in entry.value
+    ]
 
 
 def from_tiff(content: bytes) -> bytes | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import ExifTags, Image, PngImagePlugin
@@ -23,6 +23,10 @@ XMP_SIDES = (
     (b"tiff:XResolution", b"tiff:YResolution"),
 )
 XMP_THUMBNAILS = re.compile(rb"<(\w+):Thumbnails\b.*?</\1:Thumbnails>", re.DOTALL)
+# What the colours are in: a number as in EXIF, and the name of the profile.
+XMP_COLOUR_SPACE = re.compile(rb"""(exif:ColorSpace(?:=["']|>))[0-9]+""")
+XMP_PROFILE = re.compile(rb"""(photoshop:ICCProfile(?:=["']|>))[^"'<]*""")
+SRGB_PROFILE = rb"\g<1>sRGB IEC61966-2.1"
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def read_metadata(image: Image.Image, turned: bool) -> tuple[Metadata, tuple[str
     if image.format == "PNG":
         image.load()  # Some of it may follow the pixels.
     try:
-        exif = _exif(image)
+        exif = exif_of(image)
         exif = exif_block.made_upright(exif, turned) if exif else b""
     except (ValueError, TypeError, OSError):
         exif, remarks = b"", ["its EXIF data is damaged and was left out"]
@@ -81,6 +85,17 @@ def read_metadata(image: Image.Image, turned: bool) -> tuple[Metadata, tuple[str
     return Metadata(exif, xmp, both), tuple(remarks)
 
 
+def said_to_be_srgb(metadata: Metadata) -> Metadata:
+    """What is said of pixels that are in sRGB now, where it says what colours they are in.
+
+    Raises:
+        ValueError: The EXIF block is damaged.
+    """
+    exif = exif_block.said_to_be_srgb(metadata.exif) if metadata.exif else b""
+    xmp = XMP_COLOUR_SPACE.sub(rb"\g<1>1", metadata.xmp)
+    return replace(metadata, exif=exif, xmp=XMP_PROFILE.sub(SRGB_PROFILE, xmp))
+
+
 def _with_sides_swapped(xmp: bytes) -> bytes:
     """An XMP packet in which what it says of width and height, if of both, has changed places."""
     for names in XMP_SIDES:
@@ -93,7 +108,12 @@ def _with_sides_swapped(xmp: bytes) -> bytes:
     return xmp
 
 
-def _exif(image: Image.Image) -> bytes | None:
+def exif_of(image: Image.Image) -> bytes | None:
+    """The EXIF block of a picture, as Pillow has opened it; of a TIFF what it says itself.
+
+    Raises:
+        ValueError: It is damaged.
+    """
     if image.format == "TIFF":
         return exif_block.from_tiff(whole_file(image))
     if isinstance(image.info.get("exif"), bytes):
