@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -129,13 +130,11 @@ def _of_png(image: Any) -> ColourSpace | None:
         elif found := _of_cicp(primaries, transfer):
             known = not found.remarks
             return ColourSpace(found.profile, known, known and not is_full, remarks + found.remarks)
-    if b"sRGB" not in chunks and not image.info.get("icc_profile"):
-        found = _of_gamma(chunks.get(b"gAMA"), chunks.get(b"cHRM"))
-    elif b"sRGB" in chunks:
-        found = ColourSpace()
-    return ColourSpace(found.profile, remarks=remarks + found.remarks) if found else (
-        ColourSpace(remarks=remarks) if remarks else None
-    )  # fmt: skip
+    found = ColourSpace() if b"sRGB" in chunks else _of_gamma(chunks)
+    has_icc = bool(image.info.get("icc_profile"))
+    if found is None or (found.remarks and has_icc):
+        return ColourSpace(remarks=remarks) if remarks else None
+    return replace(found, remarks=remarks + found.remarks)
 
 
 def _png_chunks(png: Any) -> tuple[dict[bytes, bytes], tuple[str, ...]]:
@@ -160,8 +159,9 @@ def _png_chunks(png: Any) -> tuple[dict[bytes, bytes], tuple[str, ...]]:
     return found, tuple(remarks)
 
 
-def _of_gamma(gamma: bytes | None, chromaticities: bytes | None) -> ColourSpace | None:
+def _of_gamma(chunks: Mapping[bytes, bytes]) -> ColourSpace | None:
     """The space of PNG's gAMA and cHRM chunks; what one of them does not say is as in sRGB."""
+    gamma, chromaticities = chunks.get(b"gAMA"), chunks.get(b"cHRM")
     if gamma is None and chromaticities is None:
         return None
     exponent = struct.unpack(">I", gamma)[0] if gamma else SRGB_GAMMA

@@ -131,13 +131,18 @@ def _to_d50(chromaticities: Chromaticities) -> tuple[np.ndarray, np.ndarray]:
     """The adaptation of white to D50, and XYZ of red, green and blue after it: ``[3, 3]`` each."""
     points = np.array(chromaticities, np.float64).reshape(4, 2)
     full = np.column_stack([points, 1 - points.sum(axis=1)])
+    if full[0, 1] <= 0:
+        raise ValueError("a white without light")
     try:
         white = full[0] / full[0, 1]
         primaries = full[1:].T * np.linalg.solve(full[1:].T, white)
-        seen = np.diag((BRADFORD @ D50) / (BRADFORD @ white))
-    except (np.linalg.LinAlgError, ZeroDivisionError, FloatingPointError) as error:
+    except np.linalg.LinAlgError as error:
         raise ValueError("primaries that make no colour space") from error
-    adapted = np.linalg.inv(BRADFORD) @ seen @ BRADFORD
+    receptors = BRADFORD @ white
+    if receptors.min() <= 0:
+        raise ValueError("a white that no eye sees")
+    seen = (BRADFORD @ D50) / receptors
+    adapted = np.linalg.inv(BRADFORD) @ np.diag(seen) @ BRADFORD
     columns = adapted @ primaries
     if not np.isfinite(columns).all() or np.abs(columns).max() > 100:
         raise ValueError("primaries that make no colour space")
