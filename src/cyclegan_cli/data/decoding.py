@@ -19,8 +19,16 @@ from cyclegan_cli.data.colour_space import (
 )
 from cyclegan_cli.data.deep import is_deep, lost_depth, mend_transparency, read_deep
 from cyclegan_cli.data.metadata import orientation, read_metadata, whole_file
-from cyclegan_cli.data.opening import count_frames, format_of, most_pixels, opened, too_many_pixels
+from cyclegan_cli.data.opening import (
+    count_frames,
+    format_of,
+    go_to,
+    most_pixels,
+    opened,
+    too_many_pixels,
+)
 from cyclegan_cli.data.picture import Levels, Picture, to_depth
+from cyclegan_cli.data.raw import is_reduced
 from cyclegan_cli.data.webp import is_lossless_webp
 
 # What makes the picture upright, by its EXIF orientation (EXIF 2.32, table 4).
@@ -34,9 +42,7 @@ TURNS: dict[int, Callable[[Levels], Levels]] = {
     8: lambda levels: np.rot90(levels, 1),
 }
 TURNED = (5, 6, 7, 8)  # Width becomes height.
-SAID_BY_PAGES = ("icc_profile", "dpi", "xmp")
 BAD_PROFILE = "its colour profile is damaged or of another kind and was ignored"
-SUBFILE_TYPE, NOT_A_PAGE = 254, 0b101  # TIFF 6.0: a reduced version of, or a mask for, another.
 
 
 def decode(
@@ -177,8 +183,11 @@ def from_pillow(image: Image.Image) -> tuple[Levels, Levels | None]:
         same type, or None.
 
     Raises:
-        ValueError: Its pixels are numbers of unknown range, or it is an HDR picture.
+        ValueError: Its pixels are numbers of unknown range, or it is an HDR picture or, of a TIFF,
+            a reduced version of another.
     """
+    if image.format == "TIFF" and is_reduced(getattr(image, "tag_v2", {})):
+        raise ValueError("the page is a reduced version of another picture: seek to that one")
     space = read_colour_space(image)
     mend_transparency(image)
     _load(image)  # Of a TIFF this applies the orientation and forgets it.
@@ -220,28 +229,20 @@ def _pages(image: Any, name: str) -> list[int]:
     pages, pixels = [], 0
     for page in range(count) if count > 1 else [start]:
         if count > 1:
-            _go_to(image, page)
-        if page and image.format == "TIFF" and image.tag_v2.get(SUBFILE_TYPE, 0) & NOT_A_PAGE:
+            go_to(image, page)
+        if image.format == "TIFF" and is_reduced(image.tag_v2):
             continue
         pages.append(page)
         pixels += image.width * image.height
         if pixels > most_pixels():
             raise too_many_pixels(name)
-    _go_to(image, start)
+    go_to(image, start)
     return pages
-
-
-def _go_to(image: Any, page: int) -> None:
-    """Pillow keeps what another page of a TIFF has said, where this one says nothing."""
-    if image.format == "TIFF" and page != image.tell():
-        for key in SAID_BY_PAGES:
-            image.info.pop(key, None)
-    image.seek(page)
 
 
 def _pixels(image: Image.Image, page: int, deep: Pixels | None) -> Pixels:
     """Load a frame or page, unless it has been read at its full depth: upright."""
-    _go_to(image, page)
+    go_to(image, page)
     turn = TURNS.get(orientation(image))
     pixels = deep or (read_deep(image, page) if page else None)
     if pixels is None:

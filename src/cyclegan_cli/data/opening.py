@@ -6,19 +6,22 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from PIL import Image, UnidentifiedImageError
 
 from cyclegan_cli.data.formats import HEIF_BRANDS, readable_formats
 from cyclegan_cli.data.listing import refuse_folder
+from cyclegan_cli.data.raw import is_reduced, picture_elsewhere, refuse_raw
 from cyclegan_cli.errors import DataError
 
 # Formats whose frames or pages are each a picture.
 FORMATS_OF_FRAMES = frozenset({"AVIF", "DCX", "FLI", "GIF", "PNG", "TIFF", "WEBP"})
+
+SAID_BY_PAGES = ("icc_profile", "dpi", "xmp")
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,25 @@ def _refuse_no_file(path: Path, name: str) -> NoReturn:
     raise DataError(f"cannot read {name}: it is not a file, but a folder, pipe or device")
 
 
+def go_to(image: Any, page: int) -> None:
+    """Go to a frame or page; Pillow keeps what another page of a TIFF has said, unless told."""
+    if image.format == "TIFF" and page != image.tell():
+        for key in SAID_BY_PAGES:
+            image.info.pop(key, None)
+    image.seek(page)
+
+
+def _go_to_full_page(image: Any, name: str) -> None:
+    """Have a TIFF be at its first page that is neither a reduced version nor a mask of another."""
+    page = 0
+    while image.format == "TIFF" and is_reduced(image.tag_v2):
+        page += 1
+        try:
+            go_to(image, page)
+        except EOFError:
+            raise picture_elsewhere(name, image.width, image.height) from None
+
+
 @contextmanager
 def opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
     """Open a picture; whatever goes wrong with it inside becomes one sentence."""
@@ -109,7 +131,10 @@ def opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
     try:
         # Pillow goes back and forth in a file, which a pipe cannot.
         file = source if isinstance(source, Path) else io.BytesIO(source.read())
+        with file.open("rb") if isinstance(file, Path) else nullcontext(file) as stream:
+            refuse_raw(stream, name)
         with Image.open(file, formats=readable_formats()) as image:
+            _go_to_full_page(image, name)
             yield image
     except UnidentifiedImageError as error:
         if "HEIF" not in readable_formats() and _is_heif(file):
