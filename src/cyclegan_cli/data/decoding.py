@@ -28,7 +28,7 @@ from cyclegan_cli.data.opening import (
     too_many_pixels,
 )
 from cyclegan_cli.data.picture import Levels, Picture, to_depth
-from cyclegan_cli.data.raw import is_reduced
+from cyclegan_cli.data.tiff_directories import is_reduced
 from cyclegan_cli.data.webp import is_lossless_webp
 
 # What makes the picture upright, by its EXIF orientation (EXIF 2.32, table 4).

@@ -15,7 +15,13 @@ from PIL import Image, UnidentifiedImageError
 
 from cyclegan_cli.data.formats import HEIF_BRANDS, readable_formats
 from cyclegan_cli.data.listing import refuse_folder
-from cyclegan_cli.data.raw import is_reduced, picture_elsewhere, refuse_raw
+from cyclegan_cli.data.raw import HEAD_BYTES, refuse_raw
+from cyclegan_cli.data.tiff_directories import (
+    TIFF_HEADS,
+    is_reduced,
+    picture_elsewhere,
+    refuse_unreadable_tiff,
+)
 from cyclegan_cli.errors import DataError
 
 # Formats whose frames or pages are each a picture.
@@ -132,7 +138,10 @@ def opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
         # Pillow goes back and forth in a file, which a pipe cannot.
         file = source if isinstance(source, Path) else io.BytesIO(source.read())
         with file.open("rb") if isinstance(file, Path) else nullcontext(file) as stream:
-            refuse_raw(stream, name)
+            head = stream.read(HEAD_BYTES)
+            refuse_raw(head, name)
+            if head.startswith(TIFF_HEADS):
+                refuse_unreadable_tiff(stream, head, name)
         with Image.open(file, formats=readable_formats()) as image:
             _go_to_full_page(image, name)
             yield image
