@@ -208,7 +208,7 @@ def says_adobe_rgb(image: Any) -> bool:
         return False  # Damaged: what comes of that is said where it is kept.
 
 
-def at_full_range(pixels: Pixels) -> Pixels:
+def from_narrow_range(pixels: Pixels) -> Pixels:
     """Pixels of which black is 16 and white 235 of 255 (ITU-T H.273, equations 1 to 3)."""
     highest = np.iinfo(pixels.colours.dtype).max
     unit = (highest + 1) // 256

@@ -13,7 +13,7 @@ from cyclegan_cli.data import profiles
 from cyclegan_cli.data.animation import read_animation
 from cyclegan_cli.data.colour import SIXTEEN_BIT_MODES, Pixels, suits, to_srgb, unpack
 from cyclegan_cli.data.colour_space import (
-    at_full_range,
+    from_narrow_range,
     read_colour_space,
     says_adobe_rgb,
 )
@@ -23,12 +23,13 @@ from cyclegan_cli.data.opening import (
     count_frames,
     format_of,
     go_to,
+    hidden_planes,
     most_pixels,
     opened,
     too_many_pixels,
 )
 from cyclegan_cli.data.picture import Levels, Picture, to_depth
-from cyclegan_cli.data.tiff_directories import is_reduced
+from cyclegan_cli.data.tiff_directories import is_reduced, may_be_stack
 from cyclegan_cli.data.webp import is_lossless_webp
 
 # What makes the picture upright, by its EXIF orientation (EXIF 2.32, table 4).
@@ -74,8 +75,10 @@ def _decoded(image: Any, pages: list[int], shrink_to: int | None) -> Picture:
     # At first: of a PNG Pillow loads and closes all of it to find out its orientation.
     space = read_colour_space(image)
     mend_transparency(image)
-    first = read_deep(image, pages[0])
-    lost = lost_depth(image) if first is None else ()
+    stack = _stack(image)
+    first = None if stack else read_deep(image, pages[0])
+    lost = () if first or stack else lost_depth(image)
+    lost += _left_aside(image)
     turned = orientation(image) in TURNED
     stored_size = image.size
     if shrink_to:
@@ -86,12 +89,15 @@ def _decoded(image: Any, pages: list[int], shrink_to: int | None) -> Picture:
     metadata, remarks = read_metadata(image, turned)
     encoding = _encoding_of(image)
     pixels, own_profiles, durations = [], [], []
-    for page in pages:
-        pixels.append(_pixels(image, page, first if page == pages[0] else None))
+    for number, page in enumerate(pages):
+        if stack:
+            pixels.append(_upright(stack[number], TURNS.get(orientation(image))))
+        else:
+            pixels.append(_pixels(image, page, first if page == pages[0] else None))
         own_profiles.append(None if space.overrules else image.info.get("icc_profile") or None)
         durations.append(float(image.info.get("duration") or 0))
     if space.is_narrow:
-        pixels = [at_full_range(page) for page in pixels]
+        pixels = [from_narrow_range(page) for page in pixels]
     fitting = [
         _fitting(page, (profile, space.profile))
         for page, profile in zip(pixels, own_profiles, strict=True)
@@ -110,7 +116,7 @@ def _decoded(image: Any, pages: list[int], shrink_to: int | None) -> Picture:
         animation=read_animation(image, durations) if len(pages) > 1 else None,
         encoding=encoding,
         full_size=full_size,
-        remarks=space.remarks + remarks + lost + _left_aside(image),
+        remarks=space.remarks + remarks + lost,
     )
 
 
@@ -192,7 +198,7 @@ def from_pillow(image: Image.Image) -> tuple[Levels, Levels | None]:
     mend_transparency(image)
     _load(image)  # Of a TIFF this applies the orientation and forgets it.
     pixels = _upright(unpack(image), TURNS.get(orientation(image)))
-    pixels = at_full_range(pixels) if space.is_narrow else pixels
+    pixels = from_narrow_range(pixels) if space.is_narrow else pixels
     own = None if space.overrules else image.info.get("icc_profile")
     return to_srgb(pixels, _fitting(pixels, (own, space.profile))), pixels.alpha
 
@@ -210,11 +216,25 @@ def pixel_bytes(path: Path) -> int:
 
 
 def _left_aside(image: Any) -> tuple[str, ...]:
-    """A remark on a HEIC of several pictures."""
+    """Remarks on a HEIC of several pictures, and a TIFF that lacks some of its planes."""
     count = getattr(image, "n_frames", 1) if image.format == "HEIF" else 1
-    return (
-        (f"it holds {count} pictures, of which the main one was translated",) if count > 1 else ()
-    )
+    if count > 1:
+        return (f"it holds {count} pictures, of which the main one was translated",)
+    if image.format == "TIFF" and may_be_stack(image.tag_v2):
+        from cyclegan_cli.data.stacks import missing_planes
+
+        if missing := missing_planes(image):
+            return (f"its description tells of {missing} planes more, which are not in the file",)
+    return ()
+
+
+def _stack(image: Any) -> list[Pixels]:
+    """The planes of a TIFF that has more of them than directories; none of anything else."""
+    if not hidden_planes(image):
+        return []
+    from cyclegan_cli.data.stacks import read_planes  # Few need tifffile.
+
+    return read_planes(image)
 
 
 def _alphas(pixels: list[Pixels]) -> tuple[Levels | None, ...]:
@@ -224,8 +244,11 @@ def _alphas(pixels: list[Pixels]) -> tuple[Levels | None, ...]:
 
 def _pages(image: Any, name: str) -> list[int]:
     """Which frames or pages to read; previews that a TIFF has beside its pages are none."""
-    count = count_frames(image)
-    start = image.tell()
+    count, start = count_frames(image), image.tell()
+    if hidden_planes(image):
+        if count * image.width * image.height > most_pixels():
+            raise too_many_pixels(name)
+        return [start] * count
     pages, pixels = [], 0
     for page in range(count) if count > 1 else [start]:
         if count > 1:

@@ -19,6 +19,7 @@ from cyclegan_cli.data.raw import HEAD_BYTES, refuse_raw
 from cyclegan_cli.data.tiff_directories import (
     TIFF_HEADS,
     is_reduced,
+    may_be_stack,
     picture_elsewhere,
     refuse_unreadable_tiff,
 )
@@ -73,9 +74,24 @@ def format_of(image: Image.Image) -> str:
     return "JPEG" if image.format == "MPO" else image.format or "PNG"
 
 
-def count_frames(image: Image.Image) -> int:
+def count_frames(image: Any) -> int:
     """Frames or pages; previews behind a photo (MPO), layers and other sizes do not count."""
-    return getattr(image, "n_frames", 1) if image.format in FORMATS_OF_FRAMES else 1
+    return hidden_planes(image) or (
+        getattr(image, "n_frames", 1) if image.format in FORMATS_OF_FRAMES else 1
+    )
+
+
+def hidden_planes(image: Any) -> int:
+    """How many planes a TIFF has, where it has more of them than directories; else 0.
+
+    Raises:
+        ValueError: There are several such stacks.
+    """
+    if image.format != "TIFF" or not may_be_stack(image.tag_v2):
+        return 0
+    from cyclegan_cli.data.stacks import count_planes  # Needs numpy, which headers do not.
+
+    return count_planes(image)
 
 
 def limit_pixels(most: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Mapping
 from pathlib import PurePath
@@ -18,6 +19,9 @@ REDUCED_OR_MASK, OLD_REDUCED = 0b101, 2
 SENSOR_DATA = (32803, 34892)  # A colour filter array, and linear raw
 BANDS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3, 9: 3, 10: 3}  # By photometric interpretation
 ALPHA = (1, 2)
+# What ImageJ, OME and tifffile write, and MetaMorph (STK), Zeiss (LSM) and volumes (SGI's depth).
+IMAGE_DESCRIPTION, STACK_TAGS = 270, (33628, 33629, 34412, 32997)
+STACK_DESCRIPTION = re.compile(r"""ImageJ=|\s*\{"shape":|shape=\(|\s*<(?:\?xml|OME)\b""")
 SHORT, LONG = 3, 4
 Directory = dict[int, int]
 MOST_SUB_DIRECTORIES, MOST_TAGS = 64, 100_000  # In all; of a page there are about twenty.
@@ -48,6 +52,14 @@ def refuse_unreadable_tiff(file: BinaryIO, head: bytes, name: str) -> None:
         raise picture_elsewhere(name, first.get(WIDTH, 0), first.get(HEIGHT, 0))
     for page in shown:
         _refuse_bands(page, name)
+
+
+def may_be_stack(tags: Mapping[int, Any]) -> bool:
+    """Whether a directory's tags leave it open whether it has more planes than one."""
+    description = tags.get(IMAGE_DESCRIPTION)
+    return any(tag in tags for tag in STACK_TAGS) or (
+        isinstance(description, str) and STACK_DESCRIPTION.match(description) is not None
+    )
 
 
 def is_reduced(tags: Mapping[int, Any]) -> bool:
