@@ -8,6 +8,7 @@ that need not be.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -31,9 +32,14 @@ PICTURE_TAGS = frozenset(
 )  # fmt: skip
 # Resolution and the program that wrote it: what nearly every TIFF says, and nobody misses.
 TRIVIAL_TAGS = frozenset({282, 283, 296, 305})
+# What ImageJ, OME and tifffile write of how a file is laid out: another file is not.
+IMAGE_DESCRIPTION = 270
+LAYOUT_DESCRIPTION = re.compile(
+    rb"""ImageJ=|\s*\{"shape":|shape=\(|\s*(?:<\?xml\b[^>]*>\s*)?(?:<!--[^>]*-->\s*)?<OME\b"""
+)
 TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
               16: 8, 17: 8, 18: 8}  # fmt: skip
-SHORT, LONG, RATIONAL = 3, 4, 5
+ASCII, SHORT, LONG, RATIONAL = 2, 3, 4, 5
 
 
 @dataclass(frozen=True)
@@ -158,6 +164,8 @@ def made_upright(exif: bytes, turned: bool) -> bytes:
             _set_number(content, block.order, entry, 1)
         elif entry.tag == EXIF_DIRECTORY and turned:
             _swap_sides(content, block.order, entry)
+        elif _is_of_layout(entry):
+            content[entry.at : entry.at + entry.count] = bytes(entry.count)
     if turned:
         _swap_resolutions(content, block.entries)
     thumbnail = block.thumbnail()
@@ -266,11 +274,22 @@ def from_tiff(content: bytes) -> bytes | None:
         ValueError: It is damaged.
     """
     block = Block(content)
-    entries = [entry for entry in block.entries if entry.tag in PICTURE_TAGS]
+    entries = [e for e in block.entries if e.tag in PICTURE_TAGS and not _is_of_layout(e)]
     if {entry.tag for entry in entries} <= TRIVIAL_TAGS:
         return None
     mark = b"II*\0" if block.order == "<" else b"MM\0*"
     return mark + struct.pack(block.order + "I", 8) + _directory_bytes(entries, block.order, 8)
+
+
+def _is_of_layout(entry: Entry) -> bool:
+    """Whether it is a description of how pixels lie in the file that it came from."""
+    value = entry.value
+    return (
+        entry.tag == IMAGE_DESCRIPTION
+        and entry.type == ASCII
+        and isinstance(value, bytes)
+        and (LAYOUT_DESCRIPTION.match(value) is not None)
+    )
 
 
 def into_tiff(tiff: bytes, exif: bytes) -> bytes:

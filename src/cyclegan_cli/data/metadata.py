@@ -11,6 +11,7 @@ from typing import Any
 from PIL import ExifTags, Image, PngImagePlugin
 
 from cyclegan_cli.data import exif as exif_block
+from cyclegan_cli.data.companions import companions, without_companions
 
 XMP_KEYWORD = "XML:com.adobe.xmp"
 # As an attribute or as an element: the orientation that was applied, and pictures of the old one.
@@ -76,6 +77,8 @@ def read_metadata(image: Image.Image, turned: bool) -> tuple[Metadata, tuple[str
         exif, remarks = b"", ["its EXIF data is damaged and was left out"]
     xmp = image.info.get("xmp") or b""
     xmp = xmp.encode() if isinstance(xmp, str) else bytes(xmp)
+    xmp, dropped = without_companions(xmp)
+    remarks += dict.fromkeys((*dropped, *companions(image), *_lost_description(image)))
     xmp = XMP_THUMBNAILS.sub(b"", XMP_ORIENTATION.sub(rb"\g<1>1", xmp))
     xmp = _with_sides_swapped(xmp) if turned else xmp
     dpi = image.info.get("dpi")
@@ -83,6 +86,17 @@ def read_metadata(image: Image.Image, turned: bool) -> tuple[Metadata, tuple[str
     both = (float(dpi[0]), float(dpi[1])) if dpi and sensible else None
     both = both[::-1] if both and turned else both
     return Metadata(exif, xmp, both), tuple(remarks)
+
+
+def _lost_description(image: Any) -> tuple[str, ...]:
+    """A remark on a TIFF's description of its own layout, if it says more than that."""
+    description = str(
+        image.tag_v2.get(exif_block.IMAGE_DESCRIPTION, "") if image.format == "TIFF" else ""
+    )
+    for kind, mark in (("ImageJ", "ImageJ="), ("OME", "<OME")):
+        if mark in description[:1000]:
+            return (f"its {kind} description, which is of the file that it was in, was left out",)
+    return ()
 
 
 def said_to_be_srgb(metadata: Metadata) -> Metadata:
