@@ -51,6 +51,8 @@ def unpack(image: Image.Image) -> Pixels:
         colours = np.asarray(image.getchannel("R") if mode in ("L", "1") else image.convert("RGB"))
     elif mode in ("L", "1"):
         colours = np.asarray(image.convert("L"))
+        if image.format == "XBM":
+            colours = 255 - colours  # A bit that is set is ink; Pillow takes it for light.
     elif mode == "CMYK":
         colours = np.asarray(image)
     elif image.mode == "LAB":
