@@ -7,7 +7,7 @@ import struct
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from cyclegan_cli.data import companions
 from cyclegan_cli.data.companions import without_companions
@@ -92,6 +92,15 @@ def test_a_gain_map_behind_the_photo() -> None:
     if b"hdrgm" not in stream.getvalue():
         pytest.skip("this Pillow leaves the XMP data of previews out")
     assert decode(io.BytesIO(stream.getvalue())).remarks == GAIN_MAP
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+def test_a_gain_map_of_an_avif() -> None:
+    avif = encoded(noise(), "AVIF")
+    assert decode(io.BytesIO(avif)).remarks == ()
+    size = int.from_bytes(avif[:4])  # Of the box of brands, of which the last becomes tmap.
+    branded = avif[: size - 4] + b"tmap" + avif[size:]
+    assert decode(io.BytesIO(branded)).remarks == GAIN_MAP
 
 
 def test_a_depth_map_and_gain_map_of_a_heic() -> None:

@@ -103,7 +103,7 @@ def _of_cicp(primaries: int, transfer: int) -> ColourSpace | None:
 
 
 def _hdr(transfer: str) -> str:
-    return f"an HDR picture ({transfer}) is not tone-mapped here: convert it to SDR before"
+    return f"an HDR picture ({transfer}) is not tone-mapped here: convert it to SDR first"
 
 
 def _refuse_hdr_profile(profile: bytes | None) -> None:

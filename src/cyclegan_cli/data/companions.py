@@ -31,6 +31,7 @@ CONTAINED = {rb"MotionPhoto": FILM, rb"GainMap": GAIN_MAP, rb"Depth": DEPTH_MAP}
 JPEG_END = b"\xff\xd9"
 FILM_HEAD = re.compile(rb"\0\0\0.ftyp(?:3gp|avc|iso|mp4|M4V|qt  )", re.DOTALL)
 ISO_GAIN_MAP = b"urn:iso:std:iso:ts:21496:-1"
+TONE_MAP, HEAD_BYTES = b"tmap", 4096  # An item of an AVIF, listed at its beginning.
 GAIN_MAP_MARKS = (b"urn:com:apple:photo:2020:aux:hdrgainmap", b"hdrgm:Version")
 
 
@@ -87,6 +88,12 @@ def companions(image: Any) -> tuple[str, ...]:
     """
     if image.format in ("JPEG", "MPO"):
         return _of_jpeg(image)
+    if image.format == "AVIF":
+        place = image.fp.tell()
+        image.fp.seek(0)
+        head = image.fp.read(HEAD_BYTES)
+        image.fp.seek(place)
+        return (GAIN_MAP,) * (TONE_MAP in head)
     if image.format == "HEIF":
         is_hdr = any("hdrgainmap" in str(kind) for kind in image.info.get("aux") or ())
         has_depth = bool(image.info.get("depth_images"))
