@@ -187,6 +187,8 @@ def _translate_files(request: Request, rank: Rank) -> None:
     """All but the device is checked before torch is loaded."""
     file, direction, target = checkpoint_of(request, rank)
     plan, options = _plan(request, rank, target)
+    if plan.passed_over and rank.is_first:
+        console.warn(plan.passed_over)
     if len(plan) < plan.pictures and rank.is_first and not request.quiet:
         console.say(f"{len(plan)} of {plan.pictures} pictures are this process's share")
     translator = load(request, rank, file, direction)

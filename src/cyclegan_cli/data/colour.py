@@ -37,7 +37,10 @@ def unpack(image: Image.Image) -> Pixels:
         ValueError: Their range is unknown.
     """
     if image.mode in SIXTEEN_BIT_MODES:
-        return Pixels(_grey_at_16_bit(image), None, "L")
+        levels = _grey_at_16_bit(image)
+        transparent = image.info.get("transparency")
+        shown = None if transparent is None else levels != transparent
+        return Pixels(levels, None if shown is None else shown * np.uint16(65535), "L")
     if image.mode == "F":
         raise ValueError("pixels are floating-point numbers of unknown range")
     mode = _mode_of(image)
@@ -48,6 +51,8 @@ def unpack(image: Image.Image) -> Pixels:
         colours = np.asarray(image.getchannel("R") if mode in ("L", "1") else image.convert("RGB"))
     elif mode in ("L", "1"):
         colours = np.asarray(image.convert("L"))
+        if image.format == "XBM":
+            colours = 255 - colours  # A bit that is set is ink; Pillow takes it for light.
     elif mode == "CMYK":
         colours = np.asarray(image)
     elif image.mode == "LAB":

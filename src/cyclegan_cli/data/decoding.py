@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,10 +12,24 @@ from PIL import Image, ImageFile, JpegImagePlugin
 from cyclegan_cli.data import profiles
 from cyclegan_cli.data.animation import read_animation
 from cyclegan_cli.data.colour import SIXTEEN_BIT_MODES, Pixels, suits, to_srgb, unpack
-from cyclegan_cli.data.deep import is_deep, lost_depth, read_deep
+from cyclegan_cli.data.colour_space import (
+    from_narrow_range,
+    read_colour_space,
+    says_adobe_rgb,
+)
+from cyclegan_cli.data.deep import is_deep, lost_depth, mend_transparency, read_deep
 from cyclegan_cli.data.metadata import orientation, read_metadata, whole_file
-from cyclegan_cli.data.opening import count_frames, format_of, most_pixels, opened, too_many_pixels
+from cyclegan_cli.data.opening import (
+    count_frames,
+    format_of,
+    go_to,
+    hidden_planes,
+    most_pixels,
+    opened,
+    too_many_pixels,
+)
 from cyclegan_cli.data.picture import Levels, Picture, to_depth
+from cyclegan_cli.data.tiff_directories import is_reduced, may_be_stack
 from cyclegan_cli.data.webp import is_lossless_webp
 
 # What makes the picture upright, by its EXIF orientation (EXIF 2.32, table 4).
@@ -29,9 +43,7 @@ TURNS: dict[int, Callable[[Levels], Levels]] = {
     8: lambda levels: np.rot90(levels, 1),
 }
 TURNED = (5, 6, 7, 8)  # Width becomes height.
-SAID_BY_PAGES = ("icc_profile", "dpi", "xmp")
 BAD_PROFILE = "its colour profile is damaged or of another kind and was ignored"
-SUBFILE_TYPE, NOT_A_PAGE = 254, 0b101  # TIFF 6.0: a reduced version of, or a mask for, another.
 
 
 def decode(
@@ -61,8 +73,12 @@ def decode(
 
 def _decoded(image: Any, pages: list[int], shrink_to: int | None) -> Picture:
     # At first: of a PNG Pillow loads and closes all of it to find out its orientation.
-    first = read_deep(image, pages[0])
-    lost = lost_depth(image) if first is None else ()
+    space = read_colour_space(image)
+    mend_transparency(image)
+    stack = _stack(image)
+    first = None if stack else read_deep(image, pages[0])
+    lost = () if first or stack else lost_depth(image)
+    lost += _left_aside(image)
     turned = orientation(image) in TURNED
     stored_size = image.size
     if shrink_to:
@@ -73,15 +89,20 @@ def _decoded(image: Any, pages: list[int], shrink_to: int | None) -> Picture:
     metadata, remarks = read_metadata(image, turned)
     encoding = _encoding_of(image)
     pixels, own_profiles, durations = [], [], []
-    for page in pages:
-        pixels.append(_pixels(image, page, first if page == pages[0] else None))
-        own_profiles.append(image.info.get("icc_profile") or None)
+    for number, page in enumerate(pages):
+        if stack:
+            pixels.append(_upright(stack[number], TURNS.get(orientation(image))))
+        else:
+            pixels.append(_pixels(image, page, first if page == pages[0] else None))
+        own_profiles.append(None if space.overrules else image.info.get("icc_profile") or None)
         durations.append(float(image.info.get("duration") or 0))
+    if space.is_narrow:
+        pixels = [from_narrow_range(page) for page in pixels]
     fitting = [
-        profile if profile and suits(page, profile) else None
+        _fitting(page, (profile, space.profile))
         for page, profile in zip(pixels, own_profiles, strict=True)
     ]
-    if fitting != own_profiles:
+    if any((own or space.profile) != used for own, used in zip(own_profiles, fitting, strict=True)):
         remarks = (*remarks, BAD_PROFILE)
     modes = {page.mode for page in pixels}
     return Picture(
@@ -95,8 +116,13 @@ def _decoded(image: Any, pages: list[int], shrink_to: int | None) -> Picture:
         animation=read_animation(image, durations) if len(pages) > 1 else None,
         encoding=encoding,
         full_size=full_size,
-        remarks=remarks + lost + _left_aside(image),
+        remarks=space.remarks + remarks + lost,
     )
+
+
+def _fitting(pixels: Pixels, profiles: Iterable[bytes | None]) -> bytes | None:
+    """The first of the profiles that says what the pixels look like."""
+    return next((profile for profile in profiles if profile and suits(pixels, profile)), None)
 
 
 def decode_opaque(path: Path, shrink_to: int) -> tuple[Levels, tuple[int, int]]:
@@ -134,7 +160,7 @@ def _is_plain_jpeg(image: Image.Image) -> bool:
         return False
     profile = image.info.get("icc_profile")
     if not profile:
-        return True
+        return not says_adobe_rgb(image)
     return image.mode == "RGB" and profiles.space_of(profile) == "RGB" and profiles.is_srgb(profile)
 
 
@@ -163,12 +189,18 @@ def from_pillow(image: Image.Image) -> tuple[Levels, Levels | None]:
         same type, or None.
 
     Raises:
-        ValueError: Its pixels are numbers of unknown range.
+        ValueError: Its pixels are numbers of unknown range, or it is an HDR picture or, of a TIFF,
+            a reduced version of another.
     """
+    if image.format == "TIFF" and is_reduced(getattr(image, "tag_v2", {})):
+        raise ValueError("the page is a reduced version of another picture: seek to that one")
+    space = read_colour_space(image)
+    mend_transparency(image)
     _load(image)  # Of a TIFF this applies the orientation and forgets it.
     pixels = _upright(unpack(image), TURNS.get(orientation(image)))
-    profile = image.info.get("icc_profile") or None
-    return to_srgb(pixels, profile if profile and suits(pixels, profile) else None), pixels.alpha
+    pixels = from_narrow_range(pixels) if space.is_narrow else pixels
+    own = None if space.overrules else image.info.get("icc_profile")
+    return to_srgb(pixels, _fitting(pixels, (own, space.profile))), pixels.alpha
 
 
 def pixel_bytes(path: Path) -> int:
@@ -184,11 +216,25 @@ def pixel_bytes(path: Path) -> int:
 
 
 def _left_aside(image: Any) -> tuple[str, ...]:
-    """A remark on a HEIC of several pictures."""
+    """Remarks on a HEIC of several pictures, and a TIFF that lacks some of its planes."""
     count = getattr(image, "n_frames", 1) if image.format == "HEIF" else 1
-    return (
-        (f"it holds {count} pictures, of which the main one was translated",) if count > 1 else ()
-    )
+    if count > 1:
+        return (f"it holds {count} pictures, of which the main one was translated",)
+    if image.format == "TIFF" and may_be_stack(image.tag_v2):
+        from cyclegan_cli.data.stacks import missing_planes
+
+        if missing := missing_planes(image):
+            return (f"its description tells of {missing} planes more, which are not in the file",)
+    return ()
+
+
+def _stack(image: Any) -> list[Pixels]:
+    """The planes of a TIFF that has more of them than directories; none of anything else."""
+    if not hidden_planes(image):
+        return []
+    from cyclegan_cli.data.stacks import read_planes  # Few need tifffile.
+
+    return read_planes(image)
 
 
 def _alphas(pixels: list[Pixels]) -> tuple[Levels | None, ...]:
@@ -198,33 +244,28 @@ def _alphas(pixels: list[Pixels]) -> tuple[Levels | None, ...]:
 
 def _pages(image: Any, name: str) -> list[int]:
     """Which frames or pages to read; previews that a TIFF has beside its pages are none."""
-    count = count_frames(image)
-    start = image.tell()
+    count, start = count_frames(image), image.tell()
+    if hidden_planes(image):
+        if count * image.width * image.height > most_pixels():
+            raise too_many_pixels(name)
+        return [start] * count
     pages, pixels = [], 0
     for page in range(count) if count > 1 else [start]:
         if count > 1:
-            _go_to(image, page)
-        if page and image.format == "TIFF" and image.tag_v2.get(SUBFILE_TYPE, 0) & NOT_A_PAGE:
+            go_to(image, page)
+        if image.format == "TIFF" and is_reduced(image.tag_v2):
             continue
         pages.append(page)
         pixels += image.width * image.height
         if pixels > most_pixels():
             raise too_many_pixels(name)
-    _go_to(image, start)
+    go_to(image, start)
     return pages
-
-
-def _go_to(image: Any, page: int) -> None:
-    """Pillow keeps what another page of a TIFF has said, where this one says nothing."""
-    if image.format == "TIFF" and page != image.tell():
-        for key in SAID_BY_PAGES:
-            image.info.pop(key, None)
-    image.seek(page)
 
 
 def _pixels(image: Image.Image, page: int, deep: Pixels | None) -> Pixels:
     """Load a frame or page, unless it has been read at its full depth: upright."""
-    _go_to(image, page)
+    go_to(image, page)
     turn = TURNS.get(orientation(image))
     pixels = deep or (read_deep(image, page) if page else None)
     if pixels is None:

@@ -86,6 +86,28 @@ def _stored_bits(image: Any) -> int:
     return 8
 
 
+def mend_transparency(image: Any) -> None:
+    """Have a PNG's transparent colour be one of the levels that Pillow makes of the pixels.
+
+    Pillow stretches pixels of 2 and 4 bits to 8, but not the transparent grey; and of what is
+    beyond the depth only the lower bits count (PNG specification, third edition, 11.3.1.1).
+
+    Args:
+        image: As Pillow has opened it, its pixels not loaded.
+    """
+    transparent = image.info.get("transparency")
+    if image.format != "PNG" or image.fp is None or image.mode not in ("1", "L", "RGB"):
+        return
+    depth = int(whole_file(image)[PNG_BIT_DEPTH])
+    if isinstance(transparent, int) and image.mode == "L":
+        image.info["transparency"] = (transparent & (2**depth - 1)) * (255 // (2**depth - 1))
+    elif isinstance(transparent, tuple):
+        # Of 16 bits Pillow keeps the upper 8.
+        image.info["transparency"] = tuple(
+            level >> 8 if depth == 16 else level & 255 for level in transparent
+        )
+
+
 def _read_png(image: Any) -> Pixels:
     import imagecodecs
 
@@ -124,20 +146,28 @@ def _read_tiff(image: Any, page: int) -> Pixels:
             samples = np.moveaxis(samples, 0, 2)
         extra = tuple(int(kind) for kind in found.extrasamples)
         highest = 2**found.bitspersample - 1
-    samples = _at_full_range(samples, highest)
+    samples = at_full_range(samples, highest)
     if photometric == WHITE_IS_ZERO:
         samples = np.uint16(65535) - samples
-    return _tiff_pixels(samples, PHOTOMETRIC_MODES[photometric], extra)
+    return tiff_pixels(samples, PHOTOMETRIC_MODES[photometric], extra)
 
 
-def _at_full_range(samples: Levels, highest: int) -> Levels:
+def at_full_range(samples: Levels, highest: int) -> Levels:
+    """Levels of 0 to ``highest``, of any shape, as uint16 with all levels in use."""
     if highest == 65535:
         return np.asarray(samples, np.uint16)
     wide = samples.astype(np.uint32) * np.uint32(65535)
     return ((wide + np.uint32(highest // 2)) // np.uint32(highest)).astype(np.uint16)
 
 
-def _tiff_pixels(samples: Levels, mode: Mode, extra: tuple[int, ...]) -> Pixels:
+def tiff_pixels(samples: Levels, mode: Mode, extra: tuple[int, ...]) -> Pixels:
+    """The samples of a TIFF page as colours and opacity.
+
+    Args:
+        samples: ``[H, W]`` or ``[H, W, C]``, uint8 or uint16 with all levels in use.
+        mode: What they are.
+        extra: What TIFF calls the samples that are no colours.
+    """
     samples = samples if samples.ndim == 3 else samples[..., None]
     channels = {"L": 1, "RGB": 3, "CMYK": 4}[mode]
     colours = samples[..., :channels]
@@ -151,6 +181,7 @@ def _tiff_pixels(samples: Levels, mode: Mode, extra: tuple[int, ...]) -> Pixels:
 
 
 def _unmultiplied(colours: Levels, alpha: Levels) -> Levels:
+    highest = np.uint64(np.iinfo(colours.dtype).max)
     opacity = np.maximum(alpha, 1).astype(np.uint64)[..., None]
-    full = (colours.astype(np.uint64) * np.uint64(65535) + opacity // 2) // opacity
-    return np.asarray(np.minimum(full, 65535), np.uint16)
+    full = (colours.astype(np.uint64) * highest + opacity // 2) // opacity
+    return np.asarray(np.minimum(full, highest), colours.dtype)

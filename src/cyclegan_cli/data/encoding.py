@@ -13,11 +13,12 @@ import numpy as np
 from PIL import Image
 
 from cyclegan_cli import files
+from cyclegan_cli.data import profiles
 from cyclegan_cli.data.animation import animation_options
 from cyclegan_cli.data.colour import Pixels
 from cyclegan_cli.data.formats import CODESTREAM_SUFFIXES, EXIF_FORMATS, QUALITY_FORMATS
 from cyclegan_cli.data.layout import Layout, laid_out, plan_layout, refuse_unwritable
-from cyclegan_cli.data.metadata import Metadata, save_options
+from cyclegan_cli.data.metadata import Metadata, said_to_be_srgb, save_options
 from cyclegan_cli.data.picture import EncodeOptions, Mode, Picture
 from cyclegan_cli.data.tiff import tiff_bytes
 from cyclegan_cli.data.webp import said_to_have_alpha
@@ -88,6 +89,8 @@ def _encoded_with_metadata(
     metadata = picture.metadata
     if format not in EXIF_FORMATS:
         metadata = Metadata(dpi=metadata.dpi)
+    elif picture.profile and layout.profile in (None, profiles.srgb()):
+        metadata = said_to_be_srgb(metadata)
     attempts = {
         "": metadata,
         "XMP": replace(metadata, xmp=b""),

@@ -8,6 +8,7 @@ that need not be.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ ORIENTATION = 0x0112
 THUMBNAIL_PLACES = ((0x0201, 0x0202), (0x0111, 0x0117))
 EXIF_DIRECTORY, GPS_DIRECTORY, INTEROP_DIRECTORY = 0x8769, 0x8825, 0xA005
 PIXEL_WIDTH, PIXEL_HEIGHT = 0xA002, 0xA003
+# EXIF 2.32, 4.6.6, and DCF 2.0: which colours the pixels are in. 2 was never a standard.
+COLOUR_SPACE, SRGB, ADOBE_RGB, UNCALIBRATED = 0xA001, 1, 2, 0xFFFF
+INTEROP_INDEX, INTEROP_SRGB, INTEROP_ADOBE_RGB = 0x0001, b"R98", b"R03"
 SUBDIRECTORIES = (EXIF_DIRECTORY, GPS_DIRECTORY, INTEROP_DIRECTORY)
 # What a TIFF file's directory says of the picture rather than of its own layout: description,
 # camera, resolution, date, artist, rating, copyright, IPTC, place on Earth (GeoTIFF), EXIF, GPS.
@@ -28,9 +32,14 @@ PICTURE_TAGS = frozenset(
 )  # fmt: skip
 # Resolution and the program that wrote it: what nearly every TIFF says, and nobody misses.
 TRIVIAL_TAGS = frozenset({282, 283, 296, 305})
+# What ImageJ, OME and tifffile write of how a file is laid out: another file is not.
+IMAGE_DESCRIPTION = 270
+LAYOUT_DESCRIPTION = re.compile(
+    rb"""ImageJ=|\s*\{"shape":|shape=\(|\s*(?:<\?xml\b[^>]*>\s*)?(?:<!--[^>]*-->\s*)?<OME\b"""
+)
 TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
               16: 8, 17: 8, 18: 8}  # fmt: skip
-SHORT, LONG, RATIONAL = 3, 4, 5
+ASCII, SHORT, LONG, RATIONAL = 2, 3, 4, 5
 
 
 @dataclass(frozen=True)
@@ -155,6 +164,8 @@ def made_upright(exif: bytes, turned: bool) -> bytes:
             _set_number(content, block.order, entry, 1)
         elif entry.tag == EXIF_DIRECTORY and turned:
             _swap_sides(content, block.order, entry)
+        elif _is_of_layout(entry):
+            content[entry.at : entry.at + entry.count] = bytes(entry.count)
     if turned:
         _swap_resolutions(content, block.entries)
     thumbnail = block.thumbnail()
@@ -200,6 +211,62 @@ def _set_number(content: bytearray, order: str, entry: Entry, number: int) -> No
         struct.pack_into(order + kind, content, entry.at, number)
 
 
+def says_adobe_rgb(exif: bytes) -> bool:
+    """Whether a block says that the pixels are in Adobe RGB.
+
+    Args:
+        exif: With or without ``HEADER``.
+
+    Raises:
+        ValueError: It is damaged beyond use.
+    """
+    block = Block(exif.removeprefix(HEADER))
+    spaces, indices = _colour_entries(block)
+    said = {_get_number(entry, block.order) for entry in spaces}
+    is_r03 = any(block.content[e.at : e.at + 3] == INTEROP_ADOBE_RGB for e in indices)
+    return ADOBE_RGB in said or (UNCALIBRATED in said and is_r03)
+
+
+def said_to_be_srgb(exif: bytes) -> bytes:
+    """The same block, if it says what colours the pixels are in, for pixels in sRGB.
+
+    Args:
+        exif: Without ``HEADER``.
+
+    Raises:
+        ValueError: It is damaged beyond use.
+    """
+    block = Block(exif)
+    content = bytearray(exif)
+    spaces, indices = _colour_entries(block)
+    for entry in spaces:
+        _set_number(content, block.order, entry, SRGB)
+    for entry in indices:
+        if content[entry.at : entry.at + 3] == INTEROP_ADOBE_RGB:
+            content[entry.at : entry.at + 3] = INTEROP_SRGB
+    return bytes(content)
+
+
+def _colour_entries(block: Block) -> tuple[list[Entry], list[Entry]]:
+    """Those of the colour space, and those of the interoperability index."""
+    inner = _below(block.entries, EXIF_DIRECTORY)
+    interop = _below(inner, INTEROP_DIRECTORY)
+    return (
+        [entry for entry in inner if entry.tag == COLOUR_SPACE],
+        [e for e in interop if e.tag == INTEROP_INDEX and e.count == 4],
+    )
+
+
+def _below(entries: Iterable[Entry], directory: int) -> list[Entry]:
+    """The entries of a directory below."""
+    return [
+        below
+        for entry in entries
+        if entry.tag == directory and isinstance(entry.value, tuple)
+        for below in entry.value
+    ]
+
+
 def from_tiff(content: bytes) -> bytes | None:
     """What a TIFF file says of its picture, as a block; None where it says nothing.
 
@@ -207,11 +274,22 @@ def from_tiff(content: bytes) -> bytes | None:
         ValueError: It is damaged.
     """
     block = Block(content)
-    entries = [entry for entry in block.entries if entry.tag in PICTURE_TAGS]
+    entries = [e for e in block.entries if e.tag in PICTURE_TAGS and not _is_of_layout(e)]
     if {entry.tag for entry in entries} <= TRIVIAL_TAGS:
         return None
     mark = b"II*\0" if block.order == "<" else b"MM\0*"
     return mark + struct.pack(block.order + "I", 8) + _directory_bytes(entries, block.order, 8)
+
+
+def _is_of_layout(entry: Entry) -> bool:
+    """Whether it is a description of how pixels lie in the file that it came from."""
+    value = entry.value
+    return (
+        entry.tag == IMAGE_DESCRIPTION
+        and entry.type == ASCII
+        and isinstance(value, bytes)
+        and (LAYOUT_DESCRIPTION.match(value) is not None)
+    )
 
 
 def into_tiff(tiff: bytes, exif: bytes) -> bytes:

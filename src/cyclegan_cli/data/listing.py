@@ -7,11 +7,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cyclegan_cli.data.formats import readable_suffixes
+from cyclegan_cli.data.passed_over import PassedOver
 from cyclegan_cli.errors import DataError
 
 
-def list_pictures(folder: Path) -> list[Path]:
+def list_pictures(folder: Path, passed_over: PassedOver | None = None) -> list[Path]:
     """All files below ``folder`` whose name ends like a picture's, sorted by relative path.
+
+    Args:
+        folder: Where to look.
+        passed_over: Counts the image files among all others.
 
     Raises:
         DataError: ``folder`` is not a folder that can be listed.
@@ -19,7 +24,7 @@ def list_pictures(folder: Path) -> list[Path]:
     if not os.path.isdir(folder):
         found = "a file" if os.path.exists(folder) else "nothing"
         raise DataError(f"{folder} is not a folder: found {found}", "Name a folder of pictures.")
-    return [folder / path for path in walk_pictures(folder)]
+    return [folder / path for path in walk_pictures(folder, passed_over=passed_over)]
 
 
 def refuse_folder(error: OSError) -> None:
@@ -33,6 +38,7 @@ def walk_pictures(
     leave_out: str | None = None,
     on_error: Callable[[OSError], None] = refuse_folder,
     unlistable: bool = False,
+    passed_over: PassedOver | None = None,
 ) -> Iterator[str]:
     """All files below ``folder`` whose name ends like a picture's, sorted by relative path.
 
@@ -46,6 +52,7 @@ def walk_pictures(
         on_error: Called with what keeps a folder from being listed; that folder is passed over.
         unlistable: Whether a folder below that cannot be listed is yielded like a picture, for
             its reading to fail, instead.
+        passed_over: Counts the image files among all others.
 
     Yields:
         Paths relative to ``folder``.
@@ -68,6 +75,8 @@ def walk_pictures(
             if not name.endswith("/"):
                 if name.lower().endswith(suffixes):
                     yield path
+                elif passed_over:
+                    passed_over.add(os.path.join(folder, path))
             elif recursive and os.path.join(real, path) != leave_out:
                 yield from walk(path)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import mmap
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import ExifTags, Image, PngImagePlugin
 
 from cyclegan_cli.data import exif as exif_block
+from cyclegan_cli.data.companions import companions, without_companions
 
 XMP_KEYWORD = "XML:com.adobe.xmp"
 # As an attribute or as an element: the orientation that was applied, and pictures of the old one.
@@ -23,6 +24,10 @@ XMP_SIDES = (
     (b"tiff:XResolution", b"tiff:YResolution"),
 )
 XMP_THUMBNAILS = re.compile(rb"<(\w+):Thumbnails\b.*?</\1:Thumbnails>", re.DOTALL)
+# What the colours are in: a number as in EXIF, and the name of the profile.
+XMP_COLOUR_SPACE = re.compile(rb"""(exif:ColorSpace(?:=["']|>))[0-9]+""")
+XMP_PROFILE = re.compile(rb"""(photoshop:ICCProfile(?:=["']|>))[^"'<]*""")
+SRGB_PROFILE = rb"\g<1>sRGB IEC61966-2.1"
 
 
 @dataclass(frozen=True)
@@ -66,12 +71,14 @@ def read_metadata(image: Image.Image, turned: bool) -> tuple[Metadata, tuple[str
     if image.format == "PNG":
         image.load()  # Some of it may follow the pixels.
     try:
-        exif = _exif(image)
+        exif = exif_of(image)
         exif = exif_block.made_upright(exif, turned) if exif else b""
     except (ValueError, TypeError, OSError):
         exif, remarks = b"", ["its EXIF data is damaged and was left out"]
     xmp = image.info.get("xmp") or b""
     xmp = xmp.encode() if isinstance(xmp, str) else bytes(xmp)
+    xmp, dropped = without_companions(xmp)
+    remarks += dict.fromkeys((*dropped, *companions(image), *_lost_description(image)))
     xmp = XMP_THUMBNAILS.sub(b"", XMP_ORIENTATION.sub(rb"\g<1>1", xmp))
     xmp = _with_sides_swapped(xmp) if turned else xmp
     dpi = image.info.get("dpi")
@@ -79,6 +86,28 @@ def read_metadata(image: Image.Image, turned: bool) -> tuple[Metadata, tuple[str
     both = (float(dpi[0]), float(dpi[1])) if dpi and sensible else None
     both = both[::-1] if both and turned else both
     return Metadata(exif, xmp, both), tuple(remarks)
+
+
+def _lost_description(image: Any) -> tuple[str, ...]:
+    """A remark on a TIFF's description of its own layout, if it says more than that."""
+    description = str(
+        image.tag_v2.get(exif_block.IMAGE_DESCRIPTION, "") if image.format == "TIFF" else ""
+    )
+    for kind, mark in (("ImageJ", "ImageJ="), ("OME", "<OME")):
+        if mark in description[:1000]:
+            return (f"its {kind} description, which is of the file that it was in, was left out",)
+    return ()
+
+
+def said_to_be_srgb(metadata: Metadata) -> Metadata:
+    """What is said of pixels that are in sRGB now, where it says what colours they are in.
+
+    Raises:
+        ValueError: The EXIF block is damaged.
+    """
+    exif = exif_block.said_to_be_srgb(metadata.exif) if metadata.exif else b""
+    xmp = XMP_COLOUR_SPACE.sub(rb"\g<1>1", metadata.xmp)
+    return replace(metadata, exif=exif, xmp=XMP_PROFILE.sub(SRGB_PROFILE, xmp))
 
 
 def _with_sides_swapped(xmp: bytes) -> bytes:
@@ -93,7 +122,12 @@ def _with_sides_swapped(xmp: bytes) -> bytes:
     return xmp
 
 
-def _exif(image: Image.Image) -> bytes | None:
+def exif_of(image: Image.Image) -> bytes | None:
+    """The EXIF block of a picture, as Pillow has opened it; of a TIFF what it says itself.
+
+    Raises:
+        ValueError: It is damaged.
+    """
     if image.format == "TIFF":
         return exif_block.from_tiff(whole_file(image))
     if isinstance(image.info.get("exif"), bytes):

@@ -6,19 +6,29 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from PIL import Image, UnidentifiedImageError
 
 from cyclegan_cli.data.formats import HEIF_BRANDS, readable_formats
 from cyclegan_cli.data.listing import refuse_folder
+from cyclegan_cli.data.raw import HEAD_BYTES, refuse_raw
+from cyclegan_cli.data.tiff_directories import (
+    TIFF_HEADS,
+    is_reduced,
+    may_be_stack,
+    picture_elsewhere,
+    refuse_unreadable_tiff,
+)
 from cyclegan_cli.errors import DataError
 
 # Formats whose frames or pages are each a picture.
 FORMATS_OF_FRAMES = frozenset({"AVIF", "DCX", "FLI", "GIF", "PNG", "TIFF", "WEBP"})
+
+SAID_BY_PAGES = ("icc_profile", "dpi", "xmp")
 
 
 @dataclass(frozen=True)
@@ -64,9 +74,24 @@ def format_of(image: Image.Image) -> str:
     return "JPEG" if image.format == "MPO" else image.format or "PNG"
 
 
-def count_frames(image: Image.Image) -> int:
+def count_frames(image: Any) -> int:
     """Frames or pages; previews behind a photo (MPO), layers and other sizes do not count."""
-    return getattr(image, "n_frames", 1) if image.format in FORMATS_OF_FRAMES else 1
+    return hidden_planes(image) or (
+        getattr(image, "n_frames", 1) if image.format in FORMATS_OF_FRAMES else 1
+    )
+
+
+def hidden_planes(image: Any) -> int:
+    """How many planes a TIFF has, where it has more of them than directories; else 0.
+
+    Raises:
+        ValueError: There are several such stacks.
+    """
+    if image.format != "TIFF" or not may_be_stack(image.tag_v2):
+        return 0
+    from cyclegan_cli.data.stacks import count_planes  # Needs numpy, which headers do not.
+
+    return count_planes(image)
 
 
 def limit_pixels(most: int) -> None:
@@ -101,6 +126,25 @@ def _refuse_no_file(path: Path, name: str) -> NoReturn:
     raise DataError(f"cannot read {name}: it is not a file, but a folder, pipe or device")
 
 
+def go_to(image: Any, page: int) -> None:
+    """Go to a frame or page; Pillow keeps what another page of a TIFF has said, unless told."""
+    if image.format == "TIFF" and page != image.tell():
+        for key in SAID_BY_PAGES:
+            image.info.pop(key, None)
+    image.seek(page)
+
+
+def _go_to_full_page(image: Any, name: str) -> None:
+    """Have a TIFF be at its first page that is neither a reduced version nor a mask of another."""
+    page = 0
+    while image.format == "TIFF" and is_reduced(image.tag_v2):
+        page += 1
+        try:
+            go_to(image, page)
+        except EOFError:
+            raise picture_elsewhere(name, image.width, image.height) from None
+
+
 @contextmanager
 def opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
     """Open a picture; whatever goes wrong with it inside becomes one sentence."""
@@ -109,7 +153,13 @@ def opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
     try:
         # Pillow goes back and forth in a file, which a pipe cannot.
         file = source if isinstance(source, Path) else io.BytesIO(source.read())
+        with file.open("rb") if isinstance(file, Path) else nullcontext(file) as stream:
+            head = stream.read(HEAD_BYTES)
+            refuse_raw(head, name)
+            if head.startswith(TIFF_HEADS):
+                refuse_unreadable_tiff(stream, head, name)
         with Image.open(file, formats=readable_formats()) as image:
+            _go_to_full_page(image, name)
             yield image
     except UnidentifiedImageError as error:
         if "HEIF" not in readable_formats() and _is_heif(file):

@@ -11,6 +11,7 @@ from PIL import Image, ImageStat
 
 from cyclegan_cli.data.listing import list_pictures
 from cyclegan_cli.data.opening import probe
+from cyclegan_cli.data.passed_over import PassedOver
 from cyclegan_cli.data.survey import duplicates, evenly, spread, survey
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.inspection.summary import Facts, Request, Summary
@@ -36,7 +37,8 @@ def describe_pictures(path: Path, request: Request) -> Summary:
     Raises:
         DataError: It cannot be listed.
     """
-    pictures = list_pictures(path)
+    passed_over = PassedOver()
+    pictures = list_pictures(path, passed_over)
     found = survey(pictures)
     facts: Facts = {"pictures": len(pictures), **found.facts()}
     if found.probes:
@@ -45,6 +47,8 @@ def describe_pictures(path: Path, request: Request) -> Summary:
     same = duplicates(found.probes)
     problems = list(found.problems.values())
     facts |= {"unreadable": len(problems), "duplicates": sum(len(group) - 1 for group in same)}
+    if passed_over.counts:
+        facts["passed_over"] = passed_over.counts
     if problems:
         facts["problems"] = problems[:MOST_LISTED]
     if same:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cyclegan_cli.config import TrainConfig, option_name
 from cyclegan_cli.data.listing import list_pictures
+from cyclegan_cli.data.passed_over import PassedOver
 from cyclegan_cli.errors import DataError, UsageError
 
 FEWEST_HELD_OUT = 2  # A single picture has no diversity.
@@ -105,12 +106,14 @@ def _listed(folder: Path | None, field_name: str) -> list[Path]:
     if not is_utf8(folder):
         raise UsageError(f"{name}: the name {str(folder)!r} is not valid UTF-8", "Rename it.")
     try:
-        pictures = list_pictures(folder)
+        passed_over = PassedOver()
+        pictures = list_pictures(folder, passed_over)
     except DataError as error:
         raise DataError(f"{name}: {error.message}", error.hint) from error
     if not pictures:
         raise DataError(
-            f"{name}: {folder} has no pictures", "Folders are searched recursively for pictures."
+            f"{name}: {folder} has no pictures",
+            passed_over.sentence() or "Folders are searched recursively for pictures.",
         )
     return pictures
 

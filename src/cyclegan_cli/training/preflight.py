@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.data.listing import list_pictures
+from cyclegan_cli.data.passed_over import PassedOver
 from cyclegan_cli.data.survey import Survey, duplicates, evenly, survey
 from cyclegan_cli.data.unpaired import load_training_picture, refuse_useless
 from cyclegan_cli.devices import available_cores
@@ -58,6 +60,7 @@ class DomainReport:
         survey: What the headers say.
         useless: Pictures that will be left out, each with a sentence why.
         enlarged: How many, of those looked at, have a short side below the load size.
+        passed_over: Counts image files in the folder that are not read.
     """
 
     option: str
@@ -70,6 +73,7 @@ class DomainReport:
     survey: Survey
     useless: dict[Path, str]
     enlarged: int
+    passed_over: PassedOver
 
     @property
     def named(self) -> list[str]:
@@ -96,6 +100,7 @@ class DomainReport:
             "decoded": self.decoded,
             **self.survey.facts(),
             "enlarged": self.enlarged,
+            "passed_over": self.passed_over.counts,
             "useless": [
                 {"path": str(path), "reason": reason} for path, reason in self.useless.items()
             ],
@@ -159,6 +164,7 @@ class Preflight:
     def warnings(self) -> list[str]:
         """A sentence for everything that is not as it should be."""
         sentences = [self.a.warning(), self.b.warning()]
+        sentences += [one.passed_over.sentence(one.option) for one in (self.a, self.b)]
         if self.same:
             sentences += self.same.warnings()
         sentences.append(self.disk.warning(self.run_dir))
@@ -210,18 +216,21 @@ def _report(plan: Plan, domain: str, pictures: Sequence[Path], depth: Depth) -> 
     if depth.pixels != 0:
         chosen = evenly([path for path in found.probes if path not in useless], depth.pixels)
         useless |= _undecodable(chosen, config)
+    folder, passed_over = getattr(config, f"domain_{domain}"), PassedOver()
+    list_pictures(folder, passed_over)
     own_val = getattr(config, f"val_{domain}") is not None
     held_out = len(getattr(plan.domains, f"held_out_{domain}"))
     return DomainReport(
         option=f"--domain-{domain}",
         name=getattr(plan, f"name_{domain}"),
-        folder=getattr(config, f"domain_{domain}"),
+        folder=folder,
         pictures=len(pictures) - (0 if own_val else held_out),
         held_out=held_out,
         looked_at=len(found.probes) + len(found.problems),
         decoded=len(chosen),
         survey=found,
         useless=useless,
+        passed_over=passed_over,
         enlarged=sum(min(o.width, o.height) < config.load_size for o in found.probes.values()),
     )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from cyclegan_cli.data.listing import refuse_folder, walk_pictures
+from cyclegan_cli.data.passed_over import PassedOver
 from cyclegan_cli.errors import DataError, OutputError, UsageError
 from cyclegan_cli.files import is_temporary
 from cyclegan_cli.translation.globbing import iglob_in_order
@@ -133,8 +134,11 @@ class Inputs:
     root: str | None = None
     leave_out: str | None = None
 
-    def checked(self) -> Iterator[Source]:
+    def checked(self, passed_over: PassedOver | None = None) -> Iterator[Source]:
         """The pictures, in order, each argument checked.
+
+        Args:
+            passed_over: Counts the image files in folders that are none of them.
 
         Raises:
             UsageError: An argument is empty, or a file lies outside the root.
@@ -143,20 +147,20 @@ class Inputs:
         for text in self.texts:
             if not text:
                 raise UsageError("an INPUT is empty", "Name a picture, a folder or a glob.")
-            found = self._expand(text, refuse_folder)
+            found = self._expand(text, refuse_folder, passed_over)
             first = next(found, None)
             if first is None:
-                raise _nothing(text, self.recursive)
+                raise _nothing(text, self.recursive, passed_over)
             if not os.path.lexists(first.path):
                 raise DataError(f"there is no file or folder {text}")
             yield first
             yield from found
         for text in self.listed or ():
-            yield from self._listed(text)
+            yield from self._listed(text, passed_over)
 
     def first_two(self) -> list[Source]:
         """The first two pictures, or as many as there are; see :meth:`checked`."""
-        return list(itertools.islice(self.checked(), 2))
+        return list(itertools.islice(self.checked(PassedOver()), 2))
 
     def __iter__(self) -> Iterator[Source]:
         """The pictures, in order; what has gone since it was checked is passed over."""
@@ -165,30 +169,45 @@ class Inputs:
         for text in self.listed or ():
             yield from self._listed(text)
 
-    def _expand(self, text: str, on_error: Callable[[OSError], None]) -> Iterator[Source]:
+    def _expand(
+        self,
+        text: str,
+        on_error: Callable[[OSError], None],
+        passed_over: PassedOver | None = None,
+    ) -> Iterator[Source]:
         """The pictures that an argument stands for: a name that exists is never a glob."""
         if glob.has_magic(text) and not os.path.lexists(text):
             for path in iglob_in_order(text):
                 if not is_temporary(os.path.basename(path)):
                     yield self._file(path)
         else:
-            yield from self._expand_literal(text, on_error)
+            yield from self._expand_literal(text, on_error, passed_over)
 
-    def _listed(self, text: str) -> Iterator[Source]:
+    def _listed(self, text: str, passed_over: PassedOver | None = None) -> Iterator[Source]:
         """The pictures that an entry of the list stands for; one that cannot be listed fails."""
         unlistable: list[OSError] = []
-        yield from self._expand_literal(text, unlistable.append)
+        yield from self._expand_literal(text, unlistable.append, passed_over)
         if unlistable:
             yield self._file(_tidied(text))
 
-    def _expand_literal(self, text: str, on_error: Callable[[OSError], None]) -> Iterator[Source]:
+    def _expand_literal(
+        self,
+        text: str,
+        on_error: Callable[[OSError], None],
+        passed_over: PassedOver | None = None,
+    ) -> Iterator[Source]:
         if not _is_folder(text):
             if not is_temporary(os.path.basename(text)):
                 yield self._file(_tidied(text))
             return
         folder = Path(text)
         for below in walk_pictures(
-            folder, self.recursive, self.leave_out, on_error, unlistable=True
+            folder,
+            self.recursive,
+            self.leave_out,
+            on_error,
+            unlistable=True,
+            passed_over=passed_over,
         ):
             path = os.path.join("" if folder == Path() else folder, below)
             yield Source(path, below if self.root is None else self._place(path), str(folder))
@@ -221,10 +240,12 @@ def _is_folder(path: str) -> bool:
         return False
 
 
-def _nothing(text: str, recursive: bool) -> DataError:
+def _nothing(text: str, recursive: bool, passed_over: PassedOver | None) -> DataError:
     """What to say of an argument that stands for no picture."""
     if _is_folder(text):
         searched = "Folders are searched recursively."
         alone = "With --no-recursive the folders below it are not searched."
+        if passed_over and (sentence := passed_over.sentence()):
+            return DataError(f"{text} has no pictures", f"{sentence}.")
         return DataError(f"{text} has no pictures", searched if recursive else alone)
     return DataError(f"nothing matches {text}")

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple, NoReturn
 
+from cyclegan_cli.data.passed_over import PassedOver
 from cyclegan_cli.errors import UsageError
 from cyclegan_cli.sharing import WHOLE, Share
 from cyclegan_cli.translation.inputs import Inputs, Source
@@ -44,6 +45,10 @@ class Plan:
         replaces: Whether existing outputs may be replaced.
         share: Which of them are for this process.
 
+    Attributes:
+        pictures: How many there are, in all shares.
+        passed_over: A sentence on image files in folders that are none of them, or empty.
+
     Raises:
         UsageError: Two inputs for the same output, or an output that is an input, in any share.
         DataError: An input does not exist, or a folder has no pictures.
@@ -55,14 +60,15 @@ class Plan:
         self._inputs, self._naming = inputs, naming
         self._real_folder = functools.lru_cache(maxsize=4096)(os.path.realpath)
         self._folder_ignores_case = functools.lru_cache(maxsize=4096)(ignores_case)
-        draft = Draft()
-        for source in inputs.checked():
+        draft, passed_over = Draft(), PassedOver()
+        for source in inputs.checked(passed_over):
             output = naming.output_of(source)
             draft.add(self._key(source.path), self._key(output), _share_number_of(source))
         # So that `translate photos/*.jpg` can be run again, though its translations lie beside
         # its pictures now, as those of `translate photos -o photos --suffix _night` do: they are
         # passed over. Where they would be replaced instead, whether they are translations or the
         # user's own pictures cannot be told.
+        self.passed_over = passed_over.sentence()
         pass_over_outputs = naming.file is None and not replaces
         self._ledger, clashes = draft.finish(pass_over_outputs)
         if clashes:

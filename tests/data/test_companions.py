@@ -1,0 +1,117 @@
+"""Films, gain maps and depth maps in a photo: left out with a warning, and not pointed to."""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import Any
+
+import pytest
+from PIL import Image, features
+
+from cyclegan_cli.data import companions
+from cyclegan_cli.data.companions import without_companions
+from cyclegan_cli.data.decoding import decode
+from pictures import encoded, noise, opened, round_trip
+
+PACKET = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="r"><rdf:Description dc:kept="yes" '
+    "{attributes}>{elements}<dc:title>kept too</dc:title></rdf:Description></rdf:RDF></x:xmpmeta>"
+)
+DIRECTORY = (
+    '<Container:Directory><rdf:Seq><rdf:li><Container:Item Item:Semantic="Primary"/></rdf:li>'
+    '<rdf:li><Container:Item Item:Semantic="{}" Item:Length="12"/></rdf:li></rdf:Seq>'
+    "</Container:Directory>"
+)
+FILM, GAIN_MAP, DEPTH = (companions.FILM,), (companions.GAIN_MAP,), (companions.DEPTH_MAP,)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "elements", "remarks"),
+    [
+        ('GCamera:MotionPhoto="1" GCamera:MotionPhotoVersion="1"', "", FILM),
+        ('GCamera:MicroVideo="1" GCamera:MicroVideoOffset="4122"', "", FILM),
+        ("Camera:MotionPhoto='1'", DIRECTORY.format("MotionPhoto"), FILM),
+        ("", "<GCamera:MicroVideoOffset>4122</GCamera:MicroVideoOffset>", FILM),
+        ("", DIRECTORY.format("MotionPhoto"), FILM),
+        ('GCamera:MotionPhoto="0"', "", ()),
+        ('hdrgm:Version="1.0"', DIRECTORY.format("GainMap"), GAIN_MAP),
+        ("", "<hdrgm:Gamma><rdf:Seq><rdf:li>1</rdf:li></rdf:Seq></hdrgm:Gamma>", GAIN_MAP),
+        ('HDRGainMap:HDRGainMapVersion="65536"', "", GAIN_MAP),
+        ('GDepth:Format="RangeInverse" GDepth:Mime="image/png"', "", DEPTH),
+        ('xmpNote:HasExtendedXMP="C0FFEE"', "", (companions.EXTENDED,)),
+        ("", "", ()),
+    ],
+)  # fmt: skip
+def test_xmp_does_not_point_to_what_is_left_out(
+    attributes: str, elements: str, remarks: tuple[str, ...]
+) -> None:
+    packet = PACKET.format(attributes=attributes, elements=elements).encode()
+    read, _, output, _ = round_trip(encoded(noise(), "JPEG", xmp=packet), "JPEG")
+    assert read.remarks == remarks
+    kept = opened(output).info["xmp"]
+    for name in (b"MotionPhoto", b"MicroVideo", b"Directory", b"hdrgm", b"GainMap", b"GDepth",
+                 b"HasExtendedXMP"):  # fmt: skip
+        assert name not in kept
+    assert b'dc:kept="yes"' in kept
+    assert b"<dc:title>kept too</dc:title>" in kept
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [b"<hdrgm:Version ", b"<Container:Directory>", b"</hdrgm:Version>", b' hdrgm:Version="'],
+)
+def test_broken_packets_stay_as_they_are(packet: bytes) -> None:
+    assert without_companions(packet)[0] == packet
+
+
+def with_segment(jpeg: bytes, content: bytes) -> bytes:
+    return jpeg[:2] + b"\xff\xe2" + struct.pack(">H", len(content) + 2) + content + jpeg[2:]
+
+
+def test_what_xmp_does_not_tell_of_is_found_in_the_jpeg() -> None:
+    jpeg = encoded(noise(), "JPEG")
+    film = b"\0\0\0\x18ftypmp42" + bytes(200)
+    cases: list[tuple[bytes, tuple[str, ...]]] = [
+        (jpeg, ()),
+        (jpeg + bytes(16), ()),
+        (jpeg + b"garbage", ()),
+        (jpeg + film, FILM),
+        (jpeg + film + b"SEFHSEFT", FILM),
+        (with_segment(jpeg, b"urn:iso:std:iso:ts:21496:-1\0" + bytes(4)), GAIN_MAP),
+    ]
+    for content, remarks in cases:
+        assert decode(io.BytesIO(content)).remarks == remarks
+
+
+def test_a_gain_map_behind_the_photo() -> None:
+    stream = io.BytesIO()
+    noise().save(stream, "MPO", save_all=True, append_images=[noise(12, 8)])
+    assert decode(io.BytesIO(stream.getvalue())).remarks == ()
+    # As if the second picture's XMP data said so, which Pillow's writer leaves out.
+    behind = stream.getvalue() + b'<rdf:Description hdrgm:Version="1.0"/>'
+    assert decode(io.BytesIO(behind)).remarks == GAIN_MAP
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+def test_a_gain_map_of_an_avif() -> None:
+    avif = encoded(noise(), "AVIF")
+    assert decode(io.BytesIO(avif)).remarks == ()
+    # Brands and items of one: without the item itself the decoder would refuse it.
+    with opened(avif) as image:
+        image.fp = io.BytesIO(avif[:20] + b"tmap" + avif[20:])
+        assert companions.companions(image) == GAIN_MAP
+
+
+def test_a_depth_map_and_gain_map_of_a_heic() -> None:
+    class Stub:
+        format = "HEIF"
+
+        def __init__(self, **info: Any) -> None:
+            self.info = info
+
+    assert companions.companions(Stub(depth_images=[1])) == DEPTH
+    aux = {"urn:com:apple:photo:2020:aux:hdrgainmap": [3]}
+    assert companions.companions(Stub(aux=aux, depth_images=[])) == GAIN_MAP
+    assert companions.companions(Stub()) == ()
+    assert companions.companions(Image.new("RGB", (1, 1))) == ()

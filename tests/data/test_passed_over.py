@@ -1,0 +1,74 @@
+"""Image files that a search through a folder passes over."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.data.listing import list_pictures
+from cyclegan_cli.data.passed_over import PassedOver
+from cyclegan_cli.errors import DataError
+from cyclegan_cli.inspection import describe
+from cyclegan_cli.inspection.summary import Request
+from cyclegan_cli.training.domains import find_pictures
+from cyclegan_cli.translation.inputs import Inputs
+from cyclegan_cli.translation.naming import plan_naming
+from cyclegan_cli.translation.planning import Plan
+from pictures import encoded, noise, saved, written
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    saved(folder / "a.png", noise())
+    written(folder / "raw.DNG", b"II*\0")
+    written(folder / "sub/more.dng", b"")
+    written(folder / "new.jxl", b"\xff\x0a")
+    written(folder / "sub/no extension", encoded(noise(), "JPEG"))
+    written(folder / "x.png_large", encoded(noise(), "PNG"))
+    written(folder / "sub/codestream", b"\xff\x0a" + bytes(20))
+    written(folder / "notes.txt", b"no image")
+    written(folder / "film.mp4", b"\0\0\0\x18ftypisom" + bytes(20))
+    written(folder / ".hidden.dng", b"")
+    os.mkfifo(folder / "pipe")
+    return folder
+
+
+def test_they_are_counted_by_extension(folder: Path) -> None:
+    passed_over = PassedOver()
+    assert len(list_pictures(folder, passed_over)) == 1
+    assert passed_over.counts == {".dng": 2, ".jxl": 1, "without extension": 2, ".png_large": 1}
+    sentence = passed_over.sentence("photos")
+    assert sentence.startswith("photos: 6 image files were passed over: 2 .dng, ")
+    assert "convert" in sentence
+    assert "rename" in sentence
+    assert "\n" not in sentence
+    assert PassedOver().sentence() == ""
+
+
+def test_translate_counts_them_once(folder: Path, tmp_path: Path) -> None:
+    inputs = Inputs((str(folder),))
+    naming = plan_naming(str(tmp_path / "out"), inputs.first_two(), "night", None, None, None)
+    plan = Plan(inputs, naming)
+    assert plan.pictures == 1
+    assert plan.passed_over.startswith("6 image files were passed over")
+    shallow = Inputs((str(folder),), recursive=False)
+    assert Plan(shallow, naming).passed_over.startswith("3 image files were passed over")
+
+
+def test_a_folder_of_nothing_else_says_so(folder: Path) -> None:
+    (folder / "a.png").unlink()
+    with pytest.raises(DataError, match="has no pictures") as caught:
+        next(Inputs((str(folder),)).checked(PassedOver()))
+    assert "6 image files were passed over" in caught.value.hint
+    with pytest.raises(DataError, match="has no pictures") as caught:
+        find_pictures(TrainConfig(domain_a=folder, domain_b=folder))
+    assert "6 image files were passed over" in caught.value.hint
+
+
+def test_inspect_counts_them(folder: Path) -> None:
+    assert describe(folder, Request()).facts["passed_over"][".dng"] == 2
