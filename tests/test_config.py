@@ -297,7 +297,7 @@ def values_of(field: dataclasses.Field[Any]) -> st.SearchStrategy[Any]:
     else:
         texts = st.text().filter(lambda text: "\0" not in text)
         values = {str: texts, bool: st.booleans(), Path: texts.map(Path)}[wanted]
-    return values if wanted is hint else st.none() | values
+    return values if wanted == hint else st.none() | values
 
 
 @st.composite

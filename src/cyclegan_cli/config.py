@@ -22,7 +22,7 @@ from cyclegan_cli.errors import UsageError
 
 ResizeMode = Literal["short-side", "stretch"]
 GanLossChoice = Literal["lsgan", "vanilla"]
-PrecisionChoice = Literal["auto", "fp32", "bf16"]
+PrecisionChoice = Literal["auto", "fp32", "tf32", "bf16"]
 CompileChoice = Literal["auto", "on", "off"]
 CacheChoice = Literal["auto", "ram", "none"]
 # A number of steps, or a duration like "10m".
@@ -376,7 +376,8 @@ class TrainConfig:
     )
     precision: PrecisionChoice = option(
         "auto",
-        "Number format of the convolutions; auto is bf16 where the hardware has it.",
+        "Number format of the convolutions: auto is bf16 where the hardware has it, else fp32, "
+        "which is exact; tf32 needs an NVIDIA GPU from Ampere on.",
         panel="Machine",
         on_resume=True,
     )

@@ -20,7 +20,7 @@ from cyclegan_cli.config import CompileChoice
 from cyclegan_cli.data.cache import PictureCache
 from cyclegan_cli.data.tensors import to_unit_range
 from cyclegan_cli.data.unpaired import Batch, UnpairedDataset, loader
-from cyclegan_cli.devices import memory_errors
+from cyclegan_cli.devices import memory_errors, set_fp32_precision
 from cyclegan_cli.errors import (
     CycleGANError,
     DataError,
@@ -151,6 +151,7 @@ class Trainer:
         self.warned_of: set[str] = set()
         # All steps have the same shapes: it pays to try which of cuDNN's kernels is fastest.
         torch.backends.cudnn.benchmark = True
+        set_fp32_precision(plan.config.precision)
         self.model = CycleGAN(plan.config, plan.device, plan.bf16, group.index)
         self.compiler = Compiler(self.model, self._compile(), watcher.told, watcher.warned)
         if plan.resumed:

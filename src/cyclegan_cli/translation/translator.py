@@ -51,7 +51,8 @@ class TranslatorOptions:
 
     Attributes:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        precision: ``auto``, ``fp32`` or ``bf16``.
+        precision: ``auto``, ``fp32``, ``tf32`` or ``bf16``; on a GPU it decides for the whole
+            process whether torch computes fp32 in TF32.
         max_memory: Bytes that the process may use (on a GPU: of its memory); None: what is free.
         resize: Pictures whose short side is longer are scaled down to this many pixels before
             they are translated, and up again behind it; None: never.
@@ -140,7 +141,8 @@ class Translator:
 
         Raises:
             CheckpointError: There is none, or it is damaged or foreign.
-            DeviceError: The device is missing, or its memory is not enough for any picture.
+            DeviceError: The device is missing, has no tf32, or its memory is not enough for any
+                picture.
             UsageError: Not a device's name.
         """
         options = options or TranslatorOptions(device=device)
