@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from cyclegan_cli.data.formats import HEIF_BRANDS, readable_formats
 from cyclegan_cli.data.listing import refuse_folder
-from cyclegan_cli.errors import DataError
+from cyclegan_cli.errors import CycleGANError, DataError
 
 # Formats whose frames or pages are each a picture.
 FORMATS_OF_FRAMES = frozenset({"AVIF", "DCX", "FLI", "GIF", "PNG", "TIFF", "WEBP"})
@@ -103,7 +103,12 @@ def _refuse_no_file(path: Path, name: str) -> NoReturn:
 
 @contextmanager
 def opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
-    """Open a picture; whatever goes wrong with it inside becomes one sentence."""
+    """Open a picture; whatever goes wrong with it inside becomes one sentence.
+
+    Raises:
+        DataError: It cannot be read. Errors of this project, and those that no file can cause,
+            pass as they are.
+    """
     if isinstance(source, Path) and os.path.exists(source) and not os.path.isfile(source):
         _refuse_no_file(source, name)
     try:
@@ -120,7 +125,7 @@ def opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
         raise DataError(f"{name} is not a picture in a format that is read here") from error
     except Image.DecompressionBombError as error:
         raise too_many_pixels(name) from error
-    except DataError:
+    except (CycleGANError, AssertionError, NameError, ImportError):
         raise
     except Exception as error:
         # On damaged files Pillow's decoders raise whatever they stumble over.
