@@ -92,6 +92,11 @@ def write_text(target: Path, content: str) -> None:
     write_bytes(target, content.encode())
 
 
+def is_lfs_pointer(head: bytes) -> bool:
+    """Whether a file that begins so is a note of Git LFS on where the file itself is."""
+    return head.startswith(b"version https://git-lfs.github.com/spec/")
+
+
 def make_folder(folder: Path) -> None:
     """Create ``folder`` and its parents where they are missing.
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Literal
 
+from cyclegan_cli.checkpoints.original_names import generator_files
 from cyclegan_cli.checkpoints.pretrained import DEFAULT_MODEL, pretrained_file
 from cyclegan_cli.errors import CheckpointError, UsageError
 
@@ -14,8 +14,6 @@ MODEL_FILE = "model.safetensors"
 BEST_FILE = "best.safetensors"
 STATE_FILE = "state.safetensors"
 Which = Literal["latest", "best"]
-# What the original implementation calls the newest weights of its generators.
-PAIR_FILE = re.compile(r"latest_net_G(?:_[AB])?\.pth")
 CONFIG_FILE = "config.toml"
 HEALTH_FILE = "health.json"
 RUNS_FOLDER = Path("runs")
@@ -29,8 +27,8 @@ HOW_TO_GET_ONE = (
 def checkpoint_file(path: Path, name: str = MODEL_FILE) -> Path:
     """The checkpoint that a user names: a file, or a run folder that has one.
 
-    A folder of the original implementation, with ``latest_net_G_A.pth``, is one by itself. What
-    does not exist may be the name of a model in the package.
+    A folder with generators of the original implementation or its kin (``latest_net_G_A.pth``) is
+    one by itself. What does not exist may be the name of a model in the package.
 
     Args:
         path: What was named.
@@ -41,7 +39,7 @@ def checkpoint_file(path: Path, name: str = MODEL_FILE) -> Path:
     """
     if os.path.isdir(path):
         if not (path / name).is_file():
-            if name == MODEL_FILE and pair_files(path):
+            if name == MODEL_FILE and generator_files(path):
                 return path
             hint = "Name a run folder that cyclegan train has written."
             if (path / MODEL_FILE).is_file():
@@ -54,11 +52,6 @@ def checkpoint_file(path: Path, name: str = MODEL_FILE) -> Path:
             raise CheckpointError(f"there is no checkpoint {path}", HOW_TO_GET_ONE)
         return in_package
     return path
-
-
-def pair_files(folder: Path) -> list[Path]:
-    """The original implementation's newest generators in a folder, those of either direction."""
-    return sorted(file for file in folder.iterdir() if PAIR_FILE.fullmatch(file.name))
 
 
 def chosen_checkpoint(path: Path, which: Which) -> Path:
