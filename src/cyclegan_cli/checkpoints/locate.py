@@ -18,10 +18,10 @@ CONFIG_FILE = "config.toml"
 HEALTH_FILE = "health.json"
 RUNS_FOLDER = Path("runs")
 ENVIRONMENT_VARIABLE = "CYCLEGAN_CHECKPOINT"
-HOW_TO_GET_ONE = (
-    "Name one with --checkpoint, set CYCLEGAN_CHECKPOINT, or train one with cyclegan train; "
-    "cyclegan inspect --models lists those that are in the package."
+MODELS_THERE_ARE = (
+    "cyclegan train makes one; cyclegan inspect --models lists those that are in the package."
 )
+HOW_TO_GET_ONE = f"Name one with --checkpoint, or set CYCLEGAN_CHECKPOINT; {MODELS_THERE_ARE}"
 
 
 def checkpoint_file(path: Path, name: str = MODEL_FILE) -> Path:
@@ -49,7 +49,7 @@ def checkpoint_file(path: Path, name: str = MODEL_FILE) -> Path:
     if not os.path.exists(path):
         in_package = pretrained_file(str(path)) if name == MODEL_FILE else None
         if in_package is None:
-            raise CheckpointError(f"there is no checkpoint {path}", HOW_TO_GET_ONE)
+            raise CheckpointError(f"there is no checkpoint {path}", MODELS_THERE_ARE)
         return in_package
     return path
 
