@@ -51,6 +51,25 @@ class Recorder:
         self.warnings.append(sentence)
 
 
+class TickingRecorder(Recorder):
+    """A recorder with a clock, by which every step takes the same time.
+
+    Args:
+        seconds: Of a step.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds, self.now = seconds, 1000.0
+
+    def clock(self) -> float:
+        return self.now
+
+    def stepped(self, step):
+        super().stepped(step)
+        self.now += self.seconds
+
+
 def never() -> None:
     return None
 

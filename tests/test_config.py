@@ -15,7 +15,14 @@ import tomli_w
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cyclegan_cli.config import TrainConfig, layered, option_name, plain_type, typed_values
+from cyclegan_cli.config import (
+    StepsOrTime,
+    TrainConfig,
+    layered,
+    option_name,
+    plain_type,
+    typed_values,
+)
 from cyclegan_cli.errors import UsageError
 
 # Time tells nothing here: other work may run on the same cores.
@@ -181,6 +188,34 @@ def test_a_value_that_makes_no_sense_is_refused(name: str, value: float) -> None
         TrainConfig(**{name: value})
 
 
+INTERVALS = ["checkpoint_every", "sample_every", "validate_every"]
+
+
+@pytest.mark.parametrize("name", INTERVALS)
+@pytest.mark.parametrize("value", [500, "10m", "90s", "2h", "1h30m", "0.5h"])
+def test_an_interval_is_steps_or_a_duration_in_documents_too(name: str, value: int | str) -> None:
+    config = TrainConfig.from_document({name: value}, "run.toml")
+    assert getattr(config, name) == value
+    assert TrainConfig.from_document(config.to_document(), "run.toml") == config
+
+
+@pytest.mark.parametrize("name", INTERVALS)
+@pytest.mark.parametrize(
+    "value",
+    ["", "m", "10", "1.5", "10x", "m10", "-10m", "0m", "1e3", "ten minutes", "٥m", "9" * 400],
+)
+def test_what_is_neither_steps_nor_a_duration_is_refused(name: str, value: str) -> None:
+    sentence = f"^{option_name(name)} must be a number of steps like 500 or a duration like 10m"
+    with pytest.raises(UsageError, match=sentence):
+        TrainConfig(**{name: value})
+
+
+def test_steps_in_quotes_are_steps() -> None:
+    assert TrainConfig.from_document({"sample_every": "500"}, "run.toml").sample_every == 500
+    with pytest.raises(UsageError, match="run.toml sets sample_every to 1.5, but it must be a num"):
+        TrainConfig.from_document({"sample_every": 1.5}, "run.toml")
+
+
 @pytest.mark.parametrize("name", ["lambda_cycle", "lambda_identity", "learning_rate", "beta1"])
 def test_not_a_number_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=option_name(name)):
@@ -255,12 +290,14 @@ def values_of(field: dataclasses.Field[Any]) -> st.SearchStrategy[Any]:
         values: st.SearchStrategy[Any] = st.integers(low, high)
     elif wanted is float:
         values = st.floats(low, high)
+    elif wanted == StepsOrTime:
+        values = st.integers(low, high) | st.sampled_from(["10m", "90s", "1h30m"])
     elif typing.get_origin(wanted) is typing.Literal:
         values = st.sampled_from(typing.get_args(wanted))
     else:
         texts = st.text().filter(lambda text: "\0" not in text)
         values = {str: texts, bool: st.booleans(), Path: texts.map(Path)}[wanted]
-    return values if wanted is hint else st.none() | values
+    return values if wanted == hint else st.none() | values
 
 
 @st.composite

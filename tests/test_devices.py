@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from cyclegan_cli import devices
+from cyclegan_cli.config import PrecisionChoice
 from cyclegan_cli.devices import (
     choose_device,
     choose_precision,
     has_native_bf16,
     host_memory_free,
     memory_errors,
+    set_fp32_precision,
 )
 from cyclegan_cli.errors import DeviceError, UsageError
 
@@ -109,6 +111,32 @@ def test_a_cuda_number_that_overflows_in_torch_is_a_device_error(
 @pytest.mark.parametrize("device", [CPU, CUDA, torch.device("mps")], ids=str)
 def test_a_precision_asked_for_is_taken_on_any_device(choice: str, device: torch.device) -> None:
     assert choose_precision(choice, device) == choice
+
+
+@pytest.mark.parametrize("capability", [(8, 0), (8, 9), (9, 0)])
+def test_tf32_is_taken_from_ampere_on(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert choose_precision("tf32", CUDA) == "tf32"
+
+
+def test_tf32_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    for device, found in ((CPU, "cpu"), (CUDA, "cuda of capability 7.5")):
+        with pytest.raises(DeviceError, match=f"--precision tf32 needs .*, found {found}$"):
+            choose_precision("tf32", device)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "auto", "tf32"])
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.usefixtures("fp32_settings")
+def test_only_tf32_lets_fp32_be_rounded(precision: PrecisionChoice, before: bool) -> None:
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = before
+    set_fp32_precision(precision)
+    expected = precision == "tf32"
+    assert torch.backends.cudnn.allow_tf32 is expected
+    assert torch.backends.cuda.matmul.allow_tf32 is expected
 
 
 @pytest.mark.parametrize(

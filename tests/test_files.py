@@ -182,6 +182,37 @@ def test_an_exception_leaves_the_old_file_and_passes_through(
     assert os.listdir(tmp_path) == ["file"]
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(errno.ENOENT, "no such file", "/elsewhere/input.png"),
+        PermissionError(errno.EACCES, "permission denied", "/elsewhere/input.png"),
+        BrokenPipeError(errno.EPIPE, "broken pipe"),
+        ConnectionResetError(errno.ECONNRESET, "connection reset"),
+        TimeoutError(errno.ETIMEDOUT, "timed out"),
+        OSError("libfoo.so: cannot open shared object file"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_the_target_is_not_blamed_for_the_errors_of_something_else(
+    tmp_path: Path, error: OSError
+) -> None:
+    with pytest.raises(OSError) as caught:
+        break_off(tmp_path / "file", error)
+    assert caught.value is error
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("names", [False, True])
+def test_an_error_in_writing_is_the_targets(tmp_path: Path, names: bool) -> None:
+    with (
+        pytest.raises(OutputError, match=r"cannot write .*/file: no space left"),
+        atomic_path(tmp_path / "file") as temporary,
+    ):
+        more = (str(temporary),) if names else ()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *more)
+
+
 def test_an_exception_leaves_no_file_where_there_was_none(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no"):
         break_off(tmp_path / "file", ValueError("no"))

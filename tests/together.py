@@ -16,7 +16,11 @@ from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.sharing import Rank, Share
+from cyclegan_cli.training import schedule
 from cyclegan_cli.training.distributed import EndedTogetherError, joined
+from cyclegan_cli.training.plan import plan_new
+from cyclegan_cli.training.trainer import train
+from runs import Recorder, TickingRecorder, never
 
 CPU = torch.device("cpu")
 Work = Callable[..., Any]
@@ -108,10 +112,7 @@ def learn_by_adam(index: int, config: TrainConfig, steps: int) -> str:
 
 def agree(index: int, ranks: int, port: int) -> dict[str, Any]:
     """What a group's questions are answered with."""
-    dist.destroy_process_group()
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ |= {"RANK": str(index), "WORLD_SIZE": str(ranks)}
-    rank = Rank(Share(index, ranks), Share(index, ranks))
+    rank = _as_torchrun_starts(index, ranks, port)
     found: dict[str, Any] = {}
     with joined(rank, CPU) as group:
         found["mean"] = group.mean({"x": float(index), "y": 2.0})
@@ -125,6 +126,25 @@ def agree(index: int, ranks: int, port: int) -> dict[str, Any]:
             found["failed"] = type(error).__name__
         found["left_by"] = type(group.left_by(DataError("x"))).__name__
     return found
+
+
+def train_by_own_clock(index: int, config: TrainConfig, ranks: int, port: int) -> dict[str, Any]:
+    """What a run of several processes does at intervals, where only the first one's clock runs."""
+    rank = _as_torchrun_starts(index, ranks, port)
+    recorder = Recorder() if index else TickingRecorder(30)
+    schedule.monotonic = recorder.clock if isinstance(recorder, TickingRecorder) else float
+    train(plan_new(config, rank), recorder, never)
+    return {
+        "drawn": [step for step, _ in recorder.grids],
+        "validated": [row["step"] for row in recorder.validations],
+    }
+
+
+def _as_torchrun_starts(index: int, ranks: int, port: int) -> Rank:
+    dist.destroy_process_group()
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"RANK": str(index), "WORLD_SIZE": str(ranks)}
+    return Rank(Share(index, ranks), Share(index, ranks))
 
 
 def _fail() -> None:

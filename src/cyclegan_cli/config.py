@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import operator
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -20,15 +22,19 @@ from cyclegan_cli.errors import UsageError
 
 ResizeMode = Literal["short-side", "stretch"]
 GanLossChoice = Literal["lsgan", "vanilla"]
-PrecisionChoice = Literal["auto", "fp32", "bf16"]
+PrecisionChoice = Literal["auto", "fp32", "tf32", "bf16"]
 CompileChoice = Literal["auto", "on", "off"]
 CacheChoice = Literal["auto", "ram", "none"]
+# A number of steps, or a duration like "10m".
+StepsOrTime = int | str
 
 # The discriminator's last convolutions need something left to judge; the generator halves twice.
 SMALLEST_CROP = 32
 CROP_MULTIPLE = 4
 # The paper has 6 residual blocks for 128×128 pictures, 9 for 256×256 (Zhu et al. 2017, sec. 7.2).
 LARGEST_CROP_FOR_6_BLOCKS = 128
+# However slow the steps, what is done at intervals of time must not take longer than they do.
+LEAST_STEPS = 20
 
 
 def option(
@@ -171,18 +177,19 @@ class TrainConfig:
         minimum=2,
         maximum=10_000,
     )
-    validate_every: int = option(
-        500,
-        "Steps between measurements of quality and health; 0 makes none.",
+    validate_every: StepsOrTime = option(
+        "10m",
+        "Steps (500) or time (10m, 2h) between measurements of quality and health; 0 makes none.",
         panel="Validation",
         minimum=0,
         maximum=1_000_000_000,
         on_resume=True,
+        metavar="N|TIME",
     )
     patience: int = option(
         0,
-        "Stop after so many measurements without a lower distance to the target domain; "
-        "0 goes on to the end.",
+        "Stop after so many measurements (--validate-every) without a lower distance to the target "
+        "domain; 0 goes on to the end.",
         panel="Validation",
         minimum=0,
         maximum=1_000_000,
@@ -369,7 +376,8 @@ class TrainConfig:
     )
     precision: PrecisionChoice = option(
         "auto",
-        "Number format of the convolutions; auto is bf16 where the hardware has it.",
+        "Number format of the convolutions: auto is bf16 where the hardware has it, else fp32, "
+        "which is exact; tf32 needs an NVIDIA GPU from Ampere on.",
         panel="Machine",
         on_resume=True,
     )
@@ -388,13 +396,14 @@ class TrainConfig:
         shown_default="runs/A2B with the domains' names, numbered if taken",
         metavar="DIR",
     )
-    checkpoint_every: int = option(
-        500,
-        "Steps between checkpoints.",
+    checkpoint_every: StepsOrTime = option(
+        "10m",
+        "Steps (500) or time (10m, 2h) between checkpoints.",
         panel="Output",
         minimum=1,
         maximum=1_000_000_000,
         on_resume=True,
+        metavar="N|TIME",
     )
     keep_checkpoints: int = option(
         0,
@@ -404,13 +413,15 @@ class TrainConfig:
         maximum=1_000_000,
         on_resume=True,
     )
-    sample_every: int = option(
-        500,
-        "Steps between sample grids, each with a new index.html; 0 draws none.",
+    sample_every: StepsOrTime = option(
+        "5m",
+        "Steps (500) or time (5m, 2h) between sample grids, each with a new index.html; 0 draws "
+        "none.",
         panel="Output",
         minimum=0,
         maximum=1_000_000_000,
         on_resume=True,
+        metavar="N|TIME",
     )
     log_every: int = option(
         50,
@@ -562,14 +573,34 @@ def _typed(name: str, value: Any, source: str) -> Any:
         return Path(value)
     if wanted is float and type(value) is int and abs(value) < 2**63:
         return float(value)
+    if wanted == StepsOrTime and isinstance(value, str):
+        return steps_or_time(value)
     if typing.get_origin(wanted) is Literal:
         wanted = str
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
-        kind = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+        kind = {
+            str: "a text", int: "a whole number", float: "a number", bool: "true or false",
+            StepsOrTime: "a number of steps or a duration",
+        }  # fmt: skip
         raise UsageError(
             f"{source} sets {name} to {value!r}, but it must be {kind.get(wanted, 'a path')}"
         )
     return value
+
+
+def duration_seconds(text: str) -> float | None:
+    """``2h``, ``90m``, ``1h30m``, ``45s`` or a number of seconds; None if it is none of these."""
+    number = r"(\d+(?:\.\d+)?)"
+    pattern = rf"(?:{number}h)?(?:{number}m)?(?:{number}s?)?"
+    match = re.fullmatch(pattern, text.replace(" ", ""), re.ASCII)
+    parts = [float(part or 0) for part in match.groups()] if match else [0.0]
+    seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    return seconds if 0 < seconds < math.inf else None
+
+
+def steps_or_time(text: str) -> StepsOrTime:
+    """An interval as the command line has it: ``500`` as a number, all else as it is."""
+    return int(text) if re.fullmatch(r"\d{1,12}", text, re.ASCII) else text
 
 
 def is_domain_name(name: str) -> bool:
@@ -580,7 +611,8 @@ def is_domain_name(name: str) -> bool:
 def plain_type(hint: Any) -> Any:
     """``int | None`` to ``int``; other types as they are."""
     if isinstance(hint, types.UnionType):
-        return next(part for part in typing.get_args(hint) if part is not types.NoneType)
+        parts = [part for part in typing.get_args(hint) if part is not types.NoneType]
+        return functools.reduce(operator.or_, parts)
     return hint
 
 
@@ -591,6 +623,14 @@ def _check_bounds(field: dataclasses.Field[Any], value: Any) -> None:
     choices = typing.get_args(_choices_of(field.name))
     if choices and value not in choices:
         raise UsageError(f"{name} must be one of {', '.join(choices)}, found {value!r}")
+    if field_types()[field.name] == StepsOrTime and isinstance(value, str):
+        # A number without a unit would be steps.
+        if not value[-1:].isalpha() or duration_seconds(value) is None:
+            raise UsageError(
+                f"{name} must be a number of steps like 500 or a duration like 10m, 90s or 2h, "
+                f"found {value!r}"
+            )
+        return
     minimum, maximum = field.metadata["minimum"], field.metadata["maximum"]
     if minimum is not None and not value >= minimum:  # also refuses nan
         raise UsageError(f"{name} must be at least {minimum}, found {value}")

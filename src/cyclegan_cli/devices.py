@@ -134,10 +134,52 @@ def _require(kind: str, index: int, name: str) -> None:
 
 
 def choose_precision(choice: PrecisionChoice, device: torch.device) -> PrecisionChoice:
-    """``fp32`` or ``bf16``; ``auto`` is bf16 where the hardware multiplies it natively."""
+    """The number format that ``--precision`` stands for.
+
+    ``auto`` is the first of bf16, where the hardware multiplies it natively, and fp32; never tf32,
+    as all hardware that has it has bf16, too.
+
+    Raises:
+        DeviceError: tf32 is asked for, and the device does not have it.
+    """
+    require_precision(choice, device)
     if choice != "auto":
         return choice
     return "bf16" if has_native_bf16(device) else "fp32"
+
+
+def set_fp32_precision(precision: PrecisionChoice) -> None:
+    """Have CUDA compute what is fp32 in TF32 with ``tf32``, and exactly with all others.
+
+    torch's own default rounds the inputs of cuDNN's convolutions to 10 bits, of matrix products
+    not. This holds for the whole process, and nothing else in it changes these settings.
+    """
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+
+
+def require_precision(choice: PrecisionChoice, device: torch.device) -> None:
+    """Refuse ``tf32`` where there is none.
+
+    Raises:
+        DeviceError: The device does not have it.
+    """
+    import torch
+
+    if choice != "tf32":
+        return
+    found = str(device)
+    if device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        if capability >= (8, 0):
+            return
+        found = f"{device} of capability {capability[0]}.{capability[1]}"
+    raise DeviceError(
+        f"--precision tf32 needs an NVIDIA GPU of compute capability 8.0 or more, found {found}",
+        "Use --precision auto, or fp32.",
+    )
 
 
 def has_native_bf16(device: torch.device) -> bool:

@@ -32,7 +32,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
     Permissions follow the process's umask, as for any newly created file.
 
     Raises:
-        OutputError: The file could not be written (the reason is in the message).
+        OutputError: The file could not be written (the reason is in the message). What the caller
+            raises of something else, another file or a connection, passes as it is.
     """
     with _as_output_error(target):
         # Not Path.resolve: of links in a circle it raises what is no OSError.
@@ -43,18 +44,21 @@ def atomic_path(target: Path) -> Iterator[Path]:
         # A short name of its own: the target's name may already be as long as names can be.
         temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
         _in_flight.add(temporary)
-        try:
+    try:
+        with _as_output_error(target):
             mode = _create(temporary)
+        with _as_output_error(target, temporary):
             yield temporary
+        with _as_output_error(target):
             # Writers that put a file of their own in this place choose their own permissions.
             temporary.chmod(mode)
             _flush(temporary, os.O_RDWR)
             os.replace(temporary, target)
             _flush_folder(target.parent)
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            _in_flight.discard(temporary)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        _in_flight.discard(temporary)
 
 
 def is_temporary(name: str) -> bool:
@@ -86,6 +90,11 @@ def write_text(target: Path, content: str) -> None:
         OutputError: The file could not be written.
     """
     write_bytes(target, content.encode())
+
+
+def is_lfs_pointer(head: bytes) -> bool:
+    """Whether a file that begins so is a note of Git LFS on where the file itself is."""
+    return head.startswith(b"version https://git-lfs.github.com/spec/")
 
 
 def make_folder(folder: Path) -> None:
@@ -139,15 +148,25 @@ def _flush_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _as_output_error(target: Path) -> Iterator[None]:
+def _as_output_error(target: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Turn the system's errors into ours: all, or those of a caller who writes ``temporary``."""
     try:
         yield
     except OSError as error:
+        if temporary and not _is_of(error, temporary):
+            raise
         hint = "Free some space and run the command again." if is_disk_full(error) else ""
         reason = (error.strerror or str(error)).lower()
         if isinstance(error, FileExistsError) and error.filename:
             reason = f"{error.filename} is a file, not a folder"
         raise OutputError(f"cannot write {target}: {reason}", hint) from error
+
+
+def _is_of(error: OSError, temporary: Path) -> bool:
+    """Whether an error can come from writing a file: writes to an open one name none."""
+    if error.errno is None or isinstance(error, (ConnectionError, TimeoutError)):
+        return False
+    return error.filename is None or os.path.dirname(str(error.filename)) == str(temporary.parent)
 
 
 def is_disk_full(error: BaseException | None) -> bool:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from cyclegan_cli.checkpoints.locate import checkpoint_file
+from cyclegan_cli.checkpoints.original_names import direction_of, generator_files
 from cyclegan_cli.checkpoints.reading import read_model
-from cyclegan_cli.checkpoints.reference import direction_of, domains_of, reference_names
+from cyclegan_cli.checkpoints.reference import domains_of, reference_names
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.config import GeneratorConfig
 from cyclegan_cli.errors import CheckpointError
@@ -101,6 +102,34 @@ def test_wrappings_and_relics_do_not_matter(
     assert_the_same(tmp_path / "x.pth", network)
 
 
+def tied(*names: str) -> Callable[[Weights], Any]:
+    return lambda weights: {
+        f"{first}{name}": tensor for first in names for name, tensor in weights.items()
+    }
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize(
+    "change", [tied("", "same."), tied("netG.", "net."), tied("a.", "b.", "c.")]
+)
+def test_a_module_that_is_registered_twice_is_one(
+    tmp_path: Path, change: Callable[[Weights], Any], legacy: bool
+) -> None:
+    network = original_generator()
+    content = change(dict(network.state_dict()))
+    torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
+    assert_the_same(tmp_path / "x.pth", network)
+
+
+def test_two_different_generators_of_one_direction_are_refused(tmp_path: Path) -> None:
+    weights = [original_generator(seed).state_dict() for seed in (1, 2)]
+    content = {f"{name}.{key}": tensor for name, one in zip("xy", weights, strict=True)
+               for key, tensor in one.items()}  # fmt: skip
+    torch.save(content, tmp_path / "both.pth")
+    with pytest.raises(CheckpointError, match="several generators of one direction"):
+        read_model(tmp_path / "both.pth")
+
+
 def test_weights_saved_on_another_device_layout_are_the_same(tmp_path: Path) -> None:
     network = original_generator()
     whole = torch.cat([tensor.flatten() for tensor in network.state_dict().values()])
@@ -132,6 +161,10 @@ def test_our_names_lead_to_all_of_the_originals(blocks: int) -> None:
         ("G_A2B_epoch33", "a2b"), ("netG_B2A", "b2a"), ("netG_A.", "a2b"), ("G_BA", "b2a"),
         ("G_AB", "a2b"), ("latest_net_G", None), ("horse2zebra", None), ("G_ABC", None),
         ("latest_net_D_A", None), ("netG_A.module.", "a2b"), ("flag_b", None),
+        ("generator_B2A", "b2a"), ("gen_B2A", "b2a"), ("G_BtoA", "b2a"), ("G_AtoB", "a2b"),
+        ("genB2A.", "b2a"), ("generator_ab", "a2b"), ("netG_B_to_A", "b2a"), ("G_AB_100", "a2b"),
+        ("net_G_B", "b2a"), ("netG_A_best", "a2b"), ("generator", None), ("degenerate_b", None),
+        ("discriminator_B2A", None), ("gen_beta", None),
     ],
 )  # fmt: skip
 def test_names_tell_the_direction(name: str, direction: str | None) -> None:
@@ -161,6 +194,46 @@ def test_a_file_of_one_direction_is_described_so(tmp_path: Path) -> None:
     assert info.training == {"imported_from": "latest_net_G_B.pth"}
     with pytest.raises(CheckpointError, match=r"night to day \(b2a\), and not the other way"):
         load_generator(tmp_path / "latest_net_G_B.pth", "a2b", ("day", "night"))
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (["5_net_G_A", "5_net_G_B", "10_net_G_A", "10_net_G_B"], ["10_net_G_A", "10_net_G_B"]),
+        (["5_net_G_A", "10_net_G_A"], ["10_net_G_A"]),
+        (["5_net_G_A", "5_net_G_B", "10_net_G_A"], ["5_net_G_A", "5_net_G_B"]),
+        (["latest_net_G_A", "200_net_G_A"], ["latest_net_G_A"]),
+        (["netG_A2B"], ["netG_A2B"]),
+        (["netG_A2B", "netG_B2A", "netD_A", "netD_B"], ["netG_A2B", "netG_B2A"]),
+        (["G_AB_0", "G_BA_0", "G_AB_9", "G_BA_9", "D_A_9"], ["G_AB_9", "G_BA_9"]),
+        (["iter_500_net_G", "iter_1000_net_G"], ["iter_1000_net_G"]),
+        (["netG_A2B_epoch3", "netG_A2B"], ["netG_A2B"]),
+        (["D_A", "optimizer"], []),
+    ],
+)
+def test_the_newest_generators_of_a_folder_are_chosen(
+    tmp_path: Path, names: list[str], chosen: list[str]
+) -> None:
+    for name in names:
+        (tmp_path / f"{name}.pth").touch()
+    (tmp_path / "G_A.txt").touch()
+    assert [file.stem for file in generator_files(tmp_path)] == chosen
+
+
+def test_of_two_equally_new_ones_the_user_chooses(tmp_path: Path) -> None:
+    for name in ("G_A", "G_A2B"):
+        (tmp_path / f"{name}.pth").touch()
+    with pytest.raises(CheckpointError, match=r"one direction: G_A\.pth and G_A2B\.pth"):
+        checkpoint_file(tmp_path)
+
+
+def test_a_folder_of_epochs_is_a_checkpoint(tmp_path: Path) -> None:
+    networks = {name: original_generator(seed) for seed, name in enumerate(("5", "10"))}
+    for name, network in networks.items():
+        torch.save(network.state_dict(), tmp_path / f"{name}_net_G_B.pth")
+    assert checkpoint_file(tmp_path) == tmp_path
+    assert read_model(tmp_path).directions == ("b2a",)
+    assert_the_same(tmp_path, networks["10"], "b2a")
 
 
 def test_a_folder_of_both_directions_is_one_checkpoint(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from PIL import EpsImagePlugin, Image, features
 
 from cyclegan_cli.data.decoding import decode, from_pillow, pixel_bytes
 from cyclegan_cli.data.encoding import encode
-from cyclegan_cli.data.opening import Probe, probe
-from cyclegan_cli.errors import DataError
+from cyclegan_cli.data.opening import Probe, opened, probe
+from cyclegan_cli.errors import DataError, DeviceError
 from pictures import (
     SIXTEEN_BITS,
     UPRIGHT,
@@ -524,3 +524,21 @@ def test_a_stream_that_cannot_be_read_is_named(content: bytes) -> None:
         decode(io.BytesIO(content))
     with pytest.raises(DataError, match="the letter"):
         decode(io.BytesIO(content), name="the letter")
+
+
+@pytest.mark.parametrize("error", [DeviceError("no memory"), AssertionError(), NameError("x")])
+def test_only_the_file_is_blamed_for_itself(tmp_path: Path, error: Exception) -> None:
+    flat("L", 9).save(tmp_path / "x.png")
+    with pytest.raises(type(error)) as caught, opened(tmp_path / "x.png", "x.png"):
+        raise error
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), struct.error("short"), OSError("truncated")])
+def test_what_decoders_raise_is_the_files_fault(tmp_path: Path, error: Exception) -> None:
+    flat("L", 9).save(tmp_path / "x.png")
+    with (
+        pytest.raises(DataError, match=f"cannot read x.png: {error}"),
+        opened(tmp_path / "x.png", "x.png"),
+    ):
+        raise error

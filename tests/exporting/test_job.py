@@ -89,6 +89,14 @@ def test_files_are_named_by_the_domains(
         ("safetensors", BOTH, "x.onnx", "-o x.onnx ends like onnx, but --format is safetensors"),
         ("onnx", BOTH, "old.onnx", "-o old.onnx is a file, but onnx writes each direction into"),
         ("onnx", ("a2b",), "old.onnx", "-o old.onnx already exists"),
+        ("onnx", ("a2b",), "-", "-o - would be standard output"),
+        ("safetensors", BOTH, "-", "-o - would be standard output"),
+        ("onnx", ("a2b",), "x.tflite", "-o x.tflite: .tflite files are not written here"),
+        ("onnx", ("a2b",), "x.Engine", "-o x.Engine: .Engine files are not written here"),
+        ("onnx", BOTH, "x.mlpackage", "-o x.mlpackage: .mlpackage files are not written here"),
+        ("pt2", ("a2b",), "x.pb", "-o x.pb: .pb files are not written here"),
+        ("onnx", ("a2b",), "x.foo", "-o x.foo does not end like onnx"),
+        ("pth", ("a2b",), "x.pt", "-o x.pt does not end like pth"),
         ("openvino", ("a2b",), "x", "-o x: openvino writes a .xml file and a companion"),
         ("openvino", ("a2b",), "old.xml", "-o old.bin already exists"),
         ("onnx", BOTH, "folder", "-o folder/night2day.onnx already exists"),
@@ -126,3 +134,29 @@ def test_neither_torch_nor_numpy_is_loaded_for_a_refusal(checkpoint: Path) -> No
     command = [sys.executable, "-c", script, str(checkpoint)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "2 []\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "image_io", "opset", "sentence"),
+    [
+        ("pt2", "fp32", False, 17, "--opset is for --format onnx alone"),
+        ("openvino", "fp32", False, 20, "--opset is for --format onnx alone"),
+        ("onnx", "fp32", False, 12, "--opset 12: it can be 13 to 20"),
+        ("onnx", "fp16", False, 21, "--opset 21: it can be 13 to 20"),
+        ("onnx", "fp32", True, 17, "--opset 17: with --image-io it can be 18 to 20"),
+        ("onnx", "int8", False, 17, "--opset 17: with --precision int8 it can be 18 to 20"),
+    ],
+)
+def test_an_opset_that_cannot_be_is_refused(name, precision, image_io, opset, sentence) -> None:
+    calibration = FOLDER if precision == "int8" else None
+    with pytest.raises(UsageError) as caught:
+        check_options(FORMATS[name], precision, image_io, calibration, None, False, opset)
+    assert caught.value.message == sentence
+    assert caught.value.hint
+
+
+def test_opsets_that_can_be_are_accepted(monkeypatch) -> None:
+    monkeypatch.setattr(formats, "find_spec", lambda name: object())
+    for opset in range(13, 21):
+        check_options(FORMATS["onnx"], "fp32", False, None, None, False, opset)
+        check_options(FORMATS["onnx"], "fp32", opset >= 18, None, None, False, opset)

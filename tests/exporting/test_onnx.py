@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,28 @@ def test_it_is_valid_onnx_of_opset_20_without_foreign_operators(plain: Path) -> 
     model = onnx.load(plain)
     onnx.checker.check_model(model, full_check=True)
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 20)]
+
+
+@pytest.mark.parametrize(
+    ("opset", "options"),
+    [(13, []), (17, ["--precision", "fp16"]), (18, ["--image-io"]), (19, [])],
+)
+def test_an_older_opset_is_written_and_verified(
+    cyclegan: Callable[..., Any],
+    checkpoint: Path,
+    tmp_path: Path,
+    opset: int,
+    options: list[str],
+) -> None:
+    answer = cyclegan(
+        "export", checkpoint, "-o", tmp_path / "x.onnx", "--opset", opset, "--json", *options
+    )
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["opset"] == opset
+    model = onnx.load(tmp_path / "x.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert [(one.domain, one.version) for one in model.opset_import] == [("", opset)]
+    assert model.ir_version == onnx.helper.find_min_ir_version_for(model.opset_import)
 
 
 def test_no_path_of_this_machine_is_in_the_file(plain: Path, checkpoint: Path) -> None:

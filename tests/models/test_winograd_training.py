@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -174,8 +175,38 @@ def test_graphs_for_other_runtimes_have_plain_convolutions() -> None:
     assert not any("winograd" in name for name in operators)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"padding": 1}, {"padding": "same"}, {"stride": 2}, {"dilation": 2}, {"groups": 2},
+        {"bias": False}, {"kernel_size": 5}, {"padding": 1, "padding_mode": "reflect"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_it_is_given_counts(calls: list[torch.dtype], options: dict[str, Any]) -> None:
+    conv = WinogradConv2d(128, 128, **{"kernel_size": 3} | options)
+    x = torch.randn(1, 128, 52, 52, requires_grad=True)
+    assert torch.equal(conv(x), nn.Conv2d.forward(conv, x))
+    assert calls == []
+
+
+def test_whoever_trains_a_generator_with_a_fused_optimiser_sees_new_weights(
+    calls: list[torch.dtype],
+) -> None:
+    generator = ResnetGenerator(GeneratorConfig(16, 1))
+    pictures = torch.rand(1, 3, 96, 96)
+    optimizer = torch.optim.Adam(generator.parameters(), 0.01, fused=True)
+    generator(pictures).mean().backward()
+    optimizer.step()
+    found = generator(pictures)
+    assert calls
+    with torch.no_grad():  # Without gradients it is the plain convolution.
+        torch.testing.assert_close(found, generator(pictures), rtol=1e-3, atol=1e-4)
+
+
 def test_kernels_are_transformed_once_between_two_updates() -> None:
     conv = WinogradConv2d(64, 64, 3)
+    conv.keeps_kernels = True
     x = torch.randn(1, 64, 26, 26, requires_grad=True)
     before = conv(x)
     kernels = conv._kernels
@@ -190,6 +221,7 @@ def test_kernels_are_transformed_once_between_two_updates() -> None:
 
 def test_transformed_kernels_are_not_saved_with_the_weights() -> None:
     conv = WinogradConv2d(64, 64, 3)
+    conv.keeps_kernels = True
     conv(torch.randn(1, 64, 26, 26, requires_grad=True))
     assert set(conv.state_dict()) == {"weight", "bias"}
 

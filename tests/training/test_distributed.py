@@ -15,7 +15,7 @@ from cyclegan_cli.sharing import Rank, Share
 from cyclegan_cli.training.plan import Plan, plan_new, plan_restarted, plan_resumed
 from cyclegan_cli.training.trainer import train
 from runs import Recorder, never
-from together import agree, learn_by_adam, learn_by_sgd, together
+from together import agree, learn_by_adam, learn_by_sgd, together, train_by_own_clock
 
 SMALL = TrainConfig(
     crop_size=32, load_size=32, base_channels=4, residual_blocks=2, discriminator_channels=4,
@@ -51,11 +51,15 @@ def test_after_50_steps_of_adam_processes_have_the_very_same_weights(tmp_path: P
     assert first == second
 
 
-def test_processes_agree(tmp_path: Path) -> None:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    first, second = together(agree, tmp_path, 2, 2, port)
+        port: int = free.getsockname()[1]
+        return port
+
+
+def test_processes_agree(tmp_path: Path) -> None:
+    first, second = together(agree, tmp_path, 2, 2, free_port())
     assert first["mean"] == second["mean"] == {"x": 0.5, "y": 2.0}
     assert first["highest"] == second["highest"] == [1, 5, 0]
     assert [one["mine"].tolist() for one in first["gathered"]] == [[0], [1, 1]]
@@ -64,6 +68,15 @@ def test_processes_agree(tmp_path: Path) -> None:
     assert (first.get("worked"), second.get("worked")) == (True, None)
     assert (first["failed"], second["failed"]) == ("DataError", "EndedTogetherError")
     assert (first["left_by"], second["left_by"]) == ("DataError", "EndedTogetherError")
+
+
+def test_the_first_processs_clock_decides_for_all(tmp_path: Path, config: TrainConfig) -> None:
+    timed = TrainConfig(**{
+        **vars(config), "steps": 50, "sample_every": "10m", "validate_every": "11m",
+        "checkpoint_every": "12m", "val_fraction": 0.5,
+    })  # fmt: skip
+    first, _ = together(train_by_own_clock, tmp_path, 2, timed, 2, free_port())
+    assert first == {"drawn": [20, 40, 50], "validated": [22, 44, 50]}
 
 
 def of_two(index: int, local: Share | None = None) -> Rank:

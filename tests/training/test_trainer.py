@@ -46,6 +46,16 @@ def test_a_run_leaves_everything_that_it_promises(config):
         assert [int(row["step"]) for row in csv.DictReader(stream)] == [3, 6, 7]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.usefixtures("fp32_settings")
+def test_fp32_is_exact_on_gpus_too(tmp_path, config, precision):
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    run = make_config(tmp_path, run_dir=tmp_path / "run", steps=1, precision=precision)
+    train(plan_new(run), Recorder(), never)
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
 def test_the_run_folder_has_the_resolved_options(config):
     plan = plan_new(config)
     train(plan, Recorder(), never)

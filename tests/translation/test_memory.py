@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cyclegan_cli.config import GeneratorConfig
+from cyclegan_cli.devices import SPARED
 from cyclegan_cli.errors import DeviceError
 from cyclegan_cli.translation.memory import Needs, memory_budget, plan_strips
 
@@ -64,6 +65,18 @@ def test_a_plan_stays_within_the_budget(
 def test_a_limit_is_of_the_whole_process() -> None:
     rss = psutil.Process().memory_info().rss
     assert abs(memory_budget(CPU, rss + 10**8) - 10**8) < 5e7
+
+
+def test_what_torch_caches_of_a_gpu_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * 10**9, 10**10))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 10**9)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 7 * 10**9)
+    gpu = torch.device("cuda")
+    assert memory_budget(gpu, None) == pytest.approx(8e9 * (1 - SPARED))
+    assert memory_budget(gpu, 6 * 10**9) == 5 * 10**9
+    assert memory_budget(gpu, 20 * 10**9) == 8 * 10**9
 
 
 def test_without_a_limit_something_is_spared() -> None:

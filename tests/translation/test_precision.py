@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from cyclegan_cli.config import PrecisionChoice
 from cyclegan_cli.devices import has_amx
+from cyclegan_cli.errors import DeviceError
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.translation import precision
 from cyclegan_cli.translation.precision import probe_picture, settle_precision
@@ -65,6 +67,29 @@ def test_bf16_is_by_winograd_only_where_the_probe_stays_near() -> None:
     settled, _ = settle_precision(far, "bf16", CPU)
     assert not settled.is_winograd
     assert settled.generator.head.weight.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("choice", ["auto", "fp32", "bf16"])
+@pytest.mark.usefixtures("native", "fp32_settings")
+def test_fp32_is_exact_on_gpus_too(choice: PrecisionChoice) -> None:
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    settle_precision(generator(4, 1), choice, CPU)
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.mark.usefixtures("fp32_settings")
+def test_tf32_is_fp32_that_may_be_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    settled, sentence = settle_precision(generator(4, 2), "tf32", torch.device("cuda"))
+    assert (settled.generator.head.weight.dtype, sentence) == (torch.float32, "")
+    assert torch.backends.cudnn.allow_tf32
+    assert torch.backends.cuda.matmul.allow_tf32
+
+
+def test_tf32_is_refused_on_a_cpu() -> None:
+    with pytest.raises(DeviceError, match="--precision tf32 needs an NVIDIA GPU"):
+        settle_precision(generator(4, 2), "tf32", CPU)
 
 
 def test_a_choice_is_a_choice() -> None:

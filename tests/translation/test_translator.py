@@ -206,6 +206,14 @@ def test_too_little_memory_is_a_device_error_that_names_the_size(error: Exceptio
 # Loading
 
 
+def test_a_network_alone_has_no_other_direction() -> None:
+    translator = network_translator(generator(4, 1))
+    assert translator.to(translator.target) is translator
+    source = translator.info.source("a2b")
+    with pytest.raises(UsageError, match=f"translates to {translator.target}, not {source}"):
+        translator.to(source)
+
+
 @pytest.mark.parametrize(
     ("direction", "network", "target"),
     [("a2b", "generator_a2b", "night"), ("b2a", "generator_b2a", "day")],

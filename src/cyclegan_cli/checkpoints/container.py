@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cyclegan_cli.errors import CheckpointError
+from cyclegan_cli.files import is_lfs_pointer
 
 METADATA_KEY = "cyclegan"
 LARGEST_HEADER = 100_000_000  # The limit of the safetensors library itself.
@@ -27,6 +29,7 @@ DTYPE_BITS = {
 }  # fmt: skip
 
 MOST_ELEMENTS = 2**63 - 1  # Of one tensor, as every library counts.
+LONGEST_LFS_POINTER = 1024  # Bytes, by its specification.
 FLOAT_DTYPES = ("F32", "F16", "BF16")
 
 
@@ -196,8 +199,8 @@ def _finite(number: str) -> float:
     return value
 
 
-def file_size(path: Path) -> int:
-    """Bytes of a file. Of a pipe nobody knows them, and whoever opens it may wait for ever.
+def refuse_special(path: Path) -> os.stat_result:
+    """What the system says of a file. Whoever opens a pipe may wait for ever.
 
     Raises:
         CheckpointError: It is a pipe or the like, or cannot be looked at.
@@ -208,7 +211,26 @@ def file_size(path: Path) -> int:
         raise unreadable(path, error) from error
     if not stat.S_ISREG(found.st_mode):
         raise CheckpointError(f"cannot read {path}: it is not a file, but a folder, pipe or device")
-    return found.st_size
+    return found
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a file that is a checkpoint or a model.
+
+    Raises:
+        CheckpointError: It is a pipe or the like, cannot be looked at, or only points to the file.
+    """
+    size = refuse_special(path).st_size
+    if size < LONGEST_LFS_POINTER:
+        try:
+            with path.open("rb") as stream:
+                head = stream.read(64)
+        except OSError as error:
+            raise unreadable(path, error) from error
+        if is_lfs_pointer(head):
+            message = f"{path} is a Git LFS pointer, not the file itself"
+            raise CheckpointError(message, "Fetch it: git lfs pull.")
+    return size
 
 
 def unreadable(path: Path, error: OSError) -> CheckpointError:

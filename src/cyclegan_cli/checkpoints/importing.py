@@ -30,7 +30,7 @@ def load_reference_weights(path: Path, direction: Direction) -> dict[str, Tensor
         Our names and fp32 tensors, on the CPU.
 
     Raises:
-        CheckpointError: It is damaged or foreign.
+        CheckpointError: It is damaged or foreign, or its weights are not finite.
     """
     file, generator = read_reference(path).generators[direction]
     try:
@@ -51,7 +51,31 @@ def load_reference_weights(path: Path, direction: Direction) -> dict[str, Tensor
         reason = str(error).partition("\n")[0]
         raise CheckpointError(f"cannot read {file}: {reason}") from error
     flat = _flat(content)
-    return {ours: flat[name].float().contiguous() for ours, name in generator.names.items()}
+    weights = {ours: flat[name].float().contiguous() for ours, name in generator.names.items()}
+    for ours, name in generator.names.items():
+        refuse_not_finite(file, name, weights[ours])
+    return weights
+
+
+def refuse_not_finite(path: Path, name: str, tensor: Tensor) -> None:
+    """Refuse what would only make black images, or spoil a training.
+
+    Args:
+        path: The file.
+        name: The tensor's name in it.
+        tensor: Of any shape and dtype.
+
+    Raises:
+        CheckpointError: One of its elements is NaN or infinite.
+    """
+    if bool(torch.isfinite(tensor).all()):
+        return
+    wrong = int((~torch.isfinite(tensor)).sum())
+    raise CheckpointError(
+        f"{path}: {wrong:,} of the {tensor.numel():,} elements of {name} are not finite (NaN or "
+        "infinity)",
+        "The training that wrote it had diverged: take a checkpoint from before.",
+    )
 
 
 def _flat(content: Any, prefix: str = "") -> dict[str, Tensor]:

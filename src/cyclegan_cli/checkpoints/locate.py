@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Literal
 
+from cyclegan_cli.checkpoints.original_names import generator_files
 from cyclegan_cli.checkpoints.pretrained import DEFAULT_MODEL, pretrained_file
 from cyclegan_cli.errors import CheckpointError, UsageError
 
@@ -14,23 +14,21 @@ MODEL_FILE = "model.safetensors"
 BEST_FILE = "best.safetensors"
 STATE_FILE = "state.safetensors"
 Which = Literal["latest", "best"]
-# What the original implementation calls the newest weights of its generators.
-PAIR_FILE = re.compile(r"latest_net_G(?:_[AB])?\.pth")
 CONFIG_FILE = "config.toml"
 HEALTH_FILE = "health.json"
 RUNS_FOLDER = Path("runs")
 ENVIRONMENT_VARIABLE = "CYCLEGAN_CHECKPOINT"
-HOW_TO_GET_ONE = (
-    "Name one with --checkpoint, set CYCLEGAN_CHECKPOINT, or train one with cyclegan train; "
-    "cyclegan inspect --models lists those that are in the package."
+MODELS_THERE_ARE = (
+    "cyclegan train makes one; cyclegan inspect --models lists those that are in the package."
 )
+HOW_TO_GET_ONE = f"Name one with --checkpoint, or set CYCLEGAN_CHECKPOINT; {MODELS_THERE_ARE}"
 
 
 def checkpoint_file(path: Path, name: str = MODEL_FILE) -> Path:
     """The checkpoint that a user names: a file, or a run folder that has one.
 
-    A folder of the original implementation, with ``latest_net_G_A.pth``, is one by itself. What
-    does not exist may be the name of a model in the package.
+    A folder with generators of the original implementation or its kin (``latest_net_G_A.pth``) is
+    one by itself. What does not exist may be the name of a model in the package.
 
     Args:
         path: What was named.
@@ -41,7 +39,7 @@ def checkpoint_file(path: Path, name: str = MODEL_FILE) -> Path:
     """
     if os.path.isdir(path):
         if not (path / name).is_file():
-            if name == MODEL_FILE and pair_files(path):
+            if name == MODEL_FILE and generator_files(path):
                 return path
             hint = "Name a run folder that cyclegan train has written."
             if (path / MODEL_FILE).is_file():
@@ -51,14 +49,9 @@ def checkpoint_file(path: Path, name: str = MODEL_FILE) -> Path:
     if not os.path.exists(path):
         in_package = pretrained_file(str(path)) if name == MODEL_FILE else None
         if in_package is None:
-            raise CheckpointError(f"there is no checkpoint {path}", HOW_TO_GET_ONE)
+            raise CheckpointError(f"there is no checkpoint {path}", MODELS_THERE_ARE)
         return in_package
     return path
-
-
-def pair_files(folder: Path) -> list[Path]:
-    """The original implementation's newest generators in a folder, those of either direction."""
-    return sorted(file for file in folder.iterdir() if PAIR_FILE.fullmatch(file.name))
 
 
 def chosen_checkpoint(path: Path, which: Which) -> Path:

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from cyclegan_cli.checkpoints.container import TensorInfo, check_fit, read_header
 from cyclegan_cli.checkpoints.header import BOTH_DIRECTIONS, Direction, ModelInfo, read_model_info
-from cyclegan_cli.checkpoints.locate import pair_files
+from cyclegan_cli.checkpoints.original_names import direction_of, generator_files
 from cyclegan_cli.checkpoints.reference import (
     ReferenceGenerator,
-    direction_of,
     find_generators,
     reference_info,
 )
@@ -99,12 +98,12 @@ def read_reference(path: Path) -> ReferenceModel:
         CheckpointError: There is none that this program can build, or the file is damaged.
     """
     found: dict[Direction, tuple[Path, ReferenceGenerator]] = {}
-    files = pair_files(path) if path.is_dir() else [path]
+    files = generator_files(path) if path.is_dir() else [path]
     for file in sorted(files, key=lambda file: direction_of(file.stem) is None):
         for direction, generator in find_generators(file, read_torch_file(file)).items():
             found.setdefault(direction, (file, generator))
     if not found:
-        raise CheckpointError(f"the folder {path} has no latest_net_G_A.pth")
+        raise CheckpointError(f"the folder {path} has no generator like latest_net_G_A.pth")
     named = found.get("a2b", found.get("b2a"))
     assert named is not None
     info = reference_info(named[0], ((d, g) for d, (_, g) in found.items()))

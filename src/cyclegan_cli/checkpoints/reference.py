@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cyclegan_cli.checkpoints.container import TensorInfo, check_tensor
 from cyclegan_cli.checkpoints.header import BOTH_DIRECTIONS, Direction, ModelInfo
+from cyclegan_cli.checkpoints.original_names import direction_of
 from cyclegan_cli.config import GeneratorConfig, is_domain_name
 from cyclegan_cli.errors import CheckpointError
 from cyclegan_cli.models.shapes import generator_shapes
@@ -23,8 +24,6 @@ FIRST_BLOCK = 10  # Number of the first residual block in the original's nn.Sequ
 STEM = re.compile(r"^(.*?)model\.1\.weight$")
 BLOCK = re.compile(r"model\.(\d+)\.(conv_block|block)\.(\d+)\.weight")
 RUNNING = ("running_mean", "running_var", "num_batches_tracked")
-# G_A, netG_A2B, G_AB, ... and the same for the other direction.
-DIRECTION = re.compile(r"(?:^|[._-])(?:net)?G_?(A2B|AB|A|B2A|BA|B)(?:[._-]|$)", re.IGNORECASE)
 DOMAINS = re.compile(r"^([^\W\d_][^\W\d_-]*)2([^\W\d_][^\W\d_-]*)(?:[_-].*)?$")
 WHAT_IS_READ = "Read are generators of residual blocks with instance norm and reflection padding."
 
@@ -86,13 +85,16 @@ def find_generators(
     found: dict[Direction, ReferenceGenerator] = {}
     for prefix in prefixes:
         direction = direction_of(prefix) or direction_of(path.stem) or "a2b"
+        generator = _generator(path, tensors, prefix)
         if direction in found:
+            if _is_the_same(tensors, found[direction], generator):
+                continue  # A module that is registered twice.
             raise CheckpointError(
                 f"{path} holds several generators of one direction: "
                 f"{found[direction].prefix or 'one without a prefix'} and {prefix}",
                 "Save the one that is wanted in a file of its own.",
             )
-        found[direction] = _generator(path, tensors, prefix)
+        found[direction] = generator
     if not found:
         first = next(iter(tensors), "none at all")
         raise CheckpointError(
@@ -101,6 +103,15 @@ def find_generators(
             WHAT_IS_READ,
         )
     return found
+
+
+def _is_the_same(
+    tensors: Mapping[str, TensorInfo], one: ReferenceGenerator, other: ReferenceGenerator
+) -> bool:
+    """Whether two generators are the same bytes of a file."""
+    return one.names.keys() == other.names.keys() and all(
+        tensors[name].place == tensors[other.names[ours]].place for ours, name in one.names.items()
+    )
 
 
 def _refuse_other_networks(path: Path, tensors: Mapping[str, TensorInfo]) -> None:
@@ -197,12 +208,6 @@ def reference_info(
         versions={},
         directions=tuple(direction for direction in BOTH_DIRECTIONS if direction in found),
     )
-
-
-def direction_of(name: str) -> Direction | None:
-    """The direction that a name of the original's kind tells: ``netG_B`` is ``b2a``."""
-    match = DIRECTION.search(name)
-    return None if match is None else "a2b" if match[1][0] in "Aa" else "b2a"
 
 
 def domains_of(path: Path) -> tuple[str, str]:

@@ -33,7 +33,7 @@ from cyclegan_cli.checkpoints.header import (
     state_info,
     to_metadata,
 )
-from cyclegan_cli.checkpoints.importing import load_reference_weights
+from cyclegan_cli.checkpoints.importing import load_reference_weights, refuse_not_finite
 from cyclegan_cli.checkpoints.reading import Domains, is_reference, read_model
 from cyclegan_cli.errors import CheckpointError
 from cyclegan_cli.models.cyclegan import CycleGAN
@@ -148,8 +148,8 @@ def load_generator(
         The generator, fp32, on the CPU, in inference mode; and what the file says of it.
 
     Raises:
-        CheckpointError: A foreign or damaged file, one that holds the other direction alone, or
-            tensors that are not this architecture's.
+        CheckpointError: A foreign or damaged file, one that holds the other direction alone,
+            tensors that are not this architecture's, or weights that are not finite.
     """
     info = read_model(path, domains)
     info.require(direction)
@@ -185,7 +185,7 @@ def restore_state(path: Path, model: CycleGAN, rank: int = 0) -> None:
             are none of so many, they stay empty.
 
     Raises:
-        CheckpointError: The file's tensors are not those of this model.
+        CheckpointError: The file's tensors are not those of this model, or not finite.
     """
     header = read_header(path)
     tensors = header.tensors
@@ -306,10 +306,16 @@ def _as_os_error(error: SafetensorError) -> OSError:
 
 @contextmanager
 def _open(path: Path) -> Iterator[Reader]:
-    """Yield a function that reads one tensor by name; other tensors are not touched."""
+    """Yield a function that reads one finite tensor by name; other tensors are not touched."""
     try:
         with safe_open(path, framework="pt") as file:
-            yield file.get_tensor
+
+            def read(name: str) -> Tensor:
+                tensor: Tensor = file.get_tensor(name)
+                refuse_not_finite(path, name, tensor)
+                return tensor
+
+            yield read
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
 

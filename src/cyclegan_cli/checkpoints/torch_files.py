@@ -20,6 +20,7 @@ from cyclegan_cli.checkpoints.container import (
     Place,
     TensorInfo,
     file_size,
+    refuse_special,
     unreadable,
 )
 from cyclegan_cli.checkpoints.pickles import (
@@ -34,6 +35,7 @@ LEGACY_START = b"\x80\x02\x8a\x0a"  # No safetensors file: its header would be t
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 DEEPEST_DICT = 4
 MOST_VALUES = 200_000
+MOST_NAMES_OF_ONE = 4  # A module may be registered more than once.
 
 
 def is_torch_file(path: Path) -> bool:
@@ -53,6 +55,7 @@ def read_torch_file(path: Path) -> dict[str, TensorInfo]:
     Raises:
         CheckpointError: Another kind of file, a damaged one, or one that has code.
     """
+    file_size(path)
     try:
         if _bytes_of(path, 4) == ZIP_MAGIC:
             content, storages = _read_zip(path)
@@ -82,7 +85,7 @@ def _info(tensor: StoredTensor, storages: dict[str, Span]) -> TensorInfo:
 
 
 def _bytes_of(path: Path, count: int) -> bytes:
-    file_size(path)
+    refuse_special(path)
     try:
         with path.open("rb") as stream:
             return stream.read(count)
@@ -167,6 +170,7 @@ def _check_storages(
     path: Path, tensors: dict[str, StoredTensor], storages: dict[str, Span]
 ) -> None:
     """Refuse tensors that reach beyond their storages, or that need more than the file has."""
+    sizes: dict[StoredTensor, int] = {}
     total = 0
     for name, tensor in tensors.items():
         storage, width = tensor.storage, DTYPE_BITS[tensor.storage.dtype] // 8
@@ -182,6 +186,8 @@ def _check_storages(
             elements = min(elements * size, storage.count + 1)
         if elements > storage.count or (elements and last >= storage.count):
             raise ValueError(f"{name} reaches beyond its storage")
+        sizes[tensor] = elements * width
         total += elements * width
-    if total > path.stat().st_size:
+    most = path.stat().st_size
+    if sum(sizes.values()) > most or total > MOST_NAMES_OF_ONE * most:
         raise ValueError("its tensors overlap")

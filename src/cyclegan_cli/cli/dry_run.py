@@ -35,6 +35,7 @@ def show_dry_run(plan: Plan, full: bool, as_json: bool) -> None:
         DataError: No picture of a domain can be read or, with ``--strict``, one of them cannot.
         DeviceError: A step does not fit into memory.
     """
+    from cyclegan_cli.training.disk import disk_need
     from cyclegan_cli.training.measuring import measure_steps
     from cyclegan_cli.training.preflight import DRY_RUN, FULL, preflight
 
@@ -44,6 +45,7 @@ def show_dry_run(plan: Plan, full: bool, as_json: bool) -> None:
     if plan.config.strict:
         found.refuse_useless()
     measured = measure_steps(plan)
+    found = dataclasses.replace(found, disk=disk_need(plan, measured.seconds))
     if as_json:
         console.json_line(_document(plan, found, measured))
         return

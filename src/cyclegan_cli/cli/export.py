@@ -19,7 +19,7 @@ from cyclegan_cli.cli.options import (
     parse_domains,
 )
 from cyclegan_cli.errors import UsageError
-from cyclegan_cli.exporting.formats import FORMATS, FormatName, Precision
+from cyclegan_cli.exporting.formats import FORMATS, LOWEST_OPSET, OPSET, FormatName, Precision
 from cyclegan_cli.exporting.job import Job, check_options, plan_outputs, refuse_overwriting
 
 if TYPE_CHECKING:
@@ -80,6 +80,18 @@ def export_command(
             "For onnx and openvino.",
         ),
     ] = False,
+    opset: Annotated[
+        int | None,
+        typer.Option(
+            "--opset",
+            help="Version of ONNX's operators, for older runtimes: 13 to 20; 18 to 20 with "
+            "--image-io or int8.",
+            min=LOWEST_OPSET,
+            max=OPSET,
+            metavar="N",
+            show_default=str(OPSET),
+        ),
+    ] = None,
     calibration: Annotated[
         Path | None,
         typer.Option(
@@ -113,11 +125,11 @@ def export_command(
     if to is not None and direction is not None:
         raise UsageError("--to and --direction exclude each other", "Give one of them.")
     check_options(
-        FORMATS[format], precision, image_io, calibration, min_psnr, both=direction == "both"
+        FORMATS[format], precision, image_io, calibration, min_psnr, direction == "both", opset
     )
     jobs = _plan(
         checkpoint, output, format, to, direction, parse_domains(domains), precision, which,
-        image_io, calibration, min_psnr, overwrite,
+        image_io, calibration, min_psnr, overwrite, opset or OPSET,
     )  # fmt: skip
     from cyclegan_cli.exporting.exporter import export
 
@@ -142,6 +154,7 @@ def _plan(
     calibration: Path | None,
     min_psnr: float | None,
     overwrite: bool,
+    opset: int,
 ) -> list[Job]:
     """The files to write; all that can be refused without torch is."""
     from cyclegan_cli.checkpoints.reading import read_model
@@ -153,7 +166,7 @@ def _plan(
     jobs = [
         Job(
             file, group, target, FORMATS[format], precision, image_io, calibration,
-            domains=domains, **({} if min_psnr is None else {"min_psnr": min_psnr}),
+            domains=domains, opset=opset, **({} if min_psnr is None else {"min_psnr": min_psnr}),
         )
         for group, target in planned
     ]  # fmt: skip

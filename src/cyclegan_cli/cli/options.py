@@ -18,11 +18,14 @@ from cyclegan_cli.checkpoints.locate import Which
 from cyclegan_cli.checkpoints.reading import Domains
 from cyclegan_cli.cli.completion import complete_checkpoint, complete_target
 from cyclegan_cli.config import (
+    StepsOrTime,
     TrainConfig,
+    duration_seconds,
     field_types,
     is_domain_name,
     option_name,
     plain_type,
+    steps_or_time,
 )
 from cyclegan_cli.errors import UsageError
 
@@ -105,7 +108,8 @@ def _options_of_train_config() -> list[inspect.Parameter]:
 def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
     shown = field.metadata["shown_default"] or _shown(field.default)
     names = [option_name(field.name)]
-    if plain_type(hint) is bool:
+    kind = plain_type(hint)
+    if kind is bool:
         names = [f"{names[0]}/--no-{names[0][2:]}"]
     # Typer's default is None for all, so that the command knows what the user typed.
     option = typer.Option(
@@ -114,12 +118,13 @@ def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
         show_default=shown,
         metavar=field.metadata["metavar"],
         rich_help_panel=field.metadata["panel"],
+        parser=steps_or_time if kind == StepsOrTime else None,
     )
     return inspect.Parameter(
         field.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
-        annotation=Annotated[plain_type(hint) | None, option],
+        annotation=Annotated[(str if kind == StepsOrTime else kind) | None, option],
     )
 
 
@@ -168,11 +173,8 @@ def parse_duration(text: str) -> float:
     Raises:
         UsageError: It is none of these, or no time at all.
     """
-    number = r"(\d+(?:\.\d+)?)"
-    match = re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", text.replace(" ", ""))
-    parts = [float(part or 0) for part in match.groups()] if match else [0.0]
-    seconds = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
-    if seconds <= 0:
+    seconds = duration_seconds(text)
+    if seconds is None:
         raise UsageError(
             f"--time-limit must be a duration like 2h, 90m or 1h30m, found {text!r}",
             "A number alone is seconds.",

@@ -126,7 +126,8 @@ def translate_command(
         typer.Option(
             "--precision",
             help="auto is bf16 where the hardware has it and a probe picture reaches a PSNR of "
-            "40 dB against fp32.",
+            "40 dB against fp32, else fp32, which is exact; tf32 needs an NVIDIA GPU from Ampere "
+            "on.",
             rich_help_panel=COMPUTING,
         ),
     ] = "auto",

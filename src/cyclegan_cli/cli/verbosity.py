@@ -46,6 +46,8 @@ def say_how_it_translates(translator: Translator, file: Path) -> None:
     _say_where(translator.device)
     generator = translator.generator.config
     precision = str(next(translator.generator.parameters()).dtype).removeprefix("torch.")
+    if translator.options.precision == "tf32":
+        precision = "tf32"
     console.say(
         f"{file}: {translator.info.source(translator.direction)} -> {translator.target}, "
         f"{generator.base_channels} channels, {generator.residual_blocks} residual blocks, "

@@ -23,7 +23,8 @@ from cyclegan_cli.data.tiff_directories import (
     picture_elsewhere,
     refuse_unreadable_tiff,
 )
-from cyclegan_cli.errors import DataError
+from cyclegan_cli.errors import CycleGANError, DataError
+from cyclegan_cli.files import is_lfs_pointer
 
 # Formats whose frames or pages are each a picture.
 FORMATS_OF_FRAMES = frozenset({"AVIF", "DCX", "FLI", "GIF", "PNG", "TIFF", "WEBP"})
@@ -60,13 +61,17 @@ def probe(path: Path) -> Probe:
         return Probe(format_of(image), image.mode, image.width, image.height, count_frames(image))
 
 
-def _is_heif(file: Path | io.BytesIO) -> bool:
-    """Whether a file that Pillow does not know begins as HEIC pictures do (ISO/IEC 23008-12)."""
-    head = file.getvalue()[:12] if isinstance(file, io.BytesIO) else b""
-    if isinstance(file, Path):
-        with file.open("rb") as stream:
-            head = stream.read(12)
-    return head[4:8] == b"ftyp" and head[8:] in HEIF_BRANDS
+def _head(file: Path | io.BytesIO) -> bytes:
+    """The first bytes of a file that Pillow does not know."""
+    if isinstance(file, io.BytesIO):
+        return file.getvalue()[:64]
+    with file.open("rb") as stream:
+        return stream.read(64)
+
+
+def _is_heif(head: bytes) -> bool:
+    """Whether a file begins as HEIC pictures do (ISO/IEC 23008-12)."""
+    return head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS
 
 
 def format_of(image: Image.Image) -> str:
@@ -147,7 +152,12 @@ def _go_to_full_page(image: Any, name: str) -> None:
 
 @contextmanager
 def opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
-    """Open a picture; whatever goes wrong with it inside becomes one sentence."""
+    """Open a picture; whatever goes wrong with it inside becomes one sentence.
+
+    Raises:
+        DataError: It cannot be read. Errors of this project, and those that no file can cause,
+            pass as they are.
+    """
     if isinstance(source, Path) and os.path.exists(source) and not os.path.isfile(source):
         _refuse_no_file(source, name)
     try:
@@ -162,7 +172,12 @@ def opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
             _go_to_full_page(image, name)
             yield image
     except UnidentifiedImageError as error:
-        if "HEIF" not in readable_formats() and _is_heif(file):
+        head = _head(file)
+        if is_lfs_pointer(head):
+            raise DataError(
+                f"{name} is a Git LFS pointer, not the image itself, which git lfs pull fetches"
+            ) from error
+        if "HEIF" not in readable_formats() and _is_heif(head):
             raise DataError(
                 f"{name} is a HEIC picture, and the package that reads them is not installed",
                 "Install it: pip install pillow-heif.",
@@ -170,7 +185,7 @@ def opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
         raise DataError(f"{name} is not a picture in a format that is read here") from error
     except Image.DecompressionBombError as error:
         raise too_many_pixels(name) from error
-    except DataError:
+    except (CycleGANError, AssertionError, NameError, ImportError):
         raise
     except Exception as error:
         # On damaged files Pillow's decoders raise whatever they stumble over.

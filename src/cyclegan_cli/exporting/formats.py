@@ -86,6 +86,19 @@ class Format:
             )
 
 
+# Of ONNX. The newest is the first with a native instance norm for every type, and in every runtime
+# of the last years. The graph of a network has had the same operators since the lowest, those
+# around it (with pixels, in int8) since the middle one.
+OPSET, LOWEST_OPSET, LOWEST_OPSET_OF_MORE = 20, 13, 18
+# How to get to other programs' files.
+BY_TRTEXEC = "Export .onnx, and build the engine where it will run: trtexec --onnx=FILE."
+BY_TENSORFLOW = "Export .onnx, and convert that with onnx2tf."
+BY_COREMLTOOLS = "Export .pt2, and convert that with coremltools."
+ELSEWHERE = {
+    ".engine": BY_TRTEXEC, ".plan": BY_TRTEXEC, ".trt": BY_TRTEXEC,
+    ".tflite": BY_TENSORFLOW, ".pb": BY_TENSORFLOW, ".h5": BY_TENSORFLOW, ".keras": BY_TENSORFLOW,
+    ".mlpackage": BY_COREMLTOOLS, ".mlmodel": BY_COREMLTOOLS,
+}  # fmt: skip
 ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 FORMATS: dict[str, Format] = {
     entry.name: entry

@@ -11,7 +11,16 @@ from cyclegan_cli.checkpoints.header import ModelInfo
 from cyclegan_cli.checkpoints.locate import Which
 from cyclegan_cli.checkpoints.reading import Domains, source_files
 from cyclegan_cli.errors import UsageError
-from cyclegan_cli.exporting.formats import FORMATS, Directions, Format, Precision
+from cyclegan_cli.exporting.formats import (
+    ELSEWHERE,
+    FORMATS,
+    LOWEST_OPSET,
+    LOWEST_OPSET_OF_MORE,
+    OPSET,
+    Directions,
+    Format,
+    Precision,
+)
 
 DEFAULT_MIN_PSNR = 35.0
 
@@ -30,6 +39,7 @@ class Job:
         calibration: Folder of pictures that int8 is calibrated and judged with; None else.
         min_psnr: In decibels; an int8 model that is further from the network is not written.
         domains: Names of the domains A and B in place of the checkpoint's own.
+        opset: Version of ONNX's operators.
     """
 
     checkpoint: Path
@@ -41,6 +51,7 @@ class Job:
     calibration: Path | None = None
     min_psnr: float = DEFAULT_MIN_PSNR
     domains: Domains | None = None
+    opset: int = OPSET
 
     @property
     def outputs(self) -> tuple[Path, ...]:
@@ -55,6 +66,7 @@ def check_options(
     calibration: Path | None,
     min_psnr: float | None,
     both: bool,
+    opset: int | None = None,
 ) -> None:
     """Refuse options that contradict each other.
 
@@ -78,9 +90,24 @@ def check_options(
     for name, value in (("--calibration", calibration), ("--min-psnr", min_psnr)):
         if value is not None and precision != "int8":
             raise UsageError(f"{name} is for --precision int8 alone", "Leave it out.")
+    _check_opset(chosen, precision, image_io, opset)
     if min_psnr is not None and math.isnan(min_psnr):
         raise UsageError("--min-psnr nan is no number", "Give decibels, e.g. 35.")
     chosen.require_packages()
+
+
+def _check_opset(chosen: Format, precision: Precision, image_io: bool, opset: int | None) -> None:
+    if opset is None:
+        return
+    if chosen.name != "onnx":
+        raise UsageError("--opset is for --format onnx alone", "Leave it out.")
+    more = "--image-io" if image_io else "--precision int8" if precision == "int8" else ""
+    lowest = LOWEST_OPSET_OF_MORE if more else LOWEST_OPSET
+    if not lowest <= opset <= OPSET:
+        raise UsageError(
+            f"--opset {opset}: {f'with {more} ' if more else ''}it can be {lowest} to {OPSET}",
+            f"Leave {more} out, or raise it." if more else "Give one of these.",
+        )
 
 
 def plan_outputs(
@@ -107,6 +134,8 @@ def plan_outputs(
     """
     apart = len(directions) > 1 and not chosen.holds_both
     groups: list[Directions] = [(one,) for one in directions] if apart else [directions]
+    if output is not None:
+        _refuse_elsewhere(output)
     names = [chosen.stem(info, group, which) + chosen.suffixes[0] for group in groups]
     if apart:
         folder = Path(output or ".")
@@ -123,6 +152,14 @@ def plan_outputs(
     return list(zip(groups, files, strict=True))
 
 
+def _refuse_elsewhere(output: str) -> None:
+    """Refuse what would be a file of another program by its name, and something else within."""
+    if output == "-":
+        raise UsageError("-o - would be standard output, where no model is written", "Name a file.")
+    if hint := ELSEWHERE.get(Path(output).suffix.lower()):
+        raise UsageError(f"-o {output}: {Path(output).suffix} files are not written here", hint)
+
+
 def _named_file(chosen: Format, output: str) -> Path:
     if output.endswith(("/", os.sep)):
         raise UsageError(f"-o {output} names a folder", "Name a file.")
@@ -133,6 +170,11 @@ def _named_file(chosen: Format, output: str) -> Path:
         raise UsageError(
             f"-o {output} ends like {meant}, but --format is {chosen.name}",
             f"End it with {chosen.suffixes[0]}, or add --format {meant}.",
+        )
+    if file.suffix and file.suffix != chosen.suffixes[0]:
+        raise UsageError(
+            f"-o {output} does not end like {chosen.name}, which --format asks for",
+            f"End it with {chosen.suffixes[0]}.",
         )
     if len(chosen.suffixes) > 1 and file.suffix != chosen.suffixes[0]:
         raise UsageError(

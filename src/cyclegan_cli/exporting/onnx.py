@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnxruntime
 import torch
 from torch import Tensor
@@ -14,12 +15,10 @@ from cyclegan_cli.checkpoints.container import METADATA_KEY
 from cyclegan_cli.checkpoints.header import Direction, ModelInfo
 from cyclegan_cli.exporting import onnx_precision
 from cyclegan_cli.exporting.draft import PICTURE, TRANSLATION, Document, Draft, Run
+from cyclegan_cli.exporting.formats import OPSET
 from cyclegan_cli.exporting.graph import dynamic_shapes, example, exporter_silenced, traceable
 from cyclegan_cli.exporting.job import Job
 from cyclegan_cli.models.networks import ResnetGenerator
-
-# The first with a native instance norm for every type, and in every runtime of the last years.
-OPSET = 20
 
 
 def convert(job: Job, generators: dict[Direction, ResnetGenerator], info: ModelInfo) -> Draft:
@@ -37,7 +36,9 @@ def convert(job: Job, generators: dict[Direction, ResnetGenerator], info: ModelI
     with exporter_silenced():
         model = to_onnx(generator, job.image_io)
         held_out: dict[str, Tensor] = {}
-        facts: Document = {"opset": OPSET}
+        if job.opset != OPSET:
+            _lower(model, job.opset)
+        facts: Document = {"opset": job.opset}
         if job.precision == "fp16":
             model = onnx_precision.to_fp16(model)
         elif job.calibration is not None:
@@ -72,6 +73,18 @@ def to_onnx(generator: ResnetGenerator, image_io: bool) -> Any:
         for dim, name in zip(dims, ("batch", "height", "width"), strict=False):
             dim.dim_param = name
     return model
+
+
+def _lower(model: Any, opset: int) -> None:
+    """Have a graph say that its operators are of an older version, of which they are as they are.
+
+    What the newer ones add (types, axes of a padding) is not used; the checker holds that against
+    the older version's definitions, and ONNX Runtime computes with them afterwards.
+    """
+    [used] = model.opset_import
+    used.version = opset
+    model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import)
+    onnx.checker.check_model(model, full_check=True)
 
 
 def _strip(model: Any) -> None:

@@ -15,9 +15,10 @@ from torch import Tensor
 from cyclegan_cli.checkpoints.container import METADATA_KEY
 from cyclegan_cli.checkpoints.header import Direction, ModelInfo
 from cyclegan_cli.exporting.draft import Document, Draft, Run
+from cyclegan_cli.exporting.formats import OPSET
 from cyclegan_cli.exporting.graph import exporter_silenced
 from cyclegan_cli.exporting.job import Job
-from cyclegan_cli.exporting.onnx import OPSET, to_onnx
+from cyclegan_cli.exporting.onnx import to_onnx
 from cyclegan_cli.exporting.scratch import scratch_folder
 from cyclegan_cli.models.networks import ResnetGenerator
 

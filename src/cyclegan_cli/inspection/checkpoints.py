@@ -15,7 +15,7 @@ from cyclegan_cli.checkpoints.container import (
     read_header,
 )
 from cyclegan_cli.checkpoints.header import FORMAT_NAME, ModelInfo, model_info, state_info
-from cyclegan_cli.checkpoints.locate import pair_files
+from cyclegan_cli.checkpoints.original_names import generator_files
 from cyclegan_cli.checkpoints.reading import read_model
 from cyclegan_cli.checkpoints.torch_files import read_torch_file
 from cyclegan_cli.errors import CheckpointError
@@ -74,12 +74,12 @@ def describe_reference_folder(path: Path, request: Request) -> Summary:
     Raises:
         CheckpointError: One is damaged, or none of a kind that is read.
     """
-    facts: Facts = {"bytes": sum(file.stat().st_size for file in pair_files(path))}
+    facts: Facts = {"bytes": sum(file.stat().st_size for file in generator_files(path))}
     facts |= _reference_facts(read_model(path), request)
     if request.weights:
         facts["weights"] = [
             tensor | {"name": f"{file.name}: {tensor['name']}"}
-            for file in pair_files(path)
+            for file in generator_files(path)
             for tensor in listed(file, read_torch_file(file), request)["weights"]
         ]
     return Summary(path, "reference", facts)

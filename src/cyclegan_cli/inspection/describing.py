@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cyclegan_cli.checkpoints.locate import pair_files
+from cyclegan_cli.checkpoints.original_names import generator_files
 from cyclegan_cli.checkpoints.pretrained import pretrained_file
 from cyclegan_cli.checkpoints.torch_files import is_torch_file
 from cyclegan_cli.errors import DataError
@@ -57,7 +57,7 @@ def describe(path: Path | str, request: Request | None = None) -> Summary:
 def _describe_folder(path: Path, request: Request) -> Summary:
     if is_run(path):
         return describe_run(path, request)
-    if pair_files(path):
+    if generator_files(path):
         return describe_reference_folder(path, request)
     if runs := sorted(filter(is_run, path.iterdir())):
         return describe_runs(path, runs)

@@ -81,6 +81,8 @@ class CycleGAN:
             self.generator_b2a = ResnetGenerator(generator)
             self.discriminator_a = PatchDiscriminator(discriminator)
             self.discriminator_b = PatchDiscriminator(discriminator)
+        for trained in self.generators().values():
+            trained.keep_kernels()
         random = torch.Generator().manual_seed(config.seed)
         for network in self.networks().values():
             initialise_weights(network.to_empty(device="cpu"), random)

@@ -118,6 +118,12 @@ class ResnetGenerator(nn.Module):
         x = self.up(self.trunk(self.down(self.stem(x))))
         return torch.tanh(self.head(reflect(x, 3)))
 
+    def keep_kernels(self) -> None:
+        """Keep transformed kernels from pass to pass, see :class:`WinogradConv2d`."""
+        for module in self.modules():
+            if isinstance(module, WinogradConv2d):
+                module.keeps_kernels = True
+
     def forget_kernels(self) -> None:
         """To be called when the weights have changed, see :meth:`WinogradConv2d.forget_kernels`."""
         for module in self.modules():

@@ -84,9 +84,15 @@ class WinogradConv2d(nn.Conv2d):
     """A 3×3 convolution of stride 1, without padding, that trains faster on a CPU.
 
     On other devices, where it is narrow or the picture small, where no gradient is asked for and
-    in graphs for other runtimes it is the plain convolution that it inherits from.
+    in graphs for other runtimes it is the plain convolution that it inherits from; likewise with
+    another stride, padding, dilation or kernel size, in groups, or without bias.
+
+    Attributes:
+        keeps_kernels: Whether transformed kernels are kept from pass to pass, by someone who calls
+            :meth:`forget_kernels` after each update of the weights.
     """
 
+    keeps_kernels = False
     _kernels: Tensor | None = None
     _kernels_of: tuple[Any, ...] = ()
 
@@ -105,9 +111,15 @@ class WinogradConv2d(nn.Conv2d):
             and x.device.type == "cpu"
             and self.weight.dtype == torch.float32
             and min(self.weight.shape[:2]) >= FEWEST_CHANNELS
+            and self._is_of_the_kind
             and len(x) * (x.shape[2] - 2) * (x.shape[3] - 2) >= FEWEST_RESULTS
             and not torch.compiler.is_exporting()
         )
+
+    @property
+    def _is_of_the_kind(self) -> bool:
+        found = self.kernel_size, self.stride, self.padding, self.dilation, self.groups
+        return found == ((3, 3), (1, 1), (0, 0), (1, 1), 1) and self.bias is not None
 
     def forget_kernels(self) -> None:
         """Have the kernels transformed anew: the weights have changed.
@@ -118,7 +130,7 @@ class WinogradConv2d(nn.Conv2d):
 
     def _transformed_kernels(self, dtype: torch.dtype) -> Tensor:
         """``[n, O, C]``, transformed once for all passes between two updates of the weights."""
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or not self.keeps_kernels:
             return transformed_kernels(self.weight, dtype)
         version = (dtype, self.weight.data_ptr(), self.weight._version)
         if self._kernels is None or self._kernels_of != version:

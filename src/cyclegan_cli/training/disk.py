@@ -12,7 +12,13 @@ import torch
 from torch import nn
 
 from cyclegan_cli.checkpoints.locate import STATE_FILE
-from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig
+from cyclegan_cli.config import (
+    LEAST_STEPS,
+    DiscriminatorConfig,
+    GeneratorConfig,
+    StepsOrTime,
+    duration_seconds,
+)
 from cyclegan_cli.errors import OutputError
 from cyclegan_cli.models.networks import PatchDiscriminator, ResnetGenerator
 from cyclegan_cli.training.plan import Plan
@@ -23,6 +29,8 @@ FLOAT = 4  # Bytes.
 BYTES_A_PIXEL = 0.5
 BYTES_A_ROW = 250
 PAGE = 8_000_000  # index.html grows no larger.
+# Of a step, where nobody has measured one yet.
+SUPPOSED_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -67,8 +75,14 @@ def gigabytes(count: float) -> str:
     return f"{count / 1e9:.2g} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
-def disk_need(plan: Plan) -> DiskNeed:
-    """What a run needs, from its options; and what is free."""
+def disk_need(plan: Plan, step_seconds: float = SUPPOSED_SECONDS) -> DiskNeed:
+    """What a run needs, from its options; and what is free.
+
+    Args:
+        plan: The run.
+        step_seconds: How long a step takes: it decides how often something is due that is done at
+            intervals of time.
+    """
     config = plan.config
     with torch.device("meta"):
         generator = ResnetGenerator(GeneratorConfig(config.base_channels, config.generator_blocks))
@@ -78,7 +92,7 @@ def disk_need(plan: Plan) -> DiskNeed:
     pools = 2 * config.pool_size * 3 * config.crop_size**2 * FLOAT
     state = 3 * trained + pools + (model if config.ema else 0)  # Adam has two moments of each.
     kept = config.keep_checkpoints + (1 if plan.validates else 0)
-    left = state + model * (1 + kept) + PAGE + _pictures_and_rows(plan)
+    left = state + model * (1 + kept) + PAGE + _pictures_and_rows(plan, step_seconds)
     there = _size_of_run(plan.run_dir)
     free = shutil.disk_usage(_nearest_folder(plan.run_dir)).free
     # A new state is written before the old one goes; at first there is none.
@@ -86,11 +100,13 @@ def disk_need(plan: Plan) -> DiskNeed:
     return DiskNeed(saving, max(0, left - there) + state, free)
 
 
-def _pictures_and_rows(plan: Plan) -> int:
+def _pictures_and_rows(plan: Plan, step_seconds: float) -> int:
     config = plan.config
     left = plan.total_steps - plan.first_step
 
-    def times(every: int) -> int:
+    def times(every: StepsOrTime) -> int:
+        if isinstance(every, str):
+            every = max(LEAST_STEPS, round((duration_seconds(every) or 0) / step_seconds))
         return math.ceil(left / every) if every else 0
 
     # Grids of four rows of six pictures.

@@ -19,7 +19,7 @@ import torch
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.data.tensors import to_unit_range
 from cyclegan_cli.data.unpaired import UnpairedDataset, loader
-from cyclegan_cli.devices import memory_errors, peak_memory
+from cyclegan_cli.devices import memory_errors, peak_memory, set_fp32_precision
 from cyclegan_cli.errors import CycleGANError, DeviceError
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.training.plan import Plan
@@ -101,6 +101,7 @@ def _make_steps(
     config: TrainConfig, device: torch.device, bf16: bool, pictures: tuple[Any, Any]
 ) -> Measured:
     torch.backends.cudnn.benchmark = True
+    set_fp32_precision(config.precision)
     model = CycleGAN(config, device, bf16)
     levels = [torch.from_numpy(domain) for domain in pictures]
     seconds: list[float] = []

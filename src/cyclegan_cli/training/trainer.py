@@ -20,7 +20,7 @@ from cyclegan_cli.config import CompileChoice
 from cyclegan_cli.data.cache import PictureCache
 from cyclegan_cli.data.tensors import to_unit_range
 from cyclegan_cli.data.unpaired import Batch, UnpairedDataset, loader
-from cyclegan_cli.devices import memory_errors
+from cyclegan_cli.devices import memory_errors, set_fp32_precision
 from cyclegan_cli.errors import (
     CycleGANError,
     DataError,
@@ -43,6 +43,7 @@ from cyclegan_cli.training.page.overview import State
 from cyclegan_cli.training.plan import Plan, model_is_of_step
 from cyclegan_cli.training.preflight import START, STRICT_START, preflight
 from cyclegan_cli.training.run_folder import NoFolder, RunFolder
+from cyclegan_cli.training.schedule import Schedule
 from cyclegan_cli.training.tables import HEALTH_COLUMN, LATER_COLUMNS
 from cyclegan_cli.training.tensorboard import with_tensorboard
 from cyclegan_cli.training.validation import BestSoFar, Examiner, quality, shuffled
@@ -153,6 +154,7 @@ class Trainer:
         self.warned_of: set[str] = set()
         # All steps have the same shapes: it pays to try which of cuDNN's kernels is fastest.
         torch.backends.cudnn.benchmark = True
+        set_fp32_precision(plan.config.precision)
         self.model = CycleGAN(plan.config, plan.device, plan.bf16, group.index)
         self.compiler = Compiler(self.model, self._compile(), watcher.told, watcher.warned)
         if plan.resumed:
@@ -188,6 +190,16 @@ class Trainer:
         self.examined: int = watch.get("examined", self.step)
         self.skipped: int = watch.get("skipped", 0)
         self.skipped_in_a_row: int = watch.get("skipped_in_a_row", 0)
+        config, since = self.plan.config, watch.get("since", {})
+        self.logging, self.sampling, self.validating, self.saving = (
+            Schedule(every, self.step, self.plan.total_steps, since.get(name, {}))
+            for name, every in (
+                ("log", config.log_every),
+                ("sample", config.sample_every),
+                ("validate", config.validate_every),
+                ("checkpoint", config.checkpoint_every),
+            )
+        )
 
     def _inception_judge(self) -> InceptionJudge:
         if not self.plan.validates:
@@ -231,6 +243,8 @@ class Trainer:
             self.watcher.warned(f"--cache ram keeps pictures in memory: {plan.cache}")
         self.started = time.monotonic()
         self.interval.start_clock()
+        for schedule in (self.sampling, self.validating, self.saving):
+            schedule.start_clock()
         self.watcher.started(plan)
         # From now on, they say that the run goes on, and nothing of steps that a crash has lost.
         self.group.on_first(self._say_that_it_goes_on)
@@ -253,27 +267,31 @@ class Trainer:
 
     def _make_steps(self, batches: Iterator[Batch], stop_requested: StopRequested) -> None:
         # The last session may have been asked to stop before it had measured what was due.
-        self._examine(stop_requested)
+        [measures] = self._agreed_to_be_due(self.validating)
+        if measures:
+            self._examine(stop_requested)
         for batch in batches:
             self._make_step(batch)
-            if self._is_due(self.plan.config.log_every):
+            logs, draws, measures, saves = self._agreed_to_be_due(
+                self.logging, self.sampling, self.validating, self.saving
+            )
+            if logs:
                 self._measure()
-            draws = self._is_due(self.plan.config.sample_every)
             if draws:
                 self.group.on_first(self._sample)
-            self._examine(stop_requested)
+            if measures:
+                self._examine(stop_requested)
             if self._ends(stop_requested):
                 return
-            if self._is_due(self.plan.config.checkpoint_every):
+            if saves:
                 self._save()
             if draws:
                 self.group.on_first(lambda: self.folder.write_page(self.step))
 
-    def _is_due(self, interval: int) -> bool:
-        """Whether what is done every so many steps is to be done now; all is, at the end."""
-        if interval == 0:
-            return False
-        return self.step % interval == 0 or self.step == self.plan.total_steps
+    def _agreed_to_be_due(self, *schedules: Schedule) -> list[int]:
+        """Which of them are due, by the first process's clock: all take part in what follows."""
+        is_first = self.group.is_first
+        return self.group.highest([is_first and one.is_due(self.step) for one in schedules])
 
     def _make_step(self, batch: Batch) -> None:
         self._tell_of_skipped(batch)
@@ -354,11 +372,11 @@ class Trainer:
         pictures = {"real_a": real_a, "real_b": real_b}
         pictures |= self.model.translate_both_ways(real_a, real_b)
         self.watcher.sampled(self.step, self.folder.write_samples(self.step, pictures))
+        self.sampling.done(self.step)
 
     def _examine(self, stop_requested: StopRequested) -> None:
-        """Measure the quality, where that is due and nobody has asked to stop."""
-        every = self.plan.config.validate_every
-        if self.examined == self.step or not self._is_due(every):
+        """Measure the quality, where nobody has asked to stop."""
+        if self.examined == self.step:
             return
         if self.plan.rank.share.count > 1:
             stop_requested = _never  # All are asked after the step.
@@ -380,6 +398,7 @@ class Trainer:
             self._validated(row)
             if self.judge:
                 self._add_inception_distances(self.judge.distances(found))
+        self.validating.done(self.step)
 
     def _tell(self, change: Change) -> None:
         """Say how the health has changed, and write down how it is."""
@@ -428,6 +447,7 @@ class Trainer:
             raise self._diverged("the weights are not finite")
         pools = self.group.gathered(pools_of(self.model)) if self.plan.rank.share.count > 1 else []
         self.group.on_first(lambda: self.folder.save(self._state_info(), pools[1:]))
+        self.saving.done(self.step)
 
     def _state_info(self) -> StateInfo:
         watch = {
@@ -437,6 +457,10 @@ class Trainer:
             "examined": self.examined,
             "skipped": self.skipped,
             "skipped_in_a_row": self.skipped_in_a_row,
+            "since": {
+                "sample": self.sampling.state(self.step),
+                "validate": self.validating.state(self.step),
+            },
         }
         return state_info(self.plan, self.model, self.step, self._seconds(), watch)
 

@@ -106,7 +106,10 @@ def memory_budget(device: torch.device, limit: int | None) -> float:
         limit: Of the whole process (or of this process's share of a GPU); None: what is free.
     """
     if device.type == "cuda":
-        free, used = torch.cuda.mem_get_info(device)[0], torch.cuda.memory_allocated(device)
+        # What torch has taken from the driver and uses no more, it gives to the next picture.
+        used = torch.cuda.memory_allocated(device)
+        cached = torch.cuda.memory_reserved(device) - used
+        free = torch.cuda.mem_get_info(device)[0] + cached
     else:
         free, used = host_memory_free(), int(psutil.Process().memory_info().rss)
     return free * (1 - SPARED) if limit is None else min(limit - used, free)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cyclegan_cli.config import PrecisionChoice
-from cyclegan_cli.devices import has_native_bf16
+from cyclegan_cli.devices import has_native_bf16, require_precision, set_fp32_precision
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.translation.stored import StoredRows
 from cyclegan_cli.translation.strips import StripGenerator, StripPlan
@@ -25,19 +25,24 @@ def settle_precision(
     """The generator in the format that ``choice`` stands for, and a sentence about an ``auto``.
 
     ``auto`` is bf16 where the hardware multiplies it natively and a probe picture comes out near
-    enough to fp32: what bf16 costs depends on the weights (trained ones err by 0.1 to 0.6 levels
-    of 255, random ones by more). bf16 convolves by Winograd's algorithm only if the probe comes
-    out near enough so.
+    enough to fp32, else fp32: what bf16 costs depends on the weights (trained ones err by 0.1 to
+    0.6 levels of 255, random ones by more). bf16 convolves by Winograd's algorithm only if the
+    probe comes out near enough so.
 
     Args:
         generator: fp32, on ``device``; it is taken over.
-        choice: ``auto``, ``fp32`` or ``bf16``.
+        choice: ``auto``, ``fp32`` (exact, on a GPU, too), ``tf32`` or ``bf16``.
         device: Where it computes.
 
     Returns:
         The generator, fp32 or bf16; the sentence is empty where nothing was decided.
+
+    Raises:
+        DeviceError: The device has no tf32.
     """
-    if choice == "fp32" or (choice == "auto" and not has_native_bf16(device)):
+    require_precision(choice, device)
+    set_fp32_precision(choice)  # Also for what bf16 is compared with.
+    if choice in ("fp32", "tf32") or (choice == "auto" and not has_native_bf16(device)):
         return StripGenerator(generator), ""
     candidate, decibels = _in_bf16(generator)
     if choice == "bf16":

@@ -23,7 +23,7 @@ from cyclegan_cli.data.decoding import from_pillow
 from cyclegan_cli.data.picture import BitDepth, Levels, to_depth
 from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
 from cyclegan_cli.devices import choose_device, memory_errors
-from cyclegan_cli.errors import DeviceError
+from cyclegan_cli.errors import DeviceError, UsageError
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.models.sizes import padded_size, reflect_to_multiple
 from cyclegan_cli.translation.levels import LevelRows, LevelSink, to_channels
@@ -51,7 +51,8 @@ class TranslatorOptions:
 
     Attributes:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        precision: ``auto``, ``fp32`` or ``bf16``.
+        precision: ``auto``, ``fp32``, ``tf32`` or ``bf16``; on a GPU it decides for the whole
+            process whether torch computes fp32 in TF32.
         max_memory: Bytes that the process may use (on a GPU: of its memory); None: what is free.
         resize: Pictures whose short side is longer are scaled down to this many pixels before
             they are translated, and up again behind it; None: never.
@@ -140,7 +141,8 @@ class Translator:
 
         Raises:
             CheckpointError: There is none, or it is damaged or foreign.
-            DeviceError: The device is missing, or its memory is not enough for any picture.
+            DeviceError: The device is missing, has no tf32, or its memory is not enough for any
+                picture.
             UsageError: Not a device's name.
         """
         options = options or TranslatorOptions(device=device)
@@ -170,12 +172,18 @@ class Translator:
         """The translator to the domain named ``target``, of the same checkpoint.
 
         Raises:
-            UsageError: The checkpoint knows no such domain.
+            UsageError: The checkpoint knows no such domain, or the translator was made of a
+                network and not loaded from a checkpoint, which alone has the other one.
             CheckpointError: It cannot be read any more, or has no such direction.
         """
         direction = self.info.direction_to(target)
-        if direction == self.direction or self.checkpoint is None:
+        if direction == self.direction:
             return self
+        if self.checkpoint is None:
+            raise UsageError(
+                f"this translator is one network, which translates to {self.target}, not {target}",
+                "Use Translator.load: a checkpoint has the other direction, too.",
+            )
         return Translator.load(
             self.checkpoint,
             direction,

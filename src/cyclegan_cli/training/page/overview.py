@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from cyclegan_cli.checkpoints.locate import BEST_FILE, MODEL_FILE
+from cyclegan_cli.config import LEAST_STEPS, duration_seconds
 from cyclegan_cli.training.domains import is_utf8
 from cyclegan_cli.training.page import sections
 from cyclegan_cli.training.page.charts import Row, number
@@ -65,7 +66,12 @@ def due_in(plan: Plan, step: int, metrics: Sequence[Row]) -> float | None:
     """Seconds until the run writes its next page, if it goes on as fast; None if nobody knows."""
     left = plan.total_steps - step
     every = plan.config.sample_every
-    return _seconds_for(plan, min(every, left) if every else left, metrics)
+    if isinstance(every, int):
+        return _seconds_for(plan, min(every, left) if every else left, metrics)
+    least, to_the_end = (_seconds_for(plan, n, metrics) for n in (LEAST_STEPS, left))
+    if least is None or to_the_end is None:
+        return None
+    return min(max(duration_seconds(every) or 0.0, least), to_the_end)
 
 
 def folder(plan: Plan) -> Path:
@@ -80,8 +86,12 @@ def commands(plan: Plan, step: int, state: State) -> list[tuple[str, list[str]]]
     run = folder(plan)
     when = ""
     if not (plan.run_dir / MODEL_FILE).exists():
-        first = min(plan.config.checkpoint_every, plan.total_steps)
-        when = f", once the first checkpoint is saved (step {first:,})"
+        every = plan.config.checkpoint_every
+        if isinstance(every, int):
+            first = f"step {min(every, plan.total_steps):,}"
+        else:
+            first = f"after {every}, or at the end"
+        when = f", once the first checkpoint is saved ({first})"
     shown = [
         (f"Translate {real} to {fake}{when}", _translate(run, fake))
         for real, fake in ((plan.name_a, plan.name_b), (plan.name_b, plan.name_a))
