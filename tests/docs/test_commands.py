@@ -50,10 +50,8 @@ def shell_of(block: Block) -> str:
     return "\n".join(block.commands())
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=str)
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language != "make"], ids=str)
 def test_a_shell_understands_every_command(block):
-    if block.language == "make":
-        pytest.skip("make runs it")
     done = subprocess.run(["bash", "-n"], input=shell_of(block), text=True, capture_output=True)
     assert not done.stderr
 
