@@ -264,8 +264,6 @@ def one_round(number: int, samples: list[Path]) -> tuple[str, str]:
             found = read(path)
         except CycleGANError as error:
             found = type(error).__name__
-            if "\n" in error.message:
-                found = f"BUG more than one line: {error.message!r}"
         except Exception as error:
             found = f"BUG {type(error).__name__}: {error}"
         seconds, grown = time.monotonic() - start, peak() - before
