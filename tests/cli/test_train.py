@@ -110,6 +110,7 @@ def test_a_scheduler_that_kills_soon_after_its_signal_costs_no_more_than_the_las
     assert (folder / "short" / "model.safetensors").read_bytes() == whole
 
 
+@pytest.mark.cpu_features
 def test_a_run_says_where_its_page_and_its_checkpoint_are_and_what_to_try(folder):
     code, out, err = finish(folder, *new_run("r", "--steps", "2", "--log-every", "1"))
     assert code == 0
@@ -191,6 +192,7 @@ def test_a_dry_run_of_a_resumed_run_says_what_is_left(train):
     assert found["seconds_left"] == pytest.approx(6 * found["seconds_per_step"], abs=1.1)
 
 
+@pytest.mark.cpu_features
 def test_the_command_line_wins_over_the_file(folder, train):
     (folder / "options.toml").write_text(
         'domain_a = "day"\ndomain_b = "night"\nsteps = 9\ncrop_size = 32\nload_size = 40\n'

@@ -27,6 +27,8 @@ from cyclegan_cli.translation.translator import Translator
 from cyclegan_cli.translation.work import FileWork
 from pictures import files
 
+pytestmark = pytest.mark.cpu_features
+
 Cyclegan = Callable[..., Any]
 Draw = Callable[..., Path]
 JSON_KEYS = {"input", "output", "status", "error", "width", "height", "seconds", "warnings"}

@@ -22,6 +22,8 @@ from cyclegan_cli.translation.translator import Translator
 from disks import small_disk
 from pictures import files, lock
 
+pytestmark = pytest.mark.cpu_features
+
 Cyclegan = Callable[..., Any]
 Draw = Callable[..., Path]
 COMMAND = [sys.executable, "-m", "cyclegan_cli", "translate"]

@@ -10,6 +10,8 @@ from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.translation.precision import probe_picture, settle_precision
 from generators import generator
 
+pytestmark = pytest.mark.cpu_features
+
 CPU = torch.device("cpu")
 
 

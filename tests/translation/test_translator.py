@@ -31,6 +31,8 @@ from cyclegan_cli.translation.translator import Translator, TranslatorOptions
 from generators import generator
 from pictures import display_p3_profile
 
+pytestmark = pytest.mark.cpu_features
+
 FP32 = TranslatorOptions("cpu", "fp32")
 # Time tells nothing here: other work may run on the same cores.
 unhurried = settings(deadline=None, max_examples=25)
