@@ -478,6 +478,7 @@ def start_many(start_python: Cyclegan) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.slow
 def test_a_signal_ends_it_after_the_picture_in_flight_and_a_rerun_completes(
     start_python: Cyclegan, cyclegan: Cyclegan, many: int, number: signal.Signals, code: int
 ) -> None:
@@ -504,6 +505,7 @@ def test_a_signal_ends_it_after_the_picture_in_flight_and_a_rerun_completes(
     assert f"{many - told} translated, {told} skipped, 0 failed" in again.err
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_no_partial_output_and_a_rerun_completes(
     start_python: Cyclegan, cyclegan: Cyclegan, many: int
 ) -> None:
@@ -532,6 +534,7 @@ app(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_a_kill_between_writing_and_naming_leaves_only_a_hidden_file(
     start_python: Cyclegan, cyclegan: Cyclegan, here: Path
 ) -> None:
@@ -550,6 +553,7 @@ def test_a_kill_between_writing_and_naming_leaves_only_a_hidden_file(
     assert files("twice") == ["a.png", "b.jpg", "sub/c.png"]
 
 
+@pytest.mark.slow
 def test_a_reader_who_has_had_enough_ends_it_without_a_traceback(
     start_python: Cyclegan, many: int
 ) -> None:

@@ -84,6 +84,7 @@ def test_a_picture_goes_through_in_its_own_format(here: Path, output: list[str])
         assert (image.format, image.size) == ("JPEG", (13, 10))
 
 
+@pytest.mark.slow
 def test_streams_and_files_give_the_same_pixels(here: Path, cyclegan: Cyclegan) -> None:
     content = Path("photos/a.png").read_bytes()
     to_stdout = pipe(b"", "photos/a.png", "-o", "-").stdout
@@ -94,6 +95,7 @@ def test_streams_and_files_give_the_same_pixels(here: Path, cyclegan: Cyclegan) 
             assert image.tobytes() == expected.tobytes()
 
 
+@pytest.mark.slow
 def test_a_stream_that_is_no_picture_leaves_nothing_on_stdout(here: Path) -> None:
     done = pipe(b"no picture", "-", "-o", "-")
     assert (done.returncode, done.stdout) == (6, b"")
@@ -103,6 +105,7 @@ def test_a_stream_that_is_no_picture_leaves_nothing_on_stdout(here: Path) -> Non
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize(("inputs", "code"), [("photos", 0), ("gone.png", 3)])
+@pytest.mark.slow
 def test_a_log_on_a_full_disk_stops_nothing(here: Path, inputs: str, code: int) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
@@ -131,6 +134,7 @@ def test_stdout_on_a_full_disk_is_an_error(here: Path) -> None:
     assert b"cannot write standard output: no space left on device" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_stream_into_a_file_is_told_of_in_json(
     here: Path,
 ) -> None:
@@ -330,6 +334,7 @@ def test_clashes_are_found_in_whatever_shard(here: Path, cyclegan: Cyclegan, dra
         assert "would both be written to out/a.png" in answer.err
 
 
+@pytest.mark.slow
 def test_torchrun_shares_the_pictures_and_ends_nobody_early(
     here: Path, draw: Draw, clean_environment: None
 ) -> None:
@@ -387,7 +392,7 @@ def test_a_kill_at_any_moment_leaves_whole_pictures_and_the_rest_to_do(
     assert process.stdout.readline()
     time.sleep(delay)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     written = [name for name in files("many/out") if not is_temporary(Path(name).name)]
     for name in written:
         with Image.open(Path("many/out", name)) as image:
@@ -425,7 +430,7 @@ def test_a_second_signal_ends_it_at_once_however_long_a_picture_takes(
     assert "checkpoint" in process.stderr.readline()
     assert "once more to stop at once" in process.stderr.readline()
     process.send_signal(number)
-    assert process.wait(timeout=30) == code
+    assert process.wait(timeout=120) == code
     assert not Path("out").exists() or files("out") == []
 
 

@@ -457,6 +457,7 @@ def repays(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
+@pytest.mark.slow
 def test_a_compiled_network_gives_the_same_pixels(repays: pytest.MonkeyPatch) -> None:
     # torch's own, with all but the compiler: a network so wrapped is not quite like one that isn't.
     repays.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
