@@ -14,6 +14,7 @@ from pictures import (
     deep_noise,
     display_p3_profile,
     encoded,
+    lab_profile,
     noise,
     srgb_profile,
     tiff_of,
@@ -29,7 +30,7 @@ FORMATS = {
 PROFILES = {
     "srgb": srgb_profile(), "p3": display_p3_profile(), "text": b"no profile at all",
     "cut": display_p3_profile()[:200],
-    "lab": ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes(),
+    "lab": lab_profile(),
 }  # fmt: skip
 
 

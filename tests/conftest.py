@@ -6,11 +6,15 @@ import os
 
 # Tiny networks: a second thread only waits, above all where other work runs on the same cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests see the same devices on every machine.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import json
+import random
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +33,23 @@ from cyclegan_cli.checkpoints.store import library_versions, save_model, save_st
 from cyclegan_cli.cli import console
 from cyclegan_cli.cli.app import app
 from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.devices import CPU_FEATURES_VARIABLE
 from cyclegan_cli.models.cyclegan import CycleGAN
 
-# Time tells nothing: other work may run on the same cores.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
+# The same examples in every run, and no limit of time: other work may run on the same cores.
+settings.register_profile("fixed", deadline=None, derandomize=True, database=None)
+# `pytest --hypothesis-profile=search`: other examples in every run.
+settings.register_profile("search", deadline=None, print_blob=True)
+settings.load_profile("fixed")
 
+# What CPUs have of what the product asks for: each test that depends on it runs with each.
+CPU_FEATURES = {
+    "avx2": "avx2",
+    "avx512_bf16": "avx2,avx512_bf16",
+    "amx": "avx2,avx512_bf16,amx_bf16",
+}
+# Reasons to skip a test that --no-skips accepts: what a machine or its user may lack.
+ACCEPTED_SKIPS = re.compile(r"no GPU|not root|this drive |root may|Windows")
 # What changes how the command line finds its checkpoint or draws its output.
 UNWANTED_VARIABLES = (
     "CYCLEGAN_CHECKPOINT", "COLUMNS", "FORCE_COLOR", "GITHUB_ACTIONS", "LINES", "NO_COLOR",
@@ -74,6 +89,49 @@ class Answer:
     def errors(self) -> list[str]:
         """The lines of stderr that are error messages."""
         return [line for line in self.err.splitlines() if line.startswith("error:")]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--no-skips", action="store_true", help="fail where a test is skipped")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    report = yield
+    _refuse_skip(item.config, report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
+    report = yield
+    _refuse_skip(collector.config, report)
+    return report
+
+
+def _refuse_skip(config: pytest.Config, report: Any) -> None:
+    """With --no-skips a skipped test has failed, unless the machine cannot have what it needs."""
+    if not config.getoption("--no-skips") or not report.skipped or hasattr(report, "wasxfail"):
+        return
+    reason = str(report.longrepr[2])
+    if not ACCEPTED_SKIPS.search(reason):
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid} was skipped, and --no-skips was given: {reason}"
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """What a test draws without a generator of its own is the same in every run."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(params=CPU_FEATURES)
+def each_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run with each kind of CPU, whatever this machine has; the kind's name."""
+    monkeypatch.setenv(CPU_FEATURES_VARIABLE, CPU_FEATURES[request.param])
+    return str(request.param)
 
 
 @pytest.fixture(scope="session")

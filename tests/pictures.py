@@ -89,9 +89,19 @@ def with_orientation(value: int) -> Image.Exif:
     return exif
 
 
+def undated(profile: bytes) -> bytes:
+    """A colour profile made on 1 January 2000: the same bytes in every run."""
+    return profile[:24] + struct.pack(">6H", 2000, 1, 1, 0, 0, 0) + profile[36:]
+
+
 @lru_cache
 def srgb_profile() -> bytes:
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return undated(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+
+
+@lru_cache
+def lab_profile() -> bytes:
+    return undated(ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes())
 
 
 @lru_cache

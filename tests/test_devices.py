@@ -10,8 +10,10 @@ import torch
 from cyclegan_cli import devices
 from cyclegan_cli.config import PrecisionChoice
 from cyclegan_cli.devices import (
+    CPU_FEATURES_VARIABLE,
     choose_device,
     choose_precision,
+    has_amx,
     has_native_bf16,
     host_memory_free,
     memory_errors,
@@ -25,7 +27,8 @@ CUDA = torch.device("cuda")
 
 @pytest.fixture(autouse=True)
 def bare_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if there were no accelerator, wherever the tests run."""
+    """As if there were no accelerator and nothing were forced, wherever the tests run."""
+    monkeypatch.delenv(CPU_FEATURES_VARIABLE, raising=False)
     have_cuda(monkeypatch, 0)
     have_mps(monkeypatch, False)
 
@@ -160,6 +163,20 @@ def test_auto_on_a_cpu_is_bf16_where_it_multiplies_bf16(
 def test_auto_on_any_other_cpu_is_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     have_cpu_features(monkeypatch, "avx2", "avx512_f")
     assert choose_precision("auto", CPU) == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("forced", "native", "amx"),
+    [("", False, False), ("avx2", False, False), ("avx512_bf16", True, False),
+     ("avx2,amx_bf16", True, True)],
+)  # fmt: skip
+@pytest.mark.parametrize("real", [(), ("avx512_bf16", "amx_bf16")])
+def test_what_is_forced_counts_for_more_than_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, forced: str, native: bool, amx: bool, real: tuple[str, ...]
+) -> None:
+    have_cpu_features(monkeypatch, *real)
+    monkeypatch.setenv(CPU_FEATURES_VARIABLE, forced)
+    assert (has_native_bf16(CPU), has_amx()) == (native, amx)
 
 
 @pytest.mark.parametrize("supported", ["_is_avx512_bf16_supported", "_is_amx_tile_supported", ""])

@@ -15,6 +15,8 @@ from cyclegan_cli.cli import translation
 from cyclegan_cli.data.decoding import decode
 from pictures import deep_noise, display_p3_profile, encoded, noise, tiff_of, written
 
+pytestmark = pytest.mark.cpu_features
+
 Cyclegan = Callable[..., Any]
 
 

@@ -15,6 +15,8 @@ from PIL import Image
 from cyclegan_cli.checkpoints.header import read_model_info
 from cyclegan_cli.checkpoints.pretrained import pretrained_models
 
+pytestmark = pytest.mark.cpu_features
+
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "summer-palace.jpg"
 LARGEST = 8_000_000  # Bytes that everybody downloads who installs the package.
 

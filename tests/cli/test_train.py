@@ -63,6 +63,7 @@ def whole(tmp_path_factory) -> bytes:
     return (folder / "whole" / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_steps_resumes_to_the_same_bytes(folder, whole):
     arguments = [*new_run("killed", *LONG), "--workers", "1"]
     moments = sorted(random.sample(range(1, 50), 2))
@@ -79,6 +80,7 @@ def test_a_run_killed_at_random_steps_resumes_to_the_same_bytes(folder, whole):
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.slow
 def test_a_signal_saves_and_says_how_to_go_on(folder, whole, number, exit_code):
     process = start(folder, *new_run("stopped", *LONG), "--workers", "1")
     wait_for_steps(folder, "stopped", random.randint(1, 40))
@@ -95,6 +97,7 @@ def test_a_signal_saves_and_says_how_to_go_on(folder, whole, number, exit_code):
 
 
 @pytest.mark.parametrize("grace", [0.0, 0.02, 0.1])
+@pytest.mark.slow
 def test_a_scheduler_that_kills_soon_after_its_signal_costs_no_more_than_the_last_steps(
     folder, whole, grace
 ):
@@ -110,6 +113,8 @@ def test_a_scheduler_that_kills_soon_after_its_signal_costs_no_more_than_the_las
     assert (folder / "short" / "model.safetensors").read_bytes() == whole
 
 
+@pytest.mark.cpu_features
+@pytest.mark.slow
 def test_a_run_says_where_its_page_and_its_checkpoint_are_and_what_to_try(folder):
     code, out, err = finish(folder, *new_run("r", "--steps", "2", "--log-every", "1"))
     assert code == 0
@@ -191,6 +196,8 @@ def test_a_dry_run_of_a_resumed_run_says_what_is_left(train):
     assert found["seconds_left"] == pytest.approx(6 * found["seconds_per_step"], abs=1.1)
 
 
+@pytest.mark.cpu_features
+@pytest.mark.slow
 def test_the_command_line_wins_over_the_file(folder, train):
     (folder / "options.toml").write_text(
         'domain_a = "day"\ndomain_b = "night"\nsteps = 9\ncrop_size = 32\nload_size = 40\n'
@@ -248,6 +255,7 @@ def test_bad_input_is_one_sentence_and_its_exit_code(train, arguments, code, sen
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's file size limit")
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_last_checkpoint(folder):
     """RLIMIT_FSIZE stands for the disk: the next file that grows beyond it cannot be written."""
     code, _, err = finish(folder, *new_run("r", "--steps", "2"))

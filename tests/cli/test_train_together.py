@@ -17,6 +17,8 @@ import trainings
 from cyclegan_cli.checkpoints.container import read_header
 from trainings import TINY, draw_domains, wait_for_steps
 
+pytestmark = pytest.mark.slow
+
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 OPTIONS = [
     *TINY, "--steps", "40", "--log-every", "1", "--checkpoint-every", "5", "--sample-every", "20",

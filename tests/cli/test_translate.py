@@ -23,10 +23,11 @@ from cyclegan_cli.cli import interrupts
 from cyclegan_cli.cli.interrupts import StopRequest, stop_request
 from cyclegan_cli.files import TEMPORARY_PREFIX
 from cyclegan_cli.models.cyclegan import CycleGAN
-from cyclegan_cli.translation import precision
 from cyclegan_cli.translation.translator import Translator
 from cyclegan_cli.translation.work import FileWork
 from pictures import files
+
+pytestmark = pytest.mark.cpu_features
 
 Cyclegan = Callable[..., Any]
 Draw = Callable[..., Path]
@@ -82,11 +83,10 @@ def test_where_there_is_no_best_model_that_is_said(
     assert "Traceback" not in answer.err
 
 
-@pytest.mark.parametrize("native", [True, False])
 def test_what_auto_settled_on_is_told_where_there_was_a_choice(
-    cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch, native: bool
+    cyclegan: Cyclegan, here: Path, each_cpu: str
 ) -> None:
-    monkeypatch.setattr(precision, "has_native_bf16", lambda device: native)
+    native = each_cpu != "avx2"
     answer = cyclegan("translate", "photos/a.png")
     told = [line for line in answer.err.splitlines() if line.startswith("precision:")]
     assert answer.code == 0
@@ -478,6 +478,7 @@ def start_many(start_python: Cyclegan) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.slow
 def test_a_signal_ends_it_after_the_picture_in_flight_and_a_rerun_completes(
     start_python: Cyclegan, cyclegan: Cyclegan, many: int, number: signal.Signals, code: int
 ) -> None:
@@ -504,6 +505,7 @@ def test_a_signal_ends_it_after_the_picture_in_flight_and_a_rerun_completes(
     assert f"{many - told} translated, {told} skipped, 0 failed" in again.err
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_no_partial_output_and_a_rerun_completes(
     start_python: Cyclegan, cyclegan: Cyclegan, many: int
 ) -> None:
@@ -532,6 +534,7 @@ app(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_a_kill_between_writing_and_naming_leaves_only_a_hidden_file(
     start_python: Cyclegan, cyclegan: Cyclegan, here: Path
 ) -> None:
@@ -550,6 +553,7 @@ def test_a_kill_between_writing_and_naming_leaves_only_a_hidden_file(
     assert files("twice") == ["a.png", "b.jpg", "sub/c.png"]
 
 
+@pytest.mark.slow
 def test_a_reader_who_has_had_enough_ends_it_without_a_traceback(
     start_python: Cyclegan, many: int
 ) -> None:

@@ -19,7 +19,10 @@ from PIL import Image
 
 from cyclegan_cli.files import is_temporary
 from cyclegan_cli.translation.translator import Translator
+from disks import small_disk
 from pictures import files, lock
+
+pytestmark = pytest.mark.cpu_features
 
 Cyclegan = Callable[..., Any]
 Draw = Callable[..., Path]
@@ -81,6 +84,7 @@ def test_a_picture_goes_through_in_its_own_format(here: Path, output: list[str])
         assert (image.format, image.size) == ("JPEG", (13, 10))
 
 
+@pytest.mark.slow
 def test_streams_and_files_give_the_same_pixels(here: Path, cyclegan: Cyclegan) -> None:
     content = Path("photos/a.png").read_bytes()
     to_stdout = pipe(b"", "photos/a.png", "-o", "-").stdout
@@ -91,6 +95,7 @@ def test_streams_and_files_give_the_same_pixels(here: Path, cyclegan: Cyclegan) 
             assert image.tobytes() == expected.tobytes()
 
 
+@pytest.mark.slow
 def test_a_stream_that_is_no_picture_leaves_nothing_on_stdout(here: Path) -> None:
     done = pipe(b"no picture", "-", "-o", "-")
     assert (done.returncode, done.stdout) == (6, b"")
@@ -100,6 +105,7 @@ def test_a_stream_that_is_no_picture_leaves_nothing_on_stdout(here: Path) -> Non
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize(("inputs", "code"), [("photos", 0), ("gone.png", 3)])
+@pytest.mark.slow
 def test_a_log_on_a_full_disk_stops_nothing(here: Path, inputs: str, code: int) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
@@ -128,6 +134,7 @@ def test_stdout_on_a_full_disk_is_an_error(here: Path) -> None:
     assert b"cannot write standard output: no space left on device" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_stream_into_a_file_is_told_of_in_json(
     here: Path,
 ) -> None:
@@ -284,11 +291,14 @@ def test_pictures_that_go_before_their_turn_are_no_success(
     assert files("out") == ["a.png", "b.jpg"]
 
 
+@pytest.mark.parametrize("precision", ["auto", "fp32", "bf16"])
+@pytest.mark.usefixtures("each_cpu")
 def test_a_picture_that_finds_no_memory_is_named(
-    here: Path, cyclegan: Cyclegan, monkeypatch: pytest.MonkeyPatch
+    here: Path, cyclegan: Cyclegan, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
-    monkeypatch.setattr("cyclegan_cli.translation.translator.memory_budget", lambda *_: 9.0)
-    answer = cyclegan("translate", "photos/a.png", "-o", "out/")
+    # Not that of memory.py: to it the translator adds what the probe of `auto` has left to reuse.
+    monkeypatch.setattr(Translator, "_budget", lambda self: 9.0)
+    answer = cyclegan("translate", "photos/a.png", "-o", "out/", "--precision", precision)
     assert answer.code == 6
     assert "warning: photos/a.png: translating " in answer.err
     assert "found 9e-09 GB" in answer.err
@@ -324,6 +334,7 @@ def test_clashes_are_found_in_whatever_shard(here: Path, cyclegan: Cyclegan, dra
         assert "would both be written to out/a.png" in answer.err
 
 
+@pytest.mark.slow
 def test_torchrun_shares_the_pictures_and_ends_nobody_early(
     here: Path, draw: Draw, clean_environment: None
 ) -> None:
@@ -381,7 +392,7 @@ def test_a_kill_at_any_moment_leaves_whole_pictures_and_the_rest_to_do(
     assert process.stdout.readline()
     time.sleep(delay)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     written = [name for name in files("many/out") if not is_temporary(Path(name).name)]
     for name in written:
         with Image.open(Path("many/out", name)) as image:
@@ -419,23 +430,20 @@ def test_a_second_signal_ends_it_at_once_however_long_a_picture_takes(
     assert "checkpoint" in process.stderr.readline()
     assert "once more to stop at once" in process.stderr.readline()
     process.send_signal(number)
-    assert process.wait(timeout=30) == code
+    assert process.wait(timeout=120) == code
     assert not Path("out").exists() or files("out") == []
 
 
 def test_a_disk_that_is_really_full_stops_it_with_what_was_done_intact(
     here: Path, draw: Draw
 ) -> None:
-    """On a disk of 256 KiB, which any user may mount in a namespace of their own."""
     for number in range(40):
         draw(Path(f"many/{number:02}.bmp"), (96, 96))  # 27 KiB each.
     Path("out").mkdir()
-    script = 'mount -t tmpfs -o size=256k none out && "$@"; code=$?; cp -a out kept; exit $code'
-    namespace = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
-    if subprocess.run([*namespace, "mount -t tmpfs none out"], capture_output=True).returncode:
-        pytest.skip("no mounts in namespaces here")
+    script = '"$@"; code=$?; cp -a out kept; exit $code'
     done = subprocess.run(
-        [*namespace, script, "sh", *COMMAND, "many", "-o", "out", "--json"],
+        [*small_disk(Path("out"), 256), "sh", "-c", script, "sh", *COMMAND, "many", "-o", "out",
+         "--json"],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 3, done.stderr

@@ -12,6 +12,8 @@ from PIL import Image
 
 from original import original_generator
 
+pytestmark = pytest.mark.cpu_features
+
 Cyclegan = Callable[..., Any]
 Draw = Callable[..., Path]
 

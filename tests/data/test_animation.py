@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from cyclegan_cli.data.decoding import decode
 from cyclegan_cli.data.encoding import encode
-from cyclegan_cli.data.picture import EncodeOptions
+from cyclegan_cli.data.picture import Animation, EncodeOptions, Picture
 from cyclegan_cli.errors import DataError, OutputError
 from pictures import deep_noise, encoded, noise, opened, picture_of, round_trip, tiff_of, written
 
@@ -70,6 +72,36 @@ def test_an_animated_png_has_the_nearest_time_that_it_can_say(asked: float, writ
     again = decode(io.BytesIO(stream.getvalue())).animation
     assert again is not None
     assert again.durations[0] == pytest.approx(written, rel=1e-5)
+
+
+STILLS = [
+    noise(seed=1).convert("RGBA"),
+    Image.new("RGBA", (24, 16), (9, 9, 9, 128)),
+    Image.new("RGBA", (24, 16), (0, 0, 0, 0)),
+]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+@pytest.mark.parametrize("still_first", [False, True])
+@given(order=st.lists(st.integers(0, 2), min_size=2, max_size=6))
+def test_an_animated_png_keeps_equal_frames(mode: str, still_first: bool, order: list[int]) -> None:
+    images = [STILLS[number].convert(mode) for number in order]
+    picture = Picture(
+        frames=tuple(np.asarray(image.convert("RGB")) for image in images),
+        alphas=tuple(np.asarray(image.getchannel("A")) for image in images if mode == "RGBA"),
+        animation=Animation(tuple(range(100, 100 + len(images))), 0, still_first),
+    )
+    stream = io.BytesIO()
+    assert encode(picture, stream, "PNG") == ()
+    again = decode(io.BytesIO(stream.getvalue()))
+    assert len(again.frames) == len(picture.frames)
+    for index, frame in enumerate(picture.frames):
+        assert np.array_equal(again.frames[index], frame)
+        alpha = picture.alpha(index)
+        assert alpha is None or np.array_equal(again.alpha(index), alpha)
+    assert again.animation is not None
+    assert again.animation.still_first == still_first
+    assert again.animation.durations[still_first:] == picture.animation.durations[still_first:]
 
 
 def test_a_gif_that_is_shown_once_stays_so() -> None:

@@ -137,7 +137,9 @@ def test_every_picture_comes_through_upright_and_of_its_size(
 
 @pytest.mark.parametrize("name", awful.whole())
 @settings(max_examples=40, deadline=None)
+@example(seed=1328)  # An animated PNG's last frame becomes equal to the one before it.
 @given(seed=st.integers(0, 2**32 - 1))
+@pytest.mark.slow
 def test_a_damaged_picture_is_translated_or_refused(name: str, seed: int) -> None:
     content, draw = bytearray(awful.whole()[name]), random.Random(seed)
     for _ in range(draw.choice([1, 1, 2, 4, 8])):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image
 
 from cyclegan_cli.data.decoding import decode
 from pictures import (
@@ -14,6 +14,7 @@ from pictures import (
     display_p3_profile,
     encoded,
     flat,
+    lab_profile,
     noise,
     palette,
     saved,
@@ -68,7 +69,7 @@ def test_colours_of_another_profile_are_converted_to_srgb(
         pytest.param(b"no profile at all", id="text"),
         pytest.param(display_p3_profile()[:200], id="truncated"),
         pytest.param(b"\0" * 600, id="zeros"),
-        pytest.param(ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes(), id="LAB"),
+        pytest.param(lab_profile(), id="LAB"),
     ],
 )
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])

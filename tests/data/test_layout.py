@@ -27,6 +27,7 @@ from pictures import (
     picture_of,
     round_trip,
     tiff_of,
+    undated,
 )
 
 KEEP_MODE, KEEP_PROFILE = EncodeOptions(keep_mode=True), EncodeOptions(keep_profile=True)
@@ -34,7 +35,7 @@ KEEP_BOTH = EncodeOptions(keep_mode=True, keep_profile=True)
 
 
 def grey_profile(gamma: float = 1.0) -> bytes:
-    return bytes(imagecodecs.cms_profile("gray", gamma=gamma))
+    return undated(bytes(imagecodecs.cms_profile("gray", gamma=gamma)))
 
 
 def smooth(mode: str = "RGB") -> Image.Image:

@@ -108,6 +108,7 @@ def test_pt2_names_no_path_of_this_machine(exported) -> None:
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("fp16", 0.03)])
+@pytest.mark.slow
 def test_openvino_computes_the_same(
     exported, tiny_model: CycleGAN, precision: str, tolerance: float
 ) -> None:
@@ -131,6 +132,7 @@ def test_openvino_computes_the_same(
 
 
 @pytest.mark.parametrize("name", ["onnx", "pt2", "safetensors"])
+@pytest.mark.slow
 def test_the_report_names_source_and_result_by_their_digests(
     exported, name: str, checkpoint: Path
 ) -> None:
@@ -195,6 +197,7 @@ def full_disk() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", ["onnx", "pt2", "safetensors", "pth", "openvino"])
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     name: str,
     checkpoint: Path,

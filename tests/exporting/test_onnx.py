@@ -158,6 +158,7 @@ def test_fp16_halves_the_weights_and_leaves_instance_norm_and_both_ends_in_fp32(
     assert 60 < report.verification.psnr < 120
 
 
+@pytest.mark.slow
 def test_int8_has_pairs_of_nodes_around_all_convolutions_but_the_first_and_the_last(
     exported, pictures: Path
 ) -> None:
@@ -181,6 +182,7 @@ def test_int8_is_judged_on_pictures_it_was_not_calibrated_with(exported, picture
     assert report.verification.psnr > TINY_PSNR
 
 
+@pytest.mark.slow
 def test_int8_below_the_wanted_psnr_is_not_written_and_leaves_the_file_of_before(
     checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exported
 ) -> None:
@@ -204,6 +206,7 @@ def test_int8_below_the_wanted_psnr_is_not_written_and_leaves_the_file_of_before
 @pytest.mark.parametrize(
     ("height", "width"), [(64, 64), (61, 45), (7, 5), (1, 9), (8, 3), (2, 2), (130, 33), (4, 100)]
 )
+@pytest.mark.slow
 def test_pixels_come_out_as_the_translator_makes_them_to_one_level(
     pixels: Path, checkpoint: Path, height: int, width: int
 ) -> None:
@@ -231,6 +234,7 @@ def test_pixel_graphs_name_their_sizes_in_and_out_alike(pixels: Path) -> None:
         assert value.type.tensor_type.elem_type == onnx.TensorProto.UINT8
 
 
+@pytest.mark.slow
 def test_fp16_with_pixels_converts_them_in_fp32(exported) -> None:
     report = exported("onnx", precision="fp16", image_io=True)
     model = onnx.shape_inference.infer_shapes(onnx.load(report.job.output))

@@ -227,6 +227,20 @@ def test_a_program_of_absurd_strides_is_refused(
         statistics(file)
 
 
+@pytest.mark.parametrize("name", ["x.pt2", "x.pth"])
+@pytest.mark.parametrize("offset", [2**33, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("entry", [0, 1, 3])
+def test_an_archive_whose_entries_are_elsewhere_is_refused(
+    tmp_path: Path, name: str, offset: int, entry: int
+) -> None:
+    path = pt2_file(tmp_path / name, [16], strides=[1])
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("x/data.pkl", b"")  # Has it write the directory anew.
+        archive.infolist()[entry].header_offset = offset
+    with pytest.raises(CheckpointError, match="damaged"):
+        describe(path)
+
+
 def test_tensors_over_each_other_are_not_read_again_and_again(tmp_path: Path) -> None:
     found = statistics(pt2_file(tmp_path / "x.pt2", [16], strides=[1], tensors=10_000))
     read = [one for one in found if one is not None]

@@ -215,6 +215,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 
 @traced
 @pytest.mark.usefixtures("backend")
+@pytest.mark.slow
 def test_a_compiled_model_makes_the_same_steps() -> None:
     plain, compiled = tiny(), tiny()
     compiled.compile(*pictures())
@@ -226,6 +227,7 @@ def test_a_compiled_model_makes_the_same_steps() -> None:
 
 @traced
 @pytest.mark.usefixtures("backend")
+@pytest.mark.slow
 def test_nothing_is_learned_while_compiling() -> None:
     model = tiny()
     before = {name: network.state_dict() for name, network in tiny().networks().items()}

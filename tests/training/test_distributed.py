@@ -24,13 +24,14 @@ SMALL = TrainConfig(
 
 
 @pytest.mark.parametrize("lambda_identity", [0.5, 0.0])
+@pytest.mark.slow
 def test_two_processes_of_batch_1_learn_what_one_of_batch_2_does(
     tmp_path: Path, lambda_identity: float
 ) -> None:
     # Without a replay pool: two small pools would hand out other pictures than a large one.
     config = TrainConfig(**{**vars(SMALL), "lambda_identity": lambda_identity})
-    gradients, weights = learn_by_sgd(0, config, 1, 20)
-    for found_gradients, found_weights in together(learn_by_sgd, tmp_path, 2, config, 2, 20):
+    gradients, weights = learn_by_sgd(0, config, 1, 8)
+    for found_gradients, found_weights in together(learn_by_sgd, tmp_path, 2, config, 2, 8):
         for network in ("generator_a2b", "generator_b2a", "discriminator_a", "discriminator_b"):
             expected, found = (whole(found, network) for found in (gradients, found_gradients))
             assert float((found - expected).norm()) <= 1e-12 * float(expected.norm())
@@ -45,6 +46,7 @@ def whole(tensors: dict[str, Tensor], network: str) -> Tensor:
     )
 
 
+@pytest.mark.slow
 def test_after_50_steps_of_adam_processes_have_the_very_same_weights(tmp_path: Path) -> None:
     config = TrainConfig(**{**vars(SMALL), "pool_size": 4})
     first, second = together(learn_by_adam, tmp_path, 2, config, 50)
@@ -58,6 +60,7 @@ def free_port() -> int:
         return port
 
 
+@pytest.mark.slow
 def test_processes_agree(tmp_path: Path) -> None:
     first, second = together(agree, tmp_path, 2, 2, free_port())
     assert first["mean"] == second["mean"] == {"x": 0.5, "y": 2.0}

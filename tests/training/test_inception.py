@@ -60,9 +60,10 @@ def examination(real: torch.Tensor, fake: torch.Tensor) -> Examination:
     return Examination(real, real, fake, real, real, real, real, real)
 
 
+@pytest.mark.slow
 def test_equal_pictures_are_nearer_than_others(weights: Path) -> None:
     random = torch.Generator().manual_seed(1)
-    real = torch.rand(6, 3, 32, 32, generator=random) * 2 - 1
+    real = torch.rand(4, 3, 32, 32, generator=random) * 2 - 1
     judge = InceptionJudge(CPU)
     other = judge.distances(examination(real, -torch.ones_like(real)))
     assert other["kid_a2b"] > other["kid_b2a"]
@@ -71,6 +72,7 @@ def test_equal_pictures_are_nearer_than_others(weights: Path) -> None:
     assert judge.distances(examination(real, real))["kid_a2b"] == other["kid_b2a"]
 
 
+@pytest.mark.slow
 def test_a_training_measures_it_and_resumes_its_table(config: TrainConfig, weights: Path) -> None:
     config = dataclasses.replace(config, kid=True, val_fraction=0.5, validate_every=3, steps=4)
     recorder = Recorder()

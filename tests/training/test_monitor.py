@@ -58,6 +58,7 @@ def column(config: TrainConfig) -> list[str]:
         return [row["health"] for row in csv.DictReader(stream)]
 
 
+@pytest.mark.slow
 def test_a_healthy_run_has_no_verdict(tmp_path: Path) -> None:
     red = draw_discs(tmp_path / "red", 0, (220, 60, 40), (90, 90, 90))
     blue = draw_discs(tmp_path / "blue", 1, (40, 60, 220), (90, 90, 90))
@@ -69,6 +70,7 @@ def test_a_healthy_run_has_no_verdict(tmp_path: Path) -> None:
     assert set(column(config)) == {"ok"}
 
 
+@pytest.mark.slow
 def test_the_discriminator_has_won(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The adversarial terms drown in the cycle's: white discs stay white."""
     monkeypatch.setattr(monitor, "WON_FOR_STEPS", 100)
@@ -117,6 +119,7 @@ def negatives(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("negatives")
+@pytest.mark.slow
 def test_colours_are_inverted(tmp_path: Path) -> None:
     """Without the identity loss, translating by negatives satisfies every other term."""
     config = blocks(tmp_path, steps=100, lambda_identity=0.0, learning_rate=1e-4, ema=0.0)
@@ -127,6 +130,7 @@ def test_colours_are_inverted(tmp_path: Path) -> None:
     assert any("makes negatives" in s and "--lambda-identity" in s for s in recorder.warnings)
 
 
+@pytest.mark.slow
 def test_nothing_is_translated(tmp_path: Path) -> None:
     config = blocks(tmp_path, steps=500, lambda_identity=100.0, learning_rate=5e-3, ema=0.0)
     recorder = Recorder()
@@ -322,6 +326,7 @@ def test_pictures_that_are_all_the_same_say_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("negatives")
+@pytest.mark.slow
 def test_verdicts_outlive_a_resume(tmp_path: Path) -> None:
     config = blocks(tmp_path, steps=60, lambda_identity=0.0, learning_rate=1e-4, ema=0.0)
     recorder = Recorder()

@@ -10,6 +10,8 @@ from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.errors import CheckpointError, DataError, DeviceError, UsageError
 from cyclegan_cli.training.plan import plan_new, plan_resumed, read_config_values
 
+pytestmark = pytest.mark.cpu_features
+
 
 @pytest.fixture
 def folders(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from cyclegan_cli.translation.outcomes import Outcome
 from cyclegan_cli.translation.pipeline import Pipeline
 from cyclegan_cli.translation.planning import Job
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)
 STAGES = ("is_done", "weigh", "decode", "translate", "encode")
 
 
@@ -179,14 +179,17 @@ def test_the_work_waits_for_whoever_takes_the_outcomes() -> None:
     assert len(work.done) < 1000
 
 
-@pytest.mark.parametrize("stage", STAGES)
+# The first two write nothing, so no disk is full for them.
+@pytest.mark.parametrize(
+    ("stage", "error"),
+    [(stage, UnforeseenError("?")) for stage in STAGES]
+    + [(stage, full_disk()) for stage in STAGES if stage not in ("is_done", "weigh")],
+    ids=lambda part: part if isinstance(part, str) else type(part).__name__,
+)
 @pytest.mark.parametrize("number", [0, 7, 49])
-@pytest.mark.parametrize("error", [UnforeseenError("?"), full_disk()], ids=["bug", "full disk"])
 def test_an_error_of_more_than_one_picture_ends_it_and_is_raised(
     stage: str, number: int, error: Exception
 ) -> None:
-    if stage in ("is_done", "weigh") and isinstance(error, OutputError):
-        pytest.skip("nothing is written yet")
     work = Pretence({(stage, number): raising(error)})
     told: list[Outcome] = []
     with pytest.raises(type(error)) as caught:
@@ -251,7 +254,7 @@ def test_whoever_leaves_early_leaves_no_thread_at_work(interrupt: type[BaseExcep
     next(outcomes)
     with pytest.raises(interrupt):
         outcomes.throw(interrupt)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while threads_of_pipelines() and time.monotonic() < deadline:
         time.sleep(0.01)
 
@@ -293,7 +296,7 @@ def test_an_interrupt_in_the_network_is_raised_at_once_and_leaves_no_thread() ->
     with pytest.raises(KeyboardInterrupt):
         run(1000, work, Limits(2))
     assert len(work.done) <= 3
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while threads_of_pipelines() and time.monotonic() < deadline:
         time.sleep(0.01)
 

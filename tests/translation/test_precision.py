@@ -6,19 +6,20 @@ import pytest
 import torch
 
 from cyclegan_cli.config import PrecisionChoice
-from cyclegan_cli.devices import has_amx
+from cyclegan_cli.devices import CPU_FEATURES_VARIABLE
 from cyclegan_cli.errors import DeviceError
 from cyclegan_cli.models.networks import ResnetGenerator
-from cyclegan_cli.translation import precision
 from cyclegan_cli.translation.precision import probe_picture, settle_precision
 from generators import generator
+
+pytestmark = pytest.mark.cpu_features
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def native(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "has_native_bf16", lambda device: True)
+    monkeypatch.setenv(CPU_FEATURES_VARIABLE, "avx512_bf16")
 
 
 def tame(network: ResnetGenerator) -> ResnetGenerator:
@@ -54,14 +55,14 @@ def test_weights_that_are_no_numbers_are_not_near() -> None:
 def test_auto_is_fp32_without_a_word_where_bf16_is_emulated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(precision, "has_native_bf16", lambda device: False)
+    monkeypatch.setenv(CPU_FEATURES_VARIABLE, "")
     settled, sentence = settle_precision(tame(generator(4, 1)), "auto", CPU)
     assert (settled.generator.head.weight.dtype, sentence) == (torch.float32, "")
 
 
-def test_bf16_is_by_winograd_only_where_the_probe_stays_near() -> None:
+def test_bf16_is_by_winograd_only_where_the_probe_stays_near(each_cpu: str) -> None:
     near, _ = settle_precision(tame(generator(16, 1)), "bf16", CPU)
-    assert near.is_winograd is not has_amx()
+    assert near.is_winograd is (each_cpu != "amx")
     far = generator(16, 1)
     far.head.weight.mul_(20)
     settled, _ = settle_precision(far, "bf16", CPU)

@@ -24,6 +24,8 @@ from cyclegan_cli.translation.stored import Place, Space, StoredRows
 from cyclegan_cli.translation.strips import StripGenerator, StripPlan
 from generators import generator
 
+pytestmark = pytest.mark.cpu_features
+
 
 def translate_in_strips(
     network: ResnetGenerator,
@@ -147,6 +149,7 @@ def test_maps_share_the_memory_of_the_largest() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.usefixtures("each_cpu")
 def test_maps_in_a_temporary_file_give_the_same_pixels(dtype: torch.dtype) -> None:
     network, whole = generator(4, 2).to(dtype), picture(48, 40).to(dtype)
     held = translate_in_strips(network, whole, 3)
@@ -183,6 +186,7 @@ def test_one_generator_serves_several_threads() -> None:
 @pytest.mark.parametrize("channels_in", [1, 3])
 @pytest.mark.parametrize("channels_out", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.usefixtures("each_cpu")
 def test_affine_norms_and_grey_pictures_are_exact_too(
     channels_in: int, channels_out: int, dtype: torch.dtype
 ) -> None:
@@ -207,6 +211,7 @@ def test_naive_tiles_are_not() -> None:
     assert psnr(tiles, expected) < 30
 
 
+@pytest.mark.usefixtures("each_cpu")
 def test_bf16_errs_as_little_as_the_untiled_network_does() -> None:
     network, whole = generator(8, 3), picture(64, 48)
     with torch.inference_mode():

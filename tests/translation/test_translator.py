@@ -31,6 +31,8 @@ from cyclegan_cli.translation.translator import Translator, TranslatorOptions
 from generators import generator
 from pictures import display_p3_profile
 
+pytestmark = pytest.mark.cpu_features
+
 FP32 = TranslatorOptions("cpu", "fp32")
 # Time tells nothing here: other work may run on the same cores.
 unhurried = settings(deadline=None, max_examples=25)
@@ -463,6 +465,7 @@ def repays(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
+@pytest.mark.slow
 def test_a_compiled_network_gives_the_same_pixels(repays: pytest.MonkeyPatch) -> None:
     # torch's own, with all but the compiler: a network so wrapped is not quite like one that isn't.
     repays.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))

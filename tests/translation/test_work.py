@@ -21,6 +21,8 @@ from cyclegan_cli.translation.planning import Job
 from cyclegan_cli.translation.translator import Translator
 from cyclegan_cli.translation.work import FileWork
 
+pytestmark = pytest.mark.cpu_features
+
 Draw = Callable[..., Path]
 
 

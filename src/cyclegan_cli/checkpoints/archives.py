@@ -91,6 +91,10 @@ def open_archive(path: Path) -> Iterator[Archive]:
             raise ValueError("two of its entries have one name")
         if any(e.compress_type or e.file_size != e.compress_size for e in entries.values()):
             raise ValueError("its entries are compressed")
-        if sum(entry.file_size for entry in entries.values()) > path.stat().st_size:
+        size = path.stat().st_size
+        if sum(entry.file_size for entry in entries.values()) > size:
             raise ValueError("its entries are larger than the file")
+        # A directory of zip64 has offsets that no file system knows.
+        if any(not 0 <= entry.header_offset < size for entry in entries.values()):
+            raise ValueError("its entries are outside of the file")
         yield Archive(entries, stream, archive)

@@ -132,9 +132,9 @@ def _encoded(
         keywords |= own or DEFAULT_QUALITY.get(format, {})
     images = [to_image(frame) for frame in frames]
     if picture.animation and len(images) > 1:
-        if picture.animation.still_first and format != "PNG":
-            images = images[1:]
-        keywords |= animation_options(picture.animation, format, layout.has_alpha)
+        shown = images[1:] if picture.animation.still_first else images
+        images = images if format == "PNG" else shown
+        keywords |= animation_options(picture.animation, format, shown, layout.has_alpha)
         keywords["append_images"] = images[1:]
     content = _saved(images[0], format, keywords)
     if format == "WEBP" and len(images) > 1 and layout.has_alpha:
