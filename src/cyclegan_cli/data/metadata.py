@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +20,7 @@ XMP_SIDES = (
     (b"exif:PixelXDimension", b"exif:PixelYDimension"),
     (b"tiff:XResolution", b"tiff:YResolution"),
 )
-XMP_THUMBNAILS = re.compile(rb"<(\w+):Thumbnails\b.*?</\1:Thumbnails>", re.DOTALL)
+XMP_THUMBNAILS = re.compile(rb"<(/?)(\w+):Thumbnails\b[^<>]*(?<!/)>")
 
 
 @dataclass(frozen=True)
@@ -72,13 +70,27 @@ def read_metadata(image: Image.Image, turned: bool) -> tuple[Metadata, tuple[str
         exif, remarks = b"", ["its EXIF data is damaged and was left out"]
     xmp = image.info.get("xmp") or b""
     xmp = xmp.encode() if isinstance(xmp, str) else bytes(xmp)
-    xmp = XMP_THUMBNAILS.sub(b"", XMP_ORIENTATION.sub(rb"\g<1>1", xmp))
+    xmp = _without_thumbnails(XMP_ORIENTATION.sub(rb"\g<1>1", xmp))
     xmp = _with_sides_swapped(xmp) if turned else xmp
     dpi = image.info.get("dpi")
     sensible = isinstance(dpi, tuple) and len(dpi) == 2 and all(0 < d < 65536 for d in dpi)
     both = (float(dpi[0]), float(dpi[1])) if dpi and sensible else None
     both = both[::-1] if both and turned else both
     return Metadata(exif, xmp, both), tuple(remarks)
+
+
+def _without_thumbnails(xmp: bytes) -> bytes:
+    """An XMP packet without its elements of thumbnails, in one pass over it."""
+    tags = [(tag[2], not tag[1], tag.start(), tag.end()) for tag in XMP_THUMBNAILS.finditer(xmp)]
+    last_end = {prefix: end for prefix, is_start, _, end in tags if not is_start}
+    kept, place, inside = bytearray(), 0, None
+    for prefix, is_start, start, end in tags:
+        if inside is None and is_start and start < last_end.get(prefix, 0):
+            kept += xmp[place:start]
+            inside = prefix
+        elif prefix == inside and not is_start:
+            place, inside = end, None
+    return bytes(kept) + xmp[place:]
 
 
 def _with_sides_swapped(xmp: bytes) -> bytes:
@@ -103,16 +115,17 @@ def _exif(image: Image.Image) -> bytes | None:
     return None
 
 
-def whole_file(image: Any) -> Any:
-    """All bytes of a file that Pillow has open; mapped rather than read where it is on disk."""
+def whole_file(image: Any, most: int = -1) -> bytes:
+    """All bytes of a file that Pillow has open, or at most so many from its beginning.
+
+    Read, not mapped: a mapped file that is cut short meanwhile would end the process (SIGBUS).
+    """
     stream = image.fp
-    with suppress(OSError, ValueError, AttributeError):
-        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     place = stream.tell()
     stream.seek(0)
-    content = stream.read()
+    content = stream.read(most)
     stream.seek(place)
-    return content
+    return bytes(content)
 
 
 def save_options(metadata: Metadata, format: str) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from cyclegan_cli.errors import DataError
 
 # Formats whose frames or pages are each a picture.
 FORMATS_OF_FRAMES = frozenset({"AVIF", "DCX", "FLI", "GIF", "PNG", "TIFF", "WEBP"})
+# Pages of a TIFF: Pillow looks for each among all before it, and a page takes but 100 bytes.
+MOST_PAGES = 10_000
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,20 @@ def format_of(image: Image.Image) -> str:
 
 def count_frames(image: Image.Image) -> int:
     """Frames or pages; previews behind a photo (MPO), layers and other sizes do not count."""
+    if image.format == "TIFF":
+        return _count_pages(image)
     return getattr(image, "n_frames", 1) if image.format in FORMATS_OF_FRAMES else 1
+
+
+def _count_pages(image: Image.Image) -> int:
+    start = image.tell()
+    for pages in range(1, MOST_PAGES + 1):
+        try:
+            image.seek(pages)
+        except EOFError:
+            image.seek(start)
+            return pages
+    raise ValueError(f"it has more than {MOST_PAGES:,} pages")
 
 
 def limit_pixels(most: int) -> None:
