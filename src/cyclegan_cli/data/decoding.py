@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageFile, JpegImagePlugin
 
-from cyclegan_cli.data import profiles
+from cyclegan_cli.data import png, profiles
 from cyclegan_cli.data.animation import read_animation
 from cyclegan_cli.data.colour import SIXTEEN_BIT_MODES, Pixels, suits, to_srgb, unpack
 from cyclegan_cli.data.deep import is_deep, lost_depth, read_deep
@@ -60,6 +60,7 @@ def decode(
 
 
 def _decoded(image: Any, pages: list[int], shrink_to: int | None) -> Picture:
+    remarks_on_file: tuple[str, ...] = getattr(image.fp, "remarks", ())
     # At first: of a PNG Pillow loads and closes all of it to find out its orientation.
     first = read_deep(image, pages[0])
     lost = lost_depth(image) if first is None else ()
@@ -95,7 +96,7 @@ def _decoded(image: Any, pages: list[int], shrink_to: int | None) -> Picture:
         animation=read_animation(image, durations) if len(pages) > 1 else None,
         encoding=encoding,
         full_size=full_size,
-        remarks=remarks + lost + _left_aside(image),
+        remarks=remarks_on_file + remarks + lost + _left_aside(image),
     )
 
 
@@ -163,12 +164,23 @@ def from_pillow(image: Image.Image) -> tuple[Levels, Levels | None]:
         same type, or None.
 
     Raises:
-        ValueError: Its pixels are numbers of unknown range.
+        ValueError: Its pixels are numbers of unknown range, or its file is damaged.
+        OSError: Its file is damaged or cut off.
     """
+    _check_file(image)
     _load(image)  # Of a TIFF this applies the orientation and forgets it.
     pixels = _upright(unpack(image), TURNS.get(orientation(image)))
     profile = image.info.get("icc_profile") or None
     return to_srgb(pixels, profile if profile and suits(pixels, profile) else None), pixels.alpha
+
+
+def _check_file(image: Image.Image) -> None:
+    """Refuse a PNG, not yet loaded, that is damaged: Pillow looks at no checksums of pixels."""
+    stream = getattr(image, "fp", None)
+    if image.format == "PNG" and stream is not None:
+        place = stream.tell()
+        png.mended(stream)
+        stream.seek(place)
 
 
 def pixel_bytes(path: Path) -> int:
@@ -177,7 +189,7 @@ def pixel_bytes(path: Path) -> int:
     Raises:
         DataError: Not a picture.
     """
-    with opened(path, str(path)) as image:
+    with opened(path, str(path), head_only=True) as image:
         channels = 4 if image.has_transparency_data else 3
         depth = 2 if is_deep(image) or image.mode in SIXTEEN_BIT_MODES else 1
         return image.width * image.height * count_frames(image) * channels * depth

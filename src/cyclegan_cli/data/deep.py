@@ -11,6 +11,7 @@ import numpy as np
 from cyclegan_cli.data.colour import SIXTEEN_BIT_MODES, Pixels
 from cyclegan_cli.data.metadata import whole_file
 from cyclegan_cli.data.picture import Levels, Mode
+from cyclegan_cli.data.png import pixels_alone
 
 BITS_PER_SAMPLE, SAMPLE_FORMAT = 258, 339  # TIFF 6.0
 UNSIGNED = 1
@@ -89,7 +90,7 @@ def _stored_bits(image: Any) -> int:
 def _read_png(image: Any) -> Pixels:
     import imagecodecs
 
-    return _apart(imagecodecs.png_decode(whole_file(image)))
+    return _apart(imagecodecs.png_decode(pixels_alone(whole_file(image))))
 
 
 def _apart(samples: Levels) -> Pixels:

@@ -42,7 +42,14 @@ NO_METADATA = Metadata()
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 where there is none or it cannot be read."""
+    """The EXIF orientation, 1 to 8; 1 where there is none or it cannot be read.
+
+    Raises:
+        OSError: It is a PNG, whose EXIF data may follow its pixels, and those are damaged.
+    """
+    if image.format == "PNG":
+        # Pillow would do so below, where its error is not heard: then it gives half a picture.
+        image.load()
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:

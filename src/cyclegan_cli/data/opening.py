@@ -13,6 +13,7 @@ from typing import BinaryIO, NoReturn
 
 from PIL import Image, UnidentifiedImageError
 
+from cyclegan_cli.data import png
 from cyclegan_cli.data.formats import HEIF_BRANDS, readable_formats
 from cyclegan_cli.data.listing import refuse_folder
 from cyclegan_cli.errors import DataError
@@ -21,6 +22,7 @@ from cyclegan_cli.errors import DataError
 FORMATS_OF_FRAMES = frozenset({"AVIF", "DCX", "FLI", "GIF", "PNG", "TIFF", "WEBP"})
 # Pages of a TIFF: Pillow looks for each among all before it, and a page takes but 100 bytes.
 MOST_PAGES = 10_000
+HEAD_BYTES = 32  # Enough to tell what a file is.
 
 
 @dataclass(frozen=True)
@@ -48,16 +50,12 @@ def probe(path: Path) -> Probe:
     Raises:
         DataError: Not a picture.
     """
-    with opened(path, str(path)) as image:
+    with opened(path, str(path), head_only=True) as image:
         return Probe(format_of(image), image.mode, image.width, image.height, count_frames(image))
 
 
-def _is_heif(file: Path | io.BytesIO) -> bool:
+def _is_heif(head: bytes) -> bool:
     """Whether a file that Pillow does not know begins as HEIC pictures do (ISO/IEC 23008-12)."""
-    head = file.getvalue()[:12] if isinstance(file, io.BytesIO) else b""
-    if isinstance(file, Path):
-        with file.open("rb") as stream:
-            head = stream.read(12)
     return head[4:8] == b"ftyp" and head[8:] in HEIF_BRANDS
 
 
@@ -116,18 +114,32 @@ def _refuse_no_file(path: Path, name: str) -> NoReturn:
     raise DataError(f"cannot read {name}: it is not a file, but a folder, pipe or device")
 
 
+def _seekable(source: Path | BinaryIO) -> BinaryIO:
+    """Pillow goes back and forth in a file, which a pipe cannot."""
+    return source.open("rb") if isinstance(source, Path) else io.BytesIO(source.read())
+
+
 @contextmanager
-def opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
-    """Open a picture; whatever goes wrong with it inside becomes one sentence."""
+def opened(source: Path | BinaryIO, name: str, head_only: bool = False) -> Iterator[Image.Image]:
+    """Open a picture; whatever goes wrong with it inside becomes one sentence.
+
+    Args:
+        source: A file, or a stream that is read to its end.
+        name: What messages call it.
+        head_only: Whether its pixels are not wanted: then their checksums do not count.
+    """
     if isinstance(source, Path) and os.path.exists(source) and not os.path.isfile(source):
         _refuse_no_file(source, name)
+    head = b""
     try:
-        # Pillow goes back and forth in a file, which a pipe cannot.
-        file = source if isinstance(source, Path) else io.BytesIO(source.read())
-        with Image.open(file, formats=readable_formats()) as image:
-            yield image
+        with _seekable(source) as file:
+            head = file.read(HEAD_BYTES)
+            file.seek(0)
+            whole = png.mended(file, head_only) if head.startswith(png.SIGNATURE) else None
+            with Image.open(whole or file, formats=readable_formats()) as image:
+                yield image
     except UnidentifiedImageError as error:
-        if "HEIF" not in readable_formats() and _is_heif(file):
+        if "HEIF" not in readable_formats() and _is_heif(head):
             raise DataError(
                 f"{name} is a HEIC picture, and the package that reads them is not installed",
                 "Install it: pip install pillow-heif.",
