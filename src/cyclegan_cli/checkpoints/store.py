@@ -327,8 +327,8 @@ def _read_tensor(stream: BinaryIO, info: TensorInfo) -> Tensor:
     tensor = torch.empty(info.shape, dtype=TORCH_DTYPES[info.dtype], device="cpu")
     assert info.place is not None
     stream.seek(info.place.start)
-    content = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
-    if stream.readinto(content) != len(content):  # type: ignore[attr-defined]
+    content = tensor.reshape(-1).view(torch.uint8).numpy()
+    if stream.readinto(content) != content.size:  # type: ignore[attr-defined]
         raise EOFError("it ends before its last tensor")
     return tensor
 

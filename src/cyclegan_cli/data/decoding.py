@@ -84,6 +84,8 @@ def _decoded(image: Any, pages: list[int], shrink_to: int | None) -> Picture:
     ]
     if fitting != own_profiles:
         remarks = (*remarks, BAD_PROFILE)
+    elif "icc_profile" in image.info and not image.info["icc_profile"]:
+        remarks = (*remarks, BAD_PROFILE)  # Pillow itself has found it damaged or incomplete.
     modes = {page.mode for page in pixels}
     return Picture(
         frames=tuple(map(to_srgb, pixels, fitting)),
@@ -272,6 +274,8 @@ def _upright(pixels: Pixels, turn: Callable[[Levels], Levels] | None) -> Pixels:
 def _encoding_of(image: Image.Image) -> dict[str, Any]:
     """How the file is compressed, as save options that give comparable quality."""
     if isinstance(image, JpegImagePlugin.JpegImageFile) and image.mode in ("L", "RGB"):
+        if not image.quantization:
+            return {}  # A lossless one.
         # Of each component the file says which table is its own. A grey file has one component;
         # colour needs a second table for chrominance.
         tables = [image.quantization[component[3]] for component in image.layer[:2]]

@@ -14,8 +14,9 @@ from typing import BinaryIO, NoReturn
 from PIL import Image, UnidentifiedImageError
 
 from cyclegan_cli.data import png
-from cyclegan_cli.data.formats import HEIF_BRANDS, readable_formats
+from cyclegan_cli.data.formats import readable_formats
 from cyclegan_cli.data.listing import refuse_folder
+from cyclegan_cli.data.refusals import unidentified, unreadable
 from cyclegan_cli.errors import DataError
 
 # Formats whose frames or pages are each a picture.
@@ -52,11 +53,6 @@ def probe(path: Path) -> Probe:
     """
     with opened(path, str(path), head_only=True) as image:
         return Probe(format_of(image), image.mode, image.width, image.height, count_frames(image))
-
-
-def _is_heif(head: bytes) -> bool:
-    """Whether a file that Pillow does not know begins as HEIC pictures do (ISO/IEC 23008-12)."""
-    return head[4:8] == b"ftyp" and head[8:] in HEIF_BRANDS
 
 
 def format_of(image: Image.Image) -> str:
@@ -130,27 +126,22 @@ def opened(source: Path | BinaryIO, name: str, head_only: bool = False) -> Itera
     """
     if isinstance(source, Path) and os.path.exists(source) and not os.path.isfile(source):
         _refuse_no_file(source, name)
-    head = b""
+    image: Image.Image | None = None
     try:
         with _seekable(source) as file:
             head = file.read(HEAD_BYTES)
             file.seek(0)
             whole = png.mended(file, head_only) if head.startswith(png.SIGNATURE) else None
-            with Image.open(whole or file, formats=readable_formats()) as image:
+            try:
+                image = Image.open(whole or file, formats=readable_formats())
+            except UnidentifiedImageError as error:
+                raise unidentified(name, file, head) from error
+            with image:
                 yield image
-    except UnidentifiedImageError as error:
-        if "HEIF" not in readable_formats() and _is_heif(head):
-            raise DataError(
-                f"{name} is a HEIC picture, and the package that reads them is not installed",
-                "Install it: pip install pillow-heif.",
-            ) from error
-        raise DataError(f"{name} is not a picture in a format that is read here") from error
     except Image.DecompressionBombError as error:
         raise too_many_pixels(name) from error
     except DataError:
         raise
     except Exception as error:
         # On damaged files Pillow's decoders raise whatever they stumble over.
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        reason = " ".join(reason.split())
-        raise DataError(f"cannot read {name}: {reason}") from error
+        raise unreadable(name, error, image) from error

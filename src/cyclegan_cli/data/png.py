@@ -16,6 +16,7 @@ from typing import BinaryIO
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEAD = struct.Struct(">I4s")
 PIECE = 1 << 20  # Bytes that are read at once, whatever length a chunk claims.
+LONGEST_PROFILE = 1 << 22  # Of a longer one Pillow tells by itself.
 FRAME_CHUNKS = frozenset({b"acTL", b"fcTL", b"fdAT"})  # Small letters, but an animation's frames.
 PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 
@@ -28,7 +29,7 @@ class Chunk:
         kind: Four letters.
         start: Where in the file it begins, with its length.
         stop: Where it ends, behind its checksum.
-        is_sound: Whether the checksum is that of its content.
+        is_sound: Whether the checksum is that of its content, and a profile in it whole.
     """
 
     kind: bytes
@@ -97,15 +98,32 @@ def _chunks(stream: BinaryIO) -> Iterator[Chunk]:
     place = stream.seek(len(SIGNATURE))
     while len(head := stream.read(HEAD.size)) == HEAD.size:
         length, kind = HEAD.unpack(head)
-        checksum, left = zlib.crc32(kind), length
+        checksum, left, profile = zlib.crc32(kind), length, bytearray()
         while left and (piece := stream.read(min(left, PIECE))):
             checksum = zlib.crc32(piece, checksum)
             left -= len(piece)
+            if kind == b"iCCP":
+                profile += piece
         said = stream.read(4)
         if left or len(said) < 4 or not kind.isalpha():
             return
         stop = place + HEAD.size + length + 4
-        yield Chunk(kind, place, stop, int.from_bytes(said) == checksum)
+        is_sound = int.from_bytes(said) == checksum and not (profile and _is_cut(profile))
+        yield Chunk(kind, place, stop, is_sound)
         if kind == b"IEND":
             return
         place = stop
+
+
+def _is_cut(profile: bytearray) -> bool:
+    """Whether a chunk iCCP (name, zero, method, compressed profile) ends too early or is damaged.
+
+    Pillow and libpng take what there is of it for a profile.
+    """
+    compressed = profile[profile.find(b"\0") + 2 :]
+    stream = zlib.decompressobj()
+    try:
+        stream.decompress(compressed, LONGEST_PROFILE)
+    except zlib.error:
+        return True
+    return not stream.eof and not stream.unconsumed_tail
