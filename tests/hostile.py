@@ -114,7 +114,7 @@ def files() -> dict[str, bytes]:
         found[f"{name}.webp"] = encoded(noise(), "WEBP", exif=block)
         if len(block) < 65_000:
             found[f"{name}.jpg"] = encoded(noise(), "JPEG", exif=b"Exif\0\0" + block)
-    found["segments.jpg"] = jpeg_of_many_exif_segments(100)
+    found["segments.jpg"] = jpeg_of_many_exif_segments(60)
     found["thumbnails.webp"] = encoded(noise(), "WEBP", xmp=xmp_of_thumbnails_without_end(3000))
     found["points back.tif"] = tiff_that_points_back(2000)
     found["pages.tif"] = tiff_of_tiny_pages(300)

@@ -136,3 +136,13 @@ def test_a_file_that_is_cut_short_while_it_is_read_does_not_end_the_process(
         content = metadata.whole_file(image)
         os.truncate(path, 10)
         assert len(bytes(content)) == 100_000
+
+
+@pytest.mark.parametrize(("segments", "is_read"), [(64, True), (65, False)])
+def test_a_jpeg_of_endlessly_many_exif_segments_is_refused(segments: int, is_read: bool) -> None:
+    content = io.BytesIO(hostile.jpeg_of_many_exif_segments(segments))
+    if is_read:
+        assert decode(content).remarks == ("its EXIF data is damaged and was left out",)
+        return
+    with pytest.raises(DataError, match="more than 64 segments of EXIF data"):
+        decode(content)

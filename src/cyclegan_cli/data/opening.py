@@ -23,6 +23,9 @@ from cyclegan_cli.errors import DataError
 FORMATS_OF_FRAMES = frozenset({"AVIF", "DCX", "FLI", "GIF", "PNG", "TIFF", "WEBP"})
 # Pages of a TIFF: Pillow looks for each among all before it, and a page takes but 100 bytes.
 MOST_PAGES = 10_000
+# Segments of a JPEG with EXIF data: Pillow adds each to all before it, and one holds 64 KB.
+MOST_EXIF_SEGMENTS = 64
+JPEG_START, START_OF_SCAN, EXIF_SEGMENT = b"\xff\xd8\xff", 0xDA, 0xE1
 HEAD_BYTES = 32  # Enough to tell what a file is.
 
 
@@ -115,6 +118,25 @@ def _seekable(source: Path | BinaryIO) -> BinaryIO:
     return source.open("rb") if isinstance(source, Path) else io.BytesIO(source.read())
 
 
+def _refuse_endless_exif(jpeg: BinaryIO) -> None:
+    """Raise ValueError of a JPEG of more EXIF segments than are read; it is left at its start."""
+    found, place = 0, 2
+    while len(head := _bytes_at(jpeg, place, 10)) == 10 and head[0] == 0xFF:
+        if head[1] == START_OF_SCAN:
+            break
+        found += head[1] == EXIF_SEGMENT and head[4:] == b"Exif\0\0"
+        if found > MOST_EXIF_SEGMENTS:
+            raise ValueError(f"it has more than {MOST_EXIF_SEGMENTS} segments of EXIF data")
+        # Any number of bytes 0xFF may come before a segment's kind.
+        place += 1 if head[1] == 0xFF else 2 + int.from_bytes(head[2:4])
+    jpeg.seek(0)
+
+
+def _bytes_at(stream: BinaryIO, place: int, count: int) -> bytes:
+    stream.seek(place)
+    return stream.read(count)
+
+
 @contextmanager
 def opened(source: Path | BinaryIO, name: str, head_only: bool = False) -> Iterator[Image.Image]:
     """Open a picture; whatever goes wrong with it inside becomes one sentence.
@@ -131,6 +153,8 @@ def opened(source: Path | BinaryIO, name: str, head_only: bool = False) -> Itera
         with _seekable(source) as file:
             head = file.read(HEAD_BYTES)
             file.seek(0)
+            if head.startswith(JPEG_START):
+                _refuse_endless_exif(file)
             whole = png.mended(file, head_only) if head.startswith(png.SIGNATURE) else None
             try:
                 image = Image.open(whole or file, formats=readable_formats())
