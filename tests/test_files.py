@@ -128,6 +128,73 @@ def test_permissions_follow_the_umask_also_when_the_writer_makes_its_own_file(
     assert mode(tmp_path / "file") == 0o640
 
 
+@only_posix
+@pytest.mark.parametrize("old", [0o600, 0o444, 0o640, 0o755])
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path, old: int) -> None:
+    target = tmp_path / "file"
+    target.write_bytes(b"old")
+    target.chmod(old)
+    with atomic_path(target) as temporary:
+        assert mode(temporary) & 0o077 & ~old == 0, "others may read what they could not"
+        temporary.write_bytes(b"new")
+    assert (mode(target), target.read_bytes()) == (old, b"new")
+
+
+REFUSALS = [errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL]
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> list[object]:
+    """Let a function of the system fail; returns with what it was called."""
+    calls: list[object] = []
+
+    def fail(path: object, *_: object, **__: object) -> None:
+        calls.append(path)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, name, fail)
+    return calls
+
+
+@only_posix
+def test_permissions_that_need_not_change_are_not_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = refuse(monkeypatch, "chmod", errno.EIO)
+    write_bytes(tmp_path / "file", b"new")
+    assert calls == []
+
+
+@only_posix
+@pytest.mark.parametrize("number", REFUSALS)
+@pytest.mark.parametrize("name", ["chmod", "fsync"])
+def test_a_file_system_that_does_not_offer_it_still_gets_whole_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int
+) -> None:
+    calls = refuse(monkeypatch, name, number)
+    target = tmp_path / "folder" / "file"
+    with atomic_path(target) as temporary:
+        temporary.unlink()
+        os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+        temporary.write_bytes(b"new")
+    assert calls
+    assert target.read_bytes() == b"new"
+    assert os.listdir(target.parent) == ["file"]
+
+
+@only_posix
+@pytest.mark.parametrize("name", ["chmod", "fsync"])
+def test_a_disk_that_fails_is_an_output_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    target = tmp_path / "file"
+    write_bytes(target, b"old")
+    target.chmod(0o400)
+    refuse(monkeypatch, name, errno.EIO)
+    with pytest.raises(OutputError):
+        write_bytes(target, b"new")
+    assert target.read_bytes() == b"old"
+
+
 @pytest.mark.parametrize("name", ["n" * 255, "ä" * 127 + "n"], ids=["ascii", "utf-8"])
 def test_a_name_of_255_bytes_works(tmp_path: Path, name: str) -> None:
     assert len(os.fsencode(name)) == 255

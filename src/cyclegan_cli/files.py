@@ -20,6 +20,11 @@ from cyclegan_cli.errors import OutputError
 
 TEMPORARY_PREFIX = ".cyclegan-"
 TEMPORARY_SUFFIX = ".tmp"
+# What file systems answer that do not offer to change permissions or to flush: SMB shares, object
+# stores, FUSE. A full or failing disk answers otherwise.
+NOT_OFFERED = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+)
 _in_flight: set[Path] = set()
 
 
@@ -29,7 +34,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
     Links are followed: the file that they point to is replaced. The caller may create or
     overwrite the file at the yielded path in any way. Missing parent folders are created.
-    Permissions follow the process's umask, as for any newly created file.
+    Permissions are those of the file that is replaced, or follow the process's umask, as for any
+    newly created file; where the file system sets its own, they are that.
 
     Raises:
         OutputError: The file could not be written (the reason is in the message). What the caller
@@ -46,15 +52,15 @@ def atomic_path(target: Path) -> Iterator[Path]:
         _in_flight.add(temporary)
     try:
         with _as_output_error(target):
-            mode = _create(temporary)
+            mode = _create(temporary, target)
         with _as_output_error(target, temporary):
             yield temporary
         with _as_output_error(target):
-            # Writers that put a file of their own in this place choose their own permissions.
-            temporary.chmod(mode)
             _flush(temporary, os.O_RDWR)
+            # Writers that put a file of their own in this place choose their own permissions.
+            _set_mode(temporary, mode)
             os.replace(temporary, target)
-            _flush_folder(target.parent)
+            _flush(target.parent, os.O_RDONLY)  # So that the rename lasts.
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -119,31 +125,41 @@ def remove_leftovers(folder: Path) -> None:
                 leftover.unlink()
 
 
-def _create(path: Path) -> int:
-    """Create an empty file; returns the permissions that the umask has left it."""
-    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+def _create(path: Path, target: Path) -> int:
+    """Create an empty file; returns the permissions that it is to have in place of ``target``."""
+    replaced = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
+    # Nobody may look in meanwhile who may not look at the old file.
+    wanted = 0o666 if replaced is None else replaced | stat.S_IRUSR | stat.S_IWUSR
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, wanted)
     try:
-        return stat.S_IMODE(os.fstat(descriptor).st_mode)
+        created = stat.S_IMODE(os.fstat(descriptor).st_mode)
     finally:
         os.close(descriptor)
+    return created if replaced is None else replaced
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    """Give a file its permissions, if they are others and the file system lets it have them."""
+    if stat.S_IMODE(path.stat().st_mode) == mode:
+        return
+    try:
+        path.chmod(mode)
+    except OSError as error:
+        if error.errno not in NOT_OFFERED:
+            raise
 
 
 def _flush(path: Path, flags: int) -> None:
-    """Have the system write a file or folder out to the disk."""
-    descriptor = os.open(path, flags)
+    """Have the system write a file or folder out to the disk, where it can."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a rename durable, where the system can; the new file is in place either way."""
-    try:
-        _flush(folder, os.O_RDONLY)
+        descriptor = os.open(path, flags)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
-        # Windows opens no folders; some file systems do not flush them.
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP):
+        # Windows opens no folders.
+        if error.errno not in NOT_OFFERED:
             raise
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -70,7 +71,7 @@ def test_numbers_of_two_files_come_side_by_side_however_they_lie_there(tmp_path:
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("transposed", [False, True])
-def test_a_large_tensor_takes_the_memory_of_a_piece(
+def test_a_large_tensor_takes_the_memory_of_its_bytes(
     tmp_path: Path, name: str, transposed: bool
 ) -> None:
     large = torch.ones(1000, 5000)
@@ -79,7 +80,7 @@ def test_a_large_tensor_takes_the_memory_of_a_piece(
     try:
         tensor = NumbersFile(tmp_path / name).tensor(infos["w"])
         assert sum(piece.sum() for (piece,) in pieces(tensor)) == 5_000_000
-        assert tracemalloc.get_traced_memory()[1] < 4 * 8 * PIECE
+        assert tracemalloc.get_traced_memory()[1] < large.nbytes + 4 * 8 * PIECE
     finally:
         tracemalloc.stop()
 
@@ -106,6 +107,30 @@ def test_a_tensor_beyond_the_end_is_refused(
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot read"):
         NumbersFile(tmp_path / "x")
+
+
+@pytest.mark.parametrize("place", [Place(0), Place(0, (2,))])
+def test_a_file_cut_short_meanwhile_is_refused(tmp_path: Path, place: Place) -> None:
+    (tmp_path / "x").write_bytes(bytes(100_000))
+    file = NumbersFile(tmp_path / "x")
+    os.truncate(tmp_path / "x", 10_000)
+    with pytest.raises(CheckpointError, match="reaches beyond its end"):
+        file.tensor(TensorInfo("F32", (10_000,), place))
+
+
+def test_tensors_with_gaps_are_read_from_the_file_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x").write_bytes(bytes(80_000))
+    opened: list[Path] = []
+    whole_open = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda path, mode: (opened.append(path), whole_open(path, mode))[1]
+    )
+    file = NumbersFile(tmp_path / "x")
+    for start in range(0, 4000, 4):  # Each of two numbers reaches through the whole file.
+        file.tensor(TensorInfo("F32", (2,), Place(start, (18_000,))))
+    assert len(opened) == 1
 
 
 def test_what_is_elsewhere_or_of_another_type_is_not_readable() -> None:

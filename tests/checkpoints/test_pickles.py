@@ -16,6 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cyclegan_cli.checkpoints import pickles
 from cyclegan_cli.checkpoints.pickles import (
     CodeInPickleError,
     Storage,
@@ -170,3 +171,44 @@ def test_a_protocol_that_does_not_exist_is_damage() -> None:
     content[1] = 82
     with pytest.raises(ValueError, match="damaged pickle"):
         read_pickle(io.BytesIO(bytes(content)))
+
+
+def pickled_again_and_again(value: Any, again: bytes, times: int) -> bytes:
+    """A list of a value, and of what is made of it again and again: the pickle remembers it."""
+    remembered = pickle.dumps(value, 2)[2:-1] + b"r\xff\xff\xff\x00"  # LONG_BINPUT
+    made = again.replace(b"VALUE", b"j\xff\xff\xff\x00")  # LONG_BINGET
+    return b"\x80\x02](" + remembered + made * times + b"e."
+
+
+COPY_OF_DICT = b"ccollections\nOrderedDict\nVALUE\x85R"
+TENSOR_OF_SHAPE = (
+    b"ctorch._utils\n_rebuild_tensor\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
+    b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQK\x00VALUEVALUEtR"
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "again"),
+    [
+        (dict.fromkeys(range(10_000)), COPY_OF_DICT),
+        ([1] * 10_000, TENSOR_OF_SHAPE),
+        ((None,) * 10_000, b"VALUEQ"),
+    ],
+    ids=["dicts", "shapes", "identities"],
+)
+def test_a_value_copied_again_and_again_is_damage_before_it_fills_the_memory(
+    value: Any, again: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies: list[int] = []
+    made = pickles._made
+    monkeypatch.setattr(
+        pickles, "_made", lambda name, given: copies.append(len(given)) or made(name, given)
+    )
+    with pytest.raises(ValueError, match="damaged pickle"):
+        read_pickle(io.BytesIO(pickled_again_and_again(value, again, 20_000)))
+    assert len(copies) <= pickles.MOST_COPIED // 10_000
+
+
+def test_a_value_copied_a_few_times_is_read() -> None:
+    content = pickled_again_and_again({"a": 1}, COPY_OF_DICT, 3)
+    assert read_pickle(io.BytesIO(content)) == [{"a": 1}] * 4

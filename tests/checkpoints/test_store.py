@@ -6,12 +6,13 @@ import dataclasses
 import errno
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cyclegan_cli.checkpoints import store
-from cyclegan_cli.checkpoints.container import read_header
+from cyclegan_cli.checkpoints.container import TensorInfo, read_header
 from cyclegan_cli.checkpoints.header import Direction, ModelInfo, StateInfo
 from cyclegan_cli.checkpoints.store import (
     library_versions,
@@ -275,26 +276,34 @@ def test_weights_of_half_the_precision_are_loaded_as_fp32(
 def test_only_the_tensors_of_the_asked_direction_are_read(
     model_file: Path, monkeypatch: pytest.MonkeyPatch, direction: Direction
 ) -> None:
-    names: list[str] = []
+    places: list[int] = []
+    read_tensor = store._read_tensor
 
-    class Recorder:
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            self.file = safe_open(*arguments, **options)
+    def recorded(stream: BinaryIO, info: TensorInfo) -> Tensor:
+        assert info.place is not None
+        places.append(info.place.start)
+        return read_tensor(stream, info)
 
-        def __enter__(self) -> Recorder:
-            self.file.__enter__()
-            return self
+    monkeypatch.setattr(store, "_read_tensor", recorded)
+    load_generator(model_file, direction)
+    tensors = read_header(model_file).tensors
+    wanted = [info.place for name, info in tensors.items() if f"generator_{direction}." in name]
+    assert sorted(places) == sorted(place.start for place in wanted if place)
 
-        def __exit__(self, *error: Any) -> None:
-            self.file.__exit__(*error)
 
-        def get_tensor(self, name: str) -> Tensor:
-            names.append(name)
-            return self.file.get_tensor(name)
+def test_a_file_that_is_cut_short_while_it_is_read_is_refused(
+    model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(shutil.copy(model_file, tmp_path))
+    read_tensor = store._read_tensor
 
-    monkeypatch.setattr(store, "safe_open", Recorder)
-    generator, _ = load_generator(model_file, direction)
-    assert sorted(names) == sorted(f"generator_{direction}.{key}" for key in generator.state_dict())
+    def cut_short(stream: BinaryIO, info: TensorInfo) -> Tensor:
+        os.truncate(path, path.stat().st_size // 3)
+        return read_tensor(stream, info)
+
+    monkeypatch.setattr(store, "_read_tensor", cut_short)
+    with pytest.raises(CheckpointError, match="ends before its last tensor"):
+        load_generator(path, "b2a")
 
 
 def test_a_file_of_one_direction_has_no_other(model: CycleGAN, tmp_path: Path) -> None:

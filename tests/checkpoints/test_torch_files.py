@@ -228,3 +228,11 @@ def test_no_heavy_library_is_loaded(tmp_path: Path) -> None:
     path = saved(tmp_path / "x.pth", TENSORS)
     answer = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True)
     assert (answer.stdout.strip(), answer.stderr) == ("set()", "")
+
+
+def test_names_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
+    """One long name, and below it many: each of those would be as long."""
+    inner = {f"{number}": torch.zeros(1) for number in range(300)}
+    torch.save({"n" * 100_000: inner}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError):
+        read_torch_file(tmp_path / "x.pth")

@@ -126,7 +126,8 @@ def test_a_run_says_where_its_page_and_its_checkpoint_are_and_what_to_try(folder
     [command] = re.findall(r"try: cyclegan (.*)", err)
     done = subprocess.run([*CLI, *command.split()], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    with Image.open(folder / "0_night.jpg") as translated:
+    with Image.open(next(folder.glob("0_night.*"))) as translated:
+        assert translated.filename.endswith(command.split()[1][-4:])  # As the photo's name does.
         assert translated.size == (40, 40)
 
 

@@ -31,6 +31,12 @@ def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
     assert listed(tmp_path) == ["seen.png"]
 
 
+def test_folders_of_network_drives_and_systems_are_left_out(tmp_path: Path) -> None:
+    touch(tmp_path, "seen.png", "@eaDir/seen.png/thumb.jpg", "a/@eaDir/b.jpg", "#recycle/c.png")
+    touch(tmp_path, "eaDir/seen.png")
+    assert listed(tmp_path) == ["eaDir/seen.png", "seen.png"]
+
+
 @pytest.mark.parametrize("name", ["notes.txt", "clip.mp4", "png", "x.png.part", "x.eps", "x.pdf"])
 def test_files_that_are_not_named_like_pictures_are_left_out(tmp_path: Path, name: str) -> None:
     touch(tmp_path, "seen.png", name)

@@ -460,3 +460,13 @@ def test_a_file_that_is_nothing_known_is_refused(tmp_path: Path, name: str) -> N
 
 def test_text_is_as_good_as_a_path(checkpoint: Path) -> None:
     assert describe(str(checkpoint)) == describe(checkpoint)
+
+
+def test_a_picture_with_damaged_pixels_has_a_problem(tmp_path: Path, draw: Any) -> None:
+    path = draw(tmp_path / "a.png")
+    content = bytearray(path.read_bytes())
+    content[-30] ^= 1
+    path.write_bytes(content)
+    facts = describe(path, Request()).facts
+    assert facts["format"] == "PNG"
+    assert "it is damaged: the checksum of a chunk IDAT is wrong" in facts["problem"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,25 @@ def test_what_is_no_list_is_refused(content: bytes, null: bool, hint: str) -> No
     with pytest.raises(UsageError, match="no list of paths") as caught:
         listed(content, null)
     assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize("null", [False, True])
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be"])
+def test_a_list_in_utf_16_is_told_for_what_it_is(codec: str, null: bool) -> None:
+    with pytest.raises(UsageError, match="UTF-16") as caught:
+        listed("\ufeffa.jpg\n".encode(codec), null)
+    assert "iconv" in caught.value.hint
+
+
+def test_a_file_that_may_not_be_looked_at_is_not_called_missing(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "lstat", refuse)
+    with pytest.raises(DataError, match="cannot look at locked/a.jpg: permission denied"):
+        list(Inputs(["locked/a.jpg"]).checked())
 
 
 def test_a_list_that_is_not_there_is_named(tmp_path: Path) -> None:

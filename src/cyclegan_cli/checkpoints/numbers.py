@@ -1,11 +1,11 @@
 """Tensors' numbers, a piece at a time, out of a file of any kind; with numpy alone.
 
-The file is mapped, not read: a piece is what takes memory, whatever the tensor's size.
+One tensor at a time is in memory. Files are read, not mapped: a mapped file that another program
+cuts short meanwhile would end this one without a word (SIGBUS).
 """
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cyclegan_cli.checkpoints.container import TensorInfo, count_elements, unreadable
+from cyclegan_cli.checkpoints.container import (
+    TensorInfo,
+    count_elements,
+    file_size,
+    unreadable,
+)
 from cyclegan_cli.errors import CheckpointError
 
 PIECE = 65_536  # Numbers.
@@ -29,11 +34,11 @@ Piece = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class MappedTensor:
-    """A tensor's numbers where they lie in the file.
+class FileTensor:
+    """A tensor's numbers as they lie in the file.
 
     Attributes:
-        numbers: A view of the file, of the tensor's shape without its sizes of 1.
+        numbers: A view of the file's bytes, of the tensor's shape without its sizes of 1.
         dtype: The tensor's type: that of ``numbers`` is U16 for BF16.
     """
 
@@ -58,39 +63,59 @@ class NumbersFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
-            with path.open("rb") as stream:
-                self._bytes = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        except OSError as error:
-            raise unreadable(path, error) from error
+        self._size = file_size(path)
+        self._whole = b""
 
-    def tensor(self, info: TensorInfo) -> MappedTensor:
+    def tensor(self, info: TensorInfo) -> FileTensor:
         """One of the file's tensors.
 
         Args:
             info: A :func:`readable` one.
 
         Raises:
-            CheckpointError: It reaches beyond the file.
+            CheckpointError: It reaches beyond the file, or the file cannot be read.
         """
         assert info.place is not None
         dtype = np.dtype(DTYPES[info.dtype])
         if count_elements(info.shape) == 0:
-            return MappedTensor(np.zeros(0, dtype), info.dtype)
+            return FileTensor(np.zeros(0, dtype), info.dtype)
         strides = info.place.strides or _strides(info.shape)
+        reach = 1 + sum((n - 1) * stride for n, stride in zip(info.shape, strides, strict=False))
+        content, start = self._read(info, max(reach, 1) * dtype.itemsize)
         kept = [axis for axis, size in enumerate(info.shape) if size > 1]
         try:
             numbers: NDArray[Any] = np.ndarray(
                 tuple(info.shape[axis] for axis in kept),
                 dtype,
-                self._bytes,
-                info.place.start,
+                content,
+                start,
                 tuple(strides[axis] * dtype.itemsize for axis in kept),
             )
         except (ValueError, TypeError, OverflowError) as error:
-            message = f"{self._path} is damaged: one of its tensors reaches beyond its end"
-            raise CheckpointError(message) from error
-        return MappedTensor(numbers, info.dtype)
+            raise self._too_short() from error
+        return FileTensor(numbers, info.dtype)
+
+    def _too_short(self) -> CheckpointError:
+        return CheckpointError(
+            f"{self._path} is damaged: one of its tensors reaches beyond its end"
+        )
+
+    def _read(self, info: TensorInfo, length: int) -> tuple[bytes, int]:
+        """Bytes of the file that a tensor is in, and where in them it begins."""
+        assert info.place is not None
+        has_gaps = length > count_elements(info.shape) * np.dtype(DTYPES[info.dtype]).itemsize
+        if info.place.start + length > self._size:
+            raise self._too_short()
+        try:
+            if not has_gaps:
+                with self._path.open("rb") as stream:
+                    stream.seek(info.place.start)
+                    return stream.read(length), 0
+            # The gaps of many tensors together may be many times the file: that is read once.
+            self._whole = self._whole or self._path.read_bytes()
+        except OSError as error:
+            raise unreadable(self._path, error) from error
+        return self._whole, info.place.start
 
 
 def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -101,7 +126,7 @@ def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
-def pieces(*tensors: MappedTensor) -> Iterator[tuple[Piece, ...]]:
+def pieces(*tensors: FileTensor) -> Iterator[tuple[Piece, ...]]:
     """The numbers of tensors of one shape side by side, at most 65,536 of each at a time."""
     if any(tensor.numbers.size == 0 for tensor in tensors):
         return

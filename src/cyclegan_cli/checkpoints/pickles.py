@@ -7,13 +7,17 @@ and containers of them need; it calls nothing that a file names, and refuses eve
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
 LONGEST_PICKLE = 2_000_000  # Bytes; those of four networks with both optimisers have 300,000.
 NEWEST_PROTOCOL = 5
+LONGEST_IDENTITY = 6  # Before torch 1.6 a storage's had a view, of which nothing is left but None.
+MOST_SIZES = 64  # Torch itself has no tensors of more.
+# Items of containers that are copied from others: a few bytes can ask for a long one's copy again.
+MOST_COPIED = LONGEST_PICKLE
 STORAGE_DTYPES = {
     "FloatStorage": "F32", "DoubleStorage": "F64", "HalfStorage": "F16", "BFloat16Storage": "BF16",
     "ByteStorage": "U8", "CharStorage": "I8", "ShortStorage": "I16", "IntStorage": "I32",
@@ -98,6 +102,7 @@ class _Machine:
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.memory: dict[int, Any] = {}
+        self.copied = 0
 
     def step(self, opcode: str, argument: Any) -> None:
         if opcode in CONSTANTS:
@@ -180,7 +185,10 @@ class _Machine:
             raise CodeInPickleError("an object with a state")
 
     def load_storage(self) -> None:
-        kind, storage, key, _, count, *view = self.stack.pop()
+        identity = self.stack.pop()
+        if not isinstance(identity, tuple) or len(identity) > LONGEST_IDENTITY:
+            raise ValueError("an unknown persistent id")
+        kind, storage, key, _, count, *view = identity
         if kind != "storage" or not isinstance(storage, Name) or any(v is not None for v in view):
             raise ValueError("an unknown persistent id")
         dtype = STORAGE_DTYPES[storage.text.removeprefix("torch ")]
@@ -197,6 +205,9 @@ class _Machine:
             raise CodeInPickleError(name.text.replace(" ", "."))
         if not isinstance(arguments, tuple) or len(arguments) not in CALLS[name.text]:
             raise ValueError("a call of other arguments")
+        self.copied += sum(len(one) for one in arguments if isinstance(one, Sized))
+        if self.copied > MOST_COPIED:
+            raise ValueError("the same values again and again")
         self.stack.append(_made(name.text, arguments))
 
 
@@ -213,6 +224,8 @@ def _made(name: str, arguments: tuple[Any, ...]) -> Any:
     storage, offset, shape, stride = arguments[:4]
     if not isinstance(storage, Storage):
         raise ValueError("a tensor without a storage")
+    if max(len(shape), len(stride)) > MOST_SIZES:
+        raise ValueError("a tensor of too many sizes")
     return StoredTensor(storage, offset, tuple(shape), tuple(stride))
 
 

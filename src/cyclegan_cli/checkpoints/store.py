@@ -10,11 +10,11 @@ import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save as serialise
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -41,6 +41,9 @@ from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.models.replay import ReplayPool
 
 Reader = Callable[[str], Tensor]
+TORCH_DTYPES = {
+    "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "U8": torch.uint8,
+}  # fmt: skip
 ADAM_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -306,18 +309,34 @@ def _as_os_error(error: SafetensorError) -> OSError:
 
 @contextmanager
 def _open(path: Path) -> Iterator[Reader]:
-    """Yield a function that reads one finite tensor by name; other tensors are not touched."""
+    """Yield a function that reads one finite tensor by name; other tensors are not touched.
+
+    Read, not mapped as by the safetensors library: a mapped file that another program cuts short
+    meanwhile would end this one without a word (SIGBUS).
+    """
+    tensors = read_header(path).tensors
     try:
-        with safe_open(path, framework="pt") as file:
+        with path.open("rb") as stream:
 
             def read(name: str) -> Tensor:
-                tensor: Tensor = file.get_tensor(name)
+                tensor = _read_tensor(stream, tensors[name])
                 refuse_not_finite(path, name, tensor)
                 return tensor
 
             yield read
-    except (SafetensorError, OSError) as error:
+    except (OSError, EOFError) as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
+
+
+def _read_tensor(stream: BinaryIO, info: TensorInfo) -> Tensor:
+    """A tensor of a type that ``check_tensor`` allows; raises EOFError of a file cut short."""
+    tensor = torch.empty(info.shape, dtype=TORCH_DTYPES[info.dtype], device="cpu")
+    assert info.place is not None
+    stream.seek(info.place.start)
+    content = tensor.reshape(-1).view(torch.uint8).numpy()
+    if stream.readinto(content) != content.size:  # type: ignore[attr-defined]
+        raise EOFError("it ends before its last tensor")
+    return tensor
 
 
 def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -36,6 +36,7 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 DEEPEST_DICT = 4
 MOST_VALUES = 200_000
 MOST_NAMES_OF_ONE = 4  # A module may be registered more than once.
+LONGEST_NAMES = 20_000_000  # Characters of all names together; those of four networks have 50,000.
 
 
 def is_torch_file(path: Path) -> bool:
@@ -149,12 +150,15 @@ def _read_legacy(path: Path) -> tuple[Any, dict[str, Span]]:
 
 def _tensors(content: Any) -> Iterator[tuple[str, StoredTensor]]:
     """All tensors in dicts within dicts, by their dotted names."""
-    visited = 0
+    visited = named = 0
     waiting: list[tuple[str, Any, int]] = [("", content, 0)]
     while waiting:
         prefix, value, depth = waiting.pop()
         visited += 1
-        if visited > MOST_VALUES:
+        if isinstance(value, dict):
+            # A name begins with those of all dicts around it.
+            named += sum(len(prefix) + len(str(key)) for key in value)
+        if visited > MOST_VALUES or named > LONGEST_NAMES:
             raise ValueError("it has too many entries")
         if isinstance(value, StoredTensor):
             yield prefix, value

@@ -121,7 +121,9 @@ def binary_stdout() -> BinaryIO:
     Raises:
         UsageError: It is a terminal, or closed.
     """
-    if sys.stdout is None or sys.stdout.isatty():
+    if sys.stdout is None:
+        raise UsageError("-o -: standard output is closed", "Name a file with -o.")
+    if sys.stdout.isatty():
         raise UsageError(
             "a picture is no text to be shown on a terminal",
             "Send standard output to a file or another program, or name a file with -o.",

@@ -94,8 +94,9 @@ def _refuse_more_than_one(request: Request) -> None:
 
 def _source(name: str) -> Path | BinaryIO:
     if name != STREAM:
-        if not name or not Path(name).exists():
-            raise DataError(f"there is no file or folder {name}")
+        from cyclegan_cli.translation.inputs import refuse_missing
+
+        refuse_missing(name, name)
         return Path(name)
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError(

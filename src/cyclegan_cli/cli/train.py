@@ -125,8 +125,12 @@ def train_command(
         return
     console.result(f"checkpoint: {checkpoint}")
     if not quiet:
+        from cyclegan_cli.data.formats import writable_format
+
         photo = plan.pictures_a[0]
-        command = ["cyclegan", "translate", str(photo), "-o", f"{photo.stem}_{plan.name_b}.jpg"]
+        ending = photo.suffix if writable_format(photo.suffix) else ".png"
+        translation = f"{photo.stem}_{plan.name_b}{ending}"
+        command = ["cyclegan", "translate", str(photo), "-o", translation]
         console.say(f"try: {shlex.join([*command, '--checkpoint', str(plan.run_dir)])}")
 
 

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from cyclegan_cli.translation.work import Existing, FileWork
 
 STREAM = "-"
+STDIN_NAMES = frozenset({"/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
+STDOUT_NAMES = frozenset({"/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"})
 RERUN = "Run the same command again: what is written is skipped."
 
 
@@ -97,6 +99,7 @@ def translate(request: Request) -> None:
     """
     from cyclegan_cli.sharing import rank_of
 
+    request = _with_streams(request)
     _refuse_contradictions(request)
     if request.max_megapixels is not None:
         from cyclegan_cli.data.opening import limit_pixels
@@ -109,6 +112,15 @@ def translate(request: Request) -> None:
         translate_stream(request, rank)
     else:
         _translate_files(request, rank)
+
+
+def _with_streams(request: Request) -> Request:
+    """The same with ``-`` for the names that systems have for standard input and output."""
+    return replace(
+        request,
+        inputs=tuple(STREAM if name in STDIN_NAMES else name for name in request.inputs),
+        output=STREAM if request.output in STDOUT_NAMES else request.output,
+    )
 
 
 def _refuse_contradictions(request: Request) -> None:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageFile, JpegImagePlugin
 
-from cyclegan_cli.data import profiles
+from cyclegan_cli.data import png, profiles
 from cyclegan_cli.data.animation import read_animation
 from cyclegan_cli.data.colour import SIXTEEN_BIT_MODES, Pixels, suits, to_srgb, unpack
 from cyclegan_cli.data.colour_space import (
@@ -72,6 +72,7 @@ def decode(
 
 
 def _decoded(image: Any, pages: list[int], shrink_to: int | None) -> Picture:
+    remarks_on_file: tuple[str, ...] = getattr(image.fp, "remarks", ())
     # At first: of a PNG Pillow loads and closes all of it to find out its orientation.
     space = read_colour_space(image)
     mend_transparency(image)
@@ -104,6 +105,8 @@ def _decoded(image: Any, pages: list[int], shrink_to: int | None) -> Picture:
     ]
     if any((own or space.profile) != used for own, used in zip(own_profiles, fitting, strict=True)):
         remarks = (*remarks, BAD_PROFILE)
+    elif "icc_profile" in image.info and not image.info["icc_profile"]:
+        remarks = (*remarks, BAD_PROFILE)  # Pillow itself has found it damaged or incomplete.
     modes = {page.mode for page in pixels}
     return Picture(
         frames=tuple(map(to_srgb, pixels, fitting)),
@@ -116,7 +119,7 @@ def _decoded(image: Any, pages: list[int], shrink_to: int | None) -> Picture:
         animation=read_animation(image, durations) if len(pages) > 1 else None,
         encoding=encoding,
         full_size=full_size,
-        remarks=space.remarks + remarks + lost,
+        remarks=remarks_on_file + space.remarks + remarks + lost,
     )
 
 
@@ -189,9 +192,11 @@ def from_pillow(image: Image.Image) -> tuple[Levels, Levels | None]:
         same type, or None.
 
     Raises:
-        ValueError: Its pixels are numbers of unknown range, or it is an HDR picture or, of a TIFF,
-            a reduced version of another.
+        ValueError: Its pixels are numbers of unknown range, its file is damaged, or it is an HDR
+            picture or, of a TIFF, a reduced version of another.
+        OSError: Its file is damaged or cut off.
     """
+    _check_file(image)
     if image.format == "TIFF" and is_reduced(getattr(image, "tag_v2", {})):
         raise ValueError("the page is a reduced version of another picture: seek to that one")
     space = read_colour_space(image)
@@ -203,13 +208,22 @@ def from_pillow(image: Image.Image) -> tuple[Levels, Levels | None]:
     return to_srgb(pixels, _fitting(pixels, (own, space.profile))), pixels.alpha
 
 
+def _check_file(image: Image.Image) -> None:
+    """Refuse a PNG, not yet loaded, that is damaged: Pillow looks at no checksums of pixels."""
+    stream = getattr(image, "fp", None)
+    if image.format == "PNG" and stream is not None:
+        place = stream.tell()
+        png.mended(stream)
+        stream.seek(place)
+
+
 def pixel_bytes(path: Path) -> int:
     """The bytes that a picture's pixels take once it is decoded, from its header.
 
     Raises:
         DataError: Not a picture.
     """
-    with opened(path, str(path)) as image:
+    with opened(path, str(path), head_only=True) as image:
         channels = 4 if image.has_transparency_data else 3
         depth = 2 if is_deep(image) or image.mode in SIXTEEN_BIT_MODES else 1
         return image.width * image.height * count_frames(image) * channels * depth
@@ -301,6 +315,8 @@ def _upright(pixels: Pixels, turn: Callable[[Levels], Levels] | None) -> Pixels:
 def _encoding_of(image: Image.Image) -> dict[str, Any]:
     """How the file is compressed, as save options that give comparable quality."""
     if isinstance(image, JpegImagePlugin.JpegImageFile) and image.mode in ("L", "RGB"):
+        if not image.quantization:
+            return {}  # A lossless one.
         # Of each component the file says which table is its own. A grey file has one component;
         # colour needs a second table for chrominance.
         tables = [image.quantization[component[3]] for component in image.layer[:2]]

@@ -11,6 +11,7 @@ import numpy as np
 from cyclegan_cli.data.colour import SIXTEEN_BIT_MODES, Pixels
 from cyclegan_cli.data.metadata import whole_file
 from cyclegan_cli.data.picture import Levels, Mode
+from cyclegan_cli.data.png import pixels_alone
 
 BITS_PER_SAMPLE, SAMPLE_FORMAT = 258, 339  # TIFF 6.0
 UNSIGNED = 1
@@ -71,15 +72,15 @@ def _stored_bits(image: Any) -> int:
         highest = image.tile[0].args[-1]
         return highest.bit_length() if isinstance(highest, int) else 8
     if image.format == "SGI":
-        return 8 * int(whole_file(image)[SGI_BYTES])
+        return 8 * whole_file(image, 4)[SGI_BYTES]
     if image.format == "PNG":
-        return int(whole_file(image)[PNG_BIT_DEPTH])
+        return whole_file(image, 25)[PNG_BIT_DEPTH]
     if image.format == "JPEG2000":
-        head = bytes(whole_file(image)[:4096])
+        head = whole_file(image, 4096)
         place = head.find(JPEG2000_SIZES)
         return 1 + (head[place + 42] & 0x7F) if 0 <= place < len(head) - 42 else 8
     if image.format == "AVIF":
-        head = bytes(whole_file(image)[:4096])
+        head = whole_file(image, 4096)
         place = head.find(AV1_CONFIGURATION)
         flags = head[place + 6] if 0 <= place < len(head) - 6 else 0
         return 8 if not flags & 0x40 else 12 if flags & 0x20 else 10
@@ -111,7 +112,7 @@ def mend_transparency(image: Any) -> None:
 def _read_png(image: Any) -> Pixels:
     import imagecodecs
 
-    return _apart(imagecodecs.png_decode(bytes(whole_file(image))))
+    return _apart(imagecodecs.png_decode(pixels_alone(whole_file(image))))
 
 
 def _apart(samples: Levels) -> Pixels:

@@ -4,6 +4,9 @@ An EXIF block is a small TIFF file: a header of 8 bytes, then directories of ent
 each (TIFF 6.0, section 2; EXIF 2.32, section 4.5). Makers' notes in it hold offsets that only
 their makers understand; so a block keeps its layout wherever it can, and no entry is interpreted
 that need not be.
+
+Offsets and counts come from strangers: directories may hold each other, and values may overlap. No
+more is read of a block than it has bytes, however its entries point.
 """
 
 from __future__ import annotations
@@ -79,6 +82,8 @@ class Block:
             raise ValueError("no EXIF block")
         self.order = orders[content[:2]]
         self.big = self._number("H", 2) == 43  # BigTIFF
+        # What may still be read: entries, and bytes of their values.
+        self.entries_left = self.bytes_left = len(content)
         self.start = self._number("Q", 8) if self.big else self._number("I", 4)
         self.entries = tuple(self._directory(self.start))
 
@@ -98,6 +103,9 @@ class Block:
                 yield entry
 
     def _entry(self, place: int, depth: int) -> Entry | None:
+        self.entries_left -= 1
+        if self.entries_left < 0:
+            raise ValueError("the EXIF block has more entries than bytes")
         tag, kind = self._number("H", place), self._number("H", place + 2)
         count = self._number("Q" if self.big else "I", place + 4)
         inline, room = (place + 12, 8) if self.big else (place + 8, 4)
@@ -111,6 +119,9 @@ class Block:
         at = inline if length <= room else offset
         if at + length > len(self.content):
             return None
+        self.bytes_left -= length
+        if self.bytes_left < 0:
+            raise ValueError("the values in the EXIF block are more than its bytes")
         return Entry(tag, kind, count, at, self.content[at : at + length])
 
     def next_directory(self) -> int:
@@ -126,7 +137,7 @@ class Block:
             return ()  # Some writers leave the pointer to it out.
         second = self._number("I", end - 4)
         entries = {e.tag: e for e in self._directory(second, depth=2)} if second else {}
-        return tuple(
+        parts = tuple(
             slice(start, start + length)
             for starts, lengths in THUMBNAIL_PLACES
             if starts in entries and lengths in entries
@@ -136,6 +147,8 @@ class Block:
             # In a damaged block it may be said to lie upon what is to be kept.
             if start >= end or 8 <= start <= start + length <= self.start
         )
+        covered = sum(len(range(*part.indices(len(self.content)))) for part in parts)
+        return parts if covered <= len(self.content) else ()
 
     def _numbers(self, entry: Entry) -> Iterator[int]:
         """An entry's numbers, if whole and positive."""
@@ -322,7 +335,7 @@ def _directory_bytes(
 ) -> bytes:
     """A directory, and behind it all that its entries point to, as if it began at ``place``."""
     entries = sorted(entries, key=lambda entry: entry.tag)
-    head, tail = struct.pack(order + "H", len(entries)), b""
+    head, tail = bytearray(struct.pack(order + "H", len(entries))), bytearray()
     end = place + 2 + 12 * len(entries) + 4
     for entry in entries:
         if not isinstance(entry.value, bytes):
@@ -334,4 +347,4 @@ def _directory_bytes(
         else:
             value = entry.value.ljust(4, b"\0")
         head += struct.pack(order + "HHI", entry.tag, entry.type, entry.count) + value
-    return head + following + tail
+    return bytes(head) + following + bytes(tail)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import warnings
 from contextlib import suppress
 from functools import lru_cache
 
-from PIL import Image
+from PIL import Image, _imaging
 
 # Pillow warns of pictures from 89 megapixels on (and refuses them from 179 on), and of oddities
 # in files that it can read all the same. Neither is the user's business.
@@ -45,11 +46,24 @@ MODES = {
 def readable_formats() -> tuple[str, ...]:
     """Names of the formats that are read, e.g. ``("AVIF", "BMP", ...)``."""
     Image.init()
+    _silence_libtiff()
     with suppress(ImportError):
         from pillow_heif import register_heif_opener  # The extra "heif".
 
         register_heif_opener()
     return tuple(sorted(set(Image.OPEN) - UNSAFE_FORMATS))
+
+
+def _silence_libtiff() -> None:
+    """Keep it from writing to the terminal, without a file's name, what Pillow raises as errors."""
+    with suppress(
+        OSError, AttributeError
+    ):  # Where Pillow has no libtiff, or one of its own inside.
+        library = ctypes.CDLL(_imaging.__file__)
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            set_handler = getattr(library, name)
+            set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+            set_handler(None)
 
 
 @lru_cache(maxsize=1)

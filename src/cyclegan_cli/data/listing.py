@@ -10,6 +10,9 @@ from cyclegan_cli.data.formats import readable_suffixes
 from cyclegan_cli.data.passed_over import PassedOver
 from cyclegan_cli.errors import DataError
 
+# Folders of thumbnails and deleted files that network drives (Synology, QNAP) and Windows keep.
+FOLDERS_OF_SYSTEMS = frozenset({"@eaDir", "#recycle", "@Recycle", "@__thumb", "$RECYCLE.BIN"})
+
 
 def list_pictures(folder: Path, passed_over: PassedOver | None = None) -> list[Path]:
     """All files below ``folder`` whose name ends like a picture's, sorted by relative path.
@@ -42,8 +45,9 @@ def walk_pictures(
 ) -> Iterator[str]:
     """All files below ``folder`` whose name ends like a picture's, sorted by relative path.
 
-    Hidden files and folders are left out: they are other programs' notes, not pictures. Links to
-    folders are not followed. In memory are the names in one folder at a time and its parents.
+    Hidden files and folders are left out, and those of network drives: they are other programs'
+    notes, not pictures. Links to folders are not followed. In memory are the names in one folder at
+    a time and its parents.
 
     Args:
         folder: Where to look.
@@ -94,6 +98,7 @@ def _names(folder: str) -> list[str]:
             f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name
             for entry in entries
             if not (entry.name.startswith(".") or _is_link_to_folder(entry))
+            and not (entry.name in FOLDERS_OF_SYSTEMS and entry.is_dir())
         ]
     names.sort(reverse=True)
     return names

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
 import re
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +21,7 @@ XMP_SIDES = (
     (b"exif:PixelXDimension", b"exif:PixelYDimension"),
     (b"tiff:XResolution", b"tiff:YResolution"),
 )
-XMP_THUMBNAILS = re.compile(rb"<(\w+):Thumbnails\b.*?</\1:Thumbnails>", re.DOTALL)
+XMP_THUMBNAILS = re.compile(rb"<(/?)(\w+):Thumbnails\b[^<>]*(?<!/)>")
 # What the colours are in: a number as in EXIF, and the name of the profile.
 XMP_COLOUR_SPACE = re.compile(rb"""(exif:ColorSpace(?:=["']|>))[0-9]+""")
 XMP_PROFILE = re.compile(rb"""(photoshop:ICCProfile(?:=["']|>))[^"'<]*""")
@@ -49,7 +47,14 @@ NO_METADATA = Metadata()
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 where there is none or it cannot be read."""
+    """The EXIF orientation, 1 to 8; 1 where there is none or it cannot be read.
+
+    Raises:
+        OSError: It is a PNG, whose EXIF data may follow its pixels, and those are damaged.
+    """
+    if image.format == "PNG":
+        # Pillow would do so below, where its error is not heard: then it gives half a picture.
+        image.load()
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:
@@ -79,7 +84,7 @@ def read_metadata(image: Image.Image, turned: bool) -> tuple[Metadata, tuple[str
     xmp = xmp.encode() if isinstance(xmp, str) else bytes(xmp)
     xmp, dropped = without_companions(xmp)
     remarks += dict.fromkeys((*dropped, *companions(image), *_lost_description(image)))
-    xmp = XMP_THUMBNAILS.sub(b"", XMP_ORIENTATION.sub(rb"\g<1>1", xmp))
+    xmp = _without_thumbnails(XMP_ORIENTATION.sub(rb"\g<1>1", xmp))
     xmp = _with_sides_swapped(xmp) if turned else xmp
     dpi = image.info.get("dpi")
     sensible = isinstance(dpi, tuple) and len(dpi) == 2 and all(0 < d < 65536 for d in dpi)
@@ -110,6 +115,20 @@ def said_to_be_srgb(metadata: Metadata) -> Metadata:
     return replace(metadata, exif=exif, xmp=XMP_PROFILE.sub(SRGB_PROFILE, xmp))
 
 
+def _without_thumbnails(xmp: bytes) -> bytes:
+    """An XMP packet without its elements of thumbnails, in one pass over it."""
+    tags = [(tag[2], not tag[1], tag.start(), tag.end()) for tag in XMP_THUMBNAILS.finditer(xmp)]
+    last_end = {prefix: end for prefix, is_start, _, end in tags if not is_start}
+    kept, place, inside = bytearray(), 0, None
+    for prefix, is_start, start, end in tags:
+        if inside is None and is_start and start < last_end.get(prefix, 0):
+            kept += xmp[place:start]
+            inside = prefix
+        elif prefix == inside and not is_start:
+            place, inside = end, None
+    return bytes(kept) + xmp[place:]
+
+
 def _with_sides_swapped(xmp: bytes) -> bytes:
     """An XMP packet in which what it says of width and height, if of both, has changed places."""
     for names in XMP_SIDES:
@@ -137,16 +156,17 @@ def exif_of(image: Image.Image) -> bytes | None:
     return None
 
 
-def whole_file(image: Any) -> Any:
-    """All bytes of a file that Pillow has open; mapped rather than read where it is on disk."""
+def whole_file(image: Any, most: int = -1) -> bytes:
+    """All bytes of a file that Pillow has open, or at most so many from its beginning.
+
+    Read, not mapped: a mapped file that is cut short meanwhile would end the process (SIGBUS).
+    """
     stream = image.fp
-    with suppress(OSError, ValueError, AttributeError):
-        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     place = stream.tell()
     stream.seek(0)
-    content = stream.read()
+    content = stream.read(most)
     stream.seek(place)
-    return content
+    return bytes(content)
 
 
 def save_options(metadata: Metadata, format: str) -> dict[str, Any]:

@@ -6,16 +6,18 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from PIL import Image, UnidentifiedImageError
 
-from cyclegan_cli.data.formats import HEIF_BRANDS, readable_formats
+from cyclegan_cli.data import png
+from cyclegan_cli.data.formats import readable_formats
 from cyclegan_cli.data.listing import refuse_folder
 from cyclegan_cli.data.raw import HEAD_BYTES, refuse_raw
+from cyclegan_cli.data.refusals import unidentified, unreadable
 from cyclegan_cli.data.tiff_directories import (
     TIFF_HEADS,
     is_reduced,
@@ -24,10 +26,14 @@ from cyclegan_cli.data.tiff_directories import (
     refuse_unreadable_tiff,
 )
 from cyclegan_cli.errors import CycleGANError, DataError
-from cyclegan_cli.files import is_lfs_pointer
 
 # Formats whose frames or pages are each a picture.
 FORMATS_OF_FRAMES = frozenset({"AVIF", "DCX", "FLI", "GIF", "PNG", "TIFF", "WEBP"})
+# Pages of a TIFF: Pillow looks for each among all before it, and a page takes but 100 bytes.
+MOST_PAGES = 10_000
+# Segments of a JPEG with EXIF data: Pillow adds each to all before it, and one holds 64 KB.
+MOST_EXIF_SEGMENTS = 64
+JPEG_START, START_OF_SCAN, EXIF_SEGMENT = b"\xff\xd8\xff", 0xDA, 0xE1
 
 SAID_BY_PAGES = ("icc_profile", "dpi", "xmp")
 
@@ -57,21 +63,8 @@ def probe(path: Path) -> Probe:
     Raises:
         DataError: Not a picture.
     """
-    with opened(path, str(path)) as image:
+    with opened(path, str(path), head_only=True) as image:
         return Probe(format_of(image), image.mode, image.width, image.height, count_frames(image))
-
-
-def _head(file: Path | io.BytesIO) -> bytes:
-    """The first bytes of a file that Pillow does not know."""
-    if isinstance(file, io.BytesIO):
-        return file.getvalue()[:64]
-    with file.open("rb") as stream:
-        return stream.read(64)
-
-
-def _is_heif(head: bytes) -> bool:
-    """Whether a file begins as HEIC pictures do (ISO/IEC 23008-12)."""
-    return head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS
 
 
 def format_of(image: Image.Image) -> str:
@@ -81,9 +74,9 @@ def format_of(image: Image.Image) -> str:
 
 def count_frames(image: Any) -> int:
     """Frames or pages; previews behind a photo (MPO), layers and other sizes do not count."""
-    return hidden_planes(image) or (
-        getattr(image, "n_frames", 1) if image.format in FORMATS_OF_FRAMES else 1
-    )
+    if image.format == "TIFF":
+        return hidden_planes(image) or _count_pages(image)
+    return getattr(image, "n_frames", 1) if image.format in FORMATS_OF_FRAMES else 1
 
 
 def hidden_planes(image: Any) -> int:
@@ -97,6 +90,17 @@ def hidden_planes(image: Any) -> int:
     from cyclegan_cli.data.stacks import count_planes  # Needs numpy, which headers do not.
 
     return count_planes(image)
+
+
+def _count_pages(image: Image.Image) -> int:
+    start = image.tell()
+    for pages in range(1, MOST_PAGES + 1):
+        try:
+            go_to(image, pages)
+        except EOFError:
+            go_to(image, start)
+            return pages
+    raise ValueError(f"it has more than {MOST_PAGES:,} pages")
 
 
 def limit_pixels(most: int) -> None:
@@ -150,9 +154,38 @@ def _go_to_full_page(image: Any, name: str) -> None:
             raise picture_elsewhere(name, image.width, image.height) from None
 
 
+def _seekable(source: Path | BinaryIO) -> BinaryIO:
+    """Pillow goes back and forth in a file, which a pipe cannot."""
+    return source.open("rb") if isinstance(source, Path) else io.BytesIO(source.read())
+
+
+def _refuse_endless_exif(jpeg: BinaryIO) -> None:
+    """Raise ValueError of a JPEG of more EXIF segments than are read; it is left at its start."""
+    found, place = 0, 2
+    while len(head := _bytes_at(jpeg, place, 10)) == 10 and head[0] == 0xFF:
+        if head[1] == START_OF_SCAN:
+            break
+        found += head[1] == EXIF_SEGMENT and head[4:] == b"Exif\0\0"
+        if found > MOST_EXIF_SEGMENTS:
+            raise ValueError(f"it has more than {MOST_EXIF_SEGMENTS} segments of EXIF data")
+        # Any number of bytes 0xFF may come before a segment's kind.
+        place += 1 if head[1] == 0xFF else 2 + int.from_bytes(head[2:4])
+    jpeg.seek(0)
+
+
+def _bytes_at(stream: BinaryIO, place: int, count: int) -> bytes:
+    stream.seek(place)
+    return stream.read(count)
+
+
 @contextmanager
-def opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
+def opened(source: Path | BinaryIO, name: str, head_only: bool = False) -> Iterator[Image.Image]:
     """Open a picture; whatever goes wrong with it inside becomes one sentence.
+
+    Args:
+        source: A file, or a stream that is read to its end.
+        name: What messages call it.
+        head_only: Whether its pixels are not wanted: then their checksums do not count.
 
     Raises:
         DataError: It cannot be read. Errors of this project, and those that no file can cause,
@@ -160,35 +193,28 @@ def opened(source: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
     """
     if isinstance(source, Path) and os.path.exists(source) and not os.path.isfile(source):
         _refuse_no_file(source, name)
+    image: Image.Image | None = None
     try:
-        # Pillow goes back and forth in a file, which a pipe cannot.
-        file = source if isinstance(source, Path) else io.BytesIO(source.read())
-        with file.open("rb") if isinstance(file, Path) else nullcontext(file) as stream:
-            head = stream.read(HEAD_BYTES)
+        with _seekable(source) as file:
+            head = file.read(HEAD_BYTES)
             refuse_raw(head, name)
             if head.startswith(TIFF_HEADS):
-                refuse_unreadable_tiff(stream, head, name)
-        with Image.open(file, formats=readable_formats()) as image:
-            _go_to_full_page(image, name)
-            yield image
-    except UnidentifiedImageError as error:
-        head = _head(file)
-        if is_lfs_pointer(head):
-            raise DataError(
-                f"{name} is a Git LFS pointer, not the image itself, which git lfs pull fetches"
-            ) from error
-        if "HEIF" not in readable_formats() and _is_heif(head):
-            raise DataError(
-                f"{name} is a HEIC picture, and the package that reads them is not installed",
-                "Install it: pip install pillow-heif.",
-            ) from error
-        raise DataError(f"{name} is not a picture in a format that is read here") from error
+                refuse_unreadable_tiff(file, head, name)
+            file.seek(0)
+            if head.startswith(JPEG_START):
+                _refuse_endless_exif(file)
+            whole = png.mended(file, head_only) if head.startswith(png.SIGNATURE) else None
+            try:
+                image = Image.open(whole or file, formats=readable_formats())
+            except UnidentifiedImageError as error:
+                raise unidentified(name, file, head) from error
+            with image:
+                _go_to_full_page(image, name)
+                yield image
     except Image.DecompressionBombError as error:
         raise too_many_pixels(name) from error
     except (CycleGANError, AssertionError, NameError, ImportError):
         raise
     except Exception as error:
         # On damaged files Pillow's decoders raise whatever they stumble over.
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        reason = " ".join(reason.split())
-        raise DataError(f"cannot read {name}: {reason}") from error
+        raise unreadable(name, error, image) from error

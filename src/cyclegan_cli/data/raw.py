@@ -19,7 +19,7 @@ SIGNATURES = (
     (0, b"IIU\0", "RW2"), (0, b"FOVb", "X3F"), (0, b"\0MRM", "MRW"), (6, b"HEAPCCDR", "CRW"),
     (4, b"ftypcrx ", "CR3"), (4, b"\x10\0\0\0CR\2\0", "CR2"),
 )  # fmt: skip
-HEAD_BYTES = 32
+HEAD_BYTES = 64
 
 
 def refuse_raw(head: bytes, name: str) -> None:

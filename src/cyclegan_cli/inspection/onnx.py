@@ -1,12 +1,12 @@
 """ONNX files, read without the onnx package: only what describes them, never their tensors.
 
 An ONNX file is a protobuf message (https://onnx.ai/onnx/repo-docs/IR.html, onnx.proto3). The file
-is mapped, not read, and the tensors' bytes are stepped over; where they are is noted.
+is read, as a mapped one that is cut short meanwhile would end the process; the tensors' bytes are
+stepped over, and where they are is noted.
 """
 
 from __future__ import annotations
 
-import mmap
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -49,10 +49,8 @@ def describe_onnx(path: Path, request: Request) -> Summary:
     """
     size = file_size(path)
     try:
-        with path.open("rb") as stream:
-            # Not closed, but left to the garbage collector: views into it may be in an error.
-            mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        facts, tensors = _model_facts(list(_fields(memoryview(mapped), MOST_NODES)))
+        content = memoryview(path.read_bytes())
+        facts, tensors = _model_facts(list(_fields(content, MOST_NODES)))
     except OSError as error:
         raise unreadable(path, error) from error
     except (ValueError, TypeError) as error:

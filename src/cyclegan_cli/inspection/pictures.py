@@ -22,13 +22,19 @@ THUMBNAIL = 64  # Their short side in pixels; averages need no more.
 
 
 def describe_picture(path: Path) -> Summary:
-    """One picture, from its header.
+    """One picture, from its header; and as a problem why its pixels cannot be read, if so.
 
     Raises:
         DataError: It is none.
     """
-    found = probe(path)
-    return Summary(path, "picture", {"bytes": path.stat().st_size, **vars(found)})
+    from cyclegan_cli.data.decoding import decode  # Needs numpy, which headers do not.
+
+    facts: Facts = {"bytes": path.stat().st_size, **vars(probe(path))}
+    try:
+        decode(path)
+    except DataError as error:
+        facts["problem"] = error.message
+    return Summary(path, "picture", facts)
 
 
 def describe_pictures(path: Path, request: Request) -> Summary:

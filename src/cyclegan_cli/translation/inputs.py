@@ -8,7 +8,7 @@ import os
 import stat
 import tempfile
 import weakref
-from codecs import BOM_UTF8
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +95,11 @@ class PathList:
         """The paths of a list, but for empty ones."""
         rest, is_first = b"", True
         while chunk := stream.read(CHUNK_BYTES):
+            if is_first and chunk[:2] in (BOM_UTF16_LE, BOM_UTF16_BE) and b"\0" in chunk[2:4]:
+                raise UsageError(
+                    f"the list {self._name} is text in UTF-16, not in UTF-8",
+                    "Convert it: iconv -f UTF-16 -t UTF-8",
+                )
             if is_first and self._separator != b"\0":
                 chunk = chunk.removeprefix(BOM_UTF8)  # Some editors begin a text with it.
             is_first = False
@@ -151,8 +156,7 @@ class Inputs:
             first = next(found, None)
             if first is None:
                 raise _nothing(text, self.recursive, passed_over)
-            if not os.path.lexists(first.path):
-                raise DataError(f"there is no file or folder {text}")
+            refuse_missing(first.path, text)
             yield first
             yield from found
         for text in self.listed or ():
@@ -221,6 +225,20 @@ class Inputs:
         if place == os.pardir or place.startswith(os.pardir + os.sep) or os.path.isabs(place):
             raise UsageError(f"{path} is not below --root {self.root}", "Name a folder above it.")
         return place
+
+
+def refuse_missing(path: str, text: str) -> None:
+    """Refuse a path at which nothing is, or of which that cannot be known.
+
+    Raises:
+        DataError: It names the argument, ``text``.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise DataError(f"there is no file or folder {text}") from error
+    except OSError as error:
+        raise DataError(f"cannot look at {text}: {(error.strerror or '').lower()}") from error
 
 
 def _pass_over(_error: OSError) -> None:

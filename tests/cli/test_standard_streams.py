@@ -1,0 +1,37 @@
+"""What systems call standard input and output, and what is said where that is closed."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cyclegan_cli.cli.console import binary_stdout
+from cyclegan_cli.errors import UsageError
+from pictures import encoded, noise
+
+
+def test_a_closed_standard_output_is_not_called_a_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(UsageError, match="standard output is closed"):
+        binary_stdout()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names of Unix")
+def test_a_picture_goes_through_dev_stdin_and_dev_stdout(
+    run_folder: Path, clean_environment: None
+) -> None:
+    command = [sys.executable, "-m", "cyclegan_cli", "translate", "/dev/stdin", "-o", "/dev/stdout"]
+    options = ["--checkpoint", str(run_folder), "--device", "cpu", "--quiet"]
+    done = subprocess.run(
+        [*command, *options], input=encoded(noise(20, 12), "PNG"), capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    with Image.open(io.BytesIO(done.stdout)) as image:
+        assert image.size == (20, 12)

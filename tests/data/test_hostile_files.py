@@ -1,0 +1,148 @@
+"""What strangers' files claim costs no more work than the files have bytes."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import hostile
+from cyclegan_cli.data import metadata, opening
+from cyclegan_cli.data.decoding import decode
+from cyclegan_cli.data.encoding import encode
+from cyclegan_cli.data.exif import Block, made_upright
+from cyclegan_cli.errors import DataError
+from pictures import encoded, noise
+
+FILES = hostile.files()
+
+
+class Work:
+    """Counts numbers read from EXIF blocks, and bytes of values taken out of them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.numbers = self.bytes = 0
+        number, entry = Block._number, Block._entry
+
+        def count_number(block: Block, kind: str, at: int) -> int:
+            self.numbers += 1
+            return number(block, kind, at)
+
+        def count_entry(block: Block, place: int, depth: int) -> Any:
+            found = entry(block, place, depth)
+            self.bytes += len(found.value) if found and isinstance(found.value, bytes) else 0
+            return found
+
+        monkeypatch.setattr(Block, "_number", count_number)
+        monkeypatch.setattr(Block, "_entry", count_entry)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        lambda size: hostile.exif_that_points_back(size // 12),
+        lambda size: hostile.exif_of_overlapping_directories(size // 12),
+        lambda size: hostile.exif_of_one_large_value(size // 24, size // 2),
+        lambda size: hostile.exif_of_one_large_value_below(size // 24, size // 2),
+        lambda size: hostile.exif_of_thumbnail_strips(size // 16, size // 2),
+    ],
+    ids=hostile.exif_blocks(),
+)
+@pytest.mark.parametrize("size", [3000, 12_000])
+def test_an_exif_block_takes_work_of_its_size(
+    block: Callable[[int], bytes], size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, work = block(size), Work(monkeypatch)
+    try:
+        made_upright(content, turned=True)
+    except ValueError as error:
+        assert "EXIF block" in str(error)
+    assert work.numbers < 8 * len(content)
+    assert work.bytes <= len(content)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # As outside of tests: Pillow's.
+@pytest.mark.parametrize("name", FILES)
+def test_a_hostile_picture_is_translated_without_what_is_hostile(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Work(monkeypatch)
+    read = decode(io.BytesIO(FILES[name]))
+    if name.endswith((".png", "s.jpg")):
+        kind = "PNG" if name.endswith(".png") else "JPEG"
+        with Image.open(io.BytesIO(encoded(noise(), kind))) as image:
+            assert np.array_equal(read.frames[0], np.asarray(image))
+    for kind in ("TIFF", "JPEG"):
+        if len(read.frames) == 1:
+            encode(read.with_frames(read.frames), io.BytesIO(), kind)
+    assert work.numbers < 20 * len(FILES[name])
+    assert work.bytes < 4 * len(FILES[name])
+
+
+def test_thumbnails_in_xmp_are_found_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Tags:
+        """Counts what is looked at, which is a pass over the packet however many begin there."""
+
+        def __init__(self) -> None:
+            self.passes = 0
+
+        def finditer(self, packet: bytes) -> Any:
+            self.passes += 1
+            return found.finditer(packet)
+
+    found, tags = metadata.XMP_THUMBNAILS, Tags()
+    monkeypatch.setattr(metadata, "XMP_THUMBNAILS", tags)
+    packet = hostile.xmp_of_thumbnails_without_end(1000)
+    assert metadata._without_thumbnails(packet) == packet
+    assert tags.passes == 1
+
+
+@pytest.mark.parametrize(
+    ("packet", "left"),
+    [
+        (b"a<xmp:Thumbnails><b/></xmp:Thumbnails>c", b"ac"),
+        (b"a<p:Thumbnails><q:Thumbnails>x</p:Thumbnails>c", b"ac"),
+        (b"<p:Thumbnails>1</p:Thumbnails>b<p:Thumbnails>2</p:Thumbnails>", b"b"),
+        (b"a<p:Thumbnails/>c</q:Thumbnails>", b"a<p:Thumbnails/>c</q:Thumbnails>"),
+        (b"a<p:Thumbnails rdf:x='1'>", b"a<p:Thumbnails rdf:x='1'>"),
+    ],
+)
+def test_thumbnails_are_cut_out_of_xmp(packet: bytes, left: bytes) -> None:
+    assert metadata._without_thumbnails(packet) == left
+
+
+def test_a_tiff_of_endlessly_many_pages_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "MOST_PAGES", 299)
+    with pytest.raises(DataError, match="more than 299 pages"):
+        decode(io.BytesIO(FILES["pages.tif"]))
+    monkeypatch.setattr(opening, "MOST_PAGES", 300)
+    assert len(decode(io.BytesIO(FILES["pages.tif"])).frames) == 300
+
+
+def test_a_file_that_is_cut_short_while_it_is_read_does_not_end_the_process(
+    tmp_path: Path,
+) -> None:
+    """A mapped one would: reading beyond the end of the file behind it is a SIGBUS."""
+    path = tmp_path / "a.tif"
+    path.write_bytes(bytes(100_000))
+    with path.open("rb") as stream:
+        image = type("Image", (), {"fp": stream})
+        content = metadata.whole_file(image)
+        os.truncate(path, 10)
+        assert len(bytes(content)) == 100_000
+
+
+@pytest.mark.parametrize(("segments", "is_read"), [(64, True), (65, False)])
+def test_a_jpeg_of_endlessly_many_exif_segments_is_refused(segments: int, is_read: bool) -> None:
+    content = io.BytesIO(hostile.jpeg_of_many_exif_segments(segments))
+    if is_read:
+        assert decode(content).remarks == ("its EXIF data is damaged and was left out",)
+        return
+    with pytest.raises(DataError, match="more than 64 segments of EXIF data"):
+        decode(content)
