@@ -140,7 +140,7 @@ def test_commands_are_those_that_work(plan):
         ({"sample_every": "100s"}, 100),
         ({"sample_every": "1s"}, 10),
         ({"sample_every": "1h"}, 200),
-    ],  # fmt: skip
+    ],
 )
 def test_the_page_knows_when_the_next_one_is_due(plan, changes, seconds):
     fill(plan)
