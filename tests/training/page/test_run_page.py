@@ -132,7 +132,15 @@ def test_commands_are_those_that_work(plan):
 @pytest.mark.parametrize(
     ("changes", "seconds"),
     # Two pictures a second.
-    [({}, 2), ({"sample_every": 900}, 200), ({"sample_every": 0}, 200), ({"batch_size": 3}, 6)],
+    [
+        ({}, 2),
+        ({"sample_every": 900}, 200),
+        ({"sample_every": 0}, 200),
+        ({"batch_size": 3}, 6),
+        ({"sample_every": "100s"}, 100),
+        ({"sample_every": "1s"}, 10),
+        ({"sample_every": "1h"}, 200),
+    ],
 )
 def test_the_page_knows_when_the_next_one_is_due(plan, changes, seconds):
     fill(plan)
