@@ -93,12 +93,13 @@ def hidden_planes(image: Any) -> int:
 
 
 def _count_pages(image: Image.Image) -> int:
-    start = image.tell()
+    start, info = image.tell(), dict(image.info)
     for pages in range(1, MOST_PAGES + 1):
         try:
-            go_to(image, pages)
+            image.seek(pages)
         except EOFError:
-            go_to(image, start)
+            image.seek(start)
+            image.info = info  # Pages looked at have left theirs.
             return pages
     raise ValueError(f"it has more than {MOST_PAGES:,} pages")
 
