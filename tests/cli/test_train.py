@@ -274,3 +274,82 @@ def test_a_full_disk_keeps_the_last_checkpoint(folder):
             [*CLI, "inspect", "r", "--json"], cwd=folder, capture_output=True, text=True
         ).stdout
     )["progress"] == {"step": 2, "of": 2}
+
+
+FEW = ["--steps", "4", "--checkpoint-every", "2", "--validate-every", "2", "--val-fraction", "0.5"]
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("lost", "left"),
+    [
+        (["state"], "model.safetensors"),
+        (["state", "model"], "best.safetensors"),
+        (["state", "model", "best"], "checkpoints/step_00000004.safetensors"),
+    ],
+)
+def test_a_run_that_lost_its_state_is_not_begun_anew(folder, train, cyclegan, lost, left):
+    assert train(*new_run("run", *FEW), "--keep-checkpoints", "1")[0] == 0
+    for name in lost:
+        (folder / "run" / f"{name}.safetensors").unlink()
+    before = contents(folder / "run")
+    code, _, err = train("--resume", "run")
+    assert code == 4
+    assert f"error: run has {left} but no state.safetensors" in err
+    assert "hint: Put the file back" in err
+    assert ("--init-from" in err) == (len(lost) < 3)
+    assert contents(folder / "run") == before
+    assert cyclegan("inspect", "run", "--json").documents[0]["resumable"] is False
+
+
+@pytest.mark.parametrize("name", ["state", "model"])
+def test_a_link_to_a_disk_that_is_not_mounted_is_not_written_through(folder, train, cyclegan, name):
+    assert train(*new_run("run", *FEW))[0] == 0
+    file = folder / "run" / f"{name}.safetensors"
+    file.unlink()
+    file.symlink_to(folder / "unmounted" / file.name)
+    before = contents(folder / "run")
+    code, _, err = train("--resume", "run", "--steps", "6")
+    assert code == 4
+    assert f"run/{file.name} is a link to {folder}/unmounted/{file.name}, which does not" in err
+    assert not (folder / "unmounted").exists()
+    assert contents(folder / "run") == before
+    assert cyclegan("inspect", "run", "--json").documents[0]["resumable"] is False
+
+
+def test_the_first_best_model_is_not_without_a_state(folder):
+    late = ["--steps", "100000", "--checkpoint-every", "1000", "--validate-every", "2"]
+    process = start(folder, *new_run("run", *late, "--val-fraction", "0.5"))
+    deadline = time.monotonic() + 100
+    while not (folder / "run" / "best.safetensors").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert (folder / "run" / "state.safetensors").exists()
+
+
+def test_a_run_ended_before_its_first_checkpoint_says_that_it_begins_again(folder, train):
+    assert train(*new_run("run", "--steps", "2"))[0] == 0
+    for name in ("state", "model"):
+        (folder / "run" / f"{name}.safetensors").unlink()
+    code, _, err = train("--resume", "run")
+    assert code == 0
+    assert "warning: run was ended before its first checkpoint, and begins again" in err
+
+
+def test_a_finished_run_has_nothing_left_to_do_which_is_success(folder, train):
+    assert train(*new_run("run", "--steps", "2"))[0] == 0
+    before = contents(folder / "run")
+    code, out, err = train("--resume", "run")
+    assert (code, out) == (0, "")
+    assert err == (
+        "run is complete: it has done 2 of 2 steps; to train it further, resume with more "
+        "--steps or --epochs\n"
+    )
+    assert contents(folder / "run") == before
+    code, _, err = train("--resume", "run", "--steps", "1")
+    assert code == 2
+    assert "error: --steps: run has done 2 steps, more than the 1 asked for" in err

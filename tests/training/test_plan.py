@@ -112,6 +112,13 @@ def test_a_run_killed_before_its_first_checkpoint_resumes_from_its_options(folde
     assert resumed.pictures_digest == plan.pictures_digest
 
 
+def test_a_file_is_no_run_but_its_state_stands_for_it(folders, run_folder):
+    with pytest.raises(UsageError, match="is a file, not a run folder"):
+        plan_resumed(run_folder / "model.safetensors", {})
+    plan = plan_resumed(run_folder / "state.safetensors", {})
+    assert plan.run_dir == run_folder
+
+
 def test_what_is_no_run_cannot_be_resumed(folders):
     with pytest.raises(CheckpointError, match="no checkpoint nowhere"):
         plan_resumed(Path("nowhere"), {})

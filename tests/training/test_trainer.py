@@ -167,8 +167,9 @@ def test_metrics_of_a_resumed_run_have_each_step_once(config):
 
 def test_a_finished_run_can_be_made_longer(config):
     train(plan_new(config), Recorder(), never)
-    with pytest.raises(UsageError, match="is complete: it has done 7 of 7 steps"):
-        plan_resumed(config.run_dir, {})
+    assert plan_resumed(config.run_dir, {}).is_complete
+    with pytest.raises(UsageError, match="--steps: .* has done 7 steps, more than the 5 asked for"):
+        plan_resumed(config.run_dir, {"steps": 5})
     recorder = Recorder()
     train(plan_resumed(config.run_dir, {"steps": 9}), recorder, never)
     assert recorder.steps == [8, 9]

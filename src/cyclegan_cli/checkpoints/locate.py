@@ -18,6 +18,7 @@ Which = Literal["latest", "best"]
 PAIR_FILE = re.compile(r"latest_net_G(?:_[AB])?\.pth")
 CONFIG_FILE = "config.toml"
 HEALTH_FILE = "health.json"
+KEPT_FOLDER = "checkpoints"
 RUNS_FOLDER = Path("runs")
 ENVIRONMENT_VARIABLE = "CYCLEGAN_CHECKPOINT"
 HOW_TO_GET_ONE = (
@@ -100,3 +101,21 @@ def default_checkpoint(which: Which = "latest") -> Path:
         return in_package
     newest = max(found)[1]
     return chosen_checkpoint(newest.parent, which) if which == "best" else newest
+
+
+def why_not_resumable(run: Path) -> str:
+    """Why a run folder with a ``config.toml`` cannot go on, in one sentence; empty where it can.
+
+    A run without a state begins anew, which is right only where it was ended before its first
+    checkpoint. Where weights are left, beginning anew would overwrite them: the state was deleted,
+    not copied, or is on a disk that is not mounted.
+    """
+    for name in (STATE_FILE, MODEL_FILE, BEST_FILE, KEPT_FOLDER):
+        path = run / name
+        if path.is_symlink() and not path.exists():
+            return f"{path} is a link to {os.readlink(path)}, which does not exist"
+    kept = sorted((run / KEPT_FOLDER).glob("*.safetensors"))
+    weights = [path for path in (run / MODEL_FILE, run / BEST_FILE, *kept[-1:]) if path.exists()]
+    if weights and not (run / STATE_FILE).exists():
+        return f"{run} has {weights[0].relative_to(run)} but no {STATE_FILE}, the training's state"
+    return ""

@@ -102,6 +102,13 @@ def train_command(
         if dry_run and rank.share.count > 1:
             raise UsageError("--dry-run is for one process", "Leave torchrun out.")
         plan = _plan(given, config_file, resume, rank)
+    if plan.is_complete:
+        if rank.is_first:
+            console.say(
+                f"{plan.run_dir} is complete: it has done {plan.first_step} of {plan.total_steps} "
+                "steps; to train it further, resume with more --steps or --epochs"
+            )
+        return
     if dry_run:
         show_dry_run(plan, full, as_json)
         return

@@ -153,6 +153,7 @@ class Trainer:
         self.warned_of: set[str] = set()
         # All steps have the same shapes: it pays to try which of cuDNN's kernels is fastest.
         torch.backends.cudnn.benchmark = True
+        self.is_saved = plan.resumed is not None
         self.model = CycleGAN(plan.config, plan.device, plan.bf16, group.index)
         self.compiler = Compiler(self.model, self._compile(), watcher.told, watcher.warned)
         if plan.resumed:
@@ -362,6 +363,8 @@ class Trainer:
             return
         if self.plan.rank.share.count > 1:
             stop_requested = _never  # All are asked after the step.
+        if self.plan.validates and not self.is_saved:
+            self._save()  # No run has a best model but no state, which it could not go on without.
         self.group.on_first(lambda: self._examine_now(stop_requested))
 
     def _examine_now(self, stop_requested: StopRequested) -> None:
@@ -428,6 +431,7 @@ class Trainer:
             raise self._diverged("the weights are not finite")
         pools = self.group.gathered(pools_of(self.model)) if self.plan.rank.share.count > 1 else []
         self.group.on_first(lambda: self.folder.save(self._state_info(), pools[1:]))
+        self.is_saved = True
 
     def _state_info(self) -> StateInfo:
         watch = {
