@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from cyclegan_cli.config import TrainConfig
-from cyclegan_cli.errors import UsageError
 from cyclegan_cli.sharing import Rank, Share
 from cyclegan_cli.training.plan import Plan, plan_new, plan_restarted, plan_resumed
 from cyclegan_cli.training.trainer import train

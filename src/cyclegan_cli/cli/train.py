@@ -18,7 +18,7 @@ from cyclegan_cli.cli.options import parse_duration, with_config_options
 from cyclegan_cli.cli.verbosity import refuse_both, say_how_it_trains
 from cyclegan_cli.config import TrainConfig, layered
 from cyclegan_cli.errors import CycleGANError, UsageError
-from cyclegan_cli.sharing import Rank, rank_of, restarts
+from cyclegan_cli.sharing import Rank, address_of, rank_of, restarts
 
 if TYPE_CHECKING:
     from cyclegan_cli.training.plan import Plan
@@ -101,6 +101,8 @@ def train_command(
     with _speaking(rank, rank.local.index == 0):  # All have the same to say of bad options.
         if dry_run and rank.share.count > 1:
             raise UsageError("--dry-run is for one process", "Leave torchrun out.")
+        if rank.share.count > 1:
+            address_of()
         plan = _plan(given, config_file, resume, rank)
     if plan.is_complete:
         if rank.is_first:

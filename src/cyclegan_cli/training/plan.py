@@ -48,7 +48,6 @@ from cyclegan_cli.training.domains import Domains, find_pictures, is_utf8, relat
 from cyclegan_cli.training.fine_tuning import with_its_architecture
 from cyclegan_cli.training.lock import LOCK_FILE
 
-
 LENGTHS = {"steps", "epochs", "decay_epochs"}  # The options that say how long a run is.
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -82,7 +82,10 @@ def train(
         DeviceError: Not enough memory, or another process of this training has gone.
         EndedTogetherError: In all processes but the first, which says what it was.
     """
-    with joined(plan.rank, plan.device) as group, memory_errors("training", LESS_MEMORY):
+    with (
+        joined(plan.rank, plan.device, stop_requested, watcher.told) as group,
+        memory_errors("training", LESS_MEMORY),
+    ):
         if not group.is_first:
             return _train(plan, Watchers(), stop_requested, time_limit, group)
         with with_tensorboard(plan, watcher) as watcher:
@@ -328,10 +331,12 @@ class Trainer:
         means = self.group.mean(self.interval.means())
         rate = self.plan.learning_rate_at(self.step - 1)
         norms = self.interval.gradient_norms
-        self._tell(self.monitor.see_losses(self.step, means, self.interval.steps))
-        self._tell(self.monitor.see_gradients(self.step, dict(zip(NETWORKS, norms, strict=True))))
         sizes = dict(zip(NETWORKS, self.model.update_sizes(), strict=True))
-        self._tell(self.monitor.see_updates(self.step, sizes, rate))
+        changes = (
+            self.monitor.see_losses(self.step, means, self.interval.steps),
+            self.monitor.see_gradients(self.step, dict(zip(NETWORKS, norms, strict=True))),
+            self.monitor.see_updates(self.step, sizes, rate),
+        )
         speed = self.interval.steps_per_second() * self.plan.step_items
         row = {
             "step": self.step,
@@ -342,10 +347,12 @@ class Trainer:
             "images_per_second": speed,
             "seconds": self._seconds(),
         }
-        self.group.on_first(lambda: self._write_down(row))
+        self.group.on_first(lambda: self._write_down(row, changes))
         self.interval = Interval(self.plan.device, {})
 
-    def _write_down(self, row: dict[str, float]) -> None:
+    def _write_down(self, row: dict[str, float], changes: Iterable[Change]) -> None:
+        for change in changes:
+            self._tell(change)
         self.folder.add_metrics(row | {HEALTH_COLUMN: self.monitor.word})
         self.watcher.measured(row)
 
