@@ -353,3 +353,16 @@ def test_a_finished_run_has_nothing_left_to_do_which_is_success(folder, train):
     code, _, err = train("--resume", "run", "--steps", "1")
     assert code == 2
     assert "error: --steps: run has done 2 steps, more than the 1 asked for" in err
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
+def test_a_warning_saves_and_ends_and_may_come_twice(folder, name):
+    number = getattr(signal, name)
+    process = start(folder, *new_run("warned", *LONG, "--steps", "100000"))
+    wait_for_steps(folder, "warned", 2)
+    process.send_signal(number)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    assert re.search(r"error: stopped after step \d+ of 100000; everything is saved", err)
+    assert (folder / "warned" / "state.safetensors").exists()

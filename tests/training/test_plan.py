@@ -139,7 +139,8 @@ def test_the_options_of_a_run_can_be_fed_back(folders):
         ("crop_sise = 64", "'crop_sise', which is not an option"),
         ("crop_size = '64'", "crop_size to '64', but it must be a whole number"),
         ("flip = 1", "flip to 1, but it must be true or false"),
-        ("\xff\xfe", "not valid TOML"),
+        ("\xff\xfec\0", "not valid TOML: it is UTF-16"),
+        ("# \xe4", "not valid TOML: byte 2 is not UTF-8"),
     ],
 )
 def test_a_bad_options_file_is_one_sentence(tmp_path, text, sentence):
@@ -149,3 +150,9 @@ def test_a_bad_options_file_is_one_sentence(tmp_path, text, sentence):
         read_config_values(path)
     with pytest.raises(UsageError, match="cannot read"):
         read_config_values(tmp_path / "missing.toml")
+
+
+def test_an_options_file_may_begin_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "options.toml"
+    path.write_text("crop_size = 64", encoding="utf-8-sig")
+    assert read_config_values(path) == {"crop_size": 64}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import hashlib
 import itertools
@@ -369,10 +370,18 @@ def read_config_values(path: Path) -> dict[str, Any]:
         UsageError: It cannot be read, or sets something that is no option.
     """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read {path}: {(error.strerror or '').lower()}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UsageError(f"{path} is not valid TOML: it is UTF-16", "Save it as UTF-8.")
+    try:
+        document = tomllib.loads(content.removeprefix(codecs.BOM_UTF8).decode())
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{path} is not valid TOML: byte {error.start} is not UTF-8", "Save it as UTF-8."
+        ) from error
+    except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path} is not valid TOML: {error}") from error
     return typed_values(document, str(path))
 
