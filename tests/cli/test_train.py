@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import trainings
+from cyclegan_cli.training.domains import name_digest
 from trainings import TINY, draw_domains, wait_for_steps
 
 CLI = [sys.executable, "-m", "cyclegan_cli"]
@@ -366,3 +367,24 @@ def test_a_warning_saves_and_ends_and_may_come_twice(folder, name):
     assert process.returncode == 128 + number
     assert re.search(r"error: stopped after step \d+ of 100000; everything is saved", err)
     assert (folder / "warned" / "state.safetensors").exists()
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_held_out_images_that_cannot_be_read_are_named_and_refused_by_strict(folder, train, own):
+    if own:
+        shutil.copytree(folder / "day", folder / "val")
+        spoilt, options = folder / "val" / "0.png", ["--val-a", "val", "--val-b", "night"]
+    else:
+        options = ["--val-fraction", "0.5"]
+        spoilt = min((folder / "day").iterdir(), key=lambda one: name_digest(one, folder / "day"))
+    spoilt.write_bytes(spoilt.read_bytes()[:1000])  # Its header is whole.
+    code, _, err = train(*new_run("run", *options, "--steps", "1"))
+    assert code == 0
+    assert f"{spoilt.name}: " in err
+    assert "--domain-a and --val-a: 1 held-out images cannot be read" in err
+    if own:
+        assert "--domain-a and --val-a: 1 held-out images cannot be read" in err
+        assert "--val-b and --domain-b are the same folder" in err
+    code, _, err = train(*new_run("strict", *options, "--steps", "1", "--strict"))
+    assert code == 3
+    assert "error: --strict: --domain-a and --val-a: 1 held-out" in err

@@ -58,6 +58,8 @@ class DomainReport:
         survey: What the headers say.
         useless: Pictures that will be left out, each with a sentence why.
         enlarged: How many, of those looked at, have a short side below the load size.
+        unmeasured: Held-out images that cannot be read, each with a sentence why; all are decoded.
+        is_measured_on_itself: Whether ``--val-a`` or ``--val-b`` names the folder trained on.
     """
 
     option: str
@@ -70,11 +72,29 @@ class DomainReport:
     survey: Survey
     useless: dict[Path, str]
     enlarged: int
+    unmeasured: dict[Path, str]
+    is_measured_on_itself: bool
 
     @property
     def named(self) -> list[str]:
         """Why pictures will be left out, of those that :meth:`warning` names."""
         return list(self.useless.values())[:MOST_NAMED]
+
+    def held_out_warnings(self) -> list[str]:
+        """A sentence for each thing that is wrong with the images to measure on."""
+        option = self.option.replace("domain", "val")
+        sentences = []
+        if self.unmeasured:
+            sentences.append(
+                f"{self.option} and {option}: {len(self.unmeasured)} held-out images cannot be "
+                f"read, and are not measured on: {_some(list(self.unmeasured.values()))}"
+            )
+        if self.is_measured_on_itself:
+            sentences.append(
+                f"{option} and {self.option} are the same folder: what is measured on images "
+                "that are trained on says little of others"
+            )
+        return sentences
 
     def warning(self) -> str:
         """A sentence that names pictures which will be left out; empty where there are none."""
@@ -98,6 +118,9 @@ class DomainReport:
             "enlarged": self.enlarged,
             "useless": [
                 {"path": str(path), "reason": reason} for path, reason in self.useless.items()
+            ],
+            "unreadable_held_out": [
+                {"path": str(path), "reason": reason} for path, reason in self.unmeasured.items()
             ],
         }
 
@@ -159,6 +182,7 @@ class Preflight:
     def warnings(self) -> list[str]:
         """A sentence for everything that is not as it should be."""
         sentences = [self.a.warning(), self.b.warning()]
+        sentences += [*self.a.held_out_warnings(), *self.b.held_out_warnings()]
         if self.same:
             sentences += self.same.warnings()
         sentences.append(self.disk.warning(self.run_dir))
@@ -171,9 +195,9 @@ class Preflight:
             DataError: A picture would be left out.
         """
         for report in (self.a, self.b):
-            if report.useless:
+            if report.useless or report.unmeasured:
                 raise DataError(
-                    f"--strict: {report.warning()}",
+                    f"--strict: {report.warning() or report.held_out_warnings()[0]}",
                     "Mend or remove them, or train without them: --no-strict.",
                 )
 
@@ -211,11 +235,14 @@ def _report(plan: Plan, domain: str, pictures: Sequence[Path], depth: Depth) -> 
         chosen = evenly([path for path in found.probes if path not in useless], depth.pixels)
         useless |= _undecodable(chosen, config)
     own_val = getattr(config, f"val_{domain}") is not None
-    held_out = len(getattr(plan.domains, f"held_out_{domain}"))
+    to_measure = getattr(plan.domains, f"held_out_{domain}")
+    unmeasured = _undecodable([path for path in to_measure if path not in useless], config)
+    held_out, val = len(to_measure), getattr(config, f"val_{domain}")
+    folder = getattr(config, f"domain_{domain}")
     return DomainReport(
         option=f"--domain-{domain}",
         name=getattr(plan, f"name_{domain}"),
-        folder=getattr(config, f"domain_{domain}"),
+        folder=folder,
         pictures=len(pictures) - (0 if own_val else held_out),
         held_out=held_out,
         looked_at=len(found.probes) + len(found.problems),
@@ -223,6 +250,8 @@ def _report(plan: Plan, domain: str, pictures: Sequence[Path], depth: Depth) -> 
         survey=found,
         useless=useless,
         enlarged=sum(min(o.width, o.height) < config.load_size for o in found.probes.values()),
+        unmeasured=unmeasured,
+        is_measured_on_itself=own_val and val.resolve() == folder.resolve(),
     )
 
 
