@@ -34,6 +34,7 @@ def train_command(
         Path | None,
         typer.Option(
             "--config",
+            readable=False,  # Whoever opens it says what is wrong.
             help="TOML file that sets any of these options; the command line wins.",
             metavar="FILE",
             rich_help_panel="Run",
@@ -42,6 +43,7 @@ def train_command(
     resume: Annotated[
         Path | None,
         typer.Option(
+            readable=False,  # Whoever opens it says what is wrong.
             help="Go on with this run exactly where it was saved; needs no other option.",
             metavar="RUN",
             rich_help_panel="Run",
