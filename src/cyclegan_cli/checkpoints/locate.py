@@ -40,6 +40,7 @@ def checkpoint_file(path: Path, name: str = MODEL_FILE) -> Path:
     Raises:
         CheckpointError: There is none.
     """
+    refuse_locked(path)
     if os.path.isdir(path):
         if not (path / name).is_file():
             if name == MODEL_FILE and pair_files(path):
@@ -55,6 +56,16 @@ def checkpoint_file(path: Path, name: str = MODEL_FILE) -> Path:
             raise CheckpointError(f"there is no checkpoint {path}", HOW_TO_GET_ONE)
         return in_package
     return path
+
+
+def refuse_locked(folder: Path) -> None:
+    """Refuse a folder that may not be looked into.
+
+    Raises:
+        CheckpointError: It is one.
+    """
+    if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK):
+        raise CheckpointError(f"cannot read the folder {folder}: permission denied")
 
 
 def pair_files(folder: Path) -> list[Path]:

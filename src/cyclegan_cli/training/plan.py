@@ -25,6 +25,7 @@ from cyclegan_cli.checkpoints.locate import (
     RUNS_FOLDER,
     STATE_FILE,
     checkpoint_file,
+    refuse_locked,
     why_not_resumable,
 )
 from cyclegan_cli.checkpoints.store import load_state_info
@@ -301,6 +302,7 @@ def _run_of(path: Path) -> Path:
     Raises:
         UsageError: Another file is named.
     """
+    refuse_locked(path)
     if not path.is_file():
         return path
     if path.name == STATE_FILE:
