@@ -88,7 +88,8 @@ class InterruptedRunError(CycleGANError):
     Args:
         message: What was saved.
         hint: How to go on.
-        signal_number: 2 (SIGINT) or 15 (SIGTERM); the exit code is 128 more, as shells have it.
+        signal_number: 2 (SIGINT), 15 (SIGTERM) or another that asked; the exit code is 128 more,
+            as shells have it.
     """
 
     def __init__(self, message: str, hint: str = "", signal_number: int = 2) -> None:

@@ -74,6 +74,9 @@ class Rank:
 
 
 ALONE = Rank()
+ALONE_OR_TORCHRUN = (
+    "Unset RANK and WORLD_SIZE to work in one process; for several let torchrun set all of them."
+)
 
 
 def rank_of(environment: Mapping[str, str] = os.environ) -> Rank:
@@ -98,9 +101,46 @@ def _share(environment: Mapping[str, str], rank: str, size: str) -> Share:
     ):
         raise UsageError(
             f"the environment has {rank}={values[0]} and {size}={values[1]}: no rank of so many",
-            "Let torchrun set them, or unset both.",
+            ALONE_OR_TORCHRUN,
         )
     return Share(int(values[0]), int(values[1]))
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the processes of a training meet.
+
+    Attributes:
+        host: Name or number of the first process's machine.
+        port: Of TCP.
+        is_torchrun_s: Whether torchrun listens there; else the first process does.
+    """
+
+    host: str
+    port: int
+    is_torchrun_s: bool
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+def address_of(environment: Mapping[str, str] = os.environ) -> Address:
+    """Where the processes meet, from the variables that torchrun sets.
+
+    Raises:
+        UsageError: They are missing or make no sense.
+    """
+    host, port = (environment.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
+    ranks = f"RANK={environment.get('RANK')} and WORLD_SIZE={environment.get('WORLD_SIZE')}"
+    for name, value in (("MASTER_ADDR", host), ("MASTER_PORT", port)):
+        if not value:
+            raise UsageError(f"the environment has {ranks}, but no {name}", ALONE_OR_TORCHRUN)
+    if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 2**16:
+        raise UsageError(
+            f"the environment has {ranks}, but MASTER_PORT={port}, which is no port",
+            ALONE_OR_TORCHRUN,
+        )
+    return Address(host, int(port), environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True")
 
 
 def restarts() -> int:
@@ -111,11 +151,21 @@ def restarts() -> int:
 def meeting_point() -> Store:
     """Where the processes that torchrun started leave words for each other.
 
+    It is connected to at once: who would have to wait for somebody to listen there, waits first.
+
     torchrun may keep it over a restart, with what the processes before have left there, who are
     dead: so each restart has its own part of it.
     """
-    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
-    from torch.distributed.rendezvous import rendezvous
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-    store, *_ = next(rendezvous("env://"))
+    address = address_of()
+    listens = not address.is_torchrun_s and os.environ["RANK"] == "0"
+    store = TCPStore(
+        # A machine may not know, or not reach, the name that others have for it.
+        "127.0.0.1" if listens else address.host,
+        address.port,
+        is_master=listens,
+        wait_for_workers=False,
+        multi_tenant=True,
+    )
     return PrefixStore(f"cyclegan/{restarts()}", store)

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import trainings
+from cyclegan_cli.training.domains import name_digest
 from trainings import TINY, draw_domains, wait_for_steps
 
 CLI = [sys.executable, "-m", "cyclegan_cli"]
@@ -283,3 +284,116 @@ def test_a_full_disk_keeps_the_last_checkpoint(folder):
             [*CLI, "inspect", "r", "--json"], cwd=folder, capture_output=True, text=True
         ).stdout
     )["progress"] == {"step": 2, "of": 2}
+
+
+FEW = ["--steps", "4", "--checkpoint-every", "2", "--validate-every", "2", "--val-fraction", "0.5"]
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("lost", "left"),
+    [
+        (["state"], "model.safetensors"),
+        (["state", "model"], "best.safetensors"),
+        (["state", "model", "best"], "checkpoints/step_00000004.safetensors"),
+    ],
+)
+def test_a_run_that_lost_its_state_is_not_begun_anew(folder, train, cyclegan, lost, left):
+    assert train(*new_run("run", *FEW), "--keep-checkpoints", "1")[0] == 0
+    for name in lost:
+        (folder / "run" / f"{name}.safetensors").unlink()
+    before = contents(folder / "run")
+    code, _, err = train("--resume", "run")
+    assert code == 4
+    assert f"error: run has {left} but no state.safetensors" in err
+    assert "hint: Put the file back" in err
+    assert ("--init-from" in err) == (len(lost) < 3)
+    assert contents(folder / "run") == before
+    assert cyclegan("inspect", "run", "--json").documents[0]["resumable"] is False
+
+
+@pytest.mark.parametrize("name", ["state", "model"])
+def test_a_link_to_a_disk_that_is_not_mounted_is_not_written_through(folder, train, cyclegan, name):
+    assert train(*new_run("run", *FEW))[0] == 0
+    file = folder / "run" / f"{name}.safetensors"
+    file.unlink()
+    file.symlink_to(folder / "unmounted" / file.name)
+    before = contents(folder / "run")
+    code, _, err = train("--resume", "run", "--steps", "6")
+    assert code == 4
+    assert f"run/{file.name} is a link to {folder}/unmounted/{file.name}, which does not" in err
+    assert not (folder / "unmounted").exists()
+    assert contents(folder / "run") == before
+    assert cyclegan("inspect", "run", "--json").documents[0]["resumable"] is False
+
+
+def test_the_first_best_model_is_not_without_a_state(folder):
+    late = ["--steps", "100000", "--checkpoint-every", "1000", "--validate-every", "2"]
+    process = start(folder, *new_run("run", *late, "--val-fraction", "0.5"))
+    deadline = time.monotonic() + 100
+    while not (folder / "run" / "best.safetensors").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert (folder / "run" / "state.safetensors").exists()
+
+
+def test_a_run_ended_before_its_first_checkpoint_says_that_it_begins_again(folder, train):
+    assert train(*new_run("run", "--steps", "2"))[0] == 0
+    for name in ("state", "model"):
+        (folder / "run" / f"{name}.safetensors").unlink()
+    code, _, err = train("--resume", "run")
+    assert code == 0
+    assert "warning: run was ended before its first checkpoint, and begins again" in err
+
+
+def test_a_finished_run_has_nothing_left_to_do_which_is_success(folder, train):
+    assert train(*new_run("run", "--steps", "2"))[0] == 0
+    before = contents(folder / "run")
+    code, out, err = train("--resume", "run")
+    assert (code, out) == (0, "")
+    assert err == (
+        "run is complete: it has done 2 of 2 steps; to train it further, resume with more "
+        "--steps or --epochs\n"
+    )
+    assert contents(folder / "run") == before
+    code, _, err = train("--resume", "run", "--steps", "1")
+    assert code == 2
+    assert "error: --steps: run has done 2 steps, more than the 1 asked for" in err
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
+def test_a_warning_saves_and_ends_and_may_come_twice(folder, name):
+    number = getattr(signal, name)
+    process = start(folder, *new_run("warned", *LONG, "--steps", "100000"))
+    wait_for_steps(folder, "warned", 2)
+    process.send_signal(number)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    assert re.search(r"error: stopped after step \d+ of 100000; everything is saved", err)
+    assert (folder / "warned" / "state.safetensors").exists()
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_held_out_images_that_cannot_be_read_are_named_and_refused_by_strict(folder, train, own):
+    if own:
+        shutil.copytree(folder / "day", folder / "val")
+        spoilt, options = folder / "val" / "0.png", ["--val-a", "val", "--val-b", "night"]
+    else:
+        options = ["--val-fraction", "0.5"]
+        spoilt = min((folder / "day").iterdir(), key=lambda one: name_digest(one, folder / "day"))
+    spoilt.write_bytes(spoilt.read_bytes()[:1000])  # Its header is whole.
+    code, _, err = train(*new_run("run", *options, "--steps", "1"))
+    assert code == 0
+    assert f"{spoilt.name}: " in err
+    assert "--domain-a and --val-a: 1 held-out images cannot be read" in err
+    if own:
+        assert "--domain-a and --val-a: 1 held-out images cannot be read" in err
+        assert "--val-b and --domain-b are the same folder" in err
+    code, _, err = train(*new_run("strict", *options, "--steps", "1", "--strict"))
+    assert code == 3
+    assert "error: --strict: --domain-a and --val-a: 1 held-out" in err

@@ -6,15 +6,22 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 import trainings
+from conftest import Answer
 from cyclegan_cli.checkpoints.container import read_header
+from cyclegan_cli.errors import DeviceError
+from cyclegan_cli.sharing import Rank, Share
+from cyclegan_cli.training import distributed
 from trainings import TINY, draw_domains, wait_for_steps
 
 pytestmark = pytest.mark.slow
@@ -109,3 +116,93 @@ def test_a_dry_run_is_for_one_process(folder: Path) -> None:
     code, _, err = finish(folder, *OPTIONS, "--dry-run")
     assert code != 0
     assert err.count("error: --dry-run is for one process") == 1
+
+
+def free_port() -> str:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
+
+
+ALONE_IN_TWO = {"RANK": "0", "WORLD_SIZE": "2"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        (ALONE_IN_TWO, "RANK=0 and WORLD_SIZE=2, but no MASTER_ADDR"),
+        (ALONE_IN_TWO | {"MASTER_ADDR": "127.0.0.1"}, "but no MASTER_PORT"),
+        (ALONE_IN_TWO | {"MASTER_ADDR": "a", "MASTER_PORT": "x"}, "MASTER_PORT=x, which is no"),
+        (ALONE_IN_TWO | {"MASTER_ADDR": "a", "MASTER_PORT": "70000"}, "MASTER_PORT=70000"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2 and WORLD_SIZE=2"),
+    ],
+)
+def test_an_environment_that_is_half_torchrun_s_is_one_sentence(
+    folder: Path,
+    cyclegan: Callable[..., Answer],
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(folder)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    answer = cyclegan("train", *OPTIONS, "--run-dir", "half")
+    assert answer.code == 2
+    assert said in answer.err
+    assert "hint: Unset RANK and WORLD_SIZE" in answer.err
+    assert not (folder / "half").exists()
+
+
+@pytest.mark.parametrize(("rank", "awaited"), [
+    ("0", "1 other process of 2 to join at"), ("1", "the first process to listen at"),
+])  # fmt: skip
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_who_waits_for_others_says_so_and_hears_signals(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, rank: str, awaited: str,
+    number: signal.Signals, code: int,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", free_port())
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    command = [sys.executable, "-m", "cyclegan_cli", "train", *OPTIONS, "--run-dir", "lonely"]
+    process = trainings.start(command, folder)
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    assert f"process {int(rank) + 1}/2: waiting for {awaited} 127.0.0.1:" in line
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert f"stopped while waiting for {awaited}" in err
+    assert "Traceback" not in err
+    assert not (folder / "lonely").exists()
+
+
+def test_waiting_for_others_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "JOIN_SECONDS", 0.0)
+    monkeypatch.setattr(distributed, "SAY_AFTER_SECONDS", 0.0)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", free_port())
+    for index in (0, 1):
+        monkeypatch.setenv("RANK", str(index))
+        rank = Rank(Share(index, 2))
+        with (
+            pytest.raises(DeviceError, match="in vain"),
+            distributed.joined(rank, torch.device("cpu")),
+        ):
+            pass
+
+
+def test_a_port_that_others_listen_at_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        monkeypatch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
+        monkeypatch.setenv("RANK", "0")
+        with (
+            pytest.raises(DeviceError, match="cannot meet the other processes at 127"),
+            distributed.joined(Rank(Share(0, 2)), torch.device("cpu")),
+        ):
+            pass

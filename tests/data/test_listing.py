@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from cyclegan_cli.data.listing import list_pictures, walk_pictures
+from cyclegan_cli.data.survey import duplicates
 from cyclegan_cli.errors import DataError
 from pictures import lock
 
@@ -87,3 +89,27 @@ def test_a_folder_below_that_may_not_be_read_can_be_yielded_in_its_place(
     assert [*walk_pictures(tmp_path, unlistable=True)] == ["a.png", "locked", "z.png"]
     with pytest.raises(DataError, match="locked: Permission denied"):
         list_pictures(tmp_path)
+
+
+@pytest.mark.parametrize("files", [["model.safetensors"], ["config.toml", "metrics.csv"]])
+def test_run_folders_below_are_not_searched(tmp_path, files):
+    (tmp_path / "runs/a2b/samples").mkdir(parents=True)
+    for name in ("0.png", "runs/a2b/samples/step_00000500.jpg", "runs/1.png"):
+        (tmp_path / name).touch()
+    for name in files:
+        (tmp_path / "runs/a2b" / name).touch()
+    assert list_pictures(tmp_path) == [tmp_path / "0.png", tmp_path / "runs/1.png"]
+    # Who names one means it.
+    assert list_pictures(tmp_path / "runs/a2b") != []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_pipes_are_no_pictures(tmp_path):
+    for name in ("1.png", "2.png"):
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "3.png").symlink_to("1.png")
+    (tmp_path / "4.png").touch()
+    (tmp_path / "5.png").symlink_to("4.png")
+    (tmp_path / "6.png").symlink_to("nowhere")
+    assert [path.name for path in list_pictures(tmp_path)] == ["4.png", "5.png", "6.png"]
+    assert duplicates([tmp_path / "1.png", tmp_path / "2.png"]) == []

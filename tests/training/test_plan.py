@@ -114,6 +114,13 @@ def test_a_run_killed_before_its_first_checkpoint_resumes_from_its_options(folde
     assert resumed.pictures_digest == plan.pictures_digest
 
 
+def test_a_file_is_no_run_but_its_state_stands_for_it(folders, run_folder):
+    with pytest.raises(UsageError, match="is a file, not a run folder"):
+        plan_resumed(run_folder / "model.safetensors", {})
+    plan = plan_resumed(run_folder / "state.safetensors", {})
+    assert plan.run_dir == run_folder
+
+
 def test_what_is_no_run_cannot_be_resumed(folders):
     with pytest.raises(CheckpointError, match="no checkpoint nowhere"):
         plan_resumed(Path("nowhere"), {})
@@ -134,7 +141,8 @@ def test_the_options_of_a_run_can_be_fed_back(folders):
         ("crop_sise = 64", "'crop_sise', which is not an option"),
         ("crop_size = '64'", "crop_size to '64', but it must be a whole number"),
         ("flip = 1", "flip to 1, but it must be true or false"),
-        ("\xff\xfe", "not valid TOML"),
+        ("\xff\xfec\0", "not valid TOML: it is UTF-16"),
+        ("# \xe4", "not valid TOML: byte 2 is not UTF-8"),
     ],
 )
 def test_a_bad_options_file_is_one_sentence(tmp_path, text, sentence):
@@ -144,3 +152,9 @@ def test_a_bad_options_file_is_one_sentence(tmp_path, text, sentence):
         read_config_values(path)
     with pytest.raises(UsageError, match="cannot read"):
         read_config_values(tmp_path / "missing.toml")
+
+
+def test_an_options_file_may_begin_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "options.toml"
+    path.write_text("crop_size = 64", encoding="utf-8-sig")
+    assert read_config_values(path) == {"crop_size": 64}

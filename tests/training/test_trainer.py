@@ -24,8 +24,10 @@ from cyclegan_cli.errors import (
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.training import run_folder
 from cyclegan_cli.training.disk import disk_need
+from cyclegan_cli.training.distributed import Group
 from cyclegan_cli.training.plan import plan_new, plan_resumed
-from cyclegan_cli.training.trainer import train
+from cyclegan_cli.training.run_folder import RunFolder
+from cyclegan_cli.training.trainer import Trainer, train
 from runs import STEPS, Recorder, make_config, never, stop_after
 
 
@@ -177,8 +179,9 @@ def test_metrics_of_a_resumed_run_have_each_step_once(config):
 
 def test_a_finished_run_can_be_made_longer(config):
     train(plan_new(config), Recorder(), never)
-    with pytest.raises(UsageError, match="is complete: it has done 7 of 7 steps"):
-        plan_resumed(config.run_dir, {})
+    assert plan_resumed(config.run_dir, {}).is_complete
+    with pytest.raises(UsageError, match="--steps: .* has done 7 steps, more than the 5 asked for"):
+        plan_resumed(config.run_dir, {"steps": 5})
     recorder = Recorder()
     train(plan_resumed(config.run_dir, {"steps": 9}), recorder, never)
     assert recorder.steps == [8, 9]
@@ -473,3 +476,20 @@ def test_a_resumed_run_of_wide_networks_ends_in_the_same_bytes(config):
     with pytest.raises(InterruptedRunError):
         train(plan_new(wide), recorder, stop_after(recorder, 2))
     assert train(plan_resumed(wide.run_dir, {}), Recorder(), never).read_bytes() == whole
+
+
+def test_a_full_disk_under_the_health_ends_all_processes_together(config, monkeypatch):
+    """What the first process alone writes, it writes where the others hear that it has failed."""
+    writing = []
+
+    class Watched(Group):
+        def on_first(self, work):
+            writing.append(True)
+            super().on_first(work)
+            writing.pop()
+
+    def write_health(_folder, _document):
+        assert writing
+
+    monkeypatch.setattr(RunFolder, "write_health", write_health)
+    Trainer(plan_new(config), Recorder(), group=Watched()).run(never)

@@ -16,6 +16,7 @@ STATE_FILE = "state.safetensors"
 Which = Literal["latest", "best"]
 CONFIG_FILE = "config.toml"
 HEALTH_FILE = "health.json"
+KEPT_FOLDER = "checkpoints"
 RUNS_FOLDER = Path("runs")
 ENVIRONMENT_VARIABLE = "CYCLEGAN_CHECKPOINT"
 MODELS_THERE_ARE = (
@@ -37,6 +38,7 @@ def checkpoint_file(path: Path, name: str = MODEL_FILE) -> Path:
     Raises:
         CheckpointError: There is none.
     """
+    refuse_locked(path)
     if os.path.isdir(path):
         if not (path / name).is_file():
             if name == MODEL_FILE and generator_files(path):
@@ -52,6 +54,16 @@ def checkpoint_file(path: Path, name: str = MODEL_FILE) -> Path:
             raise CheckpointError(f"there is no checkpoint {path}", MODELS_THERE_ARE)
         return in_package
     return path
+
+
+def refuse_locked(folder: Path) -> None:
+    """Refuse a folder that may not be looked into.
+
+    Raises:
+        CheckpointError: It is one.
+    """
+    if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK):
+        raise CheckpointError(f"cannot read the folder {folder}: permission denied")
 
 
 def chosen_checkpoint(path: Path, which: Which) -> Path:
@@ -93,3 +105,21 @@ def default_checkpoint(which: Which = "latest") -> Path:
         return in_package
     newest = max(found)[1]
     return chosen_checkpoint(newest.parent, which) if which == "best" else newest
+
+
+def why_not_resumable(run: Path) -> str:
+    """Why a run folder with a ``config.toml`` cannot go on, in one sentence; empty where it can.
+
+    A run without a state begins anew, which is right only where it was ended before its first
+    checkpoint. Where weights are left, beginning anew would overwrite them: the state was deleted,
+    not copied, or is on a disk that is not mounted.
+    """
+    for name in (STATE_FILE, MODEL_FILE, BEST_FILE, KEPT_FOLDER):
+        path = run / name
+        if path.is_symlink() and not path.exists():
+            return f"{path} is a link to {os.readlink(path)}, which does not exist"
+    kept = sorted((run / KEPT_FOLDER).glob("*.safetensors"))
+    weights = [path for path in (run / MODEL_FILE, run / BEST_FILE, *kept[-1:]) if path.exists()]
+    if weights and not (run / STATE_FILE).exists():
+        return f"{run} has {weights[0].relative_to(run)} but no {STATE_FILE}, the training's state"
+    return ""

@@ -35,6 +35,7 @@ def export_command(
     checkpoint: Annotated[
         Path,
         typer.Argument(
+            readable=False,  # Whoever opens it says what is wrong.
             help="A checkpoint file, a run folder, or a model in the package; also a .pth file of "
             "the original implementation.",
             metavar="CHECKPOINT",
@@ -96,6 +97,7 @@ def export_command(
         Path | None,
         typer.Option(
             "--calibration",
+            readable=False,  # Whoever opens it says what is wrong.
             help="Folder of pictures of the domain that is translated from, 8 or more; int8 is "
             "calibrated on three quarters of them and judged on the rest.",
             metavar="DIR",

@@ -17,6 +17,7 @@ def inspect_command(
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
+            readable=False,  # Whoever opens it says what is wrong.
             help="Run folders, checkpoints (.safetensors, .pth), exported models (.onnx, .xml, "
             ".pt2), folders of pictures, pictures; names of models in the package.",
             metavar="PATH",

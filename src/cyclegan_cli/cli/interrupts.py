@@ -13,6 +13,15 @@ from types import FrameType
 from cyclegan_cli.cli import console
 from cyclegan_cli.files import abandon_writes
 
+# Besides Ctrl-C and SIGTERM: the terminal was closed, a scheduler warns (SIGUSR1, and SIGUSR2 for
+# those that are set up with it), the CPU time that a user may have is used up. By default each
+# would end the process at once. Windows has none of them.
+WARNINGS = [
+    getattr(signal, name)
+    for name in ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+    if hasattr(signal, name)
+]
+
 
 class StopRequest:
     """Whether the user or the system asked to stop."""
@@ -34,7 +43,10 @@ def leave_at_once(code: int) -> None:
 def stop_request(
     answer: str, at_second: Callable[[int], object] = sys.exit, echo_seconds: float = 0.0
 ) -> Iterator[StopRequest]:
-    """While inside, the first SIGINT or SIGTERM is a request; a second one ends it at once.
+    """While inside, the first signal that asks to stop is a request; a second one ends it at once.
+
+    SIGINT and SIGTERM ask, and so do SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU, which warn: of these
+    a second one changes nothing. A process started with SIGHUP ignored (``nohup``) ignores it.
 
     Args:
         answer: What is done about the request, for the user to know that it was heard; empty to
@@ -54,13 +66,18 @@ def stop_request(
         if time.monotonic() < echoes_until:
             return
         if request.signal_number is not None:
+            if number in WARNINGS:
+                return  # Schedulers and CPU limits warn again and again.
             at_second(128 + number)
         request.signal_number = number
         echoes_until = time.monotonic() + echo_seconds
         if answer:
             console.say(f"{answer}; once more to stop at once")
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = [number for number in WARNINGS if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {
+        number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, *heard)
+    }
     try:
         yield request
     finally:

@@ -46,6 +46,7 @@ CheckpointOption = Annotated[
     Path | None,
     typer.Option(
         "--checkpoint",
+        readable=False,  # Whoever opens it says what is wrong.
         help="A checkpoint file, a run folder, or a model in the package (cyclegan inspect "
         "--models); also a .pth file of the original implementation.",
         metavar="FILE|RUN|NAME",
@@ -114,6 +115,7 @@ def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
     # Typer's default is None for all, so that the command knows what the user typed.
     option = typer.Option(
         *names,
+        readable=False,  # Whoever opens it says what is wrong.
         help=field.metadata["help"].replace("[", r"\["),  # Text, no markup.
         show_default=shown,
         metavar=field.metadata["metavar"],

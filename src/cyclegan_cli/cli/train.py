@@ -18,7 +18,7 @@ from cyclegan_cli.cli.options import parse_duration, with_config_options
 from cyclegan_cli.cli.verbosity import refuse_both, say_how_it_trains
 from cyclegan_cli.config import TrainConfig, layered
 from cyclegan_cli.errors import CycleGANError, UsageError
-from cyclegan_cli.sharing import Rank, rank_of, restarts
+from cyclegan_cli.sharing import Rank, address_of, rank_of, restarts
 
 if TYPE_CHECKING:
     from cyclegan_cli.training.plan import Plan
@@ -34,6 +34,7 @@ def train_command(
         Path | None,
         typer.Option(
             "--config",
+            readable=False,  # Whoever opens it says what is wrong.
             help="TOML file that sets any of these options; the command line wins.",
             metavar="FILE",
             rich_help_panel="Run",
@@ -42,6 +43,7 @@ def train_command(
     resume: Annotated[
         Path | None,
         typer.Option(
+            readable=False,  # Whoever opens it says what is wrong.
             help="Go on with this run exactly where it was saved; needs no other option.",
             metavar="RUN",
             rich_help_panel="Run",
@@ -101,7 +103,16 @@ def train_command(
     with _speaking(rank, rank.local.index == 0):  # All have the same to say of bad options.
         if dry_run and rank.share.count > 1:
             raise UsageError("--dry-run is for one process", "Leave torchrun out.")
+        if rank.share.count > 1:
+            address_of()
         plan = _plan(given, config_file, resume, rank)
+    if plan.is_complete:
+        if rank.is_first:
+            console.say(
+                f"{plan.run_dir} is complete: it has done {plan.first_step} of {plan.total_steps} "
+                "steps; to train it further, resume with more --steps or --epochs"
+            )
+        return
     if dry_run:
         show_dry_run(plan, full, as_json)
         return

@@ -68,6 +68,7 @@ def translate_command(
         Path | None,
         typer.Option(
             "--root",
+            readable=False,  # Whoever opens it says what is wrong.
             help="Keep each input's place below this folder in the output folder.",
             metavar="DIR",
             rich_help_panel=INPUTS,

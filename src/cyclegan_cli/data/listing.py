@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -46,8 +47,9 @@ def walk_pictures(
     """All files below ``folder`` whose name ends like a picture's, sorted by relative path.
 
     Hidden files and folders are left out, and those of network drives: they are other programs'
-    notes, not pictures. Links to folders are not followed. In memory are the names in one folder at
-    a time and its parents.
+    notes, not pictures. Links to folders are not followed, nor are run folders below it searched,
+    nor anything but files (pipes, sockets, devices) yielded. In memory are the names in one folder
+    at a time and its parents.
 
     Args:
         folder: Where to look.
@@ -73,6 +75,8 @@ def walk_pictures(
             else:
                 on_error(error)
             return
+        if below and _is_run(names):
+            return
         while names:  # Each is given up as it is handed out.
             name = names.pop()
             path = os.path.join(below, name.rstrip("/"))
@@ -87,6 +91,17 @@ def walk_pictures(
     return walk("")
 
 
+# A folder with one of these is a run's: the sample grids in it are no images to learn from.
+RUN_FILES = frozenset({"model.safetensors", "state.safetensors"})
+BEGUN_RUN_FILES = frozenset({"config.toml", "metrics.csv"})
+
+
+def _is_run(names: list[str]) -> bool:
+    """Whether a folder with these names in it is one that a training writes to."""
+    found = set(names)
+    return not found.isdisjoint(RUN_FILES) or found >= BEGUN_RUN_FILES
+
+
 def _names(folder: str) -> list[str]:
     """What is in a folder, last first; names of folders end with ``/``, which orders their files.
 
@@ -97,15 +112,19 @@ def _names(folder: str) -> list[str]:
         names = [
             f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name
             for entry in entries
-            if not (entry.name.startswith(".") or _is_link_to_folder(entry))
-            and not (entry.name in FOLDERS_OF_SYSTEMS and entry.is_dir())
+            if not (entry.name.startswith(".") or _is_left_out(entry))
         ]
     names.sort(reverse=True)
     return names
 
 
-def _is_link_to_folder(entry: os.DirEntry[str]) -> bool:
+def _is_left_out(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a link to a folder, a network drive's own, a pipe, socket or device."""
     try:
-        return entry.is_symlink() and entry.is_dir()
+        if entry.name in FOLDERS_OF_SYSTEMS and entry.is_dir():
+            return True
+        if entry.is_file() or entry.is_dir(follow_symlinks=False):
+            return False
+        return stat.S_IFMT(entry.stat().st_mode) != stat.S_IFREG
     except OSError:
-        return False  # It leads in a circle, or where we may not look: reading it will tell.
+        return False  # It leads nowhere, or where we may not look: reading it will tell.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import statistics
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -84,9 +85,11 @@ def duplicates(pictures: Collection[Path]) -> list[list[Path]]:
 
 def _size(path: Path) -> int | None:
     try:
-        return os.stat(path).st_size
+        found = os.stat(path)
     except OSError:
         return None
+    # Whoever opens a pipe may wait for ever.
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def _digest(path: Path) -> bytes | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from cyclegan_cli.checkpoints.original_names import generator_files
@@ -47,6 +48,8 @@ def describe(path: Path | str, request: Request | None = None) -> Summary:
         raise DataError(f"there is no file or folder {path}")
     if describe_file := BY_SUFFIX.get(path.suffix.lower()):
         return describe_file(path, request)
+    if path.suffix.lower() != ".pth" and not os.access(path, os.R_OK):
+        raise DataError(f"cannot read {path}: permission denied")
     if path.is_file() and is_torch_file(path):
         return describe_torch_file(path, request)
     from cyclegan_cli.inspection.pictures import describe_picture

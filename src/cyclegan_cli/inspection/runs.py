@@ -10,7 +10,13 @@ from typing import Any
 
 from cyclegan_cli.checkpoints.container import read_header
 from cyclegan_cli.checkpoints.header import model_info, state_info
-from cyclegan_cli.checkpoints.locate import BEST_FILE, CONFIG_FILE, MODEL_FILE, STATE_FILE
+from cyclegan_cli.checkpoints.locate import (
+    BEST_FILE,
+    CONFIG_FILE,
+    MODEL_FILE,
+    STATE_FILE,
+    why_not_resumable,
+)
 from cyclegan_cli.errors import CheckpointError
 from cyclegan_cli.inspection.checkpoints import listed, model_facts
 from cyclegan_cli.inspection.health import health_of
@@ -51,7 +57,8 @@ def describe_run(path: Path, request: Request) -> Summary:
             if (path / name).is_file()
         }
         | {"samples": sum(sizes[file] for file in samples)},
-        "resumable": (path / STATE_FILE).exists() or (path / CONFIG_FILE).exists(),
+        "resumable": any((path / name).is_file() for name in (STATE_FILE, CONFIG_FILE))
+        and not why_not_resumable(path),
         "samples": len(samples),
     }
     if (path / STATE_FILE).exists():

@@ -7,20 +7,29 @@ them stop. One process alone agrees with itself, so that the trainer knows no di
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from cyclegan_cli.errors import CycleGANError, DeviceError
-from cyclegan_cli.sharing import ALONE, Rank, meeting_point
+from cyclegan_cli.errors import CycleGANError, DeviceError, InterruptedRunError
+from cyclegan_cli.sharing import ALONE, ALONE_OR_TORCHRUN, Rank, address_of, meeting_point
+
+if TYPE_CHECKING:
+    from torch.distributed import Store  # type: ignore[attr-defined]
 
 # The others wait while the first measures, draws and saves.
 PATIENCE = timedelta(minutes=30)
+# For all processes to be started: a scheduler may find a place for one long before the others.
+JOIN_SECONDS = 15 * 60.0
+SAY_AFTER_SECONDS = 3.0  # All come at once, mostly, and nobody needs to hear of it.
+POLL_SECONDS = 0.1
 # How gloo and NCCL say that a process they wait for has gone.
 LOST_WORDS = (
     "connection closed by peer", "connection reset by peer", "broken pipe", "connection refused",
@@ -135,16 +144,107 @@ class ProcessGroup(Group):
             raise EndedTogetherError("the first process has failed")
 
 
+def _nobody() -> None:
+    """Nobody has asked to stop."""
+
+
+class _Waiting:
+    """Waits for other processes, in short pieces, so that signals are heard.
+
+    Args:
+        rank: This process.
+        stop_requested: Asked again and again.
+        told: Is told, after a moment, what is waited for.
+    """
+
+    def __init__(
+        self, rank: Rank, stop_requested: Callable[[], int | None], told: Callable[[str], object]
+    ) -> None:
+        self.rank = rank
+        self.stop_requested = stop_requested
+        self.told = told
+        self.started = time.monotonic()
+        self.has_told = False
+
+    def poll(self, awaited: str) -> None:
+        """Wait a little.
+
+        Args:
+            awaited: What for.
+
+        Raises:
+            InterruptedRunError: Asked to stop.
+            DeviceError: It has been too long.
+        """
+        number = self.stop_requested()
+        if number:
+            raise InterruptedRunError(f"stopped while waiting for {awaited}", "", number)
+        waited = time.monotonic() - self.started
+        if waited > JOIN_SECONDS:
+            raise DeviceError(
+                f"waited {JOIN_SECONDS / 60:g} minutes for {awaited}, in vain", ALONE_OR_TORCHRUN
+            )
+        if waited > SAY_AFTER_SECONDS and not self.has_told:
+            self.told(f"process {self.rank.share}: waiting for {awaited}")
+            self.has_told = True
+        time.sleep(POLL_SECONDS)
+
+
+def _met(waiting: _Waiting) -> Store:
+    """The store of the processes, as soon as all have come there.
+
+    Raises:
+        UsageError: The environment does not say where it is.
+        DeviceError: The others do not come, or nobody can listen there.
+        InterruptedRunError: Asked to stop.
+    """
+    address, share = address_of(), waiting.rank.share
+    if address.is_torchrun_s or share.index:
+        while not _is_listened_at(address.host, address.port):
+            waiting.poll(f"the first process to listen at {address}")
+    try:
+        store = meeting_point()
+    except RuntimeError as error:
+        raise DeviceError(
+            f"cannot meet the other processes at {address}: {str(error).splitlines()[0]}",
+            "Choose another MASTER_PORT.",
+        ) from error
+    store.set(f"joined/{share.index}", "")
+    while missing := [
+        index for index in range(share.count) if not store.check([f"joined/{index}"])
+    ]:
+        others = "other process" if len(missing) == 1 else "other processes"
+        waiting.poll(f"{len(missing)} {others} of {share.count} to join at {address}")
+    return store
+
+
+def _is_listened_at(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
+
+
 @contextmanager
-def joined(rank: Rank, device: torch.device) -> Iterator[Group]:
+def joined(
+    rank: Rank,
+    device: torch.device,
+    stop_requested: Callable[[], int | None] = _nobody,
+    told: Callable[[str], object] = len,
+) -> Iterator[Group]:
     """The group that a process trains in, while inside.
 
     Args:
         rank: From the environment that torchrun makes.
         device: What this process computes on.
+        stop_requested: Asked while other processes are waited for.
+        told: Is told that they are.
 
     Raises:
-        DeviceError: Another process has gone.
+        UsageError: The environment does not say where the processes meet.
+        DeviceError: Another process has not come, or has gone.
+        InterruptedRunError: Asked to stop before all had come.
     """
     if rank.share.count == 1:
         yield Group(rank)
@@ -154,7 +254,7 @@ def joined(rank: Rank, device: torch.device) -> Iterator[Group]:
     try:
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
-            store=meeting_point(),
+            store=_met(_Waiting(rank, stop_requested, told)),
             rank=rank.share.index,
             world_size=rank.share.count,
             timeout=PATIENCE,

@@ -77,7 +77,7 @@ def measure_steps(plan: Plan) -> Measured:
 
 
 def _died(exit_code: int | None) -> CycleGANError:
-    if exit_code == -signal.SIGKILL:
+    if hasattr(signal, "SIGKILL") and exit_code == -signal.SIGKILL:  # Windows has none.
         return DeviceError(
             "training: not enough memory: the system has killed a step of this size", LESS_MEMORY
         )

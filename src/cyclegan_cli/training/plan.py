@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import hashlib
 import itertools
@@ -18,11 +19,14 @@ import torch
 
 from cyclegan_cli.checkpoints.header import StateInfo, read_model_info
 from cyclegan_cli.checkpoints.locate import (
+    BEST_FILE,
     CONFIG_FILE,
     MODEL_FILE,
     RUNS_FOLDER,
     STATE_FILE,
     checkpoint_file,
+    refuse_locked,
+    why_not_resumable,
 )
 from cyclegan_cli.checkpoints.store import load_state_info
 from cyclegan_cli.config import (
@@ -45,6 +49,8 @@ from cyclegan_cli.sharing import ALONE, Rank
 from cyclegan_cli.training.domains import Domains, find_pictures, is_utf8, relative_name
 from cyclegan_cli.training.fine_tuning import with_its_architecture
 from cyclegan_cli.training.lock import LOCK_FILE
+
+LENGTHS = {"steps", "epochs", "decay_epochs"}  # The options that say how long a run is.
 
 
 @dataclass(frozen=True)
@@ -148,6 +154,13 @@ class Plan:
         return self.first_step + math.ceil((items - self.first_item) / self.step_items)
 
     @property
+    def is_complete(self) -> bool:
+        """Whether a resumed run has nothing left to do."""
+        if self.resumed is None or self.first_step < self.total_steps:
+            return False
+        return model_is_of_step(self.run_dir, self.first_step)
+
+    @property
     def falling_steps(self) -> int:
         """Steps in which the learning rate falls, the last ones."""
         return self.config.falling_steps(self.epoch_items, self.rank.share.count)
@@ -240,12 +253,13 @@ def plan_resumed(run: Path, changes: Mapping[str, Any], rank: Rank = ALONE) -> P
         rank: This process among those that train together.
 
     Raises:
-        UsageError: An option cannot be changed in the middle of a run, nothing is left to do, or a
-            package is missing.
+        UsageError: An option cannot be changed in the middle of a run, fewer steps are asked for
+            than it has made, or a package is missing.
         CheckpointError: There is no such run, or its state is damaged.
         DataError: A folder is missing or has no pictures.
         DeviceError: The device is missing.
     """
+    run = _run_of(run)
     info, before = _saved_state(run)
     _refuse_fixed(before, changes)
     config = TrainConfig(**layered(vars(before), changes) | {"run_dir": run})
@@ -255,10 +269,14 @@ def plan_resumed(run: Path, changes: Mapping[str, Any], rank: Rank = ALONE) -> P
     config = dataclasses.replace(config, precision=choose_precision(config.precision, device))
     plan = Plan(config, run, find_pictures(config), device, resumed=info, rank=rank)
     if info is None:
-        return plan
-    if plan.total_steps <= plan.first_step and model_is_of_step(run, info.step):
+        again = f"{run} was ended before its first checkpoint, and begins again"
+        return dataclasses.replace(plan, warnings=(again,))
+    shortened = LENGTHS & {name for name in changes if changes[name] != getattr(before, name)}
+    if shortened and plan.total_steps < plan.first_step:
+        options = " and ".join(option_name(name) for name in sorted(shortened))
         raise UsageError(
-            f"{run} is complete: it has done {plan.first_step} of {plan.total_steps} steps",
+            f"{options}: {run} has done {plan.first_step} steps, more than the "
+            f"{plan.total_steps} asked for",
             "To train it further, resume with more --steps or --epochs.",
         )
     return dataclasses.replace(plan, warnings=tuple(_what_has_changed(plan, info)))
@@ -276,6 +294,22 @@ def _what_has_changed(plan: Plan, info: StateInfo) -> Iterator[str]:
             f"{plan.rank.share.count}: a step has {plan.step_items} pictures of each domain now, "
             "and replay pools begin empty or are left out"
         )
+
+
+def _run_of(path: Path) -> Path:
+    """The run folder that ``--resume`` means: it, or that of the state file which is named.
+
+    Raises:
+        UsageError: Another file is named.
+    """
+    refuse_locked(path)
+    if not path.is_file():
+        return path
+    if path.name == STATE_FILE:
+        return path.parent
+    raise UsageError(
+        f"--resume {path} is a file, not a run folder", f"Name its folder: {path.parent}."
+    )
 
 
 def _device(config: TrainConfig, rank: Rank) -> torch.device:
@@ -304,11 +338,22 @@ def _require_extras(config: TrainConfig) -> None:
 
 def _saved_state(run: Path) -> tuple[StateInfo | None, TrainConfig]:
     """What a run was saved with; a run killed before its first checkpoint has only its options."""
+    if reason := why_not_resumable(run):
+        raise CheckpointError(reason, _without_state(run))
     options = run / CONFIG_FILE
     if options.is_file() and not (run / STATE_FILE).exists():
         return None, read_config_file(options)
     info = load_state_info(checkpoint_file(run, STATE_FILE))
     return info, info.train_config()
+
+
+def _without_state(run: Path) -> str:
+    """What can be done where a run's state is missing."""
+    for name in (MODEL_FILE, BEST_FILE):
+        if (run / name).exists():
+            begin = f"begin a new run with the weights that are left: --init-from {run / name}"
+            return f"Put the file back (or mount its disk), or {begin}."
+    return "Put the file back, or mount its disk."
 
 
 def read_config_file(path: Path) -> TrainConfig:
@@ -327,10 +372,18 @@ def read_config_values(path: Path) -> dict[str, Any]:
         UsageError: It cannot be read, or sets something that is no option.
     """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read {path}: {(error.strerror or '').lower()}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UsageError(f"{path} is not valid TOML: it is UTF-16", "Save it as UTF-8.")
+    try:
+        document = tomllib.loads(content.removeprefix(codecs.BOM_UTF8).decode())
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{path} is not valid TOML: byte {error.start} is not UTF-8", "Save it as UTF-8."
+        ) from error
+    except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path} is not valid TOML: {error}") from error
     return typed_values(document, str(path))
 

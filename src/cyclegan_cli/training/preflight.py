@@ -61,6 +61,8 @@ class DomainReport:
         useless: Pictures that will be left out, each with a sentence why.
         enlarged: How many, of those looked at, have a short side below the load size.
         passed_over: Counts image files in the folder that are not read.
+        unmeasured: Held-out images that cannot be read, each with a sentence why; all are decoded.
+        is_measured_on_itself: Whether ``--val-a`` or ``--val-b`` names the folder trained on.
     """
 
     option: str
@@ -74,11 +76,29 @@ class DomainReport:
     useless: dict[Path, str]
     enlarged: int
     passed_over: PassedOver
+    unmeasured: dict[Path, str]
+    is_measured_on_itself: bool
 
     @property
     def named(self) -> list[str]:
         """Why pictures will be left out, of those that :meth:`warning` names."""
         return list(self.useless.values())[:MOST_NAMED]
+
+    def held_out_warnings(self) -> list[str]:
+        """A sentence for each thing that is wrong with the images to measure on."""
+        option = self.option.replace("domain", "val")
+        sentences = []
+        if self.unmeasured:
+            sentences.append(
+                f"{self.option} and {option}: {len(self.unmeasured)} held-out images cannot be "
+                f"read, and are not measured on: {_some(list(self.unmeasured.values()))}"
+            )
+        if self.is_measured_on_itself:
+            sentences.append(
+                f"{option} and {self.option} are the same folder: what is measured on images "
+                "that are trained on says little of others"
+            )
+        return sentences
 
     def warning(self) -> str:
         """A sentence that names pictures which will be left out; empty where there are none."""
@@ -103,6 +123,9 @@ class DomainReport:
             "passed_over": self.passed_over.counts,
             "useless": [
                 {"path": str(path), "reason": reason} for path, reason in self.useless.items()
+            ],
+            "unreadable_held_out": [
+                {"path": str(path), "reason": reason} for path, reason in self.unmeasured.items()
             ],
         }
 
@@ -165,6 +188,7 @@ class Preflight:
         """A sentence for everything that is not as it should be."""
         sentences = [self.a.warning(), self.b.warning()]
         sentences += [one.passed_over.sentence(one.option) for one in (self.a, self.b)]
+        sentences += [*self.a.held_out_warnings(), *self.b.held_out_warnings()]
         if self.same:
             sentences += self.same.warnings()
         sentences.append(self.disk.warning(self.run_dir))
@@ -177,9 +201,9 @@ class Preflight:
             DataError: A picture would be left out.
         """
         for report in (self.a, self.b):
-            if report.useless:
+            if report.useless or report.unmeasured:
                 raise DataError(
-                    f"--strict: {report.warning()}",
+                    f"--strict: {report.warning() or report.held_out_warnings()[0]}",
                     "Mend or remove them, or train without them: --no-strict.",
                 )
 
@@ -218,20 +242,23 @@ def _report(plan: Plan, domain: str, pictures: Sequence[Path], depth: Depth) -> 
         useless |= _undecodable(chosen, config)
     folder, passed_over = getattr(config, f"domain_{domain}"), PassedOver()
     list_pictures(folder, passed_over)
-    own_val = getattr(config, f"val_{domain}") is not None
-    held_out = len(getattr(plan.domains, f"held_out_{domain}"))
+    val = getattr(config, f"val_{domain}")
+    to_measure = getattr(plan.domains, f"held_out_{domain}")
+    unmeasured = _undecodable([path for path in to_measure if path not in useless], config)
     return DomainReport(
         option=f"--domain-{domain}",
         name=getattr(plan, f"name_{domain}"),
         folder=folder,
-        pictures=len(pictures) - (0 if own_val else held_out),
-        held_out=held_out,
+        pictures=len(pictures) - (len(to_measure) if val is None else 0),
+        held_out=len(to_measure),
         looked_at=len(found.probes) + len(found.problems),
         decoded=len(chosen),
         survey=found,
         useless=useless,
         passed_over=passed_over,
         enlarged=sum(min(o.width, o.height) < config.load_size for o in found.probes.values()),
+        unmeasured=unmeasured,
+        is_measured_on_itself=val is not None and val.resolve() == folder.resolve(),
     )
 
 

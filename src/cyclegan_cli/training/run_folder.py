@@ -19,6 +19,7 @@ from cyclegan_cli.checkpoints.locate import (
     BEST_FILE,
     CONFIG_FILE,
     HEALTH_FILE,
+    KEPT_FOLDER,
     MODEL_FILE,
     STATE_FILE,
 )
@@ -40,7 +41,6 @@ from cyclegan_cli.training.tables import (
 )
 
 SAMPLES_FOLDER = "samples"
-KEPT_FOLDER = "checkpoints"
 KEPT_NAME = re.compile(r"step_(\d{8,})\.safetensors")
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -83,7 +83,10 @@ def train(
         DeviceError: Not enough memory, or another process of this training has gone.
         EndedTogetherError: In all processes but the first, which says what it was.
     """
-    with joined(plan.rank, plan.device) as group, memory_errors("training", LESS_MEMORY):
+    with (
+        joined(plan.rank, plan.device, stop_requested, watcher.told) as group,
+        memory_errors("training", LESS_MEMORY),
+    ):
         if not group.is_first:
             return _train(plan, Watchers(), stop_requested, time_limit, group)
         with with_tensorboard(plan, watcher) as watcher:
@@ -155,6 +158,7 @@ class Trainer:
         # All steps have the same shapes: it pays to try which of cuDNN's kernels is fastest.
         torch.backends.cudnn.benchmark = True
         set_fp32_precision(plan.config.precision)
+        self.is_saved = plan.resumed is not None
         self.model = CycleGAN(plan.config, plan.device, plan.bf16, group.index)
         self.compiler = Compiler(self.model, self._compile(), watcher.told, watcher.warned)
         if plan.resumed:
@@ -345,10 +349,12 @@ class Trainer:
         means = self.group.mean(self.interval.means())
         rate = self.plan.learning_rate_at(self.step - 1)
         norms = self.interval.gradient_norms
-        self._tell(self.monitor.see_losses(self.step, means, self.interval.steps))
-        self._tell(self.monitor.see_gradients(self.step, dict(zip(NETWORKS, norms, strict=True))))
         sizes = dict(zip(NETWORKS, self.model.update_sizes(), strict=True))
-        self._tell(self.monitor.see_updates(self.step, sizes, rate))
+        changes = (
+            self.monitor.see_losses(self.step, means, self.interval.steps),
+            self.monitor.see_gradients(self.step, dict(zip(NETWORKS, norms, strict=True))),
+            self.monitor.see_updates(self.step, sizes, rate),
+        )
         speed = self.interval.steps_per_second() * self.plan.step_items
         row = {
             "step": self.step,
@@ -359,10 +365,12 @@ class Trainer:
             "images_per_second": speed,
             "seconds": self._seconds(),
         }
-        self.group.on_first(lambda: self._write_down(row))
+        self.group.on_first(lambda: self._write_down(row, changes))
         self.interval = Interval(self.plan.device, {})
 
-    def _write_down(self, row: dict[str, float]) -> None:
+    def _write_down(self, row: dict[str, float], changes: Iterable[Change]) -> None:
+        for change in changes:
+            self._tell(change)
         self.folder.add_metrics(row | {HEALTH_COLUMN: self.monitor.word})
         self.watcher.measured(row)
 
@@ -380,6 +388,8 @@ class Trainer:
             return
         if self.plan.rank.share.count > 1:
             stop_requested = _never  # All are asked after the step.
+        if self.plan.validates and not self.is_saved:
+            self._save()  # No run has a best model but no state, which it could not go on without.
         self.group.on_first(lambda: self._examine_now(stop_requested))
 
     def _examine_now(self, stop_requested: StopRequested) -> None:
@@ -448,6 +458,7 @@ class Trainer:
         pools = self.group.gathered(pools_of(self.model)) if self.plan.rank.share.count > 1 else []
         self.group.on_first(lambda: self.folder.save(self._state_info(), pools[1:]))
         self.saving.done(self.step)
+        self.is_saved = True
 
     def _state_info(self) -> StateInfo:
         watch = {

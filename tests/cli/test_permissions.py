@@ -1,0 +1,103 @@
+"""Paths that may not be read: also by root, who gives the right to read all of them away."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from trainings import TINY, draw_domains
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
+# <linux/prctl.h>, <linux/capability.h>
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
+Run = Callable[..., tuple[int, str, str]]
+
+
+def respect_permissions() -> None:
+    """Let the program that follows be refused what permissions forbid, though root runs it."""
+    if os.geteuid() == 0:
+        libc = ctypes.CDLL(None)
+        for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
+            if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0):
+                raise OSError("this root may not give rights away")
+
+
+@pytest.fixture
+def folder(run_folder: Path) -> Iterator[Path]:
+    """``day``, ``night`` and ``run``, which all may read, and the same behind locks."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    draw_domains(folder, 3, 3)
+    shutil.copytree(folder / "day", folder / "locked")
+    shutil.copytree(run_folder, folder / "locked_run")
+    shutil.copy(folder / "day" / "0.png", folder / "locked.png")
+    shutil.copy(run_folder / "model.safetensors", folder / "locked.safetensors")
+    (folder / "locked.toml").touch()
+    locked = list(folder.glob("locked*"))
+    for path in locked:
+        path.chmod(0)
+    yield folder
+    for path in locked:
+        path.chmod(0o700)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def run(folder: Path) -> Run:
+    def run(*arguments: str) -> tuple[int, str, str]:
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "cyclegan_cli", *arguments],
+                cwd=folder, capture_output=True, text=True, timeout=120,
+                preexec_fn=respect_permissions,
+            )  # fmt: skip
+        except subprocess.SubprocessError:
+            pytest.skip("root may not give rights away here")
+        return done.returncode, done.stdout, done.stderr
+
+    return run
+
+
+TRAIN = ["train", *TINY, "--run-dir", "new"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "named"),
+    [
+        ([*TRAIN, "--domain-a", "locked"], 3, "locked"),
+        ([*TRAIN, "--val-a", "locked", "--val-b", "night"], 3, "locked"),
+        ([*TRAIN, "--init-from", "locked.safetensors"], 4, "locked.safetensors"),
+        ([*TRAIN, "--config", "locked.toml"], 2, "locked.toml"),
+        (["train", "--resume", "locked_run"], 4, "locked_run"),
+        (["translate", "day/0.png", "--checkpoint", "locked.safetensors", "-o", "x.png"], 4,
+         "locked.safetensors"),
+        (["translate", "day/0.png", "--checkpoint", "locked_run", "-o", "x.png"], 4, "locked_run"),
+        (["export", "locked.safetensors", "--format", "onnx"], 4, "locked.safetensors"),
+        (["inspect", "locked"], 3, "locked"),
+        (["inspect", "locked_run"], 3, "locked_run"),
+        (["inspect", "locked.png"], 3, "locked.png"),
+    ],
+)  # fmt: skip
+def test_what_may_not_be_read_is_one_sentence(
+    run: Run, arguments: list[str], code: int, named: str
+) -> None:
+    found, _, err = run(*arguments)
+    assert "Usage:" not in err
+    assert "Traceback" not in err
+    assert f"{named}" in err
+    assert found == code
+
+
+def test_one_that_may_not_be_read_does_not_keep_others_from_being_described(run: Run) -> None:
+    code, out, err = run("inspect", "locked.png", "day/0.png")
+    assert code == 6
+    assert "day/0.png: picture" in out
+    assert "locked.png" in err
