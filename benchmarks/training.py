@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig, TrainConfig
-from cyclegan_cli.devices import has_native_bf16
+from cyclegan_cli.devices import has_amx, has_native_bf16
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.models.shapes import discriminator_flops, generator_flops
 from taking_turns import in_turns, serve, summary
@@ -52,7 +52,7 @@ def textbook(config: TrainConfig) -> Step:
 
 def cyclegan(config: TrainConfig, *, bf16: bool, compiled: bool) -> Step:
     """This tool's step."""
-    model = CycleGAN(config, torch.device("cpu"), bf16=bf16)
+    model = CycleGAN(config, torch.device("cpu"), bf16=bf16, winograd_bf16=not has_amx())
     if compiled:
         shape = (config.batch_size, 3, config.crop_size, config.crop_size)
         model.compile(torch.zeros(shape), torch.zeros(shape))

@@ -59,7 +59,7 @@ def test_one_thread_waits_for_nobody(undecided: pytest.MonkeyPatch) -> None:
 def test_threads_wait_briefly_from_the_first_crowded_period_to_some_quiet_ones(
     undecided: pytest.MonkeyPatch,
 ) -> None:
-    undecided.setattr(waiting, "teams_to_exceed_cores", lambda: 1)
+    undecided.setattr(waiting, "teams_to_exceed_cores", lambda threads: 1)
     watch = CoresWatch()
     watch.look((ALONE + CROWDED) / 2)
     assert not watch.waits_briefly
@@ -83,8 +83,7 @@ def test_spare_teams_make_more_threads_than_cores(
     monkeypatch: pytest.MonkeyPatch, cores: int, threads: int
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    teams = teams_to_exceed_cores()
+    teams = teams_to_exceed_cores(threads)
     assert threads * (1 + teams) > cores
     assert threads * teams <= cores  # One team fewer would not do.
 
@@ -92,7 +91,7 @@ def test_spare_teams_make_more_threads_than_cores(
 @linux
 def test_an_end_in_crowded_times_leaves_no_thread(undecided: pytest.MonkeyPatch) -> None:
     undecided.setattr(waiting, "PERIOD", 0.01)
-    undecided.setattr(waiting, "teams_to_exceed_cores", lambda: 2)
+    undecided.setattr(waiting, "teams_to_exceed_cores", lambda threads: 2)
     busy = iter(range(0, 10**9, 1000))
     undecided.setattr(waiting, "others_seconds", lambda: next(busy))
     seen = threading.Event()
@@ -129,7 +128,7 @@ def test_a_spare_team_exceeds_the_cores_and_changes_no_result() -> None:
         "x = torch.randn(8, 64, 64)\n"
         "before = torch.bmm(x, x).sum()\n"
         "threads = len(os.listdir('/proc/self/task'))\n"
-        "team = SpareTeam()\n"
+        "team = SpareTeam(torch.get_num_threads())\n"
         "deadline = time.time() + 60\n"
         "while len(os.listdir('/proc/self/task')) < threads + 2 and time.time() < deadline:\n"
         "    time.sleep(0.01)\n"

@@ -63,6 +63,8 @@ class CoresWatch(threading.Thread):
     def __init__(self) -> None:
         super().__init__(name="cores-watch", daemon=True)
         self._ended = threading.Event()
+        # Asked here: in a thread of its own torch may tell what loading threads have set.
+        self._threads = torch.get_num_threads()
         self._teams: list[SpareTeam] = []
         self._periods_alone = 0
 
@@ -73,7 +75,7 @@ class CoresWatch(threading.Thread):
 
     def run(self) -> None:
         """Look, until `stop`."""
-        spare = len(os.sched_getaffinity(0)) - torch.get_num_threads()
+        spare = len(os.sched_getaffinity(0)) - self._threads
         seconds, since = others_seconds(), time.perf_counter()
         while not self._ended.wait(PERIOD):
             seconds_now, now = others_seconds(), time.perf_counter()
@@ -85,7 +87,8 @@ class CoresWatch(threading.Thread):
         """Act on how many of the cores that we need others were busy on in the last period."""
         self._periods_alone = self._periods_alone + 1 if taken < ALONE else 0
         if taken > CROWDED and not self._teams:
-            self._teams = [SpareTeam() for _ in range(teams_to_exceed_cores())]
+            teams = teams_to_exceed_cores(self._threads)
+            self._teams = [SpareTeam(self._threads) for _ in range(teams)]
         elif self._periods_alone >= PERIODS_ALONE:
             self._dismiss()
 
@@ -101,9 +104,14 @@ class CoresWatch(threading.Thread):
 
 
 class SpareTeam:
-    """A thread that has made OpenMP start a team for it, and then does nothing."""
+    """A thread that has made OpenMP start a team for it, and then does nothing.
 
-    def __init__(self) -> None:
+    Args:
+        threads: Of the team.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
         self._dismissed = threading.Event()
         self._thread = threading.Thread(target=self._be_there, name="spare-team", daemon=True)
         self._thread.start()
@@ -115,13 +123,14 @@ class SpareTeam:
 
     def _be_there(self) -> None:
         # Large enough to be divided among all threads; the memory is free at once.
-        torch.ones(torch.get_num_threads() << 16)
+        torch.set_num_threads(self._threads)
+        torch.ones(self._threads << 16)
         self._dismissed.wait()
 
 
-def teams_to_exceed_cores() -> int:
+def teams_to_exceed_cores(threads: int) -> int:
     """Teams, beside the computation's own, that make more OpenMP threads than there are cores."""
-    return len(os.sched_getaffinity(0)) // torch.get_num_threads()
+    return len(os.sched_getaffinity(0)) // threads
 
 
 def others_seconds() -> float:

@@ -27,6 +27,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def separate_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Translation and identity in a pass of their own, as in textbooks, to the bit."""
+    monkeypatch.setattr("cyclegan_cli.models.cyclegan.SHARED_PASS_ELEMENTS", 0)
+
+
 def tiny(*, bf16: bool = False, **options: Any) -> CycleGAN:
     size = {"load_size": 32, "crop_size": 32, "residual_blocks": 1}
     width = {"base_channels": 4, "discriminator_channels": 4}
@@ -113,6 +119,7 @@ def is_before_a_norm(name: str) -> bool:
     return name.endswith(".bias") and not name.endswith((".head.bias", ".first.bias", "judge.bias"))
 
 
+@pytest.mark.usefixtures("separate_passes")
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("gan_loss", ["lsgan", "vanilla"])
 def test_the_losses_of_a_step_are_exactly_the_textbooks(gan_loss: str, batch: int) -> None:
@@ -175,6 +182,20 @@ def test_the_gradients_of_a_step_are_the_textbooks(batch: int) -> None:
 def descent(owner: CycleGAN | Textbook, names: tuple[str, ...]) -> Any:
     networks = owner.networks if isinstance(owner, Textbook) else owner.networks()
     return torch.optim.SGD([p for name in names for p in networks[name].parameters()], lr=1.0)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_translation_and_identity_in_a_shared_pass_are_the_same_step(
+    batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, apart = tiny(), tiny()
+    losses = [shared.step(*pictures(batch))]
+    monkeypatch.setattr("cyclegan_cli.models.cyclegan.SHARED_PASS_ELEMENTS", 0)
+    losses.append(apart.step(*pictures(batch)))
+    torch.testing.assert_close(losses[0].stacked(), losses[1].stacked(), rtol=1e-5, atol=1e-6)
+    for one, other in zip(shared.networks().values(), apart.networks().values(), strict=True):
+        for parameter, expected in zip(one.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(parameter.grad, expected.grad, rtol=1e-3, atol=1e-4)
 
 
 # Who learns from what
@@ -309,6 +330,7 @@ def test_the_discriminators_are_free_again_after_a_step_that_failed() -> None:
     )
 
 
+@pytest.mark.usefixtures("separate_passes")
 def test_the_discriminators_learn_from_fakes_made_before_the_generators_moved() -> None:
     model = tiny()
     real_a, real_b = (real.contiguous(memory_format=torch.channels_last) for real in pictures())
@@ -351,6 +373,7 @@ def test_without_an_identity_weight_the_generators_are_not_called_for_it() -> No
     assert losses.identity_a == losses.identity_b == 0
 
 
+@pytest.mark.usefixtures("separate_passes")
 def test_without_an_identity_weight_the_other_terms_are_the_same() -> None:
     without, with_identity = (tiny(lambda_identity=x).step(*pictures()) for x in (0, 0.5))
     for name in set(LOSS_NAMES) - {"identity_a", "identity_b"}:

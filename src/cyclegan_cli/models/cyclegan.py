@@ -47,6 +47,9 @@ class StepLosses:
 
 LOSS_NAMES = tuple(field.name for field in fields(StepLosses) if field.type == "Tensor")
 
+# Elements of a generator's first feature map up to which translation and identity share a pass: it
+# takes fewer and larger operations, but half as much memory again.
+SHARED_PASS_ELEMENTS = 1 << 21
 # With CUDA graphs the first pass warms up, the second records, the third replays.
 PASSES_TO_RECORD = 3
 
@@ -66,10 +69,17 @@ class CycleGAN:
         bf16: Whether convolutions run in bfloat16 (weights, losses and optimisers stay fp32).
         rank: Which of several processes this is that train together: replay pools draw other
             random numbers in each.
+        winograd_bf16: Whether Winograd's algorithm is used in bf16, too: not on a CPU with matrix
+            units for it.
     """
 
     def __init__(
-        self, config: TrainConfig, device: torch.device, bf16: bool, rank: int = 0
+        self,
+        config: TrainConfig,
+        device: torch.device,
+        bf16: bool,
+        rank: int = 0,
+        winograd_bf16: bool = True,
     ) -> None:
         self.config = config
         self.device = device
@@ -82,7 +92,7 @@ class CycleGAN:
             self.discriminator_a = PatchDiscriminator(discriminator)
             self.discriminator_b = PatchDiscriminator(discriminator)
         for trained in self.generators().values():
-            trained.keep_kernels()
+            trained.keep_kernels(winograd_bf16)
         random = torch.Generator().manual_seed(config.seed)
         for network in self.networks().values():
             initialise_weights(network.to_empty(device="cpu"), random)
@@ -210,25 +220,31 @@ class CycleGAN:
         for network in self.generators().values():
             network.forget_kernels()
         a2b, b2a = self.trained["generator_a2b"], self.trained["generator_b2a"]
+        shares = self._identity_weight > 0 and (
+            real_a.numel() // real_a.shape[1] * self.config.base_channels <= SHARED_PASS_ELEMENTS
+        )
         with _frozen(self.discriminator_a, self.discriminator_b):
             with _gradients_kept_here(a2b, b2a):
-                adversarial_a2b, cycle_a, fake_b = self._there_and_back(
-                    real_a, a2b, b2a, self.discriminator_b
+                adversarial_a2b, cycle_a, identity_b, fake_b = self._there_and_back(
+                    real_a, a2b, b2a, self.discriminator_b, real_b if shares else None
                 )
             # Each generator's last backward pass sends its gradients to the other processes.
-            last = self._identity_weight == 0
+            last = shares or self._identity_weight == 0
             with nullcontext() if last else _gradients_kept_here(a2b, b2a):
-                adversarial_b2a, cycle_b, fake_a = self._there_and_back(
-                    real_b, b2a, a2b, self.discriminator_a
+                adversarial_b2a, cycle_b, identity_a, fake_a = self._there_and_back(
+                    real_b, b2a, a2b, self.discriminator_a, real_a if shares else None
                 )
-            terms = {
-                "adversarial_a2b": adversarial_a2b,
-                "adversarial_b2a": adversarial_b2a,
-                "cycle_a": cycle_a,
-                "cycle_b": cycle_b,
-                "identity_a": self._stay_as_it_is(real_a, b2a),
-                "identity_b": self._stay_as_it_is(real_b, a2b),
-            }
+            if not last:
+                identity_a = self._stay_as_it_is(real_a, b2a)
+                identity_b = self._stay_as_it_is(real_b, a2b)
+        terms = {
+            "adversarial_a2b": adversarial_a2b,
+            "adversarial_b2a": adversarial_b2a,
+            "cycle_a": cycle_a,
+            "cycle_b": cycle_b,
+            "identity_a": identity_a,
+            "identity_b": identity_b,
+        }
         return terms, fake_a, fake_b
 
     @property
@@ -236,27 +252,43 @@ class CycleGAN:
         return self.config.lambda_cycle * self.config.lambda_identity
 
     def _there_and_back(
-        self, real: Tensor, there: nn.Module, back: nn.Module, judge: nn.Module
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self,
+        real: Tensor,
+        there: nn.Module,
+        back: nn.Module,
+        judge: nn.Module,
+        target: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Add the gradients of one direction's adversarial and cycle terms (eq. 1 and 2).
 
+        Args:
+            real: ``[B, 3, H, W]`` in [-1, 1].
+            there: The generator that translates it.
+            back: The other one.
+            judge: The discriminator of the target domain.
+            target: ``[B, 3, H, W]``, images of the target domain for the identity term (sec. 5.2),
+                which then shares the pass; None: without that term.
+
         Returns:
-            Both terms, unweighted, and the translation.
+            The adversarial, cycle and identity terms, unweighted, and the translation.
         """
+        identity = real.new_zeros(())
         with self._autocast():
-            fake = there(real)
+            if target is None:
+                fake = there(real)
+            else:
+                fake, kept = there(torch.cat([real, target])).chunk(2)
+                identity = l1_loss(kept, target)
             rec = back(fake)
             adversarial = self.gan_loss(judge(fake), True)
             cycle = l1_loss(rec, real)
-        loss = adversarial + self.config.lambda_cycle * cycle
+        loss = adversarial + self.config.lambda_cycle * cycle + self._identity_weight * identity
         loss.backward()  # type: ignore[no-untyped-call]
         # A copy: what a compiled network returns is its memory, which its next calls write to.
-        return adversarial.detach(), cycle.detach(), fake.detach().clone()
+        return adversarial.detach(), cycle.detach(), identity.detach(), fake.detach().clone()
 
     def _stay_as_it_is(self, real: Tensor, generator: nn.Module) -> Tensor:
-        """A picture that already is in the target domain should not change (sec. 5.2)."""
-        if self._identity_weight == 0:
-            return torch.zeros((), device=self.device)
+        """An image that already is in the target domain should not change (sec. 5.2)."""
         with self._autocast():
             identity = l1_loss(generator(real), real)
         (self._identity_weight * identity).backward()  # type: ignore[no-untyped-call]

@@ -118,11 +118,16 @@ class ResnetGenerator(nn.Module):
         x = self.up(self.trunk(self.down(self.stem(x))))
         return torch.tanh(self.head(reflect(x, 3)))
 
-    def keep_kernels(self) -> None:
-        """Keep transformed kernels from pass to pass, see :class:`WinogradConv2d`."""
+    def keep_kernels(self, winograd_bf16: bool) -> None:
+        """Keep transformed kernels from pass to pass, see :class:`WinogradConv2d`.
+
+        Args:
+            winograd_bf16: Whether Winograd's algorithm is used in bf16, too.
+        """
         for module in self.modules():
             if isinstance(module, WinogradConv2d):
                 module.keeps_kernels = True
+                module.trains_in_bf16 = winograd_bf16
 
     def forget_kernels(self) -> None:
         """To be called when the weights have changed, see :meth:`WinogradConv2d.forget_kernels`."""

@@ -90,9 +90,12 @@ class WinogradConv2d(nn.Conv2d):
     Attributes:
         keeps_kernels: Whether transformed kernels are kept from pass to pass, by someone who calls
             :meth:`forget_kernels` after each update of the weights.
+        trains_in_bf16: Whether the algorithm is used in bf16, too. CPUs with matrix units for it
+            (AMX) are faster at direct convolutions.
     """
 
     keeps_kernels = False
+    trains_in_bf16 = True
     _kernels: Tensor | None = None
     _kernels_of: tuple[Any, ...] = ()
 
@@ -100,8 +103,7 @@ class WinogradConv2d(nn.Conv2d):
         """``[B, C, H + 2, W + 2]`` to ``[B, O, H, W]``."""
         if not self._pays(x):
             return super().forward(x)
-        if torch.is_autocast_enabled("cpu"):
-            x = x.to(torch.get_autocast_dtype("cpu"))
+        x = x.to(_computes_in(x))
         kernels = self._transformed_kernels(x.dtype)
         return convolution(x, self.weight, self.bias, kernels)  # type: ignore[no-any-return]
 
@@ -113,6 +115,7 @@ class WinogradConv2d(nn.Conv2d):
             and min(self.weight.shape[:2]) >= FEWEST_CHANNELS
             and self._is_of_the_kind
             and len(x) * (x.shape[2] - 2) * (x.shape[3] - 2) >= FEWEST_RESULTS
+            and (self.trains_in_bf16 or _computes_in(x) != torch.bfloat16)
             and not torch.compiler.is_exporting()
         )
 
@@ -137,6 +140,10 @@ class WinogradConv2d(nn.Conv2d):
             self._kernels = transformed_kernels(self.weight, dtype)
             self._kernels_of = version
         return self._kernels
+
+
+def _computes_in(x: Tensor) -> torch.dtype:
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
 def transformed_kernels(weight: Tensor, dtype: torch.dtype) -> Tensor:

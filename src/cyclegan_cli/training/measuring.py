@@ -19,7 +19,7 @@ import torch
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.data.tensors import to_unit_range
 from cyclegan_cli.data.unpaired import UnpairedDataset, loader
-from cyclegan_cli.devices import memory_errors, peak_memory, set_fp32_precision
+from cyclegan_cli.devices import has_amx, memory_errors, peak_memory, set_fp32_precision
 from cyclegan_cli.errors import CycleGANError, DeviceError
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.training.plan import Plan
@@ -102,7 +102,7 @@ def _make_steps(
 ) -> Measured:
     torch.backends.cudnn.benchmark = True
     set_fp32_precision(config.precision)
-    model = CycleGAN(config, device, bf16)
+    model = CycleGAN(config, device, bf16, winograd_bf16=not has_amx())
     levels = [torch.from_numpy(domain) for domain in pictures]
     seconds: list[float] = []
     while len(seconds) < FEWEST_STEPS or (

@@ -15,7 +15,7 @@ from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.data.listing import list_pictures
 from cyclegan_cli.data.passed_over import PassedOver
 from cyclegan_cli.data.survey import Survey, duplicates, evenly, survey
-from cyclegan_cli.data.unpaired import load_training_picture, refuse_useless
+from cyclegan_cli.data.unpaired import load_training_picture, refuse_useless, single_threaded
 from cyclegan_cli.devices import available_cores
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.training.disk import DiskNeed, disk_need
@@ -270,7 +270,7 @@ def _undecodable(pictures: Sequence[Path], config: TrainConfig) -> dict[Path, st
             return error.message
         return ""
 
-    pool = ThreadPoolExecutor(available_cores(), thread_name_prefix="preflight")
+    pool = ThreadPoolExecutor(available_cores(), "preflight", initializer=single_threaded)
     try:
         problems = list(pool.map(problem, pictures))
     finally:

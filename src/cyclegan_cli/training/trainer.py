@@ -20,7 +20,7 @@ from cyclegan_cli.config import CompileChoice
 from cyclegan_cli.data.cache import PictureCache
 from cyclegan_cli.data.tensors import to_unit_range
 from cyclegan_cli.data.unpaired import Batch, UnpairedDataset, loader
-from cyclegan_cli.devices import memory_errors, set_fp32_precision
+from cyclegan_cli.devices import has_amx, memory_errors, set_fp32_precision
 from cyclegan_cli.errors import (
     CycleGANError,
     DataError,
@@ -159,7 +159,9 @@ class Trainer:
         torch.backends.cudnn.benchmark = True
         set_fp32_precision(plan.config.precision)
         self.is_saved = plan.resumed is not None
-        self.model = CycleGAN(plan.config, plan.device, plan.bf16, group.index)
+        self.model = CycleGAN(
+            plan.config, plan.device, plan.bf16, group.index, winograd_bf16=not has_amx()
+        )
         self.compiler = Compiler(self.model, self._compile(), watcher.told, watcher.warned)
         if plan.resumed:
             restore_state(plan.run_dir / STATE_FILE, self.model, group.index)
