@@ -1,11 +1,12 @@
 """Seconds a training step: a textbook's, and this tool's.
 
-    python benchmarks/training.py [--size 256 --batch 1 --steps 5 --json FILE]
+    python benchmarks/training.py [--size 256 --batch 1 --channels 64 --blocks 9 --json FILE]
 
 Each way works in a process of its own, so that its peak memory is its own. They begin with the
 same weights, see the same pictures, and take turns; the median of all timed steps counts, after
-steps that only warm up. Without --size and --batch three settings are measured: 256×256 pictures
-with batch 1, 128×128 ones with batches of 1 and 4. 64 channels, 9 blocks throughout.
+steps that only warm up. Without --size five settings are measured: the paper's at 256×256 pixels
+with batch 1 and at 128×128 with batches of 1 and 4 (64 channels, 9 blocks), and those for CPUs at
+128×128 and 64×64 (32 channels, 6 blocks). Whole trainings with their loaders: loop.py.
 
 - textbook: stock modules, eager, fp32, NCHW, six generator calls, two plain Adams.
 - cyclegan: what ``cyclegan train`` does by default on this machine.
@@ -40,7 +41,8 @@ from taking_turns import in_turns, serve, summary
 from textbook import TextbookCycleGAN
 
 WAYS = ("textbook", "cyclegan", "cyclegan-eager", "cyclegan-compiled", "cyclegan-fp32")
-SETTINGS = ((256, 1), (128, 1), (128, 4))
+# Size, batch, channels, blocks.
+SETTINGS = ((256, 1, 64, 9), (128, 1, 64, 9), (128, 4, 64, 9), (128, 1, 32, 6), (64, 1, 32, 6))
 WARM_UP = 2
 Step = Callable[[Tensor, Tensor], list[float]]
 
@@ -68,9 +70,12 @@ def prepare(way: str, config: TrainConfig) -> Step:
     return cyclegan(config, bf16=bf16, compiled=way == "cyclegan-compiled")
 
 
-def measure(way: str, size: int, batch: int, steps: int) -> None:
+def measure(way: str, size: int, batch: int, channels: int, blocks: int, steps: int) -> None:
     """For every line on stdin, make a few steps and print their median seconds."""
-    config = TrainConfig(load_size=size, crop_size=size, residual_blocks=9, batch_size=batch)
+    config = TrainConfig(
+        load_size=size, crop_size=size, residual_blocks=blocks, batch_size=batch,
+        base_channels=channels, discriminator_channels=channels,
+    )  # fmt: skip
     step = prepare(way, config)
     random = torch.Generator().manual_seed(0)
     first: list[float] = []
@@ -93,14 +98,14 @@ def measure(way: str, size: int, batch: int, steps: int) -> None:
     serve(work)
 
 
-def step_flops(size: int, batch: int) -> int:
+def step_flops(size: int, batch: int, channels: int, blocks: int) -> int:
     """A step's arithmetic: every pass costs once forward and twice backward.
 
     Six passes of generators; of discriminators two for the generators' sake, without gradients of
     weights, and four for their own.
     """
-    generator = generator_flops(GeneratorConfig(), size, size)
-    discriminator = discriminator_flops(DiscriminatorConfig(), size, size)
+    generator = generator_flops(GeneratorConfig(channels, blocks), size, size)
+    discriminator = discriminator_flops(DiscriminatorConfig(channels), size, size)
     return batch * (6 * 3 * generator + (2 * 2 + 4 * 3) * discriminator)
 
 
@@ -128,11 +133,12 @@ def check_published_facts() -> None:
 Rows = list[dict[str, Any]]
 
 
-def compare(size: int, batch: int, ways: list[str], steps: int, rounds: int) -> Rows:
+def compare(setting: tuple[int, int, int, int], ways: list[str], steps: int, rounds: int) -> Rows:
     """Measure one setting and print its rows."""
+    size, batch, channels, blocks = setting
     commands = {
         way: [__file__, "--serve", way, "--size", str(size), "--batch", str(batch),
-              "--steps", str(steps)]
+              "--channels", str(channels), "--blocks", str(blocks), "--steps", str(steps)]
         for way in ways
     }  # fmt: skip
     answers = in_turns(commands, rounds)
@@ -141,15 +147,17 @@ def compare(size: int, batch: int, ways: list[str], steps: int, rounds: int) -> 
     for way, numbers in found.items():
         ratio = found["textbook"]["seconds"] / numbers["seconds"] if "textbook" in found else 0
         rows.append({
-            "name": way, "size": size, "batch": batch, "seconds_per_step": numbers["seconds"],
+            "name": way, "size": size, "batch": batch, "channels": channels, "blocks": blocks,
+            "seconds_per_step": numbers["seconds"],
             "ratio_to_textbook": ratio, "peak_rss_bytes": numbers["peak_rss_bytes"],
         })  # fmt: skip
         bf16 = way not in ("textbook", "cyclegan-fp32") and has_native_bf16(torch.device("cpu"))
         dtype = torch.bfloat16 if bf16 else torch.float32
-        share = step_flops(size, batch) / numbers["seconds"] / matrix_product_peak(dtype)
+        share = step_flops(*setting) / numbers["seconds"] / matrix_product_peak(dtype)
         difference = largest_difference(answers[way], answers.get("textbook"))
         print(
-            f"| {size}x{size} | {batch} | {way} | {numbers['seconds']:.3f} | {ratio:.2f} "
+            f"| {size}x{size} | {batch} | {channels}, {blocks} | {way} "
+            f"| {numbers['seconds']:.3f} | {ratio:.2f} "
             f"| {numbers['peak_rss_bytes'] / 1e9:.2f} GB | {difference:.1e} | {share:.0%} |",
             flush=True,
         )
@@ -173,23 +181,29 @@ def main() -> None:
     )
     parser.add_argument("--size", type=int, help="side of the pictures, in pixels")
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--channels", type=int, default=64)
+    parser.add_argument("--blocks", type=int, default=9)
     parser.add_argument("--steps", type=int, default=5, help="timed steps a turn")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each way")
     parser.add_argument("--ways", default="textbook,cyclegan,cyclegan-eager,cyclegan-fp32")
     parser.add_argument("--json", type=Path, help="file to write")
     parser.add_argument("--serve", choices=WAYS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    setting = (arguments.size, arguments.batch, arguments.channels, arguments.blocks)
     if arguments.serve:
-        measure(arguments.serve, arguments.size, arguments.batch, arguments.steps)
+        measure(arguments.serve, *setting, arguments.steps)
         return
     check_published_facts()
-    settings = [(arguments.size, arguments.batch)] if arguments.size else SETTINGS
+    settings = [setting] if arguments.size else SETTINGS
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    print("| size | batch | way | s/step | ratio | peak memory | loss difference | share of peak |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(
+        "| size | batch | channels, blocks | way | s/step | ratio | peak memory "
+        "| loss difference | share of peak |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
     rows = []
-    for size, batch in settings:
-        rows += compare(size, batch, arguments.ways.split(","), arguments.steps, arguments.rounds)
+    for one in settings:
+        rows += compare(one, arguments.ways.split(","), arguments.steps, arguments.rounds)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
 
