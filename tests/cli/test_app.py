@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import cyclegan_cli
 from cyclegan_cli import errors, inspection
@@ -293,3 +294,20 @@ def test_a_table_is_readable_where_only_ascii_can_be_written(
     answer = cyclegan_process("inspect", run_folder)
     assert answer.code == 0
     assert "night" in answer.out
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="not on POSIX")
+def test_too_little_memory_for_torch_is_one_sentence(
+    cyclegan_process: Cyclegan, tmp_path: Path
+) -> None:
+    import resource
+
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (16, 16)).save(photo)
+    few = 300 << 20  # Bytes of address space; torch's library alone has more.
+    found = cyclegan_process(
+        "translate", photo, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (few, few))
+    )
+    assert found.code == errors.DeviceError.exit_code
+    last = found.err.splitlines()[-2:]
+    assert last == ["error: not enough memory to begin with", "hint: Raise ulimit -v."]

@@ -10,6 +10,7 @@ import functools
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, TextIO, cast
 
 import typer
 
-from cyclegan_cli.errors import CycleGANError, DataError, OutputError, UsageError
+from cyclegan_cli.errors import CycleGANError, DataError, DeviceError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -161,6 +162,10 @@ def _discard(stream: TextIO) -> None:
         os.close(nowhere)
 
 
+# What the system's loader says of a library that does not fit into the memory that is allowed.
+NO_ROOM_FOR_LIBRARY = re.compile("failed to map segment|cannot allocate memory", re.IGNORECASE)
+
+
 def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     """Decorate a command: our errors become two lines on stderr and their exit code."""
 
@@ -177,6 +182,13 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError:
             # Whoever read our output has had enough, as `| head` does: what shells call SIGPIPE.
             raise typer.Exit(141) from None
+        except (ImportError, MemoryError) as error:
+            if isinstance(error, ImportError) and not NO_ROOM_FOR_LIBRARY.search(str(error)):
+                raise
+            show_error(
+                DeviceError("not enough memory to begin with", "Raise the limit: ulimit -v.")
+            )
+            raise typer.Exit(DeviceError.exit_code) from None
         except OSError as error:
             if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM):
                 raise
