@@ -281,6 +281,8 @@ class Trainer:
             logs, draws, measures, saves = self._agreed_to_be_due(
                 self.logging, self.sampling, self.validating, self.saving
             )
+            if (logs or draws) and not self.is_saved:
+                self._save()  # A run with results but no state has lost it: why_not_resumable.
             if logs:
                 self._measure()
             if draws:
