@@ -148,12 +148,15 @@ class RunFolder:
         self._require()
         self.page.write(step, state, reason)
 
-    def save(self, info: StateInfo, others: Sequence[Mapping[str, Tensor]] = ()) -> None:
+    def save(
+        self, info: StateInfo, others: Sequence[Mapping[str, Tensor]] = (), keep: bool = True
+    ) -> None:
         """Save the state, then the model: a crash between the two loses nothing.
 
         Args:
             info: What the run is at.
             others: The replay pools of other processes, see :func:`save_state`.
+            keep: Whether ``--keep-checkpoints`` keeps the model, too.
 
         Raises:
             OutputError: It cannot be written.
@@ -161,7 +164,7 @@ class RunFolder:
         self._require()
         save_state(self.path / STATE_FILE, self.model, info, others)
         self.save_model(info)
-        if self.plan.config.keep_checkpoints:
+        if keep and self.plan.config.keep_checkpoints:
             self._keep_model(info)
 
     def _keep_model(self, info: StateInfo) -> None:
