@@ -242,7 +242,7 @@ def test_a_run_s_options_can_be_fed_back(folder, train):
         (["--learning-rate", "-1"], 2, "error: --learning-rate must be at least"),
         (["--steps", "5", "--epochs", "2"], 2, "error: --steps and --epochs exclude each other"),
         (["--config", "gone.toml"], 2, "error: cannot read gone.toml"),
-        (["--resume", "gone"], 4, "error: there is no checkpoint gone"),
+        (["--resume", "gone"], 4, "error: --resume: there is no run folder gone"),
         (["--resume", "day"], 4, r"error: the folder day has no state.safetensors"),
         (["--device", "cuda:99"], 5, "error: --device cuda:99"),
         (["--device", "tpu"], 2, "error: --device must be auto, cpu"),
@@ -299,18 +299,21 @@ def contents(run: Path) -> dict[str, bytes]:
         (["state"], "model.safetensors"),
         (["state", "model"], "best.safetensors"),
         (["state", "model", "best"], "checkpoints/step_00000004.safetensors"),
+        (["state", "model", "best", "checkpoints/*"], "metrics.csv"),
     ],
 )
 def test_a_run_that_lost_its_state_is_not_begun_anew(folder, train, cyclegan, lost, left):
     assert train(*new_run("run", *FEW), "--keep-checkpoints", "1")[0] == 0
     for name in lost:
-        (folder / "run" / f"{name}.safetensors").unlink()
+        for path in (folder / "run").glob(f"{name}.safetensors"):
+            path.unlink()
     before = contents(folder / "run")
     code, _, err = train("--resume", "run")
     assert code == 4
     assert f"error: run has {left} but no state.safetensors" in err
     assert "hint: Put the file back" in err
-    assert ("--init-from" in err) == (len(lost) < 3)
+    begin = "--config run/config.toml" if left == "metrics.csv" else f"--init-from run/{left}"
+    assert begin in err.replace("\n", " ")
     assert contents(folder / "run") == before
     assert cyclegan("inspect", "run", "--json").documents[0]["resumable"] is False
 
@@ -341,13 +344,47 @@ def test_the_first_best_model_is_not_without_a_state(folder):
     assert (folder / "run" / "state.safetensors").exists()
 
 
-def test_a_run_ended_before_its_first_checkpoint_says_that_it_begins_again(folder, train):
+def test_a_run_ended_before_it_had_results_says_that_it_begins_again(folder, train):
     assert train(*new_run("run", "--steps", "2"))[0] == 0
-    for name in ("state", "model"):
-        (folder / "run" / f"{name}.safetensors").unlink()
+    for path in (folder / "run").iterdir():
+        if path.name != "config.toml":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     code, _, err = train("--resume", "run")
     assert code == 0
-    assert "warning: run was ended before its first checkpoint, and begins again" in err
+    assert "warning: run was ended before it had any results, and begins again" in err
+
+
+@pytest.mark.parametrize("interval", ["--log-every", "--sample-every"])
+def test_the_first_results_are_preceded_by_a_state(folder, interval):
+    options = ("--log-every", "1000", "--sample-every", "1000", "--checkpoint-every", "1000")
+    process = start(folder, *new_run("run", *options, interval, "2", "--steps", "100000"))
+    deadline = time.monotonic() + 100
+    run = folder / "run"
+    while time.monotonic() < deadline:
+        table = run / "metrics.csv"
+        if [*run.glob("samples/*.jpg")] or (table.exists() and table.read_text().count("\n") > 1):
+            break
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert (run / "state.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("named", "sentence"),
+    [
+        ("nowhere", "--resume: there is no run folder nowhere"),
+        ("nowhere/state.safetensors", "--resume: there is no run folder nowhere"),
+        ("link", "--resume link is a link to unmounted/run, which does not exist"),
+    ],
+)
+def test_what_is_no_run_folder_is_refused_with_a_hint_for_resume(folder, train, named, sentence):
+    (folder / "link").symlink_to("unmounted/run")
+    code, _, err = train("--resume", named)
+    assert code == 4
+    assert sentence in err
+    assert "--checkpoint" not in err
+    assert not (folder / "unmounted").exists()
 
 
 def test_a_finished_run_has_nothing_left_to_do_which_is_success(folder, train):
@@ -390,10 +427,14 @@ def test_held_out_images_that_cannot_be_read_are_named_and_refused_by_strict(fol
     code, _, err = train(*new_run("run", *options, "--steps", "1"))
     assert code == 0
     assert f"{spoilt.name}: " in err
-    assert "--domain-a and --val-a: 1 held-out images cannot be read" in err
+    option, count = ("--val-a", 5) if own else ("--domain-a", 2)
+    sentence = f"{option}: of {count} held-out images, 1 will not be measured on"
+    assert sentence in err
     if own:
-        assert "--domain-a and --val-a: 1 held-out images cannot be read" in err
         assert "--val-b and --domain-b are the same folder" in err
     code, _, err = train(*new_run("strict", *options, "--steps", "1", "--strict"))
     assert code == 3
-    assert "error: --strict: --domain-a and --val-a: 1 held-out" in err
+    assert f"error: --strict: {sentence}" in err
+    code, out, err = train(*new_run("dry", *options, "--dry-run"))
+    assert code == 0
+    assert f"{count} more to measure on (1 left out)" in out

@@ -94,11 +94,13 @@ def test_a_folder_below_that_may_not_be_read_can_be_yielded_in_its_place(
 @pytest.mark.parametrize("files", [["model.safetensors"], ["config.toml", "metrics.csv"]])
 def test_run_folders_below_are_not_searched(tmp_path, files):
     (tmp_path / "runs/a2b/samples").mkdir(parents=True)
-    for name in ("0.png", "runs/a2b/samples/step_00000500.jpg", "runs/1.png"):
+    (tmp_path / "weights").mkdir()
+    images = ["0.png", "runs/1.png", "weights/2.png"]
+    for name in (*images, "runs/a2b/samples/step_00000500.jpg", "weights/model.safetensors"):
         (tmp_path / name).touch()
     for name in files:
         (tmp_path / "runs/a2b" / name).touch()
-    assert list_pictures(tmp_path) == [tmp_path / "0.png", tmp_path / "runs/1.png"]
+    assert list_pictures(tmp_path) == [tmp_path / name for name in images]
     # Who names one means it.
     assert list_pictures(tmp_path / "runs/a2b") != []
 

@@ -104,7 +104,7 @@ def test_a_missing_device_is_refused(folders):
         plan_new(config(folders, device="cuda:77"))
 
 
-def test_a_run_killed_before_its_first_checkpoint_resumes_from_its_options(folders):
+def test_a_run_killed_before_it_had_results_resumes_from_its_options(folders):
     plan = plan_new(config(folders, steps=5))
     plan.run_dir.mkdir(parents=True)
     (plan.run_dir / "config.toml").write_text(tomli_w.dumps(plan.config.to_document()))
@@ -122,7 +122,7 @@ def test_a_file_is_no_run_but_its_state_stands_for_it(folders, run_folder):
 
 
 def test_what_is_no_run_cannot_be_resumed(folders):
-    with pytest.raises(CheckpointError, match="no checkpoint nowhere"):
+    with pytest.raises(CheckpointError, match="no run folder nowhere"):
         plan_resumed(Path("nowhere"), {})
     with pytest.raises(CheckpointError, match=r"has no state\.safetensors"):
         plan_resumed(Path("day"), {})

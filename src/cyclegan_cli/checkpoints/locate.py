@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +19,8 @@ Which = Literal["latest", "best"]
 CONFIG_FILE = "config.toml"
 HEALTH_FILE = "health.json"
 KEPT_FOLDER = "checkpoints"
+SAMPLES_FOLDER = "samples"
+TABLES = ("metrics.csv", "validation.csv", "kid.csv")
 RUNS_FOLDER = Path("runs")
 ENVIRONMENT_VARIABLE = "CYCLEGAN_CHECKPOINT"
 MODELS_THERE_ARE = (
@@ -110,16 +114,31 @@ def default_checkpoint(which: Which = "latest") -> Path:
 def why_not_resumable(run: Path) -> str:
     """Why a run folder with a ``config.toml`` cannot go on, in one sentence; empty where it can.
 
-    A run without a state begins anew, which is right only where it was ended before its first
-    checkpoint. Where weights are left, beginning anew would overwrite them: the state was deleted,
-    not copied, or is on a disk that is not mounted.
+    A run without a state begins anew, which is right only where it was ended before it had any
+    results: the first are preceded by a checkpoint. Where there are some, beginning anew would
+    overwrite them: the state was deleted, not copied, or is on a disk that is not mounted.
     """
     for name in (STATE_FILE, MODEL_FILE, BEST_FILE, KEPT_FOLDER):
         path = run / name
         if path.is_symlink() and not path.exists():
             return f"{path} is a link to {os.readlink(path)}, which does not exist"
-    kept = sorted((run / KEPT_FOLDER).glob("*.safetensors"))
-    weights = [path for path in (run / MODEL_FILE, run / BEST_FILE, *kept[-1:]) if path.exists()]
-    if weights and not (run / STATE_FILE).exists():
-        return f"{run} has {weights[0].relative_to(run)} but no {STATE_FILE}, the training's state"
+    if not (run / STATE_FILE).exists() and (result := next(_results(run), None)):
+        return f"{run} has {result.relative_to(run)} but no {STATE_FILE}, the training's state"
     return ""
+
+
+def _results(run: Path) -> Iterator[Path]:
+    """What a training has produced, the best to go on with first; of many such files the last."""
+    yield from (path for path in (run / MODEL_FILE, run / BEST_FILE) if path.exists())
+    yield from sorted((run / KEPT_FOLDER).glob("*.safetensors"))[-1:]
+    yield from (path for path in map(run.joinpath, TABLES) if path.is_file() and _has_rows(path))
+    yield from sorted((run / SAMPLES_FOLDER).glob("*.jpg"))[-1:]
+
+
+def _has_rows(table: Path) -> bool:
+    """Whether there is more than the names of the columns; a table that is locked may have some."""
+    try:
+        with table.open("rb") as stream:
+            return any(itertools.islice(stream, 1, 2))
+    except OSError:
+        return True

@@ -83,6 +83,7 @@ def _document(plan: Plan, found: Preflight, measured: Measured) -> dict[str, Any
 def _data_rows(found: Preflight) -> Iterator[tuple[str, str]]:
     for letter, report in (("A", found.a), ("B", found.b)):
         held_out = f", {report.held_out} more to measure on" if report.held_out else ""
+        held_out += f" ({len(report.unmeasured)} left out)" if report.unmeasured else ""
         yield (
             f"domain {letter}: {report.name}",
             f"{report.folder}: {report.pictures:,} pictures{held_out}",

@@ -91,15 +91,17 @@ def walk_pictures(
     return walk("")
 
 
-# A folder with one of these is a run's: the sample grids in it are no images to learn from.
-RUN_FILES = frozenset({"model.safetensors", "state.safetensors"})
-BEGUN_RUN_FILES = frozenset({"config.toml", "metrics.csv"})
+# A folder with two of these is a run's: the sample grids in it are no images to learn from. One
+# alone may be another program's: many call their weights model.safetensors.
+RUN_NAMES = frozenset(
+    {"config.toml", "health.json", "metrics.csv", "model.safetensors", "samples/",
+     "state.safetensors"}
+)  # fmt: skip
 
 
 def _is_run(names: list[str]) -> bool:
     """Whether a folder with these names in it is one that a training writes to."""
-    found = set(names)
-    return not found.isdisjoint(RUN_FILES) or found >= BEGUN_RUN_FILES
+    return len(RUN_NAMES.intersection(names)) > 1
 
 
 def _names(folder: str) -> list[str]:

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import itertools
 import math
+import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from cyclegan_cli.checkpoints.header import StateInfo, read_model_info
 from cyclegan_cli.checkpoints.locate import (
     BEST_FILE,
     CONFIG_FILE,
+    KEPT_FOLDER,
     MODEL_FILE,
     RUNS_FOLDER,
     STATE_FILE,
@@ -269,7 +271,7 @@ def plan_resumed(run: Path, changes: Mapping[str, Any], rank: Rank = ALONE) -> P
     config = dataclasses.replace(config, precision=choose_precision(config.precision, device))
     plan = Plan(config, run, find_pictures(config), device, resumed=info, rank=rank)
     if info is None:
-        again = f"{run} was ended before its first checkpoint, and begins again"
+        again = f"{run} was ended before it had any results, and begins again"
         return dataclasses.replace(plan, warnings=(again,))
     shortened = LENGTHS & {name for name in changes if changes[name] != getattr(before, name)}
     if shortened and plan.total_steps < plan.first_step:
@@ -301,15 +303,24 @@ def _run_of(path: Path) -> Path:
 
     Raises:
         UsageError: Another file is named.
+        CheckpointError: There is no such folder, or it may not be read.
     """
-    refuse_locked(path)
-    if not path.is_file():
-        return path
-    if path.name == STATE_FILE:
-        return path.parent
-    raise UsageError(
-        f"--resume {path} is a file, not a run folder", f"Name its folder: {path.parent}."
-    )
+    run = path.parent if path.name == STATE_FILE and not os.path.isdir(path) else path
+    if os.path.islink(run) and not os.path.exists(run):
+        raise CheckpointError(
+            f"--resume {run} is a link to {os.readlink(run)}, which does not exist",
+            "Mount its disk, or name the run folder itself.",
+        )
+    if not os.path.exists(run):
+        raise CheckpointError(
+            f"--resume: there is no run folder {run}", "Name one that cyclegan train has written."
+        )
+    if not os.path.isdir(run):
+        raise UsageError(
+            f"--resume {run} is a file, not a run folder", f"Name its folder: {run.parent}."
+        )
+    refuse_locked(run)
+    return run
 
 
 def _device(config: TrainConfig, rank: Rank) -> torch.device:
@@ -337,7 +348,7 @@ def _require_extras(config: TrainConfig) -> None:
 
 
 def _saved_state(run: Path) -> tuple[StateInfo | None, TrainConfig]:
-    """What a run was saved with; a run killed before its first checkpoint has only its options."""
+    """What a run was saved with; one killed before it had any results has only its options."""
     if reason := why_not_resumable(run):
         raise CheckpointError(reason, _without_state(run))
     options = run / CONFIG_FILE
@@ -349,11 +360,13 @@ def _saved_state(run: Path) -> tuple[StateInfo | None, TrainConfig]:
 
 def _without_state(run: Path) -> str:
     """What can be done where a run's state is missing."""
-    for name in (MODEL_FILE, BEST_FILE):
-        if (run / name).exists():
-            begin = f"begin a new run with the weights that are left: --init-from {run / name}"
-            return f"Put the file back (or mount its disk), or {begin}."
-    return "Put the file back, or mount its disk."
+    begin = f"begin a new run with its options: --config {run / CONFIG_FILE}"
+    kept = sorted((run / KEPT_FOLDER).glob("*.safetensors"))
+    for path in (run / MODEL_FILE, run / BEST_FILE, *kept[-1:]):
+        if path.exists():
+            begin = f"begin a new run with the weights that are left: --init-from {path}"
+            break
+    return f"Put the file back (or mount its disk), or {begin}."
 
 
 def read_config_file(path: Path) -> TrainConfig:

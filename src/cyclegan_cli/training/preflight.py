@@ -51,6 +51,7 @@ class DomainReport:
 
     Attributes:
         option: What names its folder on the command line.
+        held_out_option: What names the folder of its held-out images.
         name: The domain's.
         folder: Where its pictures are.
         pictures: How many are trained on.
@@ -66,6 +67,7 @@ class DomainReport:
     """
 
     option: str
+    held_out_option: str
     name: str
     folder: Path
     pictures: int
@@ -86,17 +88,17 @@ class DomainReport:
 
     def held_out_warnings(self) -> list[str]:
         """A sentence for each thing that is wrong with the images to measure on."""
-        option = self.option.replace("domain", "val")
         sentences = []
         if self.unmeasured:
             sentences.append(
-                f"{self.option} and {option}: {len(self.unmeasured)} held-out images cannot be "
-                f"read, and are not measured on: {_some(list(self.unmeasured.values()))}"
+                f"{self.held_out_option}: of {self.held_out} held-out images, "
+                f"{len(self.unmeasured)} will not be measured on: "
+                f"{_some(list(self.unmeasured.values()))}"
             )
         if self.is_measured_on_itself:
             sentences.append(
-                f"{option} and {self.option} are the same folder: what is measured on images "
-                "that are trained on says little of others"
+                f"{self.held_out_option} and {self.option} are the same folder: what is measured "
+                "on images that are trained on says little of others"
             )
         return sentences
 
@@ -244,9 +246,11 @@ def _report(plan: Plan, domain: str, pictures: Sequence[Path], depth: Depth) -> 
     list_pictures(folder, passed_over)
     val = getattr(config, f"val_{domain}")
     to_measure = getattr(plan.domains, f"held_out_{domain}")
-    unmeasured = _undecodable([path for path in to_measure if path not in useless], config)
+    unmeasured = {path: useless[path] for path in to_measure if path in useless}
+    unmeasured |= _undecodable([path for path in to_measure if path not in useless], config)
     return DomainReport(
         option=f"--domain-{domain}",
+        held_out_option=f"--domain-{domain}" if val is None else f"--val-{domain}",
         name=getattr(plan, f"name_{domain}"),
         folder=folder,
         pictures=len(pictures) - (len(to_measure) if val is None else 0),

@@ -21,6 +21,7 @@ from cyclegan_cli.checkpoints.locate import (
     HEALTH_FILE,
     KEPT_FOLDER,
     MODEL_FILE,
+    SAMPLES_FOLDER,
     STATE_FILE,
 )
 from cyclegan_cli.checkpoints.store import load_state_info, save_model, save_state
@@ -40,7 +41,6 @@ from cyclegan_cli.training.tables import (
     StepTable,
 )
 
-SAMPLES_FOLDER = "samples"
 KEPT_NAME = re.compile(r"step_(\d{8,})\.safetensors")
 
 
@@ -101,7 +101,7 @@ class RunFolder:
     def _begin(self, step: int) -> None:
         """Write the options and the heads of the tables."""
         files.remove_leftovers(self.path)
-        # With it, even a run that is killed before its first checkpoint resumes. Its own folder is
+        # With it, even a run that is killed before it has any results resumes. Its own folder is
         # left out, so that the file can be fed back as it is.
         options = self.plan.config.to_document()
         options.pop("run_dir", None)
@@ -148,12 +148,15 @@ class RunFolder:
         self._require()
         self.page.write(step, state, reason)
 
-    def save(self, info: StateInfo, others: Sequence[Mapping[str, Tensor]] = ()) -> None:
+    def save(
+        self, info: StateInfo, others: Sequence[Mapping[str, Tensor]] = (), keep: bool = True
+    ) -> None:
         """Save the state, then the model: a crash between the two loses nothing.
 
         Args:
             info: What the run is at.
             others: The replay pools of other processes, see :func:`save_state`.
+            keep: Whether ``--keep-checkpoints`` keeps the model, too.
 
         Raises:
             OutputError: It cannot be written.
@@ -161,7 +164,7 @@ class RunFolder:
         self._require()
         save_state(self.path / STATE_FILE, self.model, info, others)
         self.save_model(info)
-        if self.plan.config.keep_checkpoints:
+        if keep and self.plan.config.keep_checkpoints:
             self._keep_model(info)
 
     def _keep_model(self, info: StateInfo) -> None:

@@ -281,6 +281,8 @@ class Trainer:
             logs, draws, measures, saves = self._agreed_to_be_due(
                 self.logging, self.sampling, self.validating, self.saving
             )
+            if (logs or draws) and not self.is_saved:
+                self._save(is_due=False)  # What has results but no state has lost it.
             if logs:
                 self._measure()
             if draws:
@@ -391,7 +393,7 @@ class Trainer:
         if self.plan.rank.share.count > 1:
             stop_requested = _never  # All are asked after the step.
         if self.plan.validates and not self.is_saved:
-            self._save()  # No run has a best model but no state, which it could not go on without.
+            self._save(is_due=False)
         self.group.on_first(lambda: self._examine_now(stop_requested))
 
     def _examine_now(self, stop_requested: StopRequested) -> None:
@@ -453,13 +455,18 @@ class Trainer:
         """Seconds trained so far, in all sessions of the run."""
         return self.seconds_before + time.monotonic() - self.started
 
-    def _save(self) -> None:
+    def _save(self, is_due: bool = True) -> None:
+        """Save everything; before its time, where the first results are about to be written.
+
+        No run has results but no state, so that :func:`why_not_resumable` sees that it was lost.
+        """
         # The last update may have done what no gradient has seen yet.
         if not self.model.is_finite():
             raise self._diverged("the weights are not finite")
         pools = self.group.gathered(pools_of(self.model)) if self.plan.rank.share.count > 1 else []
-        self.group.on_first(lambda: self.folder.save(self._state_info(), pools[1:]))
-        self.saving.done(self.step)
+        self.group.on_first(lambda: self.folder.save(self._state_info(), pools[1:], keep=is_due))
+        if is_due:
+            self.saving.done(self.step)
         self.is_saved = True
 
     def _state_info(self) -> StateInfo:
