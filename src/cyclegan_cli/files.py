@@ -41,7 +41,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
         OutputError: The file could not be written (the reason is in the message). What the caller
             raises of something else, another file or a connection, passes as it is.
     """
-    with _as_output_error(target):
+    named = target  # As messages call it.
+    with _as_output_error(named):
         # Not Path.resolve: of links in a circle it raises what is no OSError.
         target = Path(os.path.realpath(target))
         if target.exists() and not target.is_file():
@@ -51,11 +52,11 @@ def atomic_path(target: Path) -> Iterator[Path]:
         temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
         _in_flight.add(temporary)
     try:
-        with _as_output_error(target):
+        with _as_output_error(named):
             mode = _create(temporary, target)
-        with _as_output_error(target, temporary):
+        with _as_output_error(named, temporary):
             yield temporary
-        with _as_output_error(target):
+        with _as_output_error(named):
             _flush(temporary, os.O_RDWR)
             # Writers that put a file of their own in this place choose their own permissions.
             _set_mode(temporary, mode)

@@ -310,4 +310,4 @@ def test_too_little_memory_for_torch_is_one_sentence(
     )
     assert found.code == errors.DeviceError.exit_code
     last = found.err.splitlines()[-2:]
-    assert last == ["error: not enough memory to begin with", "hint: Raise ulimit -v."]
+    assert last == ["error: not enough memory to begin with", "hint: Raise the limit: ulimit -v."]

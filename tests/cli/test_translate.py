@@ -289,8 +289,8 @@ def test_the_best_model_of_no_run_is_none(cyclegan: Cyclegan, here: Path) -> Non
     assert (answer.code, answer.out) == (4, "")
     assert answer.err.splitlines() == [
         "error: there is no checkpoint to translate with",
-        "hint: Name one with --checkpoint, set CYCLEGAN_CHECKPOINT, or train one with "
-        "cyclegan train; cyclegan inspect --models lists those that are in the package.",
+        "hint: Name one with --checkpoint, or set CYCLEGAN_CHECKPOINT; cyclegan train makes one; "
+        "cyclegan inspect --models lists those that are in the package.",
     ]
 
 
