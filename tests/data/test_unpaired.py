@@ -174,6 +174,24 @@ def test_a_loader_that_is_left_ends_its_threads(noise: UnpairedDataset) -> None:
     assert threading.active_count() == before
 
 
+def test_loading_threads_start_no_team_of_threads(
+    noise: UnpairedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenMP would have a second team then, and make all threads wait briefly."""
+    torch.set_num_threads(2)
+    seen: set[tuple[bool, int]] = set()
+    real = UnpairedDataset.__getitem__
+
+    def watched(self: UnpairedDataset, number: int) -> Batch:
+        seen.add((threading.current_thread() is threading.main_thread(), torch.get_num_threads()))
+        return real(self, number)
+
+    monkeypatch.setattr(UnpairedDataset, "__getitem__", watched)
+    list(loader(noise, 0, 4, workers=2, pin_memory=False))
+    assert seen == {(False, 1)}
+    assert torch.get_num_threads() == 2
+
+
 def test_what_is_loaded_takes_no_more_memory_the_longer_it_lasts(noise: UnpairedDataset) -> None:
     cache = PictureCache(CachePlan(10**6, 10**6, 0))
     dataset = UnpairedDataset(noise.pictures["a"], noise.pictures["b"], noise.config, cache)

@@ -226,6 +226,21 @@ def test_transformed_kernels_are_not_saved_with_the_weights() -> None:
     assert set(conv.state_dict()) == {"weight", "bias"}
 
 
+@pytest.mark.parametrize("winograd_bf16", [False, True])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_on_a_cpu_with_matrix_units_bf16_is_convolved_directly(
+    calls: list[torch.dtype], bf16: bool, winograd_bf16: bool
+) -> None:
+    config = TrainConfig(
+        load_size=64, crop_size=64, base_channels=16, discriminator_channels=4, residual_blocks=1,
+        batch_size=2,
+    )  # fmt: skip
+    model = CycleGAN(config, torch.device("cpu"), bf16, winograd_bf16=winograd_bf16)
+    model.step(*torch.rand(2, 2, 3, 64, 64))
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    assert set(calls) == ({dtype} if winograd_bf16 or not bf16 else set())
+
+
 def test_the_trunk_of_a_generator_uses_it(calls: list[torch.dtype]) -> None:
     generator = ResnetGenerator(GeneratorConfig(16, 2))
     generator(torch.rand(1, 3, 96, 96))
