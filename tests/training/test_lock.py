@@ -95,3 +95,10 @@ def test_two_new_runs_that_choose_one_folder_do_not_mix(config):
 def test_a_lock_that_cannot_be_made_is_one_sentence(tmp_path):
     with pytest.raises(OutputError, match=r"cannot write .*\.lock: no such file or directory"):
         RunLock(tmp_path / "missing")
+
+
+def test_the_lock_uses_nothing_that_windows_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("os.O_CLOEXEC")
+    RunLock(tmp_path).release()

@@ -29,7 +29,7 @@ class RunLock:
     def __init__(self, folder: Path) -> None:
         self.path = path = folder / LOCK_FILE
         try:
-            self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise OutputError(f"cannot write {path}: {(error.strerror or '').lower()}") from error
         try:
