@@ -9,7 +9,8 @@ compared with themselves and loaded; a configuration becomes options; a list bec
 tables and health are described.
 
 Without FILE the samples are made: an image of each format, with EXIF, XMP and a colour profile
-where the format has them; the files of a tiny training; its exports. ``--samples`` keeps them, and
+where the format has them; images whose offsets and counts are loops, fan-outs and repeats; the
+files of a tiny training; its exports. ``--samples`` keeps them, and
 a round depends on nothing but its seed and the samples.
 
 Anything but a result or an error of ours is reported with its seed, and the damaged file is kept in
@@ -20,6 +21,7 @@ memory than 300 MB and ten times the file. The exit code is then 1.
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import json
 import multiprocessing
@@ -76,6 +78,7 @@ def make_samples(folder: Path) -> None:
     """Fill a folder with a file of each kind that is read."""
     folder.mkdir(parents=True, exist_ok=True)
     make_images(folder)
+    make_hostile(folder)
     domains = folder / "a", folder / "b"
     for seed, domain in enumerate(domains):
         domain.mkdir(exist_ok=True)
@@ -93,6 +96,14 @@ def make_samples(folder: Path) -> None:
     tensors = torch.load(folder / "model.pth", weights_only=True)
     torch.save(tensors, folder / "legacy.pth", _use_new_zipfile_serialization=False)
     (folder / "paths.list").write_bytes(b"a/0.png\na/1.png\n./b/../b/2.png\n\xff.png\n/\n..\n\n")
+
+
+def make_hostile(folder: Path) -> None:
+    """The files of the tests that are made to take time or memory: loops, fan-outs, repeats."""
+    tests = Path(__file__).resolve().parents[1] / "tests"
+    sys.path.insert(0, str(tests))
+    for name, content in importlib.import_module("hostile").files().items():
+        (folder / f"hostile {name}").write_bytes(content)
 
 
 def cyclegan(*arguments: object) -> None:
