@@ -61,7 +61,7 @@ def test_a_folder_of_pictures_lists_what_is_wrong(
     answer = cyclegan("inspect", "p")
     assert answer.code == 0
     assert rows(answer.out)["unreadable"] == "1"
-    assert "p/[red]y.png is not a picture" in answer.out
+    assert "p/[red]y.png is empty" in answer.out
 
 
 def test_markup_in_a_name_is_printed_as_it_is(

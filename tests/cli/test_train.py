@@ -405,7 +405,9 @@ def test_a_finished_run_has_nothing_left_to_do_which_is_success(folder, train):
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
 def test_a_warning_saves_and_ends_and_may_come_twice(folder, name):
     number = getattr(signal, name)
+    before = signal.signal(number, signal.SIG_DFL)  # nohup and schedulers have it ignored.
     process = start(folder, *new_run("warned", *LONG, "--steps", "100000"))
+    signal.signal(number, before)
     wait_for_steps(folder, "warned", 2)
     process.send_signal(number)
     process.send_signal(number)

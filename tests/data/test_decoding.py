@@ -526,7 +526,7 @@ def test_a_stream_that_cannot_be_read_is_named(content: bytes) -> None:
         decode(io.BytesIO(content), name="the letter")
 
 
-@pytest.mark.parametrize("error", [DeviceError("no memory"), AssertionError(), NameError("x")])
+@pytest.mark.parametrize("error", [DeviceError("no memory"), NameError("x")])
 def test_only_the_file_is_blamed_for_itself(tmp_path: Path, error: Exception) -> None:
     flat("L", 9).save(tmp_path / "x.png")
     with pytest.raises(type(error)) as caught, opened(tmp_path / "x.png", "x.png"):

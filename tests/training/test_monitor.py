@@ -102,8 +102,8 @@ def negatives(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings whose first steps happened to lead both generators to negatives."""
     real = CycleGAN.__init__
 
-    def unlucky(self: CycleGAN, *arguments: Any) -> None:
-        real(self, *arguments)
+    def unlucky(self: CycleGAN, *arguments: Any, **options: Any) -> None:
+        real(self, *arguments, **options)
         random = torch.Generator().manual_seed(0)
         for generator in self.generators().values():
             adam = torch.optim.Adam(generator.parameters(), 5e-3)
@@ -146,8 +146,8 @@ def test_a_gradient_that_is_no_number_stops_the_run(
     recorder = Recorder()
     real = CycleGAN.__init__
 
-    def poisoned(self: CycleGAN, *arguments: Any) -> None:
-        real(self, *arguments)
+    def poisoned(self: CycleGAN, *arguments: Any, **options: Any) -> None:
+        real(self, *arguments, **options)
         self.generator_a2b.head.weight.register_hook(
             lambda gradient: gradient * float("inf") if len(recorder.steps) >= 22 else gradient
         )
@@ -169,8 +169,8 @@ def poison(monkeypatch: pytest.MonkeyPatch, factors: dict[int, float]) -> Record
     recorder = Recorder()
     real = CycleGAN.__init__
 
-    def poisoned(self: CycleGAN, *arguments: Any) -> None:
-        real(self, *arguments)
+    def poisoned(self: CycleGAN, *arguments: Any, **options: Any) -> None:
+        real(self, *arguments, **options)
         self.generator_a2b.head.weight.register_hook(
             lambda gradient: gradient * factors.get(len(recorder.steps), 1.0)
         )
@@ -259,7 +259,9 @@ def test_networks_that_stand_still_are_a_verdict(tmp_path: Path) -> None:
     real = CycleGAN.__init__
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            CycleGAN, "__init__", lambda self, *given: (models.append(self), real(self, *given))[1]
+            CycleGAN,
+            "__init__",
+            lambda self, *given, **options: (models.append(self), real(self, *given, **options))[1],
         )
         patch.setattr(recorder, "stepped", fill_moments)
         train(plan_new(config), recorder, never)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -271,24 +272,14 @@ def test_only_the_tensors_of_that_direction_are_read(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch, direction: Any
 ) -> None:
     read: list[str] = []
+    real = store._open
 
-    class Spy:
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            self.file = real_open(*arguments, **options)
+    @contextmanager
+    def spy(path: Path) -> Iterator[Any]:
+        with real(path) as read_tensor:
+            yield lambda name: (read.append(name), read_tensor(name))[1]
 
-        def __enter__(self) -> Spy:
-            self.file.__enter__()
-            return self
-
-        def __exit__(self, *exception: Any) -> None:
-            self.file.__exit__(*exception)
-
-        def get_tensor(self, name: str) -> Tensor:
-            read.append(name)
-            return self.file.get_tensor(name)
-
-    real_open = store.safe_open
-    monkeypatch.setattr(store, "safe_open", Spy)
+    monkeypatch.setattr(store, "_open", spy)
     Translator.load(checkpoint, direction, "cpu")
     assert read
     assert all(name.startswith(f"generator_{direction}.") for name in read)

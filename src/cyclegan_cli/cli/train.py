@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -145,13 +146,21 @@ def train_command(
         console.say(f"try: {shlex.join([*command, '--checkpoint', str(plan.run_dir)])}")
 
 
+SILENT_SECONDS = 10.0  # At most: torchrun ends them earlier.
+
+
 @contextmanager
 def _speaking(rank: Rank, speaks: bool) -> Iterator[None]:
-    """Let a process that is not the first say who it is, or end without a word."""
+    """Let a process that is not the first say who it is, or end without a word.
+
+    torchrun ends all processes as soon as one has failed: those without a word wait for that.
+    """
     try:
         yield
     except CycleGANError as error:
         if error.exit_code == 0 or not speaks:
+            if isinstance(error, UsageError):
+                time.sleep(SILENT_SECONDS)
             raise typer.Exit(error.exit_code) from None
         if not rank.is_first:
             error.message = f"process {rank.share}: {error.message}"

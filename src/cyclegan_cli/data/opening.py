@@ -214,7 +214,7 @@ def opened(source: Path | BinaryIO, name: str, head_only: bool = False) -> Itera
                 yield image
     except Image.DecompressionBombError as error:
         raise too_many_pixels(name) from error
-    except (CycleGANError, AssertionError, NameError, ImportError):
+    except (CycleGANError, NameError, ImportError):
         raise
     except Exception as error:
         # On damaged files Pillow's decoders raise whatever they stumble over.

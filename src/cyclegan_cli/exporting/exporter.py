@@ -18,7 +18,7 @@ from cyclegan_cli.checkpoints.reading import source_files
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.devices import memory_errors
 from cyclegan_cli.exporting.draft import Document, Draft, interface
-from cyclegan_cli.exporting.graph import traceable
+from cyclegan_cli.exporting.graph import reference
 from cyclegan_cli.exporting.job import Job
 from cyclegan_cli.exporting.verify import Gate, Verification, gate_for, verify
 from cyclegan_cli.models.networks import ResnetGenerator
@@ -113,7 +113,7 @@ def _verified(
         held_out=draft.held_out,
     )
     found = [
-        compare(draft.open(paths, one), traceable(generator, job.image_io))
+        compare(draft.open(paths, one), reference(generator, job.image_io))
         for one, generator in generators.items()
     ]
     return max(found, key=lambda verification: verification.largest_difference)

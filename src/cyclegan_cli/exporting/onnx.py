@@ -79,8 +79,14 @@ def _lower(model: Any, opset: int) -> None:
     """Have a graph say that its operators are of an older version, of which they are as they are.
 
     What the newer ones add (types, axes of a padding) is not used; the checker holds that against
-    the older version's definitions, and ONNX Runtime computes with them afterwards.
+    the older version's definitions, and ONNX Runtime computes with them afterwards. Axes of a
+    reduction were an attribute before version 18.
     """
+    constants = {constant.name: constant for constant in model.graph.initializer}
+    for node in model.graph.node:
+        if opset < 18 and node.op_type in ("ReduceMax", "ReduceMin"):
+            axes = onnx.numpy_helper.to_array(constants[node.input.pop()]).tolist()
+            node.attribute.append(onnx.helper.make_attribute("axes", axes))
     [used] = model.opset_import
     used.version = opset
     model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import)

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image, ImageStat
 
 from cyclegan_cli.data.listing import list_pictures
-from cyclegan_cli.data.opening import probe
+from cyclegan_cli.data.opening import opened, probe
 from cyclegan_cli.data.passed_over import PassedOver
 from cyclegan_cli.data.survey import duplicates, evenly, spread, survey
 from cyclegan_cli.errors import DataError
@@ -27,11 +27,10 @@ def describe_picture(path: Path) -> Summary:
     Raises:
         DataError: It is none.
     """
-    from cyclegan_cli.data.decoding import decode  # Needs numpy, which headers do not.
-
     facts: Facts = {"bytes": path.stat().st_size, **vars(probe(path))}
     try:
-        decode(path)
+        with opened(path, str(path)) as image:
+            image.load()
     except DataError as error:
         facts["problem"] = error.message
     return Summary(path, "picture", facts)
