@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from cyclegan_cli import __version__
 from cyclegan_cli.cli.console import reports_errors
@@ -44,7 +45,22 @@ def main(
     """Translate pictures from one domain into another, learned from two folders without pairs."""
 
 
-app.command("train")(reports_errors(train_command))
-app.command("translate")(reports_errors(translate_command))
-app.command("export")(reports_errors(export_command))
-app.command("inspect")(reports_errors(inspect_command))
+class Command(TyperCommand):
+    """A command whose help shows defaults as they are, where Typer puts texts in parentheses."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help; the process, or this object, has no other use afterwards."""
+        parameters: list[Any] = self.params
+        for parameter in parameters:
+            shown = getattr(parameter, "show_default", None)
+            if isinstance(shown, str):
+                text = shown.replace("[", r"\[")
+                parameter.help = rf"{parameter.help} [dim]\[default: {text}][/dim]"
+                parameter.show_default = False
+        super().format_help(ctx, formatter)
+
+
+app.command("train", cls=Command)(reports_errors(train_command))
+app.command("translate", cls=Command)(reports_errors(translate_command))
+app.command("export", cls=Command)(reports_errors(export_command))
+app.command("inspect", cls=Command)(reports_errors(inspect_command))
