@@ -159,7 +159,7 @@ def _speaking(rank: Rank, speaks: bool) -> Iterator[None]:
         yield
     except CycleGANError as error:
         if error.exit_code == 0 or not speaks:
-            if isinstance(error, UsageError):
+            if not speaks:
                 time.sleep(SILENT_SECONDS)
             raise typer.Exit(error.exit_code) from None
         if not rank.is_first:
