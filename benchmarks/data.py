@@ -1,4 +1,4 @@
-"""Whether training waits for its pictures: loading, waiting, start-up, and memory over many steps.
+"""Whether training waits for its images: loading, waiting, start-up, and memory over many steps.
 
     python benchmarks/data.py [loading] [waiting] [start-up] [steady] [--json FILE]
 
@@ -34,9 +34,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 from cyclegan_cli.config import TrainConfig
-from cyclegan_cli.data.cache import CachePlan, PictureCache
+from cyclegan_cli.data.cache import CachePlan, ImageCache
 from cyclegan_cli.data.decoding import decode
-from cyclegan_cli.data.listing import list_pictures
+from cyclegan_cli.data.listing import list_images
 from cyclegan_cli.data.tensors import to_unit_range
 from cyclegan_cli.data.unpaired import UnpairedDataset, loader
 from cyclegan_cli.devices import choose_device, choose_precision
@@ -45,7 +45,7 @@ from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.training.domains import Domains
 from cyclegan_cli.training.plan import Plan, plan_new
 from cyclegan_cli.training.trainer import train
-from large_pictures import picture
+from large_images import image
 
 WIDTH, HEIGHT, LOAD, CROP = 1000, 750, 286, 256
 PARTS = ("loading", "waiting", "start-up", "steady")
@@ -59,7 +59,7 @@ TINY = {
 def make_photos(folder: Path, count: int, quality: int) -> list[Path]:
     """Photo-like JPEGs: soft shapes and fine noise."""
     folder.mkdir(parents=True)
-    levels = picture(WIDTH, HEIGHT)
+    levels = image(WIDTH, HEIGHT)
     paths = [folder / f"{number:03}.jpg" for number in range(count)]
     for number, path in enumerate(paths):
         Image.fromarray(np.roll(levels, 37 * number, axis=1)).save(path, quality=quality)
@@ -81,7 +81,7 @@ def with_pillow(paths: list[Path]) -> Callable[[int], object]:
     return load
 
 
-def with_whole_pictures(paths: list[Path]) -> Callable[[int], object]:
+def with_whole_images(paths: list[Path]) -> Callable[[int], object]:
     """Decode every pixel."""
 
     def load(number: int) -> object:
@@ -94,8 +94,8 @@ def with_whole_pictures(paths: list[Path]) -> Callable[[int], object]:
     return load
 
 
-def with_dataset(paths: list[Path], cache: PictureCache) -> Callable[[int], object]:
-    """What trainings do; of an item's two pictures one."""
+def with_dataset(paths: list[Path], cache: ImageCache) -> Callable[[int], object]:
+    """What trainings do; of an item's two images one."""
     dataset = UnpairedDataset(paths, paths, TrainConfig(load_size=LOAD, crop_size=CROP), cache)
     return lambda number: dataset._crop("a", number, [])
 
@@ -107,11 +107,11 @@ def measure_loading(rounds: int) -> Iterator[dict[str, Any]]:
         with tempfile.TemporaryDirectory() as folder:
             paths = make_photos(Path(folder, "photos"), 40, quality)
             size = statistics.mean(path.stat().st_size for path in paths)
-            endless = PictureCache(CachePlan(0, ENDLESS, 0))
+            endless = ImageCache(CachePlan(0, ENDLESS, 0))
             ways = {
                 "pillow": with_pillow(paths),
-                "whole": with_whole_pictures(paths),
-                "reduced": with_dataset(paths, PictureCache()),
+                "whole": with_whole_images(paths),
+                "reduced": with_dataset(paths, ImageCache()),
                 "kept": with_dataset(paths, endless),
             }
             found = in_turns(ways, len(paths), rounds)
@@ -151,7 +151,7 @@ def measure_waiting(device_name: str) -> Iterator[dict[str, Any]]:
         for size, (options, steps) in WAITING.items():
             config = TrainConfig(steps=10**6, **options)  # type: ignore[arg-type]
             plan = Plan(config, Path(folder, "run"), Domains(paths, paths, [], []), device)
-            dataset = UnpairedDataset(paths, paths, config, PictureCache(plan.cache))
+            dataset = UnpairedDataset(paths, paths, config, ImageCache(plan.cache))
             batches = loader(dataset, 0, steps + 3, plan.workers, device.type == "cuda")
             precision = choose_precision("auto", device)
             model = CycleGAN(config, device, precision == "bf16")
@@ -171,8 +171,8 @@ def waited(batches: Iterator[Any], model: CycleGAN, warm_up: int) -> dict[str, f
         if batch is None:
             break
         loaded = time.perf_counter()
-        pictures = (batch.real_a, batch.real_b)
-        model.step(*(to_unit_range(levels.to(model.device)) for levels in pictures))
+        images = (batch.real_a, batch.real_b)
+        model.step(*(to_unit_range(levels.to(model.device)) for levels in images))
         if model.device.type == "cuda":
             torch.cuda.synchronize()
         waits.append(loaded - start)
@@ -231,10 +231,10 @@ def run_start_up(folder: Path) -> dict[str, Any]:
         train(plan, clock, lambda: 2 if clock.first_step else None)
     process = psutil.Process()
     before = process.memory_info().rss
-    pictures = list_pictures(folder / "a")
+    images = list_images(folder / "a")
     listing = process.memory_info().rss - before
     return {
-        "files": 2 * len(pictures), "listing_bytes": listing, "seconds_planning": seconds_planning,
+        "files": 2 * len(images), "listing_bytes": listing, "seconds_planning": seconds_planning,
         "seconds_to_first_step": clock.begin - process.create_time(),
         "seconds_to_its_end": clock.first_step - process.create_time(),
     }  # fmt: skip

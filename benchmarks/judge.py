@@ -1,4 +1,4 @@
-"""How much nearer to the target domain translated pictures are than the inputs were.
+"""How much nearer to the target domain translated images are than the inputs were.
 
     python benchmarks/judge.py --inputs test/day --outputs out --target test/night [--pairs]
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cyclegan_cli.data.decoding import decode
-from cyclegan_cli.data.listing import list_pictures
+from cyclegan_cli.data.listing import list_images
 from cyclegan_cli.data.tensors import array_to_tensor
 from cyclegan_cli.training.metrics import (
     histogram_distance,
@@ -35,30 +35,30 @@ def load(paths: list[Path], size: int) -> Tensor:
     return torch.cat([_square(array_to_tensor(decode(p).frames[0]), size) for p in paths])
 
 
-def _square(picture: Tensor, size: int) -> Tensor:
-    height, width = picture.shape[-2:]
+def _square(image: Tensor, size: int) -> Tensor:
+    height, width = image.shape[-2:]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    square = picture[..., top : top + side, left : left + side]
+    square = image[..., top : top + side, left : left + side]
     return F.interpolate(
         square, size=(size, size), mode="bicubic", antialias=True, align_corners=False
     ).clamp(-1, 1)
 
 
-def measures(pictures: Tensor, target: Tensor) -> dict[str, float]:
+def measures(images: Tensor, target: Tensor) -> dict[str, float]:
     """All unpaired measures of a set against the target domain."""
-    distances = sliced_wasserstein_distance(pictures, target)
+    distances = sliced_wasserstein_distance(images, target)
     return {
-        "luminance": mean_luminance(pictures),
-        "histogram_distance": histogram_distance(pictures, target),
+        "luminance": mean_luminance(images),
+        "histogram_distance": histogram_distance(images, target),
         "swd_mean": statistics.mean(distances),
         **{f"swd_level_{i}": distance for i, distance in enumerate(distances)},
     }
 
 
-def paired_measures(pictures: Tensor, truth: Tensor) -> dict[str, float]:
-    """L1 in 8-bit levels and PSNR in dB to the true pictures."""
-    difference = (pictures - truth) * 127.5
+def paired_measures(images: Tensor, truth: Tensor) -> dict[str, float]:
+    """L1 in 8-bit levels and PSNR in dB to the true images."""
+    difference = (images - truth) * 127.5
     mse = difference.square().mean(dim=(1, 2, 3))
     psnr = [10 * math.log10(255**2 / max(float(value), 1e-9)) for value in mse]
     return {"l1": float(difference.abs().mean()), "psnr": statistics.mean(psnr)}
@@ -76,11 +76,11 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="side that all are compared at")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    outputs_paths = list_pictures(arguments.outputs)
+    outputs_paths = list_images(arguments.outputs)
     relative = [path.relative_to(arguments.outputs) for path in outputs_paths]
     outputs = load(outputs_paths, arguments.size)
     inputs = load([arguments.inputs / path for path in relative], arguments.size)
-    target = load(list_pictures(arguments.target), arguments.size)
+    target = load(list_images(arguments.target), arguments.size)
     columns = {"inputs": measures(inputs, target), "outputs": measures(outputs, target)}
     if arguments.pairs:
         truth = load([arguments.target / path for path in relative], arguments.size)

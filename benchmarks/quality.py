@@ -5,7 +5,7 @@ r"""What an option does to the translations: the same trainings with and without
 
 Each data folder has ``train/A``, ``train/B``, ``test/A`` and ``test/B``; equal file names in the
 test folders of ``--emoji`` are true pairs. A variant is a set of options, see ``VARIANTS``. Every
-run lies in the work folder and is judged twice on (150 of) the test pictures: with the weights as
+run lies in the work folder and is judged twice on (150 of) the test images: with the weights as
 trained and with their moving average (one training has both).
 
 Whatever is there already is not done again, and ``--minutes`` ends in good order after so long:
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from cyclegan_cli.checkpoints.header import Direction
 from cyclegan_cli.checkpoints.store import load_generator
-from cyclegan_cli.data.listing import list_pictures
+from cyclegan_cli.data.listing import list_images
 from cyclegan_cli.training.metrics import sliced_wasserstein_distance
 from judge import load
 
@@ -43,7 +43,7 @@ COMMON = [
 WEIGHTS = {"trained": "state.safetensors", "averaged": "model.safetensors"}
 BATCH = 8
 PROJECTIONS = 128
-MOST_PICTURES = 150
+MOST_IMAGES = 150
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Data:
     Attributes:
         name: For the table.
         folder: With ``train`` and ``test``, each with two domains.
-        crop: Side of the crops, and of the pictures that are judged.
-        load: Short side that pictures are resized to.
+        crop: Side of the crops, and of the images that are judged.
+        load: Short side that images are resized to.
         steps: Of every run.
         pairs: Whether equal file names are true pairs.
     """
@@ -113,23 +113,22 @@ def judged(run: Run, device: str) -> dict[str, dict[str, float]]:
     """The measures of a finished run, by weights; kept in a file beside it."""
     kept = run.folder / "judged.json"
     if not kept.exists():
-        pictures = [
-            load(list_pictures(folder)[:MOST_PICTURES], run.data.crop).to(device)
+        images = [
+            load(list_images(folder)[:MOST_IMAGES], run.data.crop).to(device)
             for folder in run.data.domains("test")
         ]
         measures = {
-            weights: _measures(run, run.folder / file, pictures)
-            for weights, file in WEIGHTS.items()
+            weights: _measures(run, run.folder / file, images) for weights, file in WEIGHTS.items()
         }
         kept.write_text(json.dumps(measures))
     found: dict[str, dict[str, float]] = json.loads(kept.read_text())
     return found
 
 
-def _measures(run: Run, checkpoint: Path, pictures: list[Tensor]) -> dict[str, float]:
+def _measures(run: Run, checkpoint: Path, images: list[Tensor]) -> dict[str, float]:
     measures = {}
     directions: list[tuple[Direction, Tensor, Tensor]] = [
-        ("a2b", pictures[0], pictures[1]), ("b2a", pictures[1], pictures[0])
+        ("a2b", images[0], images[1]), ("b2a", images[1], images[0])
     ]  # fmt: skip
     for direction, source, target in directions:
         generator, _ = load_generator(checkpoint, direction)

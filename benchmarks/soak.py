@@ -2,7 +2,7 @@
 
     python benchmarks/soak.py --kills 10
 
-Trains a small model on the example pictures without interruption; then the same again, killed by
+Trains a small model on the example images without interruption; then the same again, killed by
 SIGKILL at random moments (in the middle of a step, of a file being written, of start-up) and
 resumed after each. The final models of both must be equal to the byte, and so must the training
 states and tables, but for the folder and the seconds that they name.

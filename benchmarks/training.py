@@ -3,7 +3,7 @@
     python benchmarks/training.py [--size 256 --batch 1 --channels 64 --blocks 9 --json FILE]
 
 Each way works in a process of its own, so that its peak memory is its own. They begin with the
-same weights, see the same pictures, and take turns; the median of all timed steps counts, after
+same weights, see the same images, and take turns; the median of all timed steps counts, after
 steps that only warm up. Without --size five settings are measured: the paper's at 256×256 pixels
 with batch 1 and at 128×128 with batches of 1 and 4 (64 channels, 9 blocks), and those for CPUs at
 128×128 and 64×64 (32 channels, 6 blocks). Whole trainings with their loaders: loop.py.
@@ -179,7 +179,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--size", type=int, help="side of the pictures, in pixels")
+    parser.add_argument("--size", type=int, help="side of the images, in pixels")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--channels", type=int, default=64)
     parser.add_argument("--blocks", type=int, default=9)

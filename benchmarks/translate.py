@@ -1,4 +1,4 @@
-"""Pictures a second, from file to file: a textbook loop, ONNX Runtime, and this tool.
+"""Images a second, from file to file: a textbook loop, ONNX Runtime, and this tool.
 
     python benchmarks/translate.py [--sizes 256x256,1024x768,4000x3000] [--json FILE]
 
@@ -6,7 +6,7 @@ Each way works in a process of its own, so that its peak memory is its own; they
 same folder of JPEGs, and the median of all rounds counts. The network has 64 channels and 9 blocks.
 
 - textbook: stock modules, eager, fp32, NCHW; Pillow decodes, the network runs, Pillow encodes,
-  one picture after the other.
+  one image after the other.
 - onnxruntime: the same loop around the exported model.
 - cyclegan: ``cyclegan translate``, its start-up without Python's imports included.
 
@@ -37,7 +37,7 @@ from cyclegan_cli.checkpoints.store import load_generator, save_generators
 from cyclegan_cli.config import GeneratorConfig
 from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
 from cyclegan_cli.models.shapes import generator_flops
-from large_pictures import picture, trained_like_generator
+from large_images import image, trained_like_generator
 from textbook import generator_like
 
 WAYS = ("textbook", "onnxruntime", "cyclegan")
@@ -48,7 +48,7 @@ def in_textbook_manner(folder: Path, precision: str) -> Callable[[], None]:
     """Decode, translate, encode, with stock modules."""
     del precision
     network = generator_like(load_generator(folder / "model.safetensors", "a2b")[0])
-    return _loop(folder, lambda pictures: network(pictures))
+    return _loop(folder, lambda images: network(images))
 
 
 def in_onnxruntime(folder: Path, precision: str) -> Callable[[], None]:
@@ -59,7 +59,7 @@ def in_onnxruntime(folder: Path, precision: str) -> Callable[[], None]:
     session = onnxruntime.InferenceSession(folder / "model.onnx")
     return _loop(
         folder,
-        lambda pictures: torch.from_numpy(session.run(None, {"picture": pictures.numpy()})[0]),
+        lambda images: torch.from_numpy(session.run(None, {"picture": images.numpy()})[0]),
     )
 
 
@@ -100,12 +100,12 @@ def serve(way: str, folder: Path, precision: str) -> None:
 
 
 def make_folder(folder: Path, width: int, height: int, count: int) -> None:
-    """Pictures, a checkpoint, and its export."""
+    """Images, a checkpoint, and its export."""
     (folder / "in").mkdir()
     (folder / "out").mkdir()
-    image = Image.fromarray(picture(width, height))
+    photo = Image.fromarray(image(width, height))
     for number in range(count):
-        image.save(folder / "in" / f"{number:03}.jpg")
+        photo.save(folder / "in" / f"{number:03}.jpg")
     generator = trained_like_generator()
     info = ModelInfo("model", generator.config, "a", "b", {}, {}, ("a2b",))
     checkpoint = folder / "model.safetensors"
@@ -166,7 +166,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--sizes", default="256x256,1024x768,4000x3000")
-    parser.add_argument("--counts", default="64,16,1", help="pictures of each size")
+    parser.add_argument("--counts", default="64,16,1", help="images of each size")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
@@ -179,7 +179,7 @@ def main() -> None:
         return
     peak, rows = convolution_peak(), []
     print(f"convolution peak: {peak / 1e9:.0f} GFLOP/s, {torch.get_num_threads()} threads")
-    print("| size | way | pictures/s | ratio | peak memory | share of the convolution peak |")
+    print("| size | way | images/s | ratio | peak memory | share of the convolution peak |")
     print("|---|---|---|---|---|---|")
     for size, count in zip(arguments.sizes.split(","), arguments.counts.split(","), strict=False):
         width, height = map(int, size.split("x"))

@@ -1,4 +1,4 @@
-"""Deliberately awful pictures: what cameras, scanners, browsers and cut-off downloads leave."""
+"""Deliberately awful images: what cameras, scanners, browsers and cut-off downloads leave."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, PngImagePlugin, features
 
-from pictures import (
+from images import (
     camera_exif,
     deep_noise,
     display_p3_profile,

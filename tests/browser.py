@@ -127,8 +127,8 @@ class Page:
 
     def screenshot(self, path: Path, *, whole: bool = False) -> None:
         """Write a PNG of the window, or of the whole page."""
-        picture = self.call("Page.captureScreenshot", captureBeyondViewport=whole)
-        path.write_bytes(base64.b64decode(picture["data"]))
+        image = self.call("Page.captureScreenshot", captureBeyondViewport=whole)
+        path.write_bytes(base64.b64decode(image["data"]))
 
     def _receive(self) -> dict[str, Any]:
         while b"\0" not in self._received:

@@ -1,4 +1,4 @@
-"""What many tests share: a tiny trained model on disk, small pictures, and the command line."""
+"""What many tests share: a tiny trained model on disk, small images, and the command line."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def tiny_model() -> CycleGAN:
     """A model after one step, so that optimisers and pools have a state; do not change it."""
     model = CycleGAN(DAY2NIGHT, torch.device("cpu"), bf16=False)
     with torch.no_grad():
-        # As first drawn, the weights of the last layer make all pictures nearly grey.
+        # As first drawn, the weights of the last layer make all images nearly grey.
         for generator in (model.generator_a2b, model.generator_b2a):
             generator.head.weight.mul_(5)
     random = torch.Generator().manual_seed(0)
@@ -174,7 +174,7 @@ def run_folder(
         config=DAY2NIGHT.to_document(),
         step=1,
         seconds=12.34,
-        pictures="digest",
+        images="digest",
     )
     save_state(folder / STATE_FILE, tiny_model, state)
     (folder / CONFIG_FILE).write_text(tomli_w.dumps(DAY2NIGHT.to_document()))
@@ -192,9 +192,9 @@ def checkpoint(run_folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def draw() -> Callable[..., Path]:
-    """``draw(path, size=(13, 10), mode="RGB", **save_options)``: a picture of smooth colours."""
+    """``draw(path, size=(13, 10), mode="RGB", **save_options)``: an image of smooth colours."""
 
-    def draw_picture(
+    def draw_image(
         path: Path, size: tuple[int, int] = (13, 10), mode: str = "RGB", **options: Any
     ) -> Path:
         width, height = size
@@ -209,13 +209,13 @@ def draw() -> Callable[..., Path]:
         image.save(path, **options)
         return path
 
-    return draw_picture
+    return draw_image
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of nine pictures to calibrate with, of several sizes."""
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of nine images to calibrate with, of several sizes."""
+    folder = tmp_path_factory.mktemp("images")
     random = np.random.default_rng(0)
     for index in range(9):
         coarse = random.integers(0, 256, (5, 6, 3)).astype(np.uint8)
@@ -295,7 +295,7 @@ def cyclegan_process(
 
 @pytest.fixture(scope="session")
 def awful() -> dict[str, bytes]:
-    """Awful pictures by their file names; one of each sort."""
+    """Awful images by their file names; one of each sort."""
     from awful import all_of_them
 
     sorts: dict[str, tuple[str, bytes]] = {}

@@ -13,7 +13,7 @@ import numpy as np
 import tifffile
 
 from awful import png_chunk
-from pictures import encoded, noise
+from images import encoded, noise
 
 EXIF_DIRECTORY, GPS_DIRECTORY = 0x8769, 0x8825
 UNDEFINED, LONG = 7, 4

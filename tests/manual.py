@@ -18,7 +18,7 @@ EXIT_CODES = [
     ("0", "done"),
     ("1", "a bug"),
     ("2", "usage: an option or argument makes no sense"),
-    ("3", "data: a picture or folder cannot be read, or a file not written"),
+    ("3", "data: an image or folder cannot be read, or a file not written"),
     ("4", "checkpoint: none found, a damaged or a foreign one"),
     ("5", "device or memory"),
     ("6", "some inputs failed, the rest is written"),
@@ -32,9 +32,9 @@ ENVIRONMENT = [
 ]
 EXAMPLES = [
     ("cyclegan translate photo.jpg", "photo_night.jpg beside it, by the model in the package"),
-    ("cyclegan train --domain-a day/ --domain-b night/", "learn from two folders of pictures"),
+    ("cyclegan train --domain-a day/ --domain-b night/", "learn from two folders of images"),
     ("cyclegan train --resume runs/day2night", "go on after Ctrl-C or a crash"),
-    ("cyclegan translate photos/ -o out/ --to day --json", "a folder, a line of JSON a picture"),
+    ("cyclegan translate photos/ -o out/ --to day --json", "a folder, a line of JSON an image"),
     ("cyclegan export runs/day2night --format onnx", "for other runtimes"),
 ]
 

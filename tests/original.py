@@ -51,7 +51,7 @@ class OriginalGenerator(nn.Module):
 
 
 def original_generator(seed: int = 0, **options: object) -> OriginalGenerator:
-    """With random weights that make lively pictures, in evaluation mode."""
+    """With random weights that make lively images, in evaluation mode."""
     network = OriginalGenerator(**options).eval().requires_grad_(False)  # type: ignore[arg-type]
     random = torch.Generator().manual_seed(seed)
     for name, parameter in network.named_parameters():

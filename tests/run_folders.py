@@ -23,9 +23,9 @@ def make_plan(tmp_path: Path) -> Plan:
     config = make_config(
         tmp_path, name_a="day", name_b="night", run_dir=tmp_path / "run", steps=800
     )
-    pictures = [Path(f"{i}.png") for i in range(10)]
+    images = [Path(f"{i}.png") for i in range(10)]
     (tmp_path / "run").mkdir()
-    domains = Domains(pictures, pictures, pictures[:2], pictures[:2])
+    domains = Domains(images, images, images[:2], images[:2])
     return Plan(config, tmp_path / "run", domains, torch.device("cpu"))
 
 
@@ -50,11 +50,11 @@ def fill(plan: Plan, steps: int = 400) -> None:
 
 
 def write_samples(run: Path, step: int) -> None:
-    pictures = {
+    images = {
         name: torch.full((2, 3, 16, 16), (step / 4 if "real" not in name else 30) / 127.5 - 1)
         for name in GRID_COLUMNS
     }
-    save_sample_grid(run / "samples" / f"step_{step:08d}.jpg", pictures)
+    save_sample_grid(run / "samples" / f"step_{step:08d}.jpg", images)
 
 
 def write_health(run: Path, *verdicts: dict) -> None:

@@ -113,7 +113,7 @@ Colour = tuple[int, int, int]
 
 
 def draw_discs(folder: Path, seed: int, disc: Colour, ground: Colour) -> Path:
-    """Twenty pictures of a disc somewhere, 36 pixels wide."""
+    """Twenty images of a disc somewhere, 36 pixels wide."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(seed)
     y, x = np.mgrid[:36, :36]
@@ -126,7 +126,7 @@ def draw_discs(folder: Path, seed: int, disc: Colour, ground: Colour) -> Path:
 
 
 def draw_blocks(folder: Path, seed: int) -> Path:
-    """Twenty pictures of dark and bright blocks: their negatives are as likely as they are."""
+    """Twenty images of dark and bright blocks: their negatives are as likely as they are."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(seed)
     for i in range(20):

@@ -68,12 +68,12 @@ def test_an_interrupted_run_exits_as_shells_have_it(signal_number: int, exit_cod
 
 
 def test_an_error_shows_its_message_and_keeps_its_hint_apart() -> None:
-    error = DataError("no pictures", "add some")
-    assert (str(error), error.message, error.hint) == ("no pictures", "no pictures", "add some")
+    error = DataError("no images", "add some")
+    assert (str(error), error.message, error.hint) == ("no images", "no images", "add some")
 
 
 def test_the_hint_is_empty_where_none_is_given() -> None:
-    assert DataError("no pictures").hint == ""
+    assert DataError("no images").hint == ""
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

@@ -43,7 +43,7 @@ def _join(index: int, work: Work, folder: Path, ranks: int, arguments: tuple[Any
         dist.destroy_process_group()
 
 
-def pictures_of(steps: int, batch: int, size: int = 32) -> Tensor:
+def images_of(steps: int, batch: int, size: int = 32) -> Tensor:
     """``[steps, 2, batch, 3, size, size]``: of both domains, in [-1, 1]."""
     random = torch.Generator().manual_seed(3)
     return torch.rand(steps, 2, batch, 3, size, size, generator=random) * 2 - 1
@@ -87,14 +87,14 @@ def learn_by_sgd(index: int, config: TrainConfig, ranks: int, steps: int) -> Any
     size = 2 // ranks
     mine = slice(index * size, (index + 1) * size)
     first: dict[str, Tensor] = {}
-    for real_a, real_b in pictures_of(steps, 2).double():
+    for real_a, real_b in images_of(steps, 2).double():
         model.step(real_a[mine], real_b[mine])
         first = first or gradients(model)
     return first, weights(model)
 
 
 def learn_by_adam(index: int, config: TrainConfig, steps: int) -> str:
-    """A digest of all weights after some steps, on pictures that differ between processes."""
+    """A digest of all weights after some steps, on images that differ between processes."""
     model = CycleGAN(config, CPU, bf16=False, rank=index)
     if index:
         with torch.no_grad():  # The first process's weights count.
@@ -102,7 +102,7 @@ def learn_by_adam(index: int, config: TrainConfig, steps: int) -> str:
                 for parameter in network.parameters():
                     parameter.zero_()
     model.distribute()
-    for real_a, real_b in pictures_of(steps, 2):
+    for real_a, real_b in images_of(steps, 2):
         model.step(real_a[index : index + 1], real_b[index : index + 1])
     digest = hashlib.sha256()
     for tensor in weights(model).values():

@@ -19,7 +19,7 @@ TINY = [
 
 
 def draw_domains(folder: Path, day: int, night: int) -> Path:
-    """Put so many pictures of noise into ``day`` and ``night`` below a folder."""
+    """Put so many images of noise into ``day`` and ``night`` below a folder."""
     noise = np.random.default_rng(0)
     for name, count in (("day", day), ("night", night)):
         (folder / name).mkdir()

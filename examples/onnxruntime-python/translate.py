@@ -1,4 +1,4 @@
-"""Translate a picture with an exported model: ONNX Runtime, numpy and Pillow, no torch.
+"""Translate an image with an exported model: ONNX Runtime, numpy and Pillow, no torch.
 
 python translate.py MODEL.onnx INPUT OUTPUT
 """
@@ -31,8 +31,8 @@ def main(model: str, source: str, target: str) -> None:
     """Translate one file."""
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     about = json.loads(session.get_modelmeta().custom_metadata_map["cyclegan"])["export"]
-    picture = ImageOps.exif_transpose(Image.open(source)).convert("RGB")
-    Image.fromarray(translate(session, np.asarray(picture))).save(target)
+    image = ImageOps.exif_transpose(Image.open(source)).convert("RGB")
+    Image.fromarray(translate(session, np.asarray(image))).save(target)
     print(f"{source} ({about['from']}) -> {target} ({about['to']})")
 
 

@@ -7,7 +7,7 @@ import platform
 
 # Numbers of mallopt(3).
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-# The strips that pictures are worked on in stay below this, their feature maps do not.
+# The strips that images are worked on in stay below this, their feature maps do not.
 FROM_THE_SYSTEM = 64 * 2**20
 KEPT = 2**30
 
@@ -16,7 +16,7 @@ def keep_freed_memory() -> bool:
     """Let glibc keep the memory of intermediate results instead of giving it back each time.
 
     By default every tensor above a few MB is asked of the system anew, which hands it out page by
-    page and zeroed: a tenth of the time of translating a picture. It concerns the whole process,
+    page and zeroed: a tenth of the time of translating an image. It concerns the whole process,
     so it is for programs to call, not for libraries. Other C libraries are left as they are.
 
     Returns:

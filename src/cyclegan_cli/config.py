@@ -31,7 +31,7 @@ StepsOrTime = int | str
 # The discriminator's last convolutions need something left to judge; the generator halves twice.
 SMALLEST_CROP = 32
 CROP_MULTIPLE = 4
-# The paper has 6 residual blocks for 128×128 pictures, 9 for 256×256 (Zhu et al. 2017, sec. 7.2).
+# The paper has 6 residual blocks for 128×128 images, 9 for 256×256 (Zhu et al. 2017, sec. 7.2).
 LARGEST_CROP_FOR_6_BLOCKS = 128
 # However slow the steps, what is done at intervals of time must not take longer than they do.
 LEAST_STEPS = 20
@@ -86,7 +86,7 @@ class GeneratorConfig:
     Attributes:
         base_channels: Channels of the first layer; the trunk has four times as many.
         residual_blocks: Blocks in the trunk.
-        input_channels: 3 for RGB, 1 for grey pictures.
+        input_channels: 3 for RGB, 1 for grey images.
         output_channels: Likewise.
         affine_norm: Whether every norm has a learned scale and shift a channel. The paper's has
             none, and none is trained here; imported networks may have them.
@@ -120,14 +120,14 @@ class TrainConfig:
 
     domain_a: Path | None = option(
         None,
-        "Folder of pictures of domain A, searched recursively.",
+        "Folder of images of domain A, searched recursively.",
         panel="Data",
         on_resume=True,
         metavar="DIR",
     )
     domain_b: Path | None = option(
         None,
-        "Folder of pictures of domain B, searched recursively.",
+        "Folder of images of domain B, searched recursively.",
         panel="Data",
         on_resume=True,
         metavar="DIR",
@@ -148,7 +148,7 @@ class TrainConfig:
     )
     val_a: Path | None = option(
         None,
-        "Folder of held-out pictures of domain A to measure the quality on; needs --val-b.",
+        "Folder of held-out images of domain A to measure the quality on; needs --val-b.",
         panel="Validation",
         on_resume=True,
         shown_default="some of --domain-a, see --val-fraction",
@@ -164,7 +164,7 @@ class TrainConfig:
     )
     val_fraction: float = option(
         0.05,
-        "Pictures of each domain that are measured on instead of trained on, as a share of the "
+        "Images of each domain that are measured on instead of trained on, as a share of the "
         "smaller domain; 0 sets none aside.",
         panel="Validation",
         minimum=0,
@@ -172,7 +172,7 @@ class TrainConfig:
     )
     val_pictures: int = option(
         16,
-        "Held-out pictures a domain, at most.",
+        "Held-out images a domain, at most.",
         panel="Validation",
         minimum=2,
         maximum=10_000,
@@ -205,7 +205,7 @@ class TrainConfig:
 
     load_size: int = option(
         286,
-        "Short side, in pixels, that pictures are resized to.",
+        "Short side, in pixels, that images are resized to.",
         panel="Data",
         minimum=SMALLEST_CROP,
         maximum=8192,
@@ -225,15 +225,15 @@ class TrainConfig:
     )
     strict: bool = option(
         False,
-        "Refuse pictures that cannot be read or are tiny, instead of leaving them out; looks into "
+        "Refuse images that cannot be read or are tiny, instead of leaving them out; looks into "
         "every file before the first step.",
         panel="Data",
         on_resume=True,
     )
-    flip: bool = option(True, "Mirror half of the pictures.", panel="Data")
+    flip: bool = option(True, "Mirror half of the images.", panel="Data")
     workers: int | None = option(
         None,
-        "Threads that load pictures ahead; 0 loads them between the steps.",
+        "Threads that load images ahead; 0 loads them between the steps.",
         panel="Data",
         minimum=0,
         maximum=256,
@@ -242,7 +242,7 @@ class TrainConfig:
     )
     cache: CacheChoice = option(
         "auto",
-        "Keep resized pictures in memory: if all fit in a quarter of what is free (auto), as many "
+        "Keep resized images in memory: if all fit in a quarter of what is free (auto), as many "
         "as there is room for (ram), or none.",
         panel="Data",
         on_resume=True,
@@ -312,7 +312,7 @@ class TrainConfig:
 
     batch_size: int = option(
         1,
-        "Pictures of each domain in a step, on each device.",
+        "Images of each domain in a step, on each device.",
         panel="Objective",
         minimum=1,
         maximum=4096,
@@ -361,7 +361,7 @@ class TrainConfig:
     )
     seed: int = option(
         0,
-        "Seed of the weights, the order of pictures, the crops and the pools.",
+        "Seed of the weights, the order of images, the crops and the pools.",
         panel="Objective",
         minimum=0,
         maximum=2**31 - 1,
@@ -452,13 +452,13 @@ class TrainConfig:
         if self.crop_size > self.load_size:
             raise UsageError(
                 f"--crop-size {self.crop_size} is larger than --load-size {self.load_size}",
-                "Crops are cut from pictures of the load size: raise it or lower the crop size.",
+                "Crops are cut from images of the load size: raise it or lower the crop size.",
             )
         if self.crop_size % CROP_MULTIPLE:
             raise UsageError(
                 f"--crop-size {self.crop_size} is not a multiple of {CROP_MULTIPLE}",
                 f"Use {self.crop_size // CROP_MULTIPLE * CROP_MULTIPLE}: "
-                "the generator halves a picture twice.",
+                "the generator halves an image twice.",
             )
 
     def _check_length(self) -> None:
@@ -491,7 +491,7 @@ class TrainConfig:
         """Steps of the whole run.
 
         Args:
-            epoch_items: Pictures a domain in an epoch.
+            epoch_items: Images a domain in an epoch.
             ranks: Devices, each with a batch of its own.
         """
         if self.steps is not None:

@@ -2,7 +2,7 @@
 
     CycleGANError                (never raised itself)
     ├── UsageError          2    an option or argument makes no sense
-    ├── DataError           3    a picture or folder cannot be read or used
+    ├── DataError           3    an image or folder cannot be read or used
     │   ├── OutputError          ... or cannot be written (no permission, disk full)
     │   └── DivergedError        ... or the training on it left the finite numbers
     ├── CheckpointError     4    no checkpoint, or not one of ours, or a damaged one
@@ -47,7 +47,7 @@ class UsageError(CycleGANError):
 
 
 class DataError(CycleGANError):
-    """A picture or a folder of pictures that cannot be read or used."""
+    """An image or a folder of images that cannot be read or used."""
 
     exit_code = 3
 

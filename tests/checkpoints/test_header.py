@@ -45,7 +45,7 @@ STATE = StateInfo(
     config={"seed": 3, "domain_a": "a folder"},
     step=7,
     seconds=1.5,
-    pictures="0123abcd",
+    images="0123abcd",
 )
 
 

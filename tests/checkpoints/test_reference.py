@@ -22,16 +22,16 @@ from original import OriginalGenerator, original_generator
 Weights = dict[str, Tensor]
 
 
-def picture(channels: int = 3) -> Tensor:
+def image(channels: int = 3) -> Tensor:
     return torch.rand((1, channels, 24, 32), generator=torch.Generator().manual_seed(3)) * 2 - 1
 
 
 def assert_the_same(path: Path, network: OriginalGenerator, direction: Any = "a2b") -> None:
     ours, _ = load_generator(path, direction)
     channels = ours.config.input_channels
-    expected = network(picture(channels))
+    expected = network(image(channels))
     assert expected.std() > 0.05
-    torch.testing.assert_close(ours(picture(channels)), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours(image(channels)), expected, rtol=0, atol=1e-5)
 
 
 # --- architectures ---------------------------------------------------------------------------

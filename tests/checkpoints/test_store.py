@@ -63,7 +63,7 @@ def one_thread() -> Iterator[None]:
 
 
 def crops(step: int, batch: int = 1) -> tuple[Tensor, Tensor]:
-    """Pictures of both domains for a step: ``[batch, 3, 32, 32]`` in [-1, 1]."""
+    """Images of both domains for a step: ``[batch, 3, 32, 32]`` in [-1, 1]."""
     random = torch.Generator().manual_seed(step)
     real_a, real_b = (torch.rand(batch, 3, 32, 32, generator=random) * 2 - 1 for _ in range(2))
     return real_a, real_b
@@ -217,13 +217,13 @@ def test_averages_that_are_missing_or_surplus_are_refused(tmp_path: Path) -> Non
 def test_a_loaded_generator_translates_bit_for_bit_like_the_trained_one(
     model: CycleGAN, model_file: Path, direction: Direction, size: tuple[int, ...]
 ) -> None:
-    pictures = torch.rand(size) * 2 - 1
+    images = torch.rand(size) * 2 - 1
     loaded, _ = load_generator(model_file, direction)
     original = model.networks()[f"generator_{direction}"]
     # In one memory format the kernels are the same, and so are the bits.
     loaded.to(memory_format=torch.channels_last)
     with torch.no_grad():
-        assert torch.equal(loaded(pictures), original(pictures))
+        assert torch.equal(loaded(images), original(images))
 
 
 def test_the_two_directions_are_different_generators(model_file: Path) -> None:
@@ -314,10 +314,10 @@ def test_a_file_of_one_direction_has_no_other(model: CycleGAN, tmp_path: Path) -
     }
     generator, found = load_generator(tmp_path / "x.safetensors", "b2a")
     assert found == info
-    picture = crops(0)[0]
+    image = crops(0)[0]
     # In one memory format the kernels are the same, and so are the bits.
     generator.to(memory_format=torch.channels_last)
-    assert torch.equal(generator(picture), model.generator_b2a(picture))
+    assert torch.equal(generator(image), model.generator_b2a(image))
     with pytest.raises(CheckpointError, match="not the other way"):
         load_generator(tmp_path / "x.safetensors", "a2b")
 
@@ -333,8 +333,8 @@ def test_a_grey_generator_with_affine_norms_is_read_as_it_was_written(tmp_path: 
     save_generators(tmp_path / "x.safetensors", {"a2b": network}, info)
     generator, found = load_generator(tmp_path / "x.safetensors", "a2b")
     assert found == info
-    picture = crops(0)[0][:, :1]
-    assert torch.equal(generator(picture), network(picture))
+    image = crops(0)[0][:, :1]
+    assert torch.equal(generator(image), network(image))
 
 
 def test_a_state_is_as_good_as_a_model_to_translate_with(model: CycleGAN, state_file: Path) -> None:
@@ -595,11 +595,11 @@ BIAS = "discriminator_a.judge.bias"
         ),
         pytest.param(
             change("pool_b.images", lambda images: images[:, :, :16]),
-            id="remembered pictures of another size",
+            id="remembered images of another size",
         ),
         pytest.param(
             change("pool_b.images", lambda images: images.to(torch.uint8)),
-            id="remembered pictures of bytes",
+            id="remembered images of bytes",
         ),
         pytest.param(
             lambda tensors: tensors.update({"pool_b.imagez": tensors.pop("pool_b.images")}),

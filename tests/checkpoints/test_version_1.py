@@ -23,17 +23,17 @@ EXPECTED = [0.035206, -0.142229, -0.079751, 0.13371, 0.040092, -0.074231]
 
 
 def test_its_generator_still_translates_the_same() -> None:
-    picture = torch.linspace(-1, 1, 3 * 8 * 12).view(1, 3, 8, 12)
+    image = torch.linspace(-1, 1, 3 * 8 * 12).view(1, 3, 8, 12)
     generator, info = load_generator(RUN / "model.safetensors", "a2b")
     assert (info.name_a, info.name_b, info.directions) == ("day", "night", ("a2b", "b2a"))
-    found = generator(picture).flatten()[::48].tolist()
+    found = generator(image).flatten()[::48].tolist()
     assert found == pytest.approx(EXPECTED, abs=1e-5)
 
 
 def test_its_training_can_still_be_resumed() -> None:
     state = load_state_info(RUN / "state.safetensors")
-    assert (state.step, state.seconds, state.pictures) == (1, 12.5, "digest")
-    # It knew neither averages nor held-out pictures, and goes on without.
+    assert (state.step, state.seconds, state.images) == (1, 12.5, "digest")
+    # It knew neither averages nor held-out images, and goes on without.
     config = state.train_config()
     assert (config.ema, config.val_fraction, state.watch) == (0, 0, {})
     model = CycleGAN(state.train_config(), torch.device("cpu"), bf16=False)

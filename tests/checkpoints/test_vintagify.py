@@ -48,9 +48,9 @@ def test_its_generator_computes_what_its_own_code_computes() -> None:
     theirs = module_of(FOLDER / "generator.py").ResnetGenerator()
     theirs.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     ours, _ = load_generator(path, "a2b")
-    pictures = torch.rand((2, 3, 64, 96), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    images = torch.rand((2, 3, 64, 96), generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.inference_mode():
-        expected = theirs.eval()(pictures)
+        expected = theirs.eval()(images)
         assert expected.std() > 0.1
-        for picture, wanted in zip(pictures, expected, strict=True):
-            torch.testing.assert_close(ours(picture[None])[0], wanted, rtol=0, atol=1e-5)
+        for image, wanted in zip(images, expected, strict=True):
+            torch.testing.assert_close(ours(image[None])[0], wanted, rtol=0, atol=1e-5)

@@ -13,7 +13,7 @@ import pytest
 def here(
     tmp_path: Path, run_folder: Path, draw: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """The current folder: a run below ``runs``, and ``photos`` with three pictures."""
+    """The current folder: a run below ``runs``, and ``photos`` with three images."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(run_folder, "runs/day2night")
     for name in ("a.png", "b.jpg", "sub/c.png"):

@@ -54,7 +54,7 @@ def test_inspect_of_a_checkpoint_or_run_loads_nothing_heavy(
     assert heavy_modules_after(start_python, "inspect", run_folder / name, *options) == []
 
 
-def test_inspect_of_a_picture_loads_no_torch(
+def test_inspect_of_a_image_loads_no_torch(
     start_python: Cyclegan, draw: Callable[..., Path], tmp_path: Path
 ) -> None:
     loaded = heavy_modules_after(start_python, "inspect", draw(tmp_path / "photo.jpg"))

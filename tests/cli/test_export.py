@@ -91,17 +91,17 @@ def test_files_without_a_name_are_named_by_the_domains(
 
 
 def test_all_options_reach_the_job(
-    cyclegan: Cyclegan, here: Path, jobs: list[Job], pictures: Path
+    cyclegan: Cyclegan, here: Path, jobs: list[Job], images: Path
 ) -> None:
     shutil.copy("run/model.safetensors", "run/best.safetensors")
     answer = cyclegan(
-        "export", "run", "--precision", "int8", "--calibration", pictures, "--min-psnr", "40",
+        "export", "run", "--precision", "int8", "--calibration", images, "--min-psnr", "40",
         "--image-io", "--which", "best",
     )  # fmt: skip
     assert answer.code == 0
-    assert "compared on: 1 held-out pictures" in answer.out
+    assert "compared on: 1 held-out images" in answer.out
     [job] = jobs
-    assert (job.precision, job.calibration, job.min_psnr) == ("int8", pictures, 40.0)
+    assert (job.precision, job.calibration, job.min_psnr) == ("int8", images, 40.0)
     assert (job.image_io, job.checkpoint) == (True, Path("run/best.safetensors"))
 
 
@@ -148,7 +148,7 @@ def test_a_checkpoint_of_ours_is_written_for_real(cyclegan: Cyclegan, here: Path
         (
             ["run", "--precision", "int8", "--calibration", "run/samples"],
             3,
-            "--calibration run/samples: found 1 pictures, int8 needs 8 or more",
+            "--calibration run/samples: found 1 images, int8 needs 8 or more",
         ),
         (["run", "--precision", "int8", "--calibration", "no"], 3, "no is not a folder"),
         (["nothing"], 4, "there is no checkpoint nothing"),

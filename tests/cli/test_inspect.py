@@ -52,7 +52,7 @@ def test_json_is_one_line_with_the_description(
     assert answer.documents == [describe(run_folder / name).to_document()]
 
 
-def test_a_folder_of_pictures_lists_what_is_wrong(
+def test_a_folder_of_images_lists_what_is_wrong(
     cyclegan: Cyclegan, tmp_path: Path, draw: Draw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -70,15 +70,15 @@ def test_markup_in_a_name_is_printed_as_it_is(
     monkeypatch.chdir(tmp_path)
     draw(Path("[bold]x[/bold].png"))
     answer = cyclegan("inspect", "[bold]x[/bold].png")
-    assert answer.out.splitlines()[0].rstrip() == "[bold]x[/bold].png: picture"
+    assert answer.out.splitlines()[0].rstrip() == "[bold]x[/bold].png: image"
 
 
 @pytest.mark.parametrize(
     ("name", "content", "code", "message"),
     [
         ("nothing", None, 3, "there is no file or folder nothing"),
-        ("notes.txt", b"hello", 3, "notes.txt is not a picture"),
-        ("photo.jpg", b"hello", 3, "photo.jpg is not a picture"),
+        ("notes.txt", b"hello", 3, "notes.txt is not an image"),
+        ("photo.jpg", b"hello", 3, "photo.jpg is not an image"),
         ("x.safetensors", b"damaged file", 4, "x.safetensors is not a safetensors file"),
     ],
 )

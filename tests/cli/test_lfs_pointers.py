@@ -50,7 +50,7 @@ def test_an_exported_model(cyclegan: Cyclegan, name: str) -> None:
 
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("name", ["x.png", "x.jpg"])
-def test_a_picture(cyclegan: Cyclegan, checkpoint: Path, name: str) -> None:
+def test_a_image(cyclegan: Cyclegan, checkpoint: Path, name: str) -> None:
     for command in (["inspect"], ["translate", "-o", "out.png", "--checkpoint", checkpoint]):
         answer = cyclegan(*command, name)
         assert answer.code == (3 if command == ["inspect"] else 6)

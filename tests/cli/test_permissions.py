@@ -99,5 +99,5 @@ def test_what_may_not_be_read_is_one_sentence(
 def test_one_that_may_not_be_read_does_not_keep_others_from_being_described(run: Run) -> None:
     code, out, err = run("inspect", "locked.png", "day/0.png")
     assert code == 6
-    assert "day/0.png: picture" in out
+    assert "day/0.png: image" in out
     assert "locked.png" in err

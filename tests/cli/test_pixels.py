@@ -13,7 +13,7 @@ from PIL import Image
 
 from cyclegan_cli.cli import translation
 from cyclegan_cli.data.decoding import decode
-from pictures import deep_noise, display_p3_profile, encoded, noise, tiff_of, written
+from images import deep_noise, display_p3_profile, encoded, noise, tiff_of, written
 
 pytestmark = pytest.mark.cpu_features
 
@@ -134,7 +134,7 @@ def test_profile_and_mode_are_kept_on_request(cyclegan: Cyclegan, here: Path) ->
         assert (plain.mode, kept.mode) == ("RGB", "L")
 
 
-def test_a_picture_from_a_file_to_standard_output_gets_the_format_asked_for(
+def test_a_image_from_a_file_to_standard_output_gets_the_format_asked_for(
     start_python: Callable[..., subprocess.Popen[str]], here: Path
 ) -> None:
     with Path("out.tif").open("wb") as out:
@@ -145,7 +145,7 @@ def test_a_picture_from_a_file_to_standard_output_gets_the_format_asked_for(
     assert (decode(Path("out.tif")).format, decode(Path("out.tif")).size) == ("TIFF", (13, 10))
 
 
-def test_a_folder_of_awful_pictures_is_translated_or_each_refused_in_a_sentence(
+def test_a_folder_of_awful_images_is_translated_or_each_refused_in_a_sentence(
     cyclegan: Cyclegan, here: Path, awful: dict[str, bytes]
 ) -> None:
     Path("awful").mkdir()

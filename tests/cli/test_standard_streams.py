@@ -12,7 +12,7 @@ from PIL import Image
 
 from cyclegan_cli.cli.console import binary_stdout
 from cyclegan_cli.errors import UsageError
-from pictures import encoded, noise
+from images import encoded, noise
 
 
 def test_a_closed_standard_output_is_not_called_a_terminal(
@@ -24,7 +24,7 @@ def test_a_closed_standard_output_is_not_called_a_terminal(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="names of Unix")
-def test_a_picture_goes_through_dev_stdin_and_dev_stdout(
+def test_a_image_goes_through_dev_stdin_and_dev_stdout(
     run_folder: Path, clean_environment: None
 ) -> None:
     command = [sys.executable, "-m", "cyclegan_cli", "translate", "/dev/stdin", "-o", "/dev/stdout"]

@@ -23,7 +23,7 @@ CLI = [sys.executable, "-m", "cyclegan_cli"]
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """A folder with ``day`` (5 pictures) and ``night`` (4)."""
+    """A folder with ``day`` (5 images) and ``night`` (4)."""
     return draw_domains(tmp_path, 5, 4)
 
 
@@ -141,10 +141,10 @@ def test_a_dry_run_shows_the_plan_and_leaves_nothing(folder, train):
     before = sorted(folder.rglob("*"))
     code, out, err = train(*new_run("r", "--steps", "10"), "--dry-run")
     assert (code, err) == (0, "")
-    assert "5 pictures" in out
+    assert "5 images" in out
     assert "5 PNG; short side 40 pixels" in out
     assert "5 looked at, 5 of them decoded: none left out" in out
-    assert "0 done of 10 (2.0 epochs of 5 pictures)" in out
+    assert "0 done of 10 (2.0 epochs of 5 images)" in out
     assert "0.0002 to step 5, then falling to 3.33333e-05 at step 10" in out
     assert "--base-channels 2" in out
     assert len(out.splitlines()) <= 24
@@ -153,7 +153,7 @@ def test_a_dry_run_shows_the_plan_and_leaves_nothing(folder, train):
 
 def test_a_dry_run_in_json_names_all_that_is_wrong(folder, train):
     shutil.copy(folder / "day" / "1.png", folder / "night" / "again.png")
-    (folder / "day" / "words.png").write_text("no picture")
+    (folder / "day" / "words.png").write_text("no image")
     for number in range(5):
         Image.new("RGB", (4, 4), (number, 0, 0)).save(folder / "night" / f"icon{number}.png")
     code, out, err = train(*new_run("r", "--epochs", "9"), "--dry-run", "--json", "--full")
@@ -177,7 +177,7 @@ def test_a_dry_run_in_json_names_all_that_is_wrong(folder, train):
     assert found["options"]["crop_size"] == 32
     code, out, err = train(*new_run("r"), "--dry-run", "--strict")
     assert (code, out) == (3, "")
-    assert err.splitlines()[-2].startswith("error: --strict: --domain-a: of 6 pictures looked at")
+    assert err.splitlines()[-2].startswith("error: --strict: --domain-a: of 6 images looked at")
 
 
 @pytest.mark.parametrize("option", ["--full", "--json"])
@@ -207,7 +207,7 @@ def test_the_command_line_wins_over_the_file(folder, train):
     )
     code, out, err = train("--config", "options.toml", "--load-size", "36", "--dry-run")
     assert code == 0, err
-    assert "from pictures of 36" in out
+    assert "from images of 36" in out
     assert "of 9 (" in out
     code, out, _ = train("--config", "options.toml", "--epochs", "2", "--dry-run")
     assert code == 0

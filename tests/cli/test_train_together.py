@@ -57,7 +57,7 @@ def whole(folder: Path) -> bytes:
     # The first process alone speaks.
     assert out == "checkpoint: whole/model.safetensors\n"
     assert err.count("training day <-> night to step 40") == 1
-    assert "2 processes, each with batches of 1: 2 pictures of each domain a step" in err
+    assert "2 processes, each with batches of 1: 2 images of each domain a step" in err
     assert "warning" not in err.lower()
     tensors = read_header(folder / "whole" / "state.safetensors").tensors
     assert {"pool_a.images", "rank.1.pool_a.images"} <= tensors.keys()
@@ -103,12 +103,12 @@ def test_bad_options_are_one_sentence(folder: Path) -> None:
 
 def test_what_the_first_process_refuses_ends_all(folder: Path) -> None:
     shutil.copytree(folder / "day", folder / "spoilt")
-    (folder / "spoilt" / "0.png").write_text("no picture")
+    (folder / "spoilt" / "0.png").write_text("no image")
     spoilt = ["--domain-a", "spoilt", "--run-dir", "r", "--strict"]
     code, _, err = finish(folder, *OPTIONS, *spoilt)
     assert code != 0
     assert err.count("error: ") == 1
-    assert "error: --strict: --domain-a: of 9 pictures looked at, 1 will be left out" in err
+    assert "error: --strict: --domain-a: of 9 images looked at, 1 will be left out" in err
     assert not (folder / "r").exists()
 
 

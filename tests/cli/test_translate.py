@@ -25,7 +25,7 @@ from cyclegan_cli.files import TEMPORARY_PREFIX
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.translation.translator import Translator
 from cyclegan_cli.translation.work import FileWork
-from pictures import files
+from images import files
 
 pytestmark = pytest.mark.cpu_features
 
@@ -35,7 +35,7 @@ JSON_KEYS = {"input", "output", "status", "error", "width", "height", "seconds",
 
 
 def assert_whole(folder: str) -> None:
-    """Every picture below a folder can be read to its last pixel."""
+    """Every image below a folder can be read to its last pixel."""
     for name in files(folder):
         if not Path(name).name.startswith("."):
             with Image.open(Path(folder, name)) as image:
@@ -45,7 +45,7 @@ def assert_whole(folder: str) -> None:
 # When all goes well
 
 
-def test_a_picture_is_translated_beside_itself(cyclegan: Cyclegan, here: Path) -> None:
+def test_a_image_is_translated_beside_itself(cyclegan: Cyclegan, here: Path) -> None:
     answer = cyclegan("translate", "photos/a.png", "--precision", "fp32")
     assert (answer.code, answer.out) == (0, "")
     assert answer.err.splitlines() == [
@@ -94,7 +94,7 @@ def test_what_auto_settled_on_is_told_where_there_was_a_choice(
     assert all(re.fullmatch(r"precision: bf16 \(.* \d+ dB of fp32; .*\)", line) for line in told)
 
 
-def test_a_picture_that_is_named_is_not_overwritten_as_anothers_translation(
+def test_a_image_that_is_named_is_not_overwritten_as_anothers_translation(
     cyclegan: Cyclegan, here: Path, draw: Draw
 ) -> None:
     own = draw(Path("photos/a_night.png")).read_bytes()
@@ -152,7 +152,7 @@ def test_quiet_says_nothing_when_all_goes_well(cyclegan: Cyclegan, here: Path) -
     assert (answer.code, answer.out, answer.err) == (0, "", "")
 
 
-def test_a_glob_can_be_run_again_though_its_translations_lie_beside_its_pictures(
+def test_a_glob_can_be_run_again_though_its_translations_lie_beside_its_images(
     cyclegan: Cyclegan, here: Path
 ) -> None:
     assert cyclegan("translate", "photos/*.png").code == 0
@@ -166,7 +166,7 @@ def test_a_glob_can_be_run_again_though_its_translations_lie_beside_its_pictures
 def test_inputs_that_take_in_their_own_output_folder_are_refused(
     cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch, inputs: list[str]
 ) -> None:
-    """Which of them are pictures of the user's own cannot be told: none is overwritten."""
+    """Which of them are images of the user's own cannot be told: none is overwritten."""
     monkeypatch.setenv("CYCLEGAN_CHECKPOINT", str(here / "runs" / "day2night"))
     monkeypatch.chdir("photos")
     assert cyclegan("translate", *[name for name in inputs if name != "out"], "-o", "out").code == 0
@@ -310,7 +310,7 @@ def test_the_best_model_of_no_run_is_none(cyclegan: Cyclegan, here: Path) -> Non
         (["photos/a.png", "--device", "toaster"], 2, "--device must be"),
         (["nothing.png"], 3, "there is no file or folder nothing.png"),
         (["*.nothing"], 3, "nothing matches *.nothing"),
-        (["runs", "-o", "out"], 3, "runs has no pictures"),
+        (["runs", "-o", "out"], 3, "runs has no images"),
         (["photos/a.png", "--checkpoint", "nothing"], 4, "there is no checkpoint nothing"),
         (["photos/a.png", "--checkpoint", "photos"], 4, "the folder photos has no model"),
         (["photos/a.png", "--checkpoint", "photos/a.png"], 4, "photos/a.png is not a safetensors"),
@@ -327,7 +327,7 @@ def test_what_cannot_be_done_is_refused_in_one_line_before_anything_is_written(
 ) -> None:
     content = checkpoint.read_bytes()
     Path("half.safetensors").write_bytes(content[: len(content) // 2])
-    shutil.rmtree("runs/day2night/samples")  # They have the names of pictures.
+    shutil.rmtree("runs/day2night/samples")  # They have the names of images.
     before = files(".")
     answer = cyclegan("translate", *arguments)
     assert (answer.code, answer.out) == (code, "")
@@ -348,14 +348,14 @@ def test_a_device_that_is_missing_exits_with_5(
 
 
 @pytest.mark.parametrize("quiet", [[], ["--quiet"]], ids=["", "quiet"])
-def test_a_bad_picture_is_named_the_rest_translated_and_the_exit_code_6(
+def test_a_bad_image_is_named_the_rest_translated_and_the_exit_code_6(
     cyclegan: Cyclegan, here: Path, quiet: list[str]
 ) -> None:
-    Path("photos/[red]bad.jpg").write_bytes(b"no picture")
+    Path("photos/[red]bad.jpg").write_bytes(b"no image")
     answer = cyclegan("translate", "photos", "-o", "out", *quiet)
     assert (answer.code, answer.out) == (6, "")
-    assert answer.errors == ["error: 1 of 4 pictures failed"]
-    assert "warning: photos/[red]bad.jpg is not a picture" in answer.err
+    assert answer.errors == ["error: 1 of 4 images failed"]
+    assert "warning: photos/[red]bad.jpg is not an image" in answer.err
     assert files("out") == ["a.png", "b.jpg", "sub/c.png"]
 
 
@@ -364,7 +364,7 @@ def test_outputs_that_cannot_be_written_are_named(cyclegan: Cyclegan, here: Path
     answer = cyclegan("translate", "photos", "-o", "file/out")
     assert answer.code == 6
     assert answer.err.count("warning: cannot write file/out/") == 3
-    assert answer.errors == ["error: 3 of 3 pictures failed"]
+    assert answer.errors == ["error: 3 of 3 images failed"]
 
 
 def test_a_full_disk_ends_it_at_once_with_one_error(
@@ -395,11 +395,11 @@ def test_a_checkpoint_with_a_path_for_a_domains_name_writes_no_other_folder(
 
 
 def test_json_lines_have_exactly_the_documented_keys(cyclegan: Cyclegan, here: Path) -> None:
-    Path("photos/bad.jpg").write_bytes(b"no picture")
+    Path("photos/bad.jpg").write_bytes(b"no image")
     cyclegan("translate", "photos/b.jpg", "-o", "out")
     answer = cyclegan("translate", "photos", "-o", "out", "--json", "--ordered")
     assert answer.code == 6
-    assert answer.errors == ["error: 1 of 4 pictures failed"]
+    assert answer.errors == ["error: 1 of 4 images failed"]
     *documents, last = answer.documents
     assert all(set(document) == JSON_KEYS for document in documents)
     told = [
@@ -410,7 +410,7 @@ def test_json_lines_have_exactly_the_documented_keys(cyclegan: Cyclegan, here: P
     nothing = {"width": None, "height": None}
     ok = {"status": "ok", "error": None, "warnings": []}
     skipped = {"status": "skipped", "error": None, "warnings": []}
-    reason = "photos/bad.jpg is not a picture in a format that is read here"
+    reason = "photos/bad.jpg is not an image in a format that is read here"
     assert told == [
         {"input": "photos/a.png", "output": "out/a.png", **ok, **size},
         {"input": "photos/b.jpg", "output": "out/b.jpg", **skipped, **nothing},
@@ -430,7 +430,7 @@ def test_json_has_numbers_for_seconds(cyclegan: Cyclegan, here: Path) -> None:
     assert 0 < document["seconds"] < 60
 
 
-def test_json_stays_a_line_a_picture_whatever_the_name(
+def test_json_stays_a_line_a_image_whatever_the_name(
     cyclegan: Cyclegan, here: Path, draw: Draw
 ) -> None:
     names = ["two\nlines.png", "[bold]x.png", 'quo"te.png', "ніч.png", ":smile:.png"]
@@ -455,7 +455,7 @@ def test_nothing_is_on_stdout_when_json_has_nothing_to_say(
 
 @pytest.fixture
 def many(here: Path, draw: Draw) -> int:
-    """The number of pictures in ``many``: more than a small pipe has room to tell of."""
+    """The number of images in ``many``: more than a small pipe has room to tell of."""
     first = draw(Path("many/0000.png"), (64, 64))
     for index in range(1, 150):
         shutil.copyfile(first, f"many/{index:04d}.png")
@@ -463,7 +463,7 @@ def many(here: Path, draw: Draw) -> int:
 
 
 def start_many(start_python: Cyclegan) -> subprocess.Popen[str]:
-    """A translation of ``many`` that has just told of its third picture.
+    """A translation of ``many`` that has just told of its third image.
 
     It cannot end before its lines are read, as far as the system has pipes of that size.
     """
@@ -479,7 +479,7 @@ def start_many(start_python: Cyclegan) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.slow
-def test_a_signal_ends_it_after_the_picture_in_flight_and_a_rerun_completes(
+def test_a_signal_ends_it_after_the_image_in_flight_and_a_rerun_completes(
     start_python: Cyclegan, cyclegan: Cyclegan, many: int, number: signal.Signals, code: int
 ) -> None:
     process = start_many(start_python)
@@ -495,9 +495,9 @@ def test_a_signal_ends_it_after_the_picture_in_flight_and_a_rerun_completes(
     assert_whole("out")
     assert err.splitlines() == [
         "checkpoint: runs/day2night/model.safetensors",
-        "finishing the pictures in work; once more to stop at once",
+        "finishing the images in work; once more to stop at once",
         f"{told} translated, 0 skipped, 0 failed",
-        f"error: stopped after {told} of {many} pictures",
+        f"error: stopped after {told} of {many} images",
         "hint: Run the same command again: what is written is skipped.",
     ]
     again = cyclegan("translate", "many", "-o", "out")
@@ -543,12 +543,12 @@ def test_a_kill_between_writing_and_naming_leaves_only_a_hidden_file(
     )
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
-    leftover, picture = files("out")
+    leftover, image = files("out")
     assert leftover.startswith(TEMPORARY_PREFIX)
-    assert picture == "a.png"
+    assert image == "a.png"
     assert cyclegan("translate", "photos", "-o", "out").code == 0
     assert files("out") == [leftover, "a.png", "b.jpg", "sub/c.png"]
-    # Nor is it taken for a picture.
+    # Nor is it taken for an image.
     assert cyclegan("translate", "out", "-o", "twice").code == 0
     assert files("twice") == ["a.png", "b.jpg", "sub/c.png"]
 
@@ -579,22 +579,22 @@ def test_progress_that_nobody_reads_does_not_stop_the_work(
     assert files("out") == files("photos")
 
 
-def test_pictures_that_failed_leave_no_traceback(cyclegan_process: Cyclegan, here: Path) -> None:
-    Path("photos/bad.jpg").write_bytes(b"no picture")
+def test_images_that_failed_leave_no_traceback(cyclegan_process: Cyclegan, here: Path) -> None:
+    Path("photos/bad.jpg").write_bytes(b"no image")
     answer = cyclegan_process("translate", "photos", "-o", "out")
     assert (answer.code, answer.out) == (6, "")
-    assert answer.errors == ["error: 1 of 4 pictures failed"]
+    assert answer.errors == ["error: 1 of 4 images failed"]
     assert "Traceback" not in answer.err
 
 
 @pytest.mark.parametrize(
     ("photo", "code", "error"),
     [
-        ("photos", 130, ["error: stopped after 1 of 3 pictures"]),
+        ("photos", 130, ["error: stopped after 1 of 3 images"]),
         ("photos/a.png", 0, []),
     ],
 )
-def test_a_signal_ends_it_after_that_picture_unless_it_was_the_last(
+def test_a_signal_ends_it_after_that_image_unless_it_was_the_last(
     cyclegan: Cyclegan,
     here: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -608,11 +608,11 @@ def test_a_signal_ends_it_after_that_picture_unless_it_was_the_last(
         def __init__(self) -> None:
             requests.append(self)
 
-    def interrupt_and_translate(work: FileWork, picture: Any) -> Any:
+    def interrupt_and_translate(work: FileWork, image: Any) -> Any:
         os.kill(os.getpid(), signal.SIGINT)
         while requests[0].signal_number is None:
             time.sleep(0.01)
-        return translate(work, picture)
+        return translate(work, image)
 
     translate = FileWork.translate
     monkeypatch.setattr(interrupts, "StopRequest", NotedRequest)

@@ -20,7 +20,7 @@ from PIL import Image
 from cyclegan_cli.files import is_temporary
 from cyclegan_cli.translation.translator import Translator
 from disks import small_disk
-from pictures import files, lock
+from images import files, lock
 
 pytestmark = pytest.mark.cpu_features
 
@@ -77,7 +77,7 @@ def test_what_counts_as_a_bomb_is_the_users_to_say(
 
 
 @pytest.mark.parametrize("output", [["-o", "-"], []])
-def test_a_picture_goes_through_in_its_own_format(here: Path, output: list[str]) -> None:
+def test_a_image_goes_through_in_its_own_format(here: Path, output: list[str]) -> None:
     done = pipe(Path("photos/b.jpg").read_bytes(), "-", *output)
     assert done.returncode == 0
     with Image.open(io.BytesIO(done.stdout)) as image:
@@ -96,10 +96,10 @@ def test_streams_and_files_give_the_same_pixels(here: Path, cyclegan: Cyclegan) 
 
 
 @pytest.mark.slow
-def test_a_stream_that_is_no_picture_leaves_nothing_on_stdout(here: Path) -> None:
-    done = pipe(b"no picture", "-", "-o", "-")
+def test_a_stream_that_is_no_image_leaves_nothing_on_stdout(here: Path) -> None:
+    done = pipe(b"no image", "-", "-o", "-")
     assert (done.returncode, done.stdout) == (6, b"")
-    assert b"standard input is not a picture" in done.stderr
+    assert b"standard input is not an image" in done.stderr
     assert b"Traceback" not in done.stderr
 
 
@@ -275,7 +275,7 @@ def test_a_folder_that_cannot_be_listed_fails_alone(
     assert files("out") == ["a.png", "b.jpg"]
 
 
-def test_pictures_that_go_before_their_turn_are_no_success(
+def test_images_that_go_before_their_turn_are_no_success(
     here: Path, cyclegan: Cyclegan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load = Translator.load
@@ -287,13 +287,13 @@ def test_pictures_that_go_before_their_turn_are_no_success(
     monkeypatch.setattr(Translator, "load", load_late)
     answer = cyclegan("translate", "photos", "-o", "out")
     assert answer.code == 6
-    assert "0 of 3 pictures failed, 1 were gone before it was their turn" in answer.err
+    assert "0 of 3 images failed, 1 were gone before it was their turn" in answer.err
     assert files("out") == ["a.png", "b.jpg"]
 
 
 @pytest.mark.parametrize("precision", ["auto", "fp32", "bf16"])
 @pytest.mark.usefixtures("each_cpu")
-def test_a_picture_that_finds_no_memory_is_named(
+def test_a_image_that_finds_no_memory_is_named(
     here: Path, cyclegan: Cyclegan, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     # Not that of memory.py: to it the translator adds what the probe of `auto` has left to reuse.
@@ -304,18 +304,18 @@ def test_a_picture_that_finds_no_memory_is_named(
     assert "found 9e-09 GB" in answer.err
 
 
-def test_too_little_memory_for_any_picture_is_said_before_the_first(
+def test_too_little_memory_for_any_image_is_said_before_the_first(
     here: Path, cyclegan: Cyclegan
 ) -> None:
     answer = cyclegan("translate", "photos", "-o", "out", "--max-memory", "1MB", "--json")
     assert (answer.code, answer.out) == (5, "")
-    assert "--max-memory of 0.001 GB leaves nothing for pictures: without any, " in answer.err
+    assert "--max-memory of 0.001 GB leaves nothing for images: without any, " in answer.err
 
 
 # Several processes
 
 
-def test_shards_share_the_pictures_without_rest(here: Path, cyclegan: Cyclegan) -> None:
+def test_shards_share_the_images_without_rest(here: Path, cyclegan: Cyclegan) -> None:
     told = []
     for index in (1, 2, 3):
         answer = cyclegan("translate", "photos", "-o", "out", "--shard", f"{index}/3", "--json")
@@ -335,7 +335,7 @@ def test_clashes_are_found_in_whatever_shard(here: Path, cyclegan: Cyclegan, dra
 
 
 @pytest.mark.slow
-def test_torchrun_shares_the_pictures_and_ends_nobody_early(
+def test_torchrun_shares_the_images_and_ends_nobody_early(
     here: Path, draw: Draw, clean_environment: None
 ) -> None:
     first = draw(Path("many/0.png"))
@@ -382,7 +382,7 @@ def test_fail_fast_stops_at_the_first_failure(here: Path, cyclegan: Cyclegan) ->
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.03, 0.1])
-def test_a_kill_at_any_moment_leaves_whole_pictures_and_the_rest_to_do(
+def test_a_kill_at_any_moment_leaves_whole_images_and_the_rest_to_do(
     here: Path, cyclegan: Cyclegan, start_python: Cyclegan, draw: Draw, delay: float
 ) -> None:
     first = draw(Path("many/000.png"), (96, 96))
@@ -405,11 +405,11 @@ def test_a_kill_at_any_moment_leaves_whole_pictures_and_the_rest_to_do(
     assert visible == [f"{number:03}.png" for number in range(60)]
 
 
-FIRST_SIGNAL_IN_A_LONG_PICTURE = """
+FIRST_SIGNAL_IN_A_LONG_IMAGE = """
 import os, signal, sys, time
 from cyclegan_cli.cli.app import app
 from cyclegan_cli.translation.work import FileWork
-def translate(work, picture):
+def translate(work, image):
     print("translating", flush=True)
     time.sleep(600)
 FileWork.translate = translate
@@ -418,11 +418,11 @@ app(sys.argv[1:])
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_second_signal_ends_it_at_once_however_long_a_picture_takes(
+def test_a_second_signal_ends_it_at_once_however_long_a_image_takes(
     here: Path, start_python: Cyclegan, number: signal.Signals, code: int
 ) -> None:
     process = start_python(
-        "-c", FIRST_SIGNAL_IN_A_LONG_PICTURE, "translate", "photos", "-o", "out",
+        "-c", FIRST_SIGNAL_IN_A_LONG_IMAGE, "translate", "photos", "-o", "out",
         "--precision", "fp32",
     )  # fmt: skip
     assert process.stdout.readline() == "translating\n"

@@ -15,9 +15,9 @@ from PIL import Image
 
 from cyclegan_cli.data.decoding import decode
 from cyclegan_cli.data.encoding import encode
-from cyclegan_cli.data.picture import Animation, EncodeOptions, Picture
+from cyclegan_cli.data.image import Animation, DecodedImage, EncodeOptions
 from cyclegan_cli.errors import DataError, OutputError
-from pictures import deep_noise, encoded, noise, opened, picture_of, round_trip, tiff_of, written
+from images import deep_noise, encoded, image_of, noise, opened, round_trip, tiff_of, written
 
 DURATIONS = [50, 100, 150, 200]
 
@@ -64,11 +64,11 @@ def test_frames_times_and_repetitions_are_kept(source: str, target: str, loop: i
     [(0.0, 0.0), (70_001.0, 70_001.0), (1e9, 65_535_000.0), (1 / 3, 1 / 3), (41.708, 41.708)],
 )
 def test_an_animated_png_has_the_nearest_time_that_it_can_say(asked: float, written: float) -> None:
-    picture = decode(io.BytesIO(animated("PNG")))
-    assert picture.animation is not None
-    times = replace(picture.animation, durations=(asked, 50.0, 50.0, 50.0))
+    image = decode(io.BytesIO(animated("PNG")))
+    assert image.animation is not None
+    times = replace(image.animation, durations=(asked, 50.0, 50.0, 50.0))
     stream = io.BytesIO()
-    assert encode(replace(picture, animation=times), stream, "PNG") == ()
+    assert encode(replace(image, animation=times), stream, "PNG") == ()
     again = decode(io.BytesIO(stream.getvalue())).animation
     assert again is not None
     assert again.durations[0] == pytest.approx(written, rel=1e-5)
@@ -86,22 +86,22 @@ STILLS = [
 @given(order=st.lists(st.integers(0, 2), min_size=2, max_size=6))
 def test_an_animated_png_keeps_equal_frames(mode: str, still_first: bool, order: list[int]) -> None:
     images = [STILLS[number].convert(mode) for number in order]
-    picture = Picture(
+    animated = DecodedImage(
         frames=tuple(np.asarray(image.convert("RGB")) for image in images),
         alphas=tuple(np.asarray(image.getchannel("A")) for image in images if mode == "RGBA"),
         animation=Animation(tuple(range(100, 100 + len(images))), 0, still_first),
     )
     stream = io.BytesIO()
-    assert encode(picture, stream, "PNG") == ()
+    assert encode(animated, stream, "PNG") == ()
     again = decode(io.BytesIO(stream.getvalue()))
-    assert len(again.frames) == len(picture.frames)
-    for index, frame in enumerate(picture.frames):
+    assert len(again.frames) == len(animated.frames)
+    for index, frame in enumerate(animated.frames):
         assert np.array_equal(again.frames[index], frame)
-        alpha = picture.alpha(index)
+        alpha = animated.alpha(index)
         assert alpha is None or np.array_equal(again.alpha(index), alpha)
     assert again.animation is not None
     assert again.animation.still_first == still_first
-    assert again.animation.durations[still_first:] == picture.animation.durations[still_first:]
+    assert again.animation.durations[still_first:] == animated.animation.durations[still_first:]
 
 
 def test_a_gif_that_is_shown_once_stays_so() -> None:
@@ -124,7 +124,7 @@ def test_nothing_of_an_earlier_frame_shows_through_a_later_one(source: str, targ
         assert np.array_equal(again.alpha(index), alpha)
 
 
-def test_the_still_picture_of_an_animated_png_stays_apart() -> None:
+def test_the_still_image_of_an_animated_png_stays_apart() -> None:
     content = encoded(
         noise(seed=9), "PNG", save_all=True, default_image=True,
         append_images=[noise(seed=seed) for seed in range(2)], duration=70,
@@ -137,7 +137,7 @@ def test_the_still_picture_of_an_animated_png_stays_apart() -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF", "BMP"])
-def test_an_animation_is_not_written_as_a_still_picture(tmp_path: Path, kind: str) -> None:
+def test_an_animation_is_not_written_as_a_still_image(tmp_path: Path, kind: str) -> None:
     read = decode(io.BytesIO(animated("GIF")))
     with pytest.raises(OutputError, match=f"{kind} holds no animation, and this one has 4 frames"):
         encode(read, tmp_path / "x", kind)
@@ -150,7 +150,7 @@ def test_an_animation_is_not_written_at_16_bits() -> None:
         encode(read, io.BytesIO(), "PNG", EncodeOptions(bit_depth=16))
 
 
-def test_an_animation_of_one_frame_is_a_picture() -> None:
+def test_an_animation_of_one_frame_is_a_image() -> None:
     assert round_trip(encoded(noise(), "GIF", save_all=True), "JPEG")[1].size == (24, 16)
 
 
@@ -176,9 +176,9 @@ def test_pages_stay_pages_of_their_own_sizes(depth: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF"])
-def test_pages_are_not_written_as_one_picture_or_animation(kind: str) -> None:
+def test_pages_are_not_written_as_one_image_or_animation(kind: str) -> None:
     read = decode(io.BytesIO(encoded(noise(), "TIFF", save_all=True, append_images=[noise()])))
-    with pytest.raises(OutputError, match=f"{kind} holds one page, and this picture has 2"):
+    with pytest.raises(OutputError, match=f"{kind} holds one page, and this image has 2"):
         encode(read, io.BytesIO(), kind)
 
 
@@ -208,7 +208,7 @@ def test_a_bomb_of_many_frames_is_refused_before_its_pixels_are_made(
         decode(path)
 
 
-def test_a_written_still_picture_has_one_frame() -> None:
+def test_a_written_still_image_has_one_frame() -> None:
     stream = io.BytesIO()
-    encode(picture_of(noise()), stream, "GIF")
+    encode(image_of(noise()), stream, "GIF")
     assert len(decode(io.BytesIO(stream.getvalue())).frames) == 1

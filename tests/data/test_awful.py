@@ -1,4 +1,4 @@
-"""Each awful picture is translated right, or refused with one sentence. Nothing third."""
+"""Each awful image is translated right, or refused with one sentence. Nothing third."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from PIL import Image
 import awful
 from cyclegan_cli.data.decoding import decode
 from cyclegan_cli.data.encoding import encode
-from cyclegan_cli.data.picture import EncodeOptions, Picture
+from cyclegan_cli.data.image import DecodedImage, EncodeOptions
 from cyclegan_cli.errors import DataError
-from pictures import UPRIGHT, deep_noise, encoded, noise, round_trip, with_orientation
+from images import UPRIGHT, deep_noise, encoded, noise, round_trip, with_orientation
 
 AWFUL = awful.all_of_them()
 # Cut ones are refused, but for those that have lost a preview or a trailer alone.
@@ -37,10 +37,10 @@ def as_outside_of_tests() -> Any:
         yield
 
 
-def translated(content: bytes) -> tuple[Picture, Picture] | str:
+def translated(content: bytes) -> tuple[DecodedImage, DecodedImage] | str:
     """What was read and what its output reads as; or the refusal."""
     try:
-        read = decode(io.BytesIO(content), name="the picture")
+        read = decode(io.BytesIO(content), name="the image")
     except DataError as error:
         return error.message
     stream = io.BytesIO()
@@ -49,11 +49,11 @@ def translated(content: bytes) -> tuple[Picture, Picture] | str:
 
 
 @pytest.mark.parametrize("name", AWFUL)
-def test_an_awful_picture_is_translated_or_refused(name: str) -> None:
+def test_an_awful_image_is_translated_or_refused(name: str) -> None:
     result = translated(AWFUL[name])
     if isinstance(result, str):
         assert REFUSED.match(name), result
-        assert result.startswith(("the picture ", "cannot read the picture: "))
+        assert result.startswith(("the image ", "cannot read the image: "))
         assert "\n" not in result
         return
     assert not REFUSED.match(name)
@@ -66,7 +66,7 @@ def test_an_awful_picture_is_translated_or_refused(name: str) -> None:
         assert alpha is None or np.array_equal(alpha, again.alpha(index))
 
 
-# Where a picture goes through a translator that changes nothing, nothing changes.
+# Where an image goes through a translator that changes nothing, nothing changes.
 
 SIZES = st.integers(1, 40)
 SEEDS = st.integers(0, 1000)
@@ -109,14 +109,14 @@ def test_all_levels_of_16_bits_come_through(
     source=st.sampled_from(["PNG", "TIFF", "WEBP"]), target=st.sampled_from(["PNG", "TIFF"]),
     keep_mode=st.booleans(),
 )  # fmt: skip
-def test_every_picture_comes_through_upright_and_of_its_size(
+def test_every_image_comes_through_upright_and_of_its_size(
     width: int, height: int, seed: int, orientation: int, mode: str, source: str, target: str,
     keep_mode: bool,
 ) -> None:  # fmt: skip
     image = noise(width, height, seed).convert(mode)
     if "A" in mode:
         opacity = deep_noise(height, width, seed=seed).astype(np.uint8)
-        opacity[0, 0] = 7  # WEBP files do not say that a picture is wholly opaque.
+        opacity[0, 0] = 7  # WEBP files do not say that an image is wholly opaque.
         image.putalpha(Image.fromarray(opacity))
     options = {"lossless": True, "exact": True} if source == "WEBP" else {}
     try:
@@ -140,7 +140,7 @@ def test_every_picture_comes_through_upright_and_of_its_size(
 @example(seed=1328)  # An animated PNG's last frame becomes equal to the one before it.
 @given(seed=st.integers(0, 2**32 - 1))
 @pytest.mark.slow
-def test_a_damaged_picture_is_translated_or_refused(name: str, seed: int) -> None:
+def test_a_damaged_image_is_translated_or_refused(name: str, seed: int) -> None:
     content, draw = bytearray(awful.whole()[name]), random.Random(seed)
     for _ in range(draw.choice([1, 1, 2, 4, 8])):
         reach = min(len(content), draw.choice([64, 256, len(content)]))

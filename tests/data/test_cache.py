@@ -1,4 +1,4 @@
-"""How many pictures are kept in memory, and that it is no more than there is room for."""
+"""How many images are kept in memory, and that it is no more than there is room for."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from torch import Tensor
 
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.data import cache as module
-from cyclegan_cli.data.cache import LOOK_EVERY, CachePlan, PictureCache, plan_cache
+from cyclegan_cli.data.cache import LOOK_EVERY, CachePlan, ImageCache, plan_cache
 
 GIGABYTE = 10**9
 STRETCHED = TrainConfig(load_size=100, crop_size=32, resize_mode="stretch")
-ALL = 1000 * 3 * 100 * 100  # Bytes of 1,000 pictures stretched to that load size.
+ALL = 1000 * 3 * 100 * 100  # Bytes of 1,000 images stretched to that load size.
 
 
 def planned(free: int, **changes: Any) -> CachePlan:
     return plan_cache(dataclasses.replace(STRETCHED, **changes), 1000, free)
 
 
-def picture(level: int, size: int = 300) -> Tensor:
+def image(level: int, size: int = 300) -> Tensor:
     return torch.full((size,), level, dtype=torch.uint8)
 
 
 def loads(level: int, size: int = 300) -> Callable[[], Tensor]:
-    return lambda: picture(level, size)
+    return lambda: image(level, size)
 
 
 def must_not_load() -> Tensor:
     raise AssertionError("it is not kept")
 
 
-def test_all_pictures_are_counted() -> None:
+def test_all_images_are_counted() -> None:
     assert planned(GIGABYTE).needed == ALL
     # By their short side photos become larger: by half, as far as one can tell.
     assert planned(GIGABYTE, resize_mode="short-side").needed == ALL * 3 // 2
@@ -68,36 +68,36 @@ def test_the_free_memory_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plan_cache(STRETCHED, 1000) == planned(4 * ALL)
 
 
-def test_a_picture_is_loaded_once_where_there_is_room() -> None:
-    cache = PictureCache(CachePlan(0, 1000, 0))
+def test_a_image_is_loaded_once_where_there_is_room() -> None:
+    cache = ImageCache(CachePlan(0, 1000, 0))
     first = cache.get("a", loads(1))
     assert cache.get("a", must_not_load) is first
     assert int(cache.get("b", loads(2))[0]) == 2
 
 
-def test_a_picture_that_two_load_at_once_counts_once() -> None:
-    cache = PictureCache(CachePlan(0, 1000, 0))
+def test_a_image_that_two_load_at_once_counts_once() -> None:
+    cache = ImageCache(CachePlan(0, 1000, 0))
 
     def load_while_another_does() -> Tensor:
         cache.get("a", loads(1))
-        return picture(1)
+        return image(1)
 
     cache.get("a", load_while_another_does)
     assert cache.size == 300
 
 
 def test_a_cache_without_room_loads_again() -> None:
-    for cache in (PictureCache(), PictureCache(CachePlan(0, 0, 0))):
+    for cache in (ImageCache(), ImageCache(CachePlan(0, 0, 0))):
         assert int(cache.get("a", loads(1))[0]) == 1
         assert int(cache.get("a", loads(2))[0]) == 2
-        assert cache.pictures == {}
+        assert cache.images == {}
 
 
 def test_no_more_is_kept_than_fits_and_those_that_came_first_stay() -> None:
-    cache = PictureCache(CachePlan(0, 700, 0))
+    cache = ImageCache(CachePlan(0, 700, 0))
     for number in range(5):
         cache.get(number, loads(number))
-    assert list(cache.pictures) == [0, 1]
+    assert list(cache.images) == [0, 1]
     assert cache.size == 600
     assert int(cache.get(4, loads(44))[0]) == 44
     cache.get("small", loads(9, size=100))
@@ -107,25 +107,25 @@ def test_no_more_is_kept_than_fits_and_those_that_came_first_stay() -> None:
 def test_when_memory_runs_short_nothing_more_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     free = GIGABYTE
     monkeypatch.setattr(module, "host_memory_free", lambda: free)
-    cache = PictureCache(CachePlan(0, 10 * GIGABYTE, spared=GIGABYTE // 5))
+    cache = ImageCache(CachePlan(0, 10 * GIGABYTE, spared=GIGABYTE // 5))
     half = LOOK_EVERY // 2 + 1
     cache.get(0, loads(0, half))
     cache.get(1, loads(1, half))
-    assert len(cache.pictures) == 2
+    assert len(cache.images) == 2
     free = GIGABYTE // 5 - 1
     for number in range(2, 6):
         cache.get(number, loads(number, half))
-    kept = len(cache.pictures)
+    kept = len(cache.images)
     assert kept < 6
     free = GIGABYTE  # For good: it may have been this run that needed it.
     cache.get(9, loads(9, half))
-    assert len(cache.pictures) == kept
+    assert len(cache.images) == kept
 
 
-def test_many_threads_get_the_right_pictures_and_the_size_is_right() -> None:
-    cache = PictureCache(CachePlan(0, 300 * 20, 0))
+def test_many_threads_get_the_right_images_and_the_size_is_right() -> None:
+    cache = ImageCache(CachePlan(0, 300 * 20, 0))
     with ThreadPoolExecutor(8) as pool:
         numbers = [number % 40 for number in range(2000)]
         found = pool.map(lambda number: int(cache.get(number, loads(number))[0]), numbers)
         assert list(found) == numbers
-    assert cache.size == 300 * len(cache.pictures) == 300 * 20
+    assert cache.size == 300 * len(cache.images) == 300 * 20

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cyclegan_cli.data.decoding import decode
-from pictures import (
+from images import (
     Array,
     display_p3_profile,
     encoded,
@@ -41,7 +41,7 @@ P3_COLOUR = (200, 90, 110)
 
 
 @pytest.mark.parametrize(
-    ("kind", "picture"),
+    ("kind", "image"),
     [
         ("PNG", flat("RGB", P3_COLOUR)),
         ("JPEG", flat("RGB", P3_COLOUR)),
@@ -52,9 +52,9 @@ P3_COLOUR = (200, 90, 110)
     ],
 )
 def test_colours_of_another_profile_are_converted_to_srgb(
-    tmp_path: Path, kind: str, picture: Image.Image
+    tmp_path: Path, kind: str, image: Image.Image
 ) -> None:
-    content = encoded(picture, kind, icc_profile=display_p3_profile())
+    content = encoded(image, kind, icc_profile=display_p3_profile())
     found = decode(written(tmp_path / "x", content)).frames[0][4, 8]
     expected = display_p3_to_srgb(P3_COLOUR)
     assert np.abs(np.subtract(expected, P3_COLOUR)).max() > 10, "the test would show nothing"
@@ -76,7 +76,7 @@ def test_colours_of_another_profile_are_converted_to_srgb(
 def test_a_useless_colour_profile_leaves_the_colours_as_they_are(
     tmp_path: Path, mode: str, profile: bytes
 ) -> None:
-    picture = noise().convert(mode)
-    found = decode(saved(tmp_path / "x.png", picture, icc_profile=profile)).frames[0]
-    difference = np.subtract(found, picture.convert("RGB"), dtype=np.int16)
+    image = noise().convert(mode)
+    found = decode(saved(tmp_path / "x.png", image, icc_profile=profile)).frames[0]
+    difference = np.subtract(found, image.convert("RGB"), dtype=np.int16)
     assert np.abs(difference).max() <= 1

@@ -21,10 +21,10 @@ from awful import png_chunk
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.data import profiles
 from cyclegan_cli.data.decoding import decode, decode_opaque, from_pillow
-from cyclegan_cli.data.picture import EncodeOptions
-from cyclegan_cli.data.unpaired import load_training_picture
+from cyclegan_cli.data.image import EncodeOptions
+from cyclegan_cli.data.unpaired import load_training_image
 from cyclegan_cli.errors import DataError
-from pictures import display_p3_profile, encoded, opened, round_trip, srgb_profile, written
+from images import display_p3_profile, encoded, opened, round_trip, srgb_profile, written
 
 PIXELS = np.array(
     [[[200, 100, 50], [30, 160, 90], [90, 60, 220], [255, 40, 40], [10, 12, 14]]], np.uint8
@@ -131,10 +131,10 @@ def colours(content: bytes) -> Any:
 def test_what_cicp_says_of_a_png_is_converted_exactly(numbers: tuple[int, int]) -> None:
     expected = np.array([IN_SRGB[numbers]])
     content = png(cICP=bytes([*numbers, 0, 1]))
-    picture = decode(io.BytesIO(content))
-    assert picture.remarks == ()
-    assert np.abs(picture.frames[0] - expected).max() <= 1
-    assert np.array_equal(from_pillow(opened(content))[0], picture.frames[0])
+    image = decode(io.BytesIO(content))
+    assert image.remarks == ()
+    assert np.abs(image.frames[0] - expected).max() <= 1
+    assert np.array_equal(from_pillow(opened(content))[0], image.frames[0])
     deep = colours(png(PIXELS.astype(np.uint16) * np.uint16(257), cICP=bytes([*numbers, 0, 1])))
     assert deep.dtype == np.uint16
     assert np.abs(deep / 257 - expected).max() < 0.25
@@ -159,7 +159,7 @@ def test_hdr_is_refused_in_one_sentence(transfer: int, tmp_path: Path) -> None:
     name = {16: "PQ", 18: "HLG"}[transfer]
     path = written(tmp_path / "hdr.png", png(cICP=bytes([9, transfer, 0, 1])))
     for read in (decode, lambda path: decode_opaque(path, 8),
-                 lambda path: load_training_picture(path, TrainConfig())):  # fmt: skip
+                 lambda path: load_training_image(path, TrainConfig())):  # fmt: skip
         with pytest.raises(DataError, match=rf"hdr.png: .*HDR .*\({name}\).* convert it to SDR"):
             read(path)
     with Image.open(path) as image, pytest.raises(ValueError, match="HDR"):
@@ -201,9 +201,9 @@ PLAIN = PIXELS[0].tolist()
 def test_png_chunks_count_by_the_specifications_precedence(
     chunks: dict[str, bytes], expected: Any
 ) -> None:
-    picture = decode(io.BytesIO(png(**chunks)))
-    assert np.abs(picture.frames[0] - np.array([expected])).max() <= 1
-    assert picture.remarks == ()
+    image = decode(io.BytesIO(png(**chunks)))
+    assert np.abs(image.frames[0] - np.array([expected])).max() <= 1
+    assert image.remarks == ()
 
 
 @pytest.mark.parametrize(
@@ -221,17 +221,17 @@ def test_png_chunks_count_by_the_specifications_precedence(
 def test_what_makes_no_sense_is_ignored_with_a_warning(
     chunks: dict[str, bytes], remark: str
 ) -> None:
-    picture = decode(io.BytesIO(png(**chunks)))
-    assert np.array_equal(picture.frames[0], PIXELS)
-    assert len(picture.remarks) == 1
-    assert remark in picture.remarks[0]
-    assert "ignored" in picture.remarks[0]
+    image = decode(io.BytesIO(png(**chunks)))
+    assert np.array_equal(image.frames[0], PIXELS)
+    assert len(image.remarks) == 1
+    assert remark in image.remarks[0]
+    assert "ignored" in image.remarks[0]
 
 
 def test_a_damaged_profile_leaves_it_to_the_next_chunk() -> None:
-    picture = decode(io.BytesIO(png(iCCP=icc(b"junk" * 40), gAMA=gamma(100_000))))
-    assert np.abs(picture.frames[0] - np.array([LINEAR])).max() <= 1
-    assert "profile is damaged" in picture.remarks[0]
+    image = decode(io.BytesIO(png(iCCP=icc(b"junk" * 40), gAMA=gamma(100_000))))
+    assert np.abs(image.frames[0] - np.array([LINEAR])).max() <= 1
+    assert "profile is damaged" in image.remarks[0]
 
 
 def test_narrow_range_is_stretched() -> None:
@@ -257,8 +257,8 @@ def test_avif_by_its_boxes() -> None:
         return plain[:place] + struct.pack(">HH", primaries, transfer) + plain[place + 4 :]
 
     middle = np.array([IN_SRGB[12, 13]])
-    picture = decode(io.BytesIO(said(12, 13)))
-    assert np.abs(picture.frames[0][8:9, 8::16] - middle).max() <= 3
+    image = decode(io.BytesIO(said(12, 13)))
+    assert np.abs(image.frames[0][8:9, 8::16] - middle).max() <= 3
     _, _, output, _ = round_trip(said(12, 13), "AVIF")
     assert opened(output).info["icc_profile"] == profiles.srgb()
     assert np.abs(colours(said(2, 2))[8:9, 8::16].astype(int) - PIXELS).max() <= 2

@@ -12,7 +12,7 @@ from PIL import Image, features
 from cyclegan_cli.data import companions
 from cyclegan_cli.data.companions import without_companions
 from cyclegan_cli.data.decoding import decode
-from pictures import encoded, noise, opened, round_trip
+from images import encoded, noise, opened, round_trip
 
 PACKET = (
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="r"><rdf:Description dc:kept="yes" '
@@ -88,7 +88,7 @@ def test_a_gain_map_behind_the_photo() -> None:
     stream = io.BytesIO()
     noise().save(stream, "MPO", save_all=True, append_images=[noise(12, 8)])
     assert decode(io.BytesIO(stream.getvalue())).remarks == ()
-    # As if the second picture's XMP data said so, which Pillow's writer leaves out.
+    # As if the second image's XMP data said so, which Pillow's writer leaves out.
     behind = stream.getvalue() + b'<rdf:Description hdrgm:Version="1.0"/>'
     assert decode(io.BytesIO(behind)).remarks == GAIN_MAP
 

@@ -1,4 +1,4 @@
-"""Damaged pictures are refused, whatever was asked of them first; what can be spared is spared."""
+"""Damaged images are refused, whatever was asked of them first; what can be spared is spared."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from PIL import Image
 from awful import deep_png, png_chunk
 from cyclegan_cli.data.decoding import BAD_PROFILE, decode, decode_opaque, from_pillow
 from cyclegan_cli.errors import DataError
-from pictures import deep_noise, display_p3_profile, encoded, noise, tiff_of, written
+from images import deep_noise, display_p3_profile, encoded, noise, tiff_of, written
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -48,7 +48,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", WITH_CHECKSUMS)
-def test_a_picture_damaged_in_its_middle_is_refused(tmp_path: Path, name: str, damage: str) -> None:
+def test_a_image_damaged_in_its_middle_is_refused(tmp_path: Path, name: str, damage: str) -> None:
     content = WITH_CHECKSUMS[name]
     path = written(tmp_path / name, DAMAGES[damage](content, len(content) // 2))
     with pytest.raises(DataError, match="cannot read"):
@@ -61,7 +61,7 @@ def test_a_picture_damaged_in_its_middle_is_refused(tmp_path: Path, name: str, d
 
 @pytest.mark.parametrize("damage", ["zeros", "a bit"])
 @pytest.mark.parametrize("name", ["rgb.png", "grey.png", "palette.png", "bits.png"])
-def test_a_damaged_picture_that_a_program_has_opened_is_refused(name: str, damage: str) -> None:
+def test_a_damaged_image_that_a_program_has_opened_is_refused(name: str, damage: str) -> None:
     content = DAMAGES[damage](WITH_CHECKSUMS[name], len(WITH_CHECKSUMS[name]) // 2)
     with Image.open(io.BytesIO(content)) as image, pytest.raises(ValueError, match="checksum"):
         from_pillow(image)
@@ -148,8 +148,8 @@ REASONS = {
     "empty.png": (b"", "is empty"),
     "page.jpg": (b"<!DOCTYPE html><title>404</title>", "is an HTML page"),
     "film.png": (b"\0\0\0\x20ftypisom" + bytes(20), "is a film"),
-    "xl.jpg": (b"\xff\x0a" + bytes(20), "is a JPEG XL picture, which is not read here"),
-    "words.tif": (b"These are words", "is not a picture in a format that is read here"),
+    "xl.jpg": (b"\xff\x0a" + bytes(20), "is a JPEG XL image, which is not read here"),
+    "words.tif": (b"These are words", "is not an image in a format that is read here"),
 }  # fmt: skip
 
 

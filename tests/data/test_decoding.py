@@ -1,4 +1,4 @@
-"""Files to pictures. Every file here is made by the test that reads it."""
+"""Files to images. Every file here is made by the test that reads it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cyclegan_cli.data.decoding import decode, from_pillow, pixel_bytes
 from cyclegan_cli.data.encoding import encode
 from cyclegan_cli.data.opening import Probe, opened, probe
 from cyclegan_cli.errors import DataError, DeviceError
-from pictures import (
+from images import (
     SIXTEEN_BITS,
     UPRIGHT,
     encoded,
@@ -46,7 +46,7 @@ def tiff_of(levels: np.ndarray[Any, np.dtype[np.uint16]]) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("picture", "kind", "options", "rgb", "alpha"),
+    ("image", "kind", "options", "rgb", "alpha"),
     [
         (flat("RGB", (10, 20, 30)), "PNG", {}, (10, 20, 30), None),
         (flat("RGB", (10, 20, 30)), "PNG", {"transparency": (10, 20, 30)}, (10, 20, 30), 0),
@@ -66,9 +66,9 @@ def tiff_of(levels: np.ndarray[Any, np.dtype[np.uint16]]) -> bytes:
     ],
 )
 def test_every_pixel_format_becomes_rgb_with_its_alpha_apart(
-    tmp_path: Path, picture: Image.Image, kind: str, options: Any, rgb: Any, alpha: int | None
+    tmp_path: Path, image: Image.Image, kind: str, options: Any, rgb: Any, alpha: int | None
 ) -> None:
-    found = decode(written(tmp_path / "x", encoded(picture, kind, **options)))
+    found = decode(written(tmp_path / "x", encoded(image, kind, **options)))
     assert found.frames[0].dtype == np.uint8
     assert np.array_equal(found.frames[0], np.full((8, 16, 3), rgb))
     assert found.format == kind
@@ -79,7 +79,7 @@ def test_every_pixel_format_becomes_rgb_with_its_alpha_apart(
 
 
 @pytest.mark.parametrize(
-    ("picture", "rgb"),
+    ("image", "rgb"),
     [
         (flat("CMYK", (0, 255, 255, 0)), (255, 0, 0)),
         (flat("CMYK", (0, 0, 0, 255)), (0, 0, 0)),
@@ -90,14 +90,14 @@ def test_every_pixel_format_becomes_rgb_with_its_alpha_apart(
     ],
 )
 def test_every_colour_space_of_jpeg_becomes_rgb(
-    tmp_path: Path, picture: Image.Image, rgb: tuple[int, ...]
+    tmp_path: Path, image: Image.Image, rgb: tuple[int, ...]
 ) -> None:
-    found = decode(saved(tmp_path / "x.jpg", picture, quality=95))
+    found = decode(saved(tmp_path / "x.jpg", image, quality=95))
     assert np.abs(np.subtract(found.frames[0][4, 8], rgb)).max() <= 3
 
 
 @pytest.mark.parametrize(
-    ("name", "picture"),
+    ("name", "image"),
     [
         ("x.png", Image.fromarray(SIXTEEN_BITS)),
         ("x.tif", Image.fromarray(SIXTEEN_BITS)),
@@ -107,9 +107,9 @@ def test_every_colour_space_of_jpeg_becomes_rgb(
     ],
 )
 def test_16_bit_grey_is_scaled_and_not_clipped(
-    tmp_path: Path, name: str, picture: Image.Image
+    tmp_path: Path, name: str, image: Image.Image
 ) -> None:
-    found = decode(saved(tmp_path / name, picture))
+    found = decode(saved(tmp_path / name, image))
     assert (found.bit_depth, found.frames[0].dtype) == (16, np.uint16)
     assert found.frames[0].shape == (1, 6, 3)
     assert found.frames[0][0].T.tolist() == [SIXTEEN_BITS[0].tolist()] * 3
@@ -143,16 +143,16 @@ def test_the_bytes_of_the_pixels_are_known_from_the_header(
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [
         pytest.param(Image.fromarray(np.ones((2, 2), dtype=np.float32)), id="float"),
         pytest.param(Image.fromarray(np.full((2, 2), 65536, dtype=np.int32)), id="above 16 bits"),
         pytest.param(Image.fromarray(np.full((2, 2), -1, dtype=np.int32)), id="negative"),
     ],
 )
-def test_pixels_of_unknown_range_are_refused(tmp_path: Path, picture: Image.Image) -> None:
+def test_pixels_of_unknown_range_are_refused(tmp_path: Path, image: Image.Image) -> None:
     with pytest.raises(DataError, match=r"x\.tif: pixels are"):
-        decode(saved(tmp_path / "x.tif", picture))
+        decode(saved(tmp_path / "x.tif", image))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -177,16 +177,14 @@ def test_every_exif_orientation_is_turned_upright(
 
 
 def test_alpha_is_turned_upright_like_the_colours(tmp_path: Path) -> None:
-    picture = noise(3, 2)
-    picture.putalpha(Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3)))
-    found = decode(saved(tmp_path / "x.png", picture, exif=with_orientation(6)))
+    image = noise(3, 2)
+    image.putalpha(Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3)))
+    found = decode(saved(tmp_path / "x.png", image, exif=with_orientation(6)))
     assert found.alphas[0].tolist() == [[3, 0], [4, 1], [5, 2]]
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 255])
-def test_an_unknown_orientation_leaves_the_picture_as_it_is(
-    tmp_path: Path, orientation: int
-) -> None:
+def test_an_unknown_orientation_leaves_the_image_as_it_is(tmp_path: Path, orientation: int) -> None:
     path = saved(tmp_path / "x.png", noise(12, 8), exif=with_orientation(orientation))
     assert decode(path).frames[0].tobytes() == noise(12, 8).tobytes()
 
@@ -437,7 +435,7 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("kind", VALID)
 @settings(max_examples=200, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_a_damaged_picture_is_decoded_or_refused_and_nothing_else(
+def test_a_damaged_image_is_decoded_or_refused_and_nothing_else(
     fuzzed: Path, kind: str, seed: int
 ) -> None:
     path = written(fuzzed, damaged(VALID[kind], seed))
@@ -479,7 +477,7 @@ def test_a_jpeg_may_be_decoded_at_a_reduced_scale_and_still_tells_its_size(
     path = saved(tmp_path / "x.jpg", noise(*size), exif=with_orientation(orientation))
     found = decode(path, shrink_to)
     if orientation == 6 and size == (641, 479):
-        # What would reach beyond the picture would be at its beginning.
+        # What would reach beyond the image would be at its beginning.
         decoded = size
     turned = slice(None, None, -1 if orientation == 6 else 1)
     assert found.size == size[turned]
@@ -513,7 +511,7 @@ class Pipe(io.RawIOBase):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "GIF"])
-def test_a_picture_is_read_from_a_pipe(kind: str) -> None:
+def test_a_image_is_read_from_a_pipe(kind: str) -> None:
     found = decode(io.BufferedReader(Pipe(encoded(noise(), kind))))
     assert (found.format, found.size) == (kind, (24, 16))
 

@@ -1,4 +1,4 @@
-"""Pictures to files."""
+"""Images to files."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from PIL import Image, features
 from cyclegan_cli.data.decoding import decode
 from cyclegan_cli.data.encoding import encode
 from cyclegan_cli.data.formats import writable_format
-from cyclegan_cli.data.picture import EncodeOptions
+from cyclegan_cli.data.image import EncodeOptions
 from cyclegan_cli.errors import OutputError
-from pictures import (
+from images import (
     encoded,
+    image_of,
     noise,
-    picture_of,
     quality_of,
     saved,
     segments,
@@ -56,7 +56,7 @@ def test_a_grey_jpeg_becomes_a_colour_one_of_the_same_fineness(
     tmp_path: Path, quality: int
 ) -> None:
     grey = decode(saved(tmp_path / "in.jpg", noise().convert("L"), quality=quality))
-    encode(picture_of(noise(), format="JPEG", encoding=grey.encoding), tmp_path / "out.jpg", "JPEG")
+    encode(image_of(noise(), format="JPEG", encoding=grey.encoding), tmp_path / "out.jpg", "JPEG")
     tables = quality_of(tmp_path / "out.jpg")[0]
     assert tables[0] == tables[1] == quality_of(tmp_path / "in.jpg")[0][0]
 
@@ -75,21 +75,21 @@ def test_the_fineness_of_a_jpeg_does_not_reach_other_formats(tmp_path: Path) -> 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
 def test_alpha_is_kept_where_the_format_has_it(tmp_path: Path, kind: str) -> None:
     alpha = np.asarray(Image.linear_gradient("L").resize((24, 16)))
-    picture = picture_of(noise(), alpha)
-    encode(picture, tmp_path / "x", kind)
+    image = image_of(noise(), alpha)
+    encode(image, tmp_path / "x", kind)
     found = decode(tmp_path / "x").alpha(0)
     assert np.array_equal(found, alpha)
-    assert picture.frames[0].shape == (16, 24, 3), "the caller's picture was changed"
+    assert image.frames[0].shape == (16, 24, 3), "the caller's image was changed"
 
 
 def test_alpha_is_dropped_where_the_format_has_none(tmp_path: Path) -> None:
-    encode(picture_of(noise(), np.full((16, 24), 100, np.uint8)), tmp_path / "x.jpg", "JPEG")
+    encode(image_of(noise(), np.full((16, 24), 100, np.uint8)), tmp_path / "x.jpg", "JPEG")
     assert decode(tmp_path / "x.jpg").alphas == ()
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "JPEG2000"])
 def test_lossless_formats_keep_every_pixel(tmp_path: Path, kind: str) -> None:
-    encode(picture_of(noise()), tmp_path / "x", kind)
+    encode(image_of(noise()), tmp_path / "x", kind)
     assert decode(tmp_path / "x").frames[0].tobytes() == noise().tobytes()
 
 
@@ -102,7 +102,7 @@ def test_a_jpeg_2000_is_what_its_name_says(tmp_path: Path, suffix: str, beginnin
     if writable_format(suffix) is None:
         pytest.skip("this Pillow cannot write JPEG 2000")
     path = tmp_path / f"x{suffix}"
-    encode(picture_of(noise()), path, "JPEG2000")
+    encode(image_of(noise()), path, "JPEG2000")
     assert path.read_bytes().startswith(beginning)
     assert decode(path).frames[0].tobytes() == noise().tobytes()
 
@@ -111,12 +111,12 @@ def test_a_jpeg_2000_is_what_its_name_says(tmp_path: Path, suffix: str, beginnin
     "suffix",
     [".png", ".jpg", ".JPEG", ".webp", ".tif", ".bmp", ".gif", ".avif", ".jp2", ".tga", ".ppm"],
 )
-def test_a_written_picture_has_the_size_of_what_was_given(tmp_path: Path, suffix: str) -> None:
+def test_a_written_image_has_the_size_of_what_was_given(tmp_path: Path, suffix: str) -> None:
     kind = writable_format(suffix)
     if kind is None and suffix in (".avif", ".jp2"):
         pytest.skip(f"this Pillow cannot write {suffix}")
     assert kind is not None
-    encode(picture_of(noise(300, 40)), tmp_path / f"x{suffix}", kind)
+    encode(image_of(noise(300, 40)), tmp_path / f"x{suffix}", kind)
     assert decode(tmp_path / f"x{suffix}").size == (300, 40)
 
 
@@ -140,7 +140,7 @@ def test_an_encoder_that_fails_leaves_the_old_file_and_nothing_else(
 ) -> None:
     target = written(tmp_path / "target", b"old")
     with pytest.raises(OutputError, match="cannot write .*target"):
-        encode(picture_of(Image.new("RGB", size)), target, kind)
+        encode(image_of(Image.new("RGB", size)), target, kind)
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]
 
@@ -156,15 +156,15 @@ def test_a_disk_that_fills_up_leaves_the_old_file_and_nothing_else(
     target = written(tmp_path / "target.png", b"old")
     monkeypatch.setattr(Path, "write_bytes", fill_up)
     with pytest.raises(OutputError, match=r"target\.png: no space left on device"):
-        encode(picture_of(noise()), target, "PNG")
+        encode(image_of(noise()), target, "PNG")
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_written_picture_takes_the_place_of_an_old_one(tmp_path: Path) -> None:
+def test_a_written_image_takes_the_place_of_an_old_one(tmp_path: Path) -> None:
     target = tmp_path / "new folder" / "x.png"
-    encode(picture_of(noise()), target, "PNG")
-    encode(picture_of(noise(5, 5)), target, "PNG")
+    encode(image_of(noise()), target, "PNG")
+    encode(image_of(noise(5, 5)), target, "PNG")
     assert decode(target).size == (5, 5)
     assert list(target.parent.iterdir()) == [target]
 
@@ -179,17 +179,17 @@ class Recorder(io.BytesIO):
         return super().write(content)
 
 
-def test_a_picture_is_written_to_a_stream_all_at_once() -> None:
+def test_a_image_is_written_to_a_stream_all_at_once() -> None:
     stream = Recorder()
-    encode(picture_of(noise()), stream, "PNG")
+    encode(image_of(noise()), stream, "PNG")
     assert stream.writes == 1
     assert decode(io.BytesIO(stream.getvalue())).frames[0].tobytes() == noise().tobytes()
 
 
-def test_a_picture_that_cannot_be_encoded_leaves_the_stream_empty() -> None:
+def test_a_image_that_cannot_be_encoded_leaves_the_stream_empty() -> None:
     stream = Recorder()
     with pytest.raises(OutputError, match="cannot write standard output as XBM"):
-        encode(picture_of(Image.new("RGB", (4, 4))), stream, "XBM")
+        encode(image_of(Image.new("RGB", (4, 4))), stream, "XBM")
     assert stream.getvalue() == b""
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cyclegan_cli.data.exif import Block, from_tiff, into_tiff, made_upright
-from pictures import camera_exif, encoded, noise, tiff_of
+from images import camera_exif, encoded, noise, tiff_of
 
 MAKER_NOTE, EXIF_DIRECTORY, GPS = 0x927C, 0x8769, 0x8825
 
@@ -41,7 +41,7 @@ def with_thumbnail(block: bytes, thumbnail: bytes) -> bytes:
     return bytes(head) + directory + thumbnail
 
 
-def test_only_orientation_and_sides_of_a_turned_picture_change() -> None:
+def test_only_orientation_and_sides_of_a_turned_image_change() -> None:
     block = block_of(camera_exif(6, 24, 16))
     upright = made_upright(b"Exif\0\0" + block, turned=True)
     found = read(upright)
@@ -63,7 +63,7 @@ def test_a_makers_note_stays_where_its_offsets_are_true() -> None:
     assert upright.index(b"offsets from") == block.index(b"offsets from")
 
 
-def test_a_thumbnail_of_the_old_picture_is_gone() -> None:
+def test_a_thumbnail_of_the_old_image_is_gone() -> None:
     thumbnail = encoded(noise(), "JPEG")
     block = with_thumbnail(block_of(camera_exif()), thumbnail)
     assert Block(block).thumbnail() == (slice(len(block) - len(thumbnail), len(block)),)

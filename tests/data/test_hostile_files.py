@@ -18,7 +18,7 @@ from cyclegan_cli.data.decoding import decode
 from cyclegan_cli.data.encoding import encode
 from cyclegan_cli.data.exif import Block, made_upright
 from cyclegan_cli.errors import DataError
-from pictures import encoded, noise
+from images import encoded, noise
 
 FILES = hostile.files()
 
@@ -69,7 +69,7 @@ def test_an_exif_block_takes_work_of_its_size(
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # As outside of tests: Pillow's.
 @pytest.mark.parametrize("name", FILES)
-def test_a_hostile_picture_is_translated_without_what_is_hostile(
+def test_a_hostile_image_is_translated_without_what_is_hostile(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = Work(monkeypatch)

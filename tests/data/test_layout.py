@@ -1,4 +1,4 @@
-"""What of a picture each format holds: modes, depths, profiles, transparency."""
+"""What of an image each format holds: modes, depths, profiles, transparency."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from PIL import Image, ImageCms
 from cyclegan_cli.data import profiles
 from cyclegan_cli.data.decoding import decode
 from cyclegan_cli.data.encoding import encode
+from cyclegan_cli.data.image import DecodedImage, EncodeOptions
 from cyclegan_cli.data.layout import refuse_unwritable
-from cyclegan_cli.data.picture import EncodeOptions, Picture
 from cyclegan_cli.errors import OutputError
-from pictures import (
+from images import (
     deep_noise,
     display_p3_profile,
     encoded,
+    image_of,
     noise,
     opened,
-    picture_of,
     round_trip,
     tiff_of,
     undated,
@@ -72,10 +72,10 @@ def test_the_mode_is_kept_on_request_and_else_rgb(mode: str, kind: str, kept: st
 @pytest.mark.parametrize(
     ("mode", "kind", "written", "remark"),
     [
-        ("CMYK", "PNG", "RGB", "PNG holds no CMYK picture: written as RGB"),
-        ("L", "WEBP", "RGB", "WEBP holds no grey picture: written as RGB"),
-        ("P", "JPEG", "RGB", "JPEG holds no palette picture: written as RGB"),
-        ("1", "JPEG", "L", "JPEG holds no black-and-white picture: written as grey"),
+        ("CMYK", "PNG", "RGB", "PNG holds no CMYK image: written as RGB"),
+        ("L", "WEBP", "RGB", "WEBP holds no grey image: written as RGB"),
+        ("P", "JPEG", "RGB", "JPEG holds no palette image: written as RGB"),
+        ("1", "JPEG", "L", "JPEG holds no black-and-white image: written as grey"),
     ],
 )
 def test_a_mode_that_the_format_has_not_is_said(
@@ -86,13 +86,13 @@ def test_a_mode_that_the_format_has_not_is_said(
 
 
 def test_grey_is_as_light_as_the_colours_were() -> None:
-    picture = picture_of(noise(), mode="L")
+    image = image_of(noise(), mode="L")
     stream = io.BytesIO()
-    encode(picture, stream, "PNG", KEEP_MODE)
+    encode(image, stream, "PNG", KEEP_MODE)
     assert np.array_equal(opened(stream.getvalue()), noise().convert("L"))
     deep = np.asarray(noise()).astype(np.uint16) * np.uint16(257)
     stream = io.BytesIO()
-    encode(picture.with_frames([deep]), stream, "PNG", KEEP_MODE)
+    encode(image.with_frames([deep]), stream, "PNG", KEEP_MODE)
     difference = np.asarray(opened(stream.getvalue())) / 257 - np.asarray(noise().convert("L"))
     assert np.abs(difference).max() <= 0.51
 
@@ -141,7 +141,7 @@ def test_16_bits_are_reduced_with_a_remark_unless_8_were_asked_for(kind: str) ->
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_a_picture_of_8_bits_may_be_written_at_16(kind: str) -> None:
+def test_a_image_of_8_bits_may_be_written_at_16(kind: str) -> None:
     read, again, *_ = round_trip(encoded(noise(), "PNG"), kind, EncodeOptions(bit_depth=16))
     assert again.bit_depth == 16
     assert np.array_equal(again.frames[0], read.frames[0].astype(np.uint16) * np.uint16(257))
@@ -207,7 +207,7 @@ def test_a_grey_profile_is_honoured_and_kept_with_the_mode() -> None:
     )
 
 
-def test_a_profile_for_rgb_suits_grey_pictures_too() -> None:
+def test_a_profile_for_rgb_suits_grey_images_too() -> None:
     content = encoded(smooth("L"), "PNG", icc_profile=display_p3_profile())
     read, *_ = round_trip(content, "PNG")
     assert read.remarks == ()
@@ -236,7 +236,7 @@ def test_the_tag_of_srgb_is_the_same_at_any_time() -> None:
 def test_heic_is_read_and_written_with_the_extra(tmp_path: Path) -> None:
     pytest.importorskip("pillow_heif")
     stream = io.BytesIO()
-    encode(picture_of(smooth().resize((64, 64))), stream, "HEIF", EncodeOptions(quality=95))
+    encode(image_of(smooth().resize((64, 64))), stream, "HEIF", EncodeOptions(quality=95))
     read, again, output, remarks = round_trip(stream.getvalue(), "HEIF")
     assert (read.format, read.size, remarks) == ("HEIF", (64, 64), ())
     assert output[4:8] == b"ftyp"
@@ -251,10 +251,10 @@ def test_heic_is_read_and_written_with_the_extra(tmp_path: Path) -> None:
 def test_what_is_too_large_for_a_format_is_refused_before_it_is_translated(
     kind: str, side: int
 ) -> None:
-    fits = Picture((np.zeros((1, side, 3), np.uint8),))
+    fits = DecodedImage((np.zeros((1, side, 3), np.uint8),))
     refuse_unwritable(fits, kind, EncodeOptions(), "x")
     encode(fits, io.BytesIO(), kind)
-    too_large = Picture((np.zeros((side + 1, 1, 3), np.uint8),))
+    too_large = DecodedImage((np.zeros((side + 1, 1, 3), np.uint8),))
     with pytest.raises(OutputError, match=f"{kind} holds at most {side} pixels a side, and .* 1x"):
         refuse_unwritable(too_large, kind, EncodeOptions(), "x")
     refuse_unwritable(too_large, "PNG", EncodeOptions(), "x")
@@ -265,22 +265,22 @@ def test_what_is_too_large_for_a_format_is_refused_before_it_is_translated(
 
 @pytest.mark.parametrize("kind", ["JPEG", "BMP", "PPM"])
 def test_deep_transparency_is_laid_on_white_at_8_bits(kind: str) -> None:
-    """The network's picture has 8 bits where --bit-depth 8 asks for them, its opacity still 16."""
+    """The network's image has 8 bits where --bit-depth 8 asks for them, its opacity still 16."""
     levels = np.full((16, 24), 100, np.uint8)
     alpha = np.linspace(0, 65535, 16 * 24).astype(np.uint16).reshape(16, 24)
-    picture = picture_of(Image.fromarray(levels), alpha)
+    image = image_of(Image.fromarray(levels), alpha)
     share = alpha / 65535
     expected = 100 * share + 255 * (1 - share)
-    assert abs(picture.on_white(0)[..., 0] - expected).max() <= 1
+    assert abs(image.on_white(0)[..., 0] - expected).max() <= 1
     stream = io.BytesIO()
-    encode(picture, stream, kind, EncodeOptions(bit_depth=8))
+    encode(image, stream, kind, EncodeOptions(bit_depth=8))
     assert abs(np.asarray(opened(stream.getvalue()))[..., 0] - expected).mean() < 3
 
 
 def test_shallow_transparency_is_laid_on_white_at_16_bits() -> None:
     colours = deep_noise(16, 24, 3)
-    picture = Picture((colours,), (np.full((16, 24), 255, np.uint8),))
-    assert np.array_equal(picture.on_white(0), colours)
+    image = DecodedImage((colours,), (np.full((16, 24), 255, np.uint8),))
+    assert np.array_equal(image.on_white(0), colours)
 
 
 @pytest.mark.parametrize(("kind", "transparent"), [("TIFF", True), ("TGA", True), ("BMP", False)])

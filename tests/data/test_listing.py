@@ -1,4 +1,4 @@
-"""The pictures in a folder."""
+"""The images in a folder."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cyclegan_cli.data.listing import list_pictures, walk_pictures
+from cyclegan_cli.data.listing import list_images, walk_images
 from cyclegan_cli.data.survey import duplicates
 from cyclegan_cli.errors import DataError
-from pictures import lock
+from images import lock
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -20,10 +20,10 @@ def touch(folder: Path, *names: str) -> None:
 
 
 def listed(folder: Path) -> list[str]:
-    return [path.relative_to(folder).as_posix() for path in list_pictures(folder)]
+    return [path.relative_to(folder).as_posix() for path in list_images(folder)]
 
 
-def test_pictures_of_all_subfolders_are_listed_by_relative_path(tmp_path: Path) -> None:
+def test_images_of_all_subfolders_are_listed_by_relative_path(tmp_path: Path) -> None:
     touch(tmp_path, "b/2.png", "b/1.webp", "a.JPG", "c.tiff", "a/b/c/d.jpeg")
     assert listed(tmp_path) == ["a.JPG", "a/b/c/d.jpeg", "b/1.webp", "b/2.png", "c.tiff"]
 
@@ -40,30 +40,30 @@ def test_folders_of_network_drives_and_systems_are_left_out(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "clip.mp4", "png", "x.png.part", "x.eps", "x.pdf"])
-def test_files_that_are_not_named_like_pictures_are_left_out(tmp_path: Path, name: str) -> None:
+def test_files_that_are_not_named_like_images_are_left_out(tmp_path: Path, name: str) -> None:
     touch(tmp_path, "seen.png", name)
     assert listed(tmp_path) == ["seen.png"]
 
 
-def test_a_folder_named_like_a_picture_is_not_listed_as_one(tmp_path: Path) -> None:
+def test_a_folder_named_like_a_image_is_not_listed_as_one(tmp_path: Path) -> None:
     touch(tmp_path, "album.png/1.png")
     assert listed(tmp_path) == ["album.png/1.png"]
 
 
-def test_an_empty_folder_has_no_pictures(tmp_path: Path) -> None:
-    assert list_pictures(tmp_path) == []
+def test_an_empty_folder_has_no_images(tmp_path: Path) -> None:
+    assert list_images(tmp_path) == []
 
 
 @pytest.mark.parametrize(("name", "found"), [("file.png", "a file"), ("missing", "nothing")])
 def test_what_is_not_a_folder_cannot_be_listed(tmp_path: Path, name: str, found: str) -> None:
     touch(tmp_path, "file.png")
     with pytest.raises(DataError, match=f"{name} is not a folder: found {found}"):
-        list_pictures(tmp_path / name)
+        list_images(tmp_path / name)
 
 
 def test_a_folder_whose_name_is_too_long_cannot_be_listed(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nnn"):
-        list_pictures(tmp_path / ("n" * 300))
+        list_images(tmp_path / ("n" * 300))
 
 
 def test_a_folder_that_may_not_be_read_is_named(
@@ -71,10 +71,10 @@ def test_a_folder_that_may_not_be_read_is_named(
 ) -> None:
     lock(monkeypatch, tmp_path)
     with pytest.raises(DataError, match=f"{tmp_path.name}: Permission denied"):
-        list_pictures(tmp_path)
+        list_images(tmp_path)
 
 
-def test_a_link_that_leads_in_a_circle_is_a_picture_that_cannot_be_read(tmp_path: Path) -> None:
+def test_a_link_that_leads_in_a_circle_is_a_image_that_cannot_be_read(tmp_path: Path) -> None:
     touch(tmp_path, "seen.png")
     (tmp_path / "circle.png").symlink_to("circle.png")
     (tmp_path / "circle").symlink_to("circle")
@@ -86,9 +86,9 @@ def test_a_folder_below_that_may_not_be_read_can_be_yielded_in_its_place(
 ) -> None:
     touch(tmp_path, "a.png", "locked/1.png", "z.png")
     lock(monkeypatch, tmp_path / "locked")
-    assert [*walk_pictures(tmp_path, unlistable=True)] == ["a.png", "locked", "z.png"]
+    assert [*walk_images(tmp_path, unlistable=True)] == ["a.png", "locked", "z.png"]
     with pytest.raises(DataError, match="locked: Permission denied"):
-        list_pictures(tmp_path)
+        list_images(tmp_path)
 
 
 @pytest.mark.parametrize("files", [["model.safetensors"], ["config.toml", "metrics.csv"]])
@@ -100,18 +100,18 @@ def test_run_folders_below_are_not_searched(tmp_path, files):
         (tmp_path / name).touch()
     for name in files:
         (tmp_path / "runs/a2b" / name).touch()
-    assert list_pictures(tmp_path) == [tmp_path / name for name in images]
+    assert list_images(tmp_path) == [tmp_path / name for name in images]
     # Who names one means it.
-    assert list_pictures(tmp_path / "runs/a2b") != []
+    assert list_images(tmp_path / "runs/a2b") != []
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
-def test_pipes_are_no_pictures(tmp_path):
+def test_pipes_are_no_images(tmp_path):
     for name in ("1.png", "2.png"):
         os.mkfifo(tmp_path / name)
     (tmp_path / "3.png").symlink_to("1.png")
     (tmp_path / "4.png").touch()
     (tmp_path / "5.png").symlink_to("4.png")
     (tmp_path / "6.png").symlink_to("nowhere")
-    assert [path.name for path in list_pictures(tmp_path)] == ["4.png", "5.png", "6.png"]
+    assert [path.name for path in list_images(tmp_path)] == ["4.png", "5.png", "6.png"]
     assert duplicates([tmp_path / "1.png", tmp_path / "2.png"]) == []

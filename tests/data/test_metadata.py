@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, PngImagePlugin, features
 
 from cyclegan_cli.data.metadata import XMP_KEYWORD
-from pictures import camera_exif, encoded, noise, opened, round_trip
+from images import camera_exif, encoded, noise, opened, round_trip
 
 XMP = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="r"><rdf:Description a="b" '
@@ -80,7 +80,7 @@ def test_resolution_is_kept(source: str, target: str) -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # as outside of tests
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_damaged_exif_is_left_out_and_the_picture_translated(kind: str) -> None:
+def test_damaged_exif_is_left_out_and_the_image_translated(kind: str) -> None:
     content = encoded(noise(), kind, exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
     read, again, output, _ = round_trip(content, kind)
     assert read.remarks == ("its EXIF data is damaged and was left out",)
@@ -105,7 +105,7 @@ def test_xmp_that_does_not_fit_takes_nothing_else_with_it() -> None:
 
 
 @pytest.mark.parametrize("target", ["JPEG", "TIFF"])
-def test_the_resolutions_of_a_turned_picture_change_places(target: str) -> None:
+def test_the_resolutions_of_a_turned_image_change_places(target: str) -> None:
     exif = camera_exif(6)
     exif[0x011A], exif[0x011B] = 300.0, 150.0
     content = encoded(noise(), "JPEG", exif=exif, dpi=(300, 150))
@@ -138,7 +138,7 @@ def test_exif_without_a_place_for_a_thumbnail_is_kept() -> None:
         (b'tiff:ImageWidth="24"', b'tiff:ImageWidth="24"'),
     ],
 )  # fmt: skip
-def test_what_xmp_says_of_the_sides_of_a_turned_picture_changes_places(
+def test_what_xmp_says_of_the_sides_of_a_turned_image_changes_places(
     said: bytes, expected: bytes
 ) -> None:
     xmp = b'<x tiff:Orientation="6" ' + said + b"/>"

@@ -1,4 +1,4 @@
-"""Files of several pictures: each is what it is, and nothing of one is said of another."""
+"""Files of several images: each is what it is, and nothing of one is said of another."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from PIL import Image
 
 from cyclegan_cli.data import profiles
 from cyclegan_cli.data.decoding import decode
-from cyclegan_cli.data.picture import EncodeOptions
-from pictures import deep_noise, display_p3_profile, opened, round_trip
+from cyclegan_cli.data.image import EncodeOptions
+from images import deep_noise, display_p3_profile, opened, round_trip
 
 KEEP_MODE = EncodeOptions(keep_mode=True)
 COLOURS = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
@@ -44,19 +44,19 @@ def test_each_page_is_in_its_own_profile() -> None:
     assert not np.array_equal(tagged, COLOURS)
     for pages in ([(COLOURS, {"photometric": "rgb"}), (COLOURS, p3)],
                   [(COLOURS, p3), (COLOURS, {"photometric": "rgb"})]):  # fmt: skip
-        picture = decode(io.BytesIO(tiff_of_pages(*pages)))
-        for (_, options), frame in zip(pages, picture.frames, strict=True):
+        image = decode(io.BytesIO(tiff_of_pages(*pages)))
+        for (_, options), frame in zip(pages, image.frames, strict=True):
             assert np.array_equal(frame, tagged if "iccprofile" in options else COLOURS)
-        assert picture.profile == profiles.srgb()
+        assert image.profile == profiles.srgb()
 
 
-def test_the_resolution_of_another_page_is_not_the_pictures() -> None:
+def test_the_resolution_of_another_page_is_not_the_images() -> None:
     plain = {"photometric": "rgb"}
     fine = {"photometric": "rgb", "resolution": (300, 300), "resolutionunit": 2}
-    picture = decode(io.BytesIO(tiff_of_pages((COLOURS, plain), (COLOURS, fine))))
-    assert picture.metadata.dpi in (None, (1.0, 1.0))
-    picture = decode(io.BytesIO(tiff_of_pages((COLOURS, fine), (COLOURS, plain))))
-    assert picture.metadata.dpi == (300, 300)
+    image = decode(io.BytesIO(tiff_of_pages((COLOURS, plain), (COLOURS, fine))))
+    assert image.metadata.dpi in (None, (1.0, 1.0))
+    image = decode(io.BytesIO(tiff_of_pages((COLOURS, fine), (COLOURS, plain))))
+    assert image.metadata.dpi == (300, 300)
 
 
 def test_pages_of_several_modes_are_written_in_colour() -> None:
@@ -68,17 +68,17 @@ def test_pages_of_several_modes_are_written_in_colour() -> None:
     assert np.array_equal(np.asarray(output), COLOURS)
 
 
-def test_a_heic_of_several_pictures_is_its_main_one_and_says_so() -> None:
+def test_a_heic_of_several_images_is_its_main_one_and_says_so() -> None:
     heif = pytest.importorskip("pillow_heif")
     colours = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
-    pictures = [Image.new("RGB", (64, 64), colour) for colour in colours]
+    images = [Image.new("RGB", (64, 64), colour) for colour in colours]
     stream = io.BytesIO()
     heif.register_heif_opener()
-    pictures[0].save(
-        stream, "HEIF", save_all=True, append_images=pictures[1:], primary_index=1, quality=95
+    images[0].save(
+        stream, "HEIF", save_all=True, append_images=images[1:], primary_index=1, quality=95
     )
     read, *_ = round_trip(stream.getvalue(), "PNG")
-    assert read.remarks == ("it holds 3 pictures, of which the main one was translated",)
+    assert read.remarks == ("it holds 3 images, of which the main one was translated",)
     assert np.abs(read.frames[0].astype(int) - colours[1]).max() < 8
     with io.BytesIO(stream.getvalue()) as again:
         first = decode(again, first_only=True)

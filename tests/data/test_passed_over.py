@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from cyclegan_cli.config import TrainConfig
-from cyclegan_cli.data.listing import list_pictures
+from cyclegan_cli.data.listing import list_images
 from cyclegan_cli.data.passed_over import PassedOver
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.inspection import describe
 from cyclegan_cli.inspection.summary import Request
-from cyclegan_cli.training.domains import find_pictures
+from cyclegan_cli.training.domains import find_images
 from cyclegan_cli.translation.inputs import Inputs
 from cyclegan_cli.translation.naming import plan_naming
 from cyclegan_cli.translation.planning import Plan
-from pictures import encoded, noise, saved, written
+from images import encoded, noise, saved, written
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_they_are_counted_by_extension(folder: Path) -> None:
     passed_over = PassedOver()
-    assert len(list_pictures(folder, passed_over)) == 1
+    assert len(list_images(folder, passed_over)) == 1
     assert passed_over.counts == {".dng": 2, ".jxl": 1, "without extension": 2, ".png_large": 1}
     sentence = passed_over.sentence("photos")
     assert sentence.startswith("photos: 6 image files were passed over: 2 .dng, ")
@@ -54,7 +54,7 @@ def test_translate_counts_them_once(folder: Path, tmp_path: Path) -> None:
     inputs = Inputs((str(folder),))
     naming = plan_naming(str(tmp_path / "out"), inputs.first_two(), "night", None, None, None)
     plan = Plan(inputs, naming)
-    assert plan.pictures == 1
+    assert plan.images == 1
     assert plan.passed_over.startswith("6 image files were passed over")
     shallow = Inputs((str(folder),), recursive=False)
     assert Plan(shallow, naming).passed_over.startswith("3 image files were passed over")
@@ -62,11 +62,11 @@ def test_translate_counts_them_once(folder: Path, tmp_path: Path) -> None:
 
 def test_a_folder_of_nothing_else_says_so(folder: Path) -> None:
     (folder / "a.png").unlink()
-    with pytest.raises(DataError, match="has no pictures") as caught:
+    with pytest.raises(DataError, match="has no images") as caught:
         next(Inputs((str(folder),)).checked(PassedOver()))
     assert "6 image files were passed over" in caught.value.hint
-    with pytest.raises(DataError, match="has no pictures") as caught:
-        find_pictures(TrainConfig(domain_a=folder, domain_b=folder))
+    with pytest.raises(DataError, match="has no images") as caught:
+        find_images(TrainConfig(domain_a=folder, domain_b=folder))
     assert "6 image files were passed over" in caught.value.hint
 
 

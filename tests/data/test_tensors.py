@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array, to_levels, to_unit_range
-from pictures import (
+from images import (
     noise,
 )
 
@@ -20,10 +20,10 @@ ALL_LEVELS = torch.arange(256, dtype=torch.uint8).repeat(3).view(1, 3, 16, 16)
 
 
 def test_every_level_survives_the_way_to_the_unit_range_and_back() -> None:
-    pictures = to_unit_range(ALL_LEVELS)
-    assert pictures.dtype == torch.float32
-    assert (pictures.min(), pictures.max()) == (-1, 1)
-    assert torch.equal(to_levels(pictures), ALL_LEVELS)
+    images = to_unit_range(ALL_LEVELS)
+    assert images.dtype == torch.float32
+    assert (images.min(), images.max()) == (-1, 1)
+    assert torch.equal(to_levels(images), ALL_LEVELS)
 
 
 def test_levels_are_rounded_to_the_nearest_and_held_within_their_range() -> None:
@@ -37,26 +37,24 @@ def test_levels_are_rounded_to_the_nearest_and_held_within_their_range() -> None
 def test_conversions_leave_their_input_as_it_was(
     convert: Callable[[torch.Tensor], torch.Tensor], dtype: torch.dtype
 ) -> None:
-    pictures = torch.ones(1, 3, 2, 2, dtype=dtype)
-    convert(pictures)
-    assert torch.equal(pictures, torch.ones(1, 3, 2, 2, dtype=dtype))
+    images = torch.ones(1, 3, 2, 2, dtype=dtype)
+    convert(images)
+    assert torch.equal(images, torch.ones(1, 3, 2, 2, dtype=dtype))
 
 
 @settings(deadline=None)
 @given(width=st.integers(1, 40), height=st.integers(1, 40), seed=st.integers(0, 100))
-def test_a_picture_survives_the_way_to_a_tensor_and_back(
-    width: int, height: int, seed: int
-) -> None:
-    picture = noise(width, height, seed)
-    tensor = array_to_tensor(np.asarray(picture))
+def test_a_image_survives_the_way_to_a_tensor_and_back(width: int, height: int, seed: int) -> None:
+    image = noise(width, height, seed)
+    tensor = array_to_tensor(np.asarray(image))
     assert (tensor.shape, tensor.dtype) == ((1, 3, height, width), torch.float32)
-    assert tensor_to_array(tensor).tobytes() == picture.tobytes()
+    assert tensor_to_array(tensor).tobytes() == image.tobytes()
 
 
-def test_rows_columns_and_channels_of_a_picture_are_those_of_its_tensor() -> None:
-    picture = Image.new("RGB", (3, 2))
-    picture.putpixel((2, 0), (255, 0, 0))
-    tensor = array_to_tensor(np.asarray(picture))
+def test_rows_columns_and_channels_of_a_image_are_those_of_its_tensor() -> None:
+    image = Image.new("RGB", (3, 2))
+    image.putpixel((2, 0), (255, 0, 0))
+    tensor = array_to_tensor(np.asarray(image))
     assert (tensor == 1).nonzero().tolist() == [[0, 0, 0, 2]]
 
 

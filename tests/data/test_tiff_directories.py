@@ -16,7 +16,7 @@ from cyclegan_cli.data import tiff_directories
 from cyclegan_cli.data.decoding import decode, decode_opaque, from_pillow, pixel_bytes
 from cyclegan_cli.data.opening import probe
 from cyclegan_cli.errors import DataError
-from pictures import opened, round_trip, written
+from images import opened, round_trip, written
 
 PREVIEW = np.full((12, 16, 3), 90, np.uint8)
 FULL = np.full((48, 64, 3), 200, np.uint8)
@@ -129,24 +129,24 @@ def probe_of(content: bytes) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("full", [FULL, FULL.astype(np.uint16) * 257], ids=["8", "16"])
-def test_the_first_page_that_is_not_reduced_is_the_picture(tmp_path: Path, full: Any) -> None:
+def test_the_first_page_that_is_not_reduced_is_the_image(tmp_path: Path, full: Any) -> None:
     content = tiff(
         (PREVIEW, {"photometric": "rgb", "subfiletype": 1}), (full, {"photometric": "rgb"})
     )
-    picture = decode(io.BytesIO(content))
-    assert [frame.shape for frame in picture.frames] == [(48, 64, 3)]
-    assert np.array_equal(picture.frames[0], full)
+    image = decode(io.BytesIO(content))
+    assert [frame.shape for frame in image.frames] == [(48, 64, 3)]
+    assert np.array_equal(image.frames[0], full)
     path = written(tmp_path / "a.tif", content)
     assert decode(path, first_only=True).size == decode_opaque(path, 8)[1] == (64, 48)
     assert (probe(path).width, probe(path).height) == (64, 48)
 
 
-def test_the_profile_of_a_preview_is_not_the_pictures() -> None:
-    from pictures import display_p3_profile
+def test_the_profile_of_a_preview_is_not_the_images() -> None:
+    from images import display_p3_profile
 
     preview = {"photometric": "rgb", "subfiletype": 1, "iccprofile": display_p3_profile()}
-    picture = decode(io.BytesIO(tiff((PREVIEW, preview), (FULL, {"photometric": "rgb"}))))
-    assert picture.profile is None
+    image = decode(io.BytesIO(tiff((PREVIEW, preview), (FULL, {"photometric": "rgb"}))))
+    assert image.profile is None
 
 
 @pytest.mark.parametrize(
@@ -157,9 +157,9 @@ def test_the_profile_of_a_preview_is_not_the_pictures() -> None:
         [(PREVIEW, {"subfiletype": 1})],
     ],
 )
-def test_a_reduced_version_is_never_taken_for_the_picture(pages: Any) -> None:
+def test_a_reduced_version_is_never_taken_for_the_image(pages: Any) -> None:
     content = tiff(*((levels, {"photometric": "rgb", **how}) for levels, how in pages))
-    with pytest.raises(DataError, match="shows a reduced version of its picture, 16x12"):
+    with pytest.raises(DataError, match="shows a reduced version of its image, 16x12"):
         decode(io.BytesIO(content))
 
 
@@ -169,7 +169,7 @@ def test_a_reduced_version_is_refused_from_pillow_too() -> None:
         from_pillow(image)
 
 
-def test_smaller_versions_below_the_picture_do_no_harm() -> None:
+def test_smaller_versions_below_the_image_do_no_harm() -> None:
     pyramid = tiff(
         (FULL, {"photometric": "rgb", "subifds": 1}),
         (PREVIEW, {"photometric": "rgb", "subfiletype": 1}),
@@ -253,9 +253,9 @@ def test_a_stack_of_too_many_pixels_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 def test_planes_that_are_not_in_the_file_are_warned_of() -> None:
     content = imwritten(STACK, imagej=True, truncate=True)
-    picture = decode(io.BytesIO(content[: -STACK[0].size]))
-    assert len(picture.frames) == 1
-    assert any("4 planes more" in remark for remark in picture.remarks)
+    image = decode(io.BytesIO(content[: -STACK[0].size]))
+    assert len(image.frames) == 1
+    assert any("4 planes more" in remark for remark in image.remarks)
 
 
 def test_numbers_of_unknown_range_are_refused_in_stacks_too() -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from awful import png_chunk
 from cyclegan_cli.data.decoding import decode, from_pillow
-from pictures import opened
+from images import opened
 
 
 def grey_png(depth: int, transparent: int) -> bytes:
@@ -32,14 +32,14 @@ def grey_png(depth: int, transparent: int) -> bytes:
 
 
 def opacity_of(content: bytes) -> Any:
-    picture = decode(io.BytesIO(content))
-    assert picture.remarks == ()
+    image = decode(io.BytesIO(content))
+    assert image.remarks == ()
     colours, alpha = from_pillow(opened(content))
-    assert np.array_equal(colours, picture.frames[0])
-    assert (alpha is not None) == bool(picture.alphas)
+    assert np.array_equal(colours, image.frames[0])
+    assert (alpha is not None) == bool(image.alphas)
     if alpha is None:
         return np.full(colours.shape[1], 255)
-    assert np.array_equal(alpha, picture.alphas[0])
+    assert np.array_equal(alpha, image.alphas[0])
     return np.asarray(alpha)[0] // (257 if alpha.dtype == np.uint16 else 1)
 
 

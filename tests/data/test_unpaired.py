@@ -1,4 +1,4 @@
-"""Two folders of pictures as one endless sequence of crops, made by the tests themselves."""
+"""Two folders of images as one endless sequence of crops, made by the tests themselves."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from torchvision.transforms.v2.functional import resize as torchvision_resize
 
 from cyclegan_cli.config import ResizeMode, TrainConfig
 from cyclegan_cli.data import decoding, unpaired
-from cyclegan_cli.data.cache import CachePlan, PictureCache
+from cyclegan_cli.data.cache import CachePlan, ImageCache
 from cyclegan_cli.data.colour import Pixels
 from cyclegan_cli.data.decoding import decode, decode_opaque
-from cyclegan_cli.data.picture import to_depth
+from cyclegan_cli.data.image import to_depth
 from cyclegan_cli.data.unpaired import (
     REDUCED_AT_LEAST,
     STEPS_AHEAD,
     Batch,
     UnpairedDataset,
     center_crop,
-    load_training_picture,
+    load_training_image,
     loader,
     random_order,
 )
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.sharing import Share
-from pictures import display_p3_profile, saved, srgb_profile, with_orientation
-from pictures import noise as noise_image
+from images import display_p3_profile, saved, srgb_profile, with_orientation
+from images import noise as noise_image
 
-WHOLE = TrainConfig(crop_size=32, load_size=32, flip=False)  # crops are whole pictures
+WHOLE = TrainConfig(crop_size=32, load_size=32, flip=False)  # crops are whole images
 CROPPED = TrainConfig(crop_size=32, load_size=40, flip=True)
 
 
@@ -54,8 +54,8 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def flat_pictures(folder: Path, count: int) -> list[Path]:
-    """Pictures 0 to ``count - 1``, each of one level: its number."""
+def flat_images(folder: Path, count: int) -> list[Path]:
+    """Images 0 to ``count - 1``, each of one level: its number."""
     folder.mkdir()
     paths = [folder / f"{number}.png" for number in range(count)]
     for number, path in enumerate(paths):
@@ -63,7 +63,7 @@ def flat_pictures(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def noise_pictures(folder: Path, count: int, side: int = 48) -> list[Path]:
+def noise_images(folder: Path, count: int, side: int = 48) -> list[Path]:
     folder.mkdir()
     paths = [folder / f"{number}.png" for number in range(count)]
     for number, path in enumerate(paths):
@@ -79,13 +79,13 @@ def ramp(width: int, height: int) -> Image.Image:
 
 
 def number_of(crop: Tensor) -> int:
-    """Which of the flat pictures a crop shows."""
+    """Which of the flat images a crop shows."""
     assert crop.unique().numel() == 1
     return int(crop.flatten()[0])
 
 
 def shown(dataset: UnpairedDataset, items: range) -> tuple[list[int], list[int]]:
-    """Which pictures of A and of B some items show."""
+    """Which images of A and of B some items show."""
     batches = [dataset[n] for n in items]
     return [number_of(b.real_a) for b in batches], [number_of(b.real_b) for b in batches]
 
@@ -101,9 +101,7 @@ def same(one: Batch, other: Batch) -> bool:
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory: pytest.TempPathFactory) -> UnpairedDataset:
     folder = tmp_path_factory.mktemp("noise")
-    return UnpairedDataset(
-        noise_pictures(folder / "a", 3), noise_pictures(folder / "b", 5), CROPPED
-    )
+    return UnpairedDataset(noise_images(folder / "a", 3), noise_images(folder / "b", 5), CROPPED)
 
 
 # --- one number, one item --------------------------------------------------------------------
@@ -111,7 +109,7 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> UnpairedDataset:
 
 def test_an_item_is_the_same_in_every_dataset_and_after_any_others(noise: UnpairedDataset) -> None:
     forwards = [noise[n] for n in range(12)]
-    other = UnpairedDataset(noise.pictures["a"], noise.pictures["b"], noise.config)
+    other = UnpairedDataset(noise.images["a"], noise.images["b"], noise.config)
     backwards = [other[n] for n in reversed(range(12))]
     assert all(map(same, forwards, reversed(backwards)))
     assert not any(itertools.starmap(same, itertools.combinations(forwards, 2)))
@@ -123,7 +121,7 @@ def test_a_loader_gives_the_same_items_with_any_number_of_workers_from_any_step_
     noise: UnpairedDataset, workers: int, first_step: int
 ) -> None:
     config = dataclasses.replace(noise.config, batch_size=2)
-    dataset = UnpairedDataset(noise.pictures["a"], noise.pictures["b"], config)
+    dataset = UnpairedDataset(noise.images["a"], noise.images["b"], config)
     batches = list(loader(dataset, 2 * first_step, 6 - first_step, workers, pin_memory=False))
     assert len(batches) == 6 - first_step
     for step, batch in enumerate(batches, start=first_step):
@@ -139,7 +137,7 @@ def test_a_loader_with_nothing_left_to_load_is_empty(noise: UnpairedDataset) -> 
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_processes_share_the_items_of_every_step(noise: UnpairedDataset, ranks: int) -> None:
     config = dataclasses.replace(noise.config, batch_size=2)
-    dataset = UnpairedDataset(noise.pictures["a"], noise.pictures["b"], config)
+    dataset = UnpairedDataset(noise.images["a"], noise.images["b"], config)
     shares = [
         list(loader(dataset, 5, 4, 0, pin_memory=False, share=Share(rank, ranks)))
         for rank in range(ranks)
@@ -193,8 +191,8 @@ def test_loading_threads_start_no_team_of_threads(
 
 
 def test_what_is_loaded_takes_no_more_memory_the_longer_it_lasts(noise: UnpairedDataset) -> None:
-    cache = PictureCache(CachePlan(10**6, 10**6, 0))
-    dataset = UnpairedDataset(noise.pictures["a"], noise.pictures["b"], noise.config, cache)
+    cache = ImageCache(CachePlan(10**6, 10**6, 0))
+    dataset = UnpairedDataset(noise.images["a"], noise.images["b"], noise.config, cache)
     process, resident = psutil.Process(), []
     with closing(loader(dataset, 0, 2000, workers=2, pin_memory=False)) as batches:
         for step, _ in enumerate(batches):
@@ -203,10 +201,10 @@ def test_what_is_loaded_takes_no_more_memory_the_longer_it_lasts(noise: Unpaired
     assert max(resident) - resident[0] < 4e6  # An item more a step would be 12 MB.
 
 
-# --- pictures kept in memory -------------------------------------------------------------------
+# --- images kept in memory -------------------------------------------------------------------
 
 
-def test_a_picture_that_is_kept_is_read_once(
+def test_a_image_that_is_kept_is_read_once(
     noise: UnpairedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = [noise[n] for n in range(20)]
@@ -215,24 +213,24 @@ def test_a_picture_that_is_kept_is_read_once(
     monkeypatch.setattr(
         unpaired, "decode_opaque", lambda path, to: (opened.append(path), real(path, to))[1]
     )
-    cache = PictureCache(CachePlan(10**6, 10**6, 0))
-    dataset = UnpairedDataset(noise.pictures["a"], noise.pictures["b"], noise.config, cache)
+    cache = ImageCache(CachePlan(10**6, 10**6, 0))
+    dataset = UnpairedDataset(noise.images["a"], noise.images["b"], noise.config, cache)
     assert all(map(same, expected, [dataset[n] for n in range(20)]))
-    assert sorted(opened) == sorted(noise.pictures["a"] + noise.pictures["b"])
+    assert sorted(opened) == sorted(noise.images["a"] + noise.images["b"])
 
 
-def test_with_room_for_some_pictures_the_items_are_the_same(noise: UnpairedDataset) -> None:
-    one_picture = 3 * 40 * 40
-    cache = PictureCache(CachePlan(10**6, 2 * one_picture, 0))
-    dataset = UnpairedDataset(noise.pictures["a"], noise.pictures["b"], noise.config, cache)
+def test_with_room_for_some_images_the_items_are_the_same(noise: UnpairedDataset) -> None:
+    one_image = 3 * 40 * 40
+    cache = ImageCache(CachePlan(10**6, 2 * one_image, 0))
+    dataset = UnpairedDataset(noise.images["a"], noise.images["b"], noise.config, cache)
     assert all(same(noise[n], dataset[n]) for n in range(20))
-    assert cache.size == 2 * one_picture
+    assert cache.size == 2 * one_image
 
 
 def test_changing_an_item_does_not_change_what_is_kept(tmp_path: Path) -> None:
-    """Without a crop or flip an item could be the kept picture itself."""
-    [path] = noise_pictures(tmp_path / "one", 1, side=32)
-    dataset = UnpairedDataset([path], [path], WHOLE, PictureCache(CachePlan(10**6, 10**6, 0)))
+    """Without a crop or flip an item could be the kept image itself."""
+    [path] = noise_images(tmp_path / "one", 1, side=32)
+    dataset = UnpairedDataset([path], [path], WHOLE, ImageCache(CachePlan(10**6, 10**6, 0)))
     before = dataset[0].real_a.clone()
     dataset[0].real_a.zero_()
     assert torch.equal(dataset[0].real_a, before)
@@ -256,7 +254,7 @@ def photo(width: int, height: int) -> Image.Image:
 
 
 def from_the_whole(path: Path, config: TrainConfig) -> Tensor:
-    """A training picture the slow way: every pixel decoded, then resized by torchvision."""
+    """A training image the slow way: every pixel decoded, then resized by torchvision."""
     whole = torch.from_numpy(to_depth(decode(path).on_white(0), 8).copy()).permute(2, 0, 1)
     height, width = whole.shape[-2:]
     short = min(height, width)
@@ -268,7 +266,7 @@ def from_the_whole(path: Path, config: TrainConfig) -> Tensor:
 
 def differences(path: Path, config: TrainConfig) -> Tensor:
     """Between the two ways, in levels of 255."""
-    found, expected = load_training_picture(path, config), from_the_whole(path, config)
+    found, expected = load_training_image(path, config), from_the_whole(path, config)
     assert found.shape == expected.shape
     return (found.float() - expected.float()).abs()
 
@@ -287,7 +285,7 @@ REDUCED = [
 
 @pytest.mark.parametrize(("size", "load_size", "scale"), REDUCED)
 @pytest.mark.parametrize("resize_mode", ["short-side", "stretch"])
-def test_a_jpeg_at_a_reduced_scale_becomes_nearly_the_same_picture(
+def test_a_jpeg_at_a_reduced_scale_becomes_nearly_the_same_image(
     tmp_path: Path, size: tuple[int, int], load_size: int, scale: int, resize_mode: ResizeMode
 ) -> None:
     path = saved(tmp_path / "x.jpg", photo(*size), quality=90)
@@ -344,7 +342,7 @@ def test_a_jpeg_of_every_kind_has_its_colours(
     assert found.mean() < (1.5 if size[0] == 400 else 1e-9)
 
 
-def test_every_awful_picture_is_read_as_decode_reads_it_or_refused(
+def test_every_awful_image_is_read_as_decode_reads_it_or_refused(
     tmp_path: Path, awful: dict[str, bytes]
 ) -> None:
     for name, content in awful.items():
@@ -387,13 +385,11 @@ def test_of_an_animation_the_first_frame_alone_is_read(
 
 @pytest.fixture
 def flat(tmp_path: Path) -> UnpairedDataset:
-    """Eight pictures of A and three of B."""
-    return UnpairedDataset(
-        flat_pictures(tmp_path / "a", 8), flat_pictures(tmp_path / "b", 3), WHOLE
-    )
+    """Eight images of A and three of B."""
+    return UnpairedDataset(flat_images(tmp_path / "a", 8), flat_images(tmp_path / "b", 3), WHOLE)
 
 
-def test_every_picture_comes_once_before_any_comes_again(flat: UnpairedDataset) -> None:
+def test_every_image_comes_once_before_any_comes_again(flat: UnpairedDataset) -> None:
     shown_a, shown_b = shown(flat, range(24))
     for first in range(0, 24, 8):
         assert sorted(shown_a[first : first + 8]) == list(range(8))
@@ -416,13 +412,13 @@ def test_the_seed_changes_the_order(flat: UnpairedDataset) -> None:
 
 def test_the_seed_changes_every_crop(noise: UnpairedDataset) -> None:
     config = dataclasses.replace(noise.config, seed=1)
-    other = UnpairedDataset(noise.pictures["a"], noise.pictures["b"], config)
+    other = UnpairedDataset(noise.images["a"], noise.images["b"], config)
     assert not any(same(noise[n], other[n]) for n in range(12))
 
 
 def test_the_domains_have_orders_of_their_own(tmp_path: Path) -> None:
-    pictures = flat_pictures(tmp_path / "both", 8)
-    shown_a, shown_b = shown(UnpairedDataset(pictures, pictures, WHOLE), range(8))
+    images = flat_images(tmp_path / "both", 8)
+    shown_a, shown_b = shown(UnpairedDataset(images, images, WHOLE), range(8))
     assert shown_a != shown_b
 
 
@@ -434,9 +430,9 @@ def test_an_order_is_a_permutation_that_its_seed_alone_decides() -> None:
     assert random_order("y", 100) != order
 
 
-def test_a_single_picture_comes_again_and_again(tmp_path: Path) -> None:
-    pictures = flat_pictures(tmp_path / "one", 1)
-    assert shown(UnpairedDataset(pictures, pictures, WHOLE), range(3)) == ([0] * 3, [0] * 3)
+def test_a_single_image_comes_again_and_again(tmp_path: Path) -> None:
+    images = flat_images(tmp_path / "one", 1)
+    assert shown(UnpairedDataset(images, images, WHOLE), range(3)) == ([0] * 3, [0] * 3)
 
 
 # --- crops -----------------------------------------------------------------------------------
@@ -455,18 +451,18 @@ def test_a_single_picture_comes_again_and_again(tmp_path: Path) -> None:
         ((10, 20), {"resize_mode": "stretch", "load_size": 44}, (44, 44)),
     ],
 )
-def test_pictures_are_resized_by_their_short_side_or_stretched(
+def test_images_are_resized_by_their_short_side_or_stretched(
     tmp_path: Path, size: tuple[int, int], options: Any, height_and_width: tuple[int, int]
 ) -> None:
     Image.new("RGB", size, (1, 2, 3)).save(tmp_path / "x.png")
-    found = load_training_picture(tmp_path / "x.png", dataclasses.replace(WHOLE, **options))
+    found = load_training_image(tmp_path / "x.png", dataclasses.replace(WHOLE, **options))
     assert (found.shape, found.dtype) == ((3, *height_and_width), torch.uint8)
     assert found[:, 0, 0].tolist() == [1, 2, 3]
 
 
-def test_resizing_shows_the_same_picture(tmp_path: Path) -> None:
+def test_resizing_shows_the_same_image(tmp_path: Path) -> None:
     ramp(128, 64).save(tmp_path / "x.png")
-    found = load_training_picture(tmp_path / "x.png", WHOLE).float()
+    found = load_training_image(tmp_path / "x.png", WHOLE).float()
     columns, rows = torch.meshgrid(torch.arange(64.0), torch.arange(32.0), indexing="xy")
     assert (found[0] - (2 * columns + 0.5)).abs().max() <= 1
     assert (found[1] - (2 * rows + 0.5)).abs().max() <= 1
@@ -476,20 +472,20 @@ def test_detail_too_fine_for_the_new_size_becomes_its_mean(tmp_path: Path) -> No
     stripes = np.zeros((128, 128), dtype=np.uint8)
     stripes[:, ::4] = 200
     Image.fromarray(stripes).save(tmp_path / "x.png")
-    found = load_training_picture(tmp_path / "x.png", WHOLE).float()
+    found = load_training_image(tmp_path / "x.png", WHOLE).float()
     assert found[:, 4:-4, 4:-4].sub(50).abs().max() <= 2
 
 
-def test_crops_are_windows_of_the_picture_at_every_place(tmp_path: Path) -> None:
+def test_crops_are_windows_of_the_image_at_every_place(tmp_path: Path) -> None:
     ramp(38, 36).save(tmp_path / "x.png")
     config = dataclasses.replace(CROPPED, load_size=36, flip=False)
     dataset = UnpairedDataset([tmp_path / "x.png"], [tmp_path / "x.png"], config)
-    picture = load_training_picture(tmp_path / "x.png", config)
+    image = load_training_image(tmp_path / "x.png", config)
     places = set()
     for n in range(200):
         crop = dataset[n].real_a[0]
         left, top = crop[:2, 0, 0].tolist()
-        assert torch.equal(crop, picture[:, top : top + 32, left : left + 32])
+        assert torch.equal(crop, image[:, top : top + 32, left : left + 32])
         places.add((left, top))
     assert {left for left, _ in places} == set(range(7))
     assert {top for _, top in places} == set(range(5))
@@ -511,7 +507,7 @@ def ramps(tmp_path: Path) -> UnpairedDataset:
     return UnpairedDataset([tmp_path / "x.png"], [tmp_path / "x.png"], config)
 
 
-def test_about_half_of_the_pictures_are_mirrored_each_domain_by_itself(
+def test_about_half_of_the_images_are_mirrored_each_domain_by_itself(
     ramps: UnpairedDataset,
 ) -> None:
     in_a, in_b = mirrored(ramps, 300)
@@ -520,46 +516,46 @@ def test_about_half_of_the_pictures_are_mirrored_each_domain_by_itself(
     assert 110 < sum(a == b for a, b in zip(in_a, in_b, strict=True)) < 190
 
 
-def test_a_mirrored_crop_is_the_picture_from_right_to_left(ramps: UnpairedDataset) -> None:
-    upright = load_training_picture(ramps.pictures["a"][0], ramps.config)
+def test_a_mirrored_crop_is_the_image_from_right_to_left(ramps: UnpairedDataset) -> None:
+    upright = load_training_image(ramps.images["a"][0], ramps.config)
     for n in range(10):
         assert any(torch.equal(ramps[n].real_a[0], p) for p in (upright, upright.flip(-1)))
 
 
-def test_without_flip_no_picture_is_mirrored(ramps: UnpairedDataset) -> None:
+def test_without_flip_no_image_is_mirrored(ramps: UnpairedDataset) -> None:
     ramps.config = WHOLE
     in_a, in_b = mirrored(ramps, 50)
     assert not any(in_a + in_b)
 
 
 @pytest.mark.parametrize("alpha", [0, 64, 255])
-def test_transparent_pictures_lie_on_white(tmp_path: Path, alpha: int) -> None:
+def test_transparent_images_lie_on_white(tmp_path: Path, alpha: int) -> None:
     Image.new("RGBA", (32, 32), (100, 0, 200, alpha)).save(tmp_path / "x.png")
-    found = load_training_picture(tmp_path / "x.png", WHOLE)[:, 5, 5].tolist()
+    found = load_training_image(tmp_path / "x.png", WHOLE)[:, 5, 5].tolist()
     on_white = [255 + (level - 255) * alpha / 255 for level in (100, 0, 200)]
     assert found == pytest.approx(on_white, abs=1)
 
 
 def test_a_center_crop_is_the_middle() -> None:
-    picture = torch.arange(3 * 6 * 8, dtype=torch.uint8).view(3, 6, 8)
-    assert torch.equal(center_crop(picture, 4), picture[:, 1:5, 2:6])
+    image = torch.arange(3 * 6 * 8, dtype=torch.uint8).view(3, 6, 8)
+    assert torch.equal(center_crop(image, 4), image[:, 1:5, 2:6])
 
 
-# --- pictures that cannot be read ------------------------------------------------------------
+# --- images that cannot be read ------------------------------------------------------------
 
 
-def test_an_unreadable_picture_is_replaced_by_the_next_with_one_sentence(
+def test_an_unreadable_image_is_replaced_by_the_next_with_one_sentence(
     flat: UnpairedDataset,
 ) -> None:
     expected_a, expected_b = shown(flat, range(16))
-    flat.pictures["a"][5].write_text("not a picture")
+    flat.images["a"][5].write_text("not an image")
     found = [flat[n] for n in range(16)]
     for n, (batch, number) in enumerate(zip(found, expected_a, strict=True)):
         if number == 5:
             pass_start = n // 8 * 8
             number = expected_a[pass_start + (n + 1 - pass_start) % 8]
             assert len(batch.skipped) == 1
-            assert str(flat.pictures["a"][5]) in batch.skipped[0]
+            assert str(flat.images["a"][5]) in batch.skipped[0]
         else:
             assert batch.skipped == []
         assert number_of(batch.real_a) == number
@@ -572,38 +568,38 @@ def test_the_sentences_of_a_batch_are_those_of_its_items(
 ) -> None:
     flat.config = dataclasses.replace(flat.config, batch_size=8)
     for number in (2, 3):
-        flat.pictures["a"][number].unlink()
+        flat.images["a"][number].unlink()
     (batch,) = loader(flat, 0, 1, workers, pin_memory=False)
     assert batch.real_a.shape == (8, 3, 32, 32)
     for number in (2, 3):
-        assert any(str(flat.pictures["a"][number]) in sentence for sentence in batch.skipped)
+        assert any(str(flat.images["a"][number]) in sentence for sentence in batch.skipped)
 
 
 @pytest.mark.parametrize("domain", ["a", "b"])
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_when_no_picture_of_a_domain_can_be_read_one_sentence_says_so(
+def test_when_no_image_of_a_domain_can_be_read_one_sentence_says_so(
     flat: UnpairedDataset, domain: str, workers: int
 ) -> None:
-    for path in flat.pictures[domain]:
-        path.write_text("not a picture")
+    for path in flat.images[domain]:
+        path.write_text("not an image")
     with pytest.raises(DataError) as refusal:
         list(loader(flat, 0, 2, workers, pin_memory=False))
-    assert refusal.value.message.startswith(f"no picture of domain {domain.upper()} can be read: ")
+    assert refusal.value.message.startswith(f"no image of domain {domain.upper()} can be read: ")
     assert "\n" not in refusal.value.message
     assert refusal.value.exit_code == 3
 
 
 @pytest.mark.parametrize("size", [(2, 33), (33, 2), (1, 1000)])
-def test_a_picture_more_than_sixteen_times_as_long_as_wide_is_refused(
+def test_a_image_more_than_sixteen_times_as_long_as_wide_is_refused(
     tmp_path: Path, size: tuple[int, int]
 ) -> None:
     Image.new("RGB", size).save(tmp_path / "thin.png")
     with pytest.raises(DataError, match=rf"thin\.png is {size[0]}x{size[1]}: too narrow"):
-        load_training_picture(tmp_path / "thin.png", WHOLE)
+        load_training_image(tmp_path / "thin.png", WHOLE)
 
 
 @pytest.mark.parametrize(("side", "is_tiny"), [(7, True), (8, False)])
-def test_a_picture_below_a_quarter_of_a_crop_is_refused(
+def test_a_image_below_a_quarter_of_a_crop_is_refused(
     tmp_path: Path, side: int, is_tiny: bool
 ) -> None:
     path = tmp_path / "icon.png"
@@ -611,15 +607,15 @@ def test_a_picture_below_a_quarter_of_a_crop_is_refused(
     config = dataclasses.replace(WHOLE, load_size=40)
     if is_tiny:
         with pytest.raises(DataError, match=r"icon\.png is 7x7: too small for crops of 32 pixels"):
-            load_training_picture(path, config)
+            load_training_image(path, config)
     else:
-        assert load_training_picture(path, config).shape == (3, 40, 40)
+        assert load_training_image(path, config).shape == (3, 40, 40)
 
 
 @pytest.mark.parametrize("size", [(8, 128), (128, 8)])
-def test_a_picture_sixteen_times_as_long_as_wide_is_read(
+def test_a_image_sixteen_times_as_long_as_wide_is_read(
     tmp_path: Path, size: tuple[int, int]
 ) -> None:
     Image.new("RGB", size).save(tmp_path / "thin.png")
-    found = load_training_picture(tmp_path / "thin.png", WHOLE)
+    found = load_training_image(tmp_path / "thin.png", WHOLE)
     assert sorted(found.shape) == [3, 32, 512]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cyclegan_cli.data.decoding import decode
 from cyclegan_cli.data.webp import is_lossless_webp, said_to_have_alpha
-from pictures import encoded, noise, round_trip, srgb_profile
+from images import encoded, noise, round_trip, srgb_profile
 
 ANIMATED = {"save_all": True, "append_images": [noise(seed=1)], "duration": 50}
 
@@ -44,6 +44,6 @@ def test_an_animation_of_equal_frames_becomes_a_still() -> None:
                transparency=0, disposal=2)  # fmt: skip
     content = encoded(noise(), "WEBP")
     assert said_to_have_alpha(content) == content
-    picture = decode(io.BytesIO(stream.getvalue()))
+    image = decode(io.BytesIO(stream.getvalue()))
     output = round_trip(stream.getvalue(), "WEBP")[1]
-    assert output.size == picture.size
+    assert output.size == image.size

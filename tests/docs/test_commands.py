@@ -1,4 +1,4 @@
-"""Every command in the documents runs, on tiny pictures and networks."""
+"""Every command in the documents runs, on tiny images and networks."""
 
 from __future__ import annotations
 
@@ -95,18 +95,18 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = make_config(folder, run_dir=folder / "runs" / "day2night", **validation)
     with pytest.raises(InterruptedRunError):  # So that there is something to resume.
         train(plan_new(config), recorder, stop_after(recorder, 3), float("inf"))
-    _copy_pictures(folder)
+    _copy_images(folder)
     _copy_checkpoints(folder)
     shutil.copytree(ROOT / "examples", folder / "examples", ignore=lambda *_: ["node_modules"])
     (folder / "list.txt").write_text("photos/a/1.png\nphotos/2.jpg\n")
     return folder
 
 
-def _copy_pictures(folder: Path) -> None:
-    picture = Image.open(folder / "day" / "0.png")
+def _copy_images(folder: Path) -> None:
+    image = Image.open(folder / "day" / "0.png")
     for name in ("photo.jpg", "photos/a/1.png", "photos/2.jpg", "photos/b/3.jpg", "day/photo.jpg"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        picture.save(folder / name)
+        image.save(folder / name)
     for name in ("train/day", "test/day", "train/fluent", "test/fluent"):
         shutil.copytree(folder / "day", folder / name)
     for name in ("train/night", "train/noto"):

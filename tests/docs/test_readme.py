@@ -1,4 +1,4 @@
-"""README on a package index: no broken pictures or links."""
+"""README on a package index: no broken images or links."""
 
 import re
 import tomllib
@@ -18,7 +18,7 @@ def on_the_index() -> str:
     return text
 
 
-def test_all_links_are_absolute_and_there_are_no_pictures():
+def test_all_links_are_absolute_and_there_are_no_images():
     text = on_the_index()
     assert re.findall(r"\]\((?!https://)", text) == []
     assert "![" not in text
@@ -26,7 +26,7 @@ def test_all_links_are_absolute_and_there_are_no_pictures():
 
 
 def test_nothing_else_is_lost():
-    shown = re.sub(r"(?s)<!-- pictures -->.*?<!-- /pictures -->\n*", "", README)
+    shown = re.sub(r"(?s)<!-- images -->.*?<!-- /images -->\n*", "", README)
     without_targets = re.sub(r"\]\([^)]*\)", "", shown).replace("[", "")
     assert re.sub(r"\]\([^)]*\)", "", on_the_index()).replace("[", "") == without_targets
     assert "## Two commands for a bare clone" in on_the_index()

@@ -26,22 +26,22 @@ def test_the_example_writes_the_translators_pixels_to_one_level(
 ) -> None:
     model = tmp_path / "x.onnx"
     export(Job(checkpoint, ("a2b",), model, FORMATS["onnx"], image_io=image_io))
-    picture = draw(tmp_path / "in.png", size=(45, 31))
+    image = draw(tmp_path / "in.png", size=(45, 31))
     # Whoever imports torch or this package fails.
     blocked = tmp_path / "blocked"
     blocked.mkdir()
     for name in ("torch.py", "cyclegan_cli.py"):
         (blocked / name).write_text("raise ImportError('the example must do without')")
     done = subprocess.run(
-        [sys.executable, SCRIPT, model, picture, tmp_path / "out.png"],
+        [sys.executable, SCRIPT, model, image, tmp_path / "out.png"],
         env=os.environ | {"PYTHONPATH": str(blocked)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{picture} (day) -> {tmp_path / 'out.png'} (night)\n"
+    assert done.stdout == f"{image} (day) -> {tmp_path / 'out.png'} (night)\n"
     found = np.asarray(Image.open(tmp_path / "out.png")).astype(int)
     exact = TranslatorOptions("cpu", "fp32")
-    expected = Translator.load(checkpoint, options=exact)(Image.open(picture))
+    expected = Translator.load(checkpoint, options=exact)(Image.open(image))
     assert np.abs(found - np.asarray(expected)).max() <= 1

@@ -1,4 +1,4 @@
-"""The example's page in a real browser: load, choose a picture, see its translation."""
+"""The example's page in a real browser: load, choose an image, see its translation."""
 
 from __future__ import annotations
 
@@ -56,16 +56,16 @@ def site(tmp_path: Path) -> Iterator[tuple[Path, str]]:
         thread.join()
 
 
-def browse(url: str, picture: Path) -> dict[str, Any]:
-    """Open the page, choose a picture if that can be done, and report what came of it."""
+def browse(url: str, image: Path) -> dict[str, Any]:
+    """Open the page, choose an image if that can be done, and report what came of it."""
     status = "document.getElementById('status').textContent"
     with new_page() as page:
         page.open(url)
         page.wait_for(f"!{status}.endsWith('…')")
         found = {"loaded": page.run(status), "pixels": None}
         before = len(page.requests)
-        if page.run("!document.getElementById('picture').disabled"):
-            page.choose_file("#picture", picture)
+        if page.run("!document.getElementById('image').disabled"):
+            page.choose_file("#image", image)
             page.wait_for(f"{status} !== 'choose one' && !{status}.endsWith('…')")
             found["pixels"] = page.run("document.getElementById('after').toDataURL('image/png')")
         found |= {"status": page.run(status), "requests": page.requests, "problems": page.problems}
@@ -73,7 +73,7 @@ def browse(url: str, picture: Path) -> dict[str, Any]:
     return found
 
 
-def test_a_chosen_picture_is_translated_as_by_the_command_and_stays_in_the_browser(
+def test_a_chosen_image_is_translated_as_by_the_command_and_stays_in_the_browser(
     cyclegan: Callable[..., Any],
     draw: Callable[..., Path],
     checkpoint: Path,
@@ -81,14 +81,14 @@ def test_a_chosen_picture_is_translated_as_by_the_command_and_stays_in_the_brows
     tmp_path: Path,
 ) -> None:
     folder, url = site
-    picture = draw(tmp_path / "in.png", size=(101, 66))
+    image = draw(tmp_path / "in.png", size=(101, 66))
     model = folder / "model.onnx"
     assert cyclegan("export", checkpoint, "--image-io", "-o", model).code == 0
     output = tmp_path / "out.png"
     options = ("--checkpoint", checkpoint, "--precision", "fp32")
-    translated = cyclegan("translate", picture, "-o", output, *options)
+    translated = cyclegan("translate", image, "-o", output, *options)
     assert translated.code == 0
-    found = browse(url, picture)
+    found = browse(url, image)
     assert found["problems"] == []
     assert found["loaded"] == "choose one"
     assert found["status"].startswith("101 × 66 pixels in ")

@@ -1,4 +1,4 @@
-"""Calibration pictures: enough of them, some set aside, in the form that the model takes."""
+"""Calibration images: enough of them, some set aside, in the form that the model takes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from cyclegan_cli.errors import DataError
 from cyclegan_cli.exporting.calibration import calibration_files, load_calibration
 
 
-def test_every_fourth_picture_is_held_out(pictures: Path) -> None:
-    found = load_calibration(pictures, channels=3, image_io=False)
+def test_every_fourth_image_is_held_out(images: Path) -> None:
+    found = load_calibration(images, channels=3, image_io=False)
     assert (len(found.calibrated), list(found.held_out)) == (7, ["held-out 1", "held-out 2"])
 
 
@@ -25,20 +25,20 @@ def test_every_fourth_picture_is_held_out(pictures: Path) -> None:
         (3, True, (1, 33, 40, 3), torch.uint8),
     ],
 )
-def test_pictures_have_the_form_of_the_models_input(
-    pictures: Path, channels: int, image_io: bool, shape: tuple[int, ...], dtype: torch.dtype
+def test_images_have_the_form_of_the_models_input(
+    images: Path, channels: int, image_io: bool, shape: tuple[int, ...], dtype: torch.dtype
 ) -> None:
-    first = load_calibration(pictures, channels, image_io).calibrated[0]
+    first = load_calibration(images, channels, image_io).calibrated[0]
     assert (first.shape, first.dtype) == (shape, dtype)
 
 
-def test_large_pictures_are_reduced(draw: Callable[..., Path], tmp_path: Path) -> None:
+def test_large_images_are_reduced(draw: Callable[..., Path], tmp_path: Path) -> None:
     for index in range(8):
         draw(tmp_path / f"{index}.png", size=(1030, 260))
     assert load_calibration(tmp_path, 3, image_io=True).calibrated[0].shape == (1, 129, 512, 3)
 
 
-def test_of_many_pictures_some_are_used_from_first_to_last(tmp_path: Path) -> None:
+def test_of_many_images_some_are_used_from_first_to_last(tmp_path: Path) -> None:
     for index in range(300):
         (tmp_path / f"{index:03d}.png").touch()
     names = [path.name for path in calibration_files(tmp_path)]
@@ -48,16 +48,16 @@ def test_of_many_pictures_some_are_used_from_first_to_last(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("count", [0, 7])
-def test_too_few_pictures_are_refused(tmp_path: Path, count: int) -> None:
+def test_too_few_images_are_refused(tmp_path: Path, count: int) -> None:
     for index in range(count):
         (tmp_path / f"{index}.png").touch()
-    with pytest.raises(DataError, match=f"found {count} pictures, int8 needs 8 or more"):
+    with pytest.raises(DataError, match=f"found {count} images, int8 needs 8 or more"):
         calibration_files(tmp_path)
 
 
-def test_an_unreadable_picture_is_named(draw: Callable[..., Path], tmp_path: Path) -> None:
+def test_an_unreadable_image_is_named(draw: Callable[..., Path], tmp_path: Path) -> None:
     for index in range(8):
         draw(tmp_path / f"{index}.png")
-    (tmp_path / "3.png").write_text("no picture")
+    (tmp_path / "3.png").write_text("no image")
     with pytest.raises(DataError, match=r"3\.png"):
         load_calibration(tmp_path, 3, image_io=False)

@@ -156,7 +156,7 @@ class WrongFormat:
             paths[0].write_text("wrong")
 
         generator = generators["a2b"]
-        return exporter.Draft(save, lambda paths, _: lambda pictures: -generator(pictures))
+        return exporter.Draft(save, lambda paths, _: lambda images: -generator(images))
 
 
 def test_a_file_that_computes_something_else_is_refused_and_the_old_one_left(
@@ -229,7 +229,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
 
 def test_int8_without_room_for_temporary_files_says_where(
     checkpoint: Path,
-    pictures: Path,
+    images: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     exported,
@@ -241,7 +241,7 @@ def test_int8_without_room_for_temporary_files_says_where(
     ready = onnx.load(exported("onnx").job.output)
     monkeypatch.setattr(exporting, "to_onnx", lambda *_: ready)
     job = Job(
-        checkpoint, ("a2b",), tmp_path / "x.onnx", FORMATS["onnx"], "int8", calibration=pictures
+        checkpoint, ("a2b",), tmp_path / "x.onnx", FORMATS["onnx"], "int8", calibration=images
     )
     with pytest.raises(OutputError) as caught, full_disk():
         export(job)

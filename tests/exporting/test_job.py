@@ -15,7 +15,7 @@ from cyclegan_cli.exporting.formats import FORMATS
 from cyclegan_cli.exporting.job import Job, check_options, plan_outputs, refuse_overwriting
 
 BOTH = ("a2b", "b2a")
-FOLDER = Path("pictures")
+FOLDER = Path("images")
 
 
 @pytest.mark.parametrize(

@@ -66,17 +66,17 @@ def test_one_file_is_written_and_nothing_beside_it(plain: Path) -> None:
 def test_it_computes_what_the_network_computes_at_sizes_never_seen_before(
     plain: Path, tiny_model: CycleGAN, batch: int, height: int, width: int
 ) -> None:
-    pictures = torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(2))
-    [translated] = session_of(plain).run(["translation"], {"picture": pictures.numpy()})
+    images = torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(2))
+    [translated] = session_of(plain).run(["translation"], {"picture": images.numpy()})
     with torch.no_grad():
-        expected = tiny_model.generator_a2b(pictures).numpy()
+        expected = tiny_model.generator_a2b(images).numpy()
     np.testing.assert_allclose(translated, expected, atol=1e-4, rtol=0)
 
 
 def test_batch_height_and_width_are_free_and_named(plain: Path) -> None:
-    [picture], [translation] = graph_of(plain).input, graph_of(plain).output
-    assert (picture.name, translation.name) == ("picture", "translation")
-    assert dims(picture) == ["batch", 3, "height", "width"]
+    [image], [translation] = graph_of(plain).input, graph_of(plain).output
+    assert (image.name, translation.name) == ("picture", "translation")
+    assert dims(image) == ["batch", 3, "height", "width"]
     assert all(isinstance(dim, str) for dim in dims(translation)[2:])
 
 
@@ -160,9 +160,9 @@ def test_fp16_halves_the_weights_and_leaves_instance_norm_and_both_ends_in_fp32(
 
 @pytest.mark.slow
 def test_int8_has_pairs_of_nodes_around_all_convolutions_but_the_first_and_the_last(
-    exported, pictures: Path
+    exported, images: Path
 ) -> None:
-    report = exported("onnx", precision="int8", calibration=pictures, min_psnr=TINY_PSNR)
+    report = exported("onnx", precision="int8", calibration=images, min_psnr=TINY_PSNR)
     graph = graph_of(report.job.output)
     made_by = {output: node.op_type for node in graph.node for output in node.output}
     inner = [
@@ -175,8 +175,8 @@ def test_int8_has_pairs_of_nodes_around_all_convolutions_but_the_first_and_the_l
     assert "QuantizeLinear" in kinds(graph)
 
 
-def test_int8_is_judged_on_pictures_it_was_not_calibrated_with(exported, pictures: Path) -> None:
-    report = exported("onnx", precision="int8", calibration=pictures, min_psnr=TINY_PSNR)
+def test_int8_is_judged_on_images_it_was_not_calibrated_with(exported, images: Path) -> None:
+    report = exported("onnx", precision="int8", calibration=images, min_psnr=TINY_PSNR)
     assert [check.what for check in report.verification.judged] == ["held-out 1", "held-out 2"]
     assert report.document["int8"] == {"calibrated_on": 7, "held_out": 2, "convolutions": 4}
     assert report.verification.psnr > TINY_PSNR
@@ -184,7 +184,7 @@ def test_int8_is_judged_on_pictures_it_was_not_calibrated_with(exported, picture
 
 @pytest.mark.slow
 def test_int8_below_the_wanted_psnr_is_not_written_and_leaves_the_file_of_before(
-    checkpoint: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exported
+    checkpoint: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exported
 ) -> None:
     from cyclegan_cli.exporting import onnx as exporting
 
@@ -193,7 +193,7 @@ def test_int8_below_the_wanted_psnr_is_not_written_and_leaves_the_file_of_before
     (tmp_path / "x.onnx").write_text("old")
     job = Job(
         checkpoint, ("a2b",), tmp_path / "x.onnx", FORMATS["onnx"], "int8",
-        calibration=pictures, min_psnr=99.0,
+        calibration=images, min_psnr=99.0,
     )  # fmt: skip
     with pytest.raises(ExportError, match=r"dB from the network on held-out 1 of .* than 99;"):
         export(job)
@@ -219,7 +219,7 @@ def test_pixels_come_out_as_the_translator_makes_them_to_one_level(
     assert np.abs(found[0].astype(int) - expected).max() <= 1
 
 
-def test_a_batch_of_pixels_is_translated_picture_by_picture(pixels: Path) -> None:
+def test_a_batch_of_pixels_is_translated_image_by_image(pixels: Path) -> None:
     session = session_of(pixels)
     levels = np.random.default_rng(4).integers(0, 256, (3, 13, 22, 3), dtype=np.uint8)
     [together] = session.run(None, {"picture": levels})

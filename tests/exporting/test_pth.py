@@ -16,7 +16,7 @@ from original import OriginalGenerator, original_generator
 Cyclegan = Callable[..., Any]
 
 
-def picture() -> torch.Tensor:
+def image() -> torch.Tensor:
     return torch.rand((1, 3, 24, 32), generator=torch.Generator().manual_seed(3)) * 2 - 1
 
 
@@ -42,7 +42,7 @@ def test_the_original_network_loads_it_and_computes_the_same(
     original.load_state_dict(weights, strict=True)
     ours, _ = load_generator(run_folder / "model.safetensors", direction)
     with torch.inference_mode():
-        torch.testing.assert_close(original(picture()), ours(picture()), rtol=0, atol=tolerance)
+        torch.testing.assert_close(original(image()), ours(image()), rtol=0, atol=tolerance)
 
 
 def test_both_directions_are_a_folder_that_is_a_checkpoint_again(
@@ -74,7 +74,7 @@ def test_an_old_file_becomes_a_checkpoint_with_names(cyclegan: Cyclegan, tmp_pat
     ours, info = load_generator(tmp_path / "new.safetensors", "a2b")
     assert (info.name_a, info.name_b, info.directions) == ("day", "night", ("a2b",))
     assert info.training == {"imported_from": "old.pth"}
-    torch.testing.assert_close(ours(picture()), network(picture()), rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours(image()), network(image()), rtol=0, atol=1e-5)
 
 
 def test_the_source_is_not_overwritten(cyclegan: Cyclegan, tmp_path: Path) -> None:

@@ -31,9 +31,9 @@ def compare(run: Model, reference: Model, gate: Gate = FP32, **options):
 def wrong_at(size: tuple[int, ...], generator: ResnetGenerator) -> Model:
     """A model that is wrong in a single pixel, at a single size."""
 
-    def run(pictures: Tensor) -> Tensor:
-        translated = generator(pictures).clone()
-        if (pictures.shape[0], *pictures.shape[2:]) == size:
+    def run(images: Tensor) -> Tensor:
+        translated = generator(images).clone()
+        if (images.shape[0], *images.shape[2:]) == size:
             translated[0, 0, 0, 0] += 2e-4
         return translated
 
@@ -49,7 +49,7 @@ def test_the_network_itself_has_no_difference(generator: ResnetGenerator) -> Non
 
 
 def test_differences_are_told(generator: ResnetGenerator) -> None:
-    verification = compare(lambda pictures: generator(pictures) + 5e-5, generator)
+    verification = compare(lambda images: generator(images) + 5e-5, generator)
     assert verification.largest_difference == pytest.approx(5e-5, rel=0.01)
     assert verification.mean_difference == pytest.approx(5e-5, rel=0.01)
     assert verification.psnr == pytest.approx(92.04, abs=0.1)  # 20 log10(2 / 5e-5)
@@ -78,7 +78,7 @@ def test_one_wrong_pixel_at_one_size_is_refused(
 
 def test_a_pixel_that_is_no_number_is_refused(generator: ResnetGenerator) -> None:
     with pytest.raises(ExportError, match="not finite"):
-        compare(lambda pictures: generator(pictures) * torch.nan, generator)
+        compare(lambda images: generator(images) * torch.nan, generator)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_pixel_that_is_no_number_is_refused(generator: ResnetGenerator) -> Non
 )
 def test_another_shape_is_refused(generator: ResnetGenerator, shape: str, model: Model) -> None:
     with pytest.raises(ExportError, match=r"the exported model makes \[.*nothing is written"):
-        compare(lambda pictures: model(generator(pictures)), generator)
+        compare(lambda images: model(generator(images)), generator)
 
 
 def test_a_low_psnr_is_refused_where_a_few_large_differences_are_not(
@@ -100,8 +100,8 @@ def test_a_low_psnr_is_refused_where_a_few_large_differences_are_not(
     gate = gate_for("fp16", image_io=False, min_psnr=35)
     random = torch.Generator().manual_seed(0)
 
-    def noisy(pictures: Tensor) -> Tensor:
-        translated = generator(pictures)
+    def noisy(images: Tensor) -> Tensor:
+        translated = generator(images)
         return translated + torch.randn(translated.shape, generator=random) * 0.004
 
     assert compare(wrong_at((1, 64, 64), generator), generator, gate).psnr > 60
@@ -109,18 +109,18 @@ def test_a_low_psnr_is_refused_where_a_few_large_differences_are_not(
         compare(noisy, generator, gate)
 
 
-def test_held_out_pictures_alone_decide(generator: ResnetGenerator) -> None:
+def test_held_out_images_alone_decide(generator: ResnetGenerator) -> None:
     gate = gate_for("int8", image_io=False, min_psnr=35)
     held_out = {"held-out 1": photo()[..., :20, :24]}
 
-    def good_there_alone(pictures: Tensor) -> Tensor:
-        return generator(pictures) * (pictures.shape[-1] == 24)
+    def good_there_alone(images: Tensor) -> Tensor:
+        return generator(images) * (images.shape[-1] == 24)
 
     verification = compare(good_there_alone, generator, gate, held_out=held_out)
     assert verification.psnr is None
     assert len(verification.checks) == 7
     with pytest.raises(ExportError, match="on held-out 1 of 24x20, less than 35"):
-        compare(lambda pictures: -generator(pictures), generator, gate, held_out=held_out)
+        compare(lambda images: -generator(images), generator, gate, held_out=held_out)
 
 
 def test_pixels_may_differ_by_one_level_and_no_more(generator: ResnetGenerator) -> None:
@@ -138,9 +138,9 @@ def test_pixels_may_differ_by_one_level_and_no_more(generator: ResnetGenerator) 
 def test_the_inputs_are_the_same_every_time_and_fill_the_range(generator: ResnetGenerator) -> None:
     seen: list[Tensor] = []
 
-    def run(pictures: Tensor) -> Tensor:
-        seen.append(pictures)
-        return generator(pictures)
+    def run(images: Tensor) -> Tensor:
+        seen.append(images)
+        return generator(images)
 
     compare(run, generator)
     compare(run, generator)

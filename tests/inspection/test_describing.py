@@ -20,7 +20,7 @@ from cyclegan_cli.checkpoints.header import ModelInfo
 from cyclegan_cli.checkpoints.store import save_model
 from cyclegan_cli.errors import CheckpointError, DataError
 from cyclegan_cli.inspection import Request, describe
-from cyclegan_cli.inspection.pictures import MOST_LISTED
+from cyclegan_cli.inspection.images import MOST_LISTED
 from cyclegan_cli.models.cyclegan import CycleGAN
 from original import original_generator
 
@@ -280,10 +280,10 @@ def test_a_damaged_file_of_a_run_is_named(own_run: Path, name: str) -> None:
         describe(own_run)
 
 
-# Pictures
+# Images
 
 
-def test_a_picture_is_described_by_its_header(draw: Draw, tmp_path: Path) -> None:
+def test_a_image_is_described_by_its_header(draw: Draw, tmp_path: Path) -> None:
     photo = draw(tmp_path / "photo.jpg", (30, 20), "L")
     assert document(photo) == {
         "schema": 1,
@@ -298,7 +298,7 @@ def test_a_picture_is_described_by_its_header(draw: Draw, tmp_path: Path) -> Non
     }
 
 
-def test_a_folder_of_pictures_is_described_by_formats_modes_and_sizes(
+def test_a_folder_of_images_is_described_by_formats_modes_and_sizes(
     draw: Draw, tmp_path: Path
 ) -> None:
     draw(tmp_path / "a.png", (10, 40))
@@ -321,9 +321,9 @@ def test_a_folder_of_pictures_is_described_by_formats_modes_and_sizes(
     }
 
 
-def test_bad_pictures_are_counted_and_named(draw: Draw, tmp_path: Path) -> None:
+def test_bad_images_are_counted_and_named(draw: Draw, tmp_path: Path) -> None:
     draw(tmp_path / "good.png")
-    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
     told = document(tmp_path)
     assert (told["pictures"], told["unreadable"]) == (2, 1)
     assert told["formats"] == {"PNG": 1}
@@ -331,7 +331,7 @@ def test_bad_pictures_are_counted_and_named(draw: Draw, tmp_path: Path) -> None:
     assert "bad.jpg" in problem
 
 
-def test_of_very_many_bad_pictures_the_first_are_named(tmp_path: Path) -> None:
+def test_of_very_many_bad_images_the_first_are_named(tmp_path: Path) -> None:
     for index in range(MOST_LISTED + 5):
         (tmp_path / f"{index:03d}.jpg").touch()
     told = document(tmp_path)
@@ -340,7 +340,7 @@ def test_of_very_many_bad_pictures_the_first_are_named(tmp_path: Path) -> None:
     assert "000.jpg" in told["problems"][0]
 
 
-def test_an_empty_folder_has_no_pictures(tmp_path: Path) -> None:
+def test_an_empty_folder_has_no_images(tmp_path: Path) -> None:
     assert document(tmp_path) | {"path": ""} == {
         "schema": 1,
         "path": "",
@@ -351,7 +351,7 @@ def test_an_empty_folder_has_no_pictures(tmp_path: Path) -> None:
     }
 
 
-def test_colours_of_a_domain_are_averages_over_its_pictures(tmp_path: Path) -> None:
+def test_colours_of_a_domain_are_averages_over_its_images(tmp_path: Path) -> None:
     Image.new("RGB", (90, 80), (200, 0, 0)).save(tmp_path / "red.png")
     Image.new("L", (80, 90), 100).save(tmp_path / "grey.png")
     colours = document(tmp_path)["colours"]
@@ -364,14 +364,14 @@ def test_colours_of_a_domain_are_averages_over_its_pictures(tmp_path: Path) -> N
 def test_colours_are_of_a_sample_unless_all_are_wanted(
     draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cyclegan_cli.inspection.pictures.SAMPLE", 3)
+    monkeypatch.setattr("cyclegan_cli.inspection.images.SAMPLE", 3)
     for index in range(8):
         draw(tmp_path / f"{index}.png", (10 + index, 10))
     assert describe(tmp_path).facts["colours"]["sampled"] == 3
     assert describe(tmp_path, Request(full=True)).facts["colours"]["sampled"] == 8
 
 
-def test_a_picture_that_breaks_off_is_a_problem(draw: Draw, tmp_path: Path) -> None:
+def test_a_image_that_breaks_off_is_a_problem(draw: Draw, tmp_path: Path) -> None:
     content = draw(tmp_path / "x.png", (64, 64)).read_bytes()
     (tmp_path / "x.png").write_bytes(content[: len(content) // 2])
     told = document(tmp_path)
@@ -457,7 +457,7 @@ def test_a_link_to_nothing_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["notes.txt", "photo.jpg", "noending"])
 def test_a_file_that_is_nothing_known_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("hello")
-    with pytest.raises(DataError, match="not a picture"):
+    with pytest.raises(DataError, match="not an image"):
         describe(tmp_path / name)
 
 
@@ -465,7 +465,7 @@ def test_text_is_as_good_as_a_path(checkpoint: Path) -> None:
     assert describe(str(checkpoint)) == describe(checkpoint)
 
 
-def test_a_picture_with_damaged_pixels_has_a_problem(tmp_path: Path, draw: Any) -> None:
+def test_a_image_with_damaged_pixels_has_a_problem(tmp_path: Path, draw: Any) -> None:
     path = draw(tmp_path / "a.png")
     content = bytearray(path.read_bytes())
     content[-30] ^= 1

@@ -39,7 +39,7 @@ def tiny(*, bf16: bool = False, **options: Any) -> CycleGAN:
     return CycleGAN(TrainConfig(**size | width | options), CPU, bf16)
 
 
-def pictures(batch: int = 1, seed: int = 0) -> tuple[Tensor, Tensor]:
+def images(batch: int = 1, seed: int = 0) -> tuple[Tensor, Tensor]:
     """``real_a`` and ``real_b``: noise, with domain B darker."""
     random = torch.Generator().manual_seed(seed)
     both = torch.rand((2, batch, 3, 32, 32), generator=random) * 2 - 1
@@ -125,8 +125,8 @@ def is_before_a_norm(name: str) -> bool:
 def test_the_losses_of_a_step_are_exactly_the_textbooks(gan_loss: str, batch: int) -> None:
     model = tiny(gan_loss=gan_loss)
     textbook = Textbook(model)
-    found = model.step(*pictures(batch))
-    expected = textbook.step(pictures(batch), cycle=10.0, identity=5.0)
+    found = model.step(*images(batch))
+    expected = textbook.step(images(batch), cycle=10.0, identity=5.0)
     assert found.stacked().tolist() == expected
 
 
@@ -145,8 +145,8 @@ def test_the_weights_after_two_steps_of_adam_are_the_textbooks(
     textbook = Textbook(model)
     before = weights(model)
     for seed in range(2):
-        model.step(*pictures(2, seed))
-        textbook.step(pictures(2, seed), cycle, identity)
+        model.step(*images(2, seed))
+        textbook.step(images(2, seed), cycle, identity)
     after = weights(model)
     for name in filter(lambda name: not is_before_a_norm(name), after):
         network, key = name.split(".", 1)
@@ -166,8 +166,8 @@ def test_the_gradients_of_a_step_are_the_textbooks(batch: int) -> None:
     textbook.g_optimizer = descent(textbook, GENERATORS)
     textbook.d_optimizer = descent(textbook, DISCRIMINATORS)
 
-    model.step(*pictures(batch))
-    textbook.step(pictures(batch), cycle=3.0, identity=6.0)
+    model.step(*images(batch))
+    textbook.step(images(batch), cycle=3.0, identity=6.0)
     for name, after in weights(model).items():
         network, key = name.split(".", 1)
         moved = after - before[name]
@@ -189,9 +189,9 @@ def test_translation_and_identity_in_a_shared_pass_are_the_same_step(
     batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared, apart = tiny(), tiny()
-    losses = [shared.step(*pictures(batch))]
+    losses = [shared.step(*images(batch))]
     monkeypatch.setattr("cyclegan_cli.models.cyclegan.SHARED_PASS_ELEMENTS", 0)
-    losses.append(apart.step(*pictures(batch)))
+    losses.append(apart.step(*images(batch)))
     torch.testing.assert_close(losses[0].stacked(), losses[1].stacked(), rtol=1e-5, atol=1e-6)
     for one, other in zip(shared.networks().values(), apart.networks().values(), strict=True):
         for parameter, expected in zip(one.parameters(), other.parameters(), strict=True):
@@ -204,7 +204,7 @@ def test_translation_and_identity_in_a_shared_pass_are_the_same_step(
 def test_a_step_moves_all_four_networks() -> None:
     model = tiny()
     before = weights(model)
-    model.step(*pictures())
+    model.step(*images())
     assert changed(before, weights(model)) == {*GENERATORS, *DISCRIMINATORS}
 
 
@@ -215,20 +215,20 @@ def test_a_step_whose_gradients_are_not_finite_changes_nothing(
 ) -> None:
     model = tiny(pool_size=2)
     for seed in range(steps_before):
-        assert model.step(*pictures(seed=seed)).is_applied
+        assert model.step(*images(seed=seed)).is_applied
     before = copy.deepcopy(everything(model))
     parameter = list(model.networks()[network].parameters())[-2]
     hook = parameter.register_hook(lambda gradient: gradient * float("nan"))
-    losses = model.step(*pictures(seed=9))
+    losses = model.step(*images(seed=9))
     assert not losses.is_applied
     assert losses.stacked().isfinite().all()
     torch.testing.assert_close(everything(model), before, rtol=0, atol=0)
     hook.remove()
     undisturbed = tiny(pool_size=2)
     for seed in range(steps_before):
-        undisturbed.step(*pictures(seed=seed))
+        undisturbed.step(*images(seed=seed))
     for each in (model, undisturbed):
-        assert each.step(*pictures(seed=10)).is_applied
+        assert each.step(*images(seed=10)).is_applied
     torch.testing.assert_close(everything(model), everything(undisturbed), rtol=0, atol=0)
 
 
@@ -244,7 +244,7 @@ def everything(model: CycleGAN) -> dict[str, Any]:
 
 def test_gradient_norms_are_those_of_all_gradients_of_each_optimizer() -> None:
     model = tiny()
-    found = model.step(*pictures()).gradient_norms
+    found = model.step(*images()).gradient_norms
     for names, norm in zip((GENERATORS, DISCRIMINATORS), found, strict=True):
         parameters = chain.from_iterable(model.networks()[n].parameters() for n in names)
         gradients = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
@@ -255,12 +255,12 @@ def test_update_sizes_are_adams_steps_in_learning_rates() -> None:
     """The first step of Adam moves every weight by the learning rate."""
     model = tiny()
     assert model.update_sizes() == (0, 0)
-    model.step(*pictures())
+    model.step(*images())
     assert model.update_sizes() == pytest.approx((1, 1), abs=0.05)
     for optimizer in (model.generator_optimizer, model.discriminator_optimizer):
         for state in optimizer.state.values():
             state["exp_avg_sq"] += 1e10
-    model.step(*pictures())
+    model.step(*images())
     assert max(model.update_sizes()) < 1e-3
 
 
@@ -276,7 +276,7 @@ def test_the_generators_step_gives_the_discriminators_no_gradients() -> None:
         clear()
 
     model.discriminator_optimizer.zero_grad = watched_clear
-    model.step(*pictures())
+    model.step(*images())
     assert len(found) == 20
     assert all(gradient is None for gradient in found)
 
@@ -293,7 +293,7 @@ def test_the_discriminators_step_gives_the_generators_no_gradients() -> None:
             take_step()
 
         optimizer.step = watched_step
-    model.step(*pictures())
+    model.step(*images())
     after_generators, after_discriminators = found
     assert all(map(torch.equal, after_generators, after_discriminators))
 
@@ -302,7 +302,7 @@ def test_gradients_of_earlier_steps_are_forgotten() -> None:
     model = tiny(learning_rate=1e-12)  # so that both steps see the same weights
     found = []
     for _ in range(2):
-        model.step(*pictures())
+        model.step(*images())
         found.append([p.grad.clone() for n in model.networks().values() for p in n.parameters()])
     for first, second in zip(*found, strict=True):
         torch.testing.assert_close(second, first, rtol=1e-3, atol=1e-5)
@@ -310,7 +310,7 @@ def test_gradients_of_earlier_steps_are_forgotten() -> None:
 
 def test_the_discriminators_are_free_again_after_a_step() -> None:
     model = tiny()
-    model.step(*pictures())
+    model.step(*images())
     assert all(
         p.requires_grad for network in model.networks().values() for p in network.parameters()
     )
@@ -324,7 +324,7 @@ def test_the_discriminators_are_free_again_after_a_step_that_failed() -> None:
 
     model.gan_loss = failing_loss
     with pytest.raises(RuntimeError, match="out of memory"):
-        model.step(*pictures())
+        model.step(*images())
     assert all(
         p.requires_grad for network in model.networks().values() for p in network.parameters()
     )
@@ -333,7 +333,7 @@ def test_the_discriminators_are_free_again_after_a_step_that_failed() -> None:
 @pytest.mark.usefixtures("separate_passes")
 def test_the_discriminators_learn_from_fakes_made_before_the_generators_moved() -> None:
     model = tiny()
-    real_a, real_b = (real.contiguous(memory_format=torch.channels_last) for real in pictures())
+    real_a, real_b = (real.contiguous(memory_format=torch.channels_last) for real in images())
     with torch.no_grad():
         fake_a, fake_b = model.generator_b2a(real_b), model.generator_a2b(real_a)
     model.step(real_a, real_b)
@@ -347,10 +347,10 @@ def test_the_discriminators_learn_from_fakes_made_before_the_generators_moved() 
 
 def test_the_discriminators_judge_what_the_pools_return() -> None:
     model = tiny()
-    old_a, old_b = pictures(seed=7)
+    old_a, old_b = images(seed=7)
     model.pool_a.exchange = lambda fakes: old_a
     model.pool_b.exchange = lambda fakes: old_b
-    real_a, real_b = pictures()
+    real_a, real_b = images()
     expected = [
         ((judge(real) - 1).square().mean() + judge(old).square().mean()).item() / 2
         for judge, real, old in (
@@ -368,14 +368,14 @@ def test_without_an_identity_weight_the_generators_are_not_called_for_it() -> No
     calls: list[str] = []
     for name in GENERATORS:
         model.networks()[name].register_forward_hook(lambda *_, name=name: calls.append(name))
-    losses = model.step(*pictures())
+    losses = model.step(*images())
     assert sorted(calls) == 2 * ["generator_a2b"] + 2 * ["generator_b2a"]
     assert losses.identity_a == losses.identity_b == 0
 
 
 @pytest.mark.usefixtures("separate_passes")
 def test_without_an_identity_weight_the_other_terms_are_the_same() -> None:
-    without, with_identity = (tiny(lambda_identity=x).step(*pictures()) for x in (0, 0.5))
+    without, with_identity = (tiny(lambda_identity=x).step(*images()) for x in (0, 0.5))
     for name in set(LOSS_NAMES) - {"identity_a", "identity_b"}:
         assert torch.equal(getattr(without, name), getattr(with_identity, name))
 
@@ -384,8 +384,8 @@ def test_without_a_cycle_weight_the_step_has_only_adversarial_gradients() -> Non
     """λ_identity is a share of λ_cycle, so it is gone too."""
     model = tiny(lambda_cycle=0)
     textbook = Textbook(model)
-    model.step(*pictures())
-    textbook.step(pictures(), cycle=0.0, identity=0.0)
+    model.step(*images())
+    textbook.step(images(), cycle=0.0, identity=0.0)
     for name in GENERATORS:
         found, expected = model.networks()[name], textbook.networks[name]
         for ours, theirs in zip(found.parameters(), expected.parameters(), strict=True):
@@ -396,7 +396,7 @@ def test_without_a_cycle_weight_the_step_has_only_adversarial_gradients() -> Non
 
 
 def test_the_terms_of_a_step_are_detached_scalars_in_fp32() -> None:
-    losses = tiny().step(*pictures(2))
+    losses = tiny().step(*images(2))
     for name in LOSS_NAMES:
         term = getattr(losses, name)
         assert (term.shape, term.dtype, term.requires_grad) == ((), torch.float32, False)
@@ -428,7 +428,7 @@ def test_a_learning_rate_of_zero_stops_all_four_networks() -> None:
     model = tiny()
     before = weights(model)
     model.set_learning_rate(0.0)
-    model.step(*pictures())
+    model.step(*images())
     assert changed(before, weights(model)) == set()
 
 
@@ -437,7 +437,7 @@ def test_a_learning_rate_reaches_all_four_networks() -> None:
     model = tiny()
     before = weights(model)
     model.set_learning_rate(0.125)
-    model.step(*pictures())
+    model.step(*images())
     for name, after in weights(model).items():
         if not is_before_a_norm(name):
             assert (after - before[name]).abs().max() == pytest.approx(0.125, rel=1e-2), name
@@ -451,7 +451,7 @@ def trained(seed: int, global_seed: int) -> dict[str, Tensor]:
     torch.manual_seed(global_seed)
     model = tiny(seed=seed, pool_size=2)
     for step in range(3):
-        model.step(*pictures(2, seed=step))
+        model.step(*images(2, seed=step))
     return weights(model)
 
 
@@ -488,7 +488,7 @@ def test_in_bf16_convolutions_compute_in_bf16_and_everything_that_is_kept_is_fp3
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 module.register_forward_hook(lambda _, __, output: computed.add(output.dtype))
     before = weights(model)
-    losses = model.step(*pictures())
+    losses = model.step(*images())
     assert computed == {torch.bfloat16}
     assert losses.stacked().dtype == torch.float32
     assert {weight.dtype for weight in weights(model).values()} == {torch.float32}
@@ -499,23 +499,23 @@ def test_in_bf16_convolutions_compute_in_bf16_and_everything_that_is_kept_is_fp3
 
 
 def test_the_losses_in_bf16_are_nearly_those_in_fp32() -> None:
-    coarse, fine = (tiny(bf16=bf16).step(*pictures(2)).stacked() for bf16 in (True, False))
+    coarse, fine = (tiny(bf16=bf16).step(*images(2)).stacked() for bf16 in (True, False))
     torch.testing.assert_close(coarse, fine, rtol=0.02, atol=1e-3)
 
 
 def test_in_bf16_steps_go_on_once_the_pools_exchange() -> None:
     model = tiny(bf16=True, pool_size=1)
     for seed in range(4):
-        assert model.step(*pictures(2, seed)).stacked().isfinite().all()
+        assert model.step(*images(2, seed)).stacked().isfinite().all()
 
 
 # Samples
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-def test_sample_translations_are_fp32_pictures_there_and_back(bf16: bool) -> None:
+def test_sample_translations_are_fp32_images_there_and_back(bf16: bool) -> None:
     model = tiny(bf16=bf16)
-    real_a, real_b = pictures(2)
+    real_a, real_b = images(2)
     samples = model.translate_both_ways(real_a, real_b)
     with torch.no_grad():
         fake_b, fake_a = model.generator_a2b(real_a), model.generator_b2a(real_b)
@@ -535,7 +535,7 @@ def test_sample_translations_are_fp32_pictures_there_and_back(bf16: bool) -> Non
 def test_sample_translations_leave_no_trace_in_the_training() -> None:
     model = tiny()
     before = weights(model)
-    model.translate_both_ways(*pictures())
+    model.translate_both_ways(*images())
     assert changed(before, weights(model)) == set()
     assert model.pool_a.count == model.pool_b.count == 0
     assert all(

@@ -78,15 +78,15 @@ def test_the_discriminators_vanilla_loss_is_half_the_sum_too() -> None:
 
 
 def test_each_term_is_a_mean_over_its_own_patches() -> None:
-    """Real and fake pictures need not come in equal numbers."""
+    """Real and fake images need not come in equal numbers."""
     real, fake = logits(0.0), logits(2.0, 2.0, 2.0)
     assert discriminator_loss(lsgan_loss, real, fake) == pytest.approx((1 + 4) / 2)
 
 
 def test_l1_is_the_mean_absolute_difference() -> None:
-    picture = torch.tensor([1.0, -1.0, 0.5, 0.0]).reshape(1, 1, 2, 2)
+    image = torch.tensor([1.0, -1.0, 0.5, 0.0]).reshape(1, 1, 2, 2)
     target = torch.tensor([-1.0, -1.0, 0.0, 0.5]).reshape(1, 1, 2, 2)
-    assert l1_loss(picture, target) == pytest.approx((2 + 0 + 0.5 + 0.5) / 4)
+    assert l1_loss(image, target) == pytest.approx((2 + 0 + 0.5 + 0.5) / 4)
 
 
 def test_the_options_name_their_losses() -> None:
@@ -113,7 +113,7 @@ def test_the_discriminators_loss_of_bf16_logits_is_fp32() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
-def test_l1_of_bf16_pictures_is_computed_in_fp32(dtype: torch.dtype) -> None:
+def test_l1_of_bf16_images_is_computed_in_fp32(dtype: torch.dtype) -> None:
     coarse = torch.linspace(-1, 1, 3072).bfloat16().reshape(1, 3, 32, 32)
     target = torch.linspace(1, -0.9, 3072).to(dtype).reshape(1, 3, 32, 32)
     found = l1_loss(coarse, target)

@@ -64,18 +64,18 @@ def test_a_network_keeps_nothing_but_its_parameters(build: type) -> None:
     assert set(network.state_dict()) == {name for name, _ in network.named_parameters()}
 
 
-def test_a_256_pixel_picture_gets_30_by_30_judgements() -> None:
+def test_a_256_pixel_image_gets_30_by_30_judgements() -> None:
     assert tiny_discriminator()(noise(2, 3, 256, 256)).shape == (2, 1, 30, 30)
 
 
 @pytest.mark.parametrize(("side", "judgements"), [(32, 2), (70, 6), (128, 14)])
-def test_the_discriminator_judges_pictures_of_other_sizes(side: int, judgements: int) -> None:
+def test_the_discriminator_judges_images_of_other_sizes(side: int, judgements: int) -> None:
     assert tiny_discriminator()(noise(1, 3, side, side)).shape == (1, 1, judgements, judgements)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (32, 32), (36, 64), (128, 12)])
-def test_a_translation_has_the_size_of_its_picture_and_stays_in_range(
+def test_a_translation_has_the_size_of_its_image_and_stays_in_range(
     batch: int, height: int, width: int
 ) -> None:
     translated = tiny_generator()(noise(batch, 3, height, width))
@@ -93,11 +93,11 @@ def test_a_translation_saturates_at_the_ends_of_the_range() -> None:
 
 
 def test_a_judgement_sees_a_patch_of_exactly_70_by_70(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the norm, whose statistics are over the whole picture."""
+    """Without the norm, whose statistics are over the whole image."""
     monkeypatch.setattr(networks, "instance_norm", lambda x: x)
-    picture = noise(1, 3, 128, 128, dtype=torch.float64).requires_grad_()
-    logits = tiny_discriminator().double()(picture)
-    (gradient,) = torch.autograd.grad(logits[0, 0, 7, 7], picture)
+    image = noise(1, 3, 128, 128, dtype=torch.float64).requires_grad_()
+    logits = tiny_discriminator().double()(image)
+    (gradient,) = torch.autograd.grad(logits[0, 0, 7, 7], image)
     seen = gradient.abs().sum(dim=(0, 1)) > 0
     rows, columns = seen.any(dim=1).nonzero().flatten(), seen.any(dim=0).nonzero().flatten()
     assert (len(rows), len(columns)) == (70, 70)
@@ -105,11 +105,11 @@ def test_a_judgement_sees_a_patch_of_exactly_70_by_70(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("build", [tiny_generator, tiny_discriminator])
-def test_pictures_of_a_batch_do_not_see_each_other(build: type) -> None:
+def test_images_of_a_batch_do_not_see_each_other(build: type) -> None:
     network = build().double()
-    pictures = noise(3, 3, 32, 32, dtype=torch.float64)
-    one_by_one = torch.cat([network(picture[None]) for picture in pictures])
-    torch.testing.assert_close(network(pictures), one_by_one)
+    images = noise(3, 3, 32, 32, dtype=torch.float64)
+    one_by_one = torch.cat([network(image[None]) for image in images])
+    torch.testing.assert_close(network(images), one_by_one)
 
 
 # Instance norm
@@ -140,7 +140,7 @@ def test_instance_norm_has_the_formulas_gradients(batch: int) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_instance_norm_leaves_a_flat_picture_at_zero(batch: int) -> None:
+def test_instance_norm_leaves_a_flat_image_at_zero(batch: int) -> None:
     assert torch.equal(
         instance_norm(torch.full((batch, 2, 4, 4), 0.5)), torch.zeros(batch, 2, 4, 4)
     )
@@ -164,8 +164,8 @@ def test_instance_norm_of_bf16_rounds_nothing_but_its_result(batch: int) -> None
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_a_network_in_evaluation_mode_computes_the_same(batch: int) -> None:
-    generator, picture = tiny_generator(), noise(batch, 3, 16, 16)
-    assert torch.equal(generator.train()(picture), generator.eval()(picture))
+    generator, image = tiny_generator(), noise(batch, 3, 16, 16)
+    assert torch.equal(generator.train()(image), generator.eval()(image))
 
 
 # First weights
@@ -253,8 +253,8 @@ def with_weights_of(ours: nn.Module, textbook: nn.Module) -> nn.Module:
 def test_the_generator_is_the_textbooks(batch: int, blocks: int) -> None:
     ours = tiny_generator(blocks).double()
     textbook = with_weights_of(ours, textbook_generator(4, blocks).double())
-    picture = noise(batch, 3, 32, 40, dtype=torch.float64)
-    torch.testing.assert_close(ours(picture), textbook(picture), rtol=1e-9, atol=1e-9)
+    image = noise(batch, 3, 32, 40, dtype=torch.float64)
+    torch.testing.assert_close(ours(image), textbook(image), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -266,8 +266,8 @@ def test_a_grey_generator_with_affine_norms_is_the_textbooks(batch: int) -> None
             if "norm" in name:
                 parameter.copy_(noise(*parameter.shape, dtype=torch.float64, seed=len(name)))
     textbook = with_weights_of(ours, textbook_generator(4, 2, True, 1, 3).double())
-    picture = noise(batch, 1, 32, 40, dtype=torch.float64)
-    torch.testing.assert_close(ours(picture), textbook(picture), rtol=1e-9, atol=1e-9)
+    image = noise(batch, 1, 32, 40, dtype=torch.float64)
+    torch.testing.assert_close(ours(image), textbook(image), rtol=1e-9, atol=1e-9)
 
 
 def test_affine_norms_leave_all_other_names_as_they_are() -> None:
@@ -292,13 +292,13 @@ def test_the_scale_and_shift_of_bf16_norms_round_nothing_but_the_result(batch: i
 def test_the_discriminator_is_the_textbooks(batch: int) -> None:
     ours = tiny_discriminator().double()
     textbook = with_weights_of(ours, textbook_discriminator(4).double())
-    picture = noise(batch, 3, 48, 64, dtype=torch.float64)
-    torch.testing.assert_close(ours(picture), textbook(picture), rtol=1e-9, atol=1e-9)
+    image = noise(batch, 3, 48, 64, dtype=torch.float64)
+    torch.testing.assert_close(ours(image), textbook(image), rtol=1e-9, atol=1e-9)
 
 
-def test_channels_last_in_fp32_gives_the_same_picture() -> None:
-    generator, picture = tiny_generator(), noise(2, 3, 32, 32)
-    plain = generator(picture)
+def test_channels_last_in_fp32_gives_the_same_image() -> None:
+    generator, image = tiny_generator(), noise(2, 3, 32, 32)
+    plain = generator(image)
     generator.to(memory_format=torch.channels_last)
-    channels_last = generator(picture.contiguous(memory_format=torch.channels_last))
+    channels_last = generator(image.contiguous(memory_format=torch.channels_last))
     torch.testing.assert_close(channels_last, plain, rtol=1e-3, atol=1e-4)

@@ -1,4 +1,4 @@
-"""The replay pool. Pictures here are flat: a picture is known by the one number it is made of."""
+"""The replay pool. Images here are flat: an image is known by the one number it is made of."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ CPU = torch.device("cpu")
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def pictures(*numbers: int) -> Tensor:
+def images(*numbers: int) -> Tensor:
     return torch.tensor(numbers, dtype=torch.float32).view(-1, 1, 1, 1).repeat(1, 3, 2, 2)
 
 
 def numbers(batch: Tensor) -> list[int]:
-    for picture in batch:
-        assert (picture == picture.flatten()[0]).all(), "a picture was mixed with another one"
-    return [int(picture.flatten()[0]) for picture in batch]
+    for image in batch:
+        assert (image == image.flatten()[0]).all(), "an image was mixed with another one"
+    return [int(image.flatten()[0]) for image in batch]
 
 
 def remembered(pool: ReplayPool) -> list[int]:
@@ -32,30 +32,30 @@ def remembered(pool: ReplayPool) -> list[int]:
 
 
 def full_pool(size: int, seed: int = 0) -> ReplayPool:
-    """A pool that remembers the pictures 0 to ``size - 1``."""
+    """A pool that remembers the images 0 to ``size - 1``."""
     pool = ReplayPool(size, seed)
-    pool.exchange(pictures(*range(size)))
+    pool.exchange(images(*range(size)))
     return pool
 
 
-def test_while_it_fills_pictures_pass_through_and_are_remembered() -> None:
+def test_while_it_fills_images_pass_through_and_are_remembered() -> None:
     pool = ReplayPool(5, seed=0)
-    assert numbers(pool.exchange(pictures(10, 11))) == [10, 11]
-    assert numbers(pool.exchange(pictures(12, 13, 14))) == [12, 13, 14]
+    assert numbers(pool.exchange(images(10, 11))) == [10, 11]
+    assert numbers(pool.exchange(images(12, 13, 14))) == [12, 13, 14]
     assert remembered(pool) == [10, 11, 12, 13, 14]
 
 
 def test_a_batch_may_be_larger_than_what_is_left_to_fill() -> None:
     pool = ReplayPool(2, seed=0)
-    returned = numbers(pool.exchange(pictures(10, 11, 12, 13)))
+    returned = numbers(pool.exchange(images(10, 11, 12, 13)))
     assert returned[:2] == [10, 11]
     assert Counter(returned + remembered(pool)) == Counter([10, 10, 11, 11, 12, 13])
 
 
-def test_a_pool_of_size_zero_returns_every_picture_as_it_came() -> None:
+def test_a_pool_of_size_zero_returns_every_image_as_it_came() -> None:
     pool = ReplayPool(0, seed=0)
     for first in range(0, 20, 2):
-        assert numbers(pool.exchange(pictures(first, first + 1))) == [first, first + 1]
+        assert numbers(pool.exchange(images(first, first + 1))) == [first, first + 1]
     assert "images" not in pool.state()
 
 
@@ -65,7 +65,7 @@ def test_a_pool_of_size_zero_returns_every_picture_as_it_came() -> None:
     seed=st.integers(0, 2**31),
     batch_sizes=st.lists(st.integers(1, 5), max_size=12),
 )
-def test_a_full_pool_neither_loses_nor_invents_pictures(
+def test_a_full_pool_neither_loses_nor_invents_images(
     size: int, seed: int, batch_sizes: list[int]
 ) -> None:
     pool = full_pool(size, seed)
@@ -74,20 +74,20 @@ def test_a_full_pool_neither_loses_nor_invents_pictures(
         before = remembered(pool)
         fakes = list(range(following, following + batch_size))
         following += batch_size
-        returned = numbers(pool.exchange(pictures(*fakes)))
+        returned = numbers(pool.exchange(images(*fakes)))
         assert len(returned) == batch_size
         assert Counter(returned + remembered(pool)) == Counter(before + fakes)
 
 
 @unhurried
 @given(size=st.integers(1, 6), seed=st.integers(0, 2**31), count=st.integers(1, 30))
-def test_a_full_pool_returns_the_picture_or_an_old_one_whose_place_it_takes(
+def test_a_full_pool_returns_the_image_or_an_old_one_whose_place_it_takes(
     size: int, seed: int, count: int
 ) -> None:
     pool = full_pool(size, seed)
     for fake in range(size, size + count):
         before = remembered(pool)
-        (returned,) = numbers(pool.exchange(pictures(fake)))
+        (returned,) = numbers(pool.exchange(images(fake)))
         if returned == fake:
             assert remembered(pool) == before
         else:
@@ -95,32 +95,32 @@ def test_a_full_pool_returns_the_picture_or_an_old_one_whose_place_it_takes(
             assert remembered(pool) == before
 
 
-def test_a_full_pool_returns_an_old_picture_half_of_the_time() -> None:
+def test_a_full_pool_returns_an_old_image_half_of_the_time() -> None:
     pool = full_pool(10)
     fakes = range(10, 4010)
-    returned = numbers(pool.exchange(pictures(*fakes)))
+    returned = numbers(pool.exchange(images(*fakes)))
     swapped = sum(old != new for old, new in zip(returned, fakes, strict=True))
     assert swapped / len(fakes) == pytest.approx(0.5, abs=0.03)  # nearly four deviations
 
 
-def test_every_remembered_picture_is_as_likely_to_be_returned() -> None:
+def test_every_remembered_image_is_as_likely_to_be_returned() -> None:
     chosen: Counter[int] = Counter()
     for seed in range(1500):
         pool = full_pool(3, seed)
-        chosen.update(number for number in numbers(pool.exchange(pictures(9))) if number != 9)
+        chosen.update(number for number in numbers(pool.exchange(images(9))) if number != 9)
     for number in range(3):
         assert chosen[number] / 1500 == pytest.approx(1 / 6, abs=0.04)
 
 
 def test_equal_seeds_draw_the_same_and_others_do_not() -> None:
-    batch = pictures(*range(10, 60))
+    batch = images(*range(10, 60))
     first, second, other = (full_pool(10, seed).exchange(batch) for seed in (1, 1, 2))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
 
 
 def test_nobody_elses_random_numbers_matter_or_are_used_up() -> None:
-    batch = pictures(*range(10, 60))
+    batch = images(*range(10, 60))
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
     first = full_pool(10).exchange(batch)
@@ -129,38 +129,38 @@ def test_nobody_elses_random_numbers_matter_or_are_used_up() -> None:
     assert torch.equal(full_pool(10).exchange(batch), first)
 
 
-def test_remembered_pictures_are_copies() -> None:
+def test_remembered_images_are_copies() -> None:
     pool = ReplayPool(3, seed=0)
-    batch = pictures(0, 1, 2)
+    batch = images(0, 1, 2)
     returned = pool.exchange(batch)
     batch.fill_(99)
     returned.fill_(98)
     assert remembered(pool) == [0, 1, 2]
 
 
-def test_returned_pictures_stay_when_the_pool_goes_on() -> None:
+def test_returned_images_stay_when_the_pool_goes_on() -> None:
     pool = full_pool(3)
-    returned = pool.exchange(pictures(*range(3, 23)))
+    returned = pool.exchange(images(*range(3, 23)))
     kept = returned.clone()
-    pool.exchange(pictures(*range(23, 63)))
+    pool.exchange(images(*range(23, 63)))
     assert torch.equal(returned, kept)
 
 
 def test_the_batch_given_is_not_changed() -> None:
-    batch = pictures(*range(3, 33))
+    batch = images(*range(3, 33))
     full_pool(3).exchange(batch)
     assert numbers(batch) == list(range(3, 33))
 
 
 def test_what_a_pool_of_size_zero_returns_is_a_new_tensor() -> None:
-    batch = pictures(1)
+    batch = images(1)
     ReplayPool(0, seed=0).exchange(batch).fill_(99)
     assert numbers(batch) == [1]
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_pictures_keep_their_dtype_and_layout(
+def test_images_keep_their_dtype_and_layout(
     dtype: torch.dtype, layout: torch.memory_format
 ) -> None:
     batch = torch.rand(4, 3, 8, 8).to(dtype, memory_format=layout)
@@ -175,28 +175,28 @@ def test_pictures_keep_their_dtype_and_layout(
 def test_a_restored_pool_goes_on_as_the_first_one_would(filled: int) -> None:
     pool = ReplayPool(5, seed=1)
     if filled:
-        pool.exchange(pictures(*range(filled)))
+        pool.exchange(images(*range(filled)))
     copy = ReplayPool(5, seed=2)
-    copy.exchange(pictures(70, 71))
+    copy.exchange(images(70, 71))
     copy.restore(pool.state(), CPU)
     for first in range(100, 160, 3):
-        batch = pictures(first, first + 1, first + 2)
+        batch = images(first, first + 1, first + 2)
         assert torch.equal(pool.exchange(batch), copy.exchange(batch))
     assert remembered(pool) == remembered(copy)
 
 
-def test_a_restored_pool_does_not_share_its_pictures() -> None:
+def test_a_restored_pool_does_not_share_its_images() -> None:
     pool = full_pool(3)
     copy = ReplayPool(3, seed=0)
     copy.restore(pool.state(), CPU)
-    copy.exchange(pictures(*range(50, 90)))
+    copy.exchange(images(*range(50, 90)))
     assert remembered(pool) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("filled", [1, 3])
-def test_a_state_has_only_the_pictures_so_far(filled: int) -> None:
+def test_a_state_has_only_the_images_so_far(filled: int) -> None:
     pool = ReplayPool(3, seed=0)
-    pool.exchange(pictures(*range(filled)))
+    pool.exchange(images(*range(filled)))
     assert pool.state()["images"].shape == (filled, 3, 2, 2)
 
 
@@ -208,9 +208,9 @@ def test_an_undone_exchange_leaves_no_trace(size: int, before: list[int], last: 
     pool, other = ReplayPool(size, seed=1), ReplayPool(size, seed=1)
     for i, batch in enumerate(before):
         for each in (pool, other):
-            each.exchange(pictures(*range(10 * i, 10 * i + batch)))
-    pool.exchange(pictures(*range(1000, 1000 + last)))
+            each.exchange(images(*range(10 * i, 10 * i + batch)))
+    pool.exchange(images(*range(1000, 1000 + last)))
     pool.undo_exchange()
     torch.testing.assert_close(pool.state(), other.state(), rtol=0, atol=0)
-    again = [numbers(each.exchange(pictures(*range(2000, 2004)))) for each in (pool, other)]
+    again = [numbers(each.exchange(images(*range(2000, 2004)))) for each in (pool, other)]
     assert again[0] == again[1]

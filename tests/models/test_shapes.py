@@ -36,9 +36,9 @@ def test_shapes_are_those_of_the_network(config: GeneratorConfig) -> None:
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_operations_are_those_that_torch_counts(config: GeneratorConfig) -> None:
     with torch.device("meta"):
-        network, picture = ResnetGenerator(config), torch.zeros(1, config.input_channels, 64, 96)
+        network, image = ResnetGenerator(config), torch.zeros(1, config.input_channels, 64, 96)
     with FlopCounterMode(display=False) as counter:
-        network(picture)
+        network(image)
     assert generator_flops(config, 64, 96) == counter.get_total_flops()
 
 
@@ -51,9 +51,9 @@ def test_the_papers_discriminator_needs_6_gigaflops_and_sees_70_pixels() -> None
     assert discriminator_flops(config, 256, 256) == pytest.approx(6.3e9, rel=0.01)
     assert receptive_field(discriminator_layers(config)) == 70
     with torch.device("meta"):
-        network, picture = PatchDiscriminator(config), torch.zeros(1, 3, 256, 256)
+        network, image = PatchDiscriminator(config), torch.zeros(1, 3, 256, 256)
     with FlopCounterMode(display=False) as counter:
-        network(picture)
+        network(image)
     assert discriminator_flops(config, 256, 256) == counter.get_total_flops()
 
 
@@ -61,7 +61,7 @@ def test_the_papers_discriminator_needs_6_gigaflops_and_sees_70_pixels() -> None
 def test_the_receptive_field_is_as_far_as_gradients_reach(
     blocks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without the norms, whose statistics are over the whole picture."""
+    """Without the norms, whose statistics are over the whole image."""
     monkeypatch.setattr("cyclegan_cli.models.networks.instance_norm", lambda x, *_: x)
     config = GeneratorConfig(2, blocks)
     network = ResnetGenerator(config).double()
@@ -69,16 +69,16 @@ def test_the_receptive_field_is_as_far_as_gradients_reach(
         for parameter in network.parameters():
             parameter.abs_().add_(0.01)  # Nothing cancels out, no ReLU is closed.
             parameter.div_(parameter.numel())
-    picture = torch.rand(1, 3, 128, 128, dtype=torch.float64, requires_grad=True)
+    image = torch.rand(1, 3, 128, 128, dtype=torch.float64, requires_grad=True)
     widest = 0
     for row in range(60, 64):  # The field of a pixel depends on its place among four.
-        (gradient,) = torch.autograd.grad(network(picture)[0, 0, row, 64], picture)
+        (gradient,) = torch.autograd.grad(network(image)[0, 0, row, 64], image)
         rows = (gradient.abs().sum(dim=(0, 1, 3)) > 0).nonzero().flatten()
         widest = max(widest, int(rows[-1] - rows[0]) + 1)
     assert receptive_field(generator_layers(config)) == widest
 
 
-def test_memory_grows_with_the_picture_and_the_width() -> None:
+def test_memory_grows_with_the_image_and_the_width() -> None:
     one = activation_bytes(GeneratorConfig(), 1000, 1000)
     assert activation_bytes(GeneratorConfig(), 2000, 1000) == 2 * one
     # 64 channels of a megapixel twice, and 128 of a quarter of one: 160 million numbers.

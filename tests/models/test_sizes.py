@@ -1,4 +1,4 @@
-"""Pictures of any size become pictures that a generator takes, by reflection."""
+"""Images of any size become images that a generator takes, by reflection."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor
 from cyclegan_cli.models.sizes import reflect_to_multiple
 
 
-def random_pictures(*shape: int) -> Tensor:
+def random_images(*shape: int) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
 @pytest.mark.parametrize("size", range(5, 25))  # Below, numpy.pad would have to reflect twice.
 def test_borders_continue_like_numpys_reflection(size: int) -> None:
-    pictures = random_pictures(1, 2, size, 8)
+    images = random_images(1, 2, size, 8)
     wanted = max(8, (size + 3) // 4 * 4)
     padding = [(0, 0), (0, 0), (0, wanted - size), (0, 0)]
-    expected = np.pad(pictures.numpy(), padding, mode="reflect")
-    assert np.array_equal(reflect_to_multiple(pictures).numpy(), expected)
-    assert np.array_equal(reflect_to_multiple(pictures.mT).mT.numpy(), expected)
+    expected = np.pad(images.numpy(), padding, mode="reflect")
+    assert np.array_equal(reflect_to_multiple(images).numpy(), expected)
+    assert np.array_equal(reflect_to_multiple(images.mT).mT.numpy(), expected)
 
 
 @pytest.mark.parametrize(
@@ -33,12 +33,12 @@ def test_borders_continue_like_numpys_reflection(size: int) -> None:
         ([1, 2, 3, 4], [1, 2, 3, 4, 3, 2, 1, 2]),
     ],
 )
-def test_tiny_pictures_are_mirrored_again_and_again(row: list[int], continued: list[int]) -> None:
-    pictures = torch.tensor(row).reshape(1, 1, 1, -1)
-    assert reflect_to_multiple(pictures).tolist() == [[[continued] * 8]]
+def test_tiny_images_are_mirrored_again_and_again(row: list[int], continued: list[int]) -> None:
+    images = torch.tensor(row).reshape(1, 1, 1, -1)
+    assert reflect_to_multiple(images).tolist() == [[[continued] * 8]]
 
 
 @pytest.mark.parametrize("size", [8, 12, 64])
 def test_sides_that_are_multiples_of_4_are_left_alone(size: int) -> None:
-    pictures = random_pictures(2, 3, size, 8)
-    assert torch.equal(reflect_to_multiple(pictures), pictures)
+    images = random_images(2, 3, size, 8)
+    assert torch.equal(reflect_to_multiple(images), images)

@@ -74,7 +74,7 @@ def test_in_bf16_it_errs_a_few_times_as_much() -> None:
     assert 0.003 < float((found - exact).std() / exact.std()) < 0.02
 
 
-def test_a_kernel_of_one_number_moves_the_picture() -> None:
+def test_a_kernel_of_one_number_moves_the_image() -> None:
     """By hand: the lower right corner of the kernel picks what is two down and one to the right."""
     x = torch.arange(36.0).view(1, 1, 6, 6)
     weight = torch.zeros(1, 1, 3, 3)

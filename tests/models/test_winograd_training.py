@@ -33,10 +33,10 @@ def with_gradients(result: Tensor, *inputs: Tensor, seed: int = 0) -> list[Tenso
 
 
 def inputs(*sizes: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """``x``, weight and bias for pictures, channels in and out, height and width; fp64."""
-    pictures, channels, out, height, width = sizes
+    """``x``, weight and bias for images, channels in and out, height and width; fp64."""
+    images, channels, out, height, width = sizes
     random = torch.Generator().manual_seed(seed)
-    shapes = ((pictures, channels, height + 2, width + 2), (out, channels, 3, 3), (out,))
+    shapes = ((images, channels, height + 2, width + 2), (out, channels, 3, 3), (out,))
     x, weight, bias = (
         torch.randn(shape, generator=random, dtype=torch.float64).requires_grad_()
         for shape in shapes
@@ -51,7 +51,7 @@ def relative_error(found: Tensor, exact: Tensor) -> float:
 
 @settings(deadline=None, max_examples=60)
 @given(
-    pictures=st.integers(1, 5),
+    images=st.integers(1, 5),
     channels=st.integers(1, 6),
     out=st.integers(1, 6),
     height=st.integers(1, 19),
@@ -60,10 +60,10 @@ def relative_error(found: Tensor, exact: Tensor) -> float:
     small_tiles=st.booleans(),
 )
 def test_results_and_gradients_of_any_size_are_the_direct_convolutions(
-    pictures: int, channels: int, out: int, height: int, width: int, at_once: int, small_tiles: bool
+    images: int, channels: int, out: int, height: int, width: int, at_once: int, small_tiles: bool
 ) -> None:
     """Both algorithms are exact: in fp64 nothing but rounding is left."""
-    x, weight, bias = inputs(pictures, channels, out, height, width, seed=height)
+    x, weight, bias = inputs(images, channels, out, height, width, seed=height)
     expected = with_gradients(F.conv2d(x, weight, bias), x, weight, bias)
     algorithm = ALGORITHMS[torch.bfloat16 if small_tiles else torch.float64]
     precise = {
@@ -82,9 +82,9 @@ def test_results_and_gradients_of_any_size_are_the_direct_convolutions(
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float32, 5e-6), (torch.bfloat16, 0.01)], ids=["fp32", "bf16"]
 )
-@pytest.mark.parametrize("pictures", [1, 3])
-def test_rounding_errors_are_small(dtype: torch.dtype, tolerance: float, pictures: int) -> None:
-    exact_inputs = inputs(pictures, 64, 64, 20, 22)
+@pytest.mark.parametrize("images", [1, 3])
+def test_rounding_errors_are_small(dtype: torch.dtype, tolerance: float, images: int) -> None:
+    exact_inputs = inputs(images, 64, 64, 20, 22)
     exact = with_gradients(F.conv2d(*exact_inputs), *exact_inputs)
     x, weight, bias = (tensor.detach().float().requires_grad_() for tensor in exact_inputs)
     x = x.detach().to(dtype).requires_grad_()
@@ -194,14 +194,14 @@ def test_whoever_trains_a_generator_with_a_fused_optimiser_sees_new_weights(
     calls: list[torch.dtype],
 ) -> None:
     generator = ResnetGenerator(GeneratorConfig(16, 1))
-    pictures = torch.rand(1, 3, 96, 96)
+    images = torch.rand(1, 3, 96, 96)
     optimizer = torch.optim.Adam(generator.parameters(), 0.01, fused=True)
-    generator(pictures).mean().backward()
+    generator(images).mean().backward()
     optimizer.step()
-    found = generator(pictures)
+    found = generator(images)
     assert calls
     with torch.no_grad():  # Without gradients it is the plain convolution.
-        torch.testing.assert_close(found, generator(pictures), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(found, generator(images), rtol=1e-3, atol=1e-4)
 
 
 def test_kernels_are_transformed_once_between_two_updates() -> None:

@@ -10,7 +10,7 @@ from runs import make_config
 
 @pytest.fixture
 def config(tmp_path) -> TrainConfig:
-    """Five and four noisy pictures; the smallest networks."""
+    """Five and four noisy images; the smallest networks."""
     noise = np.random.default_rng(0)
     for name, count in (("day", 5), ("night", 4)):
         (tmp_path / name).mkdir()

@@ -52,7 +52,7 @@ class Run:
         self.model = FakeModel(clock, seconds)
         self.told: list[str] = []
         self.warned: list[str] = []
-        self.pictures: Any = SimpleNamespace(device=SimpleNamespace(type=device))
+        self.images: Any = SimpleNamespace(device=SimpleNamespace(type=device))
         self.compiler = Compiler(
             self.model,  # type: ignore[arg-type]
             choice,
@@ -62,7 +62,7 @@ class Run:
 
     def make_steps(self, steps: int, of: int) -> None:
         for step in range(steps):
-            found = self.compiler.step(self.pictures, self.pictures, of - step)
+            found = self.compiler.step(self.images, self.images, of - step)
             assert found == "losses"
 
 
@@ -191,7 +191,7 @@ def tiny() -> CycleGAN:
     return CycleGAN(TrainConfig(**size, base_channels=2, discriminator_channels=2), CPU, bf16=False)
 
 
-def pictures() -> tuple[torch.Tensor, torch.Tensor]:
+def images() -> tuple[torch.Tensor, torch.Tensor]:
     random = torch.Generator().manual_seed(0)
     a, b = torch.rand((2, 1, 3, 32, 32), generator=random) * 2 - 1
     return a, b
@@ -218,10 +218,10 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 @pytest.mark.slow
 def test_a_compiled_model_makes_the_same_steps() -> None:
     plain, compiled = tiny(), tiny()
-    compiled.compile(*pictures())
+    compiled.compile(*images())
     assert compiled.pool_a.count == 0
     for _ in range(3):
-        losses = [model.step(*pictures()).stacked() for model in (plain, compiled)]
+        losses = [model.step(*images()).stacked() for model in (plain, compiled)]
         torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=1e-6)
 
 
@@ -231,7 +231,7 @@ def test_a_compiled_model_makes_the_same_steps() -> None:
 def test_nothing_is_learned_while_compiling() -> None:
     model = tiny()
     before = {name: network.state_dict() for name, network in tiny().networks().items()}
-    model.compile(*pictures())
+    model.compile(*images())
     for name, network in model.networks().items():
         for key, tensor in network.state_dict().items():
             assert torch.equal(tensor, before[name][key])
@@ -246,8 +246,8 @@ def test_where_compiling_fails_the_networks_stay_as_they_were(backend: list[Any]
     backend[0] = broken
     model, plain = tiny(), tiny()
     with pytest.raises(Exception, match="no compiler"):
-        model.compile(*pictures())
-    losses = [each.step(*pictures()).stacked() for each in (plain, model)]
+        model.compile(*images())
+    losses = [each.step(*images()).stacked() for each in (plain, model)]
     assert torch.equal(*losses)
 
 
@@ -261,6 +261,6 @@ def test_recorded_passes_are_told_where_each_begins(
     monkeypatch.setattr(nn.Module, "compile", lambda network, mode: seen.append(f"compile {mode}"))
     monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: seen.append("begin"))
     monkeypatch.setattr(model, "_autocast", lambda: torch.autocast("cpu", enabled=False))
-    model.compile(*pictures())
-    model.step(*pictures())
+    model.compile(*images())
+    model.step(*images())
     assert seen == ["compile reduce-overhead"] * 4 + ["begin"] * (3 + 1)

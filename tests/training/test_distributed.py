@@ -27,7 +27,7 @@ SMALL = TrainConfig(
 def test_two_processes_of_batch_1_learn_what_one_of_batch_2_does(
     tmp_path: Path, lambda_identity: float
 ) -> None:
-    # Without a replay pool: two small pools would hand out other pictures than a large one.
+    # Without a replay pool: two small pools would hand out other images than a large one.
     config = TrainConfig(**{**vars(SMALL), "lambda_identity": lambda_identity})
     gradients, weights = learn_by_sgd(0, config, 1, 8)
     for found_gradients, found_weights in together(learn_by_sgd, tmp_path, 2, config, 2, 8):

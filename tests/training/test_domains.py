@@ -8,8 +8,8 @@ from cyclegan_cli.training.domains import relative_name
 @pytest.mark.parametrize(
     ("path", "folder", "name"),
     [
-        ("/pictures/day/a/1.png", "/pictures/day", b"a/1.png"),
-        ("/pictures/day.png", "/", b"pictures/day.png"),
+        ("/images/day/a/1.png", "/images/day", b"a/1.png"),
+        ("/images/day.png", "/", b"images/day.png"),
         ("day/1.png", "day", b"1.png"),
         ("..png", ".", b"..png"),
         ("day/1.png", None, b"day/1.png"),

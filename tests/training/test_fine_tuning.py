@@ -114,7 +114,7 @@ def test_generators_that_are_not_trained_here_are_refused(
     info = dataclasses.replace(info, generator=grey)
     path = trained / "grey.safetensors"
     save_generators(path, {"a2b": ResnetGenerator(grey), "b2a": ResnetGenerator(grey)}, info)
-    with pytest.raises(UsageError, match="grey pictures or with affine norms"):
+    with pytest.raises(UsageError, match="grey images or with affine norms"):
         plan_new(after(config, path))
 
 

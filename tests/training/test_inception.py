@@ -39,7 +39,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(fidelity, "load_state_dict_from_url", lambda *_, **__: {})
         patch.setattr(fidelity.FeatureExtractorInceptionV3, "load_state_dict", keep)
         fidelity.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
-        # As first drawn, nothing of a picture would be left after so many layers.
+        # As first drawn, nothing of an image would be left after so many layers.
         for tensor in drawn.values():
             if tensor.dim() == 4:
                 torch.nn.init.kaiming_normal_(tensor)
@@ -61,7 +61,7 @@ def examination(real: torch.Tensor, fake: torch.Tensor) -> Examination:
 
 
 @pytest.mark.slow
-def test_equal_pictures_are_nearer_than_others(weights: Path) -> None:
+def test_equal_images_are_nearer_than_others(weights: Path) -> None:
     random = torch.Generator().manual_seed(1)
     real = torch.rand(4, 3, 32, 32, generator=random) * 2 - 1
     judge = InceptionJudge(CPU)
@@ -107,11 +107,11 @@ def test_other_weights_are_refused(weights: Path, monkeypatch: pytest.MonkeyPatc
         InceptionJudge(CPU)
 
 
-def test_without_held_out_pictures_there_is_nothing_to_measure(
+def test_without_held_out_images_there_is_nothing_to_measure(
     config: TrainConfig, weights: Path
 ) -> None:
     run = plan_new(dataclasses.replace(config, kid=True, val_fraction=0.0))
-    with pytest.raises(UsageError, match="--kid measures held-out pictures"):
+    with pytest.raises(UsageError, match="--kid measures held-out images"):
         train(run, Recorder(), never)
 
 

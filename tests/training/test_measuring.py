@@ -56,8 +56,8 @@ def test_a_step_that_does_not_fit_is_one_sentence(config, monkeypatch):
     assert handlers == [signal.SIG_IGN]
 
 
-def test_without_a_readable_picture_nothing_is_measured(config, tmp_path):
+def test_without_a_readable_image_nothing_is_measured(config, tmp_path):
     for path in (tmp_path / "day").iterdir():
-        path.write_bytes(b"no picture")
-    with pytest.raises(DataError, match="no picture of domain A can be read"):
+        path.write_bytes(b"no image")
+    with pytest.raises(DataError, match="no image of domain A can be read"):
         measure_steps(plan_new(config))

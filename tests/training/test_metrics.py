@@ -12,53 +12,53 @@ from cyclegan_cli.training.metrics import (
 )
 
 
-def random_pictures(count: int, seed: int = 0, size: int = 64) -> torch.Tensor:
+def random_images(count: int, seed: int = 0, size: int = 64) -> torch.Tensor:
     return torch.rand((count, 3, size, size), generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
 def flat(level: float, count: int = 2) -> torch.Tensor:
-    """Pictures of one grey, given in 8-bit levels."""
+    """Images of one grey, given in 8-bit levels."""
     return torch.full((count, 3, 32, 32), level / 127.5 - 1)
 
 
-def test_adding_the_pyramid_up_gives_the_pictures():
-    pictures = random_pictures(2, size=80)
-    rebuilt, *finer = reversed(laplacian_pyramid(pictures))
+def test_adding_the_pyramid_up_gives_the_images():
+    images = random_images(2, size=80)
+    rebuilt, *finer = reversed(laplacian_pyramid(images))
     for level in finer:
         rebuilt = level + enlarge(rebuilt, level)
-    torch.testing.assert_close(rebuilt, pictures)
+    torch.testing.assert_close(rebuilt, images)
 
 
 def test_the_pyramid_ends_at_sixteen_pixels():
-    assert [level.shape[-1] for level in laplacian_pyramid(random_pictures(1))] == [64, 32, 16]
+    assert [level.shape[-1] for level in laplacian_pyramid(random_images(1))] == [64, 32, 16]
 
 
 def test_the_distance_of_a_set_to_another_sample_of_its_kind_is_small():
-    near = sliced_wasserstein_distance(random_pictures(8), random_pictures(8, seed=1))
-    far = sliced_wasserstein_distance(random_pictures(8) * 0.3, random_pictures(8, seed=1))
+    near = sliced_wasserstein_distance(random_images(8), random_images(8, seed=1))
+    far = sliced_wasserstein_distance(random_images(8) * 0.3, random_images(8, seed=1))
     assert all(n < f / 5 for n, f in zip(near, far, strict=True))
 
 
 def test_brightness_moves_the_coarsest_level_alone():
-    pictures = random_pictures(8)
-    near = sliced_wasserstein_distance(pictures, pictures)
-    moved = sliced_wasserstein_distance(pictures + 0.5, pictures)
+    images = random_images(8)
+    near = sliced_wasserstein_distance(images, images)
+    moved = sliced_wasserstein_distance(images + 0.5, images)
     assert moved[:-1] == pytest.approx(near[:-1], abs=1e-2)
     assert moved[-1] > 10 * near[-1]
 
 
 def test_blur_is_seen_at_the_finest_level():
-    pictures = random_pictures(8)
-    blurred = torch.nn.functional.avg_pool2d(pictures, 3, stride=1, padding=1)
-    before = sliced_wasserstein_distance(pictures, random_pictures(8, seed=1))
-    after = sliced_wasserstein_distance(blurred, random_pictures(8, seed=1))
+    images = random_images(8)
+    blurred = torch.nn.functional.avg_pool2d(images, 3, stride=1, padding=1)
+    before = sliced_wasserstein_distance(images, random_images(8, seed=1))
+    after = sliced_wasserstein_distance(blurred, random_images(8, seed=1))
     assert after[0] > 5 * before[0]
 
 
-def test_the_distance_depends_on_nothing_but_pictures_and_seed():
-    first = sliced_wasserstein_distance(random_pictures(3), random_pictures(5, seed=1), seed=4)
+def test_the_distance_depends_on_nothing_but_images_and_seed():
+    first = sliced_wasserstein_distance(random_images(3), random_images(5, seed=1), seed=4)
     torch.rand(10)
-    again = sliced_wasserstein_distance(random_pictures(3), random_pictures(5, seed=1), seed=4)
+    again = sliced_wasserstein_distance(random_images(3), random_images(5, seed=1), seed=4)
     assert first == again
 
 
@@ -69,8 +69,8 @@ def test_the_histogram_distance_of_two_greys_is_their_difference(first, second):
 
 
 def test_the_histogram_distance_ignores_where_pixels_are():
-    pictures = random_pictures(2)
-    assert histogram_distance(pictures.flip(-1), pictures) == pytest.approx(0, abs=1e-3)
+    images = random_images(2)
+    assert histogram_distance(images.flip(-1), images) == pytest.approx(0, abs=1e-3)
 
 
 def test_luminance_weighs_the_channels():

@@ -87,12 +87,12 @@ def test_the_discriminator_has_won(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_generator_has_collapsed(tmp_path: Path) -> None:
-    """A rate of 0.5 throws the weights where every picture becomes the same."""
+    """A rate of 0.5 throws the weights where every image becomes the same."""
     config = blocks(tmp_path, steps=30, learning_rate=0.5, validate_every=10, log_every=5)
     recorder = Recorder()
     train(plan_new(config), recorder, never)
     assert "collapse" in kinds(config)
-    assert any("its translations of different pictures are alike" in s for s in recorder.warnings)
+    assert any("its translations of different images are alike" in s for s in recorder.warnings)
     assert "collapse" not in column(config)[0]
     assert "collapse" in column(config)[-1]
 
@@ -290,18 +290,18 @@ def seen(negative: float) -> Examination:
 
 def test_a_verdict_comes_once_and_goes(tmp_path: Path) -> None:
     watch = Monitor(plan_new(blocks(tmp_path)), {})
-    assert [v.kind for v in watch.see_pictures(1, seen(-1)).found] == ["inversion"] * 2
+    assert [v.kind for v in watch.see_images(1, seen(-1)).found] == ["inversion"] * 2
     assert watch.word == "inversion"
-    assert watch.see_pictures(2, seen(-1)).found == []
-    assert [v.kind for v in watch.see_pictures(3, seen(0.5)).over] == ["inversion"] * 2
+    assert watch.see_images(2, seen(-1)).found == []
+    assert [v.kind for v in watch.see_images(3, seen(0.5)).over] == ["inversion"] * 2
     assert (watch.word, watch.document(3)) == ("ok", {"schema": 1, "step": 3, "verdicts": []})
 
 
 def test_dark_skies_for_bright_ones_are_no_negatives(tmp_path: Path) -> None:
-    """Of the target domain's own pictures the generator leaves dark what is dark."""
+    """Of the target domain's own images the generator leaves dark what is dark."""
     inverted = seen(-1)
     night = Examination(**vars(inverted) | {"idt_b": inverted.real_b})
-    found = Monitor(plan_new(blocks(tmp_path)), {}).see_pictures(1, night).found
+    found = Monitor(plan_new(blocks(tmp_path)), {}).see_images(1, night).found
     assert [v.sentence.split()[2] for v in found] == ["b"]
 
 
@@ -310,18 +310,18 @@ def test_what_was_seen_is_remembered(tmp_path: Path) -> None:
     means = {"discriminator_a": 0.001, "discriminator_b": 0.2}
     watch = Monitor(plan, {})
     watch.see_losses(300, means, 300)
-    watch.see_pictures(300, seen(1))
+    watch.see_images(300, seen(1))
     again = Monitor(plan, json.loads(json.dumps(watch.state())))
     assert [v.kind for v in again.see_losses(500, means, 200).found] == ["discriminator-won"]
-    again.see_pictures(600, seen(1))
-    assert [v.kind for v in again.see_pictures(700, seen(1)).found] == ["identity"] * 2
+    again.see_images(600, seen(1))
+    assert [v.kind for v in again.see_images(700, seen(1)).found] == ["identity"] * 2
     last = Monitor(plan, json.loads(json.dumps(again.state())))
     assert last.word == "discriminator-won identity"
 
 
-def test_pictures_that_are_all_the_same_say_nothing(tmp_path: Path) -> None:
+def test_images_that_are_all_the_same_say_nothing(tmp_path: Path) -> None:
     flat = torch.zeros(4, 3, 32, 32)
-    found = Monitor(plan_new(blocks(tmp_path)), {}).see_pictures(
+    found = Monitor(plan_new(blocks(tmp_path)), {}).see_images(
         1, Examination(flat, flat, flat, flat, flat, flat, flat, flat)
     )
     assert found.found == []

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.cpu_features
 
 @pytest.fixture
 def folders(tmp_path, monkeypatch):
-    """``day`` with 3 pictures and ``night`` with 2, in the current folder."""
+    """``day`` with 3 images and ``night`` with 2, in the current folder."""
     monkeypatch.chdir(tmp_path)
     for name, count in (("day", 3), ("night", 2)):
         Path(name).mkdir()
@@ -95,7 +95,7 @@ def test_a_missing_domain_is_named(folders, missing):
     with pytest.raises(DataError, match=option):
         plan_new(config({**folders, missing: Path("nowhere")}))
     Path("empty").mkdir()
-    with pytest.raises(DataError, match=f"{option}: .*empty has no pictures"):
+    with pytest.raises(DataError, match=f"{option}: .*empty has no images"):
         plan_new(config({**folders, missing: Path("empty")}))
 
 
@@ -111,7 +111,7 @@ def test_a_run_killed_before_it_had_results_resumes_from_its_options(folders):
     resumed = plan_resumed(plan.run_dir, {})
     assert resumed.first_step == 0
     assert resumed.config == plan.config
-    assert resumed.pictures_digest == plan.pictures_digest
+    assert resumed.images_digest == plan.images_digest
 
 
 def test_a_file_is_no_run_but_its_state_stands_for_it(folders, run_folder):

@@ -15,10 +15,10 @@ from cyclegan_cli.training.trainer import train
 from runs import Recorder, never
 
 
-def test_nothing_is_wrong_with_good_pictures(config):
+def test_nothing_is_wrong_with_good_images(config):
     found = preflight(plan_new(config), FULL)
     assert found.warnings() == []
-    assert (found.a.looked_at, found.a.decoded, found.a.pictures) == (5, 5, 5)
+    assert (found.a.looked_at, found.a.decoded, found.a.images) == (5, 5, 5)
     assert found.same.to_document() == {"a": [], "b": [], "across": []}
     found.refuse_useless()
 
@@ -35,15 +35,15 @@ def test_copies_are_found_within_and_across_the_domains(config, tmp_path):
     first, second, third = found.warnings()
     assert first.startswith("--domain-a has 2 exact copies: ")
     assert second.startswith("--domain-b has 1 exact copy: ")
-    assert third.startswith("1 picture in both domains")
+    assert third.startswith("1 image in both domains")
 
 
-def test_a_folder_in_the_other_has_its_pictures_in_both(config, tmp_path):
+def test_a_folder_in_the_other_has_its_images_in_both(config, tmp_path):
     shutil.copytree(tmp_path / "night", tmp_path / "day" / "night")
     config = dataclasses.replace(config, domain_b=tmp_path / "day" / "night")
     found = preflight(plan_new(config), START)
     assert len(found.same.across) == 4
-    assert "4 pictures in both domains" in found.warnings()[-1]
+    assert "4 images in both domains" in found.warnings()[-1]
 
 
 def test_one_folder_for_both_domains_is_refused(config, tmp_path):
@@ -60,26 +60,26 @@ def test_only_a_dry_run_decodes(config, tmp_path):
     assert list(preflight(plan, DRY_RUN).a.useless) == [path]
 
 
-def test_of_many_pictures_a_sample_is_looked_at(config):
+def test_of_many_images_a_sample_is_looked_at(config):
     found = preflight(plan_new(config), Depth(headers=3, pixels=1, duplicates=8))
     assert (found.a.looked_at, found.a.decoded, found.same) == (3, 1, None)
     assert found.b.looked_at == 2
 
 
-def test_enlarged_pictures_are_counted(config, tmp_path):
+def test_enlarged_images_are_counted(config, tmp_path):
     Image.new("RGB", (48, 35)).save(tmp_path / "day" / "small.png")
     Image.new("RGB", (48, 36)).save(tmp_path / "day" / "enough.png")
     found = preflight(plan_new(config), START)
     assert (found.a.enlarged, found.a.useless) == (1, {})
 
 
-def test_held_out_pictures_are_looked_at_too(config, tmp_path):
+def test_held_out_images_are_looked_at_too(config, tmp_path):
     config = dataclasses.replace(config, val_fraction=0.5)
     found = preflight(plan_new(config), START)
-    assert (found.a.pictures, found.a.held_out, found.a.looked_at) == (3, 2, 5)
+    assert (found.a.images, found.a.held_out, found.a.looked_at) == (3, 2, 5)
     val = {"val_a": tmp_path / "day", "val_b": tmp_path / "night"}
     found = preflight(plan_new(dataclasses.replace(config, **val)), START)
-    assert (found.a.pictures, found.a.held_out, found.a.looked_at) == (5, 5, 5)
+    assert (found.a.images, found.a.held_out, found.a.looked_at) == (5, 5, 5)
 
 
 def size_of(folder: Path) -> int:

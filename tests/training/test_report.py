@@ -9,10 +9,10 @@ def test_a_grid_shows_real_fake_and_reconstruction_in_a_row(tmp_path):
     names = ("real_a", "fake_b", "rec_a", "real_b", "fake_a", "rec_b")
     size, count = 16, 3
     # Column i has grey 40 * i.
-    pictures = {
+    images = {
         name: torch.full((count, 3, size, size), 40 * i / 127.5 - 1) for i, name in enumerate(names)
     }
-    save_sample_grid(tmp_path / "samples" / "grid.jpg", pictures)
+    save_sample_grid(tmp_path / "samples" / "grid.jpg", images)
     with Image.open(tmp_path / "samples" / "grid.jpg") as grid:
         assert grid.size == (6 * (size + GAP) + GAP, count * (size + GAP) + GAP)
         middle = GAP + size // 2

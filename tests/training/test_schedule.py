@@ -75,7 +75,7 @@ def test_a_resumed_run_counts_on_from_where_the_last_session_was(clock: Clock) -
     remembered = before.state(100)
     clock.now += 5000  # Nothing is trained meanwhile.
     after = Schedule("10m", 100, 1000, remembered)
-    clock.now += 30  # Pictures are searched for, and so on.
+    clock.now += 30  # Images are searched for, and so on.
     after.start_clock()
     clock.now += 199
     assert not after.is_due(101)

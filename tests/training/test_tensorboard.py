@@ -81,8 +81,8 @@ def test_samples_are_the_grids(watched):
     assert [image.step for image in found] == [2, 4, 6, 7]
     grid = watched.run_dir / "samples" / "step_00000004.jpg"
     assert found[1].encoded_image_string == grid.read_bytes()
-    with Image.open(io.BytesIO(grid.read_bytes())) as picture:
-        assert (found[1].width, found[1].height) == picture.size
+    with Image.open(io.BytesIO(grid.read_bytes())) as opened:
+        assert (found[1].width, found[1].height) == opened.size
 
 
 def test_what_was_lost_by_a_crash_is_seen_once(watched):

@@ -106,7 +106,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(tmp_path, config, stop, precisio
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 @pytest.mark.parametrize("cache", ["none", "ram"])
-def test_neither_threads_that_load_nor_pictures_kept_change_anything(
+def test_neither_threads_that_load_nor_images_kept_change_anything(
     tmp_path, config, workers, cache
 ):
     whole = make_config(tmp_path, run_dir=tmp_path / "whole", workers=0, cache="none")
@@ -138,10 +138,10 @@ def test_a_cache_that_is_asked_for_and_does_not_hold_all_is_said(tmp_path, confi
     recorder = Recorder()
     train(plan_new(run), recorder, never)
     [sentence] = recorder.warnings
-    assert sentence.startswith("--cache ram keeps pictures in memory: up to ")
+    assert sentence.startswith("--cache ram keeps images in memory: up to ")
 
 
-def test_a_run_opens_no_picture_before_its_time(tmp_path, config, monkeypatch):
+def test_a_run_opens_no_image_before_its_time(tmp_path, config, monkeypatch):
     for number in range(40):
         shutil.copy(tmp_path / "day" / "0.png", tmp_path / "day" / f"more{number}.png")
     opened = []
@@ -224,41 +224,39 @@ def test_changed_folders_are_said_on_resume(config, tmp_path):
     assert "not the ones that the run began with" in sentence
 
 
-def test_a_bad_picture_is_said_once_and_replaced(config, tmp_path):
+def test_a_bad_image_is_said_once_and_replaced(config, tmp_path):
     cut_off = tmp_path / "night" / "2.png"
     cut_off.write_bytes(cut_off.read_bytes()[:-200])  # Its header, which is looked at, is whole.
     recorder = Recorder()
     train(plan_new(config), recorder, never)
     [sentence] = recorder.warnings
     assert "2.png" in sentence
-    assert "another picture takes its place" in sentence
+    assert "another image takes its place" in sentence
 
 
 def test_what_is_found_before_the_first_step_is_not_said_again(config, tmp_path):
-    (tmp_path / "night" / "2.png").write_bytes(b"no picture")
+    (tmp_path / "night" / "2.png").write_bytes(b"no image")
     Image.new("RGB", (7, 7)).save(tmp_path / "day" / "icon.png")
     shutil.copy(tmp_path / "day" / "0.png", tmp_path / "night" / "same.png")
     recorder = Recorder()
     train(plan_new(config), recorder, never)
     of_a, of_b, same = recorder.warnings
-    assert of_a.startswith("--domain-a: of 6 pictures looked at, 1 will be left out: ")
+    assert of_a.startswith("--domain-a: of 6 images looked at, 1 will be left out: ")
     assert of_a.endswith("icon.png is 7x7: too small for crops of 32 pixels")
-    assert of_b.endswith("2.png is not a picture in a format that is read here")
-    assert same.startswith("1 picture in both domains, of which nothing can be learned: ")
+    assert of_b.endswith("2.png is not an image in a format that is read here")
+    assert same.startswith("1 image in both domains, of which nothing can be learned: ")
 
 
 def test_strict_refuses_before_the_first_step_and_leaves_no_folder(config, tmp_path):
-    (tmp_path / "night" / "2.png").write_bytes(b"no picture")
+    (tmp_path / "night" / "2.png").write_bytes(b"no image")
     plan = plan_new(dataclasses.replace(config, strict=True))
     with pytest.raises(DataError, match=r"--strict: --domain-b: .*2\.png"):
         train(plan, Recorder(), never)
     assert not plan.run_dir.exists()
 
 
-@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"no picture")])
-def test_a_picture_lost_in_the_middle_is_replaced_or_with_strict_ends_the_run(
-    config, tmp_path, harm
-):
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"no image")])
+def test_a_image_lost_in_the_middle_is_replaced_or_with_strict_ends_the_run(config, tmp_path, harm):
     config = dataclasses.replace(config, cache="none", steps=40)
 
     class Harmful(Recorder):
@@ -301,11 +299,11 @@ def test_a_disk_without_room_for_a_checkpoint_is_told_before_anything_is_written
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_domain_without_a_readable_picture_ends_the_run(tmp_path, config, workers):
+def test_a_domain_without_a_readable_image_ends_the_run(tmp_path, config, workers):
     for path in (tmp_path / "night").iterdir():
-        path.write_bytes(b"no picture")
+        path.write_bytes(b"no image")
     run = make_config(tmp_path, run_dir=tmp_path / "x", workers=workers, sample_every=0)
-    with pytest.raises(DataError, match="^no picture of domain B can be read: .*not a picture"):
+    with pytest.raises(DataError, match="^no image of domain B can be read: .*not an image"):
         train(plan_new(run), Recorder(), never)
 
 
@@ -373,7 +371,7 @@ def test_a_crash_before_the_very_last_file_is_mended_by_resume(config, stale):
 
 def test_what_cannot_start_leaves_no_run_folder(config, tmp_path):
     for path in (tmp_path / "night").iterdir():
-        path.write_bytes(b"no picture")
+        path.write_bytes(b"no image")
     with pytest.raises(DataError):
         train(plan_new(config), Recorder(), never)
     assert not config.run_dir.exists()

@@ -1,4 +1,4 @@
-"""Held-out pictures, their measures, the best model, and stopping early."""
+"""Held-out images, their measures, the best model, and stopping early."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from runs import Recorder, load_tensors, make_config, never, stop_after
 
 @pytest.fixture
 def config(tmp_path: Path) -> TrainConfig:
-    """Twenty and sixteen noisy pictures; an eighth of the fewer is held out: two each."""
+    """Twenty and sixteen noisy images; an eighth of the fewer is held out: two each."""
     noise = np.random.default_rng(0)
     for name, count in (("day", 20), ("night", 16)):
         (tmp_path / name).mkdir()
@@ -46,17 +46,17 @@ def without_seconds(rows: list[dict[str, float]]) -> list[dict[str, float]]:
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
-# --- which pictures -----------------------------------------------------------------------------
+# --- which images -----------------------------------------------------------------------------
 
 
-def test_pictures_are_held_out_of_the_training(config: TrainConfig) -> None:
+def test_images_are_held_out_of_the_training(config: TrainConfig) -> None:
     domains = plan_new(config).domains
     assert (len(domains.held_out_a), len(domains.held_out_b)) == (2, 2)
-    assert (len(domains.pictures_a), len(domains.pictures_b)) == (18, 14)
-    assert not set(domains.held_out_a) & set(domains.pictures_a)
+    assert (len(domains.images_a), len(domains.images_b)) == (18, 14)
+    assert not set(domains.held_out_a) & set(domains.images_a)
 
 
-def test_neither_seed_nor_new_pictures_move_the_choice(config: TrainConfig, tmp_path: Path) -> None:
+def test_neither_seed_nor_new_images_move_the_choice(config: TrainConfig, tmp_path: Path) -> None:
     first = plan_new(config).domains
     other = dataclasses.replace(config, seed=9, run_dir=tmp_path / "other")
     assert plan_new(other).domains == first
@@ -68,9 +68,9 @@ def test_neither_seed_nor_new_pictures_move_the_choice(config: TrainConfig, tmp_
     assert found - taken <= new
 
 
-def test_the_order_of_pictures_does_not_move_when_others_are_held_out(config: TrainConfig) -> None:
+def test_the_order_of_images_does_not_move_when_others_are_held_out(config: TrainConfig) -> None:
     domains = plan_new(config).domains
-    assert domains.pictures_a == sorted(domains.pictures_a, key=lambda path: path.name)
+    assert domains.images_a == sorted(domains.images_a, key=lambda path: path.name)
 
 
 def test_folders_can_be_named(config: TrainConfig, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_folders_can_be_named(config: TrainConfig, tmp_path: Path) -> None:
     domains = plan_new(named).domains
     assert {path.parent.name for path in domains.held_out_a} == {"night"}
     assert (len(domains.held_out_a), len(domains.held_out_b)) == (16, 16)
-    assert (len(domains.pictures_a), len(domains.pictures_b)) == (20, 16)
+    assert (len(domains.images_a), len(domains.images_b)) == (20, 16)
 
 
 def test_one_folder_alone_is_refused(config: TrainConfig, tmp_path: Path) -> None:
@@ -86,12 +86,12 @@ def test_one_folder_alone_is_refused(config: TrainConfig, tmp_path: Path) -> Non
         dataclasses.replace(config, val_a=tmp_path)
 
 
-def test_a_folder_without_pictures_is_refused_by_its_option(
+def test_a_folder_without_images_is_refused_by_its_option(
     config: TrainConfig, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
     named = dataclasses.replace(config, val_a=tmp_path / "night", val_b=tmp_path / "empty")
-    with pytest.raises(DataError, match=r"--val-b: .*empty has no pictures"):
+    with pytest.raises(DataError, match=r"--val-b: .*empty has no images"):
         plan_new(named)
 
 
@@ -99,7 +99,7 @@ def test_a_folder_without_pictures_is_refused_by_its_option(
 def test_none_or_a_single_one_is_none(config: TrainConfig, changes: dict[str, float]) -> None:
     run = dataclasses.replace(config, **changes)
     plan = plan_new(run)
-    assert (len(plan.pictures_a), plan.validates) == (20, False)
+    assert (len(plan.images_a), plan.validates) == (20, False)
     train(plan, Recorder(), never)
     assert not (plan.run_dir / "validation.csv").exists()
     assert not (plan.run_dir / "best.safetensors").exists()

@@ -1,4 +1,4 @@
-"""The pictures that arguments and lists stand for."""
+"""The images that arguments and lists stand for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cyclegan_cli.errors import DataError, UsageError
 from cyclegan_cli.files import TEMPORARY_PREFIX
 from cyclegan_cli.translation.inputs import CHUNK_BYTES, LONGEST_PATH, Inputs, PathList, Source
-from pictures import lock
+from images import lock
 
 PATHS = st.text(st.characters(exclude_characters="\0\r\n\ufeff", codec="utf-8"), min_size=1)
 
@@ -133,7 +133,7 @@ def test_folders_are_searched_in_depth_or_not(here: Path) -> None:
     assert [s.path for s in Inputs(["p"])] == ["p/a.jpg", "p/sub/b.png", "p/sub/deep/c.png"]
     assert [s.path for s in Inputs(["p"], recursive=False)] == ["p/a.jpg"]
     Path("p/a.jpg").unlink()
-    with pytest.raises(DataError, match="p has no pictures") as caught:
+    with pytest.raises(DataError, match="p has no images") as caught:
         list(Inputs(["p"], recursive=False).checked())
     assert "--no-recursive" in caught.value.hint
 

@@ -1,4 +1,4 @@
-"""Levels strip by strip are the picture as a whole."""
+"""Levels strip by strip are the image as a whole."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cyclegan_cli.translation.levels import LevelRows, LevelSink, to_channels
     strip=st.integers(1, 9),
     deep=st.booleans(),
 )
-def test_any_rows_are_those_of_the_padded_picture(
+def test_any_rows_are_those_of_the_padded_image(
     height: int, width: int, strip: int, deep: bool
 ) -> None:
     highest = 65535 if deep else 255

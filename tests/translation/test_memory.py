@@ -1,4 +1,4 @@
-"""How a picture is fitted into the memory that there is."""
+"""How an image is fitted into the memory that there is."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_the_maps_of_12_megapixels_need_what_they_need() -> None:
     assert TWELVE_MEGAPIXELS.half_map == 128 * 1500 * 2000 * 4 == 2 * 256 * 750 * 1000 * 4
 
 
-def test_small_pictures_keep_their_maps_and_large_ones_do_not() -> None:
+def test_small_images_keep_their_maps_and_large_ones_do_not() -> None:
     assert plan_strips(Needs(GeneratorConfig(), 768, 1024, 4), 10e9, CPU).keep_full
     assert not plan_strips(TWELVE_MEGAPIXELS, 100e9, CPU).keep_full
 

@@ -34,7 +34,7 @@ def full_disk() -> OutputError:
 
 
 class Pretence:
-    """Work without pictures.
+    """Work without images.
 
     Args:
         events: Called in a stage, by ``(stage, number of the job)``.
@@ -77,16 +77,16 @@ class Pretence:
             raise
         return job
 
-    def translate(self, picture: Any) -> Any:
+    def translate(self, image: Any) -> Any:
         try:
-            self._happen("translate", picture)
+            self._happen("translate", image)
         except BaseException:
-            self._drop(int(picture.input))
+            self._drop(int(image.input))
             raise
-        return picture
+        return image
 
-    def encode(self, job: Job, picture: Any) -> Outcome:
-        assert picture is job
+    def encode(self, job: Job, image: Any) -> Outcome:
+        assert image is job
         self._drop(int(job.input))
         number = self._happen("encode", job)
         with self.lock:
@@ -160,7 +160,7 @@ def test_every_job_has_one_outcome_and_ordered_ones_come_in_order(
     assert work.most_weight <= max(20, *weights.values(), 0) if weights else True
 
 
-def test_a_large_picture_is_alone() -> None:
+def test_a_large_image_is_alone() -> None:
     held: list[int] = []
     work = Pretence(weights={5: 1000})
     work.events = {("translate", 5): lambda: held.append(len(work.held))}
@@ -187,7 +187,7 @@ def test_the_work_waits_for_whoever_takes_the_outcomes() -> None:
     ids=lambda part: part if isinstance(part, str) else type(part).__name__,
 )
 @pytest.mark.parametrize("number", [0, 7, 49])
-def test_an_error_of_more_than_one_picture_ends_it_and_is_raised(
+def test_an_error_of_more_than_one_image_ends_it_and_is_raised(
     stage: str, number: int, error: Exception
 ) -> None:
     work = Pretence({(stage, number): raising(error)})
@@ -270,7 +270,7 @@ def test_the_network_works_in_the_thread_that_asks() -> None:
     assert len({threads[stage] for stage in ("decode", "translate", "encode")}) == 3
 
 
-def test_what_has_ended_is_told_before_the_next_picture_is_translated() -> None:
+def test_what_has_ended_is_told_before_the_next_image_is_translated() -> None:
     told: list[int] = []
     told_before: dict[int, list[int]] = {}
     being_written = [threading.Event() for _ in range(5)]

@@ -1,4 +1,4 @@
-"""Which picture goes where, and what is refused before anything is translated."""
+"""Which image goes where, and what is refused before anything is translated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cyclegan_cli.translation.planning import Job, Plan, folder_to_leave_out
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with files that are pictures by their names."""
+    """The current folder, with files that are images by their names."""
     monkeypatch.chdir(tmp_path)
     for name in (
         "day.jpg", "DAY2.JPG", "a.b.jpg", "scan.psd", "icon.ico", "noending", "notes.txt",
@@ -139,7 +139,7 @@ def test_an_unknown_ending_names_a_folder_where_only_a_folder_will_do(
 
 @pytest.mark.parametrize("text", ["day.jpg", "da*.jpg"])
 @pytest.mark.parametrize("output", ["new.png", "new/night.webp", "photos/a.jpg"])
-def test_one_picture_can_go_to_one_file(here: Path, text: str, output: str) -> None:
+def test_one_image_can_go_to_one_file(here: Path, text: str, output: str) -> None:
     assert planned([text], output) == {"day.jpg": output}
 
 
@@ -180,7 +180,7 @@ def test_jobs_come_in_the_order_of_the_inputs(here: Path, repeated: list[str]) -
         pytest.param(["day.jpg", "nothing/"], "new", DataError, "nothing", id="a missing folder"),
         pytest.param(["*.tiff"], None, DataError, "nothing matches", id="an empty glob"),
         pytest.param(["e*"], None, DataError, "nothing matches", id="a glob of folders only"),
-        pytest.param(["empty"], "new", DataError, "no pictures", id="an empty folder"),
+        pytest.param(["empty"], "new", DataError, "no images", id="an empty folder"),
         pytest.param(["photos/a.jpg", "more"], "new", UsageError,
                      "photos/a.jpg and more/a.jpg would both be written to new/a.jpg",
                      id="two of the same name"),
@@ -246,12 +246,12 @@ def test_translations_inside_the_input_folder_are_not_translated_again(
         ["photos/../day.jpg", "day.jpg", "day.jpg"],
     ],
 )
-def test_a_picture_named_twice_is_translated_once(here: Path, inputs: list[str]) -> None:
+def test_a_image_named_twice_is_translated_once(here: Path, inputs: list[str]) -> None:
     [job] = plan_jobs(inputs, "new", "night")
     assert (str(job.input), str(job.output)) == (inputs[0], "new/day.jpg")
 
 
-def test_a_link_to_a_picture_is_a_picture_of_its_own_place(here: Path) -> None:
+def test_a_link_to_a_image_is_a_image_of_its_own_place(here: Path) -> None:
     Path("linked.jpg").symlink_to("day.jpg")
     assert planned(["day.jpg", "linked.jpg"], "new") == {
         "day.jpg": "new/day.jpg",
@@ -259,7 +259,7 @@ def test_a_link_to_a_picture_is_a_picture_of_its_own_place(here: Path) -> None:
     }
 
 
-def test_a_folder_and_a_picture_in_it_translate_that_picture_once(here: Path) -> None:
+def test_a_folder_and_a_image_in_it_translate_that_image_once(here: Path) -> None:
     assert len(planned(["more", "more/a.jpg"], "new")) == 2
 
 

@@ -9,7 +9,7 @@ from cyclegan_cli.config import PrecisionChoice
 from cyclegan_cli.devices import CPU_FEATURES_VARIABLE
 from cyclegan_cli.errors import DeviceError
 from cyclegan_cli.models.networks import ResnetGenerator
-from cyclegan_cli.translation.precision import probe_picture, settle_precision
+from cyclegan_cli.translation.precision import probe_image, settle_precision
 from generators import generator
 
 pytestmark = pytest.mark.cpu_features
@@ -32,7 +32,7 @@ def tame(network: ResnetGenerator) -> ResnetGenerator:
 def test_auto_is_bf16_where_the_probe_stays_near() -> None:
     settled, sentence = settle_precision(tame(generator(4, 1)), "auto", CPU)
     assert settled.generator.head.weight.dtype == torch.bfloat16
-    assert sentence.startswith("precision: bf16 (a probe picture in bf16 is within ")
+    assert sentence.startswith("precision: bf16 (a probe image in bf16 is within ")
 
 
 @pytest.mark.usefixtures("native")
@@ -42,7 +42,7 @@ def test_auto_is_fp32_where_it_does_not() -> None:
     settled, sentence = settle_precision(network, "auto", CPU)
     assert settled.generator is network
     assert settled.generator.head.weight.dtype == torch.float32
-    assert sentence.startswith("precision: fp32 (a probe picture in bf16 is within ")
+    assert sentence.startswith("precision: fp32 (a probe image in bf16 is within ")
 
 
 @pytest.mark.usefixtures("native")
@@ -103,10 +103,10 @@ def test_a_choice_is_a_choice() -> None:
 
 
 def test_the_probe_is_like_a_photo_coarse_more_than_fine() -> None:
-    probe = probe_picture(3)
+    probe = probe_image(3)
     assert probe.shape == (1, 3, 128, 128)
     assert probe.abs().max() <= 1
     fine = (probe[..., 1:] - probe[..., :-1]).std()
     assert 0.2 < probe.std() < 0.6
     assert fine < 0.8 * probe.std()  # White noise: 1.4.
-    assert torch.equal(probe, probe_picture(3))
+    assert torch.equal(probe, probe_image(3))

@@ -31,7 +31,7 @@ def test_strips_cover_all_rows_once(height: int, strip: int) -> None:
 
 
 def test_statistics_of_many_strips_are_exact_and_in_one_tensor() -> None:
-    """Small tensors that stay, one a strip, would break the heap of a large picture into pieces."""
+    """Small tensors that stay, one a strip, would break the heap of a large image into pieces."""
     rows = torch.randn(1, 3, 500, 7) * torch.tensor([1.0, 5.0, 0.1]).view(1, 3, 1, 1) + 2
     gathering = Gathering()
     for top, bottom in strips(500, 3):

@@ -1,4 +1,4 @@
-"""Strips give the whole picture's pixels, and hold no more than they say."""
+"""Strips give the whole image's pixels, and hold no more than they say."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def translate_in_strips(
     keep_full: bool = False,
     held_on: Place | None = None,
 ) -> Tensor:
-    """The picture through the network in strips, put together again."""
+    """The image through the network in strips, put together again."""
     plan = StripPlan(rows, keep_full, held_on)
     return through(StripGenerator(copy.deepcopy(network)), whole, plan)
 
 
 def through(strip_generator: StripGenerator, whole: Tensor, plan: StripPlan) -> Tensor:
-    """The picture's translation in one piece."""
+    """The image's translation in one piece."""
     translated: list[Tensor] = []
 
     def sink(top: int, strip: Tensor) -> None:
@@ -51,7 +51,7 @@ def through(strip_generator: StripGenerator, whole: Tensor, plan: StripPlan) -> 
     return torch.cat(translated, dim=2)
 
 
-def picture(height: int, width: int, seed: int = 0) -> Tensor:
+def image(height: int, width: int, seed: int = 0) -> Tensor:
     """One whose upper and lower half differ, as the statistics of strips do then."""
     random = torch.Generator().manual_seed(seed)
     pixels = torch.rand(1, 3, height, width, generator=random) * 0.4
@@ -75,10 +75,10 @@ def psnr(found: Tensor, expected: Tensor) -> float:
     keep_full=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_strips_of_any_height_give_the_whole_pictures_pixels(
+def test_strips_of_any_height_give_the_whole_images_pixels(
     rows: int, columns: int, strip: int, channels: int, blocks: int, keep_full: bool, seed: int
 ) -> None:
-    network, whole = generator(channels, blocks, seed), picture(4 * rows, 4 * columns, seed)
+    network, whole = generator(channels, blocks, seed), image(4 * rows, 4 * columns, seed)
     with torch.inference_mode():
         expected = network(whole)
     found = translate_in_strips(network, whole, strip, keep_full)
@@ -91,7 +91,7 @@ def test_strips_of_any_height_give_the_whole_pictures_pixels(
 def test_the_papers_depths_are_exact_in_both_memory_formats(
     blocks: int, layout: torch.memory_format
 ) -> None:
-    network, whole = generator(8, blocks), picture(72, 52)
+    network, whole = generator(8, blocks), image(72, 52)
     with torch.inference_mode():
         expected = network(whole)
     found = translate_in_strips(network.to(memory_format=layout), whole.to(memory_format=layout), 3)
@@ -100,7 +100,7 @@ def test_the_papers_depths_are_exact_in_both_memory_formats(
 
 @pytest.mark.parametrize(("rows", "keep_full"), [(1, False), (5, True), (8, False), (50, True)])
 def test_networks_wide_enough_for_winograd_are_exact_too(rows: int, keep_full: bool) -> None:
-    network, whole = generator(16, 3), picture(76, 60)
+    network, whole = generator(16, 3), image(76, 60)
     assert isinstance(StripGenerator(copy.deepcopy(network)).blocks[0].first, WinogradConv)
     with torch.inference_mode():
         expected = network(whole)
@@ -109,13 +109,13 @@ def test_networks_wide_enough_for_winograd_are_exact_too(rows: int, keep_full: b
     assert float((found - expected).abs().max()) < 1 / 127.5
 
 
-def test_the_memory_of_one_picture_serves_the_next_of_any_size() -> None:
+def test_the_memory_of_one_image_serves_the_next_of_any_size() -> None:
     network = generator(8, 2)
     shared = StripGenerator(copy.deepcopy(network))
     sizes = [(48, 64), (48, 64), (16, 20), (80, 40), (48, 64)]
     held = []
     for number, (height, width) in enumerate(sizes):
-        whole, plan = picture(height, width, number), StripPlan(3, keep_full=number % 2 == 0)
+        whole, plan = image(height, width, number), StripPlan(3, keep_full=number % 2 == 0)
         expected = translate_in_strips(network, whole, 3, plan.keep_full)
         assert torch.equal(through(shared, whole, plan), expected)
         held.append(shared.space.held)
@@ -124,7 +124,7 @@ def test_the_memory_of_one_picture_serves_the_next_of_any_size() -> None:
 
 
 def test_memory_is_given_back_where_it_is_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    network, whole = generator(8, 1), picture(32, 32)
+    network, whole = generator(8, 1), image(32, 32)
     shared = StripGenerator(network)
     through(shared, whole, StripPlan(3))
     assert shared.space.held == 4 * 8 * 32 * 32 / 2
@@ -151,7 +151,7 @@ def test_maps_share_the_memory_of_the_largest() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.usefixtures("each_cpu")
 def test_maps_in_a_temporary_file_give_the_same_pixels(dtype: torch.dtype) -> None:
-    network, whole = generator(4, 2).to(dtype), picture(48, 40).to(dtype)
+    network, whole = generator(4, 2).to(dtype), image(48, 40).to(dtype)
     held = translate_in_strips(network, whole, 3)
     assert torch.equal(translate_in_strips(network, whole, 3, held_on="disk"), held)
     elsewhere = translate_in_strips(network, whole, 3, held_on=torch.device("cpu"))
@@ -166,20 +166,20 @@ def test_no_room_for_the_temporary_file_is_one_sentence(monkeypatch: pytest.Monk
     with pytest.raises(
         DeviceError, match=r"cannot hold 0\.0 GB in .*: no space left on device"
     ) as raised:
-        translate_in_strips(generator(2, 1), picture(16, 16), 2, held_on="disk")
-    # That would end the whole run, though only this picture is too large for what is there.
+        translate_in_strips(generator(2, 1), image(16, 16), 2, held_on="disk")
+    # That would end the whole run, though only this image is too large for what is there.
     assert not is_disk_full(raised.value)
 
 
 def test_one_generator_serves_several_threads() -> None:
     """They share the workspace, and so must take turns."""
     network = generator(16, 2)
-    pictures = [picture(48, 64, seed) for seed in range(4)]
+    images = [image(48, 64, seed) for seed in range(4)]
     shared = StripGenerator(copy.deepcopy(network))
 
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda whole: through(shared, whole, StripPlan(3)), pictures))
-    for whole, translated in zip(pictures, found, strict=True):
+        found = list(pool.map(lambda whole: through(shared, whole, StripPlan(3)), images))
+    for whole, translated in zip(images, found, strict=True):
         assert torch.equal(translated, translate_in_strips(network, whole, 3))
 
 
@@ -187,13 +187,13 @@ def test_one_generator_serves_several_threads() -> None:
 @pytest.mark.parametrize("channels_out", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.usefixtures("each_cpu")
-def test_affine_norms_and_grey_pictures_are_exact_too(
+def test_affine_norms_and_grey_images_are_exact_too(
     channels_in: int, channels_out: int, dtype: torch.dtype
 ) -> None:
     network = generator(
         4, 2, input_channels=channels_in, output_channels=channels_out, affine_norm=True
     ).to(dtype)
-    whole = picture(72, 52)[:, :channels_in].to(dtype)
+    whole = image(72, 52)[:, :channels_in].to(dtype)
     with torch.inference_mode():
         expected = network(whole)
     found = translate_in_strips(network, whole, 3)
@@ -204,7 +204,7 @@ def test_affine_norms_and_grey_pictures_are_exact_too(
 
 def test_naive_tiles_are_not() -> None:
     """What strips are for: the test above would fail if each had statistics of its own."""
-    network, whole = generator(8, 2), picture(64, 64)
+    network, whole = generator(8, 2), image(64, 64)
     with torch.inference_mode():
         expected = network(whole)
         tiles = torch.cat([network(whole[:, :, :32]), network(whole[:, :, 32:])], dim=2)
@@ -213,7 +213,7 @@ def test_naive_tiles_are_not() -> None:
 
 @pytest.mark.usefixtures("each_cpu")
 def test_bf16_errs_as_little_as_the_untiled_network_does() -> None:
-    network, whole = generator(8, 3), picture(64, 48)
+    network, whole = generator(8, 3), image(64, 48)
     with torch.inference_mode():
         exact = network(whole)
         untiled = network.bfloat16()(whole.bfloat16())
@@ -237,7 +237,7 @@ class Largest(TorchDispatchMode):
 
 
 def test_nothing_larger_than_the_trunks_two_maps_and_a_strip_is_ever_made() -> None:
-    network, whole = generator(8, 1), picture(512, 32)
+    network, whole = generator(8, 1), image(512, 32)
     trunk = 2 * 32 * (512 // 4) * (32 // 4)
     # At full resolution: 8 channels of a strip of four times two rows, with the halos of those
     # who read it, and reflected columns.

@@ -1,4 +1,4 @@
-"""One generator in use: pictures of any size in, translations of exactly that size out."""
+"""One generator in use: images of any size in, translations of exactly that size out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from cyclegan_cli.translation import translator as module
 from cyclegan_cli.translation.strips import StripPlan
 from cyclegan_cli.translation.translator import Translator, TranslatorOptions
 from generators import generator
-from pictures import display_p3_profile
+from images import display_p3_profile
 
 pytestmark = pytest.mark.cpu_features
 
@@ -50,7 +50,7 @@ def network_translator(network: ResnetGenerator, **options: Any) -> Translator:
     return Translator(network, info, "a2b", torch.device("cpu"), TranslatorOptions(**options))
 
 
-def random_pictures(*shape: int) -> Tensor:
+def random_images(*shape: int) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
@@ -60,8 +60,8 @@ def random_pictures(*shape: int) -> Tensor:
 @pytest.mark.parametrize("height", range(1, 21))
 def test_the_output_has_the_size_of_the_input(translator: Translator, height: int) -> None:
     for width in (1, 2, 3, 4, 7, 8, 13, 20):
-        pictures = random_pictures(1, 3, height, width)
-        assert translator.translate(pictures).shape == pictures.shape
+        images = random_images(1, 3, height, width)
+        assert translator.translate(images).shape == images.shape
 
 
 @unhurried
@@ -69,7 +69,7 @@ def test_the_output_has_the_size_of_the_input(translator: Translator, height: in
 def test_any_batch_of_any_size_keeps_its_shape_and_range(
     translator: Translator, batch: int, height: int, width: int
 ) -> None:
-    translated = translator.translate(random_pictures(batch, 3, height, width))
+    translated = translator.translate(random_images(batch, 3, height, width))
     assert translated.shape == (batch, 3, height, width)
     assert translated.dtype == torch.float32
     assert translated.abs().max() <= 1
@@ -81,30 +81,30 @@ def test_any_batch_of_any_size_keeps_its_shape_and_range(
 def test_the_translation_is_the_generators_output(
     translator: Translator, tiny_model: CycleGAN
 ) -> None:
-    pictures = random_pictures(2, 3, 16, 24)
+    images = random_images(2, 3, 16, 24)
     with torch.no_grad():
-        expected = tiny_model.generator_a2b(pictures)
-    torch.testing.assert_close(translator.translate(pictures), expected, rtol=0, atol=1e-4)
+        expected = tiny_model.generator_a2b(images)
+    torch.testing.assert_close(translator.translate(images), expected, rtol=0, atol=1e-4)
 
 
 def test_an_odd_size_is_reflected_translated_and_cropped(
     translator: Translator, tiny_model: CycleGAN
 ) -> None:
-    pictures = random_pictures(1, 3, 15, 22)
-    padded = np.pad(pictures.numpy(), [(0, 0), (0, 0), (0, 1), (0, 2)], mode="reflect")
+    images = random_images(1, 3, 15, 22)
+    padded = np.pad(images.numpy(), [(0, 0), (0, 0), (0, 1), (0, 2)], mode="reflect")
     with torch.no_grad():
         expected = tiny_model.generator_a2b(torch.from_numpy(padded))[..., :15, :22]
-    torch.testing.assert_close(translator.translate(pictures), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(translator.translate(images), expected, rtol=0, atol=1e-4)
 
 
 def test_the_input_is_left_as_it_was(translator: Translator) -> None:
-    pictures = random_pictures(1, 3, 8, 8)
-    translator.translate(pictures)
-    assert torch.equal(pictures, random_pictures(1, 3, 8, 8))
+    images = random_images(1, 3, 8, 8)
+    translator.translate(images)
+    assert torch.equal(images, random_images(1, 3, 8, 8))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "P", "1", "I;16"])
-def test_a_picture_of_any_mode_becomes_rgb_of_the_same_size(
+def test_a_image_of_any_mode_becomes_rgb_of_the_same_size(
     translator: Translator, mode: str
 ) -> None:
     translated = translator(Image.effect_noise((13, 7), 60).convert(mode))
@@ -120,11 +120,11 @@ def test_16_bit_grey_is_scaled_not_cut_off(translator: Translator) -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_a_pictures_transparency_is_kept(translator: Translator, mode: str) -> None:
+def test_a_images_transparency_is_kept(translator: Translator, mode: str) -> None:
     opacity = Image.effect_noise((13, 7), 90)
-    picture = Image.effect_noise((13, 7), 60).convert(mode)
-    picture.putalpha(opacity)
-    translated = translator(picture)
+    image = Image.effect_noise((13, 7), 60).convert(mode)
+    image.putalpha(opacity)
+    translated = translator(image)
     assert translated.mode == "RGBA"
     assert np.array_equal(np.asarray(translated.getchannel("A")), np.asarray(opacity))
 
@@ -152,7 +152,7 @@ def test_colours_are_converted_from_the_profile(translator: Translator, tmp_path
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [
         np.zeros((5, 4, 4), np.uint8),
         np.zeros((5, 4), np.uint8),
@@ -164,19 +164,19 @@ def test_colours_are_converted_from_the_profile(translator: Translator, tmp_path
         torch.zeros(1, 3, 5, 4, dtype=torch.uint8),
     ],
 )
-def test_what_is_no_picture_is_refused_by_its_shape_and_type(
-    translator: Translator, picture: Any
+def test_what_is_no_image_is_refused_by_its_shape_and_type(
+    translator: Translator, image: Any
 ) -> None:
     with pytest.raises(ValueError, match="must be .*, found ") as refused:
-        translator(picture)
-    assert str(list(picture.shape)) in str(refused.value)
-    assert str(picture.dtype) in str(refused.value)
+        translator(image)
+    assert str(list(image.shape)) in str(refused.value)
+    assert str(image.dtype) in str(refused.value)
 
 
-def test_a_picture_goes_through_the_generator_in_its_own_levels(translator: Translator) -> None:
+def test_a_image_goes_through_the_generator_in_its_own_levels(translator: Translator) -> None:
     levels = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
-    pictures = torch.from_numpy(levels).permute(2, 0, 1)[None] / 127.5 - 1
-    expected = ((translator.translate(pictures)[0] + 1) * 127.5).round().permute(1, 2, 0)
+    images = torch.from_numpy(levels).permute(2, 0, 1)[None] / 127.5 - 1
+    expected = ((translator.translate(images)[0] + 1) * 127.5).round().permute(1, 2, 0)
     assert np.array_equal(np.asarray(translator(Image.fromarray(levels))), expected)
 
 
@@ -184,7 +184,7 @@ def test_a_picture_goes_through_the_generator_in_its_own_levels(translator: Tran
 
 
 def test_it_computes_in_inference_mode(translator: Translator) -> None:
-    assert translator.translate(random_pictures(1, 3, 8, 8)).is_inference()
+    assert translator.translate(random_images(1, 3, 8, 8)).is_inference()
 
 
 def test_the_generator_is_ready_for_nothing_but_inference(translator: Translator) -> None:
@@ -203,7 +203,7 @@ def test_too_little_memory_is_a_device_error_that_names_the_size(error: Exceptio
 
     translator.strips.translate = fail  # type: ignore[method-assign]
     with pytest.raises(DeviceError, match="translating 20x16 pixels: not enough memory"):
-        translator.translate(random_pictures(1, 3, 16, 20))
+        translator.translate(random_images(1, 3, 16, 20))
 
 
 # Loading
@@ -232,9 +232,9 @@ def test_each_direction_has_its_own_generator_and_target(
 
 
 def test_the_two_directions_translate_differently(checkpoint: Path) -> None:
-    pictures = random_pictures(1, 3, 16, 16)
+    images = random_images(1, 3, 16, 16)
     there, back = (
-        Translator.load(checkpoint, direction, "cpu").translate(pictures)
+        Translator.load(checkpoint, direction, "cpu").translate(images)
         for direction in ("a2b", "b2a")
     )
     assert (there - back).abs().max() > 0.01
@@ -248,19 +248,19 @@ def grey_translator(channels_in: int, channels_out: int) -> Translator:
     return network_translator(network)
 
 
-def test_a_network_of_grey_pictures_is_shown_the_grey_picture() -> None:
+def test_a_network_of_grey_images_is_shown_the_grey_image() -> None:
     translator = grey_translator(1, 3)
-    pictures = random_pictures(2, 3, 16, 20)
-    red, green, blue = pictures.unbind(dim=1)
+    images = random_images(2, 3, 16, 20)
+    red, green, blue = images.unbind(dim=1)
     grey = (0.299 * red + 0.587 * green + 0.114 * blue)[:, None]  # ITU-R BT.601.
     expected = translator.generator(grey)
     assert expected.std() > 0.1
-    torch.testing.assert_close(translator.translate(pictures), expected, rtol=0, atol=1e-3)
+    torch.testing.assert_close(translator.translate(images), expected, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("channels_in", [1, 3])
 def test_a_grey_translation_is_rgb_of_equal_channels(channels_in: int) -> None:
-    translated = grey_translator(channels_in, 1).translate(random_pictures(2, 3, 13, 18))
+    translated = grey_translator(channels_in, 1).translate(random_images(2, 3, 13, 18))
     assert translated.shape == (2, 3, 13, 18)
     assert torch.equal(translated[:, 0], translated[:, 1])
     assert torch.equal(translated[:, 0], translated[:, 2])
@@ -286,16 +286,16 @@ def test_only_the_tensors_of_that_direction_are_read(
 
 
 def test_a_run_folder_stands_for_its_model(run_folder: Path, checkpoint: Path) -> None:
-    pictures = random_pictures(1, 3, 8, 8)
-    of_folder = Translator.load(run_folder, "a2b", "cpu").translate(pictures)
-    assert torch.equal(of_folder, Translator.load(checkpoint, "a2b", "cpu").translate(pictures))
+    images = random_images(1, 3, 8, 8)
+    of_folder = Translator.load(run_folder, "a2b", "cpu").translate(images)
+    assert torch.equal(of_folder, Translator.load(checkpoint, "a2b", "cpu").translate(images))
 
 
 def test_a_training_state_can_be_translated_with_too(run_folder: Path, checkpoint: Path) -> None:
-    pictures = random_pictures(1, 3, 8, 8)
+    images = random_images(1, 3, 8, 8)
     of_state = Translator.load(run_folder / "state.safetensors", "b2a", "cpu")
     of_model = Translator.load(checkpoint, "b2a", "cpu")
-    assert torch.equal(of_state.translate(pictures), of_model.translate(pictures))
+    assert torch.equal(of_state.translate(images), of_model.translate(images))
 
 
 def test_a_checkpoint_of_half_precision_is_translated_with_in_single(
@@ -308,7 +308,7 @@ def test_a_checkpoint_of_half_precision_is_translated_with_in_single(
     metadata = store.to_metadata(tiny_info.to_document())
     store.save_file(tensors, tmp_path / "half.safetensors", metadata)
     translated = Translator.load(tmp_path / "half.safetensors", "a2b", "cpu").translate(
-        random_pictures(1, 3, 8, 8)
+        random_images(1, 3, 8, 8)
     )
     assert translated.dtype == torch.float32
 
@@ -331,7 +331,7 @@ def test_the_public_api_has_it(checkpoint: Path, draw: Callable[..., Path], tmp_
         assert translator(photo).size == photo.size
 
 
-# Kinds of pictures
+# Kinds of images
 
 
 def test_an_array_gives_an_array_of_its_depth(translator: Translator) -> None:
@@ -344,8 +344,8 @@ def test_an_array_gives_an_array_of_its_depth(translator: Translator) -> None:
 
 
 def test_a_tensor_gives_a_tensor(translator: Translator) -> None:
-    pictures = random_pictures(2, 3, 8, 12)
-    assert torch.equal(translator(pictures), translator.translate(pictures))
+    images = random_images(2, 3, 8, 12)
+    assert torch.equal(translator(images), translator.translate(images))
 
 
 # Directions
@@ -355,9 +355,9 @@ def test_to_names_the_domain_that_is_wanted(checkpoint: Path) -> None:
     night = Translator.load(checkpoint, device="cpu").to("night")
     day = night.to("day")
     assert (night.target, day.target) == ("night", "day")
-    pictures = random_pictures(1, 3, 8, 8)
-    expected = Translator.load(checkpoint, "b2a", "cpu").translate(pictures)
-    assert torch.equal(day.translate(pictures), expected)
+    images = random_images(1, 3, 8, 8)
+    expected = Translator.load(checkpoint, "b2a", "cpu").translate(images)
+    assert torch.equal(day.translate(images), expected)
     assert day.to("day") is day
 
 
@@ -378,8 +378,8 @@ def test_a_limit_makes_strips_low_and_leaves_the_pixels_as_they_are(
     whole = network_translator(copy.deepcopy(network))
     limited = network_translator(network, max_memory=1)
     work = limited.strips.translate
-    limited.strips.translate = lambda picture, plan, sink: (  # type: ignore[method-assign]
-        plans.append(plan), work(picture, plan, sink)
+    limited.strips.translate = lambda image, plan, sink: (  # type: ignore[method-assign]
+        plans.append(plan), work(image, plan, sink)
     )  # fmt: skip
     monkeypatch.setattr(module, "memory_budget", lambda device, limit: 3.2e6 if limit else 1e9)
     expected, found = whole(levels), limited(levels)
@@ -390,7 +390,7 @@ def test_a_limit_makes_strips_low_and_leaves_the_pixels_as_they_are(
 def test_a_limit_that_nothing_fits_in_is_one_sentence() -> None:
     translator = network_translator(generator(2, 1), max_memory=1000)
     with pytest.raises(DeviceError, match=r"translating 20x16 pixels needs .* GB of memory"):
-        translator.translate(random_pictures(1, 3, 16, 20))
+        translator.translate(random_images(1, 3, 16, 20))
 
 
 # Scale
@@ -414,7 +414,7 @@ def test_resize_translates_small_and_comes_back_to_size() -> None:
     assert abs(found - expected).max() <= 0.6
 
 
-def test_resize_leaves_smaller_pictures_alone() -> None:
+def test_resize_leaves_smaller_images_alone() -> None:
     network = generator(4, 1)
     plain = network_translator(copy.deepcopy(network))
     resizing = network_translator(network, resize=16)
@@ -422,15 +422,15 @@ def test_resize_leaves_smaller_pictures_alone() -> None:
     assert np.array_equal(resizing(levels), plain(levels))
 
 
-def test_a_picture_decoded_small_comes_out_at_its_full_size() -> None:
+def test_a_image_decoded_small_comes_out_at_its_full_size() -> None:
     translator = network_translator(generator(4, 1), resize=16)
     levels = np.zeros((20, 30, 3), np.uint8)
     assert translator.translate_levels(levels, size=(61, 41)).shape == (41, 61, 3)
 
 
 @pytest.mark.parametrize(("width", "height"), [(65, 64), (71, 69), (64, 72), (8 * 9 + 1, 67)])
-def test_what_reaches_beyond_a_picture_decoded_small_is_cut_off(width: int, height: int) -> None:
-    """The last row and column of an eighth cover more than the picture has."""
+def test_what_reaches_beyond_a_image_decoded_small_is_cut_off(width: int, height: int) -> None:
+    """The last row and column of an eighth cover more than the image has."""
     translator = network_translator(generator(4, 1), resize=16)
     translator._translate_levels = lambda small, _: small  # Of a network that changes nothing,
     rows, columns = math.ceil(height / 8), math.ceil(width / 8)
@@ -465,9 +465,9 @@ def test_a_compiled_network_gives_the_same_pixels(repays: pytest.MonkeyPatch) ->
     translator = network_translator(network, compile=True)
     calls: list[int] = []
     translator.generator.register_forward_hook(lambda *_: calls.append(1))
-    pictures = random_pictures(2, 3, 17, 20)
+    images = random_images(2, 3, 17, 20)
     torch.testing.assert_close(
-        translator.translate(pictures), plain.translate(pictures), rtol=0, atol=1e-4
+        translator.translate(images), plain.translate(images), rtol=0, atol=1e-4
     )
     levels = np.random.default_rng(0).integers(0, 256, (21, 30, 3), dtype=np.uint8)
     difference = translator(levels).astype(int) - plain(levels)
@@ -482,7 +482,7 @@ def test_on_a_cpu_nothing_is_compiled_and_it_is_said(monkeypatch: pytest.MonkeyP
     assert translator.remarks == (
         "--compile: not compiled, as on a CPU the network is faster in strips",
     )
-    assert translator.translate(random_pictures(1, 3, 16, 16)).shape == (1, 3, 16, 16)
+    assert translator.translate(random_images(1, 3, 16, 16)).shape == (1, 3, 16, 16)
 
 
 def test_a_network_that_cannot_be_compiled_is_one_sentence(repays: pytest.MonkeyPatch) -> None:
@@ -504,7 +504,7 @@ def test_a_network_that_cannot_be_compiled_is_one_sentence(repays: pytest.Monkey
     ("width", "height", "expected"),
     [(4000, 1600, "5 times the scale"), (4000, 1280, ""), (300, 200, "")],
 )
-def test_pictures_far_larger_than_those_trained_on_get_a_remark(
+def test_images_far_larger_than_those_trained_on_get_a_remark(
     width: int, height: int, expected: str
 ) -> None:
     translator = network_translator(generator(2, 1))

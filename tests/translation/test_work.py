@@ -1,4 +1,4 @@
-"""What is done with each picture: what its translation is like, and what goes wrong."""
+"""What is done with each image: what its translation is like, and what goes wrong."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_an_output_is_the_translation_of_its_input(
     assert 0 < outcome.seconds < 60
 
 
-def test_an_unreadable_picture_does_not_stop_the_rest(
+def test_an_unreadable_image_does_not_stop_the_rest(
     translator: Translator, three_jobs: list[Job]
 ) -> None:
     content = Path(three_jobs[1].input).read_bytes()
@@ -119,7 +119,7 @@ def test_a_folder_in_the_place_of_an_output_is_a_failure(
 def test_nothing_but_the_outputs_is_left(
     translator: Translator, three_jobs: list[Job], tmp_path: Path
 ) -> None:
-    Path(three_jobs[1].input).write_bytes(b"no picture")
+    Path(three_jobs[1].input).write_bytes(b"no image")
     translate(translator, three_jobs)
     assert visible_files(tmp_path / "out") == ["a.png", "c.png"]
 
@@ -131,7 +131,7 @@ def test_a_full_disk_ends_it_and_leaves_the_earlier_ones_whole(
 
     def no_space_for_more(descriptor: int) -> None:
         flushed.append(descriptor)
-        if len(flushed) > 2:  # The first picture and its folder.
+        if len(flushed) > 2:  # The first image and its folder.
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         flush(descriptor)
 
@@ -155,15 +155,15 @@ def test_an_output_older_than_its_input_is_replaced_on_demand(
 
 
 @pytest.mark.parametrize("stage", ["decode", "encode"])
-def test_a_picture_that_memory_does_not_suffice_for_does_not_stop_the_rest(
+def test_a_image_that_memory_does_not_suffice_for_does_not_stop_the_rest(
     translator: Translator, three_jobs: list[Job], monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     attempt = getattr(FileWork, stage)
 
-    def too_large(work: FileWork, job: Job, *picture: Any) -> Any:
+    def too_large(work: FileWork, job: Job, *image: Any) -> Any:
         if job is three_jobs[1]:
             raise MemoryError
-        return attempt(work, job, *picture)
+        return attempt(work, job, *image)
 
     monkeypatch.setattr(FileWork, stage, too_large)
     outcomes = translate(translator, three_jobs)
@@ -171,7 +171,7 @@ def test_a_picture_that_memory_does_not_suffice_for_does_not_stop_the_rest(
     assert outcomes[1].error == f"{three_jobs[1].input}: not enough memory"
 
 
-def test_a_picture_that_torch_has_no_memory_for_does_not_stop_the_rest(
+def test_a_image_that_torch_has_no_memory_for_does_not_stop_the_rest(
     translator: Translator, three_jobs: list[Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
@@ -208,7 +208,7 @@ def test_a_name_too_long_for_its_translation_fails_like_any_unwritable_one(
     assert [outcome.status for outcome in translate(translator, jobs)] == ["failed", "ok"]
 
 
-# What pictures are like
+# What images are like
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_a_name_too_long_for_its_translation_fails_like_any_unwritable_one(
         ("print.tif", "CMYK"), ("colour.bmp", "RGB"), ("colour.webp", "RGB"), ("colour.ppm", "RGB"),
     ],
 )  # fmt: skip
-def test_every_kind_of_picture_becomes_an_rgb_picture_of_its_size_and_format(
+def test_every_kind_of_image_becomes_an_rgb_image_of_its_size_and_format(
     translator: Translator, tmp_path: Path, draw: Draw, name: str, mode: str
 ) -> None:
     source = draw(tmp_path / name, (21, 9), mode)

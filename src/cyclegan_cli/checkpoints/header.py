@@ -107,9 +107,9 @@ class StateInfo:
         config: The options of the run, as :meth:`TrainConfig.to_document` gives them.
         step: Steps done.
         seconds: Seconds trained so far.
-        pictures: Digest of the names of the pictures trained on.
+        images: Digest of the names of the images trained on.
         watch: What the measurements of quality and health remember; empty in version 1.
-        items: Pictures a domain learned from; None: the batch size in each step.
+        items: Images a domain learned from; None: the batch size in each step.
         ranks: Processes that trained together, whose replay pools are in the file.
     """
 
@@ -118,7 +118,7 @@ class StateInfo:
     config: dict[str, Any]
     step: int
     seconds: float
-    pictures: str
+    images: str
     watch: dict[str, Any] = field(default_factory=dict)
     items: int | None = None
     ranks: int = 1
@@ -148,7 +148,7 @@ class StateInfo:
             "state": {
                 "step": self.step,
                 "seconds": self.seconds,
-                "pictures": self.pictures,
+                "pictures": self.images,
                 "watch": self.watch,
                 **several,
             },
@@ -252,7 +252,7 @@ def state_info(path: Path, header: Header) -> StateInfo:
             config=dict(header.document["config"]),
             step=_count(state["step"], 10**12, smallest=0),
             seconds=_seconds(state["seconds"]),
-            pictures=_text(state["pictures"]),
+            images=_text(state["pictures"]),
             watch=dict(state.get("watch", {})),
             items=_count(state["items"], 10**18, smallest=0) if "items" in state else None,
             ranks=_count(state.get("ranks", 1), 10**6),

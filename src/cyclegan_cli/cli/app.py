@@ -16,7 +16,7 @@ from cyclegan_cli.cli.translate import translate_command
 
 app = typer.Typer(
     name="cyclegan",
-    help="Translate pictures from one domain into another, learned from two folders without pairs.",
+    help="Translate images from one domain into another, learned from two folders without pairs.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -42,7 +42,7 @@ def main(
         ),
     ] = False,
 ) -> None:
-    """Translate pictures from one domain into another, learned from two folders without pairs."""
+    """Translate images from one domain into another, learned from two folders without pairs."""
 
 
 class Command(TyperCommand):

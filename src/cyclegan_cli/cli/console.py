@@ -117,7 +117,7 @@ def table(title: str, rows: Iterable[tuple[str, str]]) -> None:
 
 
 def binary_stdout() -> BinaryIO:
-    """Stdout, for the bytes of a picture.
+    """Stdout, for the bytes of an image.
 
     Raises:
         UsageError: It is a terminal, or closed.
@@ -126,7 +126,7 @@ def binary_stdout() -> BinaryIO:
         raise UsageError("-o -: standard output is closed", "Name a file with -o.")
     if sys.stdout.isatty():
         raise UsageError(
-            "a picture is no text to be shown on a terminal",
+            "an image is no text to be shown on a terminal",
             "Send standard output to a file or another program, or name a file with -o.",
         )
     return sys.stdout.buffer
@@ -341,13 +341,13 @@ def _say_what_begins(plan: Plan) -> None:
     begins = f"from step {plan.first_step} " if plan.first_step else ""
     say(
         f"training {plan.name_a} <-> {plan.name_b} {begins}to step {plan.total_steps} "
-        f"on {plan.device} in {plan.config.precision}: {len(plan.pictures_a)} + "
-        f"{len(plan.pictures_b)} pictures, into {plan.run_dir}"
+        f"on {plan.device} in {plan.config.precision}: {len(plan.images_a)} + "
+        f"{len(plan.images_b)} images, into {plan.run_dir}"
     )
     if plan.rank.share.count > 1:
         say(
             f"{plan.rank.share.count} processes, each with batches of {plan.config.batch_size}: "
-            f"{plan.step_items} pictures of each domain a step"
+            f"{plan.step_items} images of each domain a step"
         )
     say(f"watch it in a browser: {plan.run_dir / PAGE_FILE}")
 

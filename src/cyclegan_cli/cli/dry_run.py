@@ -24,15 +24,15 @@ SAID = frozenset(
 
 
 def show_dry_run(plan: Plan, full: bool, as_json: bool) -> None:
-    """Look at the pictures, make a few steps, and say what was found. Nothing is written.
+    """Look at the images, make a few steps, and say what was found. Nothing is written.
 
     Args:
         plan: What would be done.
-        full: Whether to look at every picture instead of a sample.
+        full: Whether to look at every image instead of a sample.
         as_json: Whether to say it in JSON, on stdout.
 
     Raises:
-        DataError: No picture of a domain can be read or, with ``--strict``, one of them cannot.
+        DataError: No image of a domain can be read or, with ``--strict``, one of them cannot.
         DeviceError: A step does not fit into memory.
     """
     from cyclegan_cli.training.disk import disk_need
@@ -86,14 +86,14 @@ def _data_rows(found: Preflight) -> Iterator[tuple[str, str]]:
         held_out += f" ({len(report.unmeasured)} left out)" if report.unmeasured else ""
         yield (
             f"domain {letter}: {report.name}",
-            f"{report.folder}: {report.pictures:,} pictures{held_out}",
+            f"{report.folder}: {report.images:,} images{held_out}",
         )
         if facts := report.survey.facts():
             formats = ", ".join(f"{count:,} {kind}" for kind, count in facts["formats"].items())
             yield "", f"{formats}; short side {_spread(facts['short_side'])} pixels"
         yield "", _left_out(report)
     if found.same is None:
-        yield "same files", "not searched for among so many pictures: --full does"
+        yield "same files", "not searched for among so many images: --full does"
     else:
         counts = {"in A": found.same.a, "in B": found.same.b, "in both": found.same.across}
         named = ", ".join(f"{len(groups)} {where}" for where, groups in counts.items() if groups)
@@ -119,12 +119,12 @@ def _run_rows(plan: Plan) -> Iterator[tuple[str, str]]:
     yield (
         "crops",
         f"{config.batch_size} of {config.crop_size} pixels a step and domain, "
-        f"from pictures of {config.load_size}",
+        f"from images of {config.load_size}",
     )
     yield (
         "steps",
         f"{plan.first_step:,} done of {plan.total_steps:,} "
-        f"({plan.epoch_of(plan.total_steps):.1f} epochs of {plan.epoch_items:,} pictures)",
+        f"({plan.epoch_of(plan.total_steps):.1f} epochs of {plan.epoch_items:,} images)",
     )
     yield "learning rate", _schedule(plan)
     yield "other options", ", ".join(_chosen_options(config)) or "the defaults"
@@ -159,7 +159,7 @@ def _cost_rows(plan: Plan, found: Preflight, measured: Measured) -> Iterator[tup
 
     left = plan.total_steps - plan.first_step
     where = "of the GPU's" if plan.device.type == "cuda" else "in all"
-    yield "pictures in memory", str(plan.cache)
+    yield "images in memory", str(plan.cache)
     yield "memory without them", f"{gigabytes(measured.memory)} {where}, measured"
     yield (
         "time",

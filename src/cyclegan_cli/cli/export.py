@@ -98,7 +98,7 @@ def export_command(
         typer.Option(
             "--calibration",
             readable=False,  # Whoever opens it says what is wrong.
-            help="Folder of pictures of the domain that is translated from, 8 or more; int8 is "
+            help="Folder of images of the domain that is translated from, 8 or more; int8 is "
             "calibrated on three quarters of them and judged on the rest.",
             metavar="DIR",
         ),
@@ -219,9 +219,9 @@ def _as_list(value: str | list[str]) -> list[str]:
 
 
 def _inputs(verification: Verification) -> str:
-    """What was compared: ``noise 1x64x64, ...``, or how many held-out pictures."""
+    """What was compared: ``noise 1x64x64, ...``, or how many held-out images."""
     judged = verification.judged
     if len(judged) < len(verification.checks):
-        return f"{len(judged)} held-out pictures"
+        return f"{len(judged)} held-out images"
     sizes = ("x".join(map(str, check.size)) for check in judged)
     return ", ".join(f"{check.what} {size}" for check, size in zip(judged, sizes, strict=True))

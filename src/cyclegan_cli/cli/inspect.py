@@ -19,7 +19,7 @@ def inspect_command(
         typer.Argument(
             readable=False,  # Whoever opens it says what is wrong.
             help="Run folders, checkpoints (.safetensors, .pth), exported models (.onnx, .xml, "
-            ".pt2), folders of pictures, pictures; names of models in the package.",
+            ".pt2), folders of images, images; names of models in the package.",
             metavar="PATH",
         ),
     ] = None,
@@ -43,7 +43,7 @@ def inspect_command(
     full: Annotated[
         bool,
         typer.Option(
-            "--full", help="Colours of all pictures of a folder, instead of a sample of 100."
+            "--full", help="Colours of all images of a folder, instead of a sample of 100."
         ),
     ] = False,
     as_json: Annotated[

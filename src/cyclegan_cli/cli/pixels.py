@@ -9,7 +9,7 @@ from cyclegan_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from cyclegan_cli.cli.translation import Request
-    from cyclegan_cli.data.picture import EncodeOptions
+    from cyclegan_cli.data.image import EncodeOptions
 
 COMMON = "jpg, png, webp, tiff, gif, avif, bmp, heic"
 DEEP = "Use --format png or tiff, or leave --bit-depth out."
@@ -46,7 +46,7 @@ def encode_options(request: Request, ending: str | None) -> EncodeOptions:
         UsageError: That format cannot do what they ask for.
     """
     from cyclegan_cli.data.formats import DEEP_FORMATS, QUALITY_FORMATS, writable_format
-    from cyclegan_cli.data.picture import EncodeOptions
+    from cyclegan_cli.data.image import EncodeOptions
 
     kind = writable_format(ending) if ending else None
     if kind and request.bit_depth == "16" and kind not in DEEP_FORMATS:

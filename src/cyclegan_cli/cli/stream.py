@@ -1,4 +1,4 @@
-"""``cyclegan translate`` of one picture from standard input or to standard output."""
+"""``cyclegan translate`` of one image from standard input or to standard output."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from cyclegan_cli.errors import DataError, DeviceError, UsageError
 from cyclegan_cli.files import is_disk_full
 
 if TYPE_CHECKING:
-    from cyclegan_cli.data.picture import EncodeOptions
+    from cyclegan_cli.data.image import EncodeOptions
     from cyclegan_cli.sharing import Rank
     from cyclegan_cli.translation.outcomes import Outcome
     from cyclegan_cli.translation.translator import Translator
@@ -63,7 +63,7 @@ def translate_stream(request: Request, rank: Rank) -> None:
 
 
 def _refuse_what_a_stream_has_not(request: Request, rank: Rank) -> None:
-    """Options that mean nothing here, and those that would disturb the picture on stdout."""
+    """Options that mean nothing here, and those that would disturb the image on stdout."""
     refused = {
         "--files-from": request.files_from is not None,
         "--suffix": request.suffix is not None,
@@ -77,7 +77,7 @@ def _refuse_what_a_stream_has_not(request: Request, rank: Rank) -> None:
     for what, is_given in refused.items():
         if is_given:
             raise UsageError(
-                f"a picture on standard input or output (-) excludes {what}",
+                f"an image on standard input or output (-) excludes {what}",
                 "Leave one of them out.",
             )
 
@@ -87,8 +87,8 @@ def _refuse_more_than_one(request: Request) -> None:
     several = len(request.inputs) > 1 or Path(name).is_dir()
     if several or (glob.has_magic(name) and not Path(name).exists()):
         raise UsageError(
-            "- is a single picture on standard input or output, and these inputs may be several",
-            "Name one picture, or an output folder.",
+            "- is a single image on standard input or output, and these inputs may be several",
+            "Name one image, or an output folder.",
         )
 
 
@@ -101,7 +101,7 @@ def _source(name: str) -> Path | BinaryIO:
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError(
             "INPUT -: nothing is piped into standard input",
-            "Pipe a picture into it, as in: curl URL | cyclegan translate -",
+            "Pipe an image into it, as in: curl URL | cyclegan translate -",
         )
     return sys.stdin.buffer
 
@@ -115,7 +115,7 @@ def _target(request: Request, ending: str | None) -> Path | BinaryIO:
     file = plan_naming(request.output, [Source(STREAM, STREAM)], "", ending=ending).file
     if file is None:
         raise UsageError(
-            f"-o {request.output} names a folder, and a picture on standard input has no name",
+            f"-o {request.output} names a folder, and an image on standard input has no name",
             "Name a file.",
         )
     return Path(file)

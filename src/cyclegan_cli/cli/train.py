@@ -63,7 +63,7 @@ def train_command(
         bool,
         typer.Option(
             "--dry-run",
-            help="Look at the pictures, make a few steps, and say what the training would do and "
+            help="Look at the images, make a few steps, and say what the training would do and "
             "take: memory, time, disk. Nothing is left behind.",
             rich_help_panel="Run",
         ),
@@ -72,7 +72,7 @@ def train_command(
         bool,
         typer.Option(
             "--full",
-            help="With --dry-run, look at every picture instead of a sample.",
+            help="With --dry-run, look at every image instead of a sample.",
             rich_help_panel="Run",
         ),
     ] = False,
@@ -90,7 +90,7 @@ def train_command(
         ),
     ] = False,
 ) -> None:
-    """Learn to translate between two folders of pictures, in both directions.
+    """Learn to translate between two folders of images, in both directions.
 
     Networks, losses and schedule are by default the paper's (Zhu et al. 2017). Ctrl-C saves and
     stops; --resume goes on.
@@ -139,7 +139,7 @@ def train_command(
     if not quiet:
         from cyclegan_cli.data.formats import writable_format
 
-        photo = plan.pictures_a[0]
+        photo = plan.images_a[0]
         ending = photo.suffix if writable_format(photo.suffix) else ".png"
         translation = f"{photo.stem}_{plan.name_b}{ending}"
         command = ["cyclegan", "translate", str(photo), "-o", translation]

@@ -21,7 +21,7 @@ from cyclegan_cli.config import PrecisionChoice
 INPUTS = "Inputs"
 OUTPUTS = "Outputs"
 PIXELS = "Pixels"
-MANY = "Many pictures"
+MANY = "Many images"
 REPORT = "Report"
 COMPUTING = "Computing"
 
@@ -29,7 +29,7 @@ COMPUTING = "Computing"
 def translate_command(
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(help="Pictures, folders or globs; - for standard input.", metavar="INPUT"),
+        typer.Argument(help="Images, folders or globs; - for standard input.", metavar="INPUT"),
     ] = None,
     checkpoint: CheckpointOption = None,
     which: WhichOption = "latest",
@@ -80,7 +80,7 @@ def translate_command(
         typer.Option(
             "--output",
             "-o",
-            help="A file for a single picture, else a folder, which folders as input need; "
+            help="A file for a single image, else a folder, which folders as input need; "
             "- for standard output.",
             metavar="FILE|DIR",
             show_default="beside the input, as photo_DOMAIN.jpg",
@@ -126,7 +126,7 @@ def translate_command(
         PrecisionChoice,
         typer.Option(
             "--precision",
-            help="auto is bf16 where the hardware has it and a probe picture reaches a PSNR of "
+            help="auto is bf16 where the hardware has it and a probe image reaches a PSNR of "
             "40 dB against fp32, else fp32, which is exact; tf32 needs an NVIDIA GPU from Ampere "
             "on.",
             rich_help_panel=COMPUTING,
@@ -146,7 +146,7 @@ def translate_command(
         float | None,
         typer.Option(
             "--max-megapixels",
-            help="Refuse pictures that claim more, all frames together: a small file can claim "
+            help="Refuse images that claim more, all frames together: a small file can claim "
             "enough to fill any memory.",
             metavar="N",
             min=0.01,
@@ -159,7 +159,7 @@ def translate_command(
         int | None,
         typer.Option(
             "--resize",
-            help="Translate larger pictures at this short side, and scale them up again.",
+            help="Translate larger images at this short side, and scale them up again.",
             metavar="PIXELS",
             min=8,
             max=100_000,
@@ -170,7 +170,7 @@ def translate_command(
         bool,
         typer.Option(
             "--compile",
-            help="Compile the network, for many pictures on a GPU; needs a C++ compiler. "
+            help="Compile the network, for many images on a GPU; needs a C++ compiler. "
             "Without effect on a CPU.",
             rich_help_panel=COMPUTING,
         ),
@@ -238,7 +238,7 @@ def translate_command(
         str | None,
         typer.Option(
             "--shard",
-            help="Only the K-th of N disjoint parts of the pictures, K from 1.",
+            help="Only the K-th of N disjoint parts of the images, K from 1.",
             metavar="K/N",
             rich_help_panel=MANY,
         ),
@@ -246,14 +246,14 @@ def translate_command(
     fail_fast: Annotated[
         bool,
         typer.Option(
-            "--fail-fast", help="Stop at the first picture that fails.", rich_help_panel=MANY
+            "--fail-fast", help="Stop at the first image that fails.", rich_help_panel=MANY
         ),
     ] = False,
     as_json: Annotated[
         bool,
         typer.Option(
             "--json",
-            help="Print one JSON object a picture on stdout, as they end, and a summary.",
+            help="Print one JSON object an image on stdout, as they end, and a summary.",
             rich_help_panel=REPORT,
         ),
     ] = False,
@@ -261,7 +261,7 @@ def translate_command(
         bool,
         typer.Option(
             "--ordered",
-            help="Report pictures in the order of the inputs.",
+            help="Report images in the order of the inputs.",
             rich_help_panel=REPORT,
         ),
     ] = False,
@@ -273,15 +273,15 @@ def translate_command(
         typer.Option(
             "--verbose",
             "-v",
-            help="Also say where and how it computes, and how long each picture took.",
+            help="Also say where and how it computes, and how long each image took.",
             rich_help_panel=REPORT,
         ),
     ] = False,
 ) -> None:
-    """Translate pictures into the other domain.
+    """Translate images into the other domain.
 
     Outputs have their input's exact size. Existing outputs are skipped, inputs never overwritten.
-    Exit code 6 says that some pictures failed and all others are written.
+    Exit code 6 says that some images failed and all others are written.
     """  # fmt: skip
     translate(
         Request(

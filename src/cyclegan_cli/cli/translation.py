@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cyclegan_cli.checkpoints.header import Direction
     from cyclegan_cli.checkpoints.locate import Which
     from cyclegan_cli.config import PrecisionChoice
-    from cyclegan_cli.data.picture import EncodeOptions
+    from cyclegan_cli.data.image import EncodeOptions
     from cyclegan_cli.sharing import Rank
     from cyclegan_cli.translation.outcomes import Outcome, Summary
     from cyclegan_cli.translation.pipeline import Pipeline
@@ -87,7 +87,7 @@ class Request:
 
     @property
     def is_stream(self) -> bool:
-        """Whether a picture comes from standard input or goes to standard output."""
+        """Whether an image comes from standard input or goes to standard output."""
         return STREAM in self.inputs or self.output == STREAM
 
 
@@ -128,7 +128,7 @@ def _refuse_contradictions(request: Request) -> None:
     if request.max_memory is not None:
         parse_memory(request.max_memory)
     if not request.inputs and request.files_from is None:
-        raise UsageError("there is no INPUT", "Name a picture, a folder or a glob.")
+        raise UsageError("there is no INPUT", "Name an image, a folder or a glob.")
     if request.overwrite and request.if_newer:
         raise UsageError("--overwrite and --if-newer exclude each other", "Give one of them.")
     if request.root is not None and request.output is None:
@@ -201,8 +201,8 @@ def _translate_files(request: Request, rank: Rank) -> None:
     plan, options = _plan(request, rank, target)
     if plan.passed_over and rank.is_first:
         console.warn(plan.passed_over)
-    if len(plan) < plan.pictures and rank.is_first and not request.quiet:
-        console.say(f"{len(plan)} of {plan.pictures} pictures are this process's share")
+    if len(plan) < plan.images and rank.is_first and not request.quiet:
+        console.say(f"{len(plan)} of {plan.images} images are this process's share")
     translator = load(request, rank, file, direction)
     from cyclegan_cli.translation.outcomes import Summary
     from cyclegan_cli.translation.work import FileWork
@@ -211,7 +211,7 @@ def _translate_files(request: Request, rank: Rank) -> None:
     work = FileWork(translator, request.existing, options)
     summary = Summary(len(plan))
     with (
-        stop_request("finishing the pictures in work", leave_at_once) as stop_requested,
+        stop_request("finishing the images in work", leave_at_once) as stop_requested,
         considerate_waiting(),
     ):
         try:
@@ -283,8 +283,8 @@ def _work_off(pipeline: Pipeline, summary: Summary, request: Request) -> None:
 
 
 def _why_stopped(summary: Summary, request: Request, stop_requested: StopRequest) -> str | None:
-    """Why not all pictures are through, where they are not."""
-    if summary.counts.total() >= summary.pictures:
+    """Why not all images are through, where they are not."""
+    if summary.counts.total() >= summary.images:
         return None
     if stop_requested.signal_number:
         return signal.Signals(stop_requested.signal_number).name
@@ -294,33 +294,33 @@ def _why_stopped(summary: Summary, request: Request, stop_requested: StopRequest
 
 
 def raise_what_went_wrong(summary: Summary, stop_requested: StopRequest) -> None:
-    """End with the exit code that fits what became of the pictures.
+    """End with the exit code that fits what became of the images.
 
     Raises:
         InterruptedRunError: Not all are through, because of a signal.
         SomeFailedError: Some failed.
     """
     done, failed = summary.counts.total(), summary.counts["failed"]
-    so_far = f"{done} of {summary.pictures} pictures"
+    so_far = f"{done} of {summary.images} images"
     if stop_requested.signal_number and summary.stopped:
         raise InterruptedRunError(f"stopped after {so_far}", RERUN, stop_requested.signal_number)
     if summary.stopped:
         raise SomeFailedError(f"stopped at the first failure (--fail-fast), after {so_far}", RERUN)
-    gone = summary.pictures - done
+    gone = summary.images - done
     if failed or gone:
         also_gone = f", {gone} were gone before it was their turn" if gone else ""
-        raise SomeFailedError(f"{failed} of {summary.pictures} pictures failed{also_gone}")
+        raise SomeFailedError(f"{failed} of {summary.images} images failed{also_gone}")
 
 
 def show(outcome: Outcome, request: Request) -> None:
-    """Tell what became of a picture."""
+    """Tell what became of an image."""
     if request.as_json:
         console.json_line(outcome.to_document())
     for sentence in outcome.warnings:
         console.warn(f"{outcome.input}: {sentence}")
     if outcome.status == "failed":
         error = outcome.error or ""
-        # Of a picture that finds too little memory nobody but us knows the name.
+        # Of an image that finds too little memory nobody but us knows the name.
         is_named = any(name in error for name in (outcome.input, outcome.output))
         console.warn(error if is_named or outcome.input == STREAM else f"{outcome.input}: {error}")
     elif not request.quiet and not request.as_json:
@@ -334,7 +334,7 @@ def show_summary(summary: Summary, request: Request, rank: Rank) -> None:
     """Tell what became of all of them."""
     if request.as_json:
         console.json_line(summary.to_document())
-    if not request.quiet and summary.pictures > 1:
+    if not request.quiet and summary.images > 1:
         counts = ", ".join(
             f"{summary.counts[status]} {word}"
             for status, word in (("ok", "translated"), ("skipped", "skipped"), ("failed", "failed"))

@@ -67,6 +67,6 @@ def say_how_it_trains(plan: Plan) -> None:
         f"blocks, discriminators of {plan.config.discriminator_channels} channels"
     )
     console.say(
-        f"{plan.workers} loading threads; pictures in memory: {plan.cache}; "
+        f"{plan.workers} loading threads; images in memory: {plan.cache}; "
         f"held out to measure on: {held_out[0]} + {held_out[1]}"
     )

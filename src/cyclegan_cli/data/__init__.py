@@ -1,1 +1,1 @@
-"""Pictures on disk to tensors, and back."""
+"""Images on disk to tensors, and back."""

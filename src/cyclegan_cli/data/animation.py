@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from cyclegan_cli.data.picture import Animation
+from cyclegan_cli.data.image import Animation
 
 READ_AS_ANIMATIONS = frozenset({"AVIF", "FLI", "GIF", "PNG", "WEBP"})
 WRITTEN_AS_ANIMATIONS = frozenset({"AVIF", "GIF", "PNG", "WEBP"})

@@ -1,4 +1,4 @@
-"""Resized pictures in memory, so that only the first pass over them waits for disk and decoder."""
+"""Resized images in memory, so that only the first pass over them waits for disk and decoder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.devices import SPARED, host_memory_free
 
-# Share of the free memory that pictures may take unasked: the training itself needs some, too.
+# Share of the free memory that images may take unasked: the training itself needs some, too.
 UNASKED_SHARE = 0.25
 # Long side by short side of a typical photo, for an estimate before any file is opened.
 TYPICAL_ASPECT_RATIO = 1.5
@@ -21,10 +21,10 @@ LOOK_EVERY = 64 * 2**20
 
 @dataclass(frozen=True)
 class CachePlan:
-    """How many pictures may be kept.
+    """How many images may be kept.
 
     Attributes:
-        needed: Estimate of the bytes of all pictures.
+        needed: Estimate of the bytes of all images.
         budget: Bytes that may be kept; 0 for none.
         spared: Free bytes below which nothing more is kept.
     """
@@ -35,7 +35,7 @@ class CachePlan:
 
     @property
     def is_short(self) -> bool:
-        """Whether some pictures will have to be decoded in every pass, though others are kept."""
+        """Whether some images will have to be decoded in every pass, though others are kept."""
         return 0 < self.budget < self.needed
 
     def __str__(self) -> str:
@@ -50,19 +50,19 @@ class CachePlan:
 
 
 def plan_cache(
-    config: TrainConfig, pictures: int, free: int | None = None, processes: int = 1
+    config: TrainConfig, images: int, free: int | None = None, processes: int = 1
 ) -> CachePlan:
     """Decide what ``--cache`` asks for.
 
     Args:
         config: The choice, the load size and how it is reached.
-        pictures: Of both domains together.
+        images: Of both domains together.
         free: Bytes of memory; None: those that are free now.
         processes: How many share it, each with a cache of its own.
     """
     free = (host_memory_free() if free is None else free) // processes
     aspect_ratio = 1.0 if config.resize_mode == "stretch" else TYPICAL_ASPECT_RATIO
-    needed = round(pictures * 3 * config.load_size**2 * aspect_ratio)
+    needed = round(images * 3 * config.load_size**2 * aspect_ratio)
     unasked = int(free * UNASKED_SHARE)
     budgets = {
         "none": 0,
@@ -72,8 +72,8 @@ def plan_cache(
     return CachePlan(needed, budgets[config.cache], int(free * SPARED))
 
 
-class PictureCache:
-    """As many pictures as there is room for; those that came first stay.
+class ImageCache:
+    """As many images as there is room for; those that came first stay.
 
     It may be used by several threads.
 
@@ -86,11 +86,11 @@ class PictureCache:
         self.spared = plan.spared if plan else 0
         self.size = 0
         self.next_look = LOOK_EVERY
-        self.pictures: dict[Hashable, Tensor] = {}
+        self.images: dict[Hashable, Tensor] = {}
         self.lock = Lock()
 
     def get(self, key: Hashable, load: Callable[[], Tensor]) -> Tensor:
-        """The picture kept under a key, else a loaded one.
+        """The image kept under a key, else a loaded one.
 
         Args:
             key: Which.
@@ -99,21 +99,21 @@ class PictureCache:
         Returns:
             What ``load`` returned, now or earlier: not to be changed.
         """
-        picture = self.pictures.get(key)
-        if picture is None:
-            picture = load()
+        image = self.images.get(key)
+        if image is None:
+            image = load()
             with self.lock:
-                self._keep(key, picture)
-        return picture
+                self._keep(key, image)
+        return image
 
-    def _keep(self, key: Hashable, picture: Tensor) -> None:
-        size = self.size + picture.nbytes
-        if key in self.pictures or size > self.budget:
+    def _keep(self, key: Hashable, image: Tensor) -> None:
+        size = self.size + image.nbytes
+        if key in self.images or size > self.budget:
             return
         if size > self.next_look:
             self.next_look = size + LOOK_EVERY
             if host_memory_free() < self.spared:
                 self.budget = self.size  # Full for good: others need the memory.
                 return
-        self.pictures[key] = picture
+        self.images[key] = image
         self.size = size

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from cyclegan_cli.data import profiles
-from cyclegan_cli.data.picture import Levels, Mode
+from cyclegan_cli.data.image import Levels, Mode
 
 SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 # Shares of red, green and blue in grey (ITU-R BT.601), of 65536, as Pillow has them.
@@ -31,7 +31,7 @@ class Pixels:
 
 
 def unpack(image: Image.Image) -> Pixels:
-    """The pixels of a loaded picture.
+    """The pixels of a loaded image.
 
     Raises:
         ValueError: Their range is unknown.

@@ -13,15 +13,15 @@ import numpy as np
 from cyclegan_cli.data import exif as exif_block
 from cyclegan_cli.data import rgb_profiles
 from cyclegan_cli.data.colour import Pixels
+from cyclegan_cli.data.image import Levels
 from cyclegan_cli.data.isobmff import ColourBox, avif_colours, jpeg2000_colours
 from cyclegan_cli.data.metadata import exif_of, whole_file
-from cyclegan_cli.data.picture import Levels
 
 PNG_CHUNKS = {b"cICP": 4, b"gAMA": 4, b"cHRM": 32, b"sRGB": 1}  # ... and how long they are.
 # PNG specification, third edition, 11.3.2.5: what is written of sRGB for those who know no other.
 SRGB_GAMMA, SRGB_CHROMATICITIES = 45455, (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
 NEARLY = 100  # Of 100,000: different programs round differently.
-GAMMAS = range(10_000, 1_000_001)  # Beyond them a picture is black or white.
+GAMMAS = range(10_000, 1_000_001)  # Beyond them an image is black or white.
 WHITE_POINT, PRIMARIES = 318, 319  # TIFF 6.0, section 20
 
 
@@ -49,7 +49,7 @@ def read_colour_space(image: Any) -> ColourSpace:
         image: As Pillow has opened it.
 
     Raises:
-        ValueError: It is an HDR picture.
+        ValueError: It is an HDR image.
     """
     _refuse_hdr_profile(image.info.get("icc_profile"))
     found = _of_format(image) if getattr(image, "fp", None) else None
@@ -103,7 +103,7 @@ def _of_cicp(primaries: int, transfer: int) -> ColourSpace | None:
 
 
 def _hdr(transfer: str) -> str:
-    return f"an HDR picture ({transfer}) is not tone-mapped here: convert it to SDR first"
+    return f"an HDR image ({transfer}) is not tone-mapped here: convert it to SDR first"
 
 
 def _refuse_hdr_profile(profile: bytes | None) -> None:

@@ -81,7 +81,7 @@ def _without_elements(xmp: bytes, note: Callable[[bytes, bytes], None]) -> bytes
 
 
 def companions(image: Any) -> tuple[str, ...]:
-    """A sentence for each thing that the file holds beside its picture, where XMP need not say so.
+    """A sentence for each thing that the file holds beside its image, where XMP need not say so.
 
     Args:
         image: As Pillow has opened it, its pixels not loaded.
@@ -111,7 +111,7 @@ def _of_jpeg(image: Any) -> tuple[str, ...]:
     if image.format == "MPO" or not end.endswith(JPEG_END):
         stream.seek(0)
         content = stream.read()
-        if image.format == "MPO":  # The pictures behind the photo have XMP data of their own.
+        if image.format == "MPO":  # The images behind the photo have XMP data of their own.
             has_gain_map = has_gain_map or any(mark in content for mark in GAIN_MAP_MARKS)
         has_film = FILM_HEAD.search(content) is not None
     stream.seek(place)

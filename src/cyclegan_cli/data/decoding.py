@@ -1,4 +1,4 @@
-"""Files to pictures."""
+"""Files to images."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from cyclegan_cli.data.colour_space import (
     says_adobe_rgb,
 )
 from cyclegan_cli.data.deep import is_deep, lost_depth, mend_transparency, read_deep
+from cyclegan_cli.data.image import DecodedImage, Levels, to_depth
 from cyclegan_cli.data.metadata import orientation, read_metadata, whole_file
 from cyclegan_cli.data.opening import (
     count_frames,
@@ -28,11 +29,10 @@ from cyclegan_cli.data.opening import (
     opened,
     too_many_pixels,
 )
-from cyclegan_cli.data.picture import Levels, Picture, to_depth
 from cyclegan_cli.data.tiff_directories import is_reduced, may_be_stack
 from cyclegan_cli.data.webp import is_lossless_webp
 
-# What makes the picture upright, by its EXIF orientation (EXIF 2.32, table 4).
+# What makes the image upright, by its EXIF orientation (EXIF 2.32, table 4).
 TURNS: dict[int, Callable[[Levels], Levels]] = {
     2: lambda levels: levels[:, ::-1],
     3: lambda levels: levels[::-1, ::-1],
@@ -51,27 +51,27 @@ def decode(
     shrink_to: int | None = None,
     name: str = "standard input",
     first_only: bool = False,
-) -> Picture:
-    """Read a picture: upright, in sRGB, alpha apart, at its full depth; all frames or pages.
+) -> DecodedImage:
+    """Read an image: upright, in sRGB, alpha apart, at its full depth; all frames or pages.
 
     Args:
         source: A file, or a stream of the bytes of one, which is read to its end.
         shrink_to: Pixels that the short side will be reduced to anyway: frames may be smaller
-            than the picture, but not below that (``Picture.full_size`` is set then).
+            than the image, but not below that (``DecodedImage.full_size`` is set then).
         name: What error messages call a stream; files are called by their path.
         first_only: Whether to read the first frame or page alone.
 
     Raises:
-        DataError: It cannot be read: missing, damaged, not a picture, or too large to be honest
+        DataError: It cannot be read: missing, damaged, not an image, or too large to be honest
             (`opening.limit_pixels`).
     """
     name = str(source) if isinstance(source, Path) else name
     with opened(source, name) as image:
-        # A HEIC opens at its main picture, which need not be the first.
+        # A HEIC opens at its main image, which need not be the first.
         return _decoded(image, [image.tell()] if first_only else _pages(image, name), shrink_to)
 
 
-def _decoded(image: Any, pages: list[int], shrink_to: int | None) -> Picture:
+def _decoded(image: Any, pages: list[int], shrink_to: int | None) -> DecodedImage:
     remarks_on_file: tuple[str, ...] = getattr(image.fp, "remarks", ())
     # At first: of a PNG Pillow loads and closes all of it to find out its orientation.
     space = read_colour_space(image)
@@ -108,7 +108,7 @@ def _decoded(image: Any, pages: list[int], shrink_to: int | None) -> Picture:
     elif "icc_profile" in image.info and not image.info["icc_profile"]:
         remarks = (*remarks, BAD_PROFILE)  # Pillow itself has found it damaged or incomplete.
     modes = {page.mode for page in pixels}
-    return Picture(
+    return DecodedImage(
         frames=tuple(map(to_srgb, pixels, fitting)),
         alphas=_alphas(pixels),
         format=format_of(image),
@@ -138,8 +138,8 @@ def decode_opaque(path: Path, shrink_to: int) -> tuple[Levels, tuple[int, int]]:
         shrink_to: As for ``decode``.
 
     Returns:
-        ``[H, W, 3]`` uint8, and width and height of the whole picture, which are more where it was
-        decoded at a reduced scale. Of an upright picture the last row and column then may reach
+        ``[H, W, 3]`` uint8, and width and height of the whole image, which are more where it was
+        decoded at a reduced scale. Of an upright image the last row and column then may reach
         beyond it.
 
     Raises:
@@ -153,8 +153,8 @@ def decode_opaque(path: Path, shrink_to: int) -> tuple[Levels, tuple[int, int]]:
             if turn in TURNS:
                 levels = np.ascontiguousarray(TURNS[turn](levels))
             return levels, size[::-1] if turn in TURNED else size
-    picture = decode(path, shrink_to, first_only=True)
-    return to_depth(picture.on_white(0), 8), picture.size
+    decoded = decode(path, shrink_to, first_only=True)
+    return to_depth(decoded.on_white(0), 8), decoded.size
 
 
 def _is_plain_jpeg(image: Image.Image) -> bool:
@@ -171,7 +171,7 @@ def _shrink(image: Image.Image, shrink_to: int) -> None:
     """Have a JPEG decoded at a half, quarter or eighth, if its short side stays that long.
 
     Its decoder does that at less cost. Where a side is no multiple, the last row or column
-    reaches beyond the picture; that must be at the end, so such a picture that is to be turned
+    reaches beyond the image; that must be at the end, so such an image that is to be turned
     stays as it is.
     """
     if format_of(image) != "JPEG":
@@ -185,7 +185,7 @@ def _shrink(image: Image.Image, shrink_to: int) -> None:
 
 
 def from_pillow(image: Image.Image) -> tuple[Levels, Levels | None]:
-    """A picture that Pillow holds, or has opened: upright, in sRGB, opacity apart.
+    """An image that Pillow holds, or has opened: upright, in sRGB, opacity apart.
 
     Returns:
         Colours, ``[H, W, 3]``, uint8 or (of 16-bit grey) uint16; and opacity, ``[H, W]`` of the
@@ -193,12 +193,12 @@ def from_pillow(image: Image.Image) -> tuple[Levels, Levels | None]:
 
     Raises:
         ValueError: Its pixels are numbers of unknown range, its file is damaged, or it is an HDR
-            picture or, of a TIFF, a reduced version of another.
+            image or, of a TIFF, a reduced version of another.
         OSError: Its file is damaged or cut off.
     """
     _check_file(image)
     if image.format == "TIFF" and is_reduced(getattr(image, "tag_v2", {})):
-        raise ValueError("the page is a reduced version of another picture: seek to that one")
+        raise ValueError("the page is a reduced version of another image: seek to that one")
     space = read_colour_space(image)
     mend_transparency(image)
     _load(image)  # Of a TIFF this applies the orientation and forgets it.
@@ -218,10 +218,10 @@ def _check_file(image: Image.Image) -> None:
 
 
 def pixel_bytes(path: Path) -> int:
-    """The bytes that a picture's pixels take once it is decoded, from its header.
+    """The bytes that an image's pixels take once it is decoded, from its header.
 
     Raises:
-        DataError: Not a picture.
+        DataError: Not an image.
     """
     with opened(path, str(path), head_only=True) as image:
         channels = 4 if image.has_transparency_data else 3
@@ -230,10 +230,10 @@ def pixel_bytes(path: Path) -> int:
 
 
 def _left_aside(image: Any) -> tuple[str, ...]:
-    """Remarks on a HEIC of several pictures, and a TIFF that lacks some of its planes."""
+    """Remarks on a HEIC of several images, and a TIFF that lacks some of its planes."""
     count = getattr(image, "n_frames", 1) if image.format == "HEIF" else 1
     if count > 1:
-        return (f"it holds {count} pictures, of which the main one was translated",)
+        return (f"it holds {count} images, of which the main one was translated",)
     if image.format == "TIFF" and may_be_stack(image.tag_v2):
         from cyclegan_cli.data.stacks import missing_planes
 

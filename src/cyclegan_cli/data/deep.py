@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from cyclegan_cli.data.colour import SIXTEEN_BIT_MODES, Pixels
+from cyclegan_cli.data.image import Levels, Mode
 from cyclegan_cli.data.metadata import whole_file
-from cyclegan_cli.data.picture import Levels, Mode
 from cyclegan_cli.data.png import pixels_alone
 
 BITS_PER_SAMPLE, SAMPLE_FORMAT = 258, 339  # TIFF 6.0
@@ -35,7 +35,7 @@ def read_deep(image: Any, page: int) -> Pixels | None:
         page: Which page it is at.
 
     Returns:
-        uint16 pixels, all levels in use; None for any other picture.
+        uint16 pixels, all levels in use; None for any other image.
 
     Raises:
         Exception: Whatever the decoder raises for a damaged file.
@@ -65,7 +65,7 @@ def lost_depth(image: Any) -> tuple[str, ...]:
 
 def _stored_bits(image: Any) -> int:
     if image.mode in SIXTEEN_BIT_MODES:
-        return 0  # Of grey pictures Pillow reads all.
+        return 0  # Of grey images Pillow reads all.
     if image.format == "HEIF":
         return int(image.info.get("bit_depth") or 8)
     if image.format == "PPM" and image.tile:

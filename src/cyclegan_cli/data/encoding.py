@@ -1,4 +1,4 @@
-"""Pictures to files, whole or not at all."""
+"""Images to files, whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from cyclegan_cli.data import profiles
 from cyclegan_cli.data.animation import animation_options
 from cyclegan_cli.data.colour import Pixels
 from cyclegan_cli.data.formats import CODESTREAM_SUFFIXES, EXIF_FORMATS, QUALITY_FORMATS
+from cyclegan_cli.data.image import DecodedImage, EncodeOptions, Mode
 from cyclegan_cli.data.layout import Layout, laid_out, plan_layout, refuse_unwritable
 from cyclegan_cli.data.metadata import Metadata, said_to_be_srgb, save_options
-from cyclegan_cli.data.picture import EncodeOptions, Mode, Picture
 from cyclegan_cli.data.tiff import tiff_bytes
 from cyclegan_cli.data.webp import said_to_have_alpha
 from cyclegan_cli.errors import OutputError
@@ -33,36 +33,36 @@ PNG_HEAD = 8 + 12 + 13  # The signature and the first chunk.
 
 
 def encode(
-    picture: Picture,
+    image: DecodedImage,
     target: Path | BinaryIO,
     format: str,
     options: EncodeOptions = EncodeOptions(),
     name: str = "standard output",
 ) -> tuple[str, ...]:
-    """Write a picture, whole or not at all.
+    """Write an image, whole or not at all.
 
     Args:
-        picture: What to write.
+        image: What to write.
         target: A file, replaced in one step; or a stream, which gets all bytes in one write.
         format: Pillow's name of the format, see ``formats.writable_format``.
-        options: How. By default JPEG quality is that of ``picture.encoding`` where the picture
+        options: How. By default JPEG quality is that of ``image.encoding`` where the image
             came from a JPEG, else 92.
         name: What error messages call a stream.
 
     Returns:
-        A sentence for each thing of the picture that the format does not hold.
+        A sentence for each thing of the image that the format does not hold.
 
     Raises:
         OutputError: It cannot be written.
     """
     name = str(target) if isinstance(target, Path) else name
-    refuse_unwritable(picture, format, options, name)
+    refuse_unwritable(image, format, options, name)
     try:
         bare = isinstance(target, Path) and target.suffix.lower() in CODESTREAM_SUFFIXES
-        layout = replace(plan_layout(picture, format, options), is_bare=bare)
-        content, remarks = _encoded_with_metadata(picture, format, options, layout)
+        layout = replace(plan_layout(image, format, options), is_bare=bare)
+        content, remarks = _encoded_with_metadata(image, format, options, layout)
     except Exception as error:
-        # Encoders raise anything where a picture is too large for their format.
+        # Encoders raise anything where an image is too large for their format.
         reason = " ".join(str(error).split())
         raise OutputError(f"cannot write {name} as {format}: {reason}") from error
     if isinstance(target, Path):
@@ -83,13 +83,13 @@ def _write(stream: BinaryIO, content: bytes, name: str) -> None:
 
 
 def _encoded_with_metadata(
-    picture: Picture, format: str, options: EncodeOptions, layout: Layout
+    image: DecodedImage, format: str, options: EncodeOptions, layout: Layout
 ) -> tuple[bytes, tuple[str, ...]]:
     """The file's bytes; without EXIF and XMP where the encoder fails because of them."""
-    metadata = picture.metadata
+    metadata = image.metadata
     if format not in EXIF_FORMATS:
         metadata = Metadata(dpi=metadata.dpi)
-    elif picture.profile and layout.profile in (None, profiles.srgb()):
+    elif image.profile and layout.profile in (None, profiles.srgb()):
         metadata = said_to_be_srgb(metadata)
     attempts = {
         "": metadata,
@@ -102,7 +102,7 @@ def _encoded_with_metadata(
         if left_out and fewer == metadata:
             continue
         try:
-            content = _encoded(picture, fewer, format, options, layout)
+            content = _encoded(image, fewer, format, options, layout)
         except Exception as error:
             # JPEG, for example, has room for 64 KB of each.
             failures.append(error)
@@ -113,10 +113,10 @@ def _encoded_with_metadata(
 
 
 def _encoded(
-    picture: Picture, metadata: Metadata, format: str, options: EncodeOptions, layout: Layout
+    image: DecodedImage, metadata: Metadata, format: str, options: EncodeOptions, layout: Layout
 ) -> bytes:
-    frames = [laid_out(picture, index, layout) for index in range(len(picture.frames))]
-    own = _own_encoding(picture, layout.mode) if format == picture.format else {}
+    frames = [laid_out(image, index, layout) for index in range(len(image.frames))]
+    own = _own_encoding(image, layout.mode) if format == image.format else {}
     if format == "TIFF":
         return tiff_bytes(frames, layout.profile, metadata, own.get("compressed", True))
     keywords = save_options(metadata, format)
@@ -131,10 +131,10 @@ def _encoded(
     else:
         keywords |= own or DEFAULT_QUALITY.get(format, {})
     images = [to_image(frame) for frame in frames]
-    if picture.animation and len(images) > 1:
-        shown = images[1:] if picture.animation.still_first else images
+    if image.animation and len(images) > 1:
+        shown = images[1:] if image.animation.still_first else images
         images = images if format == "PNG" else shown
-        keywords |= animation_options(picture.animation, format, shown, layout.has_alpha)
+        keywords |= animation_options(image.animation, format, shown, layout.has_alpha)
         keywords["append_images"] = images[1:]
     content = _saved(images[0], format, keywords)
     if format == "WEBP" and len(images) > 1 and layout.has_alpha:
@@ -142,9 +142,9 @@ def _encoded(
     return content
 
 
-def _own_encoding(picture: Picture, mode: Mode) -> dict[str, Any]:
-    """What the writer of the picture's own format needs to match its quality."""
-    own = picture.encoding
+def _own_encoding(image: DecodedImage, mode: Mode) -> dict[str, Any]:
+    """What the writer of the image's own format needs to match its quality."""
+    own = image.encoding
     if mode == "L" and "qtables" in own:
         return {"qtables": own["qtables"][:1]}  # One component, which has one table.
     return own if mode == "RGB" or "qtables" not in own else {}

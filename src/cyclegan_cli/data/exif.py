@@ -27,9 +27,9 @@ PIXEL_WIDTH, PIXEL_HEIGHT = 0xA002, 0xA003
 COLOUR_SPACE, SRGB, ADOBE_RGB, UNCALIBRATED = 0xA001, 1, 2, 0xFFFF
 INTEROP_INDEX, INTEROP_SRGB, INTEROP_ADOBE_RGB = 0x0001, b"R98", b"R03"
 SUBDIRECTORIES = (EXIF_DIRECTORY, GPS_DIRECTORY, INTEROP_DIRECTORY)
-# What a TIFF file's directory says of the picture rather than of its own layout: description,
+# What a TIFF file's directory says of the image rather than of its own layout: description,
 # camera, resolution, date, artist, rating, copyright, IPTC, place on Earth (GeoTIFF), EXIF, GPS.
-PICTURE_TAGS = frozenset(
+IMAGE_TAGS = frozenset(
     {270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 18249, 33432, 33550, 33723, 33922,
      34264, 34665, 34735, 34736, 34737, 34853, 40091, 40092, 40093, 40094, 40095, 42112, 42113}
 )  # fmt: skip
@@ -158,7 +158,7 @@ class Block:
 
 
 def made_upright(exif: bytes, turned: bool) -> bytes:
-    """The block of an upright picture: orientation 1, no thumbnail (it shows the old picture).
+    """The block of an upright image: orientation 1, no thumbnail (it shows the old image).
 
     Args:
         exif: With or without ``HEADER``.
@@ -281,13 +281,13 @@ def _below(entries: Iterable[Entry], directory: int) -> list[Entry]:
 
 
 def from_tiff(content: bytes) -> bytes | None:
-    """What a TIFF file says of its picture, as a block; None where it says nothing.
+    """What a TIFF file says of its image, as a block; None where it says nothing.
 
     Raises:
         ValueError: It is damaged.
     """
     block = Block(content)
-    entries = [e for e in block.entries if e.tag in PICTURE_TAGS and not _is_of_layout(e)]
+    entries = [e for e in block.entries if e.tag in IMAGE_TAGS and not _is_of_layout(e)]
     if {entry.tag for entry in entries} <= TRIVIAL_TAGS:
         return None
     mark = b"II*\0" if block.order == "<" else b"MM\0*"
@@ -318,7 +318,7 @@ def into_tiff(tiff: bytes, exif: bytes) -> bytes:
     file, block = Block(tiff), Block(exif)
     if file.order != block.order or file.big:
         raise ValueError("the file and its EXIF block differ in their byte order")
-    added = [e for e in block.entries if e.tag in PICTURE_TAGS]
+    added = [e for e in block.entries if e.tag in IMAGE_TAGS]
     new = {entry.tag for entry in added}
     entries = sorted(
         [*added, *(e for e in file.entries if e.tag not in new)], key=lambda entry: entry.tag

@@ -1,4 +1,4 @@
-"""Which picture formats are read and written, and what each can hold."""
+"""Which image formats are read and written, and what each can hold."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from functools import lru_cache
 
 from PIL import Image, _imaging
 
-# Pillow warns of pictures from 89 megapixels on (and refuses them from 179 on), and of oddities
+# Pillow warns of images from 89 megapixels on (and refuses them from 179 on), and of oddities
 # in files that it can read all the same. Neither is the user's business.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # Formats that run another program (EPS: Ghostscript), or that Pillow only recognises.
 UNSAFE_FORMATS = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "PDF"})
-# Formats that hold any RGB picture at its own size. Icons, for example, do not.
+# Formats that hold any RGB image at its own size. Icons, for example, do not.
 WRITABLE_FORMATS = frozenset(
     {"AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "SGI", "TGA",
      "TIFF", "WEBP"}
@@ -71,7 +71,7 @@ def readable_suffixes() -> frozenset[str]:
     """Lower-case file name endings of the formats that are read, e.g. ``.jpg``."""
     readable = set(readable_formats())
     known = Image.registered_extensions().items()
-    # HEIC pictures are always listed, so that without the extra they are refused, not passed over.
+    # HEIC images are always listed, so that without the extra they are refused, not passed over.
     return frozenset(suffix for suffix, name in known if name in readable) | HEIF_SUFFIXES
 
 

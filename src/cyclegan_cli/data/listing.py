@@ -1,4 +1,4 @@
-"""The pictures in a folder, by their names."""
+"""The images in a folder, by their names."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from cyclegan_cli.errors import DataError
 FOLDERS_OF_SYSTEMS = frozenset({"@eaDir", "#recycle", "@Recycle", "@__thumb", "$RECYCLE.BIN"})
 
 
-def list_pictures(folder: Path, passed_over: PassedOver | None = None) -> list[Path]:
-    """All files below ``folder`` whose name ends like a picture's, sorted by relative path.
+def list_images(folder: Path, passed_over: PassedOver | None = None) -> list[Path]:
+    """All files below ``folder`` whose name ends like an image's, sorted by relative path.
 
     Args:
         folder: Where to look.
@@ -27,8 +27,8 @@ def list_pictures(folder: Path, passed_over: PassedOver | None = None) -> list[P
     """
     if not os.path.isdir(folder):
         found = "a file" if os.path.exists(folder) else "nothing"
-        raise DataError(f"{folder} is not a folder: found {found}", "Name a folder of pictures.")
-    return [folder / path for path in walk_pictures(folder, passed_over=passed_over)]
+        raise DataError(f"{folder} is not a folder: found {found}", "Name a folder of images.")
+    return [folder / path for path in walk_images(folder, passed_over=passed_over)]
 
 
 def refuse_folder(error: OSError) -> None:
@@ -36,7 +36,7 @@ def refuse_folder(error: OSError) -> None:
     raise DataError(f"cannot list {error.filename}: {error.strerror}") from error
 
 
-def walk_pictures(
+def walk_images(
     folder: Path,
     recursive: bool = True,
     leave_out: str | None = None,
@@ -44,10 +44,10 @@ def walk_pictures(
     unlistable: bool = False,
     passed_over: PassedOver | None = None,
 ) -> Iterator[str]:
-    """All files below ``folder`` whose name ends like a picture's, sorted by relative path.
+    """All files below ``folder`` whose name ends like an image's, sorted by relative path.
 
     Hidden files and folders are left out, and those of network drives: they are other programs'
-    notes, not pictures. Links to folders are not followed, nor are run folders below it searched,
+    notes, not images. Links to folders are not followed, nor are run folders below it searched,
     nor anything but files (pipes, sockets, devices) yielded. In memory are the names in one folder
     at a time and its parents.
 
@@ -56,7 +56,7 @@ def walk_pictures(
         recursive: Whether the folders below it are searched too.
         leave_out: Real path of a folder below that is not searched.
         on_error: Called with what keeps a folder from being listed; that folder is passed over.
-        unlistable: Whether a folder below that cannot be listed is yielded like a picture, for
+        unlistable: Whether a folder below that cannot be listed is yielded like an image, for
             its reading to fail, instead.
         passed_over: Counts the image files among all others.
 

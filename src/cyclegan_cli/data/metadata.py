@@ -12,7 +12,7 @@ from cyclegan_cli.data import exif as exif_block
 from cyclegan_cli.data.companions import companions, without_companions
 
 XMP_KEYWORD = "XML:com.adobe.xmp"
-# As an attribute or as an element: the orientation that was applied, and pictures of the old one.
+# As an attribute or as an element: the orientation that was applied, and images of the old one.
 # Only as Pillow understands it: else it has not been applied.
 XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:="|>))[0-9]+""")
 # What changes places where width becomes height.
@@ -53,12 +53,12 @@ def orientation(image: Image.Image) -> int:
         OSError: It is a PNG, whose EXIF data may follow its pixels, and those are damaged.
     """
     if image.format == "PNG":
-        # Pillow would do so below, where its error is not heard: then it gives half a picture.
+        # Pillow would do so below, where its error is not heard: then it gives half an image.
         image.load()
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:
-        return 1  # Damaged EXIF data is no reason to refuse a picture.
+        return 1  # Damaged EXIF data is no reason to refuse an image.
     return value if value in range(1, 9) else 1
 
 
@@ -142,7 +142,7 @@ def _with_sides_swapped(xmp: bytes) -> bytes:
 
 
 def exif_of(image: Image.Image) -> bytes | None:
-    """The EXIF block of a picture, as Pillow has opened it; of a TIFF what it says itself.
+    """The EXIF block of an image, as Pillow has opened it; of a TIFF what it says itself.
 
     Raises:
         ValueError: It is damaged.

@@ -20,14 +20,14 @@ from cyclegan_cli.data.raw import HEAD_BYTES, refuse_raw
 from cyclegan_cli.data.refusals import unidentified, unreadable
 from cyclegan_cli.data.tiff_directories import (
     TIFF_HEADS,
+    image_elsewhere,
     is_reduced,
     may_be_stack,
-    picture_elsewhere,
     refuse_unreadable_tiff,
 )
 from cyclegan_cli.errors import CycleGANError, DataError
 
-# Formats whose frames or pages are each a picture.
+# Formats whose frames or pages are each an image.
 FORMATS_OF_FRAMES = frozenset({"AVIF", "DCX", "FLI", "GIF", "PNG", "TIFF", "WEBP"})
 # Pages of a TIFF: Pillow looks for each among all before it, and a page takes but 100 bytes.
 MOST_PAGES = 10_000
@@ -40,7 +40,7 @@ SAID_BY_PAGES = ("icc_profile", "dpi", "xmp")
 
 @dataclass(frozen=True)
 class Probe:
-    """What a picture's header says.
+    """What an image's header says.
 
     Attributes:
         format: Pillow's name of the format.
@@ -58,10 +58,10 @@ class Probe:
 
 
 def probe(path: Path) -> Probe:
-    """Read a picture's header, not its pixels.
+    """Read an image's header, not its pixels.
 
     Raises:
-        DataError: Not a picture.
+        DataError: Not an image.
     """
     with opened(path, str(path), head_only=True) as image:
         return Probe(format_of(image), image.mode, image.width, image.height, count_frames(image))
@@ -105,7 +105,7 @@ def _count_pages(image: Image.Image) -> int:
 
 
 def limit_pixels(most: int) -> None:
-    """Refuse pictures that claim more pixels than this, for all of the process.
+    """Refuse images that claim more pixels than this, for all of the process.
 
     Pillow refuses what has more than twice its ``MAX_IMAGE_PIXELS``; by default that is 179
     million.
@@ -114,14 +114,14 @@ def limit_pixels(most: int) -> None:
 
 
 def most_pixels() -> int:
-    """How many pixels a picture may have, all of its frames together."""
+    """How many pixels an image may have, all of its frames together."""
     return 2 * (Image.MAX_IMAGE_PIXELS or sys.maxsize // 2)
 
 
 def too_many_pixels(name: str) -> DataError:
-    """What to raise of a picture that claims more: a small file may, to exhaust the memory."""
+    """What to raise of an image that claims more: a small file may, to exhaust the memory."""
     return DataError(
-        f"{name} claims more than the {most_pixels() / 1e6:.4g} megapixels that a picture may "
+        f"{name} claims more than the {most_pixels() / 1e6:.4g} megapixels that an image may "
         "have, all frames together (translate allows more with --max-megapixels)"
     )
 
@@ -152,7 +152,7 @@ def _go_to_full_page(image: Any, name: str) -> None:
         try:
             go_to(image, page)
         except EOFError:
-            raise picture_elsewhere(name, image.width, image.height) from None
+            raise image_elsewhere(name, image.width, image.height) from None
 
 
 def _seekable(source: Path | BinaryIO) -> BinaryIO:
@@ -181,7 +181,7 @@ def _bytes_at(stream: BinaryIO, place: int, count: int) -> bytes:
 
 @contextmanager
 def opened(source: Path | BinaryIO, name: str, head_only: bool = False) -> Iterator[Image.Image]:
-    """Open a picture; whatever goes wrong with it inside becomes one sentence.
+    """Open an image; whatever goes wrong with it inside becomes one sentence.
 
     Args:
         source: A file, or a stream that is read to its end.

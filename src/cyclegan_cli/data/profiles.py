@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageCms
 
-from cyclegan_cli.data.picture import Levels
+from cyclegan_cli.data.image import Levels
 
 Space = Literal["RGB", "GRAY", "CMYK"]
 SPACES: dict[str, Space] = {"RGB": "RGB", "GRAY": "GRAY", "CMYK": "CMYK"}
@@ -28,7 +28,7 @@ def srgb() -> bytes:
 
 @lru_cache(maxsize=64)
 def space_of(profile: bytes) -> Space | None:
-    """The colour space that a profile is for; None where it is damaged or for no pictures."""
+    """The colour space that a profile is for; None where it is damaged or for no images."""
     try:
         found = ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space.strip()
         space = SPACES.get(found)
@@ -67,7 +67,7 @@ def convert(levels: Levels, source: bytes, target: bytes) -> Levels:
     """
     source_space, target_space = space_of(source), space_of(target)
     if source_space is None or target_space is None:
-        raise ValueError("not a profile of pictures")
+        raise ValueError("not a profile of images")
     if levels.dtype == np.uint8:
         image = Image.frombytes(
             PILLOW_MODES[source_space], levels.shape[1::-1], np.ascontiguousarray(levels).tobytes()

@@ -1,4 +1,4 @@
-"""Raw photos: what a sensor saw, which is no picture before somebody has developed it."""
+"""Raw photos: what a sensor saw, which is no image before somebody has developed it."""
 
 from __future__ import annotations
 

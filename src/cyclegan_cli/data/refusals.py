@@ -13,15 +13,15 @@ from cyclegan_cli.errors import DataError
 from cyclegan_cli.files import is_lfs_pointer
 
 CONVERT = "Convert it to PNG or TIFF with 8 or 16 bits a channel."
-NO_PICTURE = "is not a picture in a format that is read here"
-# What other files begin with. Pictures are those that a converter makes readable.
-OTHER_PICTURES = (
-    (b"\xff\x0a", "a JPEG XL picture"), (b"\0\0\0\x0cJXL \r\n", "a JPEG XL picture"),
+NO_IMAGE = "is not an image in a format that is read here"
+# What other files begin with. Images are those that a converter makes readable.
+OTHER_IMAGES = (
+    (b"\xff\x0a", "a JPEG XL image"), (b"\0\0\0\x0cJXL \r\n", "a JPEG XL image"),
     (b"<svg", "an SVG drawing"), (b"%!PS", "a PostScript drawing"),
     (b"\xc5\xd0\xd3\xc6", "a PostScript drawing"), (b"%PDF", "a PDF document"),
-    (b"\xd7\xcd\xc6\x9a", "a Windows metafile"), (b"II\xbc\x01", "a JPEG XR picture"),
-    (b"BPG\xfb", "a BPG picture"), (b"gimp xcf", "a GIMP project"),
-    (b"v/1\x01", "an OpenEXR picture"), (b"#?RADIANCE", "a Radiance HDR picture"),
+    (b"\xd7\xcd\xc6\x9a", "a Windows metafile"), (b"II\xbc\x01", "a JPEG XR image"),
+    (b"BPG\xfb", "a BPG image"), (b"gimp xcf", "a GIMP project"),
+    (b"v/1\x01", "an OpenEXR image"), (b"#?RADIANCE", "a Radiance HDR image"),
 )  # fmt: skip
 OTHER_FILES = (
     (b"<!doctype html", "an HTML page, perhaps the answer to a download that failed"),
@@ -41,7 +41,7 @@ TIFF_NUMBERS = {"u": "unsigned integers", "i": "signed integers", "f": "floating
 
 
 def is_heif(head: bytes) -> bool:
-    """Whether a file begins as HEIC pictures do (ISO/IEC 23008-12)."""
+    """Whether a file begins as HEIC images do (ISO/IEC 23008-12)."""
     return head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS
 
 
@@ -61,7 +61,7 @@ def unidentified(name: str, stream: BinaryIO, head: bytes) -> DataError:
         )
     if is_heif(head) and "HEIF" not in readable_formats():
         return DataError(
-            f"{name} is a HEIC picture, and the package that reads them is not installed",
+            f"{name} is a HEIC image, and the package that reads them is not installed",
             "Install it: pip install pillow-heif.",
         )
     for kind in readable_formats():
@@ -69,7 +69,7 @@ def unidentified(name: str, stream: BinaryIO, head: bytes) -> DataError:
         if accepts and accepts(head) is True:
             return _of_format(name, kind, stream, head)
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    for magic, what in OTHER_PICTURES:
+    for magic, what in OTHER_IMAGES:
         if head.startswith(magic) or start.startswith(magic):
             return DataError(f"{name} is {what}, which is not read here", CONVERT)
     for magic, what in OTHER_FILES:
@@ -77,7 +77,7 @@ def unidentified(name: str, stream: BinaryIO, head: bytes) -> DataError:
             return DataError(f"{name} is {what}")
     if head[4:8] == b"ftyp" and head[8:12] in FILM_BRANDS:
         return DataError(f"{name} is a film", "Take its frames out, e.g. with ffmpeg.")
-    return DataError(f"{name} {NO_PICTURE}")
+    return DataError(f"{name} {NO_IMAGE}")
 
 
 def _of_format(name: str, kind: str, stream: BinaryIO, head: bytes) -> DataError:

@@ -10,8 +10,8 @@ import numpy as np
 
 from cyclegan_cli.data.colour import Pixels
 from cyclegan_cli.data.deep import PHOTOMETRIC_MODES, WHITE_IS_ZERO, at_full_range, tiff_pixels
+from cyclegan_cli.data.image import Levels
 from cyclegan_cli.data.metadata import whole_file
-from cyclegan_cli.data.picture import Levels
 
 PALETTE, SEPARATE = 3, 2  # TIFF 6.0: photometric interpretation, planar configuration
 

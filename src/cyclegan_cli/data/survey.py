@@ -1,4 +1,4 @@
-"""What a folder of pictures holds: formats and sizes from headers, and files that are the same."""
+"""What a folder of images holds: formats and sizes from headers, and files that are the same."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from cyclegan_cli.errors import DataError
 
 @dataclass
 class Survey:
-    """What was found in pictures' headers.
+    """What was found in images' headers.
 
     Attributes:
-        probes: Of every picture that could be opened, what its header says.
+        probes: Of every image that could be opened, what its header says.
         problems: Of every other, a sentence that says why not.
     """
 
@@ -42,20 +42,20 @@ class Survey:
         }
 
 
-def survey(pictures: Sequence[Path]) -> Survey:
-    """Read the headers of all these pictures, not their pixels."""
+def survey(images: Sequence[Path]) -> Survey:
+    """Read the headers of all these images, not their pixels."""
     found = Survey()
-    for picture in pictures:
+    for image in images:
         try:
-            found.probes[picture] = probe(picture)
+            found.probes[image] = probe(image)
         except DataError as error:
-            found.problems[picture] = error.message
+            found.problems[image] = error.message
     return found
 
 
-def evenly(pictures: Sequence[Path], limit: int | None) -> Sequence[Path]:
-    """At most ``limit`` pictures, evenly over the sequence; all of them with None."""
-    return pictures if limit is None else pictures[:: max(1, -(-len(pictures) // limit))]
+def evenly(images: Sequence[Path], limit: int | None) -> Sequence[Path]:
+    """At most ``limit`` images, evenly over the sequence; all of them with None."""
+    return images if limit is None else images[:: max(1, -(-len(images) // limit))]
 
 
 def spread(values: Sequence[float], digits: int | None = None) -> dict[str, float]:
@@ -66,19 +66,19 @@ def spread(values: Sequence[float], digits: int | None = None) -> dict[str, floa
     return {name: round(measure(values), digits) for name, measure in measures.items()}
 
 
-def duplicates(pictures: Collection[Path]) -> list[list[Path]]:
+def duplicates(images: Collection[Path]) -> list[list[Path]]:
     """Groups of files with the same bytes; only files of one size are read.
 
     Files that cannot be read, or are gone, are left out.
     """
     by_size: dict[int, list[Path]] = {}
-    for picture in pictures:
-        if (size := _size(picture)) is not None:
-            by_size.setdefault(size, []).append(picture)
+    for image in images:
+        if (size := _size(image)) is not None:
+            by_size.setdefault(size, []).append(image)
     by_content: dict[bytes | None, list[Path]] = {}
     for group in by_size.values():
-        for picture in group if len(group) > 1 else []:
-            by_content.setdefault(_digest(picture), []).append(picture)
+        for image in group if len(group) > 1 else []:
+            by_content.setdefault(_digest(image), []).append(image)
     by_content.pop(None, None)
     return [group for group in by_content.values() if len(group) > 1]
 

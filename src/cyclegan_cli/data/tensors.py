@@ -1,18 +1,18 @@
-"""Levels of pictures to tensors in [-1, 1], and back."""
+"""Levels of images to tensors in [-1, 1], and back."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
-from cyclegan_cli.data.picture import BitDepth, Levels
+from cyclegan_cli.data.image import BitDepth, Levels
 
 
 def array_to_tensor(levels: Levels) -> torch.Tensor:
     """``[H, W, 3]`` uint8 or uint16 to ``[1, 3, H, W]`` fp32 in [-1, 1]."""
     if levels.dtype == np.uint16:
-        pictures = torch.from_numpy(levels.astype(np.float32)).div_(32767.5).sub_(1.0)
-        return pictures.permute(2, 0, 1).unsqueeze(0)
+        images = torch.from_numpy(levels.astype(np.float32)).div_(32767.5).sub_(1.0)
+        return images.permute(2, 0, 1).unsqueeze(0)
     # Torch shares the memory and asks for one that may be written to.
     writable = levels if levels.flags.writeable else levels.copy()
     return to_unit_range(torch.from_numpy(writable).permute(2, 0, 1).unsqueeze(0))
@@ -23,7 +23,7 @@ def to_unit_range(levels: torch.Tensor) -> torch.Tensor:
     return levels.float().div_(127.5).sub_(1.0)
 
 
-def to_levels(pictures: torch.Tensor, bit_depth: BitDepth = 8) -> torch.Tensor:
+def to_levels(images: torch.Tensor, bit_depth: BitDepth = 8) -> torch.Tensor:
     """``[B, 3, H, W]`` in [-1, 1] to levels, rounded to the nearest.
 
     Returns:
@@ -31,10 +31,10 @@ def to_levels(pictures: torch.Tensor, bit_depth: BitDepth = 8) -> torch.Tensor:
     """
     highest = 2**bit_depth - 1
     dtype = torch.uint8 if bit_depth == 8 else torch.uint16
-    return pictures.float().add(1.0).mul_(highest / 2).round_().clamp_(0, highest).to(dtype)
+    return images.float().add(1.0).mul_(highest / 2).round_().clamp_(0, highest).to(dtype)
 
 
-def tensor_to_array(pictures: torch.Tensor, bit_depth: BitDepth = 8) -> Levels:
+def tensor_to_array(images: torch.Tensor, bit_depth: BitDepth = 8) -> Levels:
     """``[1, 3, H, W]`` in [-1, 1] to ``[H, W, 3]``, uint8 or uint16."""
-    levels = to_levels(pictures[0], bit_depth).permute(1, 2, 0).contiguous().cpu().numpy()
+    levels = to_levels(images[0], bit_depth).permute(1, 2, 0).contiguous().cpu().numpy()
     return np.asarray(levels)

@@ -1,4 +1,4 @@
-"""TIFF files whose pictures Pillow would not show as they are: previews, raw photos, many bands."""
+"""TIFF files whose images Pillow would not show as they are: previews, raw photos, many bands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cyclegan_cli.data.raw import RAW_SUFFIXES, raw_photo
 from cyclegan_cli.errors import DataError
 
 TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-# TIFF 6.0, TIFF/EP and DNG 1.7: what directories say of the picture in them.
+# TIFF 6.0, TIFF/EP and DNG 1.7: what directories say of the image in them.
 NEW_SUBFILE_TYPE, SUBFILE_TYPE, WIDTH, HEIGHT, PHOTOMETRIC = 254, 255, 256, 257, 262
 SAMPLES_PER_PIXEL, SUB_DIRECTORIES, EXTRA_SAMPLES, DNG_VERSION = 277, 330, 338, 50706
 REDUCED_OR_MASK, OLD_REDUCED = 0b101, 2
@@ -36,7 +36,7 @@ def refuse_unreadable_tiff(file: BinaryIO, head: bytes, name: str) -> None:
         name: For the message.
 
     Raises:
-        DataError: It is a raw photo, a preview whose picture is where Pillow does not look for
+        DataError: It is a raw photo, a preview whose image is where Pillow does not look for
             it, or one of more bands than are read.
     """
     if PurePath(name).suffix.lower() in RAW_SUFFIXES:
@@ -49,7 +49,7 @@ def refuse_unreadable_tiff(file: BinaryIO, head: bytes, name: str) -> None:
     shown = [page for page in pages if not is_reduced(page)]
     first = (shown or pages or [{}])[0]
     if any(_is_larger(other, first) for other in below if not is_reduced(other)):
-        raise picture_elsewhere(name, first.get(WIDTH, 0), first.get(HEIGHT, 0))
+        raise image_elsewhere(name, first.get(WIDTH, 0), first.get(HEIGHT, 0))
     for page in shown:
         _refuse_bands(page, name)
 
@@ -81,15 +81,15 @@ def _refuse_bands(page: Directory, name: str) -> None:
         return
     raise DataError(
         f"{name} has {bands} bands, of which only {known} and transparency are read",
-        "Write those that make a picture into a file of their own, e.g. with gdal_translate -b 1 "
+        "Write those that make an image into a file of their own, e.g. with gdal_translate -b 1 "
         "-b 2 -b 3.",
     )
 
 
-def picture_elsewhere(name: str, width: int, height: int) -> DataError:
-    """What to raise of a TIFF whose pages are all reduced versions of its picture."""
+def image_elsewhere(name: str, width: int, height: int) -> DataError:
+    """What to raise of a TIFF whose pages are all reduced versions of its image."""
     return DataError(
-        f"{name} shows a reduced version of its picture, {width}x{height}, and the picture "
+        f"{name} shows a reduced version of its image, {width}x{height}, and the image "
         "itself is not where it is read",
         "Convert it to a plain TIFF or PNG.",
     )

@@ -1,4 +1,4 @@
-"""Two folders of unpaired pictures as one endless sequence of training crops.
+"""Two folders of unpaired images as one endless sequence of training crops.
 
 What comes n-th is a pure function of the seed and n. Nothing depends on how many threads load,
 on what was loaded or kept in memory before, or on where a run was interrupted: a resumed run asks
@@ -23,20 +23,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cyclegan_cli.config import ResizeMode, TrainConfig
-from cyclegan_cli.data.cache import PictureCache
+from cyclegan_cli.data.cache import ImageCache
 from cyclegan_cli.data.decoding import decode_opaque
-from cyclegan_cli.data.picture import Levels
+from cyclegan_cli.data.image import Levels
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.sharing import WHOLE, Share
 
-# A picture sixteen times as long as it is wide holds nothing that a square crop shows, and
+# An image sixteen times as long as it is wide holds nothing that a square crop shows, and
 # resizing its short side could make it arbitrarily large.
 LARGEST_ASPECT_RATIO = 16
-# A picture whose short side is less than a quarter of a crop's is an icon or a thumbnail among
-# pictures: enlarged so much, it teaches the networks nothing but blur.
+# An image whose short side is less than a quarter of a crop's is an icon or a thumbnail among
+# images: enlarged so much, it teaches the networks nothing but blur.
 TINY_SHARE = 0.25
 # How many times the load size a JPEG must still be when it is decoded at a reduced scale: the
-# nearer to it, the softer it comes out than from the whole picture (docs/performance.md).
+# nearer to it, the softer it comes out than from the whole image (docs/performance.md).
 REDUCED_AT_LEAST = 1.25
 # Steps whose items are loaded ahead.
 STEPS_AHEAD = 2
@@ -49,7 +49,7 @@ class Batch:
     Attributes:
         real_a: ``[B, 3, crop, crop]`` uint8.
         real_b: Likewise.
-        skipped: A sentence for every picture that could not be read and was replaced.
+        skipped: A sentence for every image that could not be read and was replaced.
     """
 
     real_a: Tensor
@@ -65,31 +65,31 @@ class UnpairedDataset:
     """Item n is one augmented crop of each domain.
 
     Each domain goes through its own random orders, one a pass, independently of the other: no
-    picture comes again before all of its domain have come.
+    image comes again before all of its domain have come.
 
     Args:
-        pictures_a: Paths of domain A.
-        pictures_b: Paths of domain B.
+        images_a: Paths of domain A.
+        images_b: Paths of domain B.
         config: Sizes, resize mode, flip and seed.
-        cache: Keeps resized pictures; None keeps none.
+        cache: Keeps resized images; None keeps none.
     """
 
     def __init__(
         self,
-        pictures_a: Sequence[Path],
-        pictures_b: Sequence[Path],
+        images_a: Sequence[Path],
+        images_b: Sequence[Path],
         config: TrainConfig,
-        cache: PictureCache | None = None,
+        cache: ImageCache | None = None,
     ) -> None:
-        self.pictures = {"a": pictures_a, "b": pictures_b}
+        self.images = {"a": images_a, "b": images_b}
         self.config = config
-        self.cache = cache or PictureCache()
+        self.cache = cache or ImageCache()
 
     def __getitem__(self, number: int) -> Batch:
         """The ``number``-th item of the run, as a batch of one.
 
         Raises:
-            DataError: No picture of a domain can be read.
+            DataError: No image of a domain can be read.
         """
         skipped: list[str] = []
         real_a = self._crop("a", number, skipped)
@@ -98,26 +98,26 @@ class UnpairedDataset:
 
     def _crop(self, domain: str, number: int, skipped: list[str]) -> Tensor:
         """The number-th crop of a domain: ``[3, crop, crop]`` uint8."""
-        pictures = self.pictures[domain]
-        one_pass, index = divmod(number, len(pictures))
-        order = random_order(f"{self.config.seed}/{domain}/{one_pass}", len(pictures))
-        for following in range(len(pictures)):
-            chosen = order[(index + following) % len(pictures)]
-            load = partial(load_training_picture, pictures[chosen], self.config)
+        images = self.images[domain]
+        one_pass, index = divmod(number, len(images))
+        order = random_order(f"{self.config.seed}/{domain}/{one_pass}", len(images))
+        for following in range(len(images)):
+            chosen = order[(index + following) % len(images)]
+            load = partial(load_training_image, images[chosen], self.config)
             try:
-                picture = self.cache.get((domain, chosen), load)
+                image = self.cache.get((domain, chosen), load)
             except DataError as error:
                 skipped.append(error.message)
                 continue
-            return self._augment(picture, random.Random(f"{self.config.seed}/{domain}/{number}/x"))
-        raise DataError(f"no picture of domain {domain.upper()} can be read: {skipped[-1]}")
+            return self._augment(image, random.Random(f"{self.config.seed}/{domain}/{number}/x"))
+        raise DataError(f"no image of domain {domain.upper()} can be read: {skipped[-1]}")
 
-    def _augment(self, picture: Tensor, draw: random.Random) -> Tensor:
+    def _augment(self, image: Tensor, draw: random.Random) -> Tensor:
         """Random crop, mirrored half of the time: ``[3, H, W]`` to ``[3, crop, crop]``."""
         crop = self.config.crop_size
-        height, width = picture.shape[-2:]
+        height, width = image.shape[-2:]
         top, left = draw.randint(0, height - crop), draw.randint(0, width - crop)
-        levels = picture[:, top : top + crop, left : left + crop].numpy()
+        levels = image[:, top : top + crop, left : left + crop].numpy()
         if self.config.flip and draw.random() < 0.5:
             levels = levels[..., ::-1]
         # By numpy: torch would wake threads for it that compete with those of the training.
@@ -130,8 +130,8 @@ def random_order(seed: str, count: int) -> list[int]:
     return random.Random(seed).sample(range(count), count)
 
 
-def load_training_picture(path: Path, config: TrainConfig) -> Tensor:
-    """Decode a picture and resize it to the load size; transparency is laid on white.
+def load_training_image(path: Path, config: TrainConfig) -> Tensor:
+    """Decode an image and resize it to the load size; transparency is laid on white.
 
     Returns:
         ``[3, H, W]`` uint8: the short side is ``load_size`` (or both are, with ``stretch``).
@@ -147,7 +147,7 @@ def load_training_picture(path: Path, config: TrainConfig) -> Tensor:
 
 
 def refuse_useless(path: Path, width: int, height: int, config: TrainConfig) -> None:
-    """Refuse a picture from whose size one can tell that it is of no use.
+    """Refuse an image from whose size one can tell that it is of no use.
 
     Args:
         path: For the message.
@@ -167,7 +167,7 @@ def refuse_useless(path: Path, width: int, height: int, config: TrainConfig) -> 
 
 
 def _resized(levels: Levels, full: tuple[int, int], size: list[int]) -> Tensor:
-    """Resize a picture, bicubic, as means where it becomes smaller.
+    """Resize an image, bicubic, as means where it becomes smaller.
 
     Args:
         levels: ``[H, W, 3]`` uint8, perhaps at a reduced scale.
@@ -178,12 +178,12 @@ def _resized(levels: Levels, full: tuple[int, int], size: list[int]) -> Tensor:
         ``[3, *size]`` uint8.
     """
     writable = levels if levels.flags.writeable else levels.copy()
-    picture = torch.from_numpy(writable).permute(2, 0, 1).unsqueeze(0)
-    resize = partial(F.interpolate, picture, mode="bicubic", antialias=True)
+    image = torch.from_numpy(writable).permute(2, 0, 1).unsqueeze(0)
+    resize = partial(F.interpolate, image, mode="bicubic", antialias=True)
     if levels.shape[:2] == full:
         resized: Tensor = resize(size=size)
         return resized[0]
-    # A side at the reduced scale may reach beyond the picture, by a part of a pixel: its length
+    # A side at the reduced scale may reach beyond the image, by a part of a pixel: its length
     # does not tell by how much to resize. The resized one is cut off to whole pixels; a bit is
     # added so that an exact length does not fall below itself by rounding.
     reduction = round(full[0] / levels.shape[0])
@@ -201,10 +201,10 @@ def _resized_to(height: int, width: int, load_size: int, mode: ResizeMode) -> li
     return [round(height * load_size / short), round(width * load_size / short)]
 
 
-def center_crop(picture: Tensor, size: int) -> Tensor:
-    """The middle of a picture: ``[3, H, W]`` to ``[3, size, size]``."""
-    top, left = ((side - size) // 2 for side in picture.shape[-2:])
-    return picture[:, top : top + size, left : left + size]
+def center_crop(image: Tensor, size: int) -> Tensor:
+    """The middle of an image: ``[3, H, W]`` to ``[3, size, size]``."""
+    top, left = ((side - size) // 2 for side in image.shape[-2:])
+    return image[:, top : top + size, left : left + size]
 
 
 def loader(
@@ -227,7 +227,7 @@ def loader(
             same number of items a step they see the same ones, however many they are.
 
     Raises:
-        DataError: No picture of a domain can be read.
+        DataError: No image of a domain can be read.
     """
     size = dataset.config.batch_size
     numbers = (

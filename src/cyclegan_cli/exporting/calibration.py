@@ -1,4 +1,4 @@
-"""Pictures that an int8 model is calibrated with, and others that it is judged with."""
+"""Images that an int8 model is calibrated with, and others that it is judged with."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from PIL import Image
 from torch import Tensor
 
 from cyclegan_cli.data.decoding import decode
-from cyclegan_cli.data.listing import list_pictures
-from cyclegan_cli.data.picture import to_depth
+from cyclegan_cli.data.image import to_depth
+from cyclegan_cli.data.listing import list_images
 from cyclegan_cli.data.tensors import array_to_tensor, to_levels
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.models.sizes import reflect_to_multiple
 
-FEWEST_PICTURES = 8
-MOST_PICTURES = 128
+FEWEST_IMAGES = 8
+MOST_IMAGES = 128
 HELD_OUT_EVERY = 4
 LONGEST_SIDE = 512  # Ranges of activations do not need more pixels; memory would.
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Pictures as inputs of the model.
+    """Images as inputs of the model.
 
     Attributes:
         calibrated: For the ranges of activations.
@@ -36,24 +36,24 @@ class Calibration:
 
 
 def calibration_files(folder: Path) -> list[Path]:
-    """The pictures of a folder that are used: at most 128, evenly spread over their names.
+    """The images of a folder that are used: at most 128, evenly spread over their names.
 
     Raises:
-        DataError: Not a folder, or with fewer than 8 pictures.
+        DataError: Not a folder, or with fewer than 8 images.
     """
-    pictures = list_pictures(folder)
-    if len(pictures) < FEWEST_PICTURES:
+    images = list_images(folder)
+    if len(images) < FEWEST_IMAGES:
         raise DataError(
-            f"--calibration {folder}: found {len(pictures)} pictures, "
-            f"int8 needs {FEWEST_PICTURES} or more",
-            "Name a folder of typical pictures of the domain that is translated from.",
+            f"--calibration {folder}: found {len(images)} images, "
+            f"int8 needs {FEWEST_IMAGES} or more",
+            "Name a folder of typical images of the domain that is translated from.",
         )
-    count = min(len(pictures), MOST_PICTURES)
-    return [pictures[index * len(pictures) // count] for index in range(count)]
+    count = min(len(images), MOST_IMAGES)
+    return [images[index * len(images) // count] for index in range(count)]
 
 
 def load_calibration(folder: Path, channels: int, image_io: bool) -> Calibration:
-    """Read a folder; every fourth picture is held out.
+    """Read a folder; every fourth image is held out.
 
     Args:
         folder: Searched recursively.
@@ -61,7 +61,7 @@ def load_calibration(folder: Path, channels: int, image_io: bool) -> Calibration
         image_io: Whether the model takes pixels.
 
     Raises:
-        DataError: Fewer than 8 pictures, or one cannot be read.
+        DataError: Fewer than 8 images, or one cannot be read.
     """
     inputs = [_input(path, channels, image_io) for path in calibration_files(folder)]
     held_out = inputs[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
@@ -74,7 +74,7 @@ def _input(path: Path, channels: int, image_io: bool) -> Tensor:
     image = Image.fromarray(to_depth(decode(path).frames[0], 8))
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     levels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
-    picture = array_to_tensor(levels.reshape(image.height, image.width, channels))
+    tensor = array_to_tensor(levels.reshape(image.height, image.width, channels))
     if image_io:
-        return to_levels(picture).permute(0, 2, 3, 1)
-    return reflect_to_multiple(picture)
+        return to_levels(tensor).permute(0, 2, 3, 1)
+    return reflect_to_multiple(tensor)

@@ -14,7 +14,7 @@ from cyclegan_cli.checkpoints.header import Direction, ModelInfo
 
 Document = dict[str, Any]
 Run = Callable[[Tensor], Tensor]
-PICTURE, TRANSLATION = "picture", "translation"
+IMAGE, TRANSLATION = "picture", "translation"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -28,7 +28,7 @@ class Draft:
         open: ``open(paths, direction)`` reads them again, with the runtime that they are for,
             and gives the model as a function of tensors.
         facts: What the document says of this format alone, e.g. the opset.
-        held_out: Pictures that the model must be judged with, by name, as its inputs.
+        held_out: Images that the model must be judged with, by name, as its inputs.
     """
 
     save: Callable[[tuple[Path, ...], Document], None]
@@ -40,7 +40,7 @@ class Draft:
 def interface(info: ModelInfo, image_io: bool) -> Document:
     """Names, shapes, types and ranges of a graph's input and output."""
     channels = {
-        PICTURE: info.generator.input_channels,
+        IMAGE: info.generator.input_channels,
         TRANSLATION: info.generator.output_channels,
     }
     tensors = {}
@@ -55,7 +55,7 @@ def interface(info: ModelInfo, image_io: bool) -> Document:
             "colours": "RGB" if count == 3 else "grey",
         }
     return {
-        "inputs": {PICTURE: tensors[PICTURE]},
+        "inputs": {IMAGE: tensors[IMAGE]},
         "outputs": {TRANSLATION: tensors[TRANSLATION]},
         "size_multiple": 1 if image_io else 4,
     }

@@ -67,7 +67,7 @@ def export(job: Job) -> Report:
 
     Raises:
         UsageError: The format's packages are not installed.
-        DataError: The calibration pictures are too few, or one cannot be read.
+        DataError: The calibration images are too few, or one cannot be read.
         CheckpointError: The checkpoint is damaged or foreign.
         ExportError: The exported model differs from the network.
         OutputError: The file cannot be written.

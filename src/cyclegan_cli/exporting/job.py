@@ -36,7 +36,7 @@ class Job:
         format: In which format.
         precision: How its numbers are stored.
         image_io: Whether pixels go in and come out instead of numbers in [-1, 1].
-        calibration: Folder of pictures that int8 is calibrated and judged with; None else.
+        calibration: Folder of images that int8 is calibrated and judged with; None else.
         min_psnr: In decibels; an int8 model that is further from the network is not written.
         domains: Names of the domains A and B in place of the checkpoint's own.
         opset: Version of ONNX's operators.
@@ -80,12 +80,12 @@ def check_options(
     if precision == "int8" and calibration is None:
         raise UsageError(
             "--precision int8 needs --calibration",
-            "Name a folder of pictures of the domain that is translated from.",
+            "Name a folder of images of the domain that is translated from.",
         )
     if precision == "int8" and both:
         raise UsageError(
-            "--direction both cannot be calibrated with the pictures of one domain",
-            "Export the two directions one by one, each with pictures of its own.",
+            "--direction both cannot be calibrated with the images of one domain",
+            "Export the two directions one by one, each with images of its own.",
         )
     for name, value in (("--calibration", calibration), ("--min-psnr", min_psnr)):
         if value is not None and precision != "int8":

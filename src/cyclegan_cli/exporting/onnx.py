@@ -14,7 +14,7 @@ from torch import Tensor
 from cyclegan_cli.checkpoints.container import METADATA_KEY
 from cyclegan_cli.checkpoints.header import Direction, ModelInfo
 from cyclegan_cli.exporting import onnx_precision
-from cyclegan_cli.exporting.draft import PICTURE, TRANSLATION, Document, Draft, Run
+from cyclegan_cli.exporting.draft import IMAGE, TRANSLATION, Document, Draft, Run
 from cyclegan_cli.exporting.formats import OPSET
 from cyclegan_cli.exporting.graph import dynamic_shapes, example, exporter_silenced, traceable
 from cyclegan_cli.exporting.job import Job
@@ -24,12 +24,12 @@ from cyclegan_cli.models.networks import ResnetGenerator
 def convert(job: Job, generators: dict[Direction, ResnetGenerator], info: ModelInfo) -> Draft:
     """The generator of one direction as one ONNX graph; batch, height and width are free.
 
-    Input ``picture`` and output ``translation`` are ``[batch, C, height, width]`` fp32 in
+    Input ``image`` and output ``translation`` are ``[batch, C, height, width]`` fp32 in
     [-1, 1], of any precision within; sides should be multiples of 4, at least 8, others come out
     rounded up. With pixels they are ``[batch, height, width, C]`` uint8 of any size.
 
     Raises:
-        DataError: The calibration pictures are too few, or one cannot be read.
+        DataError: The calibration images are too few, or one cannot be read.
         OutputError: There is no room for temporary files.
     """
     [generator] = generators.values()
@@ -61,7 +61,7 @@ def to_onnx(generator: ResnetGenerator, image_io: bool) -> Any:
         dynamo=True,
         opset_version=OPSET,
         dynamic_shapes=dynamic_shapes(image_io),
-        input_names=[PICTURE],
+        input_names=[IMAGE],
         output_names=[TRANSLATION],
         verbose=False,
     )
@@ -122,8 +122,8 @@ def in_onnxruntime(path: Path) -> Run:
         path.read_bytes(), options, providers=["CPUExecutionProvider"]
     )
 
-    def run(pictures: Tensor) -> Tensor:
-        [translated] = session.run([TRANSLATION], {PICTURE: pictures.contiguous().numpy()})
+    def run(images: Tensor) -> Tensor:
+        [translated] = session.run([TRANSLATION], {IMAGE: images.contiguous().numpy()})
         return torch.from_numpy(translated)
 
     return run

@@ -1,4 +1,4 @@
-"""ONNX graphs in fewer bits: fp16, and int8 calibrated on pictures."""
+"""ONNX graphs in fewer bits: fp16, and int8 calibrated on images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 from torch import Tensor
 
 from cyclegan_cli.exporting.calibration import load_calibration
-from cyclegan_cli.exporting.draft import PICTURE, Document
+from cyclegan_cli.exporting.draft import IMAGE, Document
 from cyclegan_cli.exporting.scratch import scratch_folder
 
 
@@ -59,20 +59,20 @@ def to_int8(
     for which ONNX Runtime's CPU kernels have no 8-bit form.
 
     Returns:
-        The graph; the pictures held out, as its inputs; and facts for the document.
+        The graph; the images held out, as its inputs; and facts for the document.
 
     Raises:
-        DataError: The pictures are too few, or one cannot be read.
+        DataError: The images are too few, or one cannot be read.
         OutputError: There is no room for temporary files.
     """
-    pictures = load_calibration(folder, channels, image_io)
+    images = load_calibration(folder, channels, image_io)
     inner = [node.name for node in model.graph.node if node.op_type == "Conv"][1:-1]
     with scratch_folder() as scratch:
         target = scratch / "int8.onnx"
         quantize_static(
             model,
             target,
-            _Reader(pictures.calibrated),
+            _Reader(images.calibrated),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv"],
             nodes_to_quantize=inner,
@@ -83,20 +83,20 @@ def to_int8(
         )
         quantised = onnx.load(target)
     facts = {
-        "calibrated_on": len(pictures.calibrated),
-        "held_out": len(pictures.held_out),
+        "calibrated_on": len(images.calibrated),
+        "held_out": len(images.held_out),
         "convolutions": len(inner),
     }
-    return quantised, pictures.held_out, facts
+    return quantised, images.held_out, facts
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Hands pictures to the calibration one by one."""
+    """Hands images to the calibration one by one."""
 
-    def __init__(self, pictures: list[Tensor]) -> None:
-        self._left: Iterator[Tensor] = iter(pictures)
+    def __init__(self, images: list[Tensor]) -> None:
+        self._left: Iterator[Tensor] = iter(images)
 
     def get_next(self) -> dict[str, Any] | None:
         """The next input; None at the end."""
-        picture = next(self._left, None)
-        return None if picture is None else {PICTURE: picture.contiguous().numpy()}
+        image = next(self._left, None)
+        return None if image is None else {IMAGE: image.contiguous().numpy()}

@@ -62,7 +62,7 @@ def _open(paths: tuple[Path, ...], direction: Direction) -> Run:
     # As exact as the file: CPUs with bf16 or fp16 units would use them.
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
-    def run(pictures: Tensor) -> Tensor:
-        return torch.from_numpy(compiled(pictures.contiguous().numpy())[0].copy())
+    def run(images: Tensor) -> Tensor:
+        return torch.from_numpy(compiled(images.contiguous().numpy())[0].copy())
 
     return run

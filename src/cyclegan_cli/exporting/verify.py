@@ -66,7 +66,7 @@ class Verification:
 
     Attributes:
         checks: Every comparison.
-        judged: Those that decide: with held-out pictures these alone.
+        judged: Those that decide: with held-out images these alone.
     """
 
     checks: tuple[Check, ...]
@@ -101,7 +101,7 @@ class Verification:
 def gate_for(precision: Precision, image_io: bool, min_psnr: float) -> Gate:
     """How near a model of a precision must be.
 
-    Rounding to 8 bits alone leaves 59 dB between two equal pictures. 60 dB are an error of a
+    Rounding to 8 bits alone leaves 59 dB between two equal images. 60 dB are an error of a
     quarter of a level (root mean square), which rounding hides; trained networks reach 75 and
     more in fp16. With pixels what differs is whole levels, so less is asked of them.
     """
@@ -132,7 +132,7 @@ def verify(
         channels: Of the input.
         image_io: Whether pixels go in and come out.
         gate: How near it must be.
-        held_out: Pictures by name that are judged instead of noise and photo; those are only
+        held_out: Images by name that are judged instead of noise and photo; those are only
             looked at for shape and finite numbers then.
 
     Raises:
@@ -149,16 +149,16 @@ def verify(
 def _inputs(channels: int, image_io: bool) -> list[tuple[str, Tensor]]:
     """Fixed random images of several sizes, a photograph, and an image of a single colour."""
     random = torch.Generator().manual_seed(0)
-    pictures = [
+    images = [
         ("noise", torch.rand((batch, channels, height, width), generator=random) * 2 - 1)
         for batch, height, width in CHECKED_SIZES
     ]
-    pictures.append(("photo", photo()[:, :channels]))
+    images.append(("photo", photo()[:, :channels]))
     colour = torch.linspace(-0.75, 0.6, channels).view(1, channels, 1, 1)
-    pictures.append(("a single colour", colour.expand(1, channels, 48, 64).contiguous()))
+    images.append(("a single colour", colour.expand(1, channels, 48, 64).contiguous()))
     if not image_io:
-        return pictures
-    return [(what, to_levels(picture).permute(0, 2, 3, 1)) for what, picture in pictures]
+        return images
+    return [(what, to_levels(image).permute(0, 2, 3, 1)) for what, image in images]
 
 
 def photo() -> Tensor:
@@ -204,6 +204,6 @@ def _judge(check: Check, gate: Gate) -> None:
         raise ExportError(
             f"the exported model is {check.psnr:.1f} dB from the network {where}, less than "
             f"{gate.psnr:g}; nothing is written",
-            "Use a higher precision; for int8, more and typical --calibration pictures, or a "
+            "Use a higher precision; for int8, more and typical --calibration images, or a "
             "lower --min-psnr.",
         )

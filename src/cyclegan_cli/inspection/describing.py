@@ -33,7 +33,7 @@ def describe(path: Path | str, request: Request | None = None) -> Summary:
 
     Args:
         path: A run folder or a folder of them, a checkpoint or the name of one in the package, an
-            exported model, a folder of pictures or a picture.
+            exported model, a folder of images or an image.
         request: What is wanted beyond a short description.
 
     Raises:
@@ -52,9 +52,9 @@ def describe(path: Path | str, request: Request | None = None) -> Summary:
         raise DataError(f"cannot read {path}: permission denied")
     if path.is_file() and is_torch_file(path):
         return describe_torch_file(path, request)
-    from cyclegan_cli.inspection.pictures import describe_picture
+    from cyclegan_cli.inspection.images import describe_image
 
-    return describe_picture(path)
+    return describe_image(path)
 
 
 def _describe_folder(path: Path, request: Request) -> Summary:
@@ -64,6 +64,6 @@ def _describe_folder(path: Path, request: Request) -> Summary:
         return describe_reference_folder(path, request)
     if runs := sorted(filter(is_run, path.iterdir())):
         return describe_runs(path, runs)
-    from cyclegan_cli.inspection.pictures import describe_pictures
+    from cyclegan_cli.inspection.images import describe_images
 
-    return describe_pictures(path, request)
+    return describe_images(path, request)

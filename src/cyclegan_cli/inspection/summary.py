@@ -17,7 +17,7 @@ class Request:
     Attributes:
         weights: A list of all tensors, with statistics of their numbers.
         receptive_field: What a pixel sees, and what a translation costs.
-        full: Statistics of all pictures of a folder instead of a sample.
+        full: Statistics of all images of a folder instead of a sample.
     """
 
     weights: bool = False
@@ -33,8 +33,8 @@ class Summary:
         path: What is described.
         kind: ``run``, ``runs`` (a folder of them), ``model``, ``state``, ``safetensors`` (of
             another program), ``reference`` (a generator of the original implementation),
-            ``torch`` (another file of torch.save), ``onnx``, ``pt2``, ``openvino``, ``pictures`` (a
-            folder) or ``picture``.
+            ``torch`` (another file of torch.save), ``onnx``, ``pt2``, ``openvino``, ``images`` (a
+            folder) or ``image``.
         facts: Plain values by name; fit for JSON.
     """
 

@@ -59,7 +59,7 @@ class CycleGAN:
 
     Attributes:
         generator_a2b, generator_b2a: Translate A to B, and B to A.
-        discriminator_a, discriminator_b: Judge whether a picture is a real one of that domain.
+        discriminator_a, discriminator_b: Judge whether an image is a real one of that domain.
         pool_a, pool_b: Earlier ``fake_a`` and ``fake_b`` for the discriminators to remember.
         averages: Moving averages of both generators; None where the options have none.
 
@@ -165,7 +165,7 @@ class CycleGAN:
         moments nor pools. One such update would poison Adam's moments for thousands of steps.
 
         Args:
-            real_a: ``[B, 3, H, W]`` in [-1, 1], pictures of domain A, on the model's device.
+            real_a: ``[B, 3, H, W]`` in [-1, 1], images of domain A, on the model's device.
             real_b: Likewise of domain B.
 
         Returns:
@@ -203,7 +203,7 @@ class CycleGAN:
         return generators, discriminators
 
     def _begin(self, *reals: Tensor) -> Iterator[Tensor]:
-        """Begin a step with these pictures; return them in the networks' memory format."""
+        """Begin a step with these images; return them in the networks' memory format."""
         if self.is_recorded:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         return (real.contiguous(memory_format=torch.channels_last) for real in reals)
@@ -297,7 +297,7 @@ class CycleGAN:
     def _discriminator_gradients(
         self, real_a: Tensor, real_b: Tensor, pooled_a: Tensor, pooled_b: Tensor
     ) -> dict[str, Tensor]:
-        """The gradients of both discriminators on real pictures and on fakes from the pools."""
+        """The gradients of both discriminators on real images and on fakes from the pools."""
         self.discriminator_optimizer.zero_grad()
         judge_a, judge_b = self.trained["discriminator_a"], self.trained["discriminator_b"]
         with self._autocast():
@@ -317,7 +317,7 @@ class CycleGAN:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def compile(self, real_a: Tensor, real_b: Tensor) -> None:
-        """Compile the networks, forward and backward, for pictures of this size; takes a minute.
+        """Compile the networks, forward and backward, for images of this size; takes a minute.
 
         On CUDA their kernels are recorded, too, and replayed as one (CUDA graphs). Nothing is
         learned on the way. If it fails, the networks stay as they were.
@@ -354,7 +354,7 @@ class CycleGAN:
     def translate_both_ways(
         self, real_a: Tensor, real_b: Tensor, identities: bool = False
     ) -> dict[str, Tensor]:
-        """Translate fixed pictures there and back with :meth:`result`; nothing learns from them.
+        """Translate fixed images there and back with :meth:`result`; nothing learns from them.
 
         Args:
             real_a: ``[B, 3, H, W]`` in [-1, 1].
@@ -368,15 +368,15 @@ class CycleGAN:
         generator_a2b, generator_b2a = self.result().values()
         with self._autocast():
             fake_b, fake_a = generator_a2b(real_a), generator_b2a(real_b)
-            pictures = {
+            images = {
                 "fake_b": fake_b,
                 "rec_a": generator_b2a(fake_b),
                 "fake_a": fake_a,
                 "rec_b": generator_a2b(fake_a),
             }
             if identities:
-                pictures |= {"idt_a": generator_b2a(real_a), "idt_b": generator_a2b(real_b)}
-        return {name: picture.float() for name, picture in pictures.items()}
+                images |= {"idt_a": generator_b2a(real_a), "idt_b": generator_a2b(real_b)}
+        return {name: image.float() for name, image in images.items()}
 
 
 def _gradient_norm(optimizer: torch.optim.Optimizer) -> Tensor:

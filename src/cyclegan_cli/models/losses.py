@@ -1,7 +1,7 @@
 """The terms of the objective (Zhu et al. 2017, sec. 3).
 
 Logits are what a PatchGAN discriminator returns, ``[B, 1, h, w]``, unbounded; each patch of the
-picture is judged by itself and the mean is over all of them. All terms are computed in fp32.
+image is judged by itself and the mean is over all of them. All terms are computed in fp32.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def discriminator_loss(gan_loss: GanLoss, real_logits: Tensor, fake_logits: Tens
 
     Args:
         gan_loss: One of ``GAN_LOSSES``.
-        real_logits: ``[B, 1, h, w]``, the judgement of real pictures.
+        real_logits: ``[B, 1, h, w]``, the judgement of real images.
         fake_logits: ``[B, 1, h, w]``, the judgement of translated ones.
 
     Returns:
@@ -69,14 +69,14 @@ def discriminator_loss(gan_loss: GanLoss, real_logits: Tensor, fake_logits: Tens
     return 0.5 * (gan_loss(real_logits, True) + gan_loss(fake_logits, False))
 
 
-def l1_loss(picture: Tensor, target: Tensor) -> Tensor:
+def l1_loss(image: Tensor, target: Tensor) -> Tensor:
     """Mean absolute difference: the cycle (eq. 2) and identity (sec. 5.2) terms.
 
     Args:
-        picture: ``[B, 3, H, W]`` in [-1, 1].
+        image: ``[B, 3, H, W]`` in [-1, 1].
         target: Likewise.
 
     Returns:
         A scalar, fp32.
     """
-    return F.l1_loss(picture.float(), target.float())
+    return F.l1_loss(image.float(), target.float())

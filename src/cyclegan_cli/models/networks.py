@@ -1,6 +1,6 @@
 """The two networks of CycleGAN, layer by layer (Zhu et al. 2017, sec. 7.2).
 
-Shapes in the comments are for the paper's sizes: 64 channels, 256×256 pictures.
+Shapes in the comments are for the paper's sizes: 64 channels, 256×256 images.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ class ResidualBlock(nn.Module):
 
 
 class ResnetGenerator(nn.Module):
-    """Translates pictures of one domain into the other (Johnson et al. 2016, as Zhu et al. use it).
+    """Translates images of one domain into the other (Johnson et al. 2016, as Zhu et al. use it).
 
-    Fully convolutional: any picture whose sides are multiples of 4 and at least 8 pixels.
+    Fully convolutional: any image whose sides are multiples of 4 and at least 8 pixels.
 
     Args:
         config: Width, depth, colours and norm. 9 blocks of 64 channels have 11,378,179 parameters.
@@ -105,7 +105,7 @@ class ResnetGenerator(nn.Module):
         self.head = nn.Conv2d(c, config.output_channels, 7)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Translate a batch of pictures.
+        """Translate a batch of images.
 
         Args:
             x: ``[B, input_channels, H, W]`` in [-1, 1]; H and W multiples of 4, at least 8.
@@ -157,7 +157,7 @@ def _doubling_conv(channels_in: int, channels_out: int) -> nn.ConvTranspose2d:
 
 
 class PatchDiscriminator(nn.Module):
-    """Judges every 70×70 patch of a picture by itself (Isola et al. 2017; Zhu et al. 2017, sec. 4).
+    """Judges every 70×70 patch of an image by itself (Isola et al. 2017; Zhu et al. 2017, sec. 4).
 
     Args:
         config: Width. 64 channels have 2,764,737 parameters.
@@ -178,13 +178,13 @@ class PatchDiscriminator(nn.Module):
         self.judge = nn.Conv2d(8 * c, 1, 4, stride=1, padding=1)  # [B, 1, 30, 30]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Judge a batch of pictures.
+        """Judge a batch of images.
 
         Args:
             x: ``[B, 3, H, W]`` in [-1, 1], H and W at least 32.
 
         Returns:
-            Logits ``[B, 1, h, w]``, unbounded; 256×256 pictures give 30×30 of them.
+            Logits ``[B, 1, h, w]``, unbounded; 256×256 images give 30×30 of them.
         """
         x = F.leaky_relu(self.first(x), 0.2)
         for conv in self.hidden:

@@ -9,12 +9,12 @@ from torch import Tensor
 class ReplayPool:
     """A pool of earlier translations of one direction (Shrivastava et al. 2017).
 
-    While it fills, pictures pass through and are remembered. Once it is full, each picture is
+    While it fills, images pass through and are remembered. Once it is full, each image is
     returned as it is with probability one half; otherwise it takes the place of a random
-    remembered picture, and that one is returned.
+    remembered image, and that one is returned.
 
     Args:
-        size: How many pictures are remembered; 0 returns every picture as it came.
+        size: How many images are remembered; 0 returns every image as it came.
         seed: Seed of the pool's own random numbers, which nothing else draws from.
     """
 
@@ -28,7 +28,7 @@ class ReplayPool:
         self._count_before, self._random_before = 0, self.random.get_state()
 
     def exchange(self, fakes: Tensor) -> Tensor:
-        """Remember some of these pictures and return as many, some of them older.
+        """Remember some of these images and return as many, some of them older.
 
         Args:
             fakes: ``[B, 3, H, W]``, any range, detached.

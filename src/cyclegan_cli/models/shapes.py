@@ -82,7 +82,7 @@ def generator_flops(config: GeneratorConfig, height: int, width: int) -> int:
 
 
 def _flops(layer: Layer, scale: int, height: int, width: int) -> int:
-    """Operations of a layer whose result has a ``scale``-th of the picture's height and width.
+    """Operations of a layer whose result has a ``scale``-th of the image's height and width.
 
     A transposed convolution works once for every pixel that comes *in*: a quarter of those that
     go out.
@@ -92,7 +92,7 @@ def _flops(layer: Layer, scale: int, height: int, width: int) -> int:
 
 
 def _scaled(config: GeneratorConfig) -> Iterator[tuple[Layer, int]]:
-    """The layers, and by what the picture's sides are divided after each."""
+    """The layers, and by what the image's sides are divided after each."""
     scale = 1
     for layer in generator_layers(config):
         scale = scale // 2 if layer.doubles else scale * layer.stride
@@ -100,7 +100,7 @@ def _scaled(config: GeneratorConfig) -> Iterator[tuple[Layer, int]]:
 
 
 def discriminator_flops(config: DiscriminatorConfig, height: int, width: int) -> int:
-    """The same of one judgement; unlike the generator it shrinks a picture by its borders too."""
+    """The same of one judgement; unlike the generator it shrinks an image by its borders too."""
     total = 0
     for layer in discriminator_layers(config):
         # Kernels of 4 with one pixel of padding.
@@ -112,7 +112,7 @@ def discriminator_flops(config: DiscriminatorConfig, height: int, width: int) ->
 def activation_bytes(config: GeneratorConfig, height: int, width: int) -> int:
     """Bytes of the feature maps that are alive at once at the network's widest, in fp32.
 
-    For the network over the whole picture: a layer's input, its convolution's result and, where
+    For the network over the whole image: a layer's input, its convolution's result and, where
     there is a norm, the normalised result. A runtime's own work space comes on top.
     """
     widest, before = 0, config.input_channels * height * width
@@ -124,9 +124,9 @@ def activation_bytes(config: GeneratorConfig, height: int, width: int) -> int:
 
 
 def receptive_field(layers: Iterator[Layer]) -> int:
-    """Side, in pixels, of the square of the picture that one pixel of the result depends on.
+    """Side, in pixels, of the square of the image that one pixel of the result depends on.
 
-    Through the convolutions alone: instance norm looks at the whole picture.
+    Through the convolutions alone: instance norm looks at the whole image.
     """
     field, step = 1.0, 1.0
     for layer in layers:

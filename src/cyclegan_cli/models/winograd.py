@@ -105,7 +105,7 @@ class WinogradConv:
         )
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Convolve a single picture.
+        """Convolve a single image.
 
         Args:
             x: ``[1, C, H + 2, W]``, of the workspace's dtype, W at least 2.
@@ -206,15 +206,15 @@ class _Products:
 
 
 class _Seen:
-    """Which columns of a picture some tiles see, and what they see beyond its edges.
+    """Which columns of an image some tiles see, and what they see beyond its edges.
 
     Args:
-        width: Columns of the picture.
+        width: Columns of the image.
         left: The first that results are for.
         columns: Tiles a row, which see ``4 columns + 2``: one to the left, and one to the right.
 
     Attributes:
-        first: The first column of the picture that they see.
+        first: The first column of the image that they see.
         end: One past the last.
     """
 
@@ -223,7 +223,7 @@ class _Seen:
         self._before = self.first - (left - 1)  # 1 at the left edge, else 0.
 
     def inside(self, padded: Tensor) -> Tensor:
-        """The part of ``[..., 4 columns + 2, C]`` that is in the picture."""
+        """The part of ``[..., 4 columns + 2, C]`` that is in the image."""
         return padded[..., self._before : self._before + self.end - self.first, :]
 
     def complete(self, padded: Tensor) -> None:

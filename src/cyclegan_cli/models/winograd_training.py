@@ -29,7 +29,7 @@ from cyclegan_cli.models.winograd import (
     both_ways,
 )
 
-# Results a picture: below, reading and writing all kernels costs more than the products save.
+# Results an image: below, reading and writing all kernels costs more than the products save.
 FEWEST_RESULTS = 512
 
 
@@ -83,7 +83,7 @@ ALGORITHMS = {dtype: _algorithm(dtype) for dtype in (torch.bfloat16, torch.float
 class WinogradConv2d(nn.Conv2d):
     """A 3×3 convolution of stride 1, without padding, that trains faster on a CPU.
 
-    On other devices, where it is narrow or the picture small, where no gradient is asked for and
+    On other devices, where it is narrow or the image small, where no gradient is asked for and
     in graphs for other runtimes it is the plain convolution that it inherits from; likewise with
     another stride, padding, dilation or kernel size, in groups, or without bias.
 
@@ -175,12 +175,12 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor, kernels: Tensor) -> Ten
     shape = (len(x), pixels.shape[1] - 2, pixels.shape[2] - 2, len(weight))
     results = torch.empty(shape, dtype=x.dtype)
     bias = bias.to(x.dtype)
-    for pictures, top, bottom in _chunks(results, algorithm):
-        patches = _patches(pixels[pictures, top : bottom + 2], algorithm)
+    for images, top, bottom in _chunks(results, algorithm):
+        patches = _patches(pixels[images, top : bottom + 2], algorithm)
         inputs = _from_tiles(algorithm.from_inputs, patches, 2, algorithm)
         products = _space(3, (*inputs.shape[:2], len(bias)), x)
         torch.bmm(inputs, kernels.transpose(1, 2), out=products)
-        tiles = _tiles(results[pictures, top:bottom], algorithm.tile)
+        tiles = _tiles(results[images, top:bottom], algorithm.tile)
         folded = _to_tiles(algorithm.to_results, products, tiles.shape[:3], algorithm)
         torch.add(folded, bias, out=tiles)
     if (height, width) == results.shape[1:3]:
@@ -205,10 +205,10 @@ def convolution_backward(
     d_results = _in_whole_tiles(d_results, algorithm.tile, rim=0)
     d_kernels = None
     d_pixels = _Overlapping(pixels, algorithm) if needs_x else None
-    for pictures, top, bottom in _chunks(d_results, algorithm):
-        tiles = _tiles(d_results[pictures, top:bottom], algorithm.tile)
+    for images, top, bottom in _chunks(d_results, algorithm):
+        tiles = _tiles(d_results[images, top:bottom], algorithm.tile)
         d_products = _from_tiles(algorithm.to_results.t(), tiles, 2, algorithm)
-        patches = _patches(pixels[pictures, top : bottom + 2], algorithm)
+        patches = _patches(pixels[images, top : bottom + 2], algorithm)
         inputs = _from_tiles(algorithm.from_inputs, patches, 3, algorithm)
         d_kernels = _add_product(d_kernels, d_products.transpose(1, 2), inputs)
         if d_pixels is not None:
@@ -216,7 +216,7 @@ def convolution_backward(
             torch.bmm(d_products, kernels, out=d_inputs)
             from_inputs = algorithm.from_inputs.t()
             d_patches = _to_tiles(from_inputs, d_inputs, tiles.shape[:3], algorithm)
-            d_pixels.add(d_patches, pictures, top, bottom)
+            d_pixels.add(d_patches, images, top, bottom)
     assert d_kernels is not None
     return (
         d_pixels.like(x) if d_pixels else x.new_empty(0),
@@ -258,15 +258,15 @@ def _in_whole_tiles(x: Tensor, tile: int, rim: int) -> Tensor:
 
 
 def _chunks(results: Tensor, algorithm: Algorithm) -> Iterator[tuple[slice, int, int]]:
-    """Pieces of ``[B, H', W', O]`` to work on at once: pictures, first row, one past the last."""
+    """Pieces of ``[B, H', W', O]`` to work on at once: images, first row, one past the last."""
     tile = algorithm.tile
-    pictures, rows, columns = len(results), results.shape[1] // tile, results.shape[2] // tile
-    pictures_at_once = max(algorithm.at_once // (rows * columns), 1)
+    images, rows, columns = len(results), results.shape[1] // tile, results.shape[2] // tile
+    images_at_once = max(algorithm.at_once // (rows * columns), 1)
     rows_at_once = min(max(algorithm.at_once // columns, 1), rows)
-    for picture in range(0, pictures, pictures_at_once):
+    for image in range(0, images, images_at_once):
         for row in range(0, rows, rows_at_once):
             bottom = min(row + rows_at_once, rows)
-            yield slice(picture, picture + pictures_at_once), row * tile, bottom * tile
+            yield slice(image, image + images_at_once), row * tile, bottom * tile
 
 
 def _tiles(results: Tensor, tile: int) -> Tensor:
@@ -279,11 +279,11 @@ def _tiles(results: Tensor, tile: int) -> Tensor:
 def _patches(pixels: Tensor, algorithm: Algorithm) -> Tensor:
     """``[b, tile h + 2, tile w + 2, C]`` seen as ``[b, h, w, patch, patch, C]``: they overlap."""
     tile, patch = algorithm.tile, algorithm.patch
-    pictures, height, width, channels = pixels.shape
-    picture, row, column, _ = pixels.stride()
+    images, height, width, channels = pixels.shape
+    image, row, column, _ = pixels.stride()
     return pixels.as_strided(
-        (pictures, (height - 2) // tile, (width - 2) // tile, patch, patch, channels),
-        (picture, tile * row, tile * column, row, column, 1),
+        (images, (height - 2) // tile, (width - 2) // tile, patch, patch, channels),
+        (image, tile * row, tile * column, row, column, 1),
     )
 
 
@@ -358,16 +358,16 @@ class _Overlapping:
 
     def __init__(self, pixels: Tensor, algorithm: Algorithm) -> None:
         tile = self.tile = algorithm.tile
-        pictures, height, width, channels = pixels.shape
+        images, height, width, channels = pixels.shape
         # One more tile below and to the right takes the rim.
         rows, columns = (height - 2) // tile + 1, (width - 2) // tile + 1
-        shape = (pictures, rows, tile, columns, tile, channels)
+        shape = (images, rows, tile, columns, tile, channels)
         self.tiles = torch.zeros(shape, dtype=pixels.dtype)
 
-    def add(self, d_patches: Tensor, pictures: slice, top: int, bottom: int) -> None:
+    def add(self, d_patches: Tensor, images: slice, top: int, bottom: int) -> None:
         """Add those of some tiles, ``[b, h, w, patch, patch, C]``."""
         tile = self.tile
-        tiles = self.tiles[pictures, top // tile : bottom // tile + 1]
+        tiles = self.tiles[images, top // tile : bottom // tile + 1]
         patches = d_patches.transpose(2, 3)  # [b, h, patch, w, patch, C]
         tiles[:, :-1, :, :-1] += patches[:, :, :tile, :, :tile]
         tiles[:, 1:, :2, :-1] += patches[:, :, tile:, :, :tile]

@@ -32,8 +32,8 @@ def state_info(
         "lambda_cycle": config.lambda_cycle,
         "lambda_identity": config.lambda_identity,
         "ema": config.ema,
-        "pictures_a": len(plan.pictures_a),
-        "pictures_b": len(plan.pictures_b),
+        "pictures_a": len(plan.images_a),
+        "pictures_b": len(plan.images_b),
     }
     generator = model.generator_a2b.config
     items = plan.items_of(step)
@@ -44,7 +44,7 @@ def state_info(
         config=config.to_document(),
         step=step,
         seconds=seconds,
-        pictures=plan.pictures_digest,
+        images=plan.images_digest,
         watch=watch,
         items=items if items != step * config.batch_size else None,
         ranks=plan.rank.share.count,

@@ -92,7 +92,7 @@ def disk_need(plan: Plan, step_seconds: float = SUPPOSED_SECONDS) -> DiskNeed:
     pools = 2 * config.pool_size * 3 * config.crop_size**2 * FLOAT
     state = 3 * trained + pools + (model if config.ema else 0)  # Adam has two moments of each.
     kept = config.keep_checkpoints + (1 if plan.validates else 0)
-    left = state + model * (1 + kept) + PAGE + _pictures_and_rows(plan, step_seconds)
+    left = state + model * (1 + kept) + PAGE + _images_and_rows(plan, step_seconds)
     there = _size_of_run(plan.run_dir)
     free = shutil.disk_usage(_nearest_folder(plan.run_dir)).free
     # A new state is written before the old one goes; at first there is none.
@@ -100,7 +100,7 @@ def disk_need(plan: Plan, step_seconds: float = SUPPOSED_SECONDS) -> DiskNeed:
     return DiskNeed(saving, max(0, left - there) + state, free)
 
 
-def _pictures_and_rows(plan: Plan, step_seconds: float) -> int:
+def _images_and_rows(plan: Plan, step_seconds: float) -> int:
     config = plan.config
     left = plan.total_steps - plan.first_step
 
@@ -109,7 +109,7 @@ def _pictures_and_rows(plan: Plan, step_seconds: float) -> int:
             every = max(LEAST_STEPS, round((duration_seconds(every) or 0) / step_seconds))
         return math.ceil(left / every) if every else 0
 
-    # Grids of four rows of six pictures.
+    # Grids of four rows of six images.
     grids = times(config.sample_every) * 24 * config.crop_size**2 * BYTES_A_PIXEL
     rows = (times(config.log_every) + times(config.validate_every)) * BYTES_A_ROW
     return round(grids + rows)

@@ -1,4 +1,4 @@
-"""The pictures of both domains: which are trained on, and which are held out to measure on."""
+"""The images of both domains: which are trained on, and which are held out to measure on."""
 
 from __future__ import annotations
 
@@ -9,55 +9,55 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cyclegan_cli.config import TrainConfig, option_name
-from cyclegan_cli.data.listing import list_pictures
+from cyclegan_cli.data.listing import list_images
 from cyclegan_cli.data.passed_over import PassedOver
 from cyclegan_cli.errors import DataError, UsageError
 
-FEWEST_HELD_OUT = 2  # A single picture has no diversity.
+FEWEST_HELD_OUT = 2  # A single image has no diversity.
 
 
 @dataclass(frozen=True)
 class Domains:
-    """Paths of all pictures.
+    """Paths of all images.
 
     Attributes:
-        pictures_a: Of domain A, to train on, in listing order.
-        pictures_b: Of domain B.
+        images_a: Of domain A, to train on, in listing order.
+        images_b: Of domain B.
         held_out_a: Of domain A, to measure on, in the order of choice; empty if there are none.
         held_out_b: Of domain B.
     """
 
-    pictures_a: list[Path]
-    pictures_b: list[Path]
+    images_a: list[Path]
+    images_b: list[Path]
     held_out_a: list[Path]
     held_out_b: list[Path]
 
 
-def find_pictures(config: TrainConfig) -> Domains:
-    """List the folders and set pictures aside.
+def find_images(config: TrainConfig) -> Domains:
+    """List the folders and set images aside.
 
     Raises:
         UsageError: A folder is not named, named for both domains, or its name cannot be written
             down.
-        DataError: A folder is missing or has no pictures.
+        DataError: A folder is missing or has no images.
     """
-    pictures_a = _listed(config.domain_a, "domain_a")
-    pictures_b = _listed(config.domain_b, "domain_b")
+    images_a = _listed(config.domain_a, "domain_a")
+    images_b = _listed(config.domain_b, "domain_b")
     _refuse_one_folder(config)
     if config.val_a and config.val_b:
         held_out = [
             _chosen(_listed(folder, name), folder, config.val_pictures)
             for folder, name in ((config.val_a, "val_a"), (config.val_b, "val_b"))
         ]
-        return Domains(pictures_a, pictures_b, *held_out)
-    fewer = min(len(pictures_a), len(pictures_b))
+        return Domains(images_a, images_b, *held_out)
+    fewer = min(len(images_a), len(images_b))
     count = min(int(fewer * config.val_fraction), config.val_pictures)
     if count < FEWEST_HELD_OUT or not config.validate_every:
-        return Domains(pictures_a, pictures_b, [], [])
-    held_out_a = _chosen(pictures_a, config.domain_a, count)
-    held_out_b = _chosen(pictures_b, config.domain_b, count)
+        return Domains(images_a, images_b, [], [])
+    held_out_a = _chosen(images_a, config.domain_a, count)
+    held_out_b = _chosen(images_b, config.domain_b, count)
     return Domains(
-        _without(pictures_a, held_out_a), _without(pictures_b, held_out_b), held_out_a, held_out_b
+        _without(images_a, held_out_a), _without(images_b, held_out_b), held_out_a, held_out_b
     )
 
 
@@ -70,52 +70,52 @@ def _refuse_one_folder(config: TrainConfig) -> None:
         )
 
 
-def _chosen(pictures: Sequence[Path], folder: Path | None, count: int) -> list[Path]:
-    """Some pictures by the digests of their names.
+def _chosen(images: Sequence[Path], folder: Path | None, count: int) -> list[Path]:
+    """Some images by the digests of their names.
 
-    Neither the seed nor other pictures in the folder have a say: runs can be compared, and a
+    Neither the seed nor other images in the folder have a say: runs can be compared, and a
     folder that has grown keeps (mostly) the ones that were held out before.
     """
-    return heapq.nsmallest(count, pictures, key=lambda path: name_digest(path, folder))
+    return heapq.nsmallest(count, images, key=lambda path: name_digest(path, folder))
 
 
 def name_digest(path: Path, folder: Path | None) -> bytes:
-    """SHA-256 of a picture's name below its folder."""
+    """SHA-256 of an image's name below its folder."""
     return hashlib.sha256(relative_name(path, folder)).digest()
 
 
 def relative_name(path: Path, folder: Path | None) -> bytes:
-    """A picture's name below its folder, the same on every system."""
+    """An image's name below its folder, the same on every system."""
     name = path.as_posix()
     if folder:
         below = f"{folder.as_posix()}/"
-        # relative_to would take most of the time that a run with many pictures needs to start.
+        # relative_to would take most of the time that a run with many images needs to start.
         name = name[len(below) :] if name.startswith(below) else path.relative_to(folder).as_posix()
     return name.encode(errors="surrogateescape")
 
 
-def _without(pictures: Sequence[Path], taken: Sequence[Path]) -> list[Path]:
+def _without(images: Sequence[Path], taken: Sequence[Path]) -> list[Path]:
     left_out = set(taken)
-    return [path for path in pictures if path not in left_out]
+    return [path for path in images if path not in left_out]
 
 
 def _listed(folder: Path | None, field_name: str) -> list[Path]:
     name = option_name(field_name)
     if folder is None:
-        raise UsageError(f"{name} is missing", "Name a folder of pictures for each domain.")
+        raise UsageError(f"{name} is missing", "Name a folder of images for each domain.")
     if not is_utf8(folder):
         raise UsageError(f"{name}: the name {str(folder)!r} is not valid UTF-8", "Rename it.")
     try:
         passed_over = PassedOver()
-        pictures = list_pictures(folder, passed_over)
+        images = list_images(folder, passed_over)
     except DataError as error:
         raise DataError(f"{name}: {error.message}", error.hint) from error
-    if not pictures:
+    if not images:
         raise DataError(
-            f"{name}: {folder} has no pictures",
-            passed_over.sentence() or "Folders are searched recursively for pictures.",
+            f"{name}: {folder} has no images",
+            passed_over.sentence() or "Folders are searched recursively for images.",
         )
-    return pictures
+    return images
 
 
 def is_utf8(path: Path) -> bool:

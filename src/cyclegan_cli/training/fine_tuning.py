@@ -53,7 +53,7 @@ def _require_trainable(path: Path, info: ModelInfo) -> None:
     plain = GeneratorConfig(info.generator.base_channels, info.generator.residual_blocks)
     if info.generator != plain:
         raise UsageError(
-            f"--init-from {path} has generators for grey pictures or with affine norms",
+            f"--init-from {path} has generators for grey images or with affine norms",
             "They can be translated with, not trained further.",
         )
 

@@ -1,4 +1,4 @@
-"""Pictures that a run looks at again and again: the same ones in the same places."""
+"""Images that a run looks at again and again: the same ones in the same places."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.data.tensors import to_unit_range
-from cyclegan_cli.data.unpaired import center_crop, load_training_picture
+from cyclegan_cli.data.unpaired import center_crop, load_training_image
 from cyclegan_cli.errors import DataError
 
 
-def fixed_pictures(paths: Iterable[Path], config: TrainConfig, count: int, domain: str) -> Tensor:
-    """The middles of the first ``count`` pictures that can be read.
+def fixed_images(paths: Iterable[Path], config: TrainConfig, count: int, domain: str) -> Tensor:
+    """The middles of the first ``count`` images that can be read.
 
     Args:
         paths: In the order of choice.
@@ -33,13 +33,13 @@ def fixed_pictures(paths: Iterable[Path], config: TrainConfig, count: int, domai
     reason = ""
     for path in paths:
         try:
-            picture = load_training_picture(path, config)
+            image = load_training_image(path, config)
         except DataError as error:
             reason = f": {error.message}"
             continue  # The loader says so when its turn comes.
-        found.append(center_crop(picture, config.crop_size))
+        found.append(center_crop(image, config.crop_size))
         if len(found) == count:
             break
     if not found:
-        raise DataError(f"no picture of domain {domain} can be read{reason}")
+        raise DataError(f"no image of domain {domain} can be read{reason}")
     return to_unit_range(torch.stack(found))

@@ -1,7 +1,7 @@
 """Kernel Inception Distance of the translations: an extra, whose network's weights are downloaded.
 
 The distance is that of Bińkowski et al. 2018, by torch-fidelity. Unlike the Fréchet distance (FID)
-it has no bias for few pictures, of which there are few here.
+it has no bias for few images, of which there are few here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WEIGHTS_DIGEST = "6726825d"
 
 
 class InceptionJudge:
-    """Measures how far translations are from real pictures, as the Inception network sees them.
+    """Measures how far translations are from real images, as the Inception network sees them.
 
     Args:
         device: Where it computes.
@@ -45,7 +45,7 @@ class InceptionJudge:
         ).to(device)
 
     def distances(self, found: Examination) -> dict[str, float]:
-        """``kid_a2b`` and ``kid_b2a``: 0 is expected for pictures of the same domain."""
+        """``kid_a2b`` and ``kid_b2a``: 0 is expected for images of the same domain."""
         return {
             "kid_a2b": self._distance(found.fake_b, found.real_b),
             "kid_b2a": self._distance(found.fake_a, found.real_a),
@@ -60,9 +60,9 @@ class InceptionJudge:
         return float(found["kernel_inception_distance_mean"])
 
     @torch.no_grad()
-    def _features(self, pictures: Tensor) -> Tensor:
-        """``[N, 3, H, W]`` in [-1, 1] to ``[N, 2048]``, one picture after the other."""
-        levels = ((pictures + 1) * 127.5).round().clamp(0, 255).to(self.device, torch.uint8)
+    def _features(self, images: Tensor) -> Tensor:
+        """``[N, 3, H, W]`` in [-1, 1] to ``[N, 2048]``, one image after the other."""
+        levels = ((images + 1) * 127.5).round().clamp(0, 255).to(self.device, torch.uint8)
         return torch.cat([self.extractor(one.unsqueeze(0))[0] for one in levels])
 
 

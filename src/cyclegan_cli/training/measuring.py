@@ -47,19 +47,19 @@ class Measured:
 
 
 def measure_steps(plan: Plan) -> Measured:
-    """Make a few steps on the run's first pictures. Nothing is written.
+    """Make a few steps on the run's first images. Nothing is written.
 
     Raises:
-        DataError: No picture of a domain can be read.
+        DataError: No image of a domain can be read.
         DeviceError: They do not fit into memory.
     """
-    dataset = UnpairedDataset(plan.pictures_a, plan.pictures_b, plan.config)
+    dataset = UnpairedDataset(plan.images_a, plan.images_b, plan.config)
     [batch] = loader(dataset, plan.first_item, 1, 0, pin_memory=False)
     context = multiprocessing.get_context("spawn")
     answers, answer = context.Pipe(duplex=False)
-    pictures = batch.real_a.numpy(), batch.real_b.numpy()
+    images = batch.real_a.numpy(), batch.real_b.numpy()
     process = context.Process(
-        target=_answer, args=(answer, plan.config, str(plan.device), plan.bf16, pictures)
+        target=_answer, args=(answer, plan.config, str(plan.device), plan.bf16, images)
     )
     process.start()
     answer.close()  # Ours: when the process ends, so does the pipe.
@@ -85,25 +85,25 @@ def _died(exit_code: int | None) -> CycleGANError:
 
 
 def _answer(
-    answer: Connection, config: TrainConfig, device: str, bf16: bool, pictures: tuple[Any, Any]
+    answer: Connection, config: TrainConfig, device: str, bf16: bool, images: tuple[Any, Any]
 ) -> None:
     """Make steps and send what they took; the process's main function."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by who waits for us.
     try:
         with memory_errors("training", LESS_MEMORY), considerate_waiting():
-            found: Any = vars(_make_steps(config, torch.device(device), bf16, pictures))
+            found: Any = vars(_make_steps(config, torch.device(device), bf16, images))
     except CycleGANError as error:
         found = error
     answer.send(found)
 
 
 def _make_steps(
-    config: TrainConfig, device: torch.device, bf16: bool, pictures: tuple[Any, Any]
+    config: TrainConfig, device: torch.device, bf16: bool, images: tuple[Any, Any]
 ) -> Measured:
     torch.backends.cudnn.benchmark = True
     set_fp32_precision(config.precision)
     model = CycleGAN(config, device, bf16, winograd_bf16=not has_amx())
-    levels = [torch.from_numpy(domain) for domain in pictures]
+    levels = [torch.from_numpy(domain) for domain in images]
     seconds: list[float] = []
     while len(seconds) < FEWEST_STEPS or (
         len(seconds) < MOST_STEPS and sum(seconds) < ENOUGH_SECONDS

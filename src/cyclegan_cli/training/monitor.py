@@ -1,7 +1,7 @@
 """Whether a training is healthy, in words: what is wrong, and what to do about it.
 
 The faults that this method is known for, each read off something that is measured anyway: the
-losses of an interval, or translations of the same pictures at intervals. A healthy run has none.
+losses of an interval, or translations of the same images at intervals. A healthy run has none.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SPIKE_LASTS = 2000
 # Mean movement of a weight per step, in learning rates: 0.05 to 0.5 while a network learns.
 STALLED_BELOW = 1e-3
 STALLED_ROWS = 3
-# Translations differ from each other by less than this share of what real pictures differ by.
+# Translations differ from each other by less than this share of what real images differ by.
 COLLAPSED_BELOW = 0.1
 # Correlation of brightness before and after; a negative has -1.
 INVERTED_BELOW = -0.5
@@ -47,7 +47,7 @@ INVERTED_BELOW = -0.5
 UNCHANGED_BELOW = 0.08
 # Measurements in a row; a generator begins with grey, and then with what goes in.
 OFTEN: dict[Kind, int] = {"collapse": 2, "inversion": 1, "identity": 3}
-# Real pictures that differ by less than this, of 2, say nothing about translations.
+# Real images that differ by less than this, of 2, say nothing about translations.
 LEAST_DIFFERENCE = 0.02
 
 
@@ -131,7 +131,7 @@ class Monitor:
                 step,
                 f"the discriminator of {name} has won: for {low} steps its loss has been below "
                 f"{below:g} ({loss:.2g} now), and the generator learns no more from it",
-                "Use more pictures, fewer --discriminator-channels or a smaller --lambda-cycle.",
+                "Use more images, fewer --discriminator-channels or a smaller --lambda-cycle.",
             )
             self._judge(f"discriminator-won {domain}", low >= WON_FOR_STEPS, verdict, change)
         highest = DIVERGED_ABOVE[self.plan.config.gan_loss]
@@ -192,8 +192,8 @@ class Monitor:
             self._judge(f"stall {name}", rows >= STALLED_ROWS, verdict, change)
         return change
 
-    def see_pictures(self, step: int, found: Examination) -> Change:
-        """Take in translations of fixed pictures."""
+    def see_images(self, step: int, found: Examination) -> Change:
+        """Take in translations of fixed images."""
         change = Change([], [])
         directions = (
             Seen("a2b", found.real_a, found.fake_b, found.real_b, found.idt_b),
@@ -225,13 +225,13 @@ class Monitor:
 
 @dataclass(frozen=True)
 class Seen:
-    """What one generator makes of fixed pictures, each ``[N, 3, H, W]`` in [-1, 1].
+    """What one generator makes of fixed images, each ``[N, 3, H, W]`` in [-1, 1].
 
     Attributes:
         direction: Which generator.
-        real: Pictures of the domain that it translates from.
+        real: Images of the domain that it translates from.
         fake: Their translations.
-        target: Pictures of the domain that it translates to.
+        target: Images of the domain that it translates to.
         kept: What it makes of those.
     """
 
@@ -249,7 +249,7 @@ def _faults(step: int, arrow: str, seen: Seen) -> Iterator[tuple[Verdict, bool]]
         Verdict(
             "collapse",
             step,
-            f"the generator {arrow} has collapsed: its translations of different pictures are "
+            f"the generator {arrow} has collapsed: its translations of different images are "
             f"alike, with {share:.0%} of the differences between real ones",
             "Begin again with another --seed, a smaller --learning-rate or a larger --batch-size; "
             "a --lambda-cycle below 5 invites it.",
@@ -295,7 +295,7 @@ def _inversion(seen: Seen) -> tuple[float, bool]:
     """The correlation of brightness before and after.
 
     Night skies are dark where skies are bright, and that is no fault. But a generator that makes
-    negatives makes them of everything, of pictures that are in its target domain too.
+    negatives makes them of everything, of images that are in its target domain too.
     """
     correlation = luminance_correlation(seen.real, seen.fake)
     of_target = luminance_correlation(seen.target, seen.kept)
@@ -303,7 +303,7 @@ def _inversion(seen: Seen) -> tuple[float, bool]:
 
 
 def _identity(seen: Seen) -> tuple[float, bool]:
-    """What a translation changes as a share of what any two pictures of the domains differ by."""
+    """What a translation changes as a share of what any two images of the domains differ by."""
     apart = float(l1_loss(seen.real, seen.target))
     if apart < LEAST_DIFFERENCE:
         return 1.0, False

@@ -48,7 +48,7 @@ from cyclegan_cli.devices import (
 from cyclegan_cli.errors import CheckpointError, UsageError
 from cyclegan_cli.files import is_temporary
 from cyclegan_cli.sharing import ALONE, Rank
-from cyclegan_cli.training.domains import Domains, find_pictures, is_utf8, relative_name
+from cyclegan_cli.training.domains import Domains, find_images, is_utf8, relative_name
 from cyclegan_cli.training.fine_tuning import with_its_architecture
 from cyclegan_cli.training.lock import LOCK_FILE
 
@@ -62,7 +62,7 @@ class Plan:
     Attributes:
         config: The options, with everything derived filled in.
         run_dir: The run folder.
-        domains: Paths of all pictures.
+        domains: Paths of all images.
         device: Where to compute.
         resumed: What to go on from; None for a new run.
         warnings: Sentences for the user.
@@ -78,14 +78,14 @@ class Plan:
     rank: Rank = ALONE
 
     @property
-    def pictures_a(self) -> list[Path]:
+    def images_a(self) -> list[Path]:
         """Paths of domain A that are trained on, in listing order."""
-        return self.domains.pictures_a
+        return self.domains.images_a
 
     @property
-    def pictures_b(self) -> list[Path]:
+    def images_b(self) -> list[Path]:
         """Likewise of domain B."""
-        return self.domains.pictures_b
+        return self.domains.images_b
 
     @property
     def name_a(self) -> str:
@@ -104,26 +104,26 @@ class Plan:
 
     @property
     def validates(self) -> bool:
-        """Whether there are held-out pictures, and they are measured."""
+        """Whether there are held-out images, and they are measured."""
         return bool(self.config.validate_every and self.domains.held_out_a)
 
     @property
     def workers(self) -> int:
-        """Threads that load pictures ahead."""
+        """Threads that load images ahead."""
         if self.config.workers is not None:
             return self.config.workers
         return min(4, max(1, available_cores() // (2 * self.rank.local.count)))
 
     @cached_property
     def cache(self) -> CachePlan:
-        """How many pictures are kept in memory."""
-        pictures = len(self.pictures_a) + len(self.pictures_b)
-        return plan_cache(self.config, pictures, processes=self.rank.local.count)
+        """How many images are kept in memory."""
+        images = len(self.images_a) + len(self.images_b)
+        return plan_cache(self.config, images, processes=self.rank.local.count)
 
     @property
     def epoch_items(self) -> int:
-        """Pictures a domain in an epoch: one pass over the larger domain."""
-        return max(len(self.pictures_a), len(self.pictures_b))
+        """Images a domain in an epoch: one pass over the larger domain."""
+        return max(len(self.images_a), len(self.images_b))
 
     @property
     def first_step(self) -> int:
@@ -132,18 +132,18 @@ class Plan:
 
     @property
     def step_items(self) -> int:
-        """Pictures a domain in a step, on all devices together."""
+        """Images a domain in a step, on all devices together."""
         return self.config.batch_size * self.rank.share.count
 
     @property
     def first_item(self) -> int:
-        """Pictures a domain that were learned from in the steps already done."""
+        """Images a domain that were learned from in the steps already done."""
         if self.resumed is None or self.resumed.items is None:
             return self.first_step * self.config.batch_size
         return self.resumed.items
 
     def items_of(self, step: int) -> int:
-        """Pictures a domain that are learned from in the first ``step`` steps."""
+        """Images a domain that are learned from in the first ``step`` steps."""
         return self.first_item + (step - self.first_step) * self.step_items
 
     @property
@@ -173,14 +173,14 @@ class Plan:
         return self.total_steps - self.falling_steps
 
     @cached_property
-    def pictures_digest(self) -> str:
-        """SHA-256 of all pictures' names: by it a resumed run sees that the folders changed."""
+    def images_digest(self) -> str:
+        """SHA-256 of all images' names: by it a resumed run sees that the folders changed."""
         digest = hashlib.sha256()
-        for folder, pictures in (
-            (self.config.domain_a, self.pictures_a),
-            (self.config.domain_b, self.pictures_b),
+        for folder, images in (
+            (self.config.domain_a, self.images_a),
+            (self.config.domain_b, self.images_b),
         ):
-            for path in pictures:
+            for path in images:
                 digest.update(relative_name(path, folder) + b"\0")
             digest.update(b"\0")
         return digest.hexdigest()
@@ -203,13 +203,13 @@ def plan_new(config: TrainConfig, rank: Rank = ALONE) -> Plan:
 
     Raises:
         UsageError: A domain or a package is missing, or the run folder is in use.
-        DataError: A folder is missing or has no pictures.
+        DataError: A folder is missing or has no images.
         DeviceError: The device is missing.
         CheckpointError: There is nothing that ``--init-from`` could begin with.
     """
     _require_extras(config)
     device = _device(config, rank)
-    domains = find_pictures(_with_absolute_paths(config))
+    domains = find_images(_with_absolute_paths(config))
     config = _completed(config, device)
     run_dir = _run_folder(config)
     if not is_utf8(run_dir):
@@ -258,7 +258,7 @@ def plan_resumed(run: Path, changes: Mapping[str, Any], rank: Rank = ALONE) -> P
         UsageError: An option cannot be changed in the middle of a run, fewer steps are asked for
             than it has made, or a package is missing.
         CheckpointError: There is no such run, or its state is damaged.
-        DataError: A folder is missing or has no pictures.
+        DataError: A folder is missing or has no images.
         DeviceError: The device is missing.
     """
     run = _run_of(run)
@@ -269,7 +269,7 @@ def plan_resumed(run: Path, changes: Mapping[str, Any], rank: Rank = ALONE) -> P
     config = _with_absolute_paths(config)
     device = _device(config, rank)
     config = dataclasses.replace(config, precision=choose_precision(config.precision, device))
-    plan = Plan(config, run, find_pictures(config), device, resumed=info, rank=rank)
+    plan = Plan(config, run, find_images(config), device, resumed=info, rank=rank)
     if info is None:
         again = f"{run} was ended before it had any results, and begins again"
         return dataclasses.replace(plan, warnings=(again,))
@@ -285,15 +285,15 @@ def plan_resumed(run: Path, changes: Mapping[str, Any], rank: Rank = ALONE) -> P
 
 
 def _what_has_changed(plan: Plan, info: StateInfo) -> Iterator[str]:
-    if plan.pictures_digest != info.pictures:
+    if plan.images_digest != info.images:
         yield (
-            "the pictures in the two folders are not the ones that the run began with: "
+            "the images in the two folders are not the ones that the run began with: "
             "it goes on with those found now"
         )
     if plan.rank.share.count != info.ranks:
         yield (
             f"the run was saved by {info.ranks} processes and goes on with "
-            f"{plan.rank.share.count}: a step has {plan.step_items} pictures of each domain now, "
+            f"{plan.rank.share.count}: a step has {plan.step_items} images of each domain now, "
             "and replay pools begin empty or are left out"
         )
 

@@ -1,6 +1,6 @@
-"""Looked at before the first step: what is wrong with the pictures, and is the disk large enough.
+"""Looked at before the first step: what is wrong with the images, and is the disk large enough.
 
-At every start this takes a moment however many pictures there are; ``--dry-run`` looks longer.
+At every start this takes a moment however many images there are; ``--dry-run`` looks longer.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from cyclegan_cli.config import TrainConfig
-from cyclegan_cli.data.listing import list_pictures
+from cyclegan_cli.data.listing import list_images
 from cyclegan_cli.data.passed_over import PassedOver
 from cyclegan_cli.data.survey import Survey, duplicates, evenly, survey
-from cyclegan_cli.data.unpaired import load_training_picture, refuse_useless, single_threaded
+from cyclegan_cli.data.unpaired import load_training_image, refuse_useless, single_threaded
 from cyclegan_cli.devices import available_cores
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.training.disk import DiskNeed, disk_need
@@ -29,9 +29,9 @@ class Depth:
     """How closely to look; None: at all.
 
     Attributes:
-        headers: Pictures a domain whose header is read, evenly over it.
-        pixels: Of these, pictures that are decoded, which finds those that are cut off.
-        duplicates: Pictures in all among which equal ones are searched for; among more, none are.
+        headers: Images a domain whose header is read, evenly over it.
+        pixels: Of these, images that are decoded, which finds those that are cut off.
+        duplicates: Images in all among which equal ones are searched for; among more, none are.
     """
 
     headers: int | None
@@ -53,13 +53,13 @@ class DomainReport:
         option: What names its folder on the command line.
         held_out_option: What names the folder of its held-out images.
         name: The domain's.
-        folder: Where its pictures are.
-        pictures: How many are trained on.
+        folder: Where its images are.
+        images: How many are trained on.
         held_out: How many are measured on.
         looked_at: Of how many the header was read.
         decoded: How many were decoded.
         survey: What the headers say.
-        useless: Pictures that will be left out, each with a sentence why.
+        useless: Images that will be left out, each with a sentence why.
         enlarged: How many, of those looked at, have a short side below the load size.
         passed_over: Counts image files in the folder that are not read.
         unmeasured: Held-out images that cannot be read, each with a sentence why; all are decoded.
@@ -70,7 +70,7 @@ class DomainReport:
     held_out_option: str
     name: str
     folder: Path
-    pictures: int
+    images: int
     held_out: int
     looked_at: int
     decoded: int
@@ -83,7 +83,7 @@ class DomainReport:
 
     @property
     def named(self) -> list[str]:
-        """Why pictures will be left out, of those that :meth:`warning` names."""
+        """Why images will be left out, of those that :meth:`warning` names."""
         return list(self.useless.values())[:MOST_NAMED]
 
     def held_out_warnings(self) -> list[str]:
@@ -103,11 +103,11 @@ class DomainReport:
         return sentences
 
     def warning(self) -> str:
-        """A sentence that names pictures which will be left out; empty where there are none."""
+        """A sentence that names images which will be left out; empty where there are none."""
         if not self.useless:
             return ""
         return (
-            f"{self.option}: of {self.looked_at} pictures looked at, {len(self.useless)} will be "
+            f"{self.option}: of {self.looked_at} images looked at, {len(self.useless)} will be "
             f"left out: {_some(list(self.useless.values()))}"
         )
 
@@ -116,7 +116,7 @@ class DomainReport:
         return {
             "name": self.name,
             "folder": str(self.folder),
-            "pictures": self.pictures,
+            "pictures": self.images,
             "held_out": self.held_out,
             "looked_at": self.looked_at,
             "decoded": self.decoded,
@@ -155,7 +155,7 @@ class SameFiles:
                 counted = f"{copies} exact " + ("copy" if copies == 1 else "copies")
                 sentences.append(f"{option} has {counted}: {_some(_as_texts(groups))}")
         if self.across:
-            counted = f"{len(self.across)} picture" + ("" if len(self.across) == 1 else "s")
+            counted = f"{len(self.across)} image" + ("" if len(self.across) == 1 else "s")
             sentences.append(
                 f"{counted} in both domains, of which nothing can be learned: "
                 f"{_some(_as_texts(self.across))}"
@@ -200,7 +200,7 @@ class Preflight:
         """What ``--strict`` asks for.
 
         Raises:
-            DataError: A picture would be left out.
+            DataError: An image would be left out.
         """
         for report in (self.a, self.b):
             if report.useless or report.unmeasured:
@@ -218,8 +218,8 @@ def preflight(plan: Plan, depth: Depth) -> Preflight:
         depth: How closely to look.
     """
     domains, config = plan.domains, plan.config
-    all_a = [*domains.pictures_a, *(() if config.val_a else domains.held_out_a)]
-    all_b = [*domains.pictures_b, *(() if config.val_b else domains.held_out_b)]
+    all_a = [*domains.images_a, *(() if config.val_a else domains.held_out_a)]
+    all_b = [*domains.images_b, *(() if config.val_b else domains.held_out_b)]
     return Preflight(
         _report(plan, "a", all_a, depth),
         _report(plan, "b", all_b, depth),
@@ -229,9 +229,9 @@ def preflight(plan: Plan, depth: Depth) -> Preflight:
     )
 
 
-def _report(plan: Plan, domain: str, pictures: Sequence[Path], depth: Depth) -> DomainReport:
+def _report(plan: Plan, domain: str, images: Sequence[Path], depth: Depth) -> DomainReport:
     config = plan.config
-    found = survey(evenly(pictures, depth.headers))
+    found = survey(evenly(images, depth.headers))
     useless = dict(found.problems)
     for path, one in found.probes.items():
         try:
@@ -243,7 +243,7 @@ def _report(plan: Plan, domain: str, pictures: Sequence[Path], depth: Depth) -> 
         chosen = evenly([path for path in found.probes if path not in useless], depth.pixels)
         useless |= _undecodable(chosen, config)
     folder, passed_over = getattr(config, f"domain_{domain}"), PassedOver()
-    list_pictures(folder, passed_over)
+    list_images(folder, passed_over)
     val = getattr(config, f"val_{domain}")
     to_measure = getattr(plan.domains, f"held_out_{domain}")
     unmeasured = {path: useless[path] for path in to_measure if path in useless}
@@ -253,7 +253,7 @@ def _report(plan: Plan, domain: str, pictures: Sequence[Path], depth: Depth) -> 
         held_out_option=f"--domain-{domain}" if val is None else f"--val-{domain}",
         name=getattr(plan, f"name_{domain}"),
         folder=folder,
-        pictures=len(pictures) - (len(to_measure) if val is None else 0),
+        images=len(images) - (len(to_measure) if val is None else 0),
         held_out=len(to_measure),
         looked_at=len(found.probes) + len(found.problems),
         decoded=len(chosen),
@@ -266,20 +266,20 @@ def _report(plan: Plan, domain: str, pictures: Sequence[Path], depth: Depth) -> 
     )
 
 
-def _undecodable(pictures: Sequence[Path], config: TrainConfig) -> dict[Path, str]:
+def _undecodable(images: Sequence[Path], config: TrainConfig) -> dict[Path, str]:
     def problem(path: Path) -> str:
         try:
-            load_training_picture(path, config)
+            load_training_image(path, config)
         except DataError as error:
             return error.message
         return ""
 
     pool = ThreadPoolExecutor(available_cores(), "preflight", initializer=single_threaded)
     try:
-        problems = list(pool.map(problem, pictures))
+        problems = list(pool.map(problem, images))
     finally:
         pool.shutdown(cancel_futures=True)
-    return {path: sentence for path, sentence in zip(pictures, problems, strict=True) if sentence}
+    return {path: sentence for path, sentence in zip(images, problems, strict=True) if sentence}
 
 
 def _same_files(

@@ -213,7 +213,7 @@ class RunFolder:
         self._require()
         files.write_text(self.path / HEALTH_FILE, json.dumps(document, indent=1) + "\n")
 
-    def write_samples(self, step: int, pictures: Mapping[str, Tensor]) -> Path:
+    def write_samples(self, step: int, images: Mapping[str, Tensor]) -> Path:
         """Write the grid of a step; returns where it is.
 
         Raises:
@@ -221,7 +221,7 @@ class RunFolder:
         """
         self._require()
         path = self.path / SAMPLES_FOLDER / f"step_{step:08d}.jpg"
-        save_sample_grid(path, pictures)
+        save_sample_grid(path, images)
         return path
 
 

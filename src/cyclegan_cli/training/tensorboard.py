@@ -97,8 +97,8 @@ class TensorBoard:
         from tensorboard.compat.proto.summary_pb2 import Summary  # noqa: PLC0415 an extra
 
         content = grid.read_bytes()
-        with Image.open(io.BytesIO(content)) as picture:
-            width, height = picture.size
+        with Image.open(io.BytesIO(content)) as opened:
+            width, height = opened.size
         image = Summary.Image(
             width=width, height=height, colorspace=3, encoded_image_string=content
         )

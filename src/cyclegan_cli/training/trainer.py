@@ -17,7 +17,7 @@ from cyclegan_cli.checkpoints.header import StateInfo
 from cyclegan_cli.checkpoints.locate import BEST_FILE, MODEL_FILE, STATE_FILE
 from cyclegan_cli.checkpoints.store import pools_of, restore_state
 from cyclegan_cli.config import CompileChoice
-from cyclegan_cli.data.cache import PictureCache
+from cyclegan_cli.data.cache import ImageCache
 from cyclegan_cli.data.tensors import to_unit_range
 from cyclegan_cli.data.unpaired import Batch, UnpairedDataset, loader
 from cyclegan_cli.devices import has_amx, memory_errors, set_fp32_precision
@@ -34,7 +34,7 @@ from cyclegan_cli.training.compiling import Compiler
 from cyclegan_cli.training.describing import state_info
 from cyclegan_cli.training.distributed import Group, joined
 from cyclegan_cli.training.fine_tuning import begin_with
-from cyclegan_cli.training.fixed import fixed_pictures
+from cyclegan_cli.training.fixed import fixed_images
 from cyclegan_cli.training.inception import InceptionJudge
 from cyclegan_cli.training.interval import Interval
 from cyclegan_cli.training.measuring import LESS_MEMORY
@@ -49,7 +49,7 @@ from cyclegan_cli.training.tensorboard import with_tensorboard
 from cyclegan_cli.training.validation import BestSoFar, Examiner, quality, shuffled
 from cyclegan_cli.training.watcher import Watcher, Watchers
 
-SAMPLE_PICTURES = 4
+SAMPLE_IMAGES = 4
 # Steps in a row whose gradients are not finite, before the run ends: it will not recover.
 SKIPPED_IN_A_ROW = 10
 NETWORKS = ("generators", "discriminators")
@@ -77,7 +77,7 @@ def train(
         UsageError: Another training is at work in the run folder.
         InterruptedRunError: Asked to stop; everything is saved.
         DivergedError: The losses are not finite any more; the last checkpoint is kept.
-        DataError: No picture of a domain can be read or, with ``--strict``, one of them cannot.
+        DataError: No image of a domain can be read or, with ``--strict``, one of them cannot.
         OutputError: The run folder cannot be written, or its disk has no room for a checkpoint.
         CheckpointError: The state to go on from is damaged.
         DeviceError: Not enough memory, or another process of this training has gone.
@@ -109,14 +109,14 @@ def _agreed(plan: Plan, group: Group) -> Plan:
     """One plan for all processes, who each have made their own.
 
     Raises:
-        DataError: They do not see the same pictures.
+        DataError: They do not see the same images.
     """
-    run_dir, pictures, step = group.of_first((plan.run_dir, plan.pictures_digest, plan.first_step))
-    [differs] = group.highest([(pictures, step) != (plan.pictures_digest, plan.first_step)])
+    run_dir, images, step = group.of_first((plan.run_dir, plan.images_digest, plan.first_step))
+    [differs] = group.highest([(images, step) != (plan.images_digest, plan.first_step)])
     if differs:
         raise group.left_by(
             DataError(
-                "the processes do not all see the same pictures and the same run folder",
+                "the processes do not all see the same images and the same run folder",
                 "Give all machines the same folders, on a file system that they share.",
             )
         )
@@ -124,7 +124,7 @@ def _agreed(plan: Plan, group: Group) -> Plan:
 
 
 def _look(plan: Plan, watcher: Watcher) -> list[str]:
-    """The checks before the first step; returns what was said of single pictures."""
+    """The checks before the first step; returns what was said of single images."""
     found = preflight(plan, STRICT_START if plan.config.strict else START)
     if plan.config.strict:
         found.refuse_useless()
@@ -181,7 +181,7 @@ class Trainer:
     def _prepare(self) -> None:
         """What the first process needs to measure, draw and write."""
         plan = self.plan
-        self.samples = self._sample_pictures() if plan.config.sample_every else None
+        self.samples = self._sample_images() if plan.config.sample_every else None
         self.examiner = Examiner(plan) if plan.config.validate_every else None
         self.judge = self._inception_judge() if plan.config.kid else None
         # Only now: what cannot start leaves no folder behind.
@@ -210,22 +210,22 @@ class Trainer:
     def _inception_judge(self) -> InceptionJudge:
         if not self.plan.validates:
             raise UsageError(
-                "--kid measures held-out pictures, and there are none",
+                "--kid measures held-out images, and there are none",
                 "Give --val-a and --val-b, or a larger --val-fraction.",
             )
         return InceptionJudge(self.plan.device)
 
-    def _sample_pictures(self) -> tuple[Tensor, Tensor]:
-        """The pictures that every grid shows: the same ones in every run with the same seed."""
+    def _sample_images(self) -> tuple[Tensor, Tensor]:
+        """The images that every grid shows: the same ones in every run with the same seed."""
         plan = self.plan
         first, second = (
-            fixed_pictures(
-                shuffled(pictures, f"{plan.config.seed}/{domain}/samples"),
+            fixed_images(
+                shuffled(images, f"{plan.config.seed}/{domain}/samples"),
                 plan.config,
-                SAMPLE_PICTURES,
+                SAMPLE_IMAGES,
                 domain.upper(),
             ).to(plan.device)
-            for domain, pictures in (("a", plan.pictures_a), ("b", plan.pictures_b))
+            for domain, images in (("a", plan.images_a), ("b", plan.images_b))
         )
         shown = min(len(first), len(second))
         return first[:shown], second[:shown]
@@ -234,9 +234,9 @@ class Trainer:
         """Make all steps that are left; see :func:`train`."""
         plan = self.plan
         self.group.on_first(self._mend)
-        cache = PictureCache(plan.cache)
+        cache = ImageCache(plan.cache)
         batches = loader(
-            UnpairedDataset(plan.pictures_a, plan.pictures_b, plan.config, cache),
+            UnpairedDataset(plan.images_a, plan.images_b, plan.config, cache),
             plan.first_item,
             plan.total_steps - self.step,
             plan.workers,
@@ -246,7 +246,7 @@ class Trainer:
         for sentence in plan.warnings:
             self.watcher.warned(sentence)
         if plan.cache.is_short:
-            self.watcher.warned(f"--cache ram keeps pictures in memory: {plan.cache}")
+            self.watcher.warned(f"--cache ram keeps images in memory: {plan.cache}")
         self.started = time.monotonic()
         self.interval.start_clock()
         for schedule in (self.sampling, self.validating, self.saving):
@@ -341,7 +341,7 @@ class Trainer:
                 )
             elif sentence not in self.warned_of:
                 self.warned_of.add(sentence)
-                self.watcher.warned(f"{sentence}; another picture takes its place")
+                self.watcher.warned(f"{sentence}; another image takes its place")
 
     def _to_device(self, levels: Tensor) -> Tensor:
         return to_unit_range(levels.to(self.plan.device, non_blocking=True))
@@ -381,9 +381,9 @@ class Trainer:
     def _sample(self) -> None:
         assert self.samples is not None
         real_a, real_b = self.samples
-        pictures = {"real_a": real_a, "real_b": real_b}
-        pictures |= self.model.translate_both_ways(real_a, real_b)
-        self.watcher.sampled(self.step, self.folder.write_samples(self.step, pictures))
+        images = {"real_a": real_a, "real_b": real_b}
+        images |= self.model.translate_both_ways(real_a, real_b)
+        self.watcher.sampled(self.step, self.folder.write_samples(self.step, images))
         self.sampling.done(self.step)
 
     def _examine(self, stop_requested: StopRequested) -> None:
@@ -406,7 +406,7 @@ class Trainer:
         self.examined = self.step
         if not found.is_finite():
             raise self._diverged("a translation is not finite")
-        self._tell(self.monitor.see_pictures(self.step, found))
+        self._tell(self.monitor.see_images(self.step, found))
         if self.plan.validates:
             row = {"step": self.step, **quality(found), "seconds": time.monotonic() - before}
             self._validated(row)
@@ -489,7 +489,7 @@ class Trainer:
 
         Raises:
             InterruptedRunError: Asked to stop.
-            DataError: A picture cannot be read, and ``--strict`` is on.
+            DataError: An image cannot be read, and ``--strict`` is on.
         """
         plan = self.plan
         done = f"after step {self.step} of {plan.total_steps}; everything is saved"
@@ -498,7 +498,7 @@ class Trainer:
         if trouble:
             self._save()
             raise self.trouble or self.group.left_by(
-                DataError("another process has found a picture that cannot be read")
+                DataError("another process has found an image that cannot be read")
             )
         if self.step == plan.total_steps:
             pass

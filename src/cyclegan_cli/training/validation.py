@@ -1,4 +1,4 @@
-"""How good the translations of held-out pictures are, which model was best, and when to stop."""
+"""How good the translations of held-out images are, which model was best, and when to stop."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from torch import Tensor
 from cyclegan_cli.data.unpaired import random_order
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.models.losses import l1_loss
-from cyclegan_cli.training.fixed import fixed_pictures
+from cyclegan_cli.training.fixed import fixed_images
 from cyclegan_cli.training.metrics import diversity, sliced_wasserstein_distance
 from cyclegan_cli.training.plan import Plan
 
-# Pictures that go through the networks at once: few, so that a step's memory is enough for them.
+# Images that go through the networks at once: few, so that a step's memory is enough for them.
 CHUNK = 4
-# A quarter of the paper's: the pictures stay the same, and so does what chance adds.
+# A quarter of the paper's: the images stay the same, and so does what chance adds.
 PROJECTIONS = 128
 
 
 @dataclass(frozen=True)
 class Examination:
-    """Fixed pictures and what the generators make of them.
+    """Fixed images and what the generators make of them.
 
     Each is ``[N, 3, crop, crop]`` in [-1, 1], fp32, on the model's device.
     """
@@ -43,32 +43,32 @@ class Examination:
 
     def is_finite(self) -> bool:
         """Whether all translations are; waits for the device."""
-        return all(bool(torch.isfinite(pictures).all()) for pictures in vars(self).values())
+        return all(bool(torch.isfinite(images).all()) for images in vars(self).values())
 
 
 class Examiner:
-    """Translates the same pictures whenever it is asked to.
+    """Translates the same images whenever it is asked to.
 
     Those held out or, where none are, some of those that are trained on.
 
     Args:
-        plan: Names the pictures.
+        plan: Names the images.
 
     Raises:
         DataError: None of a domain can be read.
     """
 
     def __init__(self, plan: Plan) -> None:
-        pictures = [
-            fixed_pictures(paths, plan.config, plan.config.val_pictures, domain).to(plan.device)
-            for domain, paths in _pictures(plan)
+        images = [
+            fixed_images(paths, plan.config, plan.config.val_pictures, domain).to(plan.device)
+            for domain, paths in _images(plan)
         ]
-        count = min(map(len, pictures))
-        self.real_a, self.real_b = (domain[:count] for domain in pictures)
+        count = min(map(len, images))
+        self.real_a, self.real_b = (domain[:count] for domain in images)
 
     @torch.no_grad()
     def examine(self, model: CycleGAN, stop_requested: Callable[[], object]) -> Examination | None:
-        """Translate all pictures both ways; None if asked to stop meanwhile."""
+        """Translate all images both ways; None if asked to stop meanwhile."""
         chunks: list[dict[str, Tensor]] = []
         for first in range(0, len(self.real_a), CHUNK):
             if stop_requested():
@@ -79,19 +79,19 @@ class Examiner:
         return Examination(self.real_a, self.real_b, **translated)
 
 
-def _pictures(plan: Plan) -> Sequence[tuple[str, list[Path]]]:
+def _images(plan: Plan) -> Sequence[tuple[str, list[Path]]]:
     if plan.validates:
         return ("A", plan.domains.held_out_a), ("B", plan.domains.held_out_b)
     seed = plan.config.seed
     return (
-        ("A", shuffled(plan.pictures_a, f"{seed}/a/samples")),
-        ("B", shuffled(plan.pictures_b, f"{seed}/b/samples")),
+        ("A", shuffled(plan.images_a, f"{seed}/a/samples")),
+        ("B", shuffled(plan.images_b, f"{seed}/b/samples")),
     )
 
 
-def shuffled(pictures: Sequence[Path], seed: str) -> list[Path]:
-    """Pictures in an order that ``seed`` alone decides."""
-    return [pictures[index] for index in random_order(seed, len(pictures))]
+def shuffled(images: Sequence[Path], seed: str) -> list[Path]:
+    """Images in an order that ``seed`` alone decides."""
+    return [images[index] for index in random_order(seed, len(images))]
 
 
 def quality(found: Examination) -> dict[str, float]:
@@ -99,8 +99,8 @@ def quality(found: Examination) -> dict[str, float]:
 
     Returns:
         Sliced Wasserstein distances (mean over the pyramid's levels) of the translations to real
-        pictures of their domain; mean differences to the original of reconstructions and of
-        pictures translated into their own domain, as the losses have them; and how different the
+        images of their domain; mean differences to the original of reconstructions and of
+        images translated into their own domain, as the losses have them; and how different the
         translations are from each other, where 1 is as different as their inputs.
     """
     return {
@@ -115,8 +115,8 @@ def quality(found: Examination) -> dict[str, float]:
     }
 
 
-def _distance(pictures: Tensor, reference: Tensor) -> float:
-    levels = sliced_wasserstein_distance(pictures, reference, projections=PROJECTIONS)
+def _distance(images: Tensor, reference: Tensor) -> float:
+    levels = sliced_wasserstein_distance(images, reference, projections=PROJECTIONS)
     return statistics.mean(levels)
 
 

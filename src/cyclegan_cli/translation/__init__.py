@@ -1,1 +1,1 @@
-"""Pictures through one generator."""
+"""Images through one generator."""

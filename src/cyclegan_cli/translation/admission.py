@@ -1,11 +1,11 @@
-"""How many pictures are under way at once."""
+"""How many images are under way at once."""
 
 from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
 
-PIXEL_BYTES = 256 << 20  # Two pictures of 48 megapixels do not fit.
+PIXEL_BYTES = 256 << 20  # Two images of 48 megapixels do not fit.
 WINDOW = 32
 
 
@@ -15,8 +15,8 @@ class Limits:
 
     Attributes:
         workers: Threads that decode, and as many that encode.
-        pixel_bytes: Of all pictures under way; one that is larger is alone.
-        window: Pictures under way, or whose outcome nobody has taken yet.
+        pixel_bytes: Of all images under way; one that is larger is alone.
+        window: Images under way, or whose outcome nobody has taken yet.
     """
 
     workers: int = 1
@@ -37,29 +37,29 @@ class Admission:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._changed = threading.Condition()
-        self._weight = self._pictures = self._untold = 0
+        self._weight = self._images = self._untold = 0
         self._closed = False
 
     def enter(self, weight: int) -> bool:
-        """Wait until there is room for a picture; False: no more are let in."""
+        """Wait until there is room for an image; False: no more are let in."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._has_room(weight))
             if not self._closed:
                 self._weight += weight
-                self._pictures += 1
+                self._images += 1
                 self._untold += 1
             return not self._closed
 
     def _has_room(self, weight: int) -> bool:
         if self._untold >= self._limits.window:
             return False
-        return not self._pictures or self._weight + weight <= self._limits.pixel_bytes
+        return not self._images or self._weight + weight <= self._limits.pixel_bytes
 
     def leave(self, weight: int) -> None:
-        """A picture's pixels are gone."""
+        """An image's pixels are gone."""
         with self._changed:
             self._weight -= weight
-            self._pictures -= 1
+            self._images -= 1
             self._changed.notify_all()
 
     def told(self) -> None:

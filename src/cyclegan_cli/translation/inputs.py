@@ -1,4 +1,4 @@
-"""The pictures that the user's arguments stand for, one after the other."""
+"""The images that the user's arguments stand for, one after the other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from cyclegan_cli.data.listing import refuse_folder, walk_pictures
+from cyclegan_cli.data.listing import refuse_folder, walk_images
 from cyclegan_cli.data.passed_over import PassedOver
 from cyclegan_cli.errors import DataError, OutputError, UsageError
 from cyclegan_cli.files import is_temporary
@@ -26,7 +26,7 @@ LONGEST_PATH = 1 << 16  # Far more than any system allows.
 
 
 class Source(NamedTuple):
-    """A picture to translate.
+    """An image to translate.
 
     Attributes:
         path: Where it is, as the user would write it.
@@ -123,7 +123,7 @@ class PathList:
 
 @dataclass(frozen=True)
 class Inputs:
-    """All pictures that the arguments stand for; they can be walked through again and again.
+    """All images that the arguments stand for; they can be walked through again and again.
 
     Attributes:
         texts: Files, folders or globs.
@@ -140,18 +140,18 @@ class Inputs:
     leave_out: str | None = None
 
     def checked(self, passed_over: PassedOver | None = None) -> Iterator[Source]:
-        """The pictures, in order, each argument checked.
+        """The images, in order, each argument checked.
 
         Args:
             passed_over: Counts the image files in folders that are none of them.
 
         Raises:
             UsageError: An argument is empty, or a file lies outside the root.
-            DataError: An argument names nothing, or a folder has no pictures or cannot be listed.
+            DataError: An argument names nothing, or a folder has no images or cannot be listed.
         """
         for text in self.texts:
             if not text:
-                raise UsageError("an INPUT is empty", "Name a picture, a folder or a glob.")
+                raise UsageError("an INPUT is empty", "Name an image, a folder or a glob.")
             found = self._expand(text, refuse_folder, passed_over)
             first = next(found, None)
             if first is None:
@@ -163,11 +163,11 @@ class Inputs:
             yield from self._listed(text, passed_over)
 
     def first_two(self) -> list[Source]:
-        """The first two pictures, or as many as there are; see :meth:`checked`."""
+        """The first two images, or as many as there are; see :meth:`checked`."""
         return list(itertools.islice(self.checked(PassedOver()), 2))
 
     def __iter__(self) -> Iterator[Source]:
-        """The pictures, in order; what has gone since it was checked is passed over."""
+        """The images, in order; what has gone since it was checked is passed over."""
         for text in self.texts:
             yield from self._expand(text, _pass_over)
         for text in self.listed or ():
@@ -179,7 +179,7 @@ class Inputs:
         on_error: Callable[[OSError], None],
         passed_over: PassedOver | None = None,
     ) -> Iterator[Source]:
-        """The pictures that an argument stands for: a name that exists is never a glob."""
+        """The images that an argument stands for: a name that exists is never a glob."""
         if glob.has_magic(text) and not os.path.lexists(text):
             for path in iglob_in_order(text):
                 if not is_temporary(os.path.basename(path)):
@@ -188,7 +188,7 @@ class Inputs:
             yield from self._expand_literal(text, on_error, passed_over)
 
     def _listed(self, text: str, passed_over: PassedOver | None = None) -> Iterator[Source]:
-        """The pictures that an entry of the list stands for; one that cannot be listed fails."""
+        """The images that an entry of the list stands for; one that cannot be listed fails."""
         unlistable: list[OSError] = []
         yield from self._expand_literal(text, unlistable.append, passed_over)
         if unlistable:
@@ -205,7 +205,7 @@ class Inputs:
                 yield self._file(_tidied(text))
             return
         folder = Path(text)
-        for below in walk_pictures(
+        for below in walk_images(
             folder,
             self.recursive,
             self.leave_out,
@@ -259,11 +259,11 @@ def _is_folder(path: str) -> bool:
 
 
 def _nothing(text: str, recursive: bool, passed_over: PassedOver | None) -> DataError:
-    """What to say of an argument that stands for no picture."""
+    """What to say of an argument that stands for no image."""
     if _is_folder(text):
         searched = "Folders are searched recursively."
         alone = "With --no-recursive the folders below it are not searched."
         if passed_over and (sentence := passed_over.sentence()):
-            return DataError(f"{text} has no pictures", f"{sentence}.")
-        return DataError(f"{text} has no pictures", searched if recursive else alone)
+            return DataError(f"{text} has no images", f"{sentence}.")
+        return DataError(f"{text} has no images", searched if recursive else alone)
     return DataError(f"nothing matches {text}")

@@ -1,7 +1,7 @@
-"""Which translation belongs to which picture, for millions of them, in a few bytes each.
+"""Which translation belongs to which image, for millions of them, in a few bytes each.
 
 Paths are too large to be kept, so their digests are: 16 bytes tell apart as many paths as any
-disk can hold. Planning takes 40 bytes a picture, and 25 of them stay while it is worked off.
+disk can hold. Planning takes 40 bytes an image, and 25 of them stay while it is worked off.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Pictures as arrays of levels, strip by strip to what a generator takes, and back.
+"""Images as arrays of levels, strip by strip to what a generator takes, and back.
 
-A large picture as fp32 numbers in [-1, 1] needs four times the memory of its levels; here it is
+A large image as fp32 numbers in [-1, 1] needs four times the memory of its levels; here it is
 never there as a whole.
 """
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cyclegan_cli.data.picture import BitDepth, Levels
+from cyclegan_cli.data.image import BitDepth, Levels
 from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
 from cyclegan_cli.models.sizes import padded_size, reflect_to_multiple
 
@@ -18,11 +18,11 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: how Pillow and the original make g
 
 
 class LevelRows:
-    """A picture as the generator's input, of which any rows can be had.
+    """An image as the generator's input, of which any rows can be had.
 
     Args:
         levels: ``[H, W, 3]``, uint8 or uint16.
-        channels: 3, or 1 for a generator of grey pictures.
+        channels: 3, or 1 for a generator of grey images.
         like: A tensor of the dtype and on the device that rows are wanted in.
     """
 
@@ -31,7 +31,7 @@ class LevelRows:
         self.height = padded_size(levels.shape[0])
 
     def read(self, top: int, bottom: int) -> Tensor:
-        """Rows of the picture continued as by ``reflect_to_multiple``: ``[1, C, h, W']``."""
+        """Rows of the image continued as by ``reflect_to_multiple``: ``[1, C, h, W']``."""
         last = self.levels.shape[0] - 1
         rows = np.arange(top, bottom)
         if bottom > last + 1:
@@ -40,16 +40,16 @@ class LevelRows:
             levels = self.levels[rows]
         else:
             levels = self.levels[top:bottom]
-        pictures = array_to_tensor(levels).to(self.like)
-        pictures = reflect_to_multiple(to_channels(pictures, self.channels), dims=(-1,))
-        return pictures.contiguous(memory_format=torch.channels_last)
+        images = array_to_tensor(levels).to(self.like)
+        images = reflect_to_multiple(to_channels(images, self.channels), dims=(-1,))
+        return images.contiguous(memory_format=torch.channels_last)
 
 
 class LevelSink:
     """Takes a generator's output, strip by strip, as levels.
 
     Args:
-        height: The picture's, in pixels.
+        height: The image's, in pixels.
         width: Likewise.
         bit_depth: Bits a channel.
 
@@ -69,19 +69,19 @@ class LevelSink:
             self.levels[top : top + rows.shape[2]] = tensor_to_array(rows, self.bit_depth)
 
 
-def to_channels(pictures: Tensor, channels: int) -> Tensor:
-    """Make grey pictures of RGB ones, or RGB of grey; those of ``channels`` stay as they are.
+def to_channels(images: Tensor, channels: int) -> Tensor:
+    """Make grey images of RGB ones, or RGB of grey; those of ``channels`` stay as they are.
 
     Args:
-        pictures: ``[B, 3, H, W]`` or ``[B, 1, H, W]`` in [-1, 1].
+        images: ``[B, 3, H, W]`` or ``[B, 1, H, W]`` in [-1, 1].
         channels: 3 or 1.
 
     Returns:
         ``[B, channels, H, W]`` in [-1, 1].
     """
-    if pictures.shape[1] == channels:
-        return pictures
+    if images.shape[1] == channels:
+        return images
     if channels == 3:
-        return pictures.expand(-1, 3, -1, -1)
-    weights = pictures.new_tensor(LUMA).view(3, 1, 1)
-    return (pictures * weights).sum(dim=1, keepdim=True)
+        return images.expand(-1, 3, -1, -1)
+    weights = images.new_tensor(LUMA).view(3, 1, 1)
+    return (images * weights).sum(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""How a picture is worked on within the memory that there is."""
+"""How an image is worked on within the memory that there is."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ KEPT_AT_MOST = 1.5e9
 
 @dataclass(frozen=True)
 class Needs:
-    """What a picture needs, in bytes, beyond what the process holds already.
+    """What an image needs, in bytes, beyond what the process holds already.
 
     Attributes:
         config: The generator's architecture.
-        height: The picture's, padded.
+        height: The image's, padded.
         width: Likewise.
         number_bytes: 4 in fp32, 2 in bf16.
     """
@@ -68,13 +68,13 @@ class Needs:
 
 
 def plan_strips(needs: Needs, budget: float, device: torch.device) -> StripPlan:
-    """The fastest way to work on a picture that stays within ``budget``.
+    """The fastest way to work on an image that stays within ``budget``.
 
     Feature maps are held in host memory where a device has too little, and in a temporary file
-    where the host has too little: such a picture takes longer, but it gets done.
+    where the host has too little: such an image takes longer, but it gets done.
 
     Args:
-        needs: The picture.
+        needs: The image.
         budget: Bytes that may be used beyond those in use.
         device: Where to compute.
 
@@ -94,7 +94,7 @@ def plan_strips(needs: Needs, budget: float, device: torch.device) -> StripPlan:
     raise DeviceError(
         f"translating {needs.width}x{needs.height} pixels needs {least / 1e9:.2g} GB "
         f"of memory at least, found {max(budget, 0) / 1e9:.2g} GB",
-        "Free some memory, raise --max-memory, or scale the picture down with --resize.",
+        "Free some memory, raise --max-memory, or scale the image down with --resize.",
     )
 
 
@@ -106,7 +106,7 @@ def memory_budget(device: torch.device, limit: int | None) -> float:
         limit: Of the whole process (or of this process's share of a GPU); None: what is free.
     """
     if device.type == "cuda":
-        # What torch has taken from the driver and uses no more, it gives to the next picture.
+        # What torch has taken from the driver and uses no more, it gives to the next image.
         used = torch.cuda.memory_allocated(device)
         cached = torch.cuda.memory_reserved(device) - used
         free = torch.cuda.mem_get_info(device)[0] + cached
@@ -116,7 +116,7 @@ def memory_budget(device: torch.device, limit: int | None) -> float:
 
 
 def refuse_too_little(device: torch.device, limit: int | None) -> None:
-    """Check that a limit leaves something for pictures.
+    """Check that a limit leaves something for images.
 
     Args:
         device: Where to compute.
@@ -128,7 +128,7 @@ def refuse_too_little(device: torch.device, limit: int | None) -> None:
     if limit is None or (budget := memory_budget(device, limit)) > 0:
         return
     raise DeviceError(
-        f"--max-memory of {limit / 1e9:.2g} GB leaves nothing for pictures: without any, "
+        f"--max-memory of {limit / 1e9:.2g} GB leaves nothing for images: without any, "
         f"{(limit - budget) / 1e9:.2g} GB are in use",
         "Give more, or leave it out.",
     )

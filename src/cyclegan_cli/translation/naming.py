@@ -1,4 +1,4 @@
-"""Where a picture's translation goes."""
+"""Where an image's translation goes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cyclegan_cli.data.formats import writable_format
 from cyclegan_cli.errors import UsageError
 from cyclegan_cli.translation.inputs import Source
 
-# What pictures are written as when their own format can only be read.
+# What images are written as when their own format can only be read.
 FALLBACK_ENDING = ".png"
 IN_FOLDER = "{stem}{ext}"
 BESIDE_INPUT = "{stem}_{domain}{ext}"
@@ -43,13 +43,13 @@ class Template:
             if name is not None and (name not in PLACEHOLDERS or spec or conversion):
                 raise self._refusal(f"has an unknown placeholder {{{name}}}")
         if not any(name == "stem" for name, *_ in fields):
-            raise self._refusal("has no {stem}, so that all pictures would have one name")
+            raise self._refusal("has no {stem}, so that all images would have one name")
         ending = os.path.splitext(self.text)[1]
         if not self.text.endswith("{ext}") and not writable_format(ending):
             raise self._refusal("must end in {ext} or in an ending of a format, as .png")
 
     def fill(self, **values: str) -> str:
-        """The name for a picture: a relative path that stays in its folder.
+        """The name for an image: a relative path that stays in its folder.
 
         Raises:
             UsageError: It would not.
@@ -84,7 +84,7 @@ class Naming:
     ending: str | None = None
 
     def output_of(self, source: Source) -> str:
-        """The path of a picture's translation.
+        """The path of an image's translation.
 
         Raises:
             UsageError: It was found in a folder, and there is no folder for its translation.
@@ -95,7 +95,7 @@ class Naming:
             if source.folder is not None:
                 raise UsageError(
                     f"{source.folder} is a folder, which needs -o DIR",
-                    "Name a folder for the translated pictures.",
+                    "Name a folder for the translated images.",
                 )
             return os.path.join(os.path.dirname(source.path), self._name_of(source))
         return os.path.join(self.folder, os.path.dirname(source.place), self._name_of(source))

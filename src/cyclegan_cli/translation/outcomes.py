@@ -1,4 +1,4 @@
-"""What became of each picture, and of all together."""
+"""What became of each image, and of all together."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class Outcome:
     """What became of a job.
 
     Attributes:
-        input: The picture.
+        input: The image.
         output: Its translation; not written unless ``ok``.
         status: ``ok``, ``skipped`` (the output exists) or ``failed``.
         error: One sentence, if failed.
         width: In pixels, if ok.
         height: In pixels, if ok.
         seconds: From the beginning of reading to having written.
-        warnings: A sentence for each thing of the picture that its translation does not have.
+        warnings: A sentence for each thing of the image that its translation does not have.
     """
 
     input: str
@@ -40,17 +40,17 @@ class Outcome:
 
 @dataclass
 class Summary:
-    """What became of all pictures of a process.
+    """What became of all images of a process.
 
     Attributes:
-        pictures: How many there were to begin with.
+        images: How many there were to begin with.
         counts: How many of each status.
         seconds: From the first to the last.
         stopped: Why it ended before all were through: ``SIGINT``, ``SIGTERM``, ``failure`` (with
             --fail-fast), ``disk full``; None where all are.
     """
 
-    pictures: int
+    images: int
     counts: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     stopped: str | None = None
@@ -60,7 +60,7 @@ class Summary:
         ok, skipped, failed = (self.counts[status] for status in ("ok", "skipped", "failed"))
         return {
             "summary": {
-                "pictures": self.pictures,
+                "pictures": self.images,
                 "ok": ok,
                 "skipped": skipped,
                 "failed": failed,

@@ -4,16 +4,16 @@
 
     jobs ──► decoders ──► the network ──► encoders ──► outcomes
       ▲                                                   │
-      └───────── admission: pixels and pictures ◄─────────┘
+      └───────── admission: pixels and images ◄─────────┘
 
 A job is admitted when the pixels of all that are under way stay within a budget of bytes, and
 not too many outcomes wait for whoever asked for them. The queues are unbounded, so no thread but
 an admitting one ever waits for a later one, and nothing can lock up.
 
 The network works in the thread that asks for outcomes. In any other, glibc gives the memory of
-large feature maps back to the system after each layer (5146 page faults for a picture of 256x256
-pixels with the paper's network, here 33), and one more would have to be woken for every picture.
-Before each picture that thread hands over what has ended meanwhile.
+large feature maps back to the system after each layer (5146 page faults for an image of 256x256
+pixels with the paper's network, here 33), and one more would have to be woken for every image.
+Before each image that thread hands over what has ended meanwhile.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ PATIENCE_SECONDS = 0.5
 
 
 class Work(Protocol):
-    """What is done with a picture. Every method but ``translate`` is called in several threads.
+    """What is done with an image. Every method but ``translate`` is called in several threads.
 
-    Each may raise a CycleGANError or MemoryError for a picture that cannot be done.
+    Each may raise a CycleGANError or MemoryError for an image that cannot be done.
     """
 
     def is_done(self, job: Job) -> bool:
         """Whether a job need not be done at all."""
 
     def weigh(self, job: Job) -> int:
-        """The bytes that the picture's pixels will take."""
+        """The bytes that the image's pixels will take."""
 
     def decode(self, job: Job) -> Any:
-        """Read a picture."""
+        """Read an image."""
 
-    def translate(self, picture: Any) -> Any:
+    def translate(self, image: Any) -> Any:
         """Translate it."""
 
-    def encode(self, job: Job, picture: Any) -> Outcome:
+    def encode(self, job: Job, image: Any) -> Outcome:
         """Write the translation; returns an outcome of status ``ok``."""
 
 
@@ -69,7 +69,7 @@ class Ticket:
         job: What is to be done.
         weight: Bytes of its pixels.
         started: When its reading began.
-        picture: Its pixels, as far as they are.
+        image: Its pixels, as far as they are.
         outcome: What became of it, if that is known.
     """
 
@@ -77,7 +77,7 @@ class Ticket:
     job: Job
     weight: int = 0
     started: float = 0.0
-    picture: Any = None
+    image: Any = None
     outcome: Outcome | None = None
 
 
@@ -101,7 +101,7 @@ class Crew:
         self._work, self._at_end, self._on_error = work, at_end, on_error
         self._left = size
         self._lock = threading.Lock()
-        # Daemons: who wants to end at once does not wait for a picture of 48 megapixels.
+        # Daemons: who wants to end at once does not wait for an image of 48 megapixels.
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(size)]
 
     def start(self) -> None:
@@ -136,7 +136,7 @@ class Pipeline:
         limits: How much at once.
         ordered: Whether outcomes come in the order of the jobs rather than as they end.
         fail_fast: Whether the first failure ends it.
-        stop_requested: Asked before each picture; anything but None ends it, after those that
+        stop_requested: Asked before each image; anything but None ends it, after those that
             are being translated or written.
     """
 
@@ -256,7 +256,7 @@ class Pipeline:
         self._admission.close()
 
     def _abort(self, error: BaseException) -> None:
-        """End it because of an error that concerns more than one picture; the first counts."""
+        """End it because of an error that concerns more than one image; the first counts."""
         self._error = self._error or error
         self._stop()
 
@@ -276,12 +276,12 @@ class Pipeline:
         self._admission.told()
 
     def _let_go(self, ticket: Ticket) -> None:
-        ticket.picture = None
+        ticket.image = None
         self._admission.leave(ticket.weight)
 
     @contextmanager
     def _one_failing(self, ticket: Ticket) -> Iterator[None]:
-        """What goes wrong with a picture inside does not stop the others."""
+        """What goes wrong with an image inside does not stop the others."""
         try:
             yield
         except Exception as error:
@@ -298,7 +298,7 @@ class Pipeline:
     def _decode_all(self) -> None:
         while (ticket := self._next_ticket()) is not None:
             with self._one_failing(ticket):
-                ticket.picture = self._work.decode(ticket.job)
+                ticket.image = self._work.decode(ticket.job)
                 self._done.put(ticket)
 
     def _next_ticket(self) -> Ticket | None:
@@ -332,14 +332,14 @@ class Pipeline:
     # The network, and the encoders
 
     def _pass_on(self, ticket: Ticket | None) -> None:
-        """Translate a picture for the encoders; None: it was the last one."""
+        """Translate an image for the encoders; None: it was the last one."""
         if ticket is None:
             self._dismiss_encoders()
         elif self._is_stopping():
             self._give_up(ticket)
         else:
             with self._one_failing(ticket):
-                ticket.picture = self._work.translate(ticket.picture)
+                ticket.image = self._work.translate(ticket.image)
                 self._translated.put(ticket)
 
     def _encode_all(self) -> None:
@@ -348,7 +348,7 @@ class Pipeline:
 
     def _encode(self, ticket: Ticket) -> None:
         with self._one_failing(ticket):
-            self._finish(ticket, self._work.encode(ticket.job, ticket.picture))
+            self._finish(ticket, self._work.encode(ticket.job, ticket.image))
 
 
 def _failure(job: Job, error: CycleGANError | MemoryError) -> Outcome:

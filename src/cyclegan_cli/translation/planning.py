@@ -17,7 +17,7 @@ from cyclegan_cli.translation.naming import Naming
 
 
 class Job(NamedTuple):
-    """One picture to translate.
+    """One image to translate.
 
     Attributes:
         input: Where it is.
@@ -34,24 +34,24 @@ def folder_to_leave_out(output: str | None) -> str | None:
 
 
 class Plan:
-    """The jobs of this process, in the order of the inputs; no picture twice.
+    """The jobs of this process, in the order of the inputs; no image twice.
 
     The inputs are walked through twice: now, to check them all, of which digests are kept; and
     once more while they are translated. What appears in the meantime is left for another run.
 
     Args:
-        inputs: The pictures.
+        inputs: The images.
         naming: Where their translations go.
         replaces: Whether existing outputs may be replaced.
         share: Which of them are for this process.
 
     Attributes:
-        pictures: How many there are, in all shares.
+        images: How many there are, in all shares.
         passed_over: A sentence on image files in folders that are none of them, or empty.
 
     Raises:
         UsageError: Two inputs for the same output, or an output that is an input, in any share.
-        DataError: An input does not exist, or a folder has no pictures.
+        DataError: An input does not exist, or a folder has no images.
     """
 
     def __init__(
@@ -65,15 +65,15 @@ class Plan:
             output = naming.output_of(source)
             draft.add(self._key(source.path), self._key(output), _share_number_of(source))
         # So that `translate photos/*.jpg` can be run again, though its translations lie beside
-        # its pictures now, as those of `translate photos -o photos --suffix _night` do: they are
+        # its images now, as those of `translate photos -o photos --suffix _night` do: they are
         # passed over. Where they would be replaced instead, whether they are translations or the
-        # user's own pictures cannot be told.
+        # user's own images cannot be told.
         self.passed_over = passed_over.sentence()
         pass_over_outputs = naming.file is None and not replaces
         self._ledger, clashes = draft.finish(pass_over_outputs)
         if clashes:
             self._refuse(clashes)
-        self.pictures = len(self._ledger)
+        self.images = len(self._ledger)
         self._ledger.keep_share(share.index, share.count)
 
     def __len__(self) -> int:

@@ -24,7 +24,7 @@ def settle_precision(
 ) -> tuple[StripGenerator, str]:
     """The generator in the format that ``choice`` stands for, and a sentence about an ``auto``.
 
-    ``auto`` is bf16 where the hardware multiplies it natively and a probe picture comes out near
+    ``auto`` is bf16 where the hardware multiplies it natively and a probe image comes out near
     enough to fp32, else fp32: what bf16 costs depends on the weights (trained ones err by 0.1 to
     0.6 levels of 255, random ones by more). bf16 convolves by Winograd's algorithm only if the
     probe comes out near enough so.
@@ -47,7 +47,7 @@ def settle_precision(
     candidate, decibels = _in_bf16(generator)
     if choice == "bf16":
         return candidate, ""
-    found = f"a probe picture in bf16 is within {decibels:.0f} dB of fp32"
+    found = f"a probe image in bf16 is within {decibels:.0f} dB of fp32"
     if decibels >= NEAR_ENOUGH:
         return candidate, f"precision: bf16 ({found}; --precision fp32 for exact)"
     remark = f"precision: fp32 ({found}, less than {NEAR_ENOUGH:.0f})"
@@ -57,7 +57,7 @@ def settle_precision(
 @torch.inference_mode()
 def _in_bf16(generator: ResnetGenerator) -> tuple[StripGenerator, float]:
     """The fastest way in bf16 that is near enough, else the nearest; and how near it is, in dB."""
-    probe = probe_picture(generator.config.input_channels).to(generator.head.weight)
+    probe = probe_image(generator.config.input_channels).to(generator.head.weight)
     exact = generator(probe)
     for winograd in (True, False):
         candidate = StripGenerator(copy.deepcopy(generator), torch.bfloat16, winograd)
@@ -80,7 +80,7 @@ def _agreement(exact: Tensor, other: Tensor) -> float:
     return math.inf if error == 0 else 10 * math.log10(4 / error) if error > 0 else -math.inf
 
 
-def probe_picture(channels: int) -> Tensor:
+def probe_image(channels: int) -> Tensor:
     """Noise with the spectrum of photos, where strength falls with frequency (Field 1987).
 
     Returns:
@@ -90,5 +90,5 @@ def probe_picture(channels: int) -> Tensor:
     noise = torch.randn(1, channels, PROBE_SIDE, PROBE_SIDE, generator=random)
     rows, columns = torch.fft.fftfreq(PROBE_SIDE), torch.fft.rfftfreq(PROBE_SIDE)
     frequency = torch.hypot(rows[:, None], columns).clamp(min=1 / PROBE_SIDE)
-    picture: Tensor = torch.fft.irfft2(torch.fft.rfft2(noise) / frequency)
-    return (picture / (2.5 * picture.std())).clamp(-1, 1)
+    image: Tensor = torch.fft.irfft2(torch.fft.rfft2(noise) / frequency)
+    return (image / (2.5 * image.std())).clamp(-1, 1)

@@ -13,7 +13,7 @@ POLL_SECONDS = 0.2
 def wait_for_all(rank: Rank, stop_requested: Callable[[], int | None]) -> None:
     """Return when every rank has come here.
 
-    torchrun ends all processes as soon as one exits with an error. One that has failed pictures
+    torchrun ends all processes as soon as one exits with an error. One that has failed images
     to report waits for the others first, so that they are through with theirs.
 
     Args:

@@ -97,7 +97,7 @@ class DoublingConv:
 
 @dataclass(frozen=True)
 class Norm:
-    """Instance norm with the mean and variance of a whole picture: ``[C]`` each, fp32."""
+    """Instance norm with the mean and variance of a whole image: ``[C]`` each, fp32."""
 
     mean: Tensor
     variance: Tensor

@@ -17,7 +17,7 @@ from cyclegan_cli.errors import DeviceError
 # Where feature maps can be held.
 Place = torch.device | Literal["disk"]
 
-# So much memory is kept for the next picture, in bytes: asking the system for it costs more than
+# So much memory is kept for the next image, in bytes: asking the system for it costs more than
 # a tenth of the time of a small one. More is given back.
 KEPT = 2**30
 
@@ -44,7 +44,7 @@ class StoredRows:
 
 
 class Space:
-    """One piece of memory for all feature maps of a picture.
+    """One piece of memory for all feature maps of an image.
 
     Down to the trunk each map has half the numbers of the one before, and rows of as many; up from
     it, twice. So a map can be written from top to bottom into the memory of the one that it is
@@ -58,7 +58,7 @@ class Space:
     def __init__(self) -> None:
         self.place: Place | None = None
         self._memory: Tensor | None = None
-        self._size = 0  # Numbers of the present picture's largest map.
+        self._size = 0  # Numbers of the present image's largest map.
 
     @property
     def held(self) -> int:
@@ -66,13 +66,13 @@ class Space:
         return 0 if self._memory is None else self._memory.nbytes
 
     def begin(self, place: Place | None) -> None:
-        """Make room for a picture, whose first map is the largest."""
+        """Make room for an image, whose first map is the largest."""
         if place != self.place:
             self._memory = None
         self.place, self._size = place, 0
 
     def end(self) -> None:
-        """The picture is done: give memory back, unless it is the host's and not much."""
+        """The image is done: give memory back, unless it is the host's and not much."""
         memory = self._memory
         on_host = self.place is None and memory is not None and memory.device.type == "cpu"
         if not on_host or self.held > KEPT:

@@ -1,6 +1,6 @@
-"""The generator over a picture of any size, in bounded memory, with the whole picture's pixels.
+"""The generator over an image of any size, in bounded memory, with the whole image's pixels.
 
-Instance norm averages over the whole picture, so a picture cannot be cut into tiles: every tile
+Instance norm averages over the whole image, so an image cannot be cut into tiles: every tile
 would have its own averages, and so its own colours. Here the *layers* are walked through one
 after the other instead, each in horizontal strips with the halo that its convolution needs:
 
@@ -11,7 +11,7 @@ after the other instead, each in horizontal strips with the halo that its convol
 3. The trunk, at a quarter of the resolution, holds two feature maps whole and works in place.
    Before and behind it, the map at half resolution is in that same memory.
 
-A strip stays in the processor's cache from one operation to the next, a whole picture does not:
+A strip stays in the processor's cache from one operation to the next, a whole image does not:
 this is faster than the network as it is written down, also where memory is no concern. Biases are
 left out before norms, which subtract them again.
 """
@@ -52,10 +52,10 @@ Sink = Callable[[int, Tensor], None]
 
 @dataclass(frozen=True)
 class StripPlan:
-    """How a picture is worked on.
+    """How an image is worked on.
 
     Attributes:
-        rows: Rows of the trunk to work on at once, each of four picture rows.
+        rows: Rows of the trunk to work on at once, each of four image rows.
         keep_full: Whether the feature maps at full resolution are held, rather than computed
             again by whoever reads them.
         held_on: Where feature maps are held: another device, or ``disk``; None: where they are
@@ -92,14 +92,14 @@ class StripGenerator:
         self.generator = generator.to(memory_format=torch.channels_last)
         self.head = _head(generator.head)
         self.space = Space()
-        self.lock = threading.Lock()  # Space and workspace serve one picture at a time.
+        self.lock = threading.Lock()  # Space and workspace serve one image at a time.
 
     @torch.inference_mode()
-    def translate(self, picture: Rows, plan: StripPlan, sink: Sink) -> None:
-        """Hand the translation of a picture to ``sink``, strip by strip.
+    def translate(self, image: Rows, plan: StripPlan, sink: Sink) -> None:
+        """Hand the translation of an image to ``sink``, strip by strip.
 
         Args:
-            picture: ``[1, input_channels, H, W]`` in [-1, 1], of the generator's dtype and on its
+            image: ``[1, input_channels, H, W]`` in [-1, 1], of the generator's dtype and on its
                 device; H and W multiples of 4, at least 8.
             plan: How.
             sink: Is called with a row's number and ``[1, output_channels, h, W]`` in [-1, 1], the
@@ -108,18 +108,18 @@ class StripGenerator:
         with self.lock:
             self.space.begin(plan.held_on)
             try:
-                trunk = self._trunk(self._down(picture, plan), plan)
+                trunk = self._trunk(self._down(image, plan), plan)
                 head = self._up(trunk, plan)
                 for top, bottom in strips(head.height, 4 * plan.rows):
                     sink(top, torch.tanh(head.read(top, bottom)))
             finally:
                 self.space.end()
 
-    def _down(self, picture: Rows, plan: StripPlan) -> Rows:
+    def _down(self, image: Rows, plan: StripPlan) -> Rows:
         """The trunk's input, before its norm."""
         stem, (down_1, down_2) = self.generator.stem, self.generator.down
         convolve = partial(F.conv2d, weight=stem.conv.weight)
-        stem_conv = ReflectedConv(picture, convolve, stem.reflect)
+        stem_conv = ReflectedConv(image, convolve, stem.reflect)
         room = self.space.first
         full = NormalisedReLU(
             stem_conv, _norm(stem), 4 * plan.rows, room if plan.keep_full else None

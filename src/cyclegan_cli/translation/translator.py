@@ -1,4 +1,4 @@
-"""One generator in use: pictures in, their translations out, of exactly the same size."""
+"""One generator in use: images in, their translations out, of exactly the same size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cyclegan_cli.checkpoints.reading import Domains, read_model
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.config import PrecisionChoice
 from cyclegan_cli.data.decoding import from_pillow
-from cyclegan_cli.data.picture import BitDepth, Levels, to_depth
+from cyclegan_cli.data.image import BitDepth, Levels, to_depth
 from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
 from cyclegan_cli.devices import choose_device, memory_errors
 from cyclegan_cli.errors import DeviceError, UsageError
@@ -33,16 +33,16 @@ from cyclegan_cli.translation.stages import Rows
 from cyclegan_cli.translation.stored import StoredRows
 from cyclegan_cli.translation.strips import Sink
 
-SMALLER = "Use a smaller picture, or --resize."
+SMALLER = "Use a smaller image, or --resize."
 NOT_COMPILED = "--compile: not compiled, as on a CPU the network is faster in strips"
 # The network as it is written down holds so many full-size feature maps at once.
 MAPS_UNTILED = 4
-PICTURES = "a tensor of pictures must be [B, 3, H, W] of floating-point numbers in [-1, 1]"
+IMAGES = "a tensor of images must be [B, 3, H, W] of floating-point numbers in [-1, 1]"
 LEVELS = "an array must be [H, W, 3] of uint8 or uint16"
-# Pictures this many times larger than those trained on come out with textures too fine for them.
+# Images this many times larger than those trained on come out with textures too fine for them.
 LARGEST_SCALE = 4
 
-AnyPicture = TypeVar("AnyPicture", Image.Image, Tensor, Levels)
+AnyImage = TypeVar("AnyImage", Image.Image, Tensor, Levels)
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class TranslatorOptions:
         precision: ``auto``, ``fp32``, ``tf32`` or ``bf16``; on a GPU it decides for the whole
             process whether torch computes fp32 in TF32.
         max_memory: Bytes that the process may use (on a GPU: of its memory); None: what is free.
-        resize: Pictures whose short side is longer are scaled down to this many pixels before
+        resize: Images whose short side is longer are scaled down to this many pixels before
             they are translated, and up again behind it; None: never.
-        compile: Whether the network is compiled for pictures that need no strips, where that can
+        compile: Whether the network is compiled for images that need no strips, where that can
             repay.
     """
 
@@ -108,11 +108,11 @@ class Translator:
     def _compile(self) -> Callable[[Tensor], Tensor]:
         """The network compiled for any size, and tried."""
         compiled = torch.compile(self.generator, dynamic=True)
-        picture = torch.zeros(1, self.generator.config.input_channels, 64, 96).to(self._like)
+        image = torch.zeros(1, self.generator.config.input_channels, 64, 96).to(self._like)
         try:
-            compiled(picture.contiguous(memory_format=torch.channels_last))
+            compiled(image.contiguous(memory_format=torch.channels_last))
         except Exception as error:
-            # Whatever compilers and their callers raise; it would be the same for every picture.
+            # Whatever compilers and their callers raise; it would be the same for every image.
             reason = str(error).strip().split("\n")[0]
             raise DeviceError(
                 f"--compile: the network cannot be compiled here: {reason}",
@@ -142,7 +142,7 @@ class Translator:
         Raises:
             CheckpointError: There is none, or it is damaged or foreign.
             DeviceError: The device is missing, has no tf32, or its memory is not enough for any
-                picture.
+                image.
             UsageError: Not a device's name.
         """
         options = options or TranslatorOptions(device=device)
@@ -156,7 +156,7 @@ class Translator:
         return translator
 
     def scale_remark(self, width: int, height: int) -> str:
-        """A sentence where a picture is far larger than those trained on; else empty."""
+        """A sentence where an image is far larger than those trained on; else empty."""
         trained = self.info.training.get("load_size")
         if type(trained) is not int or trained < 1 or self.options.resize:
             return ""
@@ -191,11 +191,11 @@ class Translator:
             options=self.options,
         )
 
-    def __call__(self, picture: AnyPicture) -> AnyPicture:
-        """Translate a picture of any size.
+    def __call__(self, image: AnyImage) -> AnyImage:
+        """Translate an image of any size.
 
         Args:
-            picture: A Pillow image of any mode, levels ``[H, W, 3]`` uint8 or uint16 (sRGB), or a
+            image: A Pillow image of any mode, levels ``[H, W, 3]`` uint8 or uint16 (sRGB), or a
                 tensor ``[B, 3, H, W]`` in [-1, 1].
 
         Returns:
@@ -208,28 +208,26 @@ class Translator:
             ValueError: An array or tensor of another shape or type, or an image of floating-point
                 numbers.
         """
-        if isinstance(picture, Tensor):
-            _refuse_unless(picture.ndim == 4 and picture.shape[1] == 3, picture, PICTURES)
-            _refuse_unless(picture.is_floating_point() and picture.numel() > 0, picture, PICTURES)
-            return self.translate(picture)
-        if isinstance(picture, np.ndarray):
-            _refuse_unless(picture.ndim == 3 and picture.shape[2] == 3, picture, LEVELS)
-            _refuse_unless(
-                picture.dtype in (np.uint8, np.uint16) and picture.size > 0, picture, LEVELS
-            )
-            return self.translate_levels(picture)
-        colours, alpha = from_pillow(picture)
+        if isinstance(image, Tensor):
+            _refuse_unless(image.ndim == 4 and image.shape[1] == 3, image, IMAGES)
+            _refuse_unless(image.is_floating_point() and image.numel() > 0, image, IMAGES)
+            return self.translate(image)
+        if isinstance(image, np.ndarray):
+            _refuse_unless(image.ndim == 3 and image.shape[2] == 3, image, LEVELS)
+            _refuse_unless(image.dtype in (np.uint8, np.uint16) and image.size > 0, image, LEVELS)
+            return self.translate_levels(image)
+        colours, alpha = from_pillow(image)
         translated = Image.fromarray(self.translate_levels(colours, 8))
         if alpha is not None:
             translated.putalpha(Image.fromarray(to_depth(alpha, 8)))
         return translated
 
     @torch.inference_mode()
-    def translate(self, pictures: Tensor) -> Tensor:
-        """Translate a batch of pictures of any size.
+    def translate(self, images: Tensor) -> Tensor:
+        """Translate a batch of images of any size.
 
         Args:
-            pictures: ``[B, 3, H, W]`` in [-1, 1], on any device.
+            images: ``[B, 3, H, W]`` in [-1, 1], on any device.
 
         Returns:
             ``[B, 3, H, W]`` in [-1, 1], fp32, on the translator's device.
@@ -237,9 +235,9 @@ class Translator:
         Raises:
             DeviceError: Not enough memory.
         """
-        height, width = pictures.shape[-2:]
+        height, width = images.shape[-2:]
         with memory_errors(f"translating {width}x{height} pixels", SMALLER):
-            colours = to_channels(pictures.to(self._like), self.generator.config.input_channels)
+            colours = to_channels(images.to(self._like), self.generator.config.input_channels)
             padded = reflect_to_multiple(colours).contiguous(memory_format=torch.channels_last)
             if self._whole_at_once(padded.shape[2], padded.shape[3], len(padded)):
                 translated = self._whole(padded)
@@ -263,7 +261,7 @@ class Translator:
         bit_depth: BitDepth | None = None,
         size: tuple[int, int] | None = None,
     ) -> Levels:
-        """Translate a picture of any size, given as an array.
+        """Translate an image of any size, given as an array.
 
         Args:
             levels: ``[H, W, 3]``, uint8 or uint16, sRGB.
@@ -297,15 +295,15 @@ class Translator:
     def _translate_levels(self, levels: Levels, depth: BitDepth) -> Levels:
         height, width = levels.shape[:2]
         sink = LevelSink(height, width, depth)
-        picture = LevelRows(levels, self.generator.config.input_channels, self._like)
-        if self._whole_at_once(picture.height, padded_size(width)):
-            sink(0, self._whole(picture.read(0, picture.height)))
+        image = LevelRows(levels, self.generator.config.input_channels, self._like)
+        if self._whole_at_once(image.height, padded_size(width)):
+            sink(0, self._whole(image.read(0, image.height)))
         else:
-            self._in_strips(picture, padded_size(width), sink)
+            self._in_strips(image, padded_size(width), sink)
         return sink.levels
 
     def _whole_at_once(self, height: int, width: int, batch: int = 1) -> bool:
-        """Whether pictures go through the network as it is written down.
+        """Whether images go through the network as it is written down.
 
         On a GPU that is fastest where they fit; on a CPU, strips are (docs/performance.md).
         """
@@ -314,12 +312,12 @@ class Translator:
         needed = MAPS_UNTILED * self._needs(height, width).full_map * batch
         return needed <= self._budget()
 
-    def _in_strips(self, picture: Rows, width: int, sink: Sink) -> None:
-        plan = plan_strips(self._needs(picture.height, width), self._budget(), self.device)
-        self.strips.translate(picture, plan, sink)
+    def _in_strips(self, image: Rows, width: int, sink: Sink) -> None:
+        plan = plan_strips(self._needs(image.height, width), self._budget(), self.device)
+        self.strips.translate(image, plan, sink)
 
     def _budget(self) -> float:
-        """Bytes for the next picture, those held since the last one included."""
+        """Bytes for the next image, those held since the last one included."""
         return memory_budget(self.device, self.options.max_memory) + self.strips.space.held
 
     def _needs(self, height: int, width: int) -> Needs:
@@ -334,22 +332,22 @@ def repays_compiling(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
-def _refuse_unless(fits: bool, picture: Tensor | Levels, wanted: str) -> None:
+def _refuse_unless(fits: bool, image: Tensor | Levels, wanted: str) -> None:
     if not fits:
-        raise ValueError(f"{wanted}, found {list(picture.shape)} of {picture.dtype}")
+        raise ValueError(f"{wanted}, found {list(image.shape)} of {image.dtype}")
 
 
 def _short_side_of(levels: Levels, short: int | None) -> tuple[int, int]:
-    """Height and width of a picture scaled down to a short side; of a smaller one, its own."""
+    """Height and width of an image scaled down to a short side; of a smaller one, its own."""
     height, width = levels.shape[:2]
     scale = min(1.0, (short or height) / min(height, width))
     return max(round(height * scale), 1), max(round(width * scale), 1)
 
 
 def _shown_by(levels: Levels, width: int, height: int) -> tuple[int, int]:
-    """Height and width of what a frame shows of a picture of some width and height.
+    """Height and width of what a frame shows of an image of some width and height.
 
-    Decoded at a half, quarter or eighth, its last row and column may reach beyond the picture.
+    Decoded at a half, quarter or eighth, its last row and column may reach beyond the image.
     """
     for scale in (2, 4, 8):
         if levels.shape[:2] == (math.ceil(height / scale), math.ceil(width / scale)):
@@ -358,8 +356,8 @@ def _shown_by(levels: Levels, width: int, height: int) -> tuple[int, int]:
 
 
 def _scaled_levels(levels: Levels, size: tuple[int, int], depth: BitDepth) -> Levels:
-    """A picture scaled to height and width, antialiased."""
-    pictures = array_to_tensor(levels)
-    if pictures.shape[-2:] != size:
-        pictures = F.interpolate(pictures, size, mode="bicubic", antialias=True).clamp_(-1, 1)
-    return tensor_to_array(pictures, depth)
+    """An image scaled to height and width, antialiased."""
+    images = array_to_tensor(levels)
+    if images.shape[-2:] != size:
+        images = F.interpolate(images, size, mode="bicubic", antialias=True).clamp_(-1, 1)
+    return tensor_to_array(images, depth)

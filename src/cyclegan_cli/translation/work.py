@@ -1,4 +1,4 @@
-"""What is done with each picture: read, translate, write."""
+"""What is done with each image: read, translate, write."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 from cyclegan_cli.data.decoding import decode, pixel_bytes
 from cyclegan_cli.data.encoding import encode
 from cyclegan_cli.data.formats import WRITABLE_FORMATS, writable_format
+from cyclegan_cli.data.image import DecodedImage, EncodeOptions
 from cyclegan_cli.data.layout import refuse_unwritable
-from cyclegan_cli.data.picture import EncodeOptions, Picture
 from cyclegan_cli.devices import available_cores
 from cyclegan_cli.translation.inputs import STDIN
 from cyclegan_cli.translation.outcomes import Outcome
@@ -47,38 +47,40 @@ class FileWork:
         return self.existing == "skip" or not _is_newer(job.input, job.output)
 
     def weigh(self, job: Job) -> int:
-        """The bytes of the picture's pixels, from its header."""
+        """The bytes of the image's pixels, from its header."""
         return pixel_bytes(Path(job.input))
 
-    def decode(self, job: Job) -> Picture:
-        """Read the picture, and refuse what cannot be written."""
-        picture = decode(Path(job.input), self.translator.options.resize)
-        refuse_unwritable(picture, _format_of(job.output), self.options, job.output)
-        return picture
+    def decode(self, job: Job) -> DecodedImage:
+        """Read the image, and refuse what cannot be written."""
+        image = decode(Path(job.input), self.translator.options.resize)
+        refuse_unwritable(image, _format_of(job.output), self.options, job.output)
+        return image
 
-    def translate(self, picture: Picture) -> Picture:
+    def translate(self, image: DecodedImage) -> DecodedImage:
         """Translate each of its frames."""
-        return translate_picture(picture, self.translator, self.options)
+        return translate_image(image, self.translator, self.options)
 
-    def encode(self, job: Job, picture: Picture) -> Outcome:
+    def encode(self, job: Job, image: DecodedImage) -> Outcome:
         """Write the translation."""
-        lost = encode(picture, Path(job.output), _format_of(job.output), self.options)
-        return _success(job, picture, lost)
+        lost = encode(image, Path(job.output), _format_of(job.output), self.options)
+        return _success(job, image, lost)
 
 
-def translate_picture(picture: Picture, translator: Translator, options: EncodeOptions) -> Picture:
-    """The same picture with each of its frames translated.
+def translate_image(
+    image: DecodedImage, translator: Translator, options: EncodeOptions
+) -> DecodedImage:
+    """The same image with each of its frames translated.
 
     Raises:
         DeviceError: Not enough memory.
     """
-    translated = picture.with_frames(
+    translated = image.with_frames(
         [
-            translator.translate_levels(frame, options.bit_depth, picture.full_size)
-            for frame in picture.frames
+            translator.translate_levels(frame, options.bit_depth, image.full_size)
+            for frame in image.frames
         ]
     )
-    remark = translator.scale_remark(picture.width, picture.height)
+    remark = translator.scale_remark(image.width, image.height)
     return replace(translated, remarks=(*translated.remarks, remark)) if remark else translated
 
 
@@ -89,7 +91,7 @@ def translate_stream(
     options: EncodeOptions = EncodeOptions(),
     ending: str | None = None,
 ) -> Outcome:
-    """Translate a single picture from or to a stream, which has the source's format if it can be.
+    """Translate a single image from or to a stream, which has the source's format if it can be.
 
     Args:
         source: A file, or a stream of the bytes of one.
@@ -103,12 +105,12 @@ def translate_stream(
         DeviceError: Not enough memory.
     """
     names = [str(side) if isinstance(side, Path) else STDIN for side in (source, target)]
-    picture = decode(source, translator.options.resize)
-    own = picture.format if picture.format in WRITABLE_FORMATS else "PNG"
+    image = decode(source, translator.options.resize)
+    own = image.format if image.format in WRITABLE_FORMATS else "PNG"
     wanted = writable_format(ending) if ending else own
     wanted = _format_of(names[1]) if isinstance(target, Path) else wanted or own
-    refuse_unwritable(picture, wanted, options, names[1])
-    translated = translate_picture(picture, translator, options)
+    refuse_unwritable(image, wanted, options, names[1])
+    translated = translate_image(image, translator, options)
     lost = encode(translated, target, wanted, options)
     return _success(Job(*names), translated, lost)
 
@@ -131,10 +133,10 @@ def _format_of(output: str) -> str:
     return writable_format(Path(output).suffix) or "PNG"
 
 
-def _success(job: Job, picture: Picture, lost: tuple[str, ...]) -> Outcome:
+def _success(job: Job, image: DecodedImage, lost: tuple[str, ...]) -> Outcome:
     return Outcome(
         job.input, job.output, "ok",
-        width=picture.width, height=picture.height, warnings=picture.remarks + lost,
+        width=image.width, height=image.height, warnings=image.remarks + lost,
     )  # fmt: skip
 
 

@@ -16,11 +16,11 @@ pytestmark = needs_chromium
 SHOWN = "document.getElementById('step').textContent"
 # The middle of the first translation, drawn.
 GREY = """(async () => {
-  const picture = document.querySelectorAll("#a img")[1];
-  await picture.decode();
+  const image = document.querySelectorAll("#a img")[1];
+  await image.decode();
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = 16;
-  canvas.getContext("2d").drawImage(picture, 0, 0);
+  canvas.getContext("2d").drawImage(image, 0, 0);
   return canvas.getContext("2d").getImageData(8, 8, 1, 1).data[0];
 })()"""
 
@@ -74,11 +74,11 @@ def test_playing_ends_at_the_last_sample(page):
     page.wait_for("document.getElementById('play').textContent === '▶'")
 
 
-def test_pictures_are_named_for_those_who_do_not_see_them(page):
+def test_images_are_named_for_those_who_do_not_see_them(page):
     assert page.run("[...document.querySelectorAll('#b img')].slice(3, 6).map((i) => i.alt)") == [
-        "picture 2 of night: night, real",
-        "picture 2 of night: translated to day",
-        "picture 2 of night: translated to day and back to night",
+        "image 2 of night: night, real",
+        "image 2 of night: translated to day",
+        "image 2 of night: translated to day and back to night",
     ]
 
 
@@ -116,8 +116,8 @@ def test_it_fits_every_width_in_light_and_dark(page, tmp_path, width, dark):
     page.run("document.querySelector('details').open = true")
     assert page.run("document.documentElement.scrollWidth") <= width
     page.screenshot(tmp_path / "page.png")
-    with Image.open(tmp_path / "page.png") as picture:
-        corner = picture.convert("L").getpixel((2, 2))
+    with Image.open(tmp_path / "page.png") as image:
+        corner = image.convert("L").getpixel((2, 2))
     assert (corner < 60) if dark else (corner > 200)
 
 

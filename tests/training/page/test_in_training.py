@@ -90,7 +90,7 @@ def test_verdicts_come_and_go_with_the_training(config, tmp_path, monkeypatch):
     assert "No trouble seen up to step 1." in pages[1]
     verdict = "Step 2: the discriminator of day has won"
     assert verdict in pages[2]
-    assert "Use more pictures, fewer --discriminator-channels" in pages[2]
+    assert "Use more images, fewer --discriminator-channels" in pages[2]
     assert verdict in page_of(config.run_dir)
     monkeypatch.setitem(monitor.WON_BELOW, "lsgan", 0.0)
     train(plan_resumed(config.run_dir, {}), recorder, never)

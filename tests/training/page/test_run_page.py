@@ -58,7 +58,7 @@ def test_the_page_says_where_the_run_is(plan):
     for sentence in (
         "day ⇄ night", "training", "step 400 of 800 (50%)", "epoch 40.0 of 80.0",
         "trained for 3 min", "speed 2.00 images/s", "left, at this speed 3 min",
-        "best model step 200", "pictures 10 + 10", "device cpu, fp32",
+        "best model step 200", "images 10 + 10", "device cpu, fp32",
     ):  # fmt: skip
         assert sentence in words
 
@@ -76,7 +76,7 @@ def test_curves_have_the_last_values_and_the_best_step(plan):
     assert charts[4]["steps"] == list(range(10, 401, 10))
 
 
-def test_a_run_without_identity_loss_or_held_out_pictures_has_no_such_curves(plan):
+def test_a_run_without_identity_loss_or_held_out_images_has_no_such_curves(plan):
     fill(plan)
     (plan.run_dir / "validation.csv").unlink()
     assert "Identity loss" in words_in(write(plan))
@@ -131,7 +131,7 @@ def test_commands_are_those_that_work(plan):
 
 @pytest.mark.parametrize(
     ("changes", "seconds"),
-    # Two pictures a second.
+    # Two images a second.
     [
         ({}, 2),
         ({"sample_every": 900}, 200),
@@ -263,7 +263,7 @@ def test_a_page_that_cannot_be_written_is_one_sentence(plan):
 def test_the_page_stays_small(plan, monkeypatch):
     from cyclegan_cli.training.page import run_page
 
-    monkeypatch.setattr(run_page, "MOST_PICTURE_CHARACTERS", 20_000)
+    monkeypatch.setattr(run_page, "MOST_IMAGE_CHARACTERS", 20_000)
     for step in range(1, 40):
         write_samples(plan.run_dir, step)
     data = data_in(write(plan, 40))

@@ -17,22 +17,22 @@ from cyclegan_cli.training.report import GRID_COLUMNS, save_sample_grid
 
 
 def write_grid(folder: Path, step: int, *, shift: int = 0, count: int = 2, size: int = 16) -> Path:
-    """A grid of flat pictures: row and column decide the grey, ``shift`` that of the real ones."""
-    pictures = {}
+    """A grid of flat images: row and column decide the grey, ``shift`` that of the real ones."""
+    images = {}
     for column, name in enumerate(GRID_COLUMNS):
         grey = torch.tensor([20.0 * column + 60 * row for row in range(count)])
         if name.startswith("real"):
             grey += shift
-        pictures[name] = (grey / 127.5 - 1).reshape(count, 1, 1, 1).expand(count, 3, size, size)
+        images[name] = (grey / 127.5 - 1).reshape(count, 1, 1, 1).expand(count, 3, size, size)
     path = folder / f"step_{step:08d}.jpg"
-    save_sample_grid(path, pictures)
+    save_sample_grid(path, images)
     return path
 
 
 def decoded(text: str) -> np.ndarray:
-    with Image.open(io.BytesIO(base64.b64decode(text))) as picture:
-        assert picture.format == "JPEG"
-        return np.asarray(picture.convert("RGB"))
+    with Image.open(io.BytesIO(base64.b64decode(text))) as image:
+        assert image.format == "JPEG"
+        return np.asarray(image.convert("RGB"))
 
 
 def all_frames(folder: Path, last_step: int = 10**9, most: int = 10**9) -> dict:
@@ -40,27 +40,27 @@ def all_frames(folder: Path, last_step: int = 10**9, most: int = 10**9) -> dict:
 
 
 def size(frames: dict) -> int:
-    """Characters of all pictures that a page of these frames has."""
+    """Characters of all images that a page of these frames has."""
     return len("".join(re.findall(r'"([^"]{50,})"', json.dumps(document(frames)))))
 
 
-def test_a_grid_is_cut_into_its_pictures(tmp_path):
+def test_a_grid_is_cut_into_its_images(tmp_path):
     frame = read_frame(write_grid(tmp_path, 1))
     assert frame is not None
-    assert list(frame.pictures) == list(GRID_COLUMNS)
+    assert list(frame.images) == list(GRID_COLUMNS)
     for column, name in enumerate(GRID_COLUMNS):
-        for row, text in enumerate(frame.pictures[name]):
+        for row, text in enumerate(frame.images[name]):
             pixels = decoded(text)
             assert pixels.shape == (16, 16, 3)
             assert abs(int(pixels[8, 8, 1]) - (20 * column + 60 * row)) <= 8
 
 
-def test_large_pictures_are_made_smaller(tmp_path):
+def test_large_images_are_made_smaller(tmp_path):
     frame = read_frame(write_grid(tmp_path, 1, size=300, count=1))
-    assert decoded(frame.pictures["fake_b"][0]).shape == (256, 256, 3)
+    assert decoded(frame.images["fake_b"][0]).shape == (256, 256, 3)
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", b"\xff\xd8\xff\xe0half"])
+@pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff\xe0half"])
 def test_what_is_no_grid_is_left_out(tmp_path, content):
     write_grid(tmp_path, 1)
     (tmp_path / "step_00000002.jpg").write_bytes(content)
@@ -87,7 +87,7 @@ def test_many_samples_are_thinned_evenly_first_and_last_among_them(tmp_path, cou
     assert len(gaps) <= 1
 
 
-def test_pictures_beyond_the_limit_of_space_are_thinned_too(tmp_path):
+def test_images_beyond_the_limit_of_space_are_thinned_too(tmp_path):
     for step in range(1, 17):
         write_grid(tmp_path, step)
 
@@ -97,7 +97,7 @@ def test_pictures_beyond_the_limit_of_space_are_thinned_too(tmp_path):
     assert list(frames) == [1, 5, 9, 13, 16]
 
 
-def test_real_pictures_that_change_count_too(tmp_path):
+def test_real_images_that_change_count_too(tmp_path):
     for step in range(1, 17):
         write_grid(tmp_path, step, shift=25 * (step % 2))
     everything = size(all_frames(tmp_path))
@@ -124,10 +124,10 @@ def test_a_new_sample_costs_one_grid(tmp_path, monkeypatch):
 def test_a_grid_that_was_written_again_is_read_again(tmp_path):
     frames = Frames(tmp_path, 10**9)
     path = write_grid(tmp_path, 1)
-    before = frames.chosen(1)[1].pictures["real_a"]
+    before = frames.chosen(1)[1].images["real_a"]
     write_grid(tmp_path, 1, shift=60)
     os.utime(path, ns=(1, 1))
-    assert frames.chosen(1)[1].pictures["real_a"] != before
+    assert frames.chosen(1)[1].images["real_a"] != before
 
 
 def test_what_a_resumed_run_has_before_it_is_not_shown(tmp_path):
@@ -136,7 +136,7 @@ def test_what_a_resumed_run_has_before_it_is_not_shown(tmp_path):
     assert list(all_frames(tmp_path, last_step=2)) == [1, 2]
 
 
-def test_real_pictures_are_there_once_and_again_only_where_they_changed(tmp_path):
+def test_real_images_are_there_once_and_again_only_where_they_changed(tmp_path):
     write_grid(tmp_path, 1)
     write_grid(tmp_path, 2)
     write_grid(tmp_path, 3, shift=25)

@@ -17,7 +17,7 @@ def quality_charts(name_a: str, name_b: str, rows: Sequence[Row]) -> list[Chart]
     return [
         Chart(
             "Distance to the target domain",
-            "Sliced Wasserstein distance of held-out translations to real pictures: "
+            "Sliced Wasserstein distance of held-out translations to real images: "
             f"lower is nearer, best at step {best['step']:,.0f}.",
             (Curve("swd_a2b", there), Curve("swd_b2a", back)),
             best=int(best["step"]),
@@ -36,7 +36,7 @@ def quality_charts(name_a: str, name_b: str, rows: Sequence[Row]) -> list[Chart]
         ),
         Chart(
             "Held-out identity error",
-            "How much a picture changes that is in the target domain already.",
+            "How much an image changes that is in the target domain already.",
             (Curve("identity_a", name_a), Curve("identity_b", name_b)),
         ),
     ]
@@ -47,7 +47,7 @@ def loss_charts(name_a: str, name_b: str, with_identity: bool) -> list[Chart]:
     there, back = f"{name_a} → {name_b}", f"{name_b} → {name_a}"
     identity = Chart(
         "Identity loss",
-        "How much a picture changes that is in the target domain already.",
+        "How much an image changes that is in the target domain already.",
         (Curve("identity_a", name_a), Curve("identity_b", name_b)),
         noisy=True,
     )
@@ -83,7 +83,7 @@ def loss_charts(name_a: str, name_b: str, with_identity: bool) -> list[Chart]:
         Chart("Learning rate", "Of both optimisers.", (Curve("learning_rate", "Adam"),)),
         Chart(
             "Speed",
-            "Pictures of each domain a second.",
+            "Images of each domain a second.",
             (Curve("images_per_second", "images/s"),),
             noisy=True,
         ),

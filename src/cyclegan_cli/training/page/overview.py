@@ -58,7 +58,7 @@ def facts(
     if validation:
         best = min(validation, key=mean_distance)
         found.append(("best model", f"step {best['step']:,.0f}"))
-    counts = f"{len(plan.pictures_a):,} + {len(plan.pictures_b):,}"
+    counts = f"{len(plan.images_a):,} + {len(plan.images_b):,}"
     return [*found, ("pictures", counts), ("device", f"{plan.device}, {plan.config.precision}")]
 
 

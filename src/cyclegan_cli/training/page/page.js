@@ -4,7 +4,7 @@ const [nameA, nameB] = run.names;
 const slider = document.getElementById("slider");
 const figures = [...document.querySelectorAll(".chart")];
 
-// --- Samples: a row a picture, real → translation → reconstruction, at the slider's step.
+// --- Samples: a row an image, real → translation → reconstruction, at the slider's step.
 
 const directions = [
   { id: "a", real: "real_a", fake: "fake_b", rec: "rec_a", from: nameA, to: nameB },
@@ -35,22 +35,22 @@ function layOut(direction) {
   direction.cells = [];
   for (let row = 0; row < rows; row++) {
     for (const [column, words] of columns) {
-      const picture = document.createElement("img");
-      picture.alt = `picture ${row + 1} of ${direction.from}: ${words}`;
-      picture.decoding = "sync";
-      grid.append(picture);
-      direction.cells.push({ picture, column, row });
+      const image = document.createElement("img");
+      image.alt = `image ${row + 1} of ${direction.from}: ${words}`;
+      image.decoding = "sync";
+      grid.append(image);
+      direction.cells.push({ image, column, row });
     }
   }
 }
 
 function showFrame(index) {
   const frame = run.frames[index];
-  const pictures = { ...run.real[frame.real], ...frame };
-  for (const { picture, column, row } of directions.flatMap((direction) => direction.cells)) {
-    const content = pictures[column][row];
-    picture.hidden = content === undefined;
-    if (content !== undefined) picture.src = `data:image/jpeg;base64,${content}`;
+  const images = { ...run.real[frame.real], ...frame };
+  for (const { image, column, row } of directions.flatMap((direction) => direction.cells)) {
+    const content = images[column][row];
+    image.hidden = content === undefined;
+    if (content !== undefined) image.src = `data:image/jpeg;base64,${content}`;
   }
   const step = frame.step.toLocaleString("en");
   const output = document.getElementById("step");

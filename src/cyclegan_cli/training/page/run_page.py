@@ -33,7 +33,7 @@ DRAWN_METRICS = (
     "step", "learning_rate", *LOSS_NAMES, *LATER_COLUMNS, "images_per_second", "seconds",
 )  # fmt: skip
 # With curves and text the page stays below 8 MB.
-MOST_PICTURE_CHARACTERS = 7_000_000
+MOST_IMAGE_CHARACTERS = 7_000_000
 
 
 class RunPage:
@@ -48,7 +48,7 @@ class RunPage:
 
     def __init__(self, plan: Plan, samples_folder: Path) -> None:
         self.plan = plan
-        self.frames = samples.Frames(samples_folder, MOST_PICTURE_CHARACTERS)
+        self.frames = samples.Frames(samples_folder, MOST_IMAGE_CHARACTERS)
 
     def write(self, step: int, state: State = "training", reason: str = "") -> None:
         """Write the page.

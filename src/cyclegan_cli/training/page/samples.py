@@ -1,4 +1,4 @@
-"""The sample grids of a run, cut into pictures that a page can carry."""
+"""The sample grids of a run, cut into images that a page can carry."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ MOST_STEPS = 40
 MOST_ROWS = 6
 LARGEST_SIDE = 256
 JPEG_QUALITY = 80
-# The same picture out of two grids differs by what JPEG makes of its edges, in levels of 255.
-SAME_PICTURE = 8.0
+# The same image out of two grids differs by what JPEG makes of its edges, in levels of 255.
+SAME_IMAGE = 8.0
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The pictures of one grid.
+    """The images of one grid.
 
     Attributes:
         real: Small versions of the real ones, ``[rows, 2, 16, 16, 3]``, to compare by.
-        pictures: JPEG files in base64, from top to bottom, by the grid's column.
+        images: JPEG files in base64, from top to bottom, by the grid's column.
     """
 
     real: NDArray[np.float32]
-    pictures: Mapping[str, Sequence[str]]
+    images: Mapping[str, Sequence[str]]
 
     @property
     def made(self) -> dict[str, Sequence[str]]:
         """What the networks made: the translations and reconstructions."""
-        return {k: v for k, v in self.pictures.items() if not k.startswith("real")}
+        return {k: v for k, v in self.images.items() if not k.startswith("real")}
 
     @property
     def originals(self) -> dict[str, Sequence[str]]:
-        """The real pictures."""
-        return {k: v for k, v in self.pictures.items() if k.startswith("real")}
+        """The real images."""
+        return {k: v for k, v in self.images.items() if k.startswith("real")}
 
     def shows_the_same(self, other: Frame) -> bool:
-        """Whether the real pictures are the same ones."""
+        """Whether the real images are the same ones."""
         if self.real.shape != other.real.shape:
             return False
         differences = np.abs(self.real - other.real).mean(axis=(2, 3, 4))
-        return bool(differences.max() < SAME_PICTURE)
+        return bool(differences.max() < SAME_IMAGE)
 
 
 class Frames:
@@ -63,7 +63,7 @@ class Frames:
 
     Args:
         folder: Where the grids are.
-        most_characters: What all pictures together may take.
+        most_characters: What all images together may take.
     """
 
     def __init__(self, folder: Path, most_characters: int) -> None:
@@ -92,7 +92,7 @@ class Frames:
 
 
 def read_frame(path: Path) -> Frame | None:
-    """Cut a grid into its pictures; None if the file is no grid (any more)."""
+    """Cut a grid into its images; None if the file is no grid (any more)."""
     try:
         with Image.open(path) as image:
             grid = image.convert("RGB")
@@ -107,14 +107,14 @@ def read_frame(path: Path) -> Frame | None:
         for column, name in enumerate(GRID_COLUMNS)
     }
     small = [[_small(a), _small(b)] for a, b in zip(cells["real_a"], cells["real_b"], strict=True)]
-    pictures = {name: [_jpeg(picture) for picture in column] for name, column in cells.items()}
-    return Frame(np.array(small, dtype=np.float32), pictures)
+    images = {name: [_jpeg(cell) for cell in column] for name, column in cells.items()}
+    return Frame(np.array(small, dtype=np.float32), images)
 
 
 def document(frames: Mapping[int, Frame]) -> dict[str, Any]:
-    """What the page's script reads: steps, their translations, and each set of real pictures once.
+    """What the page's script reads: steps, their translations, and each set of real images once.
 
-    A run whose pictures changed, by a resume with other folders, has several sets.
+    A run whose images changed, by a resume with other folders, has several sets.
     """
     sets: list[Frame] = []
     shown = []
@@ -157,12 +157,12 @@ def _every(grids: Sequence[_Grid], stride: int) -> list[_Grid]:
 
 
 def _size(frames: Mapping[int, Frame]) -> int:
-    """Characters of all pictures on the page."""
+    """Characters of all images on the page."""
     shown = document(frames)
     columns = (
         column
-        for pictures in (*shown["real"], *shown["frames"])
-        for column in pictures.values()
+        for images in (*shown["real"], *shown["frames"])
+        for column in images.values()
         if not isinstance(column, int)
     )
     return sum(len(text) for column in columns for text in column)
@@ -175,11 +175,11 @@ def _cell(grid: Image.Image, row: int, column: int, side: int) -> Image.Image:
     return cell
 
 
-def _small(picture: Image.Image) -> NDArray[np.float32]:
-    return np.asarray(picture.resize((16, 16), Image.Resampling.BOX), dtype=np.float32)
+def _small(image: Image.Image) -> NDArray[np.float32]:
+    return np.asarray(image.resize((16, 16), Image.Resampling.BOX), dtype=np.float32)
 
 
-def _jpeg(picture: Image.Image) -> str:
+def _jpeg(image: Image.Image) -> str:
     content = io.BytesIO()
-    picture.save(content, "JPEG", quality=JPEG_QUALITY)
+    image.save(content, "JPEG", quality=JPEG_QUALITY)
     return base64.b64encode(content.getvalue()).decode()

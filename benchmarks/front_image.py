@@ -1,4 +1,4 @@
-"""README's picture: the photo of its first command, and what the model in the package makes of it.
+"""README's image: the photo of its first command, and what the model in the package makes of it.
 
 Run it from the repository's root after the model has changed.
 """
@@ -12,7 +12,7 @@ from PIL import Image
 from cyclegan_cli import Translator
 
 PHOTO = Path("examples/photos/summer-palace.jpg")
-PICTURE = Path("docs/images/front.jpg")
+IMAGE = Path("docs/images/front.jpg")
 GAP = 8
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     both = Image.new("RGB", (2 * photo.width + GAP, photo.height), "white")
     both.paste(photo, (0, 0))
     both.paste(night, (photo.width + GAP, 0))
-    both.save(PICTURE, quality=88, optimize=True)
+    both.save(IMAGE, quality=88, optimize=True)
 
 
 if __name__ == "__main__":

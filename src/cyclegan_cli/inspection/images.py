@@ -1,4 +1,4 @@
-"""Pictures and folders of them: formats and sizes of all, colours of a sample."""
+"""Images and folders of them: formats and sizes of all, colours of a sample."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageStat
 
-from cyclegan_cli.data.listing import list_pictures
+from cyclegan_cli.data.listing import list_images
 from cyclegan_cli.data.opening import opened, probe
 from cyclegan_cli.data.passed_over import PassedOver
 from cyclegan_cli.data.survey import duplicates, evenly, spread, survey
@@ -17,12 +17,12 @@ from cyclegan_cli.errors import DataError
 from cyclegan_cli.inspection.summary import Facts, Request, Summary
 
 MOST_LISTED = 20
-SAMPLE = 100  # Pictures decoded for the statistics of colours, evenly over the folder.
+SAMPLE = 100  # Images decoded for the statistics of colours, evenly over the folder.
 THUMBNAIL = 64  # Their short side in pixels; averages need no more.
 
 
-def describe_picture(path: Path) -> Summary:
-    """One picture, from its header; and as a problem why its pixels cannot be read, if so.
+def describe_image(path: Path) -> Summary:
+    """One image, from its header; and as a problem why its pixels cannot be read, if so.
 
     Raises:
         DataError: It is none.
@@ -36,16 +36,16 @@ def describe_picture(path: Path) -> Summary:
     return Summary(path, "picture", facts)
 
 
-def describe_pictures(path: Path, request: Request) -> Summary:
-    """A folder of pictures: a domain.
+def describe_images(path: Path, request: Request) -> Summary:
+    """A folder of images: a domain.
 
     Raises:
         DataError: It cannot be listed.
     """
     passed_over = PassedOver()
-    pictures = list_pictures(path, passed_over)
-    found = survey(pictures)
-    facts: Facts = {"pictures": len(pictures), **found.facts()}
+    images = list_images(path, passed_over)
+    found = survey(images)
+    facts: Facts = {"pictures": len(images), **found.facts()}
     if found.probes:
         limit = None if request.full else SAMPLE
         facts |= _colour_facts(evenly(list(found.probes), limit), found.problems)
@@ -62,17 +62,17 @@ def describe_pictures(path: Path, request: Request) -> Summary:
 
 
 def _named(group: Sequence[Path], folder: Path) -> str:
-    return " = ".join(os.fspath(picture.relative_to(folder)) for picture in group)
+    return " = ".join(os.fspath(image.relative_to(folder)) for image in group)
 
 
 def _colour_facts(chosen: Sequence[Path], problems: dict[Path, str]) -> Facts:
-    """Averages over thumbnails, in 0..255; pictures that cannot be decoded become problems."""
+    """Averages over thumbnails, in 0..255; images that cannot be decoded become problems."""
     rows: list[list[float]] = []
-    for picture in chosen:
+    for image in chosen:
         try:
-            rows.append(_colours(picture))
+            rows.append(_colours(image))
         except DataError as error:
-            problems[picture] = error.message
+            problems[image] = error.message
     if not rows:
         return {}
     columns = list(zip(*rows, strict=True))
@@ -84,7 +84,7 @@ def _colour_facts(chosen: Sequence[Path], problems: dict[Path, str]) -> Facts:
 
 
 def _colours(path: Path) -> list[float]:
-    """Brightness, contrast (standard deviation), saturation, red, green and blue of a picture.
+    """Brightness, contrast (standard deviation), saturation, red, green and blue of an image.
 
     Raises:
         DataError: It cannot be decoded.

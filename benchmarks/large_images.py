@@ -1,9 +1,9 @@
-"""Time and memory of large pictures: strips, the untiled network and naive tiles, 64 × 9.
+"""Time and memory of large images: strips, the untiled network and naive tiles, 64 × 9.
 
-    python benchmarks/large_pictures.py [--megapixels 1 4 12 24 48] [--precision fp32]
+    python benchmarks/large_images.py [--megapixels 1 4 12 24 48] [--precision fp32]
 
 Each measurement runs in a process of its own, whose peak memory is that of the whole process,
-Python and torch included. All ways get the same random weights and the same picture. The untiled
+Python and torch included. All ways get the same random weights and the same image. The untiled
 network is the textbook's (eager, NCHW, stock modules); it is left out above --untiled-up-to
 megapixels. Tiles are 512 pixels square, each with norms of its own, as tools have it that tile.
 The last column says how far a result is from that of strips, in dB and in levels of 255.
@@ -27,7 +27,7 @@ import torch
 from cyclegan_cli.allocator import keep_freed_memory
 from cyclegan_cli.checkpoints.header import ModelInfo
 from cyclegan_cli.config import GeneratorConfig, PrecisionChoice
-from cyclegan_cli.data.picture import Levels
+from cyclegan_cli.data.image import Levels
 from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
 from cyclegan_cli.models.networks import ResnetGenerator, initialise_weights
 from cyclegan_cli.models.sizes import reflect_to_multiple
@@ -38,7 +38,7 @@ WAYS = ("strips", "untiled", "tiles")
 TILE = 512
 
 
-def picture(width: int, height: int) -> Levels:
+def image(width: int, height: int) -> Levels:
     """Large soft shapes and fine noise, brighter below than above."""
     random = np.random.default_rng(0)
     coarse = torch.from_numpy(random.random((1, 3, 12, 16), dtype=np.float32))
@@ -58,8 +58,8 @@ def trained_like_generator() -> ResnetGenerator:
 
 @torch.inference_mode()
 def measure(way: str, width: int, height: int, precision: PrecisionChoice, result: Path) -> None:
-    """Translate one picture; print seconds and peak memory as JSON, and leave the result."""
-    levels, generator = picture(width, height), trained_like_generator()
+    """Translate one image; print seconds and peak memory as JSON, and leave the result."""
+    levels, generator = image(width, height), trained_like_generator()
     if way == "strips":
         keep_freed_memory()  # As the command does.
         info = ModelInfo("model", generator.config, "a", "b", {}, {})

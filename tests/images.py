@@ -1,4 +1,4 @@
-"""Pictures that tests make for themselves, and ways to look at those that they get."""
+"""Images that tests make for themselves, and ways to look at those that they get."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image, ImageCms, JpegImagePlugin
 
 from cyclegan_cli.data.decoding import decode
 from cyclegan_cli.data.encoding import encode
-from cyclegan_cli.data.picture import EncodeOptions, Picture
+from cyclegan_cli.data.image import DecodedImage, EncodeOptions
 
 Array = np.ndarray[Any, np.dtype[Any]]
 # What a viewer does with the stored rows and columns (EXIF 2.3, tag 0x0112).
@@ -39,9 +39,9 @@ def noise(width: int = 24, height: int = 16, seed: int = 0) -> Image.Image:
     return Image.fromarray(levels)
 
 
-def encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, kind, **options)
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 
@@ -50,8 +50,8 @@ def written(path: Path, content: bytes) -> Path:
     return path
 
 
-def saved(path: Path, picture: Image.Image, **options: Any) -> Path:
-    picture.save(path, **options)
+def saved(path: Path, image: Image.Image, **options: Any) -> Path:
+    image.save(path, **options)
     return path
 
 
@@ -60,9 +60,9 @@ def flat(mode: str, colour: Any) -> Image.Image:
 
 
 def palette(*colours: int) -> Image.Image:
-    picture = flat("P", 1)
-    picture.putpalette([0, 0, 0, *colours])
-    return picture
+    image = flat("P", 1)
+    image.putpalette([0, 0, 0, *colours])
+    return image
 
 
 SIXTEEN_BITS = np.array([[0, 256, 257, 32768, 65535, 65406]], dtype=np.uint16)
@@ -139,14 +139,16 @@ def segments(jpeg: bytes, marker: bytes) -> list[bytes]:
     return found
 
 
-def picture_of(image: Image.Image, alpha: Array | None = None, **fields: Any) -> Picture:
+def image_of(image: Image.Image, alpha: Array | None = None, **fields: Any) -> DecodedImage:
     """As if it had been decoded."""
-    return Picture((np.asarray(image.convert("RGB")),), () if alpha is None else (alpha,), **fields)
+    return DecodedImage(
+        (np.asarray(image.convert("RGB")),), () if alpha is None else (alpha,), **fields
+    )
 
 
 def round_trip(
     content: bytes, kind: str, options: EncodeOptions = EncodeOptions()
-) -> tuple[Picture, Picture, bytes, tuple[str, ...]]:
+) -> tuple[DecodedImage, DecodedImage, bytes, tuple[str, ...]]:
     """Through a translator that changes nothing: what was read, what its output reads as, the
     output and what was said of it."""
     read = decode(io.BytesIO(content))

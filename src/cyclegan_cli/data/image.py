@@ -1,4 +1,4 @@
-"""A picture in memory: pixels as arrays, and what its file said besides."""
+"""An image in memory: pixels as arrays, and what its file said besides."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Animation:
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
-    """A decoded picture, upright, in sRGB.
+class DecodedImage:
+    """A decoded image, upright, in sRGB.
 
     Attributes:
         frames: An array for each frame or page: ``[H, W, 3]``, uint8 or uint16 (all levels in
@@ -45,7 +45,7 @@ class Picture:
         metadata: What the file said besides, as true of these frames.
         animation: How its frames are shown; None where they are pages, or only one.
         encoding: What a writer of the same format needs to match the file's quality.
-        full_size: Width and height of the whole picture where it was decoded at a reduced scale.
+        full_size: Width and height of the whole image where it was decoded at a reduced scale.
         remarks: Sentences on what the file holds and these attributes do not.
     """
 
@@ -96,12 +96,12 @@ class Picture:
         light = frame * opacity + highest * (highest - opacity)
         return ((light + highest // 2) // highest).astype(frame.dtype)
 
-    def with_frames(self, frames: Sequence[Levels]) -> Picture:
-        """The same picture with other pixels, e.g. translated ones.
+    def with_frames(self, frames: Sequence[Levels]) -> DecodedImage:
+        """The same image with other pixels, e.g. translated ones.
 
         Args:
             frames: An array for each frame, ``[H, W, 3]`` uint8 or uint16, of the frame's size
-                (of the whole picture's where it was decoded at a reduced scale).
+                (of the whole image's where it was decoded at a reduced scale).
 
         Raises:
             ValueError: Their number or sizes differ.
@@ -127,12 +127,12 @@ def _size(frame: Levels) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """How a picture is written.
+    """How an image is written.
 
     Attributes:
         quality: 1 to 100, for formats that lose some; None: that of the file it came from where
             that was of the same format, else a high one.
-        bit_depth: Bits a channel; None: the picture's, where the format has them.
+        bit_depth: Bits a channel; None: the image's, where the format has them.
         keep_profile: Convert back to the colour profile that the file had, instead of sRGB.
         keep_mode: Write grey, CMYK or palette where the file had it, instead of RGB.
     """
