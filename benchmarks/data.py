@@ -39,9 +39,9 @@ from cyclegan_cli.data.decoding import decode
 from cyclegan_cli.data.listing import list_images
 from cyclegan_cli.data.tensors import to_unit_range
 from cyclegan_cli.data.unpaired import UnpairedDataset, loader
-from cyclegan_cli.devices import choose_device, choose_precision
 from cyclegan_cli.errors import InterruptedRunError
 from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.runtime.devices import choose_device, choose_precision
 from cyclegan_cli.training.domains import Domains
 from cyclegan_cli.training.plan import Plan, plan_new
 from cyclegan_cli.training.trainer import train

@@ -34,9 +34,9 @@ import torch
 from torch import Tensor
 
 from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig, TrainConfig
-from cyclegan_cli.devices import has_amx, has_native_bf16
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.models.shapes import discriminator_flops, generator_flops
+from cyclegan_cli.runtime.devices import has_amx, has_native_bf16
 from taking_turns import in_turns, serve, summary
 from textbook import TextbookCycleGAN
 

@@ -33,8 +33,8 @@ from cyclegan_cli.checkpoints.store import library_versions, save_model, save_st
 from cyclegan_cli.cli import console
 from cyclegan_cli.cli.app import app
 from cyclegan_cli.config import TrainConfig
-from cyclegan_cli.devices import CPU_FEATURES_VARIABLE
 from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.runtime.devices import CPU_FEATURES_VARIABLE
 
 # The same examples in every run, and no limit of time: other work may run on the same cores.
 settings.register_profile("fixed", deadline=None, derandomize=True, database=None)

@@ -15,7 +15,7 @@ from torch import Tensor, multiprocessing
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.models.cyclegan import CycleGAN
-from cyclegan_cli.sharing import Rank, Share
+from cyclegan_cli.runtime.distributed_env import DistributedEnv
 from cyclegan_cli.training import schedule
 from cyclegan_cli.training.distributed import EndedTogetherError, joined
 from cyclegan_cli.training.plan import plan_new
@@ -140,11 +140,11 @@ def train_by_own_clock(index: int, config: TrainConfig, ranks: int, port: int) -
     }
 
 
-def _as_torchrun_starts(index: int, ranks: int, port: int) -> Rank:
+def _as_torchrun_starts(index: int, ranks: int, port: int) -> DistributedEnv:
     dist.destroy_process_group()
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= {"RANK": str(index), "WORLD_SIZE": str(ranks)}
-    return Rank(Share(index, ranks), Share(index, ranks))
+    return DistributedEnv(index, ranks, index, ranks)
 
 
 def _fail() -> None:

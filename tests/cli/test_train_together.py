@@ -20,7 +20,7 @@ import trainings
 from conftest import Answer
 from cyclegan_cli.checkpoints.container import read_header
 from cyclegan_cli.errors import DeviceError
-from cyclegan_cli.sharing import Rank, Share
+from cyclegan_cli.runtime.distributed_env import DistributedEnv
 from cyclegan_cli.training import distributed
 from trainings import TINY, draw_domains, wait_for_steps
 
@@ -186,7 +186,7 @@ def test_waiting_for_others_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASTER_PORT", free_port())
     for index in (0, 1):
         monkeypatch.setenv("RANK", str(index))
-        rank = Rank(Share(index, 2))
+        rank = DistributedEnv(index, 2)
         with (
             pytest.raises(DeviceError, match="in vain"),
             distributed.joined(rank, torch.device("cpu")),
@@ -203,6 +203,6 @@ def test_a_port_that_others_listen_at_is_one_sentence(monkeypatch: pytest.Monkey
         monkeypatch.setenv("RANK", "0")
         with (
             pytest.raises(DeviceError, match="cannot meet the other processes at 127"),
-            distributed.joined(Rank(Share(0, 2)), torch.device("cpu")),
+            distributed.joined(DistributedEnv(0, 2), torch.device("cpu")),
         ):
             pass

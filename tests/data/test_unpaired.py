@@ -37,11 +37,11 @@ from cyclegan_cli.data.unpaired import (
     random_order,
 )
 from cyclegan_cli.errors import DataError
-from cyclegan_cli.sharing import Share
+from cyclegan_cli.runtime.distributed_env import Shard
 from images import display_p3_profile, saved, srgb_profile, with_orientation
 from images import noise as noise_image
 
-WHOLE = TrainConfig(crop_size=32, load_size=32, flip=False)  # crops are whole images
+SINGLE_SHARD = TrainConfig(crop_size=32, load_size=32, flip=False)  # crops are whole images
 CROPPED = TrainConfig(crop_size=32, load_size=40, flip=True)
 
 
@@ -139,7 +139,7 @@ def test_processes_share_the_items_of_every_step(noise: UnpairedDataset, ranks: 
     config = dataclasses.replace(noise.config, batch_size=2)
     dataset = UnpairedDataset(noise.images["a"], noise.images["b"], config)
     shares = [
-        list(loader(dataset, 5, 4, 0, pin_memory=False, share=Share(rank, ranks)))
+        list(loader(dataset, 5, 4, 0, pin_memory=False, share=Shard(rank, ranks)))
         for rank in range(ranks)
     ]
     for step in range(4):
@@ -230,7 +230,7 @@ def test_with_room_for_some_images_the_items_are_the_same(noise: UnpairedDataset
 def test_changing_an_item_does_not_change_what_is_kept(tmp_path: Path) -> None:
     """Without a crop or flip an item could be the kept image itself."""
     [path] = noise_images(tmp_path / "one", 1, side=32)
-    dataset = UnpairedDataset([path], [path], WHOLE, ImageCache(CachePlan(10**6, 10**6, 0)))
+    dataset = UnpairedDataset([path], [path], SINGLE_SHARD, ImageCache(CachePlan(10**6, 10**6, 0)))
     before = dataset[0].real_a.clone()
     dataset[0].real_a.zero_()
     assert torch.equal(dataset[0].real_a, before)
@@ -386,7 +386,9 @@ def test_of_an_animation_the_first_frame_alone_is_read(
 @pytest.fixture
 def flat(tmp_path: Path) -> UnpairedDataset:
     """Eight images of A and three of B."""
-    return UnpairedDataset(flat_images(tmp_path / "a", 8), flat_images(tmp_path / "b", 3), WHOLE)
+    return UnpairedDataset(
+        flat_images(tmp_path / "a", 8), flat_images(tmp_path / "b", 3), SINGLE_SHARD
+    )
 
 
 def test_every_image_comes_once_before_any_comes_again(flat: UnpairedDataset) -> None:
@@ -418,7 +420,7 @@ def test_the_seed_changes_every_crop(noise: UnpairedDataset) -> None:
 
 def test_the_domains_have_orders_of_their_own(tmp_path: Path) -> None:
     images = flat_images(tmp_path / "both", 8)
-    shown_a, shown_b = shown(UnpairedDataset(images, images, WHOLE), range(8))
+    shown_a, shown_b = shown(UnpairedDataset(images, images, SINGLE_SHARD), range(8))
     assert shown_a != shown_b
 
 
@@ -432,7 +434,7 @@ def test_an_order_is_a_permutation_that_its_seed_alone_decides() -> None:
 
 def test_a_single_image_comes_again_and_again(tmp_path: Path) -> None:
     images = flat_images(tmp_path / "one", 1)
-    assert shown(UnpairedDataset(images, images, WHOLE), range(3)) == ([0] * 3, [0] * 3)
+    assert shown(UnpairedDataset(images, images, SINGLE_SHARD), range(3)) == ([0] * 3, [0] * 3)
 
 
 # --- crops -----------------------------------------------------------------------------------
@@ -455,14 +457,14 @@ def test_images_are_resized_by_their_short_side_or_stretched(
     tmp_path: Path, size: tuple[int, int], options: Any, height_and_width: tuple[int, int]
 ) -> None:
     Image.new("RGB", size, (1, 2, 3)).save(tmp_path / "x.png")
-    found = load_training_image(tmp_path / "x.png", dataclasses.replace(WHOLE, **options))
+    found = load_training_image(tmp_path / "x.png", dataclasses.replace(SINGLE_SHARD, **options))
     assert (found.shape, found.dtype) == ((3, *height_and_width), torch.uint8)
     assert found[:, 0, 0].tolist() == [1, 2, 3]
 
 
 def test_resizing_shows_the_same_image(tmp_path: Path) -> None:
     ramp(128, 64).save(tmp_path / "x.png")
-    found = load_training_image(tmp_path / "x.png", WHOLE).float()
+    found = load_training_image(tmp_path / "x.png", SINGLE_SHARD).float()
     columns, rows = torch.meshgrid(torch.arange(64.0), torch.arange(32.0), indexing="xy")
     assert (found[0] - (2 * columns + 0.5)).abs().max() <= 1
     assert (found[1] - (2 * rows + 0.5)).abs().max() <= 1
@@ -472,7 +474,7 @@ def test_detail_too_fine_for_the_new_size_becomes_its_mean(tmp_path: Path) -> No
     stripes = np.zeros((128, 128), dtype=np.uint8)
     stripes[:, ::4] = 200
     Image.fromarray(stripes).save(tmp_path / "x.png")
-    found = load_training_image(tmp_path / "x.png", WHOLE).float()
+    found = load_training_image(tmp_path / "x.png", SINGLE_SHARD).float()
     assert found[:, 4:-4, 4:-4].sub(50).abs().max() <= 2
 
 
@@ -503,7 +505,7 @@ def mirrored(dataset: UnpairedDataset, count: int) -> tuple[list[bool], list[boo
 @pytest.fixture
 def ramps(tmp_path: Path) -> UnpairedDataset:
     ramp(32, 32).save(tmp_path / "x.png")
-    config = dataclasses.replace(WHOLE, flip=True)
+    config = dataclasses.replace(SINGLE_SHARD, flip=True)
     return UnpairedDataset([tmp_path / "x.png"], [tmp_path / "x.png"], config)
 
 
@@ -523,7 +525,7 @@ def test_a_mirrored_crop_is_the_image_from_right_to_left(ramps: UnpairedDataset)
 
 
 def test_without_flip_no_image_is_mirrored(ramps: UnpairedDataset) -> None:
-    ramps.config = WHOLE
+    ramps.config = SINGLE_SHARD
     in_a, in_b = mirrored(ramps, 50)
     assert not any(in_a + in_b)
 
@@ -531,7 +533,7 @@ def test_without_flip_no_image_is_mirrored(ramps: UnpairedDataset) -> None:
 @pytest.mark.parametrize("alpha", [0, 64, 255])
 def test_transparent_images_lie_on_white(tmp_path: Path, alpha: int) -> None:
     Image.new("RGBA", (32, 32), (100, 0, 200, alpha)).save(tmp_path / "x.png")
-    found = load_training_image(tmp_path / "x.png", WHOLE)[:, 5, 5].tolist()
+    found = load_training_image(tmp_path / "x.png", SINGLE_SHARD)[:, 5, 5].tolist()
     on_white = [255 + (level - 255) * alpha / 255 for level in (100, 0, 200)]
     assert found == pytest.approx(on_white, abs=1)
 
@@ -595,7 +597,7 @@ def test_a_image_more_than_sixteen_times_as_long_as_wide_is_refused(
 ) -> None:
     Image.new("RGB", size).save(tmp_path / "thin.png")
     with pytest.raises(DataError, match=rf"thin\.png is {size[0]}x{size[1]}: too narrow"):
-        load_training_image(tmp_path / "thin.png", WHOLE)
+        load_training_image(tmp_path / "thin.png", SINGLE_SHARD)
 
 
 @pytest.mark.parametrize(("side", "is_tiny"), [(7, True), (8, False)])
@@ -604,7 +606,7 @@ def test_a_image_below_a_quarter_of_a_crop_is_refused(
 ) -> None:
     path = tmp_path / "icon.png"
     Image.new("RGB", (side, side)).save(path)
-    config = dataclasses.replace(WHOLE, load_size=40)
+    config = dataclasses.replace(SINGLE_SHARD, load_size=40)
     if is_tiny:
         with pytest.raises(DataError, match=r"icon\.png is 7x7: too small for crops of 32 pixels"):
             load_training_image(path, config)
@@ -617,5 +619,5 @@ def test_a_image_sixteen_times_as_long_as_wide_is_read(
     tmp_path: Path, size: tuple[int, int]
 ) -> None:
     Image.new("RGB", size).save(tmp_path / "thin.png")
-    found = load_training_image(tmp_path / "thin.png", WHOLE)
+    found = load_training_image(tmp_path / "thin.png", SINGLE_SHARD)
     assert sorted(found.shape) == [3, 32, 512]

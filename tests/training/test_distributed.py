@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cyclegan_cli.config import TrainConfig
-from cyclegan_cli.sharing import Rank, Share
+from cyclegan_cli.runtime.distributed_env import DistributedEnv
 from cyclegan_cli.training.plan import Plan, plan_new, plan_restarted, plan_resumed
 from cyclegan_cli.training.trainer import train
 from runs import Recorder, never
@@ -81,13 +81,15 @@ def test_the_first_processs_clock_decides_for_all(tmp_path: Path, config: TrainC
     assert first == {"drawn": [20, 40, 50], "validated": [22, 44, 50]}
 
 
-def of_two(index: int, local: Share | None = None) -> Rank:
-    return Rank(Share(index, 2), local or Share(index, 2))
+def of_two(rank: int, local: tuple[int, int] | None = None) -> DistributedEnv:
+    return DistributedEnv(rank, 2, *(local or (rank, 2)))
 
 
 def test_a_step_has_a_batch_on_each_device(config: TrainConfig) -> None:
     by_epochs = TrainConfig(**{**vars(config), "steps": None, "epochs": 3, "decay_epochs": 1})
-    alone, one, other = (plan_new(by_epochs, rank) for rank in (Rank(), of_two(0), of_two(1)))
+    alone, one, other = (
+        plan_new(by_epochs, rank) for rank in (DistributedEnv(), of_two(0), of_two(1))
+    )
     assert (alone.total_steps, one.total_steps, other.total_steps) == (20, 10, 10)
     assert (alone.constant_steps, one.constant_steps) == (15, 7)
     assert one.epoch_of(10) == alone.epoch_of(20) == 4
@@ -117,9 +119,9 @@ def test_a_restart_goes_on_only_with_a_run_of_the_same_options(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     unnamed = TrainConfig(**{**vars(config), "run_dir": None, "steps": 2})
-    assert plan_restarted(unnamed, Rank()).resumed is None
+    assert plan_restarted(unnamed, DistributedEnv()).resumed is None
     first, second = trained(unnamed).run_dir, trained(unnamed).run_dir
     assert (first.name, second.name) == ("day2night", "day2night-2")
-    found = plan_restarted(TrainConfig(**{**vars(unnamed), "steps": 9}), Rank())
+    found = plan_restarted(TrainConfig(**{**vars(unnamed), "steps": 9}), DistributedEnv())
     assert (found.resumed, found.run_dir.name) == (None, "day2night-3")
-    assert plan_restarted(unnamed, Rank()).is_complete
+    assert plan_restarted(unnamed, DistributedEnv()).is_complete

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cyclegan_cli.config import GeneratorConfig
-from cyclegan_cli.devices import SPARED
 from cyclegan_cli.errors import DeviceError
+from cyclegan_cli.runtime.memory import RESERVED_FRACTION
 from cyclegan_cli.translation.memory import Needs, memory_budget, plan_strips
 
 CPU = torch.device("cpu")
@@ -74,7 +74,7 @@ def test_what_torch_caches_of_a_gpu_is_free(
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 10**9)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 7 * 10**9)
     gpu = torch.device("cuda")
-    assert memory_budget(gpu, None) == pytest.approx(8e9 * (1 - SPARED))
+    assert memory_budget(gpu, None) == pytest.approx(8e9 * (1 - RESERVED_FRACTION))
     assert memory_budget(gpu, 6 * 10**9) == 5 * 10**9
     assert memory_budget(gpu, 20 * 10**9) == 8 * 10**9
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from cyclegan_cli.config import PrecisionChoice
-from cyclegan_cli.devices import CPU_FEATURES_VARIABLE
 from cyclegan_cli.errors import DeviceError
 from cyclegan_cli.models.networks import ResnetGenerator
+from cyclegan_cli.runtime.devices import CPU_FEATURES_VARIABLE
 from cyclegan_cli.translation.precision import probe_image, settle_precision
 from generators import generator
 

@@ -344,9 +344,9 @@ def _say_what_begins(plan: Plan) -> None:
         f"on {plan.device} in {plan.config.precision}: {len(plan.images_a)} + "
         f"{len(plan.images_b)} images, into {plan.run_dir}"
     )
-    if plan.rank.share.count > 1:
+    if plan.env.world_size > 1:
         say(
-            f"{plan.rank.share.count} processes, each with batches of {plan.config.batch_size}: "
+            f"{plan.env.world_size} processes, each with batches of {plan.config.batch_size}: "
             f"{plan.step_items} images of each domain a step"
         )
     say(f"watch it in a browser: {plan.run_dir / PAGE_FILE}")

@@ -26,43 +26,43 @@ from cyclegan_cli.files import is_disk_full
 
 if TYPE_CHECKING:
     from cyclegan_cli.data.image import EncodeOptions
-    from cyclegan_cli.sharing import Rank
+    from cyclegan_cli.runtime.distributed_env import DistributedEnv
     from cyclegan_cli.translation.outcomes import Outcome
     from cyclegan_cli.translation.translator import Translator
 
 
-def translate_stream(request: Request, rank: Rank) -> None:
+def translate_stream(request: Request, env: DistributedEnv) -> None:
     """Do what the options say, where an input or the output is ``-``.
 
     Raises:
         CycleGANError: As documented for the exit codes.
     """
-    _refuse_what_a_stream_has_not(request, rank)
+    _refuse_what_a_stream_has_not(request, env)
     _refuse_more_than_one(request)
     source = _source(request.inputs[0])
     ending = ending_of(request)
     target = _target(request, ending)
     file = target if isinstance(target, Path) else None
     options = encode_options(request, known_ending(file, ending))
-    checkpoint, direction, _ = checkpoint_of(request, rank)
+    checkpoint, direction, _ = checkpoint_of(request, env)
     from cyclegan_cli.translation.outcomes import Outcome, Summary
 
     summary = Summary(1)
     if isinstance(target, Path) and target.is_file() and not request.overwrite:
         outcome = Outcome(STREAM, str(target), "skipped")
     else:
-        translator = load(request, rank, checkpoint, direction)
+        translator = load(request, env, checkpoint, direction)
         started = time.monotonic()
         outcome = _translated(source, target, translator, options, ending)
         summary.seconds = time.monotonic() - started
     summary.counts[outcome.status] += 1
     outcome = replace(outcome, seconds=round(summary.seconds, 4))
     show(outcome, request)
-    show_summary(summary, request, rank)
+    show_summary(summary, request, env)
     raise_what_went_wrong(summary, StopRequest())
 
 
-def _refuse_what_a_stream_has_not(request: Request, rank: Rank) -> None:
+def _refuse_what_a_stream_has_not(request: Request, env: DistributedEnv) -> None:
     """Options that mean nothing here, and those that would disturb the image on stdout."""
     refused = {
         "--files-from": request.files_from is not None,
@@ -72,7 +72,7 @@ def _refuse_what_a_stream_has_not(request: Request, rank: Rank) -> None:
         "--if-newer": request.if_newer,
         "--shard": request.shard is not None,
         "--json, unless -o names a file": request.as_json and request.output in (None, STREAM),
-        "more than one process": rank.share.count > 1,
+        "more than one process": env.world_size > 1,
     }
     for what, is_given in refused.items():
         if is_given:
@@ -128,12 +128,12 @@ def _translated(
     options: EncodeOptions,
     ending: str | None,
 ) -> Outcome:
+    from cyclegan_cli.runtime.threads import limit_openmp_spin
     from cyclegan_cli.translation.outcomes import Outcome
     from cyclegan_cli.translation.work import translate_stream
-    from cyclegan_cli.waiting import considerate_waiting
 
     try:
-        with considerate_waiting():
+        with limit_openmp_spin():
             return translate_stream(source, target, translator, options, ending)
     except (DataError, DeviceError, MemoryError) as error:
         if is_disk_full(error):

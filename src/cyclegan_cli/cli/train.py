@@ -19,7 +19,12 @@ from cyclegan_cli.cli.options import parse_duration, with_config_options
 from cyclegan_cli.cli.verbosity import refuse_both, say_how_it_trains
 from cyclegan_cli.config import TrainConfig, layered
 from cyclegan_cli.errors import CycleGANError, UsageError
-from cyclegan_cli.sharing import Rank, address_of, rank_of, restarts
+from cyclegan_cli.runtime.distributed_env import (
+    DistributedEnv,
+    read_distributed_env,
+    rendezvous_address,
+    restart_count,
+)
 
 if TYPE_CHECKING:
     from cyclegan_cli.training.plan import Plan
@@ -100,15 +105,15 @@ def train_command(
     for option, is_given in (("--full", full), ("--json", as_json)):
         if is_given and not dry_run:
             raise UsageError(f"{option} needs --dry-run", "Give both, or leave it out.")
-    rank = rank_of()
-    with _speaking(rank, rank.local.index == 0):  # All have the same to say of bad options.
-        if dry_run and rank.share.count > 1:
+    env = read_distributed_env()
+    with _speaking(env, env.local_rank == 0):  # All have the same to say of bad options.
+        if dry_run and env.world_size > 1:
             raise UsageError("--dry-run is for one process", "Leave torchrun out.")
-        if rank.share.count > 1:
-            address_of()
-        plan = _plan(given, config_file, resume, rank)
+        if env.world_size > 1:
+            rendezvous_address()
+        plan = _plan(given, config_file, resume, env)
     if plan.is_complete:
-        if rank.is_first:
+        if env.is_rank_zero:
             console.say(
                 f"{plan.run_dir} is complete: it has done {plan.first_step} of {plan.total_steps} "
                 "steps; to train it further, resume with more --steps or --epochs"
@@ -117,23 +122,22 @@ def train_command(
     if dry_run:
         show_dry_run(plan, full, as_json)
         return
-    from cyclegan_cli.devices import divide_threads
+    from cyclegan_cli.runtime.threads import divide_threads, limit_openmp_spin
     from cyclegan_cli.training.trainer import train
-    from cyclegan_cli.waiting import considerate_waiting
 
-    divide_threads(rank.local.count)
-    echo = ECHO_SECONDS if rank.launched else 0.0
-    if verbose and rank.is_first:
+    divide_threads(env.local_world_size)
+    echo = ECHO_SECONDS if env.is_torchrun else 0.0
+    if verbose and env.is_rank_zero:
         say_how_it_trains(plan)
-    answer = "finishing this step, then saving" if rank.is_first else ""
+    answer = "finishing this step, then saving" if env.is_rank_zero else ""
     with (
-        _speaking(rank, True),
+        _speaking(env, True),
         console.training_watcher(quiet) as watcher,
         stop_request(answer, echo_seconds=echo) as stop_requested,
-        considerate_waiting(),
+        limit_openmp_spin(),
     ):
         checkpoint = train(plan, watcher, stop_requested, seconds)
-    if not rank.is_first:
+    if not env.is_rank_zero:
         return
     console.result(f"checkpoint: {checkpoint}")
     if not quiet:
@@ -150,7 +154,7 @@ SILENT_SECONDS = 10.0  # At most: torchrun ends them earlier.
 
 
 @contextmanager
-def _speaking(rank: Rank, speaks: bool) -> Iterator[None]:
+def _speaking(env: DistributedEnv, speaks: bool) -> Iterator[None]:
     """Let a process that is not the first say who it is, or end without a word.
 
     torchrun ends all processes as soon as one has failed: those without a word wait for that.
@@ -162,12 +166,14 @@ def _speaking(rank: Rank, speaks: bool) -> Iterator[None]:
             if not speaks:
                 time.sleep(SILENT_SECONDS)
             raise typer.Exit(error.exit_code) from None
-        if not rank.is_first:
-            error.message = f"process {rank.share}: {error.message}"
+        if not env.is_rank_zero:
+            error.message = f"process {env.shard}: {error.message}"
         raise
 
 
-def _plan(given: dict[str, Any], config_file: Path | None, resume: Path | None, rank: Rank) -> Plan:
+def _plan(
+    given: dict[str, Any], config_file: Path | None, resume: Path | None, env: DistributedEnv
+) -> Plan:
     _refuse_two_lengths(given)
     from cyclegan_cli.training.plan import (
         plan_new,
@@ -181,10 +187,10 @@ def _plan(given: dict[str, Any], config_file: Path | None, resume: Path | None, 
             raise UsageError(
                 "--resume and --config exclude each other", "A run remembers its own options."
             )
-        return plan_resumed(resume, given, rank)
+        return plan_resumed(resume, given, env)
     from_file = read_config_values(config_file) if config_file else {}
     config = TrainConfig(**layered(from_file, given))
-    return plan_restarted(config, rank) if restarts() else plan_new(config, rank)
+    return plan_restarted(config, env) if restart_count() else plan_new(config, env)
 
 
 def _refuse_two_lengths(given: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cyclegan_cli.checkpoints.locate import Which
     from cyclegan_cli.config import PrecisionChoice
     from cyclegan_cli.data.image import EncodeOptions
-    from cyclegan_cli.sharing import Rank
+    from cyclegan_cli.runtime.distributed_env import DistributedEnv
     from cyclegan_cli.translation.outcomes import Outcome, Summary
     from cyclegan_cli.translation.pipeline import Pipeline
     from cyclegan_cli.translation.planning import Plan
@@ -97,7 +97,7 @@ def translate(request: Request) -> None:
     Raises:
         CycleGANError: As documented for the exit codes.
     """
-    from cyclegan_cli.sharing import rank_of
+    from cyclegan_cli.runtime.distributed_env import read_distributed_env
 
     request = _with_streams(request)
     _refuse_contradictions(request)
@@ -105,13 +105,13 @@ def translate(request: Request) -> None:
         from cyclegan_cli.data.opening import limit_pixels
 
         limit_pixels(round(request.max_megapixels * 1e6))
-    rank = rank_of()
+    env = read_distributed_env()
     if request.is_stream:
         from cyclegan_cli.cli.stream import translate_stream
 
-        translate_stream(request, rank)
+        translate_stream(request, env)
     else:
-        _translate_files(request, rank)
+        _translate_files(request, env)
 
 
 def _with_streams(request: Request) -> Request:
@@ -139,7 +139,7 @@ def _refuse_contradictions(request: Request) -> None:
                          "Give it with --files-from.")  # fmt: skip
 
 
-def checkpoint_of(request: Request, rank: Rank) -> tuple[Path, Direction, str]:
+def checkpoint_of(request: Request, env: DistributedEnv) -> tuple[Path, Direction, str]:
     """The checkpoint's file, the direction and the name of the domain translated to."""
     from cyclegan_cli.checkpoints.locate import chosen_checkpoint, default_checkpoint
     from cyclegan_cli.checkpoints.reading import read_model
@@ -149,7 +149,7 @@ def checkpoint_of(request: Request, rank: Rank) -> tuple[Path, Direction, str]:
         file = chosen_checkpoint(request.checkpoint, request.which)
     else:
         file = default_checkpoint(request.which)
-    if request.checkpoint is None and rank.is_first and not request.quiet:
+    if request.checkpoint is None and env.is_rank_zero and not request.quiet:
         console.say(f"checkpoint: {_called(file)}")
     info = read_model(file, domains)
     direction = chosen_direction(info, request.to, request.direction)
@@ -165,15 +165,16 @@ def _called(file: Path) -> str:
     return str(file)
 
 
-def load(request: Request, rank: Rank, file: Path, direction: Direction) -> Translator:
+def load(request: Request, env: DistributedEnv, file: Path, direction: Direction) -> Translator:
     """The translator, on the device that is this process's."""
-    from cyclegan_cli.allocator import keep_freed_memory
-    from cyclegan_cli.devices import device_of_rank, divide_threads
+    from cyclegan_cli.runtime.devices import device_for_rank
+    from cyclegan_cli.runtime.memory import keep_freed_memory
+    from cyclegan_cli.runtime.threads import divide_threads
     from cyclegan_cli.translation.translator import Translator, TranslatorOptions
 
     keep_freed_memory()
-    divide_threads(rank.local.count)
-    device = device_of_rank(request.device, rank.local.index, rank.local.count)
+    divide_threads(env.local_world_size)
+    device = device_for_rank(request.device, env.local_rank, env.local_world_size)
     options = TranslatorOptions(
         device,
         request.precision,
@@ -184,10 +185,10 @@ def load(request: Request, rank: Rank, file: Path, direction: Direction) -> Tran
     translator = Translator.load(
         file, direction, domains=parse_domains(request.domains), options=options
     )
-    if rank.is_first and not request.quiet:
+    if env.is_rank_zero and not request.quiet:
         for remark in translator.remarks:
             console.say(remark)
-    if request.verbose and rank.is_first:
+    if request.verbose and env.is_rank_zero:
         say_how_it_translates(translator, file)
     return translator
 
@@ -195,51 +196,51 @@ def load(request: Request, rank: Rank, file: Path, direction: Direction) -> Tran
 # Many files
 
 
-def _translate_files(request: Request, rank: Rank) -> None:
+def _translate_files(request: Request, env: DistributedEnv) -> None:
     """All but the device is checked before torch is loaded."""
-    file, direction, target = checkpoint_of(request, rank)
-    plan, options = _plan(request, rank, target)
-    if plan.passed_over and rank.is_first:
+    file, direction, target = checkpoint_of(request, env)
+    plan, options = _plan(request, env, target)
+    if plan.passed_over and env.is_rank_zero:
         console.warn(plan.passed_over)
-    if len(plan) < plan.images and rank.is_first and not request.quiet:
+    if len(plan) < plan.images and env.is_rank_zero and not request.quiet:
         console.say(f"{len(plan)} of {plan.images} images are this process's share")
-    translator = load(request, rank, file, direction)
+    translator = load(request, env, file, direction)
+    from cyclegan_cli.runtime.threads import limit_openmp_spin
     from cyclegan_cli.translation.outcomes import Summary
     from cyclegan_cli.translation.work import FileWork
-    from cyclegan_cli.waiting import considerate_waiting
 
     work = FileWork(translator, request.existing, options)
     summary = Summary(len(plan))
     with (
         stop_request("finishing the images in work", leave_at_once) as stop_requested,
-        considerate_waiting(),
+        limit_openmp_spin(),
     ):
         try:
             _work_off(_pipeline(request, plan, work, stop_requested), summary, request)
         except OutputError:
             summary.stopped = "disk full"
-            show_summary(summary, request, rank)
+            show_summary(summary, request, env)
             raise
         summary.stopped = _why_stopped(summary, request, stop_requested)
-        show_summary(summary, request, rank)
-        if rank.launched and summary.stopped is None:
+        show_summary(summary, request, env)
+        if env.is_torchrun and summary.stopped is None:
             from cyclegan_cli.translation.ranks import wait_for_all
 
-            wait_for_all(rank, stop_requested)
+            wait_for_all(env, stop_requested)
     raise_what_went_wrong(summary, stop_requested)
 
 
-def _plan(request: Request, rank: Rank, target: str) -> tuple[Plan, EncodeOptions]:
-    from cyclegan_cli.sharing import WHOLE, parse_shard
+def _plan(request: Request, env: DistributedEnv, target: str) -> tuple[Plan, EncodeOptions]:
+    from cyclegan_cli.runtime.distributed_env import SINGLE_SHARD, parse_shard
     from cyclegan_cli.translation.inputs import Inputs, PathList
     from cyclegan_cli.translation.naming import plan_naming
     from cyclegan_cli.translation.planning import Plan, folder_to_leave_out
 
     ending = ending_of(request)
-    share = parse_shard(request.shard) if request.shard is not None else WHOLE
+    shard = parse_shard(request.shard) if request.shard is not None else SINGLE_SHARD
     listed = None
     if request.files_from is not None:
-        if request.files_from == STREAM and rank.share.count > 1:
+        if request.files_from == STREAM and env.world_size > 1:
             raise UsageError("--files-from -: several processes cannot share standard input",
                              "Write the list to a file.")  # fmt: skip
         stdin = sys.stdin.buffer if sys.stdin else None
@@ -251,7 +252,7 @@ def _plan(request: Request, rank: Rank, target: str) -> tuple[Plan, EncodeOption
         request.output, inputs.first_two(), target, request.name_template, request.suffix, ending
     )
     options = encode_options(request, known_ending(naming.file, ending))
-    return Plan(inputs, naming, request.existing != "skip", share.part(rank.share)), options
+    return Plan(inputs, naming, request.existing != "skip", shard.subdivide(env.shard)), options
 
 
 def _pipeline(
@@ -330,7 +331,7 @@ def show(outcome: Outcome, request: Request) -> None:
         console.say(f"{outcome.input} -> {outcome.output}{more}")
 
 
-def show_summary(summary: Summary, request: Request, rank: Rank) -> None:
+def show_summary(summary: Summary, request: Request, env: DistributedEnv) -> None:
     """Tell what became of all of them."""
     if request.as_json:
         console.json_line(summary.to_document())
@@ -339,4 +340,4 @@ def show_summary(summary: Summary, request: Request, rank: Rank) -> None:
             f"{summary.counts[status]} {word}"
             for status, word in (("ok", "translated"), ("skipped", "skipped"), ("failed", "failed"))
         )
-        console.say(f"rank {rank.share.index}: {counts}" if rank.share.count > 1 else counts)
+        console.say(f"rank {env.rank}: {counts}" if env.world_size > 1 else counts)

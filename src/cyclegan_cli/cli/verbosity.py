@@ -41,7 +41,7 @@ def _say_where(device: torch.device) -> None:
 
 def say_how_it_translates(translator: Translator, file: Path) -> None:
     """Where a translator computes, with which network, in which precision and memory."""
-    from cyclegan_cli.devices import host_memory_free
+    from cyclegan_cli.runtime.memory import host_memory_free
 
     _say_where(translator.device)
     generator = translator.generator.config

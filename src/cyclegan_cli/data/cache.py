@@ -9,9 +9,9 @@ from threading import Lock
 from torch import Tensor
 
 from cyclegan_cli.config import TrainConfig
-from cyclegan_cli.devices import SPARED, host_memory_free
+from cyclegan_cli.runtime.memory import RESERVED_FRACTION, host_memory_free
 
-# Share of the free memory that images may take unasked: the training itself needs some, too.
+# Shard of the free memory that images may take unasked: the training itself needs some, too.
 UNASKED_SHARE = 0.25
 # Long side by short side of a typical photo, for an estimate before any file is opened.
 TYPICAL_ASPECT_RATIO = 1.5
@@ -67,9 +67,9 @@ def plan_cache(
     budgets = {
         "none": 0,
         "auto": unasked if needed <= unasked else 0,
-        "ram": int(free * (1 - SPARED)),
+        "ram": int(free * (1 - RESERVED_FRACTION)),
     }
-    return CachePlan(needed, budgets[config.cache], int(free * SPARED))
+    return CachePlan(needed, budgets[config.cache], int(free * RESERVED_FRACTION))
 
 
 class ImageCache:

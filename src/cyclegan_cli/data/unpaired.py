@@ -27,7 +27,7 @@ from cyclegan_cli.data.cache import ImageCache
 from cyclegan_cli.data.decoding import decode_opaque
 from cyclegan_cli.data.image import Levels
 from cyclegan_cli.errors import DataError
-from cyclegan_cli.sharing import WHOLE, Share
+from cyclegan_cli.runtime.distributed_env import SINGLE_SHARD, Shard
 
 # An image sixteen times as long as it is wide holds nothing that a square crop shows, and
 # resizing its short side could make it arbitrarily large.
@@ -213,7 +213,7 @@ def loader(
     steps: int,
     workers: int,
     pin_memory: bool,
-    share: Share = WHOLE,
+    share: Shard = SINGLE_SHARD,
 ) -> Generator[Batch]:
     """The batches of so many steps, in order.
 

@@ -16,12 +16,12 @@ from cyclegan_cli import __version__, files
 from cyclegan_cli.checkpoints.header import Direction, ModelInfo
 from cyclegan_cli.checkpoints.reading import source_files
 from cyclegan_cli.checkpoints.store import load_generator
-from cyclegan_cli.devices import memory_errors
 from cyclegan_cli.exporting.draft import Document, Draft, interface
 from cyclegan_cli.exporting.graph import reference
 from cyclegan_cli.exporting.job import Job
 from cyclegan_cli.exporting.verify import Gate, Verification, gate_for, verify
 from cyclegan_cli.models.networks import ResnetGenerator
+from cyclegan_cli.runtime.memory import memory_errors
 
 Generators = dict[Direction, ResnetGenerator]
 

@@ -47,5 +47,5 @@ def state_info(
         images=plan.images_digest,
         watch=watch,
         items=items if items != step * config.batch_size else None,
-        ranks=plan.rank.share.count,
+        ranks=plan.env.world_size,
     )

@@ -19,7 +19,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cyclegan_cli.errors import CycleGANError, DeviceError, InterruptedRunError
-from cyclegan_cli.sharing import ALONE, ALONE_OR_TORCHRUN, Rank, address_of, meeting_point
+from cyclegan_cli.runtime.distributed_env import (
+    SINGLE_PROCESS,
+    TORCHRUN_HINT,
+    DistributedEnv,
+    rendezvous_address,
+    rendezvous_store,
+)
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
@@ -47,21 +53,21 @@ class Group:
     """The processes that train together; by itself, one process alone.
 
     Args:
-        rank: This one among them.
+        env: This one among them.
     """
 
-    def __init__(self, rank: Rank = ALONE) -> None:
-        self.rank = rank
+    def __init__(self, env: DistributedEnv = SINGLE_PROCESS) -> None:
+        self.env = env
 
     @property
     def index(self) -> int:
         """This process's number, from 0."""
-        return self.rank.share.index
+        return self.env.rank
 
     @property
     def is_first(self) -> bool:
         """Whether this process speaks and writes for all."""
-        return self.rank.is_first
+        return self.env.is_rank_zero
 
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:
         """The means over all processes, by name."""
@@ -97,11 +103,11 @@ class ProcessGroup(Group):
     """Processes that are connected, over the network or in one machine.
 
     Args:
-        rank: This one among them.
+        env: This one among them.
     """
 
-    def __init__(self, rank: Rank) -> None:
-        super().__init__(rank)
+    def __init__(self, env: DistributedEnv) -> None:
+        super().__init__(env)
         # Of numbers in host memory, whatever the networks compute on.
         self.control: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
 
@@ -109,7 +115,7 @@ class ProcessGroup(Group):
         """The means over all processes, by name."""
         sums = torch.tensor(list(values.values()), dtype=torch.float64)
         dist.all_reduce(sums, group=self.control)
-        return dict(zip(values, (sums / self.rank.share.count).tolist(), strict=True))
+        return dict(zip(values, (sums / self.env.world_size).tolist(), strict=True))
 
     def highest(self, values: Sequence[int]) -> list[int]:
         """The highest of each over all processes."""
@@ -119,7 +125,7 @@ class ProcessGroup(Group):
 
     def gathered(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         """What the processes have, in their order, in the first one; empty in the others."""
-        found: list[Any] | None = [None] * self.rank.share.count if self.is_first else None
+        found: list[Any] | None = [None] * self.env.world_size if self.is_first else None
         dist.gather_object(tensors, found, group=self.control)
         return found or []
 
@@ -152,15 +158,18 @@ class _Waiting:
     """Waits for other processes, in short pieces, so that signals are heard.
 
     Args:
-        rank: This process.
+        env: This process.
         stop_requested: Asked again and again.
         told: Is told, after a moment, what is waited for.
     """
 
     def __init__(
-        self, rank: Rank, stop_requested: Callable[[], int | None], told: Callable[[str], object]
+        self,
+        env: DistributedEnv,
+        stop_requested: Callable[[], int | None],
+        told: Callable[[str], object],
     ) -> None:
-        self.rank = rank
+        self.env = env
         self.stop_requested = stop_requested
         self.told = told
         self.started = time.monotonic()
@@ -182,10 +191,10 @@ class _Waiting:
         waited = time.monotonic() - self.started
         if waited > JOIN_SECONDS:
             raise DeviceError(
-                f"waited {JOIN_SECONDS / 60:g} minutes for {awaited}, in vain", ALONE_OR_TORCHRUN
+                f"waited {JOIN_SECONDS / 60:g} minutes for {awaited}, in vain", TORCHRUN_HINT
             )
         if waited > SAY_AFTER_SECONDS and not self.has_told:
-            self.told(f"process {self.rank.share}: waiting for {awaited}")
+            self.told(f"process {self.env.shard}: waiting for {awaited}")
             self.has_told = True
         time.sleep(POLL_SECONDS)
 
@@ -198,12 +207,12 @@ def _met(waiting: _Waiting) -> Store:
         DeviceError: The others do not come, or nobody can listen there.
         InterruptedRunError: Asked to stop.
     """
-    address, share = address_of(), waiting.rank.share
-    if address.is_torchrun_s or share.index:
+    address, share = rendezvous_address(), waiting.env.shard
+    if address.is_hosted_by_torchrun or share.index:
         while not _is_listened_at(address.host, address.port):
             waiting.poll(f"the first process to listen at {address}")
     try:
-        store = meeting_point()
+        store = rendezvous_store()
     except RuntimeError as error:
         raise DeviceError(
             f"cannot meet the other processes at {address}: {str(error).splitlines()[0]}",
@@ -228,7 +237,7 @@ def _is_listened_at(host: str, port: int) -> bool:
 
 @contextmanager
 def joined(
-    rank: Rank,
+    env: DistributedEnv,
     device: torch.device,
     stop_requested: Callable[[], int | None] = _nobody,
     told: Callable[[str], object] = len,
@@ -236,7 +245,7 @@ def joined(
     """The group that a process trains in, while inside.
 
     Args:
-        rank: From the environment that torchrun makes.
+        env: From the environment that torchrun makes.
         device: What this process computes on.
         stop_requested: Asked while other processes are waited for.
         told: Is told that they are.
@@ -246,20 +255,20 @@ def joined(
         DeviceError: Another process has not come, or has gone.
         InterruptedRunError: Asked to stop before all had come.
     """
-    if rank.share.count == 1:
-        yield Group(rank)
+    if env.world_size == 1:
+        yield Group(env)
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
-            store=_met(_Waiting(rank, stop_requested, told)),
-            rank=rank.share.index,
-            world_size=rank.share.count,
+            store=_met(_Waiting(env, stop_requested, told)),
+            rank=env.rank,
+            world_size=env.world_size,
             timeout=PATIENCE,
         )
-        yield ProcessGroup(rank)
+        yield ProcessGroup(env)
         dist.barrier()  # Nobody takes the connections away while others still need them.
     except RuntimeError as error:
         if not any(words in str(error).lower() for words in LOST_WORDS):

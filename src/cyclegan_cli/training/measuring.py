@@ -19,11 +19,12 @@ import torch
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.data.tensors import to_unit_range
 from cyclegan_cli.data.unpaired import UnpairedDataset, loader
-from cyclegan_cli.devices import has_amx, memory_errors, peak_memory, set_fp32_precision
 from cyclegan_cli.errors import CycleGANError, DeviceError
 from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.runtime.devices import has_amx, set_fp32_precision
+from cyclegan_cli.runtime.memory import memory_errors, peak_memory
+from cyclegan_cli.runtime.threads import limit_openmp_spin
 from cyclegan_cli.training.plan import Plan
-from cyclegan_cli.waiting import considerate_waiting
 
 LESS_MEMORY = "Lower --batch-size, --crop-size or --base-channels, or use --cache none."
 # The first step allocates what later ones use again, Adam's moments for example, and chooses
@@ -90,7 +91,7 @@ def _answer(
     """Make steps and send what they took; the process's main function."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is answered by who waits for us.
     try:
-        with memory_errors("training", LESS_MEMORY), considerate_waiting():
+        with memory_errors("training", LESS_MEMORY), limit_openmp_spin():
             found: Any = vars(_make_steps(config, torch.device(device), bf16, images))
     except CycleGANError as error:
         found = error

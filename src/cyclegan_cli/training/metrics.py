@@ -118,7 +118,7 @@ def _channels(images: Tensor) -> tuple[Tensor, ...]:
 
 
 def _cumulative_histogram(values: Tensor) -> Tensor:
-    """Share of pixels at or below each of the 256 levels."""
+    """Shard of pixels at or below each of the 256 levels."""
     levels = values.add(1).mul(127.5).round().clamp(0, 255)
     return torch.histc(levels, bins=256, min=0, max=255).cumsum(0) / values.numel()
 

@@ -39,15 +39,11 @@ from cyclegan_cli.config import (
     typed_values,
 )
 from cyclegan_cli.data.cache import CachePlan, plan_cache
-from cyclegan_cli.devices import (
-    available_cores,
-    choose_device,
-    choose_precision,
-    device_of_rank,
-)
 from cyclegan_cli.errors import CheckpointError, UsageError
 from cyclegan_cli.files import is_temporary
-from cyclegan_cli.sharing import ALONE, Rank
+from cyclegan_cli.runtime.devices import choose_device, choose_precision, device_for_rank
+from cyclegan_cli.runtime.distributed_env import SINGLE_PROCESS, DistributedEnv
+from cyclegan_cli.runtime.threads import available_cores
 from cyclegan_cli.training.domains import Domains, find_images, is_utf8, relative_name
 from cyclegan_cli.training.fine_tuning import with_its_architecture
 from cyclegan_cli.training.lock import LOCK_FILE
@@ -66,7 +62,7 @@ class Plan:
         device: Where to compute.
         resumed: What to go on from; None for a new run.
         warnings: Sentences for the user.
-        rank: This process among those that train together.
+        env: This process among those that train together.
     """
 
     config: TrainConfig
@@ -75,7 +71,7 @@ class Plan:
     device: torch.device
     resumed: StateInfo | None = None
     warnings: tuple[str, ...] = ()
-    rank: Rank = ALONE
+    env: DistributedEnv = SINGLE_PROCESS
 
     @property
     def images_a(self) -> list[Path]:
@@ -112,13 +108,13 @@ class Plan:
         """Threads that load images ahead."""
         if self.config.workers is not None:
             return self.config.workers
-        return min(4, max(1, available_cores() // (2 * self.rank.local.count)))
+        return min(4, max(1, available_cores() // (2 * self.env.local_world_size)))
 
     @cached_property
     def cache(self) -> CachePlan:
         """How many images are kept in memory."""
         images = len(self.images_a) + len(self.images_b)
-        return plan_cache(self.config, images, processes=self.rank.local.count)
+        return plan_cache(self.config, images, processes=self.env.local_world_size)
 
     @property
     def epoch_items(self) -> int:
@@ -133,7 +129,7 @@ class Plan:
     @property
     def step_items(self) -> int:
         """Images a domain in a step, on all devices together."""
-        return self.config.batch_size * self.rank.share.count
+        return self.config.batch_size * self.env.world_size
 
     @property
     def first_item(self) -> int:
@@ -150,7 +146,7 @@ class Plan:
     def total_steps(self) -> int:
         """Steps of the whole run."""
         if self.config.steps is not None or not self.first_item:
-            return self.config.total_steps(self.epoch_items, self.rank.share.count)
+            return self.config.total_steps(self.epoch_items, self.env.world_size)
         # The steps done may have been on another number of devices.
         items = (self.config.epochs + self.config.decay_epochs) * self.epoch_items
         return self.first_step + math.ceil((items - self.first_item) / self.step_items)
@@ -165,7 +161,7 @@ class Plan:
     @property
     def falling_steps(self) -> int:
         """Steps in which the learning rate falls, the last ones."""
-        return self.config.falling_steps(self.epoch_items, self.rank.share.count)
+        return self.config.falling_steps(self.epoch_items, self.env.world_size)
 
     @property
     def constant_steps(self) -> int:
@@ -194,12 +190,12 @@ class Plan:
         return self.config.learning_rate_at(step, self.total_steps, self.falling_steps)
 
 
-def plan_new(config: TrainConfig, rank: Rank = ALONE) -> Plan:
+def plan_new(config: TrainConfig, env: DistributedEnv = SINGLE_PROCESS) -> Plan:
     """Plan a new run.
 
     Args:
         config: The options.
-        rank: This process among those that train together.
+        env: This process among those that train together.
 
     Raises:
         UsageError: A domain or a package is missing, or the run folder is in use.
@@ -208,17 +204,17 @@ def plan_new(config: TrainConfig, rank: Rank = ALONE) -> Plan:
         CheckpointError: There is nothing that ``--init-from`` could begin with.
     """
     _require_extras(config)
-    device = _device(config, rank)
+    device = _device(config, env)
     domains = find_images(_with_absolute_paths(config))
     config = _completed(config, device)
     run_dir = _run_folder(config)
     if not is_utf8(run_dir):
         raise UsageError(f"--run-dir: the name {str(run_dir)!r} is not valid UTF-8", "Rename it.")
     config = dataclasses.replace(config, run_dir=run_dir)
-    return Plan(config, run_dir, domains, device, rank=rank)
+    return Plan(config, run_dir, domains, device, env=env)
 
 
-def plan_restarted(config: TrainConfig, rank: Rank) -> Plan:
+def plan_restarted(config: TrainConfig, env: DistributedEnv) -> Plan:
     """Plan what torchrun has started again, with the same options, after a process had failed.
 
     It goes on with the run folder that has these options: the one named, else the last numbered
@@ -227,13 +223,13 @@ def plan_restarted(config: TrainConfig, rank: Rank) -> Plan:
     Raises:
         CycleGANError: As for a new run or a resumed one.
     """
-    wanted = _completed(config, _device(config, rank))
+    wanted = _completed(config, _device(config, env))
     run = wanted.run_dir or _last_numbered(wanted)
     if run is None or not (run / CONFIG_FILE).is_file():
-        return plan_new(config, rank)
+        return plan_new(config, env)
     _, saved = _saved_state(run)
     one, other = (dataclasses.replace(c, run_dir=None).to_document() for c in (wanted, saved))
-    return plan_resumed(run, {}, rank) if one == other else plan_new(config, rank)
+    return plan_resumed(run, {}, env) if one == other else plan_new(config, env)
 
 
 def _completed(config: TrainConfig, device: torch.device) -> TrainConfig:
@@ -246,13 +242,15 @@ def _completed(config: TrainConfig, device: torch.device) -> TrainConfig:
     )
 
 
-def plan_resumed(run: Path, changes: Mapping[str, Any], rank: Rank = ALONE) -> Plan:
+def plan_resumed(
+    run: Path, changes: Mapping[str, Any], env: DistributedEnv = SINGLE_PROCESS
+) -> Plan:
     """Plan to go on with a run from its last saved state.
 
     Args:
         run: The run folder.
         changes: Options that the user gave beside ``--resume``.
-        rank: This process among those that train together.
+        env: This process among those that train together.
 
     Raises:
         UsageError: An option cannot be changed in the middle of a run, fewer steps are asked for
@@ -267,9 +265,9 @@ def plan_resumed(run: Path, changes: Mapping[str, Any], rank: Rank = ALONE) -> P
     config = TrainConfig(**layered(vars(before), changes) | {"run_dir": run})
     _require_extras(config)
     config = _with_absolute_paths(config)
-    device = _device(config, rank)
+    device = _device(config, env)
     config = dataclasses.replace(config, precision=choose_precision(config.precision, device))
-    plan = Plan(config, run, find_images(config), device, resumed=info, rank=rank)
+    plan = Plan(config, run, find_images(config), device, resumed=info, env=env)
     if info is None:
         again = f"{run} was ended before it had any results, and begins again"
         return dataclasses.replace(plan, warnings=(again,))
@@ -290,10 +288,10 @@ def _what_has_changed(plan: Plan, info: StateInfo) -> Iterator[str]:
             "the images in the two folders are not the ones that the run began with: "
             "it goes on with those found now"
         )
-    if plan.rank.share.count != info.ranks:
+    if plan.env.world_size != info.ranks:
         yield (
             f"the run was saved by {info.ranks} processes and goes on with "
-            f"{plan.rank.share.count}: a step has {plan.step_items} images of each domain now, "
+            f"{plan.env.world_size}: a step has {plan.step_items} images of each domain now, "
             "and replay pools begin empty or are left out"
         )
 
@@ -323,8 +321,8 @@ def _run_of(path: Path) -> Path:
     return run
 
 
-def _device(config: TrainConfig, rank: Rank) -> torch.device:
-    return choose_device(device_of_rank(config.device, rank.local.index, rank.local.count))
+def _device(config: TrainConfig, env: DistributedEnv) -> torch.device:
+    return choose_device(device_for_rank(config.device, env.local_rank, env.local_world_size))
 
 
 def model_is_of_step(run: Path, step: int) -> bool:

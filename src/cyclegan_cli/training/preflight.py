@@ -16,8 +16,8 @@ from cyclegan_cli.data.listing import list_images
 from cyclegan_cli.data.passed_over import PassedOver
 from cyclegan_cli.data.survey import Survey, duplicates, evenly, survey
 from cyclegan_cli.data.unpaired import load_training_image, refuse_useless, single_threaded
-from cyclegan_cli.devices import available_cores
 from cyclegan_cli.errors import DataError
+from cyclegan_cli.runtime.threads import available_cores
 from cyclegan_cli.training.disk import DiskNeed, disk_need
 from cyclegan_cli.training.plan import Plan
 

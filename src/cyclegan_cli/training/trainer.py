@@ -20,7 +20,6 @@ from cyclegan_cli.config import CompileChoice
 from cyclegan_cli.data.cache import ImageCache
 from cyclegan_cli.data.tensors import to_unit_range
 from cyclegan_cli.data.unpaired import Batch, UnpairedDataset, loader
-from cyclegan_cli.devices import has_amx, memory_errors, set_fp32_precision
 from cyclegan_cli.errors import (
     CycleGANError,
     DataError,
@@ -30,6 +29,8 @@ from cyclegan_cli.errors import (
     UsageError,
 )
 from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.runtime.devices import has_amx, set_fp32_precision
+from cyclegan_cli.runtime.memory import memory_errors
 from cyclegan_cli.training.compiling import Compiler
 from cyclegan_cli.training.describing import state_info
 from cyclegan_cli.training.distributed import Group, joined
@@ -84,7 +85,7 @@ def train(
         EndedTogetherError: In all processes but the first, which says what it was.
     """
     with (
-        joined(plan.rank, plan.device, stop_requested, watcher.told) as group,
+        joined(plan.env, plan.device, stop_requested, watcher.told) as group,
         memory_errors("training", LESS_MEMORY),
     ):
         if not group.is_first:
@@ -167,7 +168,7 @@ class Trainer:
             restore_state(plan.run_dir / STATE_FILE, self.model, group.index)
         elif plan.config.init_from:
             begin_with(self.model, plan.config)
-        if plan.rank.share.count > 1:
+        if plan.env.world_size > 1:
             self.model.distribute()
         self._remember(plan.resumed)
         self.folder: RunFolder | NoFolder = NoFolder()
@@ -176,7 +177,7 @@ class Trainer:
     def _compile(self) -> CompileChoice:
         """Processes time their steps differently, and must all compile or none."""
         choice = self.plan.config.compile
-        return "off" if choice == "auto" and self.plan.rank.share.count > 1 else choice
+        return "off" if choice == "auto" and self.plan.env.world_size > 1 else choice
 
     def _prepare(self) -> None:
         """What the first process needs to measure, draw and write."""
@@ -241,7 +242,7 @@ class Trainer:
             plan.total_steps - self.step,
             plan.workers,
             pin_memory=plan.device.type == "cuda",
-            share=plan.rank.share,
+            share=plan.env.shard,
         )
         for sentence in plan.warnings:
             self.watcher.warned(sentence)
@@ -390,7 +391,7 @@ class Trainer:
         """Measure the quality, where nobody has asked to stop."""
         if self.examined == self.step:
             return
-        if self.plan.rank.share.count > 1:
+        if self.plan.env.world_size > 1:
             stop_requested = _never  # All are asked after the step.
         if self.plan.validates and not self.is_saved:
             self._save(is_due=False)
@@ -463,7 +464,7 @@ class Trainer:
         # The last update may have done what no gradient has seen yet.
         if not self.model.is_finite():
             raise self._diverged("the weights are not finite")
-        pools = self.group.gathered(pools_of(self.model)) if self.plan.rank.share.count > 1 else []
+        pools = self.group.gathered(pools_of(self.model)) if self.plan.env.world_size > 1 else []
         self.group.on_first(lambda: self.folder.save(self._state_info(), pools[1:], keep=is_due))
         if is_due:
             self.saving.done(self.step)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import psutil
 import torch
 
 from cyclegan_cli.config import GeneratorConfig
-from cyclegan_cli.devices import SPARED, host_memory_free
 from cyclegan_cli.errors import DeviceError
+from cyclegan_cli.runtime.memory import memory_budget
 from cyclegan_cli.translation.stored import Place
 from cyclegan_cli.translation.strips import StripPlan
 
@@ -96,23 +95,6 @@ def plan_strips(needs: Needs, budget: float, device: torch.device) -> StripPlan:
         f"of memory at least, found {max(budget, 0) / 1e9:.2g} GB",
         "Free some memory, raise --max-memory, or scale the image down with --resize.",
     )
-
-
-def memory_budget(device: torch.device, limit: int | None) -> float:
-    """Bytes that may be used beyond those in use.
-
-    Args:
-        device: Where to compute.
-        limit: Of the whole process (or of this process's share of a GPU); None: what is free.
-    """
-    if device.type == "cuda":
-        # What torch has taken from the driver and uses no more, it gives to the next image.
-        used = torch.cuda.memory_allocated(device)
-        cached = torch.cuda.memory_reserved(device) - used
-        free = torch.cuda.mem_get_info(device)[0] + cached
-    else:
-        free, used = host_memory_free(), int(psutil.Process().memory_info().rss)
-    return free * (1 - SPARED) if limit is None else min(limit - used, free)
 
 
 def refuse_too_little(device: torch.device, limit: int | None) -> None:

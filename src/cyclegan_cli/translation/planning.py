@@ -9,7 +9,7 @@ from typing import NamedTuple, NoReturn
 
 from cyclegan_cli.data.passed_over import PassedOver
 from cyclegan_cli.errors import UsageError
-from cyclegan_cli.sharing import WHOLE, Share
+from cyclegan_cli.runtime.distributed_env import SINGLE_SHARD, Shard
 from cyclegan_cli.translation.inputs import Inputs, Source
 from cyclegan_cli.translation.ledger import Clashes, Draft, digest, share_number
 from cyclegan_cli.translation.letter_case import ignores_case
@@ -55,7 +55,7 @@ class Plan:
     """
 
     def __init__(
-        self, inputs: Inputs, naming: Naming, replaces: bool = False, share: Share = WHOLE
+        self, inputs: Inputs, naming: Naming, replaces: bool = False, share: Shard = SINGLE_SHARD
     ) -> None:
         self._inputs, self._naming = inputs, naming
         self._real_folder = functools.lru_cache(maxsize=4096)(os.path.realpath)

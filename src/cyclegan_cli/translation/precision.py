@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from cyclegan_cli.config import PrecisionChoice
-from cyclegan_cli.devices import has_native_bf16, require_precision, set_fp32_precision
 from cyclegan_cli.models.networks import ResnetGenerator
+from cyclegan_cli.runtime.devices import has_native_bf16, require_precision, set_fp32_precision
 from cyclegan_cli.translation.stored import StoredRows
 from cyclegan_cli.translation.strips import StripGenerator, StripPlan
 

@@ -5,24 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from cyclegan_cli.sharing import Rank, meeting_point
+from cyclegan_cli.runtime.distributed_env import DistributedEnv, rendezvous_store
 
 POLL_SECONDS = 0.2
 
 
-def wait_for_all(rank: Rank, stop_requested: Callable[[], int | None]) -> None:
+def wait_for_all(env: DistributedEnv, stop_requested: Callable[[], int | None]) -> None:
     """Return when every rank has come here.
 
     torchrun ends all processes as soon as one exits with an error. One that has failed images
     to report waits for the others first, so that they are through with theirs.
 
     Args:
-        rank: This process.
+        env: This process.
         stop_requested: Asked now and then; anything but None ends the waiting.
     """
-    store = meeting_point()
-    store.set(_key(rank.share.index), "")
-    keys = [_key(index) for index in range(rank.share.count)]
+    store = rendezvous_store()
+    store.set(_key(env.rank), "")
+    keys = [_key(index) for index in range(env.world_size)]
     while not store.check(keys) and stop_requested() is None:
         time.sleep(POLL_SECONDS)
 

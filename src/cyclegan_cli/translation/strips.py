@@ -28,10 +28,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cyclegan_cli.devices import has_amx
 from cyclegan_cli.models import winograd
 from cyclegan_cli.models.networks import ResidualBlock, ResnetGenerator
 from cyclegan_cli.models.winograd import WinogradConv, Workspace
+from cyclegan_cli.runtime.devices import has_amx
 from cyclegan_cli.translation.stages import (
     Convolution,
     DoublingConv,

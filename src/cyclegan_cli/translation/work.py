@@ -12,7 +12,7 @@ from cyclegan_cli.data.encoding import encode
 from cyclegan_cli.data.formats import WRITABLE_FORMATS, writable_format
 from cyclegan_cli.data.image import DecodedImage, EncodeOptions
 from cyclegan_cli.data.layout import refuse_unwritable
-from cyclegan_cli.devices import available_cores
+from cyclegan_cli.runtime.threads import available_cores
 from cyclegan_cli.translation.inputs import STDIN
 from cyclegan_cli.translation.outcomes import Outcome
 from cyclegan_cli.translation.planning import Job

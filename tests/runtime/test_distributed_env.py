@@ -5,13 +5,19 @@ from __future__ import annotations
 import pytest
 
 from cyclegan_cli.errors import UsageError
-from cyclegan_cli.sharing import WHOLE, Rank, Share, parse_shard, rank_of
+from cyclegan_cli.runtime.distributed_env import (
+    SINGLE_SHARD,
+    DistributedEnv,
+    Shard,
+    parse_shard,
+    read_distributed_env,
+)
 
 
 @pytest.mark.parametrize(
-    ("text", "share"), [("1/1", WHOLE), ("3/16", Share(2, 16)), ("16/16", Share(15, 16))]
+    ("text", "share"), [("1/1", SINGLE_SHARD), ("3/16", Shard(2, 16)), ("16/16", Shard(15, 16))]
 )
-def test_shards_count_from_one(text: str, share: Share) -> None:
+def test_shards_count_from_one(text: str, share: Shard) -> None:
     assert parse_shard(text) == share
     assert str(share) == text
 
@@ -25,25 +31,25 @@ def test_other_shards_are_refused(text: str) -> None:
 
 
 def test_shards_and_ranks_combine() -> None:
-    parts = {Share(s, 3).part(Share(r, 2)) for s in range(3) for r in range(2)}
-    assert parts == {Share(index, 6) for index in range(6)}
+    parts = {Shard(s, 3).subdivide(Shard(r, 2)) for s in range(3) for r in range(2)}
+    assert parts == {Shard(index, 6) for index in range(6)}
 
 
 def test_alone_without_the_variables_of_torchrun() -> None:
-    assert rank_of({}) == Rank()
-    assert rank_of({"RANK": "3"}).is_first
+    assert read_distributed_env({}) == DistributedEnv()
+    assert read_distributed_env({"RANK": "3"}).is_rank_zero
 
 
 def test_ranks_come_from_the_variables_of_torchrun() -> None:
-    rank = rank_of(
+    env = read_distributed_env(
         {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4",
          "TORCHELASTIC_RUN_ID": "none"}
     )  # fmt: skip
-    assert rank == Rank(Share(5, 8), Share(1, 4), launched=True)
-    assert not rank.is_first
+    assert env == DistributedEnv(5, 8, 1, 4, is_torchrun=True)
+    assert not env.is_rank_zero
 
 
 @pytest.mark.parametrize(("rank", "size"), [("2", "2"), ("x", "2"), ("-1", "2"), ("0", "0")])
 def test_ranks_that_make_no_sense_are_refused(rank: str, size: str) -> None:
     with pytest.raises(UsageError, match=f"RANK={rank} and WORLD_SIZE={size}"):
-        rank_of({"RANK": rank, "WORLD_SIZE": size})
+        read_distributed_env({"RANK": rank, "WORLD_SIZE": size})

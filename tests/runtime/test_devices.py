@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
-from cyclegan_cli import devices
 from cyclegan_cli.config import PrecisionChoice
-from cyclegan_cli.devices import (
+from cyclegan_cli.errors import DeviceError, UsageError
+from cyclegan_cli.runtime.devices import (
     CPU_FEATURES_VARIABLE,
     choose_device,
     choose_precision,
     has_amx,
     has_native_bf16,
-    host_memory_free,
-    memory_errors,
     set_fp32_precision,
 )
-from cyclegan_cli.errors import DeviceError, UsageError
 
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda")
@@ -203,59 +198,3 @@ def test_the_real_cpu_of_this_machine_gives_an_answer() -> None:
 
 
 # Memory
-
-
-def test_an_allocation_that_the_cpu_refuses_is_a_device_error() -> None:
-    with pytest.raises(DeviceError) as caught, memory_errors("training", "Use less."):
-        torch.empty(2**55, dtype=torch.uint8)  # more than an address space
-    assert (caught.value.message, caught.value.hint) == ("training: not enough memory", "Use less.")
-    assert caught.value.exit_code == 5
-    assert isinstance(caught.value.__cause__, RuntimeError)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
-        MemoryError(),
-        RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried ..."),
-        pytest.param(
-            RuntimeError("MPS backend out of memory (MPS allocated: 5.50 GB, other ...)"),
-        ),
-    ],
-    ids=["cuda", "python", "cpu on Windows", "mps"],
-)
-def test_every_kind_of_memory_error_is_a_device_error(error: Exception) -> None:
-    with pytest.raises(DeviceError, match="training: ") as caught, memory_errors("training", ""):
-        raise error
-    assert caught.value.__cause__ is error
-
-
-def test_other_errors_pass_as_they_are() -> None:
-    error = RuntimeError("shapes do not fit")
-    with pytest.raises(RuntimeError) as caught, memory_errors("training", "Use less."):
-        raise error
-    assert caught.value is error
-
-
-# Free memory
-
-
-def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "CGROUP", tmp_path)
-    without = host_memory_free()
-    (tmp_path / "memory.current").write_text("600000\n")
-    (tmp_path / "memory.max").write_text("max\n")
-    assert abs(host_memory_free() - without) < 5e8
-    (tmp_path / "memory.max").write_text("1000000\n")
-    assert host_memory_free() == 400_000
-
-
-def test_what_a_container_holds_of_files_is_free(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(devices, "CGROUP", tmp_path)
-    (tmp_path / "memory.current").write_text("900000\n")
-    (tmp_path / "memory.max").write_text("1000000\n")
-    (tmp_path / "memory.stat").write_text("anon 100000\ninactive_file 700000\n")
-    assert host_memory_free() == 800_000

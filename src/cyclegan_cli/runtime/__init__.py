@@ -1,0 +1,1 @@
+"""The machine: devices, memory, threads, and the processes that `torchrun` started."""
