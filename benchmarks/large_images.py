@@ -29,7 +29,7 @@ from cyclegan_cli.config import GeneratorConfig, PrecisionChoice
 from cyclegan_cli.data.image import Levels
 from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
 from cyclegan_cli.models.networks import ResnetGenerator, initialise_weights
-from cyclegan_cli.models.sizes import reflect_to_multiple
+from cyclegan_cli.models.padding import reflect_to_multiple
 from cyclegan_cli.runtime.memory import keep_freed_memory
 from cyclegan_cli.translation.translator import Translator, TranslatorOptions
 from textbook import generator_like

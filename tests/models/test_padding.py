@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cyclegan_cli.models.sizes import reflect_to_multiple
+from cyclegan_cli.models.padding import reflect_to_multiple
 
 
 def random_images(*shape: int) -> Tensor:
