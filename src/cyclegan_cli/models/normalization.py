@@ -92,8 +92,27 @@ def _normalise(image: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Ten
 
 def _has_low_variance(mean: Tensor, inverse_std: Tensor) -> bool:
     """Whether any channel, on the CPU, may need more than the kernel's moments and gradient."""
-    enough = mean.square().mul_(IMPRECISE_BELOW).add_(EPSILON + NO_GRADIENT_BELOW)
-    return bool(enough.mul_(inverse_std.square()).max() > 1)
+    enough = (mean * inverse_std).square_().mul_(IMPRECISE_BELOW)
+    enough.addcmul_(inverse_std, inverse_std, value=EPSILON + NO_GRADIENT_BELOW)
+    return bool(enough.max() > 1)
+
+
+def _normalise_each(x: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Every image by itself: ``[B, C, H, W]``, the means ``[B, C]`` and their ``1 / std``."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        normalised, means, inverse_stds = zip(
+            *(_normalise(image, scale, shift) for image in torch.split(x, 1)), strict=True
+        )
+        return torch.cat(normalised), torch.stack(means), torch.stack(inverse_stds)
+    output = torch.empty_like(x)
+    mean, inverse_std = torch.empty(2, *x.shape[:2], dtype=scale.dtype)
+    parts = (torch.split(x, 1), torch.split(output, 1), mean.unbind(), inverse_std.unbind())
+    for image, out, save_mean, save_invstd in zip(*parts, strict=True):
+        torch.ops.aten.native_batch_norm.out(
+            image, scale, shift, None, None, True, 0.0, EPSILON,
+            out=out, save_mean=save_mean, save_invstd=save_invstd,
+        )  # fmt: skip
+    return output, mean, inverse_std
 
 
 class _InstanceNorm(torch.autograd.Function):
@@ -101,20 +120,17 @@ class _InstanceNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        normalised, means, inverse_stds = zip(
-            *(_normalise(image, scale, shift) for image in torch.split(x, 1)), strict=True
-        )
-        output = normalised[0] if len(x) == 1 else torch.cat(normalised)
-        mean, inverse_std = torch.stack(means), torch.stack(inverse_stds)  # [B, C]
         # Only a CPU can be asked without waiting for it.
         can_ask = x.device.type == "cpu" and not torch.compiler.is_compiling()
-        if can_ask and _has_low_variance(mean, inverse_std):
+        output, mean, inverse_std = _normalise_each(x, scale, shift)
+        ctx.has_low_variance = not can_ask or _has_low_variance(mean, inverse_std)
+        if can_ask and ctx.has_low_variance:
             variance = inverse_std.square().reciprocal_().sub_(EPSILON)
             for i in range(len(x)):
                 refine_moments(x[i : i + 1], mean[i], variance[i])
             inverse_std = variance.add_(EPSILON).rsqrt_()
-        constant = inverse_std > (EPSILON + CONSTANT_BELOW) ** -0.5
-        if not can_ask or constant.any():
+        if ctx.has_low_variance:
+            constant = inverse_std > (EPSILON + CONSTANT_BELOW) ** -0.5
             as_shift = shift.to(x.dtype).view(1, -1, 1, 1)
             output = torch.where(constant[:, :, None, None], as_shift, output)
         ctx.save_for_backward(x, scale, mean, inverse_std)
@@ -124,8 +140,10 @@ class _InstanceNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         x, scale, mean, inverse_std = ctx.saved_tensors
-        has_gradient = inverse_std < (EPSILON + NO_GRADIENT_BELOW) ** -0.5
-        gain = torch.where(has_gradient, scale, 0.0)  # [B, C]
+        gain = scale.expand_as(mean)
+        if ctx.has_low_variance:
+            has_gradient = inverse_std < (EPSILON + NO_GRADIENT_BELOW) ** -0.5
+            gain = torch.where(has_gradient, scale, 0.0)  # [B, C]
         needed = list(ctx.needs_input_grad)
         parts = [
             torch.ops.aten.native_batch_norm_backward(
