@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig, TrainConfig
-from cyclegan_cli.models.convolution import keep_kernels
 from cyclegan_cli.models.ema import GeneratorAverages
 from cyclegan_cli.models.losses import GAN_LOSSES, discriminator_loss, l1_loss
 from cyclegan_cli.models.networks import PatchDiscriminator, ResnetGenerator, initialise_weights
@@ -226,8 +225,6 @@ class CycleGAN:
         self.generator_optimizer.zero_grad()
         for network in self.generators().values():
             network.forget_kernels()
-        for trained in self.networks().values():
-            keep_kernels(trained)
         a2b, b2a = self.trained["generator_a2b"], self.trained["generator_b2a"]
         shares = self._identity_weight > 0 and self._is_small(real_a)
         # Each generator's last backward pass sends its gradients to the other processes.

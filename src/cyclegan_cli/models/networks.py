@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig
-from cyclegan_cli.models.convolution import convolve_before_norm
 from cyclegan_cli.models.normalization import instance_norm
 from cyclegan_cli.models.winograd_training import WinogradConv2d
 
@@ -60,7 +59,7 @@ class ConvNormReLU(nn.Module):
         """``[B, C, H, W]`` to ``[B, C', H', W']``, values >= 0."""
         if self.reflect:
             x = reflect(x, self.reflect)
-        return F.relu(self.norm(convolve_before_norm(self.conv, x)))
+        return F.relu(self.norm(self.conv(x)))
 
 
 class ResidualBlock(nn.Module):
@@ -75,7 +74,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, H, W]`` to the same shape."""
         residual = reflect(self.first(x), 1)
-        return x + self.norm(convolve_before_norm(self.second, residual))  # type: ignore[no-any-return]
+        return x + self.norm(self.second(residual))  # type: ignore[no-any-return]
 
 
 class ResnetGenerator(nn.Module):
@@ -189,8 +188,7 @@ class PatchDiscriminator(nn.Module):
         """
         x = F.leaky_relu(self.first(x), 0.2)
         for conv in self.hidden:
-            assert isinstance(conv, nn.Conv2d)
-            x = F.leaky_relu(instance_norm(convolve_before_norm(conv, x)), 0.2)
+            x = F.leaky_relu(instance_norm(conv(x)), 0.2)
         return self.judge(x)  # type: ignore[no-any-return]
 
 

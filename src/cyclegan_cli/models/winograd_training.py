@@ -101,14 +101,13 @@ class WinogradConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, H + 2, W + 2]`` to ``[B, O, H, W]``."""
-        if not self.pays(x):
+        if not self._pays(x):
             return super().forward(x)
-        x = x.to(computes_in(x))
+        x = x.to(_computes_in(x))
         kernels = self._transformed_kernels(x.dtype)
         return convolution(x, self.weight, self.bias, kernels)  # type: ignore[no-any-return]
 
-    def pays(self, x: Tensor) -> bool:
-        """Whether it is more than the plain convolution for this input."""
+    def _pays(self, x: Tensor) -> bool:
         return (
             x.requires_grad
             and x.device.type == "cpu"
@@ -116,7 +115,7 @@ class WinogradConv2d(nn.Conv2d):
             and min(self.weight.shape[:2]) >= FEWEST_CHANNELS
             and self._is_of_the_kind
             and len(x) * (x.shape[2] - 2) * (x.shape[3] - 2) >= FEWEST_RESULTS
-            and (self.trains_in_bf16 or computes_in(x) != torch.bfloat16)
+            and (self.trains_in_bf16 or _computes_in(x) != torch.bfloat16)
             and not torch.compiler.is_exporting()
         )
 
@@ -143,8 +142,7 @@ class WinogradConv2d(nn.Conv2d):
         return self._kernels
 
 
-def computes_in(x: Tensor) -> torch.dtype:
-    """The dtype of convolutions of ``x`` on the CPU."""
+def _computes_in(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
@@ -180,7 +178,7 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor, kernels: Tensor) -> Ten
     for images, top, bottom in _chunks(results, algorithm):
         patches = _patches(pixels[images, top : bottom + 2], algorithm)
         inputs = _from_tiles(algorithm.from_inputs, patches, 2, algorithm)
-        products = workspace(3, (*inputs.shape[:2], len(bias)), x)
+        products = _space(3, (*inputs.shape[:2], len(bias)), x)
         torch.bmm(inputs, kernels.transpose(1, 2), out=products)
         tiles = _tiles(results[images, top:bottom], algorithm.tile)
         folded = _to_tiles(algorithm.to_results, products, tiles.shape[:3], algorithm)
@@ -214,7 +212,7 @@ def convolution_backward(
         inputs = _from_tiles(algorithm.from_inputs, patches, 3, algorithm)
         d_kernels = _add_product(d_kernels, d_products.transpose(1, 2), inputs)
         if d_pixels is not None:
-            d_inputs = workspace(3, (*d_products.shape[:2], x.shape[1]), x)
+            d_inputs = _space(3, (*d_products.shape[:2], x.shape[1]), x)
             torch.bmm(d_products, kernels, out=d_inputs)
             from_inputs = algorithm.from_inputs.t()
             d_patches = _to_tiles(from_inputs, d_inputs, tiles.shape[:3], algorithm)
@@ -304,13 +302,13 @@ def _from_tiles(transform: Tensor, tiles: Tensor, space: int, algorithm: Algorit
     numbers, channels = len(transform), tiles.shape[-1]
     if not algorithm.tile_by_tile:
         tiles = tiles.permute(3, 4, 0, 1, 2, 5)
-        gathered = workspace(0, tiles.shape, tiles).copy_(tiles).flatten(2).flatten(0, 1)
-        transformed = workspace(space, (numbers, gathered.shape[1]), tiles)
+        gathered = _space(0, tiles.shape, tiles).copy_(tiles).flatten(2).flatten(0, 1)
+        transformed = _space(space, (numbers, gathered.shape[1]), tiles)
         return torch.mm(transform, gathered, out=transformed).view(numbers, -1, channels)
-    gathered = workspace(0, tiles.shape, tiles).copy_(tiles).flatten(3, 4).flatten(0, 2)
-    transformed = workspace(1, (len(gathered), numbers, channels), tiles)
+    gathered = _space(0, tiles.shape, tiles).copy_(tiles).flatten(3, 4).flatten(0, 2)
+    transformed = _space(1, (len(gathered), numbers, channels), tiles)
     torch.bmm(transform.expand(len(gathered), -1, -1), gathered, out=transformed)
-    by_number = workspace(space, (numbers, len(gathered), channels), tiles)
+    by_number = _space(space, (numbers, len(gathered), channels), tiles)
     return by_number.copy_(transformed.transpose(0, 1))
 
 
@@ -331,11 +329,11 @@ def _to_tiles(
     numbers, tiles, channels = products.shape
     side = algorithm.tile if len(transform) == algorithm.tile**2 else algorithm.patch
     if not algorithm.tile_by_tile:
-        transformed = workspace(1, (side**2, tiles * channels), products)
+        transformed = _space(1, (side**2, tiles * channels), products)
         torch.mm(transform, products.flatten(1), out=transformed)
         return transformed.view(side, side, *shape, channels).permute(2, 3, 4, 0, 1, 5)
-    by_tile = workspace(0, (tiles, numbers, channels), products).copy_(products.transpose(0, 1))
-    transformed = workspace(1, (tiles, side**2, channels), products)
+    by_tile = _space(0, (tiles, numbers, channels), products).copy_(products.transpose(0, 1))
+    transformed = _space(1, (tiles, side**2, channels), products)
     torch.bmm(transform.expand(tiles, -1, -1), by_tile, out=transformed)
     return transformed.view(*shape, side, side, channels)
 
@@ -344,9 +342,9 @@ def _add_product(total: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
     """Add a product of matrices to what there is so far, in fp32 or better; takes spaces 4, 5."""
     shape = (len(a), a.shape[1], b.shape[2])
     if total is None:
-        return torch.bmm(a, b, out=workspace(4, shape, a))
+        return torch.bmm(a, b, out=_space(4, shape, a))
     if a.dtype == torch.bfloat16:
-        return total.float().add_(torch.bmm(a, b, out=workspace(5, shape, a)))
+        return total.float().add_(torch.bmm(a, b, out=_space(5, shape, a)))
     return total.baddbmm_(a, b)
 
 
@@ -393,7 +391,7 @@ def _kernels_gradient(d_kernels: Tensor, weight: Tensor, algorithm: Algorithm) -
 _spaces = threading.local()
 
 
-def workspace(number: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
+def _space(number: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Memory to work in, the same one again: fresh memory would cost more than the work."""
     spaces = _spaces.__dict__
     numbers = torch.Size(shape).numel()
