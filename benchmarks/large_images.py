@@ -28,7 +28,7 @@ from cyclegan_cli.checkpoints.header import ModelInfo
 from cyclegan_cli.config import GeneratorConfig, PrecisionChoice
 from cyclegan_cli.data.image import Levels
 from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
-from cyclegan_cli.models.networks import ResnetGenerator, initialise_weights
+from cyclegan_cli.models.networks import ResnetGenerator, initialize_weights
 from cyclegan_cli.models.padding import reflect_to_multiple
 from cyclegan_cli.runtime.memory import keep_freed_memory
 from cyclegan_cli.translation.translator import Translator, TranslatorOptions
@@ -52,7 +52,7 @@ def image(width: int, height: int) -> Levels:
 def trained_like_generator() -> ResnetGenerator:
     """Generator with random weights large enough for every layer to have an effect."""
     generator = ResnetGenerator(GeneratorConfig()).eval().requires_grad_(False)
-    initialise_weights(generator, torch.Generator().manual_seed(0))
+    initialize_weights(generator, torch.Generator().manual_seed(0))
     return generator
 
 

@@ -514,7 +514,7 @@ def test_bf16_steps_with_full_pools() -> None:
 def test_sample_returns_fp32_translations_and_reconstructions(bf16: bool) -> None:
     model = tiny(bf16=bf16)
     real_a, real_b = images(2)
-    samples = model.translate_both_ways(real_a, real_b)
+    samples = model.translate_kronecker(real_a, real_b)
     with torch.no_grad():
         fake_b, fake_a = model.generator_a2b(real_a), model.generator_b2a(real_b)
         expected = {
@@ -533,9 +533,30 @@ def test_sample_returns_fp32_translations_and_reconstructions(bf16: bool) -> Non
 def test_sample_does_not_change_the_training_state() -> None:
     model = tiny()
     before = weights(model)
-    model.translate_both_ways(*images())
+    model.translate_kronecker(*images())
     assert changed(before, weights(model)) == set()
     assert model.pool_a.count == model.pool_b.count == 0
     assert all(
         p.grad is None for network in model.networks().values() for p in network.parameters()
     )
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_concurrent_directions_equal_sequential_ones(bf16: bool) -> None:
+    config = TrainConfig(
+        load_size=32, crop_size=32, base_channels=4, discriminator_channels=4, residual_blocks=1
+    )
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for concurrent in (False, True):
+            torch.set_num_threads(2 if concurrent else 1)
+            model = CycleGAN(config, torch.device("cpu"), bf16)
+            images = torch.rand(4, 2, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+            losses = [model.step(*pair).stacked() for pair in images]
+            assert torch.get_num_threads() == (2 if concurrent else 1)
+            weights = [p.detach() for n in model.networks().values() for p in n.parameters()]
+            results.append([*losses, *weights])
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))

@@ -14,7 +14,7 @@ from cyclegan_cli.models import networks
 from cyclegan_cli.models.networks import (
     PatchDiscriminator,
     ResnetGenerator,
-    initialise_weights,
+    initialize_weights,
     instance_norm,
 )
 
@@ -171,7 +171,7 @@ def test_eval_mode_does_not_change_the_output(batch: int) -> None:
 
 def test_weights_are_initialized_from_normal_002_and_biases_zero() -> None:
     generator = ResnetGenerator(GeneratorConfig(base_channels=16, residual_blocks=2))
-    initialise_weights(generator, torch.Generator().manual_seed(0))
+    initialize_weights(generator, torch.Generator().manual_seed(0))
     for name, tensor in generator.state_dict().items():
         if name.endswith("bias"):
             assert not tensor.any(), name
@@ -185,7 +185,7 @@ def test_weights_are_initialized_from_normal_002_and_biases_zero() -> None:
 def test_affine_norms_are_initialized_to_identity() -> None:
     def first(affine: bool) -> ResnetGenerator:
         network = ResnetGenerator(GeneratorConfig(4, 2, affine_norm=affine))
-        initialise_weights(network, torch.Generator().manual_seed(0))
+        initialize_weights(network, torch.Generator().manual_seed(0))
         return network
 
     assert torch.equal(first(True)(noise(1, 3, 16, 16)), first(False)(noise(1, 3, 16, 16)))
@@ -195,7 +195,7 @@ def test_initialization_depends_only_on_the_seed() -> None:
     def weights(seed: int, global_seed: int) -> Tensor:
         torch.manual_seed(global_seed)
         network = tiny_discriminator()
-        initialise_weights(network, torch.Generator().manual_seed(seed))
+        initialize_weights(network, torch.Generator().manual_seed(seed))
         return torch.cat([parameter.flatten() for parameter in network.parameters()])
 
     assert torch.equal(weights(5, global_seed=1), weights(5, global_seed=2))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cyclegan_cli.config import GeneratorConfig, TrainConfig
 from cyclegan_cli.models.cyclegan import CycleGAN
-from cyclegan_cli.models.networks import ResnetGenerator, initialise_weights
+from cyclegan_cli.models.networks import ResnetGenerator, initialize_weights
 from cyclegan_cli.models.normalization import CONSTANT_BELOW, NO_GRADIENT_BELOW, instance_norm
 
 SIZE = 64
@@ -109,7 +109,7 @@ def trained_generator() -> ResnetGenerator:
     """Random weights, with biases as large as those of a trained network."""
     generator = ResnetGenerator(GeneratorConfig(16, 3))
     random = torch.Generator().manual_seed(0)
-    initialise_weights(generator, random)
+    initialize_weights(generator, random)
     with torch.no_grad():
         for name, parameter in generator.named_parameters():
             if name.endswith("bias"):

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cyclegan_cli.models import winograd
-from cyclegan_cli.models.winograd import WinogradConv, Workspace, pays
+from cyclegan_cli.models.winograd import WinogradConv, Workspace, is_faster
 
 
 def direct(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -46,7 +46,7 @@ def test_winograd_equals_direct_convolution(
     if channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(winograd, "TILES_AT_ONCE", tiles)
+        patch.setattr(winograd, "TILES_PER_CHUNK", tiles)
         conv = WinogradConv(weight, Workspace())
         if not by_additions:
             conv.transforms = winograd._Products(torch.float32)
@@ -104,4 +104,4 @@ def test_workspace_is_reused() -> None:
     ],
 )
 def test_winograd_applies_to_wide_3x3_convolutions_on_cpus(conv: nn.Conv2d, expected: bool) -> None:
-    assert pays(conv) is expected
+    assert is_faster(conv) is expected

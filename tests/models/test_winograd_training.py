@@ -210,7 +210,7 @@ def test_fused_optimizer_updates_invalidate_cached_kernels(
 
 def test_transformed_kernels_are_cached_between_updates() -> None:
     conv = WinogradConv2d(64, 64, 3)
-    conv.keeps_kernels = True
+    conv.caches_kernels = True
     x = torch.randn(1, 64, 26, 26, requires_grad=True)
     before = conv(x)
     kernels = conv._kernels
@@ -225,7 +225,7 @@ def test_transformed_kernels_are_cached_between_updates() -> None:
 
 def test_cached_kernels_are_not_in_the_state_dict() -> None:
     conv = WinogradConv2d(64, 64, 3)
-    conv.keeps_kernels = True
+    conv.caches_kernels = True
     conv(torch.randn(1, 64, 26, 26, requires_grad=True))
     assert set(conv.state_dict()) == {"weight", "bias"}
 
@@ -265,7 +265,7 @@ def test_training_step_losses_equal_direct_convolution(
         return CycleGAN(config, torch.device("cpu"), bf16).step(real_a, real_b).stacked()
 
     found = losses()
-    monkeypatch.setattr(winograd_training, "FEWEST_CHANNELS", 1000)
+    monkeypatch.setattr(winograd_training, "MIN_CHANNELS", 1000)
     torch.testing.assert_close(found, losses(), rtol=tolerance, atol=tolerance / 10)
 
 
@@ -286,7 +286,7 @@ def test_training_uses_current_weights(
         return torch.stack([model.step(real_a, real_b).stacked() for _ in range(4)])
 
     found = losses()
-    monkeypatch.setattr(winograd_training, "FEWEST_RESULTS", 10**9)
+    monkeypatch.setattr(winograd_training, "MIN_OUTPUT_PIXELS", 10**9)
     direct = losses()
     # Adam makes steps of rounding errors; what stale weights give is off by tenths.
     assert torch.allclose(found, direct, rtol=0.02, atol=0.005)
