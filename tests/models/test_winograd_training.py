@@ -56,7 +56,7 @@ def relative_error(found: Tensor, exact: Tensor) -> float:
     out=st.integers(1, 6),
     height=st.integers(1, 19),
     width=st.integers(1, 19),
-    at_once=st.integers(1, 12),
+    tiles_per_chunk=st.integers(1, 12),
     small_tiles=st.booleans(),
 )
 def test_output_and_gradients_equal_direct_convolution(
@@ -70,7 +70,7 @@ def test_output_and_gradients_equal_direct_convolution(
         name: getattr(algorithm, name).double()
         for name in ("from_inputs", "from_kernel", "to_results")
     }
-    algorithm = dataclasses.replace(algorithm, at_once=at_once, **precise)
+    algorithm = dataclasses.replace(algorithm, tiles_per_chunk=at_once, **precise)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ALGORITHMS, torch.float64, algorithm)
         kernels = transformed_kernels(weight, x.dtype)
@@ -99,7 +99,7 @@ def test_training_winograd_rounding_errors(
 
 def test_bf16_weight_gradients_accumulate_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     """In bf16 a sum of 256 equal parts would stop growing half way."""
-    algorithm = dataclasses.replace(ALGORITHMS[torch.bfloat16], at_once=1)
+    algorithm = dataclasses.replace(ALGORITHMS[torch.bfloat16], tiles_per_chunk=1)
     monkeypatch.setitem(ALGORITHMS, torch.bfloat16, algorithm)
     x = torch.ones(1, 1, 34, 34, dtype=torch.bfloat16)
     weight = torch.zeros(1, 1, 3, 3)
