@@ -60,7 +60,13 @@ def relative_error(found: Tensor, exact: Tensor) -> float:
     small_tiles=st.booleans(),
 )
 def test_output_and_gradients_equal_direct_convolution(
-    images: int, channels: int, out: int, height: int, width: int, at_once: int, small_tiles: bool
+    images: int,
+    channels: int,
+    out: int,
+    height: int,
+    width: int,
+    tiles_per_chunk: int,
+    small_tiles: bool,
 ) -> None:
     """Both algorithms are exact: in fp64 nothing but rounding is left."""
     x, weight, bias = inputs(images, channels, out, height, width, seed=height)
@@ -70,7 +76,7 @@ def test_output_and_gradients_equal_direct_convolution(
         name: getattr(algorithm, name).double()
         for name in ("from_inputs", "from_kernel", "to_results")
     }
-    algorithm = dataclasses.replace(algorithm, tiles_per_chunk=at_once, **precise)
+    algorithm = dataclasses.replace(algorithm, tiles_per_chunk=tiles_per_chunk, **precise)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ALGORITHMS, torch.float64, algorithm)
         kernels = transformed_kernels(weight, x.dtype)
