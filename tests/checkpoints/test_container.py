@@ -13,11 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from cyclegan_cli.checkpoints.container import METADATA_KEY, Header, TensorInfo, read_header
 from cyclegan_cli.checkpoints.header import (
+    METADATA_KEY,
+    Header,
     ModelInfo,
     StateInfo,
+    TensorInfo,
     model_info,
+    read_header,
     state_info,
     to_metadata,
 )

@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from cyclegan_cli.checkpoints.container import METADATA_KEY, Header
 from cyclegan_cli.checkpoints.header import (
+    METADATA_KEY,
     NEWEST_VERSION,
     Direction,
+    Header,
     ModelInfo,
     StateInfo,
     model_info,
@@ -118,7 +119,7 @@ def test_other_architectures_and_single_directions_are_described(
 
 @pytest.mark.parametrize("document", [{}, {"format": "pt"}, {"format": None}, {"format": ["x"]}])
 def test_a_file_of_another_program_is_called_that(document: dict[str, Any]) -> None:
-    with pytest.raises(CheckpointError, match=r"x is a safetensors file, but not one of cyclegan"):
+    with pytest.raises(CheckpointError, match="x is .* but not a checkpoint of cyclegan"):
         model_info(Path("x"), header_of(document))
 
 
@@ -281,7 +282,7 @@ def test_a_direction_that_the_file_does_not_hold_is_refused(
 ) -> None:
     info = dataclasses.replace(MODEL, directions=(held,))
     assert info.require(held) == held
-    with pytest.raises(CheckpointError, match=rf"\({held}\), and not the other way \({missing}\)"):
+    with pytest.raises(CheckpointError, match=rf"\({held}\) only, not .* \({missing}\)"):
         info.require(missing)
 
 
@@ -298,7 +299,7 @@ def test_a_header_is_read_without_the_heavy_libraries(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "x", to_metadata(STATE.to_document()))
     script = (
         "import sys; from pathlib import Path\n"
-        "from cyclegan_cli.checkpoints.container import read_header\n"
+        "from cyclegan_cli.checkpoints.header import read_header\n"
         "from cyclegan_cli.checkpoints.header import state_info\n"
         "path = Path(sys.argv[1]); print(state_info(path, read_header(path)).step)\n"
         "print(sorted({'torch', 'numpy', 'PIL', 'safetensors', 'torchvision'} & set(sys.modules)))"

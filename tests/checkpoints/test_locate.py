@@ -15,8 +15,8 @@ from cyclegan_cli.checkpoints.locate import (
     checkpoint_file,
     chosen_checkpoint,
     default_checkpoint,
+    pretrained_file,
 )
-from cyclegan_cli.checkpoints.pretrained import pretrained_file
 from cyclegan_cli.errors import CheckpointError, UsageError
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from cyclegan_cli.checkpoints.container import TensorInfo, read_header
-from cyclegan_cli.checkpoints.store import load_generator, load_state_info, restore_state
+from cyclegan_cli.checkpoints.header import TensorInfo, read_header, read_state_info
+from cyclegan_cli.checkpoints.store import load_generator, restore_state
 from cyclegan_cli.config import GeneratorConfig
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.models.networks import ResnetGenerator
@@ -31,7 +31,7 @@ def test_its_generator_still_translates_the_same() -> None:
 
 
 def test_its_training_can_still_be_resumed() -> None:
-    state = load_state_info(RUN / "state.safetensors")
+    state = read_state_info(RUN / "state.safetensors")
     assert (state.step, state.seconds, state.images) == (1, 12.5, "digest")
     # It knew neither averages nor held-out images, and goes on without.
     config = state.train_config()
@@ -136,15 +136,15 @@ def test_what_is_written_today_has_the_same_keys(run_folder: Path) -> None:
 
 
 def test_what_several_processes_write_has_their_keys_too(run_folder: Path) -> None:
-    [several] = map(set, tables("Of several processes"))
-    info = load_state_info(run_folder / "state.safetensors")
+    [several] = map(set, tables("Distributed training"))
+    info = read_state_info(run_folder / "state.safetensors")
     together = dataclasses.replace(info, ranks=2, items=2).to_document()
     assert keys_of(together) == keys_of(info.to_document()) | several
 
 
 def test_options_are_those_of_the_runs_configuration() -> None:
     """So that ``config`` needs no table of its own."""
-    state = load_state_info(RUN / "state.safetensors")
+    state = read_state_info(RUN / "state.safetensors")
     assert state.config.keys() <= state.train_config().to_document().keys()
 
 

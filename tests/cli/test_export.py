@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from cyclegan_cli.checkpoints.header import ModelInfo
+from cyclegan_cli.checkpoints.locate import read_checkpoint
 from cyclegan_cli.checkpoints.store import save_model
 from cyclegan_cli.errors import ExportError
-from cyclegan_cli.exporting import exporter, formats
+from cyclegan_cli.exporting import exporter
+from cyclegan_cli.exporting import job as export_job
 from cyclegan_cli.exporting.exporter import Report
-from cyclegan_cli.exporting.job import Job
+from cyclegan_cli.exporting.job import FORMATS, Job
 from cyclegan_cli.exporting.verify import Check, Verification
 from cyclegan_cli.models.cyclegan import CycleGAN
 
@@ -66,7 +68,7 @@ def test_a_run_or_file_is_exported_from_a_to_b(
         "sha256: 34cd  x.onnx",
     ]
     file = "run/model.safetensors" if named == "run" else named
-    assert jobs == [Job(Path(file), ("a2b",), Path("x.onnx"), formats.FORMATS["onnx"])]
+    assert jobs == [Job(read_checkpoint(Path(file)), ("a2b",), Path("x.onnx"), FORMATS["onnx"])]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ def test_all_options_reach_the_job(
     assert "compared on: 1 held-out images" in answer.out
     [job] = jobs
     assert (job.precision, job.calibration, job.min_psnr) == ("int8", images, 40.0)
-    assert (job.image_io, job.checkpoint) == (True, Path("run/best.safetensors"))
+    assert (job.image_io, job.checkpoint.path) == (True, Path("run/best.safetensors"))
 
 
 def test_json_is_one_line_a_file_with_the_verification(
@@ -127,22 +129,26 @@ def test_a_checkpoint_of_ours_is_written_for_real(cyclegan: Cyclegan, here: Path
     assert cyclegan("inspect", "day2night.safetensors").code == 0
     again = cyclegan("export", "day2night.safetensors", "--direction", "b2a", "--format", "pt2")
     assert again.code == 4
-    assert "and not the other way" in again.err
+    assert "not in the other direction" in again.err
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["run", "--to", "noon"], 2, "--to noon: this checkpoint knows 'day' and 'night'"),
+        (
+            ["run", "--to", "noon"],
+            2,
+            "--to noon: the domains of this checkpoint are 'day'",
+        ),
         (["run", "--to", "day", "--direction", "b2a"], 2, "--to and --direction exclude"),
         (["run", "--to", "day", "--direction", "both"], 2, "--to and --direction exclude"),
-        (["run", "--precision", "bf16"], 2, "--precision bf16: onnx is not written in it"),
+        (["run", "--precision", "bf16"], 2, "--precision bf16 is not supported by onnx"),
         (["run", "--precision", "int8"], 2, "--precision int8 needs --calibration"),
-        (["run", "--format", "pt2", "--image-io"], 2, "--image-io is not possible with pt2"),
+        (["run", "--format", "pt2", "--image-io"], 2, "--image-io is not supported by pt2"),
         (["run", "-o", "old.onnx"], 2, "-o old.onnx already exists"),
         (["run", "-o", "run"], 2, "-o run already exists"),
         (["run", "-o", "run", "--overwrite"], 2, "-o run already exists"),
-        (["run", "-o", "x.pt2"], 2, "-o x.pt2 ends like pt2, but --format is onnx"),
+        (["run", "-o", "x.pt2"], 2, "-o x.pt2 has the extension of pt2, but --format is onnx"),
         (["old.onnx", "--which", "best"], 2, "--which best chooses within a run folder"),
         (["run", "--which", "best"], 4, "the folder run has no best.safetensors"),
         (
@@ -183,7 +189,7 @@ def test_overwrite_replaces_an_existing_file_but_never_the_checkpoint(
 def test_without_the_extra_one_sentence_says_how_to_get_it(
     cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    monkeypatch.setattr(export_job, "find_spec", lambda name: None)
     answer = cyclegan("export", "run", "-o", "x.onnx")
     assert (answer.code, answer.out) == (2, "")
     assert answer.err.splitlines() == [

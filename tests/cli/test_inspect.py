@@ -152,18 +152,20 @@ def test_what_one_of_two_does_not_say_is_none(
     assert shown["differences: training.imported from"] == "none | x.pth"
 
 
-def test_torch_is_not_needed_to_compare(
+def test_inspect_of_checkpoints_imports_neither_torch_nor_numpy(
     start_python: Cyclegan, run_folder: Path, checkpoint: Path
 ) -> None:
     program = (
         "import sys\nfrom cyclegan_cli.cli.inspect import inspect_command\n"
         "from pathlib import Path\n"
-        "inspect_command([Path(p) for p in sys.argv[1:]], as_json=True, weights=True)\n"
-        "print({'torch', 'safetensors'} & set(sys.modules))"
+        "inspect_command([Path(p) for p in sys.argv[1:]], as_json=True)\n"
+        "print({'torch', 'numpy', 'safetensors', 'PIL'} & set(sys.modules))"
     )
-    out, err = start_python("-c", program, run_folder, checkpoint).communicate(timeout=120)
+    paths = (run_folder, checkpoint, run_folder / "state.safetensors")
+    out, err = start_python("-c", program, *paths).communicate(timeout=120)
     assert (out.splitlines()[-1], err) == ("set()", "")
-    assert json.loads(out.splitlines()[-2])["kind"] == "comparison"
+    kinds = [json.loads(line)["kind"] for line in out.splitlines()[:-1]]
+    assert kinds == ["run", "model", "state"]
 
 
 def test_what_is_no_pair_of_checkpoints_is_not_compared(

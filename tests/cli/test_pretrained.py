@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from cyclegan_cli.checkpoints.header import read_model_info
-from cyclegan_cli.checkpoints.pretrained import pretrained_models
+from cyclegan_cli.checkpoints.locate import pretrained_models
 
 pytestmark = pytest.mark.cpu_features
 

@@ -41,9 +41,13 @@ def test_a_pth_file_is_a_checkpoint(
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--direction", "b2a"], 4, "this checkpoint translates A to B (a2b), and not the other"),
-        (["--to", "A"], 4, "this checkpoint translates A to B (a2b), and not the other"),
-        (["--to", "night"], 2, "--to night: this checkpoint knows 'A' and 'B'"),
+        (
+            ["--direction", "b2a"],
+            4,
+            "this checkpoint translates A to B (a2b) only",
+        ),
+        (["--to", "A"], 4, "this checkpoint translates A to B (a2b) only"),
+        (["--to", "night"], 2, "--to night: the domains of this checkpoint are 'A' and 'B'"),
         (["--domains", "day"], 2, "--domains day: these are not two names"),
         (["--domains", "day,day"], 2, "--domains day,day: these are not two names"),
         (["--domains", "../day,night"], 2, "--domains ../day,night: these are not two names"),

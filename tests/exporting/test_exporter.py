@@ -13,14 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from cyclegan_cli.checkpoints.container import read_header
-from cyclegan_cli.checkpoints.header import read_model_info
+from cyclegan_cli.checkpoints.header import read_header, read_model_info
+from cyclegan_cli.checkpoints.locate import read_checkpoint
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.errors import CheckpointError, ExportError, OutputError
 from cyclegan_cli.exporting import exporter
 from cyclegan_cli.exporting.exporter import export
-from cyclegan_cli.exporting.formats import FORMATS
-from cyclegan_cli.exporting.job import Job
+from cyclegan_cli.exporting.job import FORMATS, Job
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.translation.translator import Translator, TranslatorOptions
 
@@ -50,7 +49,7 @@ def test_one_direction_alone_is_a_checkpoint_of_ours(
     ours, theirs = (Translator.load(path, "b2a", options=exact) for path in (file, checkpoint))
     difference = (ours.translate(noise(1, 30, 41)) - theirs.translate(noise(1, 30, 41))).abs().max()
     assert difference <= {"fp32": 0, "fp16": 0.02, "bf16": 0.2}[precision]
-    with pytest.raises(CheckpointError, match="and not the other way"):
+    with pytest.raises(CheckpointError, match="not in the other direction"):
         load_generator(file, "a2b")
 
 
@@ -67,7 +66,13 @@ def test_both_directions_fit_into_one_file(exported, tiny_model: CycleGAN) -> No
 def test_an_exported_checkpoint_can_be_exported_again(exported, tmp_path: Path) -> None:
     first = exported("safetensors", precision="bf16", directions=("b2a",))
     again = export(
-        Job(first.job.output, ("b2a",), tmp_path / "y.safetensors", FORMATS["safetensors"], "bf16")
+        Job(
+            read_checkpoint(first.job.output),
+            ("b2a",),
+            tmp_path / "y.safetensors",
+            FORMATS["safetensors"],
+            "bf16",
+        )
     )
     assert again.verification.psnr is None  # What was rounded once stays as it is.
     assert read_header(again.job.output).tensors == read_header(first.job.output).tensors
@@ -151,12 +156,12 @@ def test_the_report_names_source_and_result_by_their_digests(
 class WrongFormat:
     """A format whose files compute something else."""
 
-    def convert(self, job, generators, info):
+    def convert(self, job, generators):
         def save(paths, document):
             paths[0].write_text("wrong")
 
         generator = generators["a2b"]
-        return exporter.Draft(save, lambda paths, _: lambda images: -generator(images))
+        return exporter.ConvertedModel(save, lambda paths, _: lambda images: -generator(images))
 
 
 def test_a_file_that_computes_something_else_is_refused_and_the_old_one_left(
@@ -165,7 +170,7 @@ def test_a_file_that_computes_something_else_is_refused_and_the_old_one_left(
     monkeypatch.setattr(exporter, "import_module", lambda name: WrongFormat())
     (tmp_path / "x.pt2").write_text("old")
     with pytest.raises(ExportError, match="differs from the network by"):
-        export(Job(checkpoint, ("a2b",), tmp_path / "x.pt2", FORMATS["pt2"]))
+        export(Job(read_checkpoint(checkpoint), ("a2b",), tmp_path / "x.pt2", FORMATS["pt2"]))
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
@@ -179,7 +184,9 @@ def test_a_path_that_cannot_be_written_is_refused_before_the_conversion(
     monkeypatch.setattr(exporter, "import_module", lambda name: NeverConverts())
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot write"):
-        export(Job(checkpoint, ("a2b",), tmp_path / "file" / "x.pt2", FORMATS["pt2"]))
+        export(
+            Job(read_checkpoint(checkpoint), ("a2b",), tmp_path / "file" / "x.pt2", FORMATS["pt2"])
+        )
 
 
 @contextmanager
@@ -217,7 +224,12 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
         from cyclegan_cli.exporting import openvino as exporting
 
         monkeypatch.setattr(exporting, "to_onnx", lambda *_: ready)
-    job = Job(checkpoint, ("a2b",), tmp_path / f"x{FORMATS[name].suffixes[0]}", FORMATS[name])
+    job = Job(
+        read_checkpoint(checkpoint),
+        ("a2b",),
+        tmp_path / f"x{FORMATS[name].extensions[0]}",
+        FORMATS[name],
+    )
     with pytest.raises(OutputError) as caught, full_disk():
         export(job)
     place = f"{tmp_path / 'x.'}"
@@ -241,7 +253,12 @@ def test_int8_without_room_for_temporary_files_says_where(
     ready = onnx.load(exported("onnx").job.output)
     monkeypatch.setattr(exporting, "to_onnx", lambda *_: ready)
     job = Job(
-        checkpoint, ("a2b",), tmp_path / "x.onnx", FORMATS["onnx"], "int8", calibration=images
+        read_checkpoint(checkpoint),
+        ("a2b",),
+        tmp_path / "x.onnx",
+        FORMATS["onnx"],
+        "int8",
+        calibration=images,
     )
     with pytest.raises(OutputError) as caught, full_disk():
         export(job)

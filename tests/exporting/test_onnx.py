@@ -13,11 +13,11 @@ import onnxruntime
 import pytest
 import torch
 
-from cyclegan_cli.checkpoints.container import read_header
+from cyclegan_cli.checkpoints.header import read_header
+from cyclegan_cli.checkpoints.locate import read_checkpoint
 from cyclegan_cli.errors import ExportError
 from cyclegan_cli.exporting.exporter import export
-from cyclegan_cli.exporting.formats import FORMATS
-from cyclegan_cli.exporting.job import Job
+from cyclegan_cli.exporting.job import FORMATS, Job
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.translation.translator import Translator, TranslatorOptions
 
@@ -192,7 +192,7 @@ def test_int8_below_the_wanted_psnr_is_not_written_and_leaves_the_file_of_before
     monkeypatch.setattr(exporting, "to_onnx", lambda *_: ready)
     (tmp_path / "x.onnx").write_text("old")
     job = Job(
-        checkpoint, ("a2b",), tmp_path / "x.onnx", FORMATS["onnx"], "int8",
+        read_checkpoint(checkpoint), ("a2b",), tmp_path / "x.onnx", FORMATS["onnx"], "int8",
         calibration=images, min_psnr=99.0,
     )  # fmt: skip
     with pytest.raises(ExportError, match=r"dB from the network on held-out 1 of .* than 99;"):

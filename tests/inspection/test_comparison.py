@@ -11,8 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cyclegan_cli.checkpoints.container import read_header
-from cyclegan_cli.checkpoints.header import ModelInfo
+from cyclegan_cli.checkpoints.header import ModelInfo, read_header
 from cyclegan_cli.checkpoints.store import save_model
 from cyclegan_cli.errors import CheckpointError
 from cyclegan_cli.inspection.comparison import compare
@@ -57,14 +56,14 @@ def test_other_architectures_have_no_distance(run_folder: Path, tmp_path: Path) 
 def test_a_file_in_fewer_bits_and_one_of_the_original_are_compared_with_their_source(
     run_folder: Path, tmp_path: Path
 ) -> None:
+    from cyclegan_cli.checkpoints.locate import read_checkpoint
     from cyclegan_cli.exporting.exporter import export
-    from cyclegan_cli.exporting.formats import FORMATS
-    from cyclegan_cli.exporting.job import Job
+    from cyclegan_cli.exporting.job import FORMATS, Job
 
     half, pth = tmp_path / "x.safetensors", tmp_path / "latest_net_G_B.pth"
     source = run_folder / "model.safetensors"
-    export(Job(source, ("a2b",), half, FORMATS["safetensors"], "bf16"))
-    export(Job(source, ("b2a",), pth, FORMATS["pth"]))
+    export(Job(read_checkpoint(source), ("a2b",), half, FORMATS["safetensors"], "bf16"))
+    export(Job(read_checkpoint(source), ("b2a",), pth, FORMATS["pth"]))
     [found] = compare(source, half).facts["weights"].values()
     assert 0 < found["relative_distance"] < 2**-8
     assert compare(pth, source).facts["weights"] == {

@@ -19,12 +19,21 @@ from cyclegan_cli.cli.options import (
     parse_domains,
 )
 from cyclegan_cli.errors import UsageError
-from cyclegan_cli.exporting.formats import FORMATS, LOWEST_OPSET, OPSET, FormatName, Precision
-from cyclegan_cli.exporting.job import Job, check_options, plan_outputs, refuse_overwriting
+from cyclegan_cli.exporting.job import (
+    FORMATS,
+    MIN_OPSET,
+    OPSET,
+    FormatName,
+    Job,
+    Precision,
+    check_options,
+    plan_outputs,
+    refuse_overwriting,
+)
 
 if TYPE_CHECKING:
     from cyclegan_cli.checkpoints.header import ModelInfo
-    from cyclegan_cli.checkpoints.reading import Domains
+    from cyclegan_cli.checkpoints.locate import Domains
     from cyclegan_cli.exporting.exporter import Report
     from cyclegan_cli.exporting.verify import Verification
 
@@ -87,7 +96,7 @@ def export_command(
             "--opset",
             help="Version of ONNX's operators, for older runtimes: 13 to 20; 18 to 20 with "
             "--image-io or int8.",
-            min=LOWEST_OPSET,
+            min=MIN_OPSET,
             max=OPSET,
             metavar="N",
             show_default=str(OPSET),
@@ -159,16 +168,17 @@ def _plan(
     opset: int,
 ) -> list[Job]:
     """The files to write; all that can be refused without torch is."""
-    from cyclegan_cli.checkpoints.reading import read_model
+    from cyclegan_cli.checkpoints.locate import read_checkpoint
 
     file = chosen_checkpoint(checkpoint, which)
-    info = read_model(file, domains)
+    found = read_checkpoint(file, domains)
+    info = found.info
     directions = _directions(info, to, direction)
     planned = plan_outputs(FORMATS[format], info, directions, which, output, overwrite)
     jobs = [
         Job(
-            file, group, target, FORMATS[format], precision, image_io, calibration,
-            domains=domains, opset=opset, **({} if min_psnr is None else {"min_psnr": min_psnr}),
+            found, group, target, FORMATS[format], precision, image_io, calibration,
+            opset=opset, **({} if min_psnr is None else {"min_psnr": min_psnr}),
         )
         for group, target in planned
     ]  # fmt: skip

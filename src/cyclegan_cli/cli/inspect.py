@@ -12,6 +12,9 @@ from cyclegan_cli.cli import console
 from cyclegan_cli.errors import CycleGANError, SomeFailedError, UsageError
 from cyclegan_cli.inspection.summary import SCHEMA, Request, Summary
 
+# Kinds whose names in JSON are older than those for humans.
+KIND_NAMES = {"picture": "image", "pictures": "images"}
+
 
 def inspect_command(
     paths: Annotated[
@@ -71,14 +74,14 @@ def inspect_command(
     if len(summaries) < len(paths):
         failed = len(paths) - len(summaries)
         raise SomeFailedError(f"{failed} of {len(paths)} could not be described")
-    if len(summaries) == 2 and all(summary.of_checkpoint for summary in summaries):
+    if len(summaries) == 2 and all(summary.is_checkpoint for summary in summaries):
         _compare(paths[0], paths[1], as_json)
 
 
 def _list_models(as_json: bool) -> None:
     """The models in the package: a JSON object or a table each."""
     from cyclegan_cli.checkpoints.header import read_model_info
-    from cyclegan_cli.checkpoints.pretrained import pretrained_models
+    from cyclegan_cli.checkpoints.locate import pretrained_models
 
     for model in pretrained_models():
         info = read_model_info(model.path)
@@ -139,7 +142,8 @@ def _show(path: Path, summary: Summary) -> None:
     """A table; tensors, of which there are many, as lines behind it."""
     facts = dict(summary.facts)
     tensors = facts.pop("weights", [])
-    console.table(f"{path}: {summary.kind}", _rows(_shortened(facts)))
+    kind = KIND_NAMES.get(summary.kind, summary.kind)
+    console.table(f"{path}: {kind}", _rows(_shortened(facts)))
     for tensor in tensors:
         console.result(
             f"{tensor['name']}  {tensor['dtype']} {tensor['shape']}"

@@ -14,8 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from cyclegan_cli.checkpoints.header import Direction, ModelInfo
-from cyclegan_cli.checkpoints.locate import Which
-from cyclegan_cli.checkpoints.reading import Domains
+from cyclegan_cli.checkpoints.locate import Domains, Which
 from cyclegan_cli.cli.completion import complete_checkpoint, complete_target
 from cyclegan_cli.config import (
     StepsOrTime,

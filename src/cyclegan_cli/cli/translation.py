@@ -141,8 +141,11 @@ def _refuse_contradictions(request: Request) -> None:
 
 def checkpoint_of(request: Request, env: DistributedEnv) -> tuple[Path, Direction, str]:
     """The checkpoint's file, the direction and the name of the domain translated to."""
-    from cyclegan_cli.checkpoints.locate import chosen_checkpoint, default_checkpoint
-    from cyclegan_cli.checkpoints.reading import read_model
+    from cyclegan_cli.checkpoints.locate import (
+        chosen_checkpoint,
+        default_checkpoint,
+        read_checkpoint,
+    )
 
     domains = parse_domains(request.domains)
     if request.checkpoint:
@@ -151,14 +154,14 @@ def checkpoint_of(request: Request, env: DistributedEnv) -> tuple[Path, Directio
         file = default_checkpoint(request.which)
     if request.checkpoint is None and env.is_rank_zero and not request.quiet:
         console.say(f"checkpoint: {_called(file)}")
-    info = read_model(file, domains)
+    info = read_checkpoint(file, domains).info
     direction = chosen_direction(info, request.to, request.direction)
     return file, direction, info.target(direction)
 
 
 def _called(file: Path) -> str:
     """A checkpoint as the user knows it."""
-    from cyclegan_cli.checkpoints.pretrained import pretrained_file
+    from cyclegan_cli.checkpoints.locate import pretrained_file
 
     if file == pretrained_file(file.stem):
         return f"{file.stem}, a model that comes with cyclegan-cli"
