@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cyclegan_cli.checkpoints.container import METADATA_KEY, Header, read_header
+from cyclegan_cli.config import Direction as Direction
 from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig, TrainConfig, is_domain_name
 from cyclegan_cli.errors import CheckpointError, UsageError
 
-Direction = Literal["a2b", "b2a"]
 BOTH_DIRECTIONS: tuple[Direction, ...] = ("a2b", "b2a")
 FORMAT_NAME = "cyclegan-cli"
 NEWEST_VERSION = 2

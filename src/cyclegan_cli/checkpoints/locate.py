@@ -6,16 +6,15 @@ import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 from cyclegan_cli.checkpoints.original_names import generator_files
 from cyclegan_cli.checkpoints.pretrained import DEFAULT_MODEL, pretrained_file
+from cyclegan_cli.config import Which as Which
 from cyclegan_cli.errors import CheckpointError, UsageError
 
 MODEL_FILE = "model.safetensors"
 BEST_FILE = "best.safetensors"
 STATE_FILE = "state.safetensors"
-Which = Literal["latest", "best"]
 CONFIG_FILE = "config.toml"
 HEALTH_FILE = "health.json"
 KEPT_FOLDER = "checkpoints"

@@ -16,10 +16,9 @@ from cyclegan_cli.checkpoints.reference import (
     reference_info,
 )
 from cyclegan_cli.checkpoints.torch_files import is_torch_file, read_torch_file
+from cyclegan_cli.config import Domains as Domains
 from cyclegan_cli.errors import CheckpointError
 from cyclegan_cli.models.shapes import generator_shapes
-
-Domains = tuple[str, str]
 
 
 @dataclass(frozen=True)

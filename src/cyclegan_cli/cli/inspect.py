@@ -4,75 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from cyclegan_cli.cli import console
-from cyclegan_cli.errors import CycleGANError, SomeFailedError, UsageError
+from cyclegan_cli.cli.options import config_options
+from cyclegan_cli.config import InspectConfig
+from cyclegan_cli.errors import CycleGANError, SomeFailedError
 from cyclegan_cli.inspection.summary import SCHEMA, Request, Summary
 
 
-def inspect_command(
-    paths: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            readable=False,  # Whoever opens it says what is wrong.
-            help="Run folders, checkpoints (.safetensors, .pth), exported models (.onnx, .xml, "
-            ".pt2), folders of images, images; names of models in the package.",
-            metavar="PATH",
-        ),
-    ] = None,
-    models: Annotated[
-        bool, typer.Option("--models", help="List the models that come with the package.")
-    ] = False,
-    weights: Annotated[
-        bool,
-        typer.Option(
-            "--weights",
-            help="List all tensors: name, dtype, shape, and statistics of their numbers.",
-        ),
-    ] = False,
-    receptive_field: Annotated[
-        bool,
-        typer.Option(
-            "--receptive-field",
-            help="What a pixel of a translation sees, and GFLOP and memory a megapixel.",
-        ),
-    ] = False,
-    full: Annotated[
-        bool,
-        typer.Option(
-            "--full", help="Colours of all images of a folder, instead of a sample of 100."
-        ),
-    ] = False,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help="Print JSON on stdout, one object a path or comparison."),
-    ] = False,
-) -> None:
-    """Say what files and folders are; of two checkpoints also how they differ.
+@config_options(InspectConfig)
+def inspect_command(config: InspectConfig) -> None:
+    """Describe files and folders, and compare two checkpoints.
 
-    Checkpoints and models are described from their headers. Numbers are read only to compare two
-    of them and for --weights, and nothing in a file is ever run.
+    Checkpoints and models are described from their headers. Tensors are read only to compare two
+    checkpoints and for --weights; no code in a file is executed.
     """
-    if models == bool(paths):
-        raise UsageError(
-            "--models lists what is in the package, and takes no PATH" if models
-            else "there is no PATH",
-            "Give one of them.",
-        )  # fmt: skip
-    if models:
-        _list_models(as_json)
+    if config.models:
+        _list_models(config.json)
         return
-    paths = paths or []
-    request = Request(weights=weights, receptive_field=receptive_field, full=full)
-    summaries = _described(paths, request, as_json)
+    paths = config.paths
+    request = Request(config.weights, config.receptive_field, config.full)
+    summaries = _described(paths, request, config.json)
     if len(summaries) < len(paths):
         failed = len(paths) - len(summaries)
         raise SomeFailedError(f"{failed} of {len(paths)} could not be described")
     if len(summaries) == 2 and all(summary.of_checkpoint for summary in summaries):
-        _compare(paths[0], paths[1], as_json)
+        _compare(paths[0], paths[1], config.json)
 
 
 def _list_models(as_json: bool) -> None:
@@ -100,7 +58,7 @@ def _list_models(as_json: bool) -> None:
             console.table(model.name, _rows({k: v for k, v in facts.items() if k != "name"}))
 
 
-def _described(paths: list[Path], request: Request, as_json: bool) -> list[Summary]:
+def _described(paths: tuple[Path, ...], request: Request, as_json: bool) -> list[Summary]:
     """Show a description of every path as soon as it is made; those that there were."""
     from cyclegan_cli.inspection import describe
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal
 
 from cyclegan_cli.checkpoints.header import Direction, ModelInfo
 from cyclegan_cli.checkpoints.locate import Which
+from cyclegan_cli.config import LOWEST_OPSET as LOWEST_OPSET
+from cyclegan_cli.config import OPSET as OPSET
+from cyclegan_cli.config import ExportFormat, ExportPrecision
 from cyclegan_cli.errors import UsageError
 
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
-FormatName = Literal["onnx", "pt2", "safetensors", "pth", "openvino"]
+Precision = ExportPrecision
+FormatName = ExportFormat
 Directions = tuple[Direction, ...]
 
 
@@ -89,7 +91,7 @@ class Format:
 # Of ONNX. The newest is the first with a native instance norm for every type, and in every runtime
 # of the last years. The graph of a network has had the same operators since the lowest, those
 # around it (with pixels, in int8) since the middle one.
-OPSET, LOWEST_OPSET, LOWEST_OPSET_OF_MORE = 20, 13, 18
+LOWEST_OPSET_OF_MORE = 18
 # How to get to other programs' files.
 BY_TRTEXEC = "Export .onnx, and build the engine where it will run: trtexec --onnx=FILE."
 BY_TENSORFLOW = "Export .onnx, and convert that with onnx2tf."
