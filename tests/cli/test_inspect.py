@@ -156,9 +156,10 @@ def test_inspect_of_checkpoints_imports_neither_torch_nor_numpy(
     start_python: Cyclegan, run_folder: Path, checkpoint: Path
 ) -> None:
     program = (
-        "import sys\nfrom cyclegan_cli.cli.inspect import inspect_command\n"
-        "from pathlib import Path\n"
-        "inspect_command([Path(p) for p in sys.argv[1:]], as_json=True)\n"
+        "import sys\nfrom pathlib import Path\n"
+        "from cyclegan_cli.cli.inspect import inspect_command\n"
+        "inspect_command(paths=[Path(p) for p in sys.argv[1:]], models=None, weights=None,"
+        " receptive_field=None, full=None, json=True)\n"
         "print({'torch', 'numpy', 'safetensors', 'PIL'} & set(sys.modules))"
     )
     paths = (run_folder, checkpoint, run_folder / "state.safetensors")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cyclegan_cli.cli.options import parse_memory
+from cyclegan_cli.config import parse_memory
 from cyclegan_cli.errors import UsageError
 
 

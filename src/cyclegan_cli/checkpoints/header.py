@@ -17,13 +17,13 @@ import stat
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from cyclegan_cli.config import Direction as Direction
 from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig, TrainConfig, is_domain_name
 from cyclegan_cli.errors import CheckpointError, UsageError
 from cyclegan_cli.files import is_lfs_pointer
 
-Direction = Literal["a2b", "b2a"]
 BOTH_DIRECTIONS: tuple[Direction, ...] = ("a2b", "b2a")
 FORMAT_NAME = "cyclegan-cli"
 NEWEST_VERSION = 2

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Literal
 
 from cyclegan_cli.checkpoints.header import Direction, Header, ModelInfo, model_info, read_header
 from cyclegan_cli.checkpoints.pth import PthGenerator, generator_files, is_torch_file, read_pth
+from cyclegan_cli.config import Domains as Domains
+from cyclegan_cli.config import Which as Which
 from cyclegan_cli.errors import CheckpointError, UsageError
 
 MODEL_FILE = "model.safetensors"
@@ -27,8 +28,6 @@ RUNS_FOLDER = Path("runs")
 DEFAULT_MODEL = "day2night"
 ENVIRONMENT_VARIABLE = "CYCLEGAN_CHECKPOINT"
 AVAILABLE_MODELS = "cyclegan train makes one; cyclegan inspect --models lists those in the package."
-Which = Literal["latest", "best"]
-Domains = tuple[str, str]
 
 
 @dataclass(frozen=True)

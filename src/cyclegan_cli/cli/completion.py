@@ -24,7 +24,7 @@ def complete_checkpoint(incomplete: str) -> list[str]:
 def complete_target(ctx: typer.Context, incomplete: str) -> list[str]:
     """Names of the domains that the checkpoint of the same command line translates to."""
     from cyclegan_cli.checkpoints.locate import checkpoint_file, default_checkpoint, read_checkpoint
-    from cyclegan_cli.cli.options import parse_domains
+    from cyclegan_cli.config import parse_domains
 
     given: dict[str, Any] = ctx.params
     try:

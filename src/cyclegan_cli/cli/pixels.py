@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cyclegan_cli.config import TranslateConfig
 from cyclegan_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from cyclegan_cli.cli.translation import Request
     from cyclegan_cli.data.image import EncodeOptions
 
 COMMON = "jpg, png, webp, tiff, gif, avif, bmp, heic"
 DEEP = "Use --format png or tiff, or leave --bit-depth out."
 
 
-def ending_of(request: Request) -> str | None:
+def ending_of(request: TranslateConfig) -> str | None:
     """The ending that all outputs get, e.g. ``.png``; None: each its input's.
 
     Raises:
@@ -35,7 +35,7 @@ def ending_of(request: Request) -> str | None:
     raise UsageError(f"--format {request.format} is not a format that can be written", hint)
 
 
-def encode_options(request: Request, ending: str | None) -> EncodeOptions:
+def encode_options(request: TranslateConfig, ending: str | None) -> EncodeOptions:
     """How pixels are written.
 
     Args:

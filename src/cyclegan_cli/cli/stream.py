@@ -13,14 +13,13 @@ from cyclegan_cli.cli import console
 from cyclegan_cli.cli.interrupts import StopRequest
 from cyclegan_cli.cli.pixels import encode_options, ending_of, known_ending
 from cyclegan_cli.cli.translation import (
-    STREAM,
-    Request,
     checkpoint_of,
     load,
     raise_what_went_wrong,
     show,
     show_summary,
 )
+from cyclegan_cli.config import STREAM, TranslateConfig
 from cyclegan_cli.errors import DataError, DeviceError, UsageError
 from cyclegan_cli.files import is_disk_full
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from cyclegan_cli.translation.translator import Translator
 
 
-def translate_stream(request: Request, env: DistributedEnv) -> None:
+def translate_stream(request: TranslateConfig, env: DistributedEnv) -> None:
     """Do what the options say, where an input or the output is ``-``.
 
     Raises:
@@ -62,7 +61,7 @@ def translate_stream(request: Request, env: DistributedEnv) -> None:
     raise_what_went_wrong(summary, StopRequest())
 
 
-def _refuse_what_a_stream_has_not(request: Request, env: DistributedEnv) -> None:
+def _refuse_what_a_stream_has_not(request: TranslateConfig, env: DistributedEnv) -> None:
     """Options that mean nothing here, and those that would disturb the image on stdout."""
     refused = {
         "--files-from": request.files_from is not None,
@@ -71,7 +70,7 @@ def _refuse_what_a_stream_has_not(request: Request, env: DistributedEnv) -> None
         "--root": request.root is not None,
         "--if-newer": request.if_newer,
         "--shard": request.shard is not None,
-        "--json, unless -o names a file": request.as_json and request.output in (None, STREAM),
+        "--json, unless -o names a file": request.json and request.output in (None, STREAM),
         "more than one process": env.world_size > 1,
     }
     for what, is_given in refused.items():
@@ -82,7 +81,7 @@ def _refuse_what_a_stream_has_not(request: Request, env: DistributedEnv) -> None
             )
 
 
-def _refuse_more_than_one(request: Request) -> None:
+def _refuse_more_than_one(request: TranslateConfig) -> None:
     name = request.inputs[0]
     several = len(request.inputs) > 1 or Path(name).is_dir()
     if several or (glob.has_magic(name) and not Path(name).exists()):
@@ -106,7 +105,7 @@ def _source(name: str) -> Path | BinaryIO:
     return sys.stdin.buffer
 
 
-def _target(request: Request, ending: str | None) -> Path | BinaryIO:
+def _target(request: TranslateConfig, ending: str | None) -> Path | BinaryIO:
     if request.output in (None, STREAM):
         return console.binary_stdout()
     from cyclegan_cli.translation.inputs import Source

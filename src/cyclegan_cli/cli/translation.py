@@ -6,15 +6,23 @@ import signal
 import sys
 import time
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from cyclegan_cli.cli import console
 from cyclegan_cli.cli.interrupts import StopRequest, leave_at_once, stop_request
-from cyclegan_cli.cli.options import chosen_direction, parse_domains, parse_memory
+from cyclegan_cli.cli.options import chosen_direction
 from cyclegan_cli.cli.pixels import encode_options, ending_of, known_ending
-from cyclegan_cli.cli.verbosity import refuse_both, say_how_it_translates
+from cyclegan_cli.cli.verbosity import say_how_it_translates
+from cyclegan_cli.config import (
+    STDIN_NAMES,
+    STDOUT_NAMES,
+    STREAM,
+    TranslateConfig,
+    parse_domains,
+    parse_memory,
+)
 from cyclegan_cli.errors import (
     InterruptedRunError,
     OutputError,
@@ -24,8 +32,6 @@ from cyclegan_cli.errors import (
 
 if TYPE_CHECKING:
     from cyclegan_cli.checkpoints.header import Direction
-    from cyclegan_cli.checkpoints.locate import Which
-    from cyclegan_cli.config import PrecisionChoice
     from cyclegan_cli.data.image import EncodeOptions
     from cyclegan_cli.runtime.distributed_env import DistributedEnv
     from cyclegan_cli.translation.outcomes import Outcome, Summary
@@ -34,64 +40,10 @@ if TYPE_CHECKING:
     from cyclegan_cli.translation.translator import Translator
     from cyclegan_cli.translation.work import Existing, FileWork
 
-STREAM = "-"
-STDIN_NAMES = frozenset({"/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
-STDOUT_NAMES = frozenset({"/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"})
 RERUN = "Run the same command again: what is written is skipped."
 
 
-@dataclass(frozen=True)
-class Request:
-    """The options of the command, as the user gave them; each has the name of its option."""
-
-    inputs: tuple[str, ...]
-    checkpoint: Path | None
-    which: Which
-    to: str | None
-    direction: Direction | None
-    domains: str | None
-    device: str
-    precision: PrecisionChoice
-    max_memory: str | None
-    max_megapixels: float | None
-    resize: int | None
-    compile: bool
-    files_from: str | None
-    null: bool
-    recursive: bool
-    root: str | None
-    output: str | None
-    suffix: str | None
-    name_template: str | None
-    overwrite: bool
-    if_newer: bool
-    format: str | None
-    quality: int | None
-    bit_depth: Literal["8", "16"] | None
-    keep_profile: bool
-    keep_mode: bool
-    workers: int | None
-    shard: str | None
-    fail_fast: bool
-    as_json: bool
-    ordered: bool
-    quiet: bool
-    verbose: bool
-
-    @property
-    def existing(self) -> Existing:
-        """What is done about an output that exists."""
-        if self.overwrite:
-            return "overwrite"
-        return "if-newer" if self.if_newer else "skip"
-
-    @property
-    def is_stream(self) -> bool:
-        """Whether an image comes from standard input or goes to standard output."""
-        return STREAM in self.inputs or self.output == STREAM
-
-
-def translate(request: Request) -> None:
+def translate(request: TranslateConfig) -> None:
     """Do what the options say.
 
     Raises:
@@ -100,7 +52,6 @@ def translate(request: Request) -> None:
     from cyclegan_cli.runtime.distributed_env import read_distributed_env
 
     request = _with_streams(request)
-    _refuse_contradictions(request)
     if request.max_megapixels is not None:
         from cyclegan_cli.data.opening import limit_pixels
 
@@ -114,7 +65,12 @@ def translate(request: Request) -> None:
         _translate_files(request, env)
 
 
-def _with_streams(request: Request) -> Request:
+def existing_of(request: TranslateConfig) -> Existing:
+    """Return what to do about an output that exists."""
+    return "overwrite" if request.overwrite else "if-newer" if request.if_newer else "skip"
+
+
+def _with_streams(request: TranslateConfig) -> TranslateConfig:
     """The same with ``-`` for the names that systems have for standard input and output."""
     return replace(
         request,
@@ -123,23 +79,7 @@ def _with_streams(request: Request) -> Request:
     )
 
 
-def _refuse_contradictions(request: Request) -> None:
-    refuse_both(request.verbose, request.quiet)
-    if request.max_memory is not None:
-        parse_memory(request.max_memory)
-    if not request.inputs and request.files_from is None:
-        raise UsageError("there is no INPUT", "Name an image, a folder or a glob.")
-    if request.overwrite and request.if_newer:
-        raise UsageError("--overwrite and --if-newer exclude each other", "Give one of them.")
-    if request.root is not None and request.output is None:
-        raise UsageError("--root keeps places in an output folder, and there is none",
-                         "Name one with -o.")  # fmt: skip
-    if request.null and request.files_from is None:
-        raise UsageError("--null says how a list is written, and there is none",
-                         "Give it with --files-from.")  # fmt: skip
-
-
-def checkpoint_of(request: Request, env: DistributedEnv) -> tuple[Path, Direction, str]:
+def checkpoint_of(request: TranslateConfig, env: DistributedEnv) -> tuple[Path, Direction, str]:
     """The checkpoint's file, the direction and the name of the domain translated to."""
     from cyclegan_cli.checkpoints.locate import (
         chosen_checkpoint,
@@ -168,7 +108,9 @@ def _called(file: Path) -> str:
     return str(file)
 
 
-def load(request: Request, env: DistributedEnv, file: Path, direction: Direction) -> Translator:
+def load(
+    request: TranslateConfig, env: DistributedEnv, file: Path, direction: Direction
+) -> Translator:
     """The translator, on the device that is this process's."""
     from cyclegan_cli.runtime.devices import device_for_rank
     from cyclegan_cli.runtime.memory import keep_freed_memory
@@ -199,7 +141,7 @@ def load(request: Request, env: DistributedEnv, file: Path, direction: Direction
 # Many files
 
 
-def _translate_files(request: Request, env: DistributedEnv) -> None:
+def _translate_files(request: TranslateConfig, env: DistributedEnv) -> None:
     """All but the device is checked before torch is loaded."""
     file, direction, target = checkpoint_of(request, env)
     plan, options = _plan(request, env, target)
@@ -212,7 +154,7 @@ def _translate_files(request: Request, env: DistributedEnv) -> None:
     from cyclegan_cli.translation.outcomes import Summary
     from cyclegan_cli.translation.work import FileWork
 
-    work = FileWork(translator, request.existing, options)
+    work = FileWork(translator, existing_of(request), options)
     summary = Summary(len(plan))
     with (
         stop_request("finishing the images in work", leave_at_once) as stop_requested,
@@ -233,7 +175,7 @@ def _translate_files(request: Request, env: DistributedEnv) -> None:
     raise_what_went_wrong(summary, stop_requested)
 
 
-def _plan(request: Request, env: DistributedEnv, target: str) -> tuple[Plan, EncodeOptions]:
+def _plan(request: TranslateConfig, env: DistributedEnv, target: str) -> tuple[Plan, EncodeOptions]:
     from cyclegan_cli.runtime.distributed_env import SINGLE_SHARD, parse_shard
     from cyclegan_cli.translation.inputs import Inputs, PathList
     from cyclegan_cli.translation.naming import plan_naming
@@ -249,17 +191,21 @@ def _plan(request: Request, env: DistributedEnv, target: str) -> tuple[Plan, Enc
         stdin = sys.stdin.buffer if sys.stdin else None
         listed = PathList.open(request.files_from, request.null, stdin)
     inputs = Inputs(
-        request.inputs, listed, request.recursive, request.root, folder_to_leave_out(request.output)
+        request.inputs,
+        listed,
+        request.recursive,
+        None if request.root is None else str(request.root),
+        folder_to_leave_out(request.output),
     )
     naming = plan_naming(
         request.output, inputs.first_two(), target, request.name_template, request.suffix, ending
     )
     options = encode_options(request, known_ending(naming.file, ending))
-    return Plan(inputs, naming, request.existing != "skip", shard.subdivide(env.shard)), options
+    return Plan(inputs, naming, existing_of(request) != "skip", shard.subdivide(env.shard)), options
 
 
 def _pipeline(
-    request: Request, plan: Plan, work: FileWork, stop_requested: StopRequest
+    request: TranslateConfig, plan: Plan, work: FileWork, stop_requested: StopRequest
 ) -> Pipeline:
     from cyclegan_cli.translation.admission import Limits
     from cyclegan_cli.translation.pipeline import Pipeline
@@ -275,7 +221,7 @@ def _pipeline(
     )
 
 
-def _work_off(pipeline: Pipeline, summary: Summary, request: Request) -> None:
+def _work_off(pipeline: Pipeline, summary: Summary, request: TranslateConfig) -> None:
     started = time.monotonic()
     with closing(pipeline.outcomes()) as outcomes:
         try:
@@ -286,7 +232,9 @@ def _work_off(pipeline: Pipeline, summary: Summary, request: Request) -> None:
             summary.seconds = time.monotonic() - started
 
 
-def _why_stopped(summary: Summary, request: Request, stop_requested: StopRequest) -> str | None:
+def _why_stopped(
+    summary: Summary, request: TranslateConfig, stop_requested: StopRequest
+) -> str | None:
     """Why not all images are through, where they are not."""
     if summary.counts.total() >= summary.images:
         return None
@@ -316,9 +264,9 @@ def raise_what_went_wrong(summary: Summary, stop_requested: StopRequest) -> None
         raise SomeFailedError(f"{failed} of {summary.images} images failed{also_gone}")
 
 
-def show(outcome: Outcome, request: Request) -> None:
+def show(outcome: Outcome, request: TranslateConfig) -> None:
     """Tell what became of an image."""
-    if request.as_json:
+    if request.json:
         console.json_line(outcome.to_document())
     for sentence in outcome.warnings:
         console.warn(f"{outcome.input}: {sentence}")
@@ -327,16 +275,16 @@ def show(outcome: Outcome, request: Request) -> None:
         # Of an image that finds too little memory nobody but us knows the name.
         is_named = any(name in error for name in (outcome.input, outcome.output))
         console.warn(error if is_named or outcome.input == STREAM else f"{outcome.input}: {error}")
-    elif not request.quiet and not request.as_json:
+    elif not request.quiet and not request.json:
         more = " (exists, skipped)" if outcome.status == "skipped" else ""
         if request.verbose and not more:
             more = f" ({outcome.width}x{outcome.height}, {outcome.seconds:.2f} s)"
         console.say(f"{outcome.input} -> {outcome.output}{more}")
 
 
-def show_summary(summary: Summary, request: Request, env: DistributedEnv) -> None:
+def show_summary(summary: Summary, request: TranslateConfig, env: DistributedEnv) -> None:
     """Tell what became of all of them."""
-    if request.as_json:
+    if request.json:
         console.json_line(summary.to_document())
     if not request.quiet and summary.images > 1:
         counts = ", ".join(

@@ -8,23 +8,12 @@ from typing import TYPE_CHECKING
 
 from cyclegan_cli import __version__
 from cyclegan_cli.cli import console
-from cyclegan_cli.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
 
     from cyclegan_cli.training.plan import Plan
     from cyclegan_cli.translation.translator import Translator
-
-
-def refuse_both(verbose: bool, quiet: bool) -> None:
-    """Refuse to say more and less at once.
-
-    Raises:
-        UsageError: Both are asked for.
-    """
-    if verbose and quiet:
-        raise UsageError("--verbose and --quiet exclude each other", "Give one of them.")
 
 
 def _say_where(device: torch.device) -> None:

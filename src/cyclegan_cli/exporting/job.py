@@ -6,26 +6,31 @@ that returns a :class:`~cyclegan_cli.exporting.converted.ConvertedModel`.
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
-from cyclegan_cli.checkpoints.header import Direction, ModelInfo
-from cyclegan_cli.checkpoints.locate import Checkpoint, Which
+from cyclegan_cli.checkpoints.header import BOTH_DIRECTIONS, ModelInfo
+from cyclegan_cli.checkpoints.locate import Checkpoint, chosen_checkpoint, read_checkpoint
+from cyclegan_cli.config import (
+    OPSET,
+    Direction,
+    ExportConfig,
+    ExportFormat,
+    ExportPrecision,
+    Which,
+    parse_domains,
+)
 from cyclegan_cli.errors import UsageError
 
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
-FormatName = Literal["onnx", "pt2", "safetensors", "pth", "openvino"]
 Directions = tuple[Direction, ...]
 
 DEFAULT_MIN_PSNR = 35.0
 # Opset 20 is the first with a native instance norm for every type, and supported by all current
 # runtimes. The network's operators have not changed since 13; those around it (for pixels and
 # int8) have not since 18.
-OPSET, MIN_OPSET, MIN_OPSET_EXTENDED = 20, 13, 18
+LOWEST_OPSET_EXTENDED = 18
 # How to convert exported files to the formats of other programs.
 BY_TRTEXEC = "Export .onnx, and build the engine where it will run: trtexec --onnx=FILE."
 BY_TENSORFLOW = "Export .onnx, and convert that with onnx2tf."
@@ -50,9 +55,9 @@ class Format:
         holds_both: Whether one file can hold both directions.
     """
 
-    name: FormatName
+    name: ExportFormat
     extensions: tuple[str, ...]
-    precisions: tuple[Precision, ...] = ("fp32", "fp16")
+    precisions: tuple[ExportPrecision, ...] = ("fp32", "fp16")
     packages: tuple[str, ...] = ()
     image_io: bool = False
     holds_both: bool = False
@@ -104,7 +109,7 @@ class Job:
     directions: Directions
     output: Path
     format: Format
-    precision: Precision = "fp32"
+    precision: ExportPrecision = "fp32"
     image_io: bool = False
     calibration: Path | None = None
     min_psnr: float = DEFAULT_MIN_PSNR
@@ -121,59 +126,89 @@ def output_files(chosen: Format, output: Path) -> tuple[Path, ...]:
     return (output, *(output.with_suffix(extension) for extension in chosen.extensions[1:]))
 
 
-def check_options(
-    chosen: Format,
-    precision: Precision,
-    image_io: bool,
-    calibration: Path | None,
-    min_psnr: float | None,
-    both: bool,
-    opset: int | None = None,
-) -> None:
+def plan_jobs(config: ExportConfig) -> list[Job]:
+    """Return the files to write, after all checks that need no torch.
+
+    Raises:
+        UsageError: Options contradict each other, the format's packages are not installed, or an
+            output is not valid for the format, exists, or is the checkpoint.
+        CheckpointError: There is no such checkpoint, it is damaged, or lacks a direction.
+        DataError: There are too few calibration images.
+    """
+    check_options(config)
+    chosen = FORMATS[config.format]
+    path = chosen_checkpoint(config.checkpoint, config.which)
+    checkpoint = read_checkpoint(path, parse_domains(config.domains))
+    info = checkpoint.info
+    directions: Directions = BOTH_DIRECTIONS
+    if config.direction != "both":
+        direction = config.direction or info.directions[0]
+        directions = (direction if config.to is None else info.direction_to(config.to),)
+    for direction in directions:
+        info.require(direction)
+    planned = plan_outputs(chosen, info, directions, config.which, config.output, config.overwrite)
+    jobs = [
+        Job(
+            checkpoint,
+            group,
+            output,
+            chosen,
+            precision=config.precision,
+            image_io=config.image_io,
+            calibration=config.calibration,
+            min_psnr=DEFAULT_MIN_PSNR if config.min_psnr is None else config.min_psnr,
+            opset=config.opset or OPSET,
+        )
+        for group, output in planned
+    ]
+    for job in jobs:
+        refuse_overwriting(job)
+    if config.calibration is not None:
+        from cyclegan_cli.exporting.calibration import calibration_files  # Imports torch.
+
+        calibration_files(config.calibration)
+    return jobs
+
+
+def check_options(config: ExportConfig) -> None:
     """Refuse options that contradict each other.
 
     Raises:
         UsageError: They do, or the format's packages are not installed.
     """
+    chosen, precision = FORMATS[config.format], config.precision
     if precision not in chosen.precisions:
         raise UsageError(
             f"--precision {precision} is not supported by {chosen.name}",
             f"Supported are {', '.join(chosen.precisions)}.",
         )
-    if image_io and not chosen.image_io:
+    if config.image_io and not chosen.image_io:
         able = ", ".join(entry.name for entry in FORMATS.values() if entry.image_io)
         raise UsageError(f"--image-io is not supported by {chosen.name}", f"Use {able}.")
-    if precision == "int8" and calibration is None:
+    if precision == "int8" and config.calibration is None:
         raise UsageError(
             "--precision int8 needs --calibration",
             "Name a folder of images of the source domain.",
         )
-    if precision == "int8" and both:
+    if precision == "int8" and config.direction == "both":
         raise UsageError(
             "--direction both cannot be calibrated with the images of one domain",
             "Export the directions separately, each with images of its source domain.",
         )
-    for name, value in (("--calibration", calibration), ("--min-psnr", min_psnr)):
+    for name, value in (("--calibration", config.calibration), ("--min-psnr", config.min_psnr)):
         if value is not None and precision != "int8":
             raise UsageError(f"{name} is only for --precision int8", "Omit it.")
-    if opset is not None:
-        _check_opset(chosen, precision, image_io, opset)
-    if min_psnr is not None and math.isnan(min_psnr):
-        raise UsageError("--min-psnr nan is not a number", "Give decibels, e.g. 35.")
+    if config.opset is not None:
+        if chosen.name != "onnx":
+            raise UsageError("--opset is only for --format onnx", "Omit it.")
+        extension = "--image-io" if config.image_io else f"--precision {precision}"
+        if (config.image_io or precision == "int8") and config.opset < LOWEST_OPSET_EXTENDED:
+            raise UsageError(
+                f"--opset {config.opset}: with {extension} it must be {LOWEST_OPSET_EXTENDED} to "
+                f"{OPSET}",
+                f"Omit {extension}, or raise it.",
+            )
     chosen.require_packages()
-
-
-def _check_opset(chosen: Format, precision: Precision, image_io: bool, opset: int) -> None:
-    if chosen.name != "onnx":
-        raise UsageError("--opset is only for --format onnx", "Omit it.")
-    extension = "--image-io" if image_io else "--precision int8" if precision == "int8" else ""
-    smallest = MIN_OPSET_EXTENDED if extension else MIN_OPSET
-    if not smallest <= opset <= OPSET:
-        raise UsageError(
-            f"--opset {opset}: {f'with {extension} ' if extension else ''}it must be {smallest} "
-            f"to {OPSET}",
-            f"Omit {extension}, or raise it." if extension else "Give one of these.",
-        )
 
 
 def plan_outputs(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cyclegan_cli.checkpoints.header import METADATA_KEY
+from cyclegan_cli.config import OPSET
 from cyclegan_cli.exporting import onnx_precision
 from cyclegan_cli.exporting.converted import (
     INPUT,
@@ -25,7 +26,7 @@ from cyclegan_cli.exporting.converted import (
     silenced,
     traceable,
 )
-from cyclegan_cli.exporting.job import OPSET, Job
+from cyclegan_cli.exporting.job import Job
 from cyclegan_cli.models.networks import ResnetGenerator
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cyclegan_cli.checkpoints.header import METADATA_KEY, Direction
+from cyclegan_cli.config import OPSET
 from cyclegan_cli.exporting.converted import (
     ConvertedModel,
     Document,
@@ -21,7 +22,7 @@ from cyclegan_cli.exporting.converted import (
     silenced,
     temporary_folder,
 )
-from cyclegan_cli.exporting.job import OPSET, Job
+from cyclegan_cli.exporting.job import Job
 from cyclegan_cli.exporting.onnx import to_onnx
 
 

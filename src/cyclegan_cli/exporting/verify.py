@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cyclegan_cli.config import ExportPrecision
 from cyclegan_cli.data.decoding import decode
 from cyclegan_cli.data.tensors import array_to_tensor, to_levels
 from cyclegan_cli.errors import ExportError
 from cyclegan_cli.exporting.converted import Model
-from cyclegan_cli.exporting.job import Precision
 
 # Batch, height, width: a square, a batch of another shape, sides that are not multiples of 4, and
 # an elongated one.
@@ -97,7 +97,7 @@ class Verification:
         }
 
 
-def tolerance_for(precision: Precision, image_io: bool, min_psnr: float) -> Tolerance:
+def tolerance_for(precision: ExportPrecision, image_io: bool, min_psnr: float) -> Tolerance:
     """Return the tolerance of a precision.
 
     Rounding to 8 bits alone gives a PSNR of 59 dB. 60 dB are a root mean square error of a quarter

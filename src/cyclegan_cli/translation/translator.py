@@ -30,9 +30,9 @@ from cyclegan_cli.errors import DeviceError, UsageError
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.models.sizes import padded_size, reflect_to_multiple
 from cyclegan_cli.runtime.devices import choose_device
-from cyclegan_cli.runtime.memory import memory_errors
+from cyclegan_cli.runtime.memory import memory_budget, memory_errors
 from cyclegan_cli.translation.levels import LevelRows, LevelSink, to_channels
-from cyclegan_cli.translation.memory import Needs, memory_budget, plan_strips, refuse_too_little
+from cyclegan_cli.translation.memory import Needs, plan_strips, refuse_too_little
 from cyclegan_cli.translation.precision import settle_precision
 from cyclegan_cli.translation.stages import Rows
 from cyclegan_cli.translation.stored import StoredRows
