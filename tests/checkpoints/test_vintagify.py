@@ -40,7 +40,7 @@ def module_of(file: Path) -> ModuleType:
 
 
 @pytest.mark.skipif(FOLDER is None, reason="vintagify is not installed")
-def test_its_generator_computes_what_its_own_code_computes() -> None:
+def test_vintagify_generator_computes_the_same() -> None:
     assert FOLDER is not None
     path = FOLDER / "resources" / "G_A2B_epoch33.pth"
     info = read_checkpoint(path).info

@@ -35,7 +35,7 @@ def noise(batch: int, height: int, width: int) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("fp32", "F32"), ("fp16", "F16"), ("bf16", "BF16")]
 )
-def test_one_direction_alone_is_a_checkpoint_of_ours(
+def test_safetensors_export_of_one_direction(
     exported, precision: str, dtype: str, checkpoint: Path
 ) -> None:
     report = exported("safetensors", precision=precision, directions=("b2a",))
@@ -53,7 +53,7 @@ def test_one_direction_alone_is_a_checkpoint_of_ours(
         load_generator(file, "a2b")
 
 
-def test_both_directions_fit_into_one_file(exported, tiny_model: CycleGAN) -> None:
+def test_safetensors_export_of_both_directions(exported, tiny_model: CycleGAN) -> None:
     report = exported("safetensors", directions=("a2b", "b2a"))
     for direction in ("a2b", "b2a"):
         generator, _ = load_generator(report.job.output, direction)
@@ -63,7 +63,7 @@ def test_both_directions_fit_into_one_file(exported, tiny_model: CycleGAN) -> No
     assert report.verification.psnr is None
 
 
-def test_an_exported_checkpoint_can_be_exported_again(exported, tmp_path: Path) -> None:
+def test_exported_checkpoint_can_be_exported_again(exported, tmp_path: Path) -> None:
     first = exported("safetensors", precision="bf16", directions=("b2a",))
     again = export(
         Job(
@@ -82,7 +82,7 @@ def test_an_exported_checkpoint_can_be_exported_again(exported, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("fp16", 0.03)])
-def test_pt2_takes_any_batch_and_size(
+def test_pt2_has_dynamic_batch_and_size(
     exported, tiny_model: CycleGAN, precision: str, tolerance: float
 ) -> None:
     report = exported("pt2", precision=precision)
@@ -95,7 +95,7 @@ def test_pt2_takes_any_batch_and_size(
         assert (found - expected).abs().max() < tolerance
 
 
-def test_pt2_carries_the_document(exported) -> None:
+def test_pt2_has_the_document(exported) -> None:
     extra = {"cyclegan.json": ""}
     torch.export.load(exported("pt2").job.output, extra_files=extra)
     section = json.loads(extra["cyclegan.json"])["export"]
@@ -103,7 +103,7 @@ def test_pt2_carries_the_document(exported) -> None:
     assert section["verification"]["largest_difference"] < 1e-4
 
 
-def test_pt2_names_no_path_of_this_machine(exported) -> None:
+def test_pt2_has_no_local_paths(exported) -> None:
     content = exported("pt2").job.output.read_bytes()
     assert b".py" not in content
     assert b"/home/" not in content
@@ -138,9 +138,7 @@ def test_openvino_computes_the_same(
 
 @pytest.mark.parametrize("name", ["onnx", "pt2", "safetensors"])
 @pytest.mark.slow
-def test_the_report_names_source_and_result_by_their_digests(
-    exported, name: str, checkpoint: Path
-) -> None:
+def test_report_has_digests_of_source_and_output(exported, name: str, checkpoint: Path) -> None:
     report = exported(name)
     document = report.to_document()
     content = report.job.output.read_bytes()
@@ -164,7 +162,7 @@ class WrongFormat:
         return exporter.ConvertedModel(save, lambda paths, _: lambda images: -generator(images))
 
 
-def test_a_file_that_computes_something_else_is_refused_and_the_old_one_left(
+def test_unverified_export_keeps_the_old_file(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporter, "import_module", lambda name: WrongFormat())
@@ -174,7 +172,7 @@ def test_a_file_that_computes_something_else_is_refused_and_the_old_one_left(
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
-def test_a_path_that_cannot_be_written_is_refused_before_the_conversion(
+def test_unwritable_output_is_refused_before_conversion(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class NeverConverts:
@@ -205,7 +203,7 @@ def full_disk() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", ["onnx", "pt2", "safetensors", "pth", "openvino"])
 @pytest.mark.slow
-def test_a_full_disk_is_one_sentence_and_leaves_nothing(
+def test_full_disk_leaves_no_files(
     name: str,
     checkpoint: Path,
     tmp_path: Path,
@@ -239,7 +237,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_int8_without_room_for_temporary_files_says_where(
+def test_int8_without_temporary_space_names_the_folder(
     checkpoint: Path,
     images: Path,
     tmp_path: Path,

@@ -57,7 +57,7 @@ def assert_the_same(path: Path, network: OriginalGenerator, direction: Any = "a2
     ],
     ids=str,
 )
-def test_a_saved_network_computes_the_same(
+def test_loaded_pth_generator_computes_the_same(
     tmp_path: Path, options: dict[str, Any], legacy: bool
 ) -> None:
     network = original_generator(**options)
@@ -97,7 +97,7 @@ def renamed(change: Callable[[str], str]) -> Callable[[Weights], Any]:
         ),
     ],
 )
-def test_wrappings_and_relics_do_not_matter(
+def test_prefixes_wrappers_and_running_statistics_are_accepted(
     tmp_path: Path, change: Callable[[Weights], Any]
 ) -> None:
     network = original_generator()
@@ -115,7 +115,7 @@ def tied(*names: str) -> Callable[[Weights], Any]:
 @pytest.mark.parametrize(
     "change", [tied("", "same."), tied("netG.", "net."), tied("a.", "b.", "c.")]
 )
-def test_a_module_that_is_registered_twice_is_one(
+def test_tied_generators_are_one(
     tmp_path: Path, change: Callable[[Weights], Any], legacy: bool
 ) -> None:
     network = original_generator()
@@ -124,7 +124,7 @@ def test_a_module_that_is_registered_twice_is_one(
     assert_the_same(tmp_path / "x.pth", network)
 
 
-def test_two_different_generators_of_one_direction_are_refused(tmp_path: Path) -> None:
+def test_two_generators_of_one_direction_are_refused(tmp_path: Path) -> None:
     weights = [original_generator(seed).state_dict() for seed in (1, 2)]
     content = {f"{name}.{key}": tensor for name, one in zip("xy", weights, strict=True)
                for key, tensor in one.items()}  # fmt: skip
@@ -133,7 +133,7 @@ def test_two_different_generators_of_one_direction_are_refused(tmp_path: Path) -
         read_checkpoint(tmp_path / "both.pth")
 
 
-def test_weights_saved_on_another_device_layout_are_the_same(tmp_path: Path) -> None:
+def test_views_of_one_storage_are_loaded(tmp_path: Path) -> None:
     network = original_generator()
     whole = torch.cat([tensor.flatten() for tensor in network.state_dict().values()])
     views, start = {}, 0
@@ -145,7 +145,7 @@ def test_weights_saved_on_another_device_layout_are_the_same(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("blocks", [6, 9])
-def test_our_names_lead_to_all_of_the_originals(blocks: int) -> None:
+def test_original_names_cover_the_original_generator(blocks: int) -> None:
     """And those are the ones that the networks of the paper's sizes are known to have."""
     names = original_names(GeneratorConfig(64, blocks)).values()
     numbers = {int(name.split(".")[1]) for name in names}
@@ -170,7 +170,7 @@ def test_our_names_lead_to_all_of_the_originals(blocks: int) -> None:
         ("discriminator_B2A", None), ("gen_beta", None),
     ],
 )  # fmt: skip
-def test_names_tell_the_direction(name: str, direction: str | None) -> None:
+def test_direction_of_names(name: str, direction: str | None) -> None:
     assert direction_of(name) == direction
 
 
@@ -186,11 +186,11 @@ def test_names_tell_the_direction(name: str, direction: str | None) -> None:
         ("x/G_A2B_epoch33.pth", ("A", "B")),
     ],
 )
-def test_names_tell_the_domains(path: str, domains: tuple[str, str]) -> None:
+def test_domains_of_paths(path: str, domains: tuple[str, str]) -> None:
     assert domains_of(Path("/somewhere") / path) == domains
 
 
-def test_a_file_of_one_direction_is_described_so(tmp_path: Path) -> None:
+def test_file_of_one_direction(tmp_path: Path) -> None:
     torch.save(original_generator().state_dict(), tmp_path / "latest_net_G_B.pth")
     info = read_checkpoint(tmp_path / "latest_net_G_B.pth", ("day", "night")).info
     assert (info.directions, info.name_a, info.name_b) == (("b2a",), "day", "night")
@@ -214,7 +214,7 @@ def test_a_file_of_one_direction_is_described_so(tmp_path: Path) -> None:
         (["D_A", "optimizer"], []),
     ],
 )
-def test_the_newest_generators_of_a_folder_are_chosen(
+def test_newest_generators_of_a_folder_are_chosen(
     tmp_path: Path, names: list[str], chosen: list[str]
 ) -> None:
     for name in names:
@@ -223,14 +223,14 @@ def test_the_newest_generators_of_a_folder_are_chosen(
     assert [file.stem for file in generator_files(tmp_path)] == chosen
 
 
-def test_of_two_equally_new_ones_the_user_chooses(tmp_path: Path) -> None:
+def test_ambiguous_generators_of_a_folder_are_refused(tmp_path: Path) -> None:
     for name in ("G_A", "G_A2B"):
         (tmp_path / f"{name}.pth").touch()
     with pytest.raises(CheckpointError, match=r"one direction: G_A\.pth and G_A2B\.pth"):
         checkpoint_file(tmp_path)
 
 
-def test_a_folder_of_epochs_is_a_checkpoint(tmp_path: Path) -> None:
+def test_folder_of_epochs_is_a_checkpoint(tmp_path: Path) -> None:
     networks = {name: original_generator(seed) for seed, name in enumerate(("5", "10"))}
     for name, network in networks.items():
         torch.save(network.state_dict(), tmp_path / f"{name}_net_G_B.pth")
@@ -239,7 +239,7 @@ def test_a_folder_of_epochs_is_a_checkpoint(tmp_path: Path) -> None:
     assert_the_same(tmp_path, networks["10"], "b2a")
 
 
-def test_a_folder_of_both_directions_is_one_checkpoint(tmp_path: Path) -> None:
+def test_folder_of_both_directions_is_one_checkpoint(tmp_path: Path) -> None:
     folder = tmp_path / "day2night"
     folder.mkdir()
     networks = {"A": original_generator(1), "B": original_generator(2)}
@@ -253,7 +253,7 @@ def test_a_folder_of_both_directions_is_one_checkpoint(tmp_path: Path) -> None:
     assert_the_same(folder, networks["B"], "b2a")
 
 
-def test_a_file_of_both_directions_has_both(tmp_path: Path) -> None:
+def test_file_of_both_directions(tmp_path: Path) -> None:
     one, other = original_generator(1), original_generator(2)
     torch.save({"netG_A": one.state_dict(), "netG_B": other.state_dict()}, tmp_path / "x.pth")
     assert read_checkpoint(tmp_path / "x.pth").info.directions == ("a2b", "b2a")
@@ -319,7 +319,7 @@ def without(name: str) -> Mapping[str, Tensor]:
                   "netG_B": original_generator(width=2).state_dict()}, "different architectures"),
     ],
 )  # fmt: skip
-def test_other_networks_are_refused_by_name(
+def test_unsupported_networks_are_refused_by_name(
     tmp_path: Path, content: Callable[[], Any], word: str
 ) -> None:
     torch.save(content(), tmp_path / "x.pth")
@@ -328,7 +328,7 @@ def test_other_networks_are_refused_by_name(
     assert str(tmp_path / "x.pth") in refusal.value.message
 
 
-def test_a_pickle_that_torch_will_not_read_is_refused_without_its_advice(tmp_path: Path) -> None:
+def test_unsupported_pickle_is_refused_without_torchs_advice(tmp_path: Path) -> None:
     """Torch warns of the protocol first, and then advises to load without ``weights_only``."""
     torch.save(original_generator().state_dict(), tmp_path / "x.pth", pickle_protocol=4)
     with pytest.raises(CheckpointError, match="more than torch loads without running") as refusal:
@@ -337,7 +337,7 @@ def test_a_pickle_that_torch_will_not_read_is_refused_without_its_advice(tmp_pat
 
 
 @pytest.mark.parametrize("error", [TypeError, IndexError, AttributeError, AssertionError])
-def test_whatever_torch_stumbles_over_is_a_damaged_file(
+def test_any_exception_of_torch_load_is_a_damaged_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     """Seen: a call of its tensor maker with too few arguments, out of damaged bytes."""
