@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_cli.cli import translation
+from cyclegan_cli.cli import translate
 from cyclegan_cli.data.decoding import decode
 from images import deep_noise, display_p3_profile, encoded, noise, tiff_of, written
 
@@ -67,7 +67,7 @@ def test_what_makes_no_sense_is_refused_before_the_network_is_loaded(
     arguments: list[str],
     message: str,
 ) -> None:
-    monkeypatch.setattr(translation, "load", lambda *_: pytest.fail("it was loaded"))
+    monkeypatch.setattr(translate, "_load", lambda *_: pytest.fail("it was loaded"))
     answer = cyclegan("translate", "photos/a.png", *arguments)
     assert answer.code == 2
     assert message in answer.errors[0]

@@ -23,8 +23,8 @@ from cyclegan_cli.cli import interrupts
 from cyclegan_cli.cli.interrupts import StopRequest, stop_request
 from cyclegan_cli.files import TEMPORARY_PREFIX
 from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.translation.file_stages import FileStages
 from cyclegan_cli.translation.translator import Translator
-from cyclegan_cli.translation.work import FileWork
 from images import files
 
 pytestmark = pytest.mark.cpu_features
@@ -608,15 +608,15 @@ def test_a_signal_ends_it_after_that_image_unless_it_was_the_last(
         def __init__(self) -> None:
             requests.append(self)
 
-    def interrupt_and_translate(work: FileWork, image: Any) -> Any:
+    def interrupt_and_translate(work: FileStages, image: Any) -> Any:
         os.kill(os.getpid(), signal.SIGINT)
         while requests[0].signal_number is None:
             time.sleep(0.01)
         return translate(work, image)
 
-    translate = FileWork.translate
+    translate = FileStages.translate
     monkeypatch.setattr(interrupts, "StopRequest", NotedRequest)
-    monkeypatch.setattr(FileWork, "translate", interrupt_and_translate)
+    monkeypatch.setattr(FileStages, "translate", interrupt_and_translate)
     answer = cyclegan("translate", photo, "-o", "out")
     assert (answer.code, answer.errors) == (code, error)
     assert files("out") == ["a.png"]

@@ -408,11 +408,11 @@ def test_a_kill_at_any_moment_leaves_whole_images_and_the_rest_to_do(
 FIRST_SIGNAL_IN_A_LONG_IMAGE = """
 import os, signal, sys, time
 from cyclegan_cli.cli.app import app
-from cyclegan_cli.translation.work import FileWork
+from cyclegan_cli.translation.file_stages import FileStages
 def translate(work, image):
     print("translating", flush=True)
     time.sleep(600)
-FileWork.translate = translate
+FileStages.translate = translate
 app(sys.argv[1:])
 """
 

@@ -213,7 +213,7 @@ def test_pixels_come_out_as_the_translator_makes_them_to_one_level(
     levels = np.random.default_rng(3).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
     [found] = session_of(pixels).run(["translation"], {"picture": levels})
     exact = TranslatorOptions("cpu", "fp32")
-    expected = Translator.load(checkpoint, options=exact).translate_levels(levels[0])
+    expected = Translator.load(checkpoint, options=exact).translate_array(levels[0])
     assert found.shape == levels.shape
     assert found.dtype == np.uint8
     assert np.abs(found[0].astype(int) - expected).max() <= 1

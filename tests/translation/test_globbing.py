@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cyclegan_cli.translation.globbing import iglob_in_order
+from cyclegan_cli.translation.inputs import iglob_sorted
 
 
 @pytest.fixture
@@ -33,18 +33,18 @@ def test_it_matches_what_glob_matches(tree: Path, pattern: str) -> None:
         for path in glob.glob(pattern, recursive=True)
         if os.path.isfile(path)
     }
-    found = [*iglob_in_order(pattern)]
+    found = [*iglob_sorted(pattern)]
     assert {os.path.normpath(path) for path in found} == expected
-    absolute = [*iglob_in_order(str(tree / pattern))]
+    absolute = [*iglob_sorted(str(tree / pattern))]
     assert {os.path.relpath(path) for path in absolute} == expected
 
 
 def test_each_folder_is_sorted(tree: Path) -> None:
-    assert [*iglob_in_order("*/*")] == ["x/a.png", "z/b.jpg"]
-    assert [*iglob_in_order("**/*.png")] == ["[q].png", "a.png", "x/a.png", "x/y/c.png"]
+    assert [*iglob_sorted("*/*")] == ["x/a.png", "z/b.jpg"]
+    assert [*iglob_sorted("**/*.png")] == ["[q].png", "a.png", "x/a.png", "x/y/c.png"]
 
 
 def test_a_link_to_a_folder_above_is_no_endless_way(tree: Path) -> None:
     Path("x/up").symlink_to(tree)
-    assert [*iglob_in_order("**/c.png")] == ["x/y/c.png"]
-    assert [*iglob_in_order("x/up/x/y/*")] == ["x/up/x/y/c.png"]
+    assert [*iglob_sorted("**/c.png")] == ["x/y/c.png"]
+    assert [*iglob_sorted("x/up/x/y/*")] == ["x/up/x/y/c.png"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cyclegan_cli.errors import DataError, UsageError
 from cyclegan_cli.files import TEMPORARY_PREFIX
-from cyclegan_cli.translation.inputs import CHUNK_BYTES, LONGEST_PATH, Inputs, PathList, Source
+from cyclegan_cli.translation.inputs import CHUNK_BYTES, LONGEST_PATH, InputImage, Inputs, PathList
 from images import lock
 
 PATHS = st.text(st.characters(exclude_characters="\0\r\n\ufeff", codec="utf-8"), min_size=1)
@@ -120,11 +120,13 @@ def test_lists_take_names_as_they_are_and_folders_too(here: Path) -> None:
     Path("[x]*.jpg").touch()
     inputs = Inputs(listed=PathList(io.BytesIO(b"[x]*.jpg\nnothing.jpg\np/sub\n*.jpg"), "x", False))
     expected = [
-        Source("[x]*.jpg", "[x]*.jpg"),
-        Source("nothing.jpg", "nothing.jpg"),  # It fails when it is read, and nothing else does.
-        Source("p/sub/b.png", "b.png", "p/sub"),
-        Source("p/sub/deep/c.png", "deep/c.png", "p/sub"),
-        Source("*.jpg", "*.jpg"),
+        InputImage("[x]*.jpg", "[x]*.jpg"),
+        InputImage(
+            "nothing.jpg", "nothing.jpg"
+        ),  # It fails when it is read, and nothing else does.
+        InputImage("p/sub/b.png", "b.png", "p/sub"),
+        InputImage("p/sub/deep/c.png", "deep/c.png", "p/sub"),
+        InputImage("*.jpg", "*.jpg"),
     ]
     assert [*inputs.checked()] == [*inputs] == expected
 
@@ -147,7 +149,7 @@ def test_files_that_a_killed_run_left_are_no_inputs(here: Path) -> None:
 
 def test_places_below_a_root_are_kept(here: Path) -> None:
     inputs = Inputs(["p/sub/b.png", "p/sub/deep", str(here / "p/a.jpg")], root="p")
-    assert [s.place for s in inputs] == ["sub/b.png", "sub/deep/c.png", "a.jpg"]
+    assert [s.relative_path for s in inputs] == ["sub/b.png", "sub/deep/c.png", "a.jpg"]
     with pytest.raises(UsageError, match="p/a.jpg is not below --root p/sub"):
         list(Inputs(["p/a.jpg"], root="p/sub").checked())
 

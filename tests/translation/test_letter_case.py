@@ -6,10 +6,8 @@ from pathlib import Path
 import pytest
 
 from cyclegan_cli.errors import UsageError
-from cyclegan_cli.translation.inputs import Inputs
-from cyclegan_cli.translation.letter_case import ignores_case
-from cyclegan_cli.translation.naming import plan_naming
-from cyclegan_cli.translation.planning import Plan
+from cyclegan_cli.translation.inputs import Inputs, ignores_case
+from cyclegan_cli.translation.outputs import TranslationPlan, resolve_naming
 
 
 @pytest.fixture
@@ -71,9 +69,9 @@ def two_cameras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def plan() -> Plan:
+def plan() -> TranslationPlan:
     inputs = Inputs(["left", "right"])
-    return Plan(inputs, plan_naming("out", inputs.first_two(), "night"))
+    return TranslationPlan(inputs, resolve_naming("out", inputs.first_two(), "night"))
 
 
 @pytest.mark.usefixtures("two_cameras", "one_file")

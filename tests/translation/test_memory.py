@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from cyclegan_cli.config import GeneratorConfig
 from cyclegan_cli.errors import DeviceError
 from cyclegan_cli.runtime.memory import RESERVED_FRACTION
-from cyclegan_cli.translation.memory import Needs, memory_budget, plan_strips
+from cyclegan_cli.translation.memory import MemoryEstimate, memory_budget, plan_strips
 
 CPU = torch.device("cpu")
-TWELVE_MEGAPIXELS = Needs(GeneratorConfig(), 3000, 4000, 4)
+TWELVE_MEGAPIXELS = MemoryEstimate(GeneratorConfig(), 3000, 4000, 4)
 
 
 def test_the_maps_of_12_megapixels_need_what_they_need() -> None:
@@ -23,19 +23,19 @@ def test_the_maps_of_12_megapixels_need_what_they_need() -> None:
 
 
 def test_small_images_keep_their_maps_and_large_ones_do_not() -> None:
-    assert plan_strips(Needs(GeneratorConfig(), 768, 1024, 4), 10e9, CPU).keep_full
+    assert plan_strips(MemoryEstimate(GeneratorConfig(), 768, 1024, 4), 10e9, CPU).keep_full
     assert not plan_strips(TWELVE_MEGAPIXELS, 100e9, CPU).keep_full
 
 
 def test_less_memory_means_lower_strips_and_then_the_disk() -> None:
     plans = [plan_strips(TWELVE_MEGAPIXELS, budget, CPU) for budget in (4e9, 1.72e9, 0.3e9)]
     assert plans[0].rows > plans[1].rows >= 1
-    assert [plan.held_on for plan in plans] == [None, None, "disk"]
+    assert [plan.location for plan in plans] == [None, None, "disk"]
 
 
 def test_a_gpus_maps_move_to_the_host() -> None:
     plan = plan_strips(TWELVE_MEGAPIXELS, 1e9, torch.device("cuda"))
-    assert plan.held_on == CPU
+    assert plan.location == CPU
 
 
 def test_what_fits_nowhere_is_one_sentence() -> None:
@@ -52,13 +52,13 @@ def test_what_fits_nowhere_is_one_sentence() -> None:
 def test_a_plan_stays_within_the_budget(
     height: int, width: int, budget: float, channels: int
 ) -> None:
-    needs = Needs(GeneratorConfig(channels), height, width, 4)
+    needs = MemoryEstimate(GeneratorConfig(channels), height, width, 4)
     try:
         plan = plan_strips(needs, budget, CPU)
     except DeviceError:
         assert needs.strip(1) + needs.levels > budget
     else:
-        assert needs.of(plan) <= budget
+        assert needs.total(plan) <= budget
         assert plan.rows >= 1
 
 

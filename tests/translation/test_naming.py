@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cyclegan_cli.errors import UsageError
-from cyclegan_cli.translation.inputs import Source
-from cyclegan_cli.translation.naming import Naming, Template, plan_naming
+from cyclegan_cli.translation.inputs import InputImage
+from cyclegan_cli.translation.outputs import OutputNaming, Template, resolve_naming
 
 
 def name_of(path: str, output: str | None = "out/", **names: str) -> str:
-    source = Source(path, os.path.basename(path))
-    return plan_naming(output, [source], "night", **names).output_of(source)
+    source = InputImage(path, os.path.basename(path))
+    return resolve_naming(output, [source], "night", **names).output_of(source)
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,9 @@ def test_a_folder_that_is_called_like_the_one_above_leads_nowhere() -> None:
     st.sampled_from(["a.jpg", "..jpg", "...png", "b/../c.png", "../d.gif", "/e.png", ". .png"]),
 )
 def test_no_template_leads_out_of_the_output_folder(parts: list[str], path: str) -> None:
-    source = Source(path, os.path.basename(path))
+    source = InputImage(path, os.path.basename(path))
     try:
-        naming = Naming("night", "out", None, Template("".join(parts)))
+        naming = OutputNaming("night", "out", None, Template("".join(parts)))
         output = naming.output_of(source)
     except UsageError:
         return

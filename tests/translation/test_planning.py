@@ -9,8 +9,12 @@ import pytest
 
 from cyclegan_cli.errors import CycleGANError, DataError, UsageError
 from cyclegan_cli.translation.inputs import Inputs
-from cyclegan_cli.translation.naming import plan_naming
-from cyclegan_cli.translation.planning import Job, Plan, folder_to_leave_out
+from cyclegan_cli.translation.outputs import (
+    TranslationJob,
+    TranslationPlan,
+    folder_to_exclude,
+    resolve_naming,
+)
 
 
 @pytest.fixture
@@ -30,9 +34,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def plan_jobs(texts: list[str], output: str | None, target: str, **names: Any) -> list[Job]:
-    inputs = Inputs(texts, leave_out=folder_to_leave_out(output))
-    plan = Plan(inputs, plan_naming(output, inputs.first_two(), target, **names))
+def plan_jobs(
+    texts: list[str], output: str | None, target: str, **names: Any
+) -> list[TranslationJob]:
+    inputs = Inputs(texts, excluded=folder_to_exclude(output))
+    plan = TranslationPlan(inputs, resolve_naming(output, inputs.first_two(), target, **names))
     jobs = [*plan]
     assert len(plan) == len(jobs)
     return jobs

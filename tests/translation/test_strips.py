@@ -19,8 +19,7 @@ from cyclegan_cli.errors import DeviceError
 from cyclegan_cli.files import is_disk_full
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.models.winograd import WinogradConv
-from cyclegan_cli.translation import stored
-from cyclegan_cli.translation.stored import Place, Space, StoredRows
+from cyclegan_cli.translation.arena import FeatureMapArena, Location, StoredRows
 from cyclegan_cli.translation.strips import StripGenerator, StripPlan
 from generators import generator
 
@@ -32,10 +31,10 @@ def translate_in_strips(
     whole: Tensor,
     rows: int,
     keep_full: bool = False,
-    held_on: Place | None = None,
+    location: Location | None = None,
 ) -> Tensor:
     """The image through the network in strips, put together again."""
-    plan = StripPlan(rows, keep_full, held_on)
+    plan = StripPlan(rows, keep_full, location)
     return through(StripGenerator(copy.deepcopy(network)), whole, plan)
 
 
@@ -118,7 +117,7 @@ def test_the_memory_of_one_image_serves_the_next_of_any_size() -> None:
         whole, plan = image(height, width, number), StripPlan(3, keep_full=number % 2 == 0)
         expected = translate_in_strips(network, whole, 3, plan.keep_full)
         assert torch.equal(through(shared, whole, plan), expected)
-        held.append(shared.space.held)
+        held.append(shared.arena.nbytes)
     full = [4 * 8 * height * width for height, width in sizes]
     assert held == [full[0], full[0], full[0], full[0], full[0]]
 
@@ -127,16 +126,16 @@ def test_memory_is_given_back_where_it_is_much(monkeypatch: pytest.MonkeyPatch) 
     network, whole = generator(8, 1), image(32, 32)
     shared = StripGenerator(network)
     through(shared, whole, StripPlan(3))
-    assert shared.space.held == 4 * 8 * 32 * 32 / 2
-    through(shared, whole, StripPlan(3, held_on="disk"))
-    assert shared.space.held == 0
-    monkeypatch.setattr(stored, "KEPT", 1000)
+    assert shared.arena.nbytes == 4 * 8 * 32 * 32 / 2
+    through(shared, whole, StripPlan(3, location="disk"))
+    assert shared.arena.nbytes == 0
+    monkeypatch.setattr(arena, "KEEP_BYTES", 1000)
     through(shared, whole, StripPlan(3))
-    assert shared.space.held == 0
+    assert shared.arena.nbytes == 0
 
 
 def test_maps_share_the_memory_of_the_largest() -> None:
-    space = Space()
+    space = FeatureMapArena()
     space.begin(None)
     large, half = space.first(4, torch.ones(1, 2, 1, 8)), space.first(2, torch.ones(1, 4, 1, 4))
     end = space.last(1, torch.ones(1, 8, 1, 2))
@@ -153,8 +152,8 @@ def test_maps_share_the_memory_of_the_largest() -> None:
 def test_maps_in_a_temporary_file_give_the_same_pixels(dtype: torch.dtype) -> None:
     network, whole = generator(4, 2).to(dtype), image(48, 40).to(dtype)
     held = translate_in_strips(network, whole, 3)
-    assert torch.equal(translate_in_strips(network, whole, 3, held_on="disk"), held)
-    elsewhere = translate_in_strips(network, whole, 3, held_on=torch.device("cpu"))
+    assert torch.equal(translate_in_strips(network, whole, 3, location="disk"), held)
+    elsewhere = translate_in_strips(network, whole, 3, location=torch.device("cpu"))
     assert torch.equal(elsewhere, held)
 
 
@@ -166,7 +165,7 @@ def test_no_room_for_the_temporary_file_is_one_sentence(monkeypatch: pytest.Monk
     with pytest.raises(
         DeviceError, match=r"cannot hold 0\.0 GB in .*: no space left on device"
     ) as raised:
-        translate_in_strips(generator(2, 1), image(16, 16), 2, held_on="disk")
+        translate_in_strips(generator(2, 1), image(16, 16), 2, location="disk")
     # That would end the whole run, though only this image is too large for what is there.
     assert not is_disk_full(raised.value)
 

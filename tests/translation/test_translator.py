@@ -425,18 +425,18 @@ def test_resize_leaves_smaller_images_alone() -> None:
 def test_a_image_decoded_small_comes_out_at_its_full_size() -> None:
     translator = network_translator(generator(4, 1), resize=16)
     levels = np.zeros((20, 30, 3), np.uint8)
-    assert translator.translate_levels(levels, size=(61, 41)).shape == (41, 61, 3)
+    assert translator.translate_array(levels, size=(61, 41)).shape == (41, 61, 3)
 
 
 @pytest.mark.parametrize(("width", "height"), [(65, 64), (71, 69), (64, 72), (8 * 9 + 1, 67)])
 def test_what_reaches_beyond_a_image_decoded_small_is_cut_off(width: int, height: int) -> None:
     """The last row and column of an eighth cover more than the image has."""
     translator = network_translator(generator(4, 1), resize=16)
-    translator._translate_levels = lambda small, _: small  # Of a network that changes nothing,
+    translator._translate_array = lambda small, _: small  # Of a network that changes nothing,
     rows, columns = math.ceil(height / 8), math.ceil(width / 8)
     small = np.zeros((rows, columns, 3), np.uint16)
     small[:, columns // 2 :] = 65535
-    found = translator.translate_levels(small, bit_depth=8, size=(width, height))
+    found = translator.translate_array(small, bit_depth=8, size=(width, height))
     assert found.shape == (height, width, 3)
     # an edge stays where it was, to the pixel.
     edge = 8 * (columns // 2)
@@ -452,7 +452,7 @@ def test_what_reaches_beyond_a_image_decoded_small_is_cut_off(width: int, height
 @pytest.fixture
 def repays(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """As if a compiled network were faster than strips here."""
-    monkeypatch.setattr(module, "repays_compiling", lambda _: True)
+    monkeypatch.setattr(module, "is_compiling_faster", lambda _: True)
     return monkeypatch
 
 

@@ -15,11 +15,10 @@ from PIL import Image, JpegImagePlugin
 
 from cyclegan_cli.data.decoding import decode
 from cyclegan_cli.errors import OutputError
-from cyclegan_cli.translation.outcomes import Outcome
-from cyclegan_cli.translation.pipeline import Pipeline
-from cyclegan_cli.translation.planning import Job
+from cyclegan_cli.translation.file_stages import FileStages
+from cyclegan_cli.translation.outputs import TranslationJob
+from cyclegan_cli.translation.pipeline import Outcome, Pipeline
 from cyclegan_cli.translation.translator import Translator
-from cyclegan_cli.translation.work import FileWork
 
 pytestmark = pytest.mark.cpu_features
 
@@ -31,14 +30,14 @@ def translator(checkpoint: Path) -> Translator:
     return Translator.load(checkpoint, "a2b", "cpu")
 
 
-def job_of(source: Path, output: Path) -> Job:
-    return Job(str(source), str(output))
+def job_of(source: Path, output: Path) -> TranslationJob:
+    return TranslationJob(str(source), str(output))
 
 
 def translate(
-    translator: Translator, jobs: list[Job], existing: Any = "skip", **options: Any
+    translator: Translator, jobs: list[TranslationJob], existing: Any = "skip", **options: Any
 ) -> list[Outcome]:
-    return [*Pipeline(jobs, FileWork(translator, existing), ordered=True, **options).outcomes()]
+    return [*Pipeline(jobs, FileStages(translator, existing), ordered=True, **options).outcomes()]
 
 
 def visible_files(folder: Path) -> list[str]:
@@ -46,7 +45,7 @@ def visible_files(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def three_jobs(tmp_path: Path, draw: Draw) -> list[Job]:
+def three_jobs(tmp_path: Path, draw: Draw) -> list[TranslationJob]:
     return [
         job_of(draw(tmp_path / "in" / name), tmp_path / "out" / name)
         for name in ("a.png", "b.png", "c.png")
@@ -54,7 +53,7 @@ def three_jobs(tmp_path: Path, draw: Draw) -> list[Job]:
 
 
 def test_an_output_is_the_translation_of_its_input(
-    translator: Translator, three_jobs: list[Job]
+    translator: Translator, three_jobs: list[TranslationJob]
 ) -> None:
     job = three_jobs[0]
     [outcome] = translate(translator, [job])
@@ -68,7 +67,7 @@ def test_an_output_is_the_translation_of_its_input(
 
 
 def test_an_unreadable_image_does_not_stop_the_rest(
-    translator: Translator, three_jobs: list[Job]
+    translator: Translator, three_jobs: list[TranslationJob]
 ) -> None:
     content = Path(three_jobs[1].input).read_bytes()
     Path(three_jobs[1].input).write_bytes(content[: len(content) // 2])
@@ -79,7 +78,7 @@ def test_an_unreadable_image_does_not_stop_the_rest(
 
 
 def test_an_unwritable_output_does_not_stop_the_rest(
-    translator: Translator, three_jobs: list[Job], tmp_path: Path
+    translator: Translator, three_jobs: list[TranslationJob], tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
     blocked = job_of(Path(three_jobs[0].input), tmp_path / "file" / "a.png")
@@ -89,7 +88,7 @@ def test_an_unwritable_output_does_not_stop_the_rest(
 
 
 def test_existing_outputs_are_skipped_and_left_as_they_are(
-    translator: Translator, three_jobs: list[Job]
+    translator: Translator, three_jobs: list[TranslationJob]
 ) -> None:
     Path(three_jobs[1].output).parent.mkdir()
     Path(three_jobs[1].output).write_text("precious")
@@ -99,7 +98,7 @@ def test_existing_outputs_are_skipped_and_left_as_they_are(
 
 
 def test_existing_outputs_are_replaced_on_demand(
-    translator: Translator, three_jobs: list[Job]
+    translator: Translator, three_jobs: list[TranslationJob]
 ) -> None:
     Path(three_jobs[1].output).parent.mkdir()
     Path(three_jobs[1].output).write_text("old")
@@ -109,7 +108,7 @@ def test_existing_outputs_are_replaced_on_demand(
 
 
 def test_a_folder_in_the_place_of_an_output_is_a_failure(
-    translator: Translator, three_jobs: list[Job]
+    translator: Translator, three_jobs: list[TranslationJob]
 ) -> None:
     Path(three_jobs[0].output).mkdir(parents=True)
     [outcome] = translate(translator, three_jobs[:1])
@@ -117,7 +116,7 @@ def test_a_folder_in_the_place_of_an_output_is_a_failure(
 
 
 def test_nothing_but_the_outputs_is_left(
-    translator: Translator, three_jobs: list[Job], tmp_path: Path
+    translator: Translator, three_jobs: list[TranslationJob], tmp_path: Path
 ) -> None:
     Path(three_jobs[1].input).write_bytes(b"no image")
     translate(translator, three_jobs)
@@ -125,7 +124,10 @@ def test_nothing_but_the_outputs_is_left(
 
 
 def test_a_full_disk_ends_it_and_leaves_the_earlier_ones_whole(
-    translator: Translator, three_jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    translator: Translator,
+    three_jobs: list[TranslationJob],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     flush, flushed = os.fsync, []
 
@@ -143,7 +145,7 @@ def test_a_full_disk_ends_it_and_leaves_the_earlier_ones_whole(
 
 
 def test_an_output_older_than_its_input_is_replaced_on_demand(
-    translator: Translator, three_jobs: list[Job]
+    translator: Translator, three_jobs: list[TranslationJob]
 ) -> None:
     translate(translator, three_jobs)
     moment = Path(three_jobs[1].output).stat().st_mtime
@@ -156,23 +158,26 @@ def test_an_output_older_than_its_input_is_replaced_on_demand(
 
 @pytest.mark.parametrize("stage", ["decode", "encode"])
 def test_a_image_that_memory_does_not_suffice_for_does_not_stop_the_rest(
-    translator: Translator, three_jobs: list[Job], monkeypatch: pytest.MonkeyPatch, stage: str
+    translator: Translator,
+    three_jobs: list[TranslationJob],
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
 ) -> None:
-    attempt = getattr(FileWork, stage)
+    attempt = getattr(FileStages, stage)
 
-    def too_large(work: FileWork, job: Job, *image: Any) -> Any:
+    def too_large(work: FileStages, job: TranslationJob, *image: Any) -> Any:
         if job is three_jobs[1]:
             raise MemoryError
         return attempt(work, job, *image)
 
-    monkeypatch.setattr(FileWork, stage, too_large)
+    monkeypatch.setattr(FileStages, stage, too_large)
     outcomes = translate(translator, three_jobs)
     assert [outcome.status for outcome in outcomes] == ["ok", "failed", "ok"]
     assert outcomes[1].error == f"{three_jobs[1].input}: not enough memory"
 
 
 def test_a_image_that_torch_has_no_memory_for_does_not_stop_the_rest(
-    translator: Translator, three_jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+    translator: Translator, three_jobs: list[TranslationJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
 
@@ -240,7 +245,7 @@ def test_grey_levels_reach_the_network_as_they_look(
     translate(translator, [job_of(source, tmp_path / "out.png")])
     with Image.open(source) as image:
         grey = np.asarray(image) * np.uint8(255) if mode == "1" else np.asarray(image)
-    expected = translator.translate_levels(np.repeat(grey[..., None], 3, axis=2))
+    expected = translator.translate_array(np.repeat(grey[..., None], 3, axis=2))
     assert np.array_equal(decode(tmp_path / "out.png").frames[0], expected)
 
 
@@ -347,6 +352,6 @@ def test_each_frame_of_an_animation_is_translated_or_the_whole_refused(
         assert "JPEG holds no animation, and this one has 2 frames" in str(outcome.error)
         return
     assert (outcome.status, outcome.width) == ("ok", 13)
-    expected = [translator.translate_levels(level) for level in decode(source).frames]
+    expected = [translator.translate_array(level) for level in decode(source).frames]
     difference = np.subtract(decode(output).frames, expected, dtype=np.int16)
     assert np.abs(difference).mean() < (0.01 if ending == "png" else 4)
