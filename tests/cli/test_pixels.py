@@ -53,11 +53,14 @@ def test_beside_the_input_too(cyclegan: Cyclegan, here: Path) -> None:
     [
         (["--format", "doc"], "--format doc is not a format that can be written"),
         (["--format", "psd"], "--format psd is not a format that can be written"),
-        (["--format", "jpg", "--bit-depth", "16"], "--bit-depth 16: JPEG has 8 bits a channel"),
-        (["--format", "png", "--quality", "80"], "--quality 80: PNG has no such setting"),
-        (["-o", "x.jpg", "--format", "png"], "-o x.jpg does not end as --format png does"),
-        (["-o", "x.jpg", "--bit-depth", "16"], "--bit-depth 16: JPEG has 8 bits a channel"),
-        (["--name-template", "{stem}.png", "--format", "jpg"], "has an ending of its own"),
+        (["--format", "jpg", "--bit-depth", "16"], "--bit-depth 16: JPEG has 8 bits per channel"),
+        (["--format", "png", "--quality", "80"], "--quality 80: PNG has no quality setting"),
+        (
+            ["-o", "x.jpg", "--format", "png"],
+            "-o x.jpg does not have the extension of --format png",
+        ),
+        (["-o", "x.jpg", "--bit-depth", "16"], "--bit-depth 16: JPEG has 8 bits per channel"),
+        (["--name-template", "{stem}.png", "--format", "jpg"], "has its own extension"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_the_network_is_loaded(

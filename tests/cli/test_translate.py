@@ -100,7 +100,7 @@ def test_a_image_that_is_named_is_not_overwritten_as_anothers_translation(
     own = draw(Path("photos/a_night.png")).read_bytes()
     answer = cyclegan("translate", "photos/a.png", "photos/a_night.png", "--overwrite")
     assert answer.code == 2
-    assert "photos/a_night.png is an input: its translation would overwrite it" in answer.err
+    assert "photos/a_night.png is an input, which the output would overwrite" in answer.err
     assert Path("photos/a_night.png").read_bytes() == own
 
 
@@ -173,7 +173,7 @@ def test_inputs_that_take_in_their_own_output_folder_are_refused(
     before = {path: Path(path).read_bytes() for path in files(".")}
     answer = cyclegan("translate", *inputs, "-o", "out", "--overwrite")
     assert answer.code == 2
-    assert "is an input: its translation would overwrite it" in answer.err
+    assert "is an input, which the output would overwrite" in answer.err
     assert {path: Path(path).read_bytes() for path in files(".")} == before
 
 
@@ -300,7 +300,7 @@ def test_the_best_model_of_no_run_is_none(cyclegan: Cyclegan, here: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["photos"], 2, "photos is a folder, which needs -o DIR"),
+        (["photos"], 2, "photos is a folder, which requires -o DIR"),
         (["photos", "-o", "x.png"], 2, "-o x.png names a file"),
         (["photos/a.png", "-o", "x.docx"], 2, "-o x.docx"),
         (["photos/a.png", "-o", "photos/a.png"], 2, "photos/a.png is an input"),
@@ -495,10 +495,10 @@ def test_a_signal_ends_it_after_the_image_in_flight_and_a_rerun_completes(
     assert_whole("out")
     assert err.splitlines() == [
         "checkpoint: runs/day2night/model.safetensors",
-        "finishing the images in work; once more to stop at once",
+        "finishing the images in progress; once more to stop at once",
         f"{told} translated, 0 skipped, 0 failed",
         f"error: stopped after {told} of {many} images",
-        "hint: Run the same command again: what is written is skipped.",
+        "hint: Run the same command again: existing outputs are skipped.",
     ]
     again = cyclegan("translate", "many", "-o", "out")
     assert again.code == 0

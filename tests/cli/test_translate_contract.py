@@ -45,7 +45,7 @@ def pipe(content: bytes, *arguments: str, **options: Any) -> subprocess.Complete
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
-    [(["-o", ""], "-o is empty"), (["--root", "."], "--root keeps places in an output folder")],
+    [(["-o", ""], "-o is empty"), (["--root", "."], "--root needs an output folder")],
 )
 def test_what_would_have_no_effect_is_refused(
     here: Path, cyclegan: Cyclegan, arguments: list[str], sentence: str
@@ -153,13 +153,13 @@ def test_a_stream_into_a_file_is_told_of_in_json(
         (["photos/a.png", "-o", "-", "--json"], "excludes --json"),
         (["-", "--suffix", "x"], "excludes --suffix"),
         (["-", "--shard", "1/2"], "excludes --shard"),
-        (["-", "photos/a.png"], "these inputs may be several"),
-        (["photos", "-o", "-"], "these inputs may be several"),
-        (["photos/*.png", "-o", "-"], "these inputs may be several"),
+        (["-", "photos/a.png"], "the inputs may be several"),
+        (["photos", "-o", "-"], "the inputs may be several"),
+        (["photos/*.png", "-o", "-"], "the inputs may be several"),
         (["-", "-o", "photos"], "names a folder"),
         (["--files-from", "-", "-o", "-"], "excludes --files-from"),
-        ([], "there is no INPUT"),
-        (["photos", "-o", "out", "-0"], "--null says how a list is written"),
+        ([], "INPUT is missing"),
+        (["photos", "-o", "out", "-0"], "--null needs a list of paths"),
         (["photos", "-o", "out", "--overwrite", "--if-newer"], "exclude each other"),
         (["photos", "-o", "out", "--shard", "0/3"], "--shard must be K/N"),
         (["photos", "-o", "out", "--name-template", "{x}{ext}"], "unknown placeholder {x}"),
@@ -251,7 +251,7 @@ def test_a_name_that_is_the_inputs_own_is_refused(
 ) -> None:
     answer = cyclegan("translate", "photos/a.png", *naming)
     assert answer.code == 2
-    assert "photos/a.png is an input: its translation would overwrite it" in answer.err
+    assert "photos/a.png is an input, which the output would overwrite" in answer.err
 
 
 def test_an_empty_template_is_refused(here: Path, cyclegan: Cyclegan) -> None:
@@ -287,7 +287,7 @@ def test_images_that_go_before_their_turn_are_no_success(
     monkeypatch.setattr(Translator, "load", load_late)
     answer = cyclegan("translate", "photos", "-o", "out")
     assert answer.code == 6
-    assert "0 of 3 images failed, 1 were gone before it was their turn" in answer.err
+    assert "0 of 3 images failed, 1 no longer existed when they were to be read" in answer.err
     assert files("out") == ["a.png", "b.jpg"]
 
 
@@ -309,7 +309,9 @@ def test_too_little_memory_for_any_image_is_said_before_the_first(
 ) -> None:
     answer = cyclegan("translate", "photos", "-o", "out", "--max-memory", "1MB", "--json")
     assert (answer.code, answer.out) == (5, "")
-    assert "--max-memory of 0.001 GB leaves nothing for images: without any, " in answer.err
+    assert (
+        "--max-memory of 0.001 GB leaves nothing for images: the process itself uses " in answer.err
+    )
 
 
 # Several processes

@@ -44,9 +44,9 @@ def test_a_pth_file_is_a_checkpoint(
         (["--direction", "b2a"], 4, "this checkpoint translates A to B (a2b), and not the other"),
         (["--to", "A"], 4, "this checkpoint translates A to B (a2b), and not the other"),
         (["--to", "night"], 2, "--to night: this checkpoint knows 'A' and 'B'"),
-        (["--domains", "day"], 2, "--domains day: these are not two names"),
-        (["--domains", "day,day"], 2, "--domains day,day: these are not two names"),
-        (["--domains", "../day,night"], 2, "--domains ../day,night: these are not two names"),
+        (["--domains", "day"], 2, "--domains day: expected two different names"),
+        (["--domains", "day,day"], 2, "--domains day,day: expected two different names"),
+        (["--domains", "../day,night"], 2, "--domains ../day,night: expected two different names"),
     ],
 )
 def test_what_a_pth_file_cannot_do_is_refused(

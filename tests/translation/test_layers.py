@@ -11,7 +11,7 @@ from cyclegan_cli.translation.layers import RunningMoments, strips
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=5), st.floats(-100, 100))
-def test_gathered_statistics_are_those_of_all_rows(heights: list[int], offset: float) -> None:
+def test_running_moments_equal_moments_of_all_rows(heights: list[int], offset: float) -> None:
     random = torch.Generator().manual_seed(len(heights))
     parts = [torch.randn(1, 3, height, 4, generator=random) * height + offset for height in heights]
     gathering = RunningMoments()
@@ -30,7 +30,7 @@ def test_strips_cover_all_rows_once(height: int, strip: int) -> None:
     assert all(bottom - top <= strip for top, bottom in strips(height, strip))
 
 
-def test_statistics_of_many_strips_are_exact_and_in_one_tensor() -> None:
+def test_running_moments_of_many_strips_are_exact() -> None:
     """Small tensors that stay, one a strip, would break the heap of a large image into pieces."""
     rows = torch.randn(1, 3, 500, 7) * torch.tensor([1.0, 5.0, 0.1]).view(1, 3, 1, 1) + 2
     gathering = RunningMoments()

@@ -137,7 +137,7 @@ def no_thread_is_left() -> Iterator[None]:
     st.dictionaries(st.tuples(st.sampled_from(STAGES), st.integers(0, 40)),
                     st.floats(0, 0.003), max_size=12),
 )  # fmt: skip
-def test_every_job_has_one_outcome_and_ordered_ones_come_in_order(
+def test_every_job_has_one_outcome_in_order_if_requested(
     count: int,
     workers: int,
     window: int,
@@ -164,7 +164,7 @@ def test_every_job_has_one_outcome_and_ordered_ones_come_in_order(
     assert work.most_weight <= max(20, *weights.values(), 0) if weights else True
 
 
-def test_a_large_image_is_alone() -> None:
+def test_large_image_is_processed_alone() -> None:
     held: list[int] = []
     work = Pretence(weights={5: 1000})
     work.events = {("translate", 5): lambda: held.append(len(work.held))}
@@ -172,7 +172,7 @@ def test_a_large_image_is_alone() -> None:
     assert held == [1]
 
 
-def test_the_work_waits_for_whoever_takes_the_outcomes() -> None:
+def test_pipeline_waits_for_consumer() -> None:
     work = Pretence()
     outcomes = Pipeline(jobs(1000), work, PipelineLimits(2, window=8)).outcomes()
     for taken in range(1, 4):
@@ -191,7 +191,7 @@ def test_the_work_waits_for_whoever_takes_the_outcomes() -> None:
     ids=lambda part: part if isinstance(part, str) else type(part).__name__,
 )
 @pytest.mark.parametrize("number", [0, 7, 49])
-def test_an_error_of_more_than_one_image_ends_it_and_is_raised(
+def test_unexpected_error_stops_pipeline_and_is_raised(
     stage: str, number: int, error: Exception
 ) -> None:
     work = Pretence({(stage, number): raising(error)})
@@ -202,7 +202,7 @@ def test_an_error_of_more_than_one_image_ends_it_and_is_raised(
     assert number not in work.done
 
 
-def test_what_is_translated_when_the_disk_is_full_is_still_told() -> None:
+def test_outcomes_before_full_disk_are_yielded() -> None:
     work = Pretence({("encode", 3): raising(full_disk())})
     told: list[int] = []
     with pytest.raises(OutputError):
@@ -212,7 +212,7 @@ def test_what_is_translated_when_the_disk_is_full_is_still_told() -> None:
     assert len(told) < 50
 
 
-def test_jobs_that_cannot_be_listed_end_it() -> None:
+def test_error_of_job_iterator_stops_pipeline() -> None:
     def listed() -> Iterator[TranslationJob]:
         yield from jobs(3)
         raise UnforeseenError
@@ -223,7 +223,7 @@ def test_jobs_that_cannot_be_listed_end_it() -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES[1:])
-def test_fail_fast_ends_it_at_the_first_failure(stage: str) -> None:
+def test_fail_fast_stops_at_first_failure(stage: str) -> None:
     work = Pretence({(stage, 5): raising(DataError("no"))})
     outcomes = run(1000, work, PipelineLimits(2), fail_fast=True, ordered=True)
     assert [o.input for o in outcomes if o.status == "failed"] == ["5"]
@@ -233,14 +233,14 @@ def test_fail_fast_ends_it_at_the_first_failure(stage: str) -> None:
 
 @pytest.mark.parametrize("error", [MemoryError(), DataError("not enough memory")])
 @pytest.mark.parametrize("stage", STAGES[1:])
-def test_one_that_fails_does_not_stop_the_others(stage: str, error: Exception) -> None:
+def test_failed_image_does_not_stop_others(stage: str, error: Exception) -> None:
     outcomes = run(9, Pretence({(stage, 4): raising(error)}), ordered=True)
     assert [o.status for o in outcomes] == ["ok"] * 4 + ["failed"] + ["ok"] * 4
     assert "not enough memory" in str(outcomes[4].error)
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-def test_a_request_to_stop_lets_what_is_translated_be_written(ordered: bool) -> None:
+def test_stop_request_finishes_translated_images(ordered: bool) -> None:
     requests: list[int] = []
     work = Pretence({("translate", 6): lambda: requests.append(15)})
     outcomes = run(
@@ -257,7 +257,7 @@ def test_a_request_to_stop_lets_what_is_translated_be_written(ordered: bool) -> 
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_whoever_leaves_early_leaves_no_thread_at_work(interrupt: type[BaseException]) -> None:
+def test_early_exit_of_consumer_ends_threads(interrupt: type[BaseException]) -> None:
     outcomes = Pipeline(jobs(1000), Pretence(), PipelineLimits(2)).outcomes()
     next(outcomes)
     with pytest.raises(interrupt):
@@ -267,7 +267,7 @@ def test_whoever_leaves_early_leaves_no_thread_at_work(interrupt: type[BaseExcep
         time.sleep(0.01)
 
 
-def test_the_network_works_in_the_thread_that_asks() -> None:
+def test_network_runs_in_consumer_thread() -> None:
     threads: dict[str, threading.Thread] = {}
 
     def note(stage: str) -> Callable[[], object]:
@@ -278,7 +278,7 @@ def test_the_network_works_in_the_thread_that_asks() -> None:
     assert len({threads[stage] for stage in ("decode", "translate", "encode")}) == 3
 
 
-def test_what_has_ended_is_told_before_the_next_image_is_translated() -> None:
+def test_ready_outcomes_are_yielded_before_next_translation() -> None:
     told: list[int] = []
     told_before: dict[int, list[int]] = {}
     being_written = [threading.Event() for _ in range(5)]
@@ -299,7 +299,7 @@ def test_what_has_ended_is_told_before_the_next_image_is_translated() -> None:
     assert told == [0, 1, 2, 3, 4]
 
 
-def test_an_interrupt_in_the_network_is_raised_at_once_and_leaves_no_thread() -> None:
+def test_interrupt_in_network_is_raised_and_ends_threads() -> None:
     work = Pretence({("translate", 3): raising(KeyboardInterrupt())})
     with pytest.raises(KeyboardInterrupt):
         run(1000, work, PipelineLimits(2))
@@ -309,9 +309,9 @@ def test_an_interrupt_in_the_network_is_raised_at_once_and_leaves_no_thread() ->
         time.sleep(0.01)
 
 
-def test_nobody_is_let_in_once_it_is_closed() -> None:
+def test_closed_limiter_admits_no_image() -> None:
     limiter = InFlightLimiter(PipelineLimits(window=1))
-    assert limiter.enter(1)
+    assert limiter.acquire(1)
     threading.Timer(0.05, limiter.close).start()
-    assert not limiter.enter(1)
-    assert not limiter.enter(0)
+    assert not limiter.acquire(1)
+    assert not limiter.acquire(0)

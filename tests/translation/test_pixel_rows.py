@@ -19,9 +19,7 @@ from cyclegan_cli.translation.pixel_rows import PixelRows, PixelSink, to_channel
     strip=st.integers(1, 9),
     deep=st.booleans(),
 )
-def test_any_rows_are_those_of_the_padded_image(
-    height: int, width: int, strip: int, deep: bool
-) -> None:
+def test_pixel_rows_equal_padded_image(height: int, width: int, strip: int, deep: bool) -> None:
     highest = 65535 if deep else 255
     pixels = np.random.default_rng(0).integers(0, highest + 1, (height, width, 3))
     pixels = pixels.astype(np.uint16 if deep else np.uint8)
@@ -34,7 +32,7 @@ def test_any_rows_are_those_of_the_padded_image(
 
 
 @pytest.mark.parametrize(("bit_depth", "dtype"), [(8, np.uint8), (16, np.uint16)])
-def test_what_was_read_comes_out_cropped(bit_depth: int, dtype: type) -> None:
+def test_pixel_sink_crops_padding(bit_depth: int, dtype: type) -> None:
     pixels = np.random.default_rng(1).integers(0, 2**bit_depth, (13, 10, 3)).astype(dtype)
     rows = PixelRows(pixels, 3, torch.zeros(()))
     sink = PixelSink(13, 10, bit_depth)  # type: ignore[arg-type]
@@ -43,7 +41,7 @@ def test_what_was_read_comes_out_cropped(bit_depth: int, dtype: type) -> None:
     assert np.array_equal(sink.pixels, pixels)
 
 
-def test_grey_is_by_brightness_and_comes_out_in_three_channels() -> None:
+def test_to_channels_converts_between_grey_and_rgb() -> None:
     red = torch.tensor([1.0, -1.0, -1.0]).view(1, 3, 1, 1)
     grey = to_channels(red, 1)
     assert grey.item() == pytest.approx(2 * 0.299 - 1)

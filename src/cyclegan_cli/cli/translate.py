@@ -286,7 +286,7 @@ def _translate(run: TranslationRun, translator: Translator) -> None:
     limits = PipelineLimits(config.workers or default_workers(translator.device))
     summary = Summary(run.images)
     with (
-        stop_request("finishing the images in work", leave_at_once) as stop_requested,
+        stop_request("finishing the images in progress", leave_at_once) as stop_requested,
         limit_openmp_spin(),
     ):
         pipeline = Pipeline(
