@@ -117,7 +117,7 @@ class StripGenerator:
         """Return the trunk's input, before its norm."""
         stem, (down_1, down_2) = self.generator.stem, self.generator.down
         convolve = partial(F.conv2d, weight=stem.conv.weight)
-        stem_conv = ReflectedConv(image, convolve, stem.reflect)
+        stem_conv = ReflectedConv(image, convolve, stem.padding)
         allocate = self.arena.allocate_first
         full = NormalisedReLU(
             stem_conv, _norm(stem), 4 * plan.rows, allocate if plan.keep_full else None
@@ -239,7 +239,7 @@ def _has_fast_winograd(dtype: torch.dtype) -> bool:
 
 def _trunk_convolution(conv: nn.Conv2d, workspace: Workspace | None) -> Convolution:
     """Return a 3×3 convolution, ``[1, C, h + 2, W]`` to ``[1, C, h, W]``, without bias."""
-    if workspace is not None and winograd.pays(conv):
+    if workspace is not None and winograd.is_faster(conv):
         return WinogradConv(conv.weight, workspace)
     return lambda x: F.conv2d(reflected(x, 1, 0, 0), conv.weight)
 
