@@ -27,7 +27,7 @@ Draw = Callable[..., Path]
         ("horse2zebra.pth", ["--to", "zebra"], "photo_zebra.png"),
     ],
 )
-def test_a_pth_file_is_a_checkpoint(
+def test_pth_file_as_checkpoint(
     cyclegan: Cyclegan, tmp_path: Path, draw: Draw, file: str, options: list[str], output: str
 ) -> None:
     photo, checkpoint = draw(tmp_path / "photo.png"), tmp_path / file
@@ -49,7 +49,7 @@ def test_a_pth_file_is_a_checkpoint(
         (["--domains", "../day,night"], 2, "--domains ../day,night: expected two different names"),
     ],
 )
-def test_what_a_pth_file_cannot_do_is_refused(
+def test_invalid_options_with_pth_file_are_refused(
     cyclegan: Cyclegan, tmp_path: Path, draw: Draw, options: list[str], code: int, message: str
 ) -> None:
     photo, checkpoint = draw(tmp_path / "photo.png"), tmp_path / "latest_net_G_A.pth"
