@@ -888,7 +888,7 @@ class InspectConfig:
                 "--models lists the models in the package and takes no PATH"
                 if self.models
                 else "PATH is missing",
-                "Give one of them.",
+                "Name a file or folder, or use --models alone.",
             )
 
 

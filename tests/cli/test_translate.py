@@ -162,7 +162,7 @@ def test_glob_can_be_repeated_with_outputs_beside_inputs(cyclegan: Cyclegan, her
 def test_overwrite_refuses_inputs_in_output_folder(
     cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch, inputs: list[str]
 ) -> None:
-    """Which of them are images of the user's own cannot be told: none is overwritten."""
+    """Which of them are images of the user's own cannot be reported: none is overwritten."""
     monkeypatch.setenv("CYCLEGAN_CHECKPOINT", str(here / "runs" / "day2night"))
     monkeypatch.chdir("photos")
     assert cyclegan("translate", *[name for name in inputs if name != "out"], "-o", "out").code == 0
@@ -407,7 +407,7 @@ def test_json_lines_have_exactly_the_documented_keys(cyclegan: Cyclegan, here: P
     ok = {"status": "ok", "error": None, "warnings": []}
     skipped = {"status": "skipped", "error": None, "warnings": []}
     reason = "photos/bad.jpg is not an image in a format that is read here"
-    assert told == [
+    assert reported == [
         {"input": "photos/a.png", "output": "out/a.png", **ok, **size},
         {"input": "photos/b.jpg", "output": "out/b.jpg", **skipped, **nothing},
         {"input": "photos/bad.jpg", "output": "out/bad.jpg", "status": "failed", "error": reason,
@@ -459,7 +459,7 @@ def many(here: Path, draw: Draw) -> int:
 
 
 def start_many(start_python: Cyclegan) -> subprocess.Popen[str]:
-    """A translation of ``many`` that has just told of its third image.
+    """A translation of ``many`` that has just reported of its third image.
 
     It cannot end before its lines are read, as far as the system has pipes of that size.
     """
@@ -483,22 +483,22 @@ def test_signal_finishes_current_image_and_rerun_completes(
     assert process.stdout
     assert process.stderr
     # Not communicate(), which would miss the lines that readline() has read ahead.
-    told = 3 + len(process.stdout.readlines()[:-1])
+    reported = 3 + len(process.stdout.readlines()[:-1])
     err = process.stderr.read()
     assert process.wait(timeout=60) == code
-    assert told < many
-    assert files("out") == [f"{index:04d}.png" for index in range(told)]  # No temporary file.
+    assert reported < many
+    assert files("out") == [f"{index:04d}.png" for index in range(reported)]  # No temporary file.
     assert_whole("out")
     assert err.splitlines() == [
         "checkpoint: runs/day2night/model.safetensors",
         "finishing the images in progress; once more to stop at once",
-        f"{told} translated, 0 skipped, 0 failed",
-        f"error: stopped after {told} of {many} images",
+        f"{reported} translated, 0 skipped, 0 failed",
+        f"error: stopped after {reported} of {many} images",
         "hint: Run the same command again: existing outputs are skipped.",
     ]
     again = cyclegan("translate", "many", "-o", "out")
     assert again.code == 0
-    assert f"{many - told} translated, {told} skipped, 0 failed" in again.err
+    assert f"{many - reported} translated, {reported} skipped, 0 failed" in again.err
 
 
 @pytest.mark.slow

@@ -318,8 +318,8 @@ def test_shards_cover_all_images(here: Path, cyclegan: Cyclegan) -> None:
         assert answer.code == 0
         *documents, last = answer.documents
         assert last["summary"]["pictures"] == len(documents)
-        told += [document["input"] for document in documents]
-    assert sorted(told) == ["photos/a.png", "photos/b.jpg", "photos/sub/c.png"]
+        reported += [document["input"] for document in documents]
+    assert sorted(reported) == ["photos/a.png", "photos/b.jpg", "photos/sub/c.png"]
 
 
 def test_conflicts_are_found_in_every_shard(here: Path, cyclegan: Cyclegan, draw: Draw) -> None:
@@ -346,8 +346,8 @@ def test_torchrun_ranks_wait_for_each_other(
     )  # fmt: skip
     assert done.returncode == 1  # torchrun's own.
     documents = [json.loads(line) for line in done.stdout.splitlines()]
-    told = sorted(document["input"] for document in documents if "input" in document)
-    assert told == sorted([*(f"many/{number}.png" for number in range(20)), "many/bad.png"])
+    reported = sorted(document["input"] for document in documents if "input" in document)
+    assert reported == sorted([*(f"many/{number}.png" for number in range(20)), "many/bad.png"])
     assert [d["summary"]["stopped"] for d in documents if "summary" in d] == [None, None]
     assert len(files("out")) == 20
     assert done.stderr.count("checkpoint:") == 1

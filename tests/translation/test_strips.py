@@ -134,19 +134,19 @@ def test_large_arena_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_feature_maps_share_one_buffer() -> None:
-    space = FeatureMapArena()
-    space.begin(None)
+    arena = FeatureMapArena()
+    arena.begin(None)
     large, half = (
-        space.allocate_first(4, torch.ones(1, 2, 1, 8)),
-        space.allocate_first(2, torch.ones(1, 4, 1, 4)),
+        arena.allocate_first(4, torch.ones(1, 2, 1, 8)),
+        arena.allocate_first(2, torch.ones(1, 4, 1, 4)),
     )
-    end = space.allocate_last(1, torch.ones(1, 8, 1, 2))
+    end = arena.allocate_last(1, torch.ones(1, 8, 1, 2))
     assert large.whole.shape == (1, 2, 4, 8)
     assert large.whole.is_contiguous(memory_format=torch.channels_last)
     large.write(0, torch.arange(64.0).view(1, 4, 8, 2).permute(0, 3, 1, 2))
     assert half.read(0, 2).permute(0, 2, 3, 1).flatten().tolist() == list(range(32))
     assert end.read(0, 1).permute(0, 2, 3, 1).flatten().tolist() == list(range(48, 64))
-    assert space.held == 64 * 4
+    assert arena.nbytes == 64 * 4
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -161,11 +161,11 @@ def test_feature_maps_on_disk_give_same_pixels(dtype: torch.dtype) -> None:
 
 def test_full_temporary_folder_raises_device_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(errno.ENOSPC, "No arena left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(
-        DeviceError, match=r"cannot hold 0\.0 GB in .*: no space left on device"
+        DeviceError, match=r"cannot hold 0\.0 GB in .*: no arena left on device"
     ) as raised:
         translate_in_strips(generator(2, 1), image(16, 16), 2, location="disk")
     # That would end the whole run, though only this image is too large for what is there.
