@@ -264,14 +264,14 @@ def test_load_reads_tensors_of_one_direction_only(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch, direction: Any
 ) -> None:
     read: list[str] = []
-    real = store._open
+    real = store.open_tensors
 
     @contextmanager
     def spy(path: Path) -> Iterator[Any]:
         with real(path) as read_tensor:
             yield lambda name: (read.append(name), read_tensor(name))[1]
 
-    monkeypatch.setattr(store, "_open", spy)
+    monkeypatch.setattr(store, "open_tensors", spy)
     Translator.load(checkpoint, direction, "cpu")
     assert read
     assert all(name.startswith(f"generator_{direction}.") for name in read)

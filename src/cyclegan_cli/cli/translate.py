@@ -35,6 +35,7 @@ from cyclegan_cli.errors import (
 
 if TYPE_CHECKING:
     from cyclegan_cli.checkpoints.header import Direction
+    from cyclegan_cli.checkpoints.locate import Checkpoint
     from cyclegan_cli.data.image import EncodeOptions
     from cyclegan_cli.runtime.distributed_env import DistributedEnv
     from cyclegan_cli.translation.file_stages import Existing
@@ -52,7 +53,7 @@ class TranslationRun:
     Attributes:
         config: The options.
         env: The environment of this process.
-        checkpoint: The checkpoint file.
+        checkpoint: The checkpoint, whose header has been read.
         direction: The direction of the translation.
         jobs: The images of this process.
         images: Number of these images.
@@ -64,7 +65,7 @@ class TranslationRun:
 
     config: TranslateConfig
     env: DistributedEnv
-    checkpoint: Path
+    checkpoint: Checkpoint
     direction: Direction
     jobs: Iterable[TranslationJob]
     images: int
@@ -87,8 +88,12 @@ def translate_command(config: TranslateConfig) -> None:
 
 
 def _resolve(config: TranslateConfig) -> TranslationRun:
-    from cyclegan_cli.checkpoints.locate import chosen_checkpoint, default_checkpoint
-    from cyclegan_cli.checkpoints.reading import read_model
+    from cyclegan_cli.checkpoints.locate import (
+        chosen_checkpoint,
+        default_checkpoint,
+        pretrained_file,
+        read_checkpoint,
+    )
     from cyclegan_cli.data.opening import limit_pixels
     from cyclegan_cli.runtime.distributed_env import read_distributed_env
     from cyclegan_cli.translation.outputs import output_extension
@@ -100,32 +105,24 @@ def _resolve(config: TranslateConfig) -> TranslationRun:
         _refuse_for_stream(config, env)
     extension = output_extension(config.format)
     if config.checkpoint is not None:
-        checkpoint = chosen_checkpoint(config.checkpoint, config.which)
+        file = chosen_checkpoint(config.checkpoint, config.which)
     else:
-        checkpoint = default_checkpoint(config.which)
+        file = default_checkpoint(config.which)
         if env.is_rank_zero and not config.quiet:
-            console.say(f"checkpoint: {_display_name(checkpoint)}")
-    info = read_model(checkpoint, parse_domains(config.domains))
-    direction = chosen_direction(info, config.to, config.direction)
-    if config.is_stream:
-        return _resolve_stream(config, env, checkpoint, direction, extension)
-    return _resolve_files(config, env, checkpoint, direction, info.target(direction), extension)
-
-
-def _display_name(checkpoint: Path) -> str:
-    from cyclegan_cli.checkpoints.pretrained import pretrained_file
-
-    if checkpoint == pretrained_file(checkpoint.stem):
-        return f"{checkpoint.stem}, a model that comes with cyclegan-cli"
-    return str(checkpoint)
+            is_packaged = file == pretrained_file(file.stem)
+            name = f"{file.stem}, a model that comes with cyclegan-cli" if is_packaged else file
+            console.say(f"checkpoint: {name}")
+    checkpoint = read_checkpoint(file, parse_domains(config.domains))
+    direction = chosen_direction(checkpoint.info, config.to, config.direction)
+    resolve = _resolve_stream if config.is_stream else _resolve_files
+    return resolve(config, env, checkpoint, direction, extension)
 
 
 def _resolve_files(
     config: TranslateConfig,
     env: DistributedEnv,
-    checkpoint: Path,
+    checkpoint: Checkpoint,
     direction: Direction,
-    target: str,
     extension: str | None,
 ) -> TranslationRun:
     from cyclegan_cli.runtime.distributed_env import SINGLE_SHARD, parse_shard
@@ -149,7 +146,12 @@ def _resolve_files(
     excluded = folder_to_exclude(config.output)
     inputs = Inputs(config.inputs, listed, config.recursive, root, excluded)
     naming = resolve_naming(
-        config.output, inputs.first_two(), target, config.name_template, config.suffix, extension
+        config.output,
+        inputs.first_two(),
+        checkpoint.info.target(direction),
+        config.name_template,
+        config.suffix,
+        extension,
     )
     encoding = encode_options(config, Path(naming.file).suffix if naming.file else extension)
     replace = config.overwrite or config.if_newer
@@ -165,7 +167,7 @@ def _resolve_files(
 def _resolve_stream(
     config: TranslateConfig,
     env: DistributedEnv,
-    checkpoint: Path,
+    checkpoint: Checkpoint,
     direction: Direction,
     extension: str | None,
 ) -> TranslationRun:
@@ -247,9 +249,7 @@ def _load(run: TranslationRun) -> Translator:
         config.resize,
         config.compile,
     )
-    translator = Translator.load(
-        run.checkpoint, run.direction, domains=parse_domains(config.domains), options=options
-    )
+    translator = Translator.load(run.checkpoint, run.direction, options=options)
     if env.is_rank_zero and not config.quiet:
         for remark in translator.remarks:
             console.say(remark)
@@ -257,7 +257,7 @@ def _load(run: TranslationRun) -> Translator:
         show_environment(translator.device)
         generator = translator.generator.config
         console.say(
-            f"{run.checkpoint}: {translator.source} -> {translator.target}, "
+            f"{run.checkpoint.path}: {translator.source} -> {translator.target}, "
             f"{generator.base_channels} channels, {generator.residual_blocks} residual blocks, "
             f"in {translator.precision}"
         )

@@ -15,8 +15,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cyclegan_cli.checkpoints.header import Direction, ModelInfo
-from cyclegan_cli.checkpoints.locate import checkpoint_file
-from cyclegan_cli.checkpoints.reading import Domains, read_model
+from cyclegan_cli.checkpoints.locate import (
+    Checkpoint,
+    Domains,
+    checkpoint_file,
+    read_checkpoint,
+)
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.config import PrecisionChoice
 from cyclegan_cli.data.decoding import from_pillow
@@ -123,7 +127,7 @@ class Translator:
     @classmethod
     def load(
         cls,
-        checkpoint: str | Path,
+        checkpoint: str | Path | Checkpoint,
         direction: Direction | None = None,
         device: str = "auto",
         domains: Domains | None = None,
@@ -132,8 +136,8 @@ class Translator:
         """Load the generator of one direction from a checkpoint.
 
         Args:
-            checkpoint: A run folder, a ``.safetensors`` file, or a ``.pth`` file of the original
-                implementation.
+            checkpoint: A run folder, a ``.safetensors`` file, a ``.pth`` file of the original
+                implementation, or a checkpoint whose header has been read.
             direction: ``a2b`` or ``b2a``; None: the first in the checkpoint.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
             domains: Names of domains A and B, replacing the checkpoint's.
@@ -146,12 +150,13 @@ class Translator:
         """
         options = options or TranslatorOptions(device=device)
         chosen = choose_device(options.device)
-        file = checkpoint_file(Path(checkpoint))
-        direction = direction or read_model(file).directions[0]
-        generator, info = load_generator(file, direction, domains)
+        if not isinstance(checkpoint, Checkpoint):
+            checkpoint = read_checkpoint(checkpoint_file(Path(checkpoint)), domains)
+        direction = direction or checkpoint.info.directions[0]
+        generator, info = load_generator(checkpoint, direction)
         translator = cls(generator.to(chosen), info, direction, chosen, options)
         refuse_too_little(chosen, options.max_memory)
-        translator.checkpoint = file
+        translator.checkpoint = checkpoint.path
         return translator
 
     def scale_remark(self, width: int, height: int) -> str:
