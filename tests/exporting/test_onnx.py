@@ -209,7 +209,7 @@ def test_image_io_matches_the_translator(
     values = np.random.default_rng(3).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
     [found] = session_of(pixels).run(["translation"], {"picture": values})
     exact = TranslatorOptions("cpu", "fp32")
-    expected = Translator.load(checkpoint, options=exact).translate_levels(values[0])
+    expected = Translator.load(checkpoint, options=exact).translate_array(values[0])
     assert found.shape == values.shape
     assert found.dtype == np.uint8
     assert np.abs(found[0].astype(int) - expected).max() <= 1

@@ -21,7 +21,7 @@ from cyclegan_cli.checkpoints.header import Direction, ModelInfo
 from cyclegan_cli.data.tensors import to_levels, to_unit_range
 from cyclegan_cli.errors import OutputError
 from cyclegan_cli.models.networks import ConvNormReLU, ResidualBlock, ResnetGenerator
-from cyclegan_cli.models.sizes import reflect_to_multiple
+from cyclegan_cli.models.padding import reflect_to_multiple
 
 Document = dict[str, Any]
 Model = Callable[[Tensor], Tensor]

@@ -21,7 +21,7 @@ from cyclegan_cli.exporting.converted import (
     traceable,
 )
 from cyclegan_cli.exporting.job import Job
-from cyclegan_cli.models.sizes import SMALLEST_SIDE
+from cyclegan_cli.models.padding import SMALLEST_SIDE
 
 # Name of the document in the file, for ``torch.export.load(..., extra_files=...)``.
 DOCUMENT_FILE = f"{METADATA_KEY}.json"

@@ -383,7 +383,7 @@ class Trainer:
         assert self.samples is not None
         real_a, real_b = self.samples
         images = {"real_a": real_a, "real_b": real_b}
-        images |= self.model.translate_both_ways(real_a, real_b)
+        images |= self.model.translate_kronecker(real_a, real_b)
         self.watcher.sampled(self.step, self.folder.write_samples(self.step, images))
         self.sampling.done(self.step)
 

@@ -74,7 +74,7 @@ class Examiner:
             if stop_requested():
                 return None
             real_a, real_b = (real[first : first + CHUNK] for real in (self.real_a, self.real_b))
-            chunks.append(model.translate_both_ways(real_a, real_b, identities=True))
+            chunks.append(model.translate_kronecker(real_a, real_b, identities=True))
         translated = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
         return Examination(self.real_a, self.real_b, **translated)
 
