@@ -47,7 +47,7 @@ import tifffile
 import torch
 from PIL import Image, ImageCms
 
-from cyclegan_cli.checkpoints.reading import read_model
+from cyclegan_cli.checkpoints import locate
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.data.decoding import decode, decode_opaque, pixel_bytes
 from cyclegan_cli.data.encoding import encode
@@ -202,17 +202,18 @@ def read_image(path: Path) -> str:
     return "translated"
 
 
-def read_checkpoint(path: Path) -> str:
+def read_model(path: Path) -> str:
     """Describe a checkpoint or an exported model, compare it with itself, and load it."""
     summary = describe(path, EVERYTHING)
     facts = summary.to_document()
     str(facts), json.dumps(facts, allow_nan=False)
-    if summary.of_checkpoint:
+    if summary.is_checkpoint:
         json.dumps(compare(path, path).to_document(), allow_nan=False)
     if path.suffix not in CHECKPOINTS:
         return "described"
-    for direction in read_model(path).directions:
-        load_generator(path, direction)
+    checkpoint = locate.read_checkpoint(path)
+    for direction in checkpoint.info.directions:
+        load_generator(checkpoint, direction)
     return "loaded"
 
 
@@ -240,7 +241,7 @@ def read_run(path: Path) -> str:
 def reader_of(sample: Path) -> Callable[[Path], str] | None:
     """Return the reader of a sample; None for its companion files."""
     if sample.suffix in MODELS:
-        return read_checkpoint
+        return read_model
     if sample.suffix in (".toml", ".list"):
         return read_options if sample.suffix == ".toml" else read_list
     if sample.name in ("metrics.csv", "validation.csv", "health.json"):

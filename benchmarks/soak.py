@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from cyclegan_cli.checkpoints.container import read_header
+from cyclegan_cli.checkpoints.header import read_header
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "emoji"
 CLOCKED = ("seconds", "images_per_second")

@@ -19,11 +19,18 @@ from typing import Any, Literal
 
 from cyclegan_cli.errors import UsageError
 
+Direction = Literal["a2b", "b2a"]
+Which = Literal["latest", "best"]
+Domains = tuple[str, str]
 ResizeMode = Literal["short-side", "stretch"]
 GanLossChoice = Literal["lsgan", "vanilla"]
 PrecisionChoice = Literal["auto", "fp32", "tf32", "bf16"]
 CompileChoice = Literal["auto", "on", "off"]
 CacheChoice = Literal["auto", "ram", "none"]
+BitDepthChoice = Literal["8", "16"]
+ExportFormat = Literal["onnx", "pt2", "safetensors", "pth", "openvino"]
+ExportPrecision = Literal["fp32", "fp16", "bf16", "int8"]
+ExportDirection = Literal["a2b", "b2a", "both"]
 # A number of steps, or a duration like "10m".
 StepsOrTime = int | str
 
@@ -34,30 +41,45 @@ CROP_MULTIPLE = 4
 LARGEST_CROP_FOR_6_BLOCKS = 128
 # With slow steps, work at time intervals must not take longer than the training itself.
 LEAST_STEPS = 20
+# ONNX opset versions that can be exported.
+OPSET, LOWEST_OPSET = 20, 13
+BYTE_UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12,
+              "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}  # fmt: skip
+# The names under which operating systems open standard input and output.
+STREAM = "-"
+STDIN_NAMES = frozenset({STREAM, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
+STDOUT_NAMES = frozenset({STREAM, "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"})
 
 
 def option(
     default: Any,
     help: str,
     *,
-    panel: str,
+    panel: str | None = None,
     minimum: float | None = None,
     maximum: float | None = None,
     shown_default: str | None = None,
     on_resume: bool = False,
     metavar: str | None = None,
+    short: str | None = None,
+    argument: bool = False,
+    complete: str | None = None,
 ) -> Any:
     """Declare a dataclass field that is also a command-line option.
 
     Args:
-        default: Default value; None where it is derived from other options.
+        default: The default; None if it is derived from other options, see ``shown_default``;
+            ``dataclasses.MISSING`` if the option is required.
         help: One sentence.
-        panel: Heading of the option's group in ``--help``.
-        minimum: Smallest allowed value.
-        maximum: Largest allowed value.
-        shown_default: Description of a derived default.
-        on_resume: Whether ``--resume`` may change the option.
-        metavar: Placeholder for the value in help.
+        panel: The heading in ``--help``.
+        minimum: The smallest allowed value.
+        maximum: The largest allowed value.
+        shown_default: The default as help shows it, if not by its value.
+        on_resume: Whether a resumed run may change it.
+        metavar: The placeholder in help.
+        short: The one-letter flag, for example ``-o``.
+        argument: Whether it is a positional argument.
+        complete: What the shell completes: ``checkpoint`` or ``target``.
     """
     return dataclasses.field(
         default=default,
@@ -69,7 +91,36 @@ def option(
             "shown_default": shown_default,
             "on_resume": on_resume,
             "metavar": metavar,
+            "short": short,
+            "argument": argument,
+            "complete": complete,
         },
+    )
+
+
+def which_option() -> Any:
+    """Return the field of ``--which``."""
+    return option("latest", "Which model of a run folder.")
+
+
+def to_option() -> Any:
+    """Return the field of ``--to``."""
+    return option(None, "Target domain, by name.", metavar="NAME", complete="target")
+
+
+def direction_option() -> Any:
+    """Return the field of ``--direction``."""
+    return option(None, "Direction of the translation.", shown_default="a2b")
+
+
+def domains_option() -> Any:
+    """Return the field of ``--domains``."""
+    return option(
+        None,
+        "Names of domains A and B, replacing the checkpoint's; the original implementation's .pth "
+        "files contain none.",
+        metavar="A,B",
+        shown_default="the checkpoint's names, else from a name like horse2zebra, else A,B",
     )
 
 
@@ -438,8 +489,7 @@ class TrainConfig:
     )
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            _check_bounds(field, getattr(self, field.name))
+        check_bounds(self)
         self._check_sizes()
         self._check_length()
         if (self.val_a is None) != (self.val_b is None):
@@ -540,6 +590,308 @@ class TrainConfig:
         return cls(**typed_values(document, source))
 
 
+@dataclass(frozen=True)
+class TranslateConfig:
+    """The options of ``cyclegan translate``.
+
+    Raises:
+        UsageError: A value is out of bounds, or two values contradict each other.
+    """
+
+    inputs: tuple[str, ...] = option(
+        (), "Images, folders or globs; - for standard input.", metavar="INPUT", argument=True
+    )
+    checkpoint: Path | None = option(
+        None,
+        "A checkpoint file, a run folder, a model in the package (cyclegan inspect --models), or a "
+        ".pth file of the original implementation.",
+        metavar="FILE|RUN|NAME",
+        shown_default="$CYCLEGAN_CHECKPOINT, else the newest run under ./runs, else day2night",
+        complete="checkpoint",
+    )
+    which: Which = which_option()
+    to: str | None = to_option()
+    direction: Direction | None = direction_option()
+    domains: str | None = domains_option()
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")
+
+    files_from: str | None = option(
+        None,
+        "File with further inputs, one path per line, without globs; - for standard input.",
+        panel="Inputs",
+        metavar="LIST",
+    )
+    null: bool = option(
+        False,
+        "Paths in LIST are separated by NUL bytes, as find -print0 writes them.",
+        panel="Inputs",
+        short="-0",
+    )
+    recursive: bool = option(True, "Search folders recursively.", panel="Inputs")
+    root: Path | None = option(
+        None,
+        "Reproduce the folders below DIR in the output folder.",
+        panel="Inputs",
+        metavar="DIR",
+        shown_default="the input folder",
+    )
+
+    output: str | None = option(
+        None,
+        "Output file for a single image, else output folder (required if an input is a folder); "
+        "- for standard output.",
+        panel="Outputs",
+        metavar="FILE|DIR",
+        shown_default="beside the input, as photo_DOMAIN.jpg",
+        short="-o",
+    )
+    suffix: str | None = option(
+        None,
+        "Text appended to file names, before the extension.",
+        panel="Outputs",
+        metavar="TEXT",
+        shown_default="none in an output folder, else _DOMAIN",
+    )
+    name_template: str | None = option(
+        None,
+        "Pattern of file names, e.g. '{parent}-{stem}_{domain}{ext}'.",
+        panel="Outputs",
+        metavar="TEMPLATE",
+    )
+    overwrite: bool = option(
+        False, "Replace existing outputs instead of skipping them.", panel="Outputs"
+    )
+    if_newer: bool = option(
+        False, "Replace existing outputs that are older than their input.", panel="Outputs"
+    )
+
+    precision: PrecisionChoice = option(
+        "auto",
+        "Floating-point format. auto: bf16 if the hardware supports it and a probe image reaches "
+        "a PSNR of 40 dB against fp32, else fp32, which is exact. tf32 needs an NVIDIA GPU from "
+        "Ampere on.",
+        panel="Computing",
+    )
+    max_memory: str | None = option(
+        None,
+        "Limit for the memory of this process or of the GPU, e.g. 4GB.",
+        panel="Computing",
+        metavar="SIZE",
+        shown_default="the free memory",
+    )
+    max_megapixels: float | None = option(
+        None,
+        "Refuse images with more pixels, all frames counted: a small file can declare more than "
+        "any memory holds.",
+        panel="Computing",
+        minimum=0.01,
+        maximum=1_000_000,
+        metavar="N",
+        shown_default="179",
+    )
+    resize: int | None = option(
+        None,
+        "Translate larger images at this short side and scale the result back up.",
+        panel="Computing",
+        minimum=8,
+        maximum=100_000,
+        metavar="PIXELS",
+    )
+    compile: bool = option(
+        False,
+        "Compile the network, which pays off for many images on a GPU; needs a C++ compiler. No "
+        "effect on a CPU.",
+        panel="Computing",
+    )
+
+    format: str | None = option(
+        None,
+        "Format of all outputs: jpg, png, webp, tiff, ...",
+        panel="Pixels",
+        metavar="NAME",
+        shown_default="the input's, or png if that is read-only",
+    )
+    quality: int | None = option(
+        None,
+        "Quality for lossy formats (jpg, webp, avif, heic).",
+        panel="Pixels",
+        minimum=1,
+        maximum=100,
+        metavar="1..100",
+        shown_default="that of a JPEG input, else 85 to 92",
+    )
+    bit_depth: BitDepthChoice | None = option(
+        None,
+        "Bits per channel; 16 for png and tiff.",
+        panel="Pixels",
+        shown_default="the input's, if the format supports it",
+    )
+    keep_profile: bool = option(
+        False, "Write in the input's colour profile instead of sRGB.", panel="Pixels"
+    )
+    keep_mode: bool = option(
+        False, "Keep grey, CMYK or palette images in their mode instead of RGB.", panel="Pixels"
+    )
+
+    workers: int | None = option(
+        None,
+        "Number of decoding threads, and of encoding threads.",
+        panel="Many images",
+        minimum=1,
+        maximum=64,
+        metavar="N",
+        shown_default="1 on a CPU, else half the cores up to 8",
+    )
+    shard: str | None = option(
+        None,
+        "Translate the K-th of N disjoint shards of the images, K from 1.",
+        panel="Many images",
+        metavar="K/N",
+    )
+    fail_fast: bool = option(False, "Stop at the first image that fails.", panel="Many images")
+
+    json: bool = option(
+        False,
+        "Print one JSON object per image on stdout as images complete, then a summary.",
+        panel="Report",
+    )
+    ordered: bool = option(False, "Report images in the order of the inputs.", panel="Report")
+    quiet: bool = option(False, "Report failures only.", panel="Report", short="-q")
+    verbose: bool = option(
+        False,
+        "Also report the device, the precision and the time per image.",
+        panel="Report",
+        short="-v",
+    )
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+        refuse_both("--verbose", "--quiet", self.verbose and self.quiet)
+        refuse_both("--overwrite", "--if-newer", self.overwrite and self.if_newer)
+        refuse_both("--to", "--direction", bool(self.to is not None and self.direction))
+        parse_domains(self.domains)
+        if self.max_memory is not None:
+            parse_memory(self.max_memory)
+        if not self.inputs and self.files_from is None:
+            raise UsageError("INPUT is missing", "Name an image, a folder or a glob.")
+        if self.root is not None and self.output is None:
+            raise UsageError("--root needs an output folder", "Name one with -o.")
+        if self.null and self.files_from is None:
+            raise UsageError("--null needs a list of paths", "Give it with --files-from.")
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether an image is read from standard input or written to standard output."""
+        return not STDIN_NAMES.isdisjoint(self.inputs) or self.output in STDOUT_NAMES
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """The options of ``cyclegan export``.
+
+    Raises:
+        UsageError: A value is out of bounds, or two values contradict each other.
+    """
+
+    checkpoint: Path = option(
+        dataclasses.MISSING,
+        "A checkpoint file, a run folder, a model in the package, or a .pth file of the original "
+        "implementation.",
+        metavar="CHECKPOINT",
+        argument=True,
+        complete="checkpoint",
+    )
+    output: str | None = option(
+        None,
+        "Output file; a folder if each direction is written to its own file.",
+        metavar="FILE|DIR",
+        shown_default="day2night.onnx, by the domains",
+        short="-o",
+    )
+    format: ExportFormat = option(
+        "onnx", "Output format; onnx needs the extra [onnx], openvino [openvino]."
+    )
+    to: str | None = to_option()
+    direction: ExportDirection | None = direction_option()
+    domains: str | None = domains_option()
+    precision: ExportPrecision = option(
+        "fp32",
+        "Data type of the weights. onnx: fp32, fp16, int8; pt2, pth and openvino: fp32, fp16; "
+        "safetensors: fp32, fp16, bf16.",
+    )
+    which: Which = which_option()
+    image_io: bool = option(
+        False,
+        "Take and return uint8 pixel values of shape [B, H, W, 3]. For onnx and openvino.",
+    )
+    opset: int | None = option(
+        None,
+        "ONNX opset version, for older runtimes: 13 to 20; 18 to 20 with --image-io or int8.",
+        minimum=LOWEST_OPSET,
+        maximum=OPSET,
+        metavar="N",
+        shown_default=str(OPSET),
+    )
+    calibration: Path | None = option(
+        None,
+        "Folder of at least 8 images of the source domain; int8 is calibrated on three quarters "
+        "of them and verified on the rest.",
+        metavar="DIR",
+    )
+    min_psnr: float | None = option(
+        None,
+        "Minimum PSNR of an int8 model against the network, in dB; a worse model is not written.",
+        minimum=0.0,
+        maximum=100.0,
+        metavar="DB",
+        shown_default="35",
+    )
+    overwrite: bool = option(False, "Replace existing files.")
+    json: bool = option(False, "Print one JSON object per file on stdout.")
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
+        refuse_both("--to", "--direction", bool(self.to is not None and self.direction))
+        parse_domains(self.domains)
+
+
+@dataclass(frozen=True)
+class InspectConfig:
+    """The options of ``cyclegan inspect``.
+
+    Raises:
+        UsageError: Neither a path nor ``--models`` is given, or both are.
+    """
+
+    paths: tuple[Path, ...] = option(
+        (),
+        "Run folders, checkpoints (.safetensors, .pth), exported models (.onnx, .xml, .pt2), "
+        "folders of images, images; names of models in the package.",
+        metavar="PATH",
+        argument=True,
+    )
+    models: bool = option(False, "List the models in the package.")
+    weights: bool = option(
+        False, "List all tensors: name, dtype, shape, and statistics of their elements."
+    )
+    receptive_field: bool = option(
+        False, "Show the receptive field, and GFLOP and memory per megapixel."
+    )
+    full: bool = option(
+        False, "Compute the colours of a folder from all images instead of a sample of 100."
+    )
+    json: bool = option(False, "Print JSON on stdout, one object per path or comparison.")
+
+    def __post_init__(self) -> None:
+        if self.models == bool(self.paths):
+            raise UsageError(
+                "--models lists the models in the package and takes no PATH"
+                if self.models
+                else "PATH is missing",
+                "Name a file or folder, or use --models alone.",
+            )
+
+
 def layered(base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Override options of ``base`` by those in ``given``.
 
@@ -556,16 +908,17 @@ def typed_values(document: Mapping[str, Any], source: str) -> dict[str, Any]:
     Raises:
         UsageError: An unknown name or a value of the wrong type.
     """
-    return {name: _typed(name, value, source) for name, value in document.items()}
+    hints = field_types(TrainConfig)
+    return {name: _typed(hints, name, value, source) for name, value in document.items()}
 
 
-def _typed(name: str, value: Any, source: str) -> Any:
-    if name not in field_types():
+def _typed(hints: Mapping[str, Any], name: str, value: Any, source: str) -> Any:
+    if name not in hints:
         raise UsageError(
             f"{source} sets {name!r}, which is not an option of this version",
             "See cyclegan train --help for the names (with _ for -).",
         )
-    wanted = plain_type(field_types()[name])
+    wanted = plain_type(hints[name])
     if isinstance(value, str) and "\0" in value:
         raise UsageError(f"{source} sets {name} to a text with a NUL character")
     if wanted is Path and isinstance(value, str) and value:
@@ -615,14 +968,25 @@ def plain_type(hint: Any) -> Any:
     return hint
 
 
-def _check_bounds(field: dataclasses.Field[Any], value: Any) -> None:
-    if value is None:
-        return
+def check_bounds(config: Any) -> None:
+    """Check every field of a config against its choices and bounds.
+
+    Raises:
+        UsageError: A value is none of the choices, or out of bounds.
+    """
+    hints = field_types(type(config))
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value is not None:
+            _check_value(field, plain_type(hints[field.name]), value)
+
+
+def _check_value(field: dataclasses.Field[Any], kind: Any, value: Any) -> None:
     name = option_name(field.name)
-    choices = typing.get_args(_choices_of(field.name))
+    choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
     if choices and value not in choices:
         raise UsageError(f"{name} must be one of {', '.join(choices)}, found {value!r}")
-    if field_types()[field.name] == StepsOrTime and isinstance(value, str):
+    if kind == StepsOrTime and isinstance(value, str):
         # A number without a unit would be steps.
         if not value[-1:].isalpha() or duration_seconds(value) is None:
             raise UsageError(
@@ -637,12 +1001,49 @@ def _check_bounds(field: dataclasses.Field[Any], value: Any) -> None:
         raise UsageError(f"{name} must be at most {maximum}, found {value}")
 
 
-@functools.cache
-def field_types() -> dict[str, Any]:
-    """The type of every field of :class:`TrainConfig`, by name."""
-    return typing.get_type_hints(TrainConfig)
+def field_types(config_class: type[Any]) -> dict[str, Any]:
+    """Return the type of every field of a config class, by name."""
+    return typing.get_type_hints(config_class)
 
 
-def _choices_of(name: str) -> Any:
-    hint = field_types()[name]
-    return hint if typing.get_origin(hint) is Literal else None
+def parse_domains(text: str | None) -> Domains | None:
+    """Return the two names in ``--domains``; None if it is not given.
+
+    Raises:
+        UsageError: There are not two different names.
+    """
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    if len(names) != 2 or names[0] == names[1] or not all(map(is_domain_name, names)):
+        raise UsageError(
+            f"--domains {text}: expected two different names",
+            "Name domain A and domain B, separated by a comma: --domains day,night.",
+        )
+    return names[0], names[1]
+
+
+def parse_memory(text: str) -> int:
+    """Return a size such as ``4GB``, ``800MB``, ``4GiB`` or ``65536`` in bytes.
+
+    Raises:
+        UsageError: It is not a size.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMGT]?I?)B?", text.strip().upper())
+    size = float(match[1]) * BYTE_UNITS.get(match[2], 0) if match else 0
+    if size < 1:
+        raise UsageError(
+            f"--max-memory must be a size like 4GB or 800MB, found {text!r}",
+            "GB are 10^9 bytes, GiB 2^30.",
+        )
+    return int(size)
+
+
+def refuse_both(first: str, second: str, given: bool) -> None:
+    """Refuse two options that exclude each other.
+
+    Raises:
+        UsageError: Both are given.
+    """
+    if given:
+        raise UsageError(f"{first} and {second} exclude each other", "Give one of them.")

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its model: the same after a round trip, or a refusal."""
+"""The description of a model in a header: round trips, and refusals."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from cyclegan_cli.checkpoints.container import METADATA_KEY, Header
 from cyclegan_cli.checkpoints.header import (
+    METADATA_KEY,
     NEWEST_VERSION,
     Direction,
+    Header,
     ModelInfo,
     StateInfo,
     model_info,
@@ -52,7 +53,7 @@ STATE = StateInfo(
 # --- metadata --------------------------------------------------------------------------------
 
 
-def test_equal_documents_give_equal_metadata_in_whatever_order_they_were_made() -> None:
+def test_metadata_does_not_depend_on_key_order() -> None:
     document = STATE.to_document()
     reversed_document = dict(reversed(document.items()))
     reversed_document["training"] = dict(reversed(document["training"].items()))
@@ -67,7 +68,7 @@ def test_metadata_is_one_json_document_under_one_key() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names of files are Unicode there")
-def test_a_folder_whose_name_is_not_unicode_can_be_described() -> None:
+def test_non_unicode_names_can_be_stored() -> None:
     document = {"config": {"domain_a": os.fsdecode(b"caf\xe9")}}
     text = to_metadata(document)[METADATA_KEY]
     assert json.loads(text.encode()) == document  # the library writes UTF-8
@@ -80,22 +81,22 @@ def header_of(document: Any) -> Header:
     return Header({}, json.loads(json.dumps(document)))
 
 
-def test_a_model_is_described_by_the_document_that_it_gives() -> None:
+def test_model_info_survives_a_round_trip() -> None:
     assert model_info(Path("x"), header_of(MODEL.to_document())) == MODEL
 
 
-def test_a_state_is_described_by_the_document_that_it_gives() -> None:
+def test_state_info_survives_a_round_trip() -> None:
     header = header_of(STATE.to_document())
     assert state_info(Path("x"), header) == STATE
     assert model_info(Path("x"), header) == STATE.model
 
 
-def test_a_description_survives_a_file(tmp_path: Path) -> None:
+def test_info_survives_a_round_trip_through_a_file(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "x", to_metadata(MODEL.to_document()))
     assert read_model_info(tmp_path / "x") == MODEL
 
 
-def test_the_first_files_of_version_1_are_of_the_papers_architecture() -> None:
+def test_missing_architecture_keys_of_version_1_have_the_papers_values() -> None:
     document = MODEL.to_document()
     del document["directions"]
     for name in ("input_channels", "output_channels", "affine_norm"):
@@ -108,7 +109,7 @@ def test_the_first_files_of_version_1_are_of_the_papers_architecture() -> None:
 
 
 @pytest.mark.parametrize("directions", [("a2b",), ("b2a",)])
-def test_other_architectures_and_single_directions_are_described(
+def test_other_architectures_and_single_directions_are_read(
     directions: tuple[Direction, ...],
 ) -> None:
     generator = GeneratorConfig(8, 2, input_channels=1, output_channels=1, affine_norm=True)
@@ -117,19 +118,19 @@ def test_other_architectures_and_single_directions_are_described(
 
 
 @pytest.mark.parametrize("document", [{}, {"format": "pt"}, {"format": None}, {"format": ["x"]}])
-def test_a_file_of_another_program_is_called_that(document: dict[str, Any]) -> None:
-    with pytest.raises(CheckpointError, match=r"x is a safetensors file, but not one of cyclegan"):
+def test_file_of_another_program_is_refused(document: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match="x is .* but not a checkpoint of cyclegan"):
         model_info(Path("x"), header_of(document))
 
 
 @pytest.mark.parametrize("version", [NEWEST_VERSION + 1, 10**6, 0, -1, True, "1", None, 1.0, [1]])
-def test_another_version_of_the_format_is_refused_with_a_hint(version: Any) -> None:
+def test_unknown_format_version_is_refused(version: Any) -> None:
     with pytest.raises(CheckpointError, match="x has format version") as refusal:
         model_info(Path("x"), header_of(MODEL.to_document() | {"version": version}))
     assert "newer version" in refusal.value.hint
 
 
-def test_a_model_is_refused_as_a_state_with_a_hint() -> None:
+def test_model_is_refused_as_a_state_with_a_hint() -> None:
     with pytest.raises(CheckpointError, match="x holds a model, not a training state") as refusal:
         state_info(Path("x"), header_of(MODEL.to_document()))
     assert "run folder" in refusal.value.hint
@@ -214,7 +215,7 @@ def place_and_value(parameter: Any) -> str:
 @pytest.mark.parametrize(
     ("place", "value"), [*((place, None) for place in REQUIRED), *UNFIT], ids=place_and_value
 )
-def test_a_damaged_description_of_a_model_is_refused(place: Place, value: Any) -> None:
+def test_damaged_model_document_is_refused(place: Place, value: Any) -> None:
     document = changed(MODEL.to_document(), place, value)
     with pytest.raises(CheckpointError, match="^x has a damaged description of its model$"):
         model_info(Path("x"), header_of(document))
@@ -225,7 +226,7 @@ def test_a_damaged_description_of_a_model_is_refused(place: Place, value: Any) -
     [*((place, None) for place in REQUIRED_OF_A_STATE), *UNFIT_IN_A_STATE],
     ids=place_and_value,
 )
-def test_a_damaged_description_of_a_state_is_refused(place: Place, value: Any) -> None:
+def test_damaged_state_document_is_refused(place: Place, value: Any) -> None:
     document = changed(STATE.to_document(), place, value)
     with pytest.raises(CheckpointError, match="^x has a damaged description of its state$"):
         state_info(Path("x"), header_of(document))
@@ -244,7 +245,7 @@ def test_a_damaged_description_of_a_state_is_refused(place: Place, value: Any) -
         pytest.param("1.5", id="text"),
     ],
 )
-def test_seconds_that_are_no_finite_number_are_refused(seconds: Any) -> None:
+def test_non_finite_seconds_are_refused(seconds: Any) -> None:
     document = changed(STATE.to_document(), ("state", "seconds"), seconds)
     with pytest.raises(CheckpointError):
         state_info(Path("x"), header_of(document))
@@ -259,7 +260,8 @@ json_values = st.recursive(
 
 @settings(max_examples=300, deadline=None)
 @given(place=st.sampled_from([*REQUIRED, *REQUIRED_OF_A_STATE, ("version",)]), value=json_values)
-def test_any_value_anywhere_gives_a_description_or_a_refusal(place: Place, value: Any) -> None:
+@pytest.mark.slow
+def test_arbitrary_values_are_read_or_refused(place: Place, value: Any) -> None:
     header = header_of(changed(STATE.to_document(), place, value))
     try:
         assert isinstance(state_info(Path("x"), header), StateInfo)
@@ -270,23 +272,21 @@ def test_any_value_anywhere_gives_a_description_or_a_refusal(place: Place, value
 # --- directions ------------------------------------------------------------------------------
 
 
-def test_each_direction_leads_to_the_other_domain_by_its_name() -> None:
+def test_directions_have_source_and_target_domains() -> None:
     assert (MODEL.target("a2b"), MODEL.target("b2a")) == ("night", "día")
     assert (MODEL.direction_to("night"), MODEL.direction_to("día")) == ("a2b", "b2a")
 
 
 @pytest.mark.parametrize(("held", "missing"), [("a2b", "b2a"), ("b2a", "a2b")])
-def test_a_direction_that_the_file_does_not_hold_is_refused(
-    held: Direction, missing: Direction
-) -> None:
+def test_missing_direction_is_refused(held: Direction, missing: Direction) -> None:
     info = dataclasses.replace(MODEL, directions=(held,))
     assert info.require(held) == held
-    with pytest.raises(CheckpointError, match=rf"\({held}\), and not the other way \({missing}\)"):
+    with pytest.raises(CheckpointError, match=rf"\({held}\) only, not .* \({missing}\)"):
         info.require(missing)
 
 
 @pytest.mark.parametrize("name", ["", "Night", "noon"])
-def test_a_domain_that_the_model_does_not_know_is_refused(name: str) -> None:
+def test_unknown_domain_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=f"--to {name}: .*'día' and 'night'"):
         MODEL.direction_to(name)
 
@@ -294,11 +294,11 @@ def test_a_domain_that_the_model_does_not_know_is_refused(name: str) -> None:
 # --- start-up --------------------------------------------------------------------------------
 
 
-def test_a_header_is_read_without_the_heavy_libraries(tmp_path: Path) -> None:
+def test_reading_a_header_imports_neither_torch_nor_numpy(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "x", to_metadata(STATE.to_document()))
     script = (
         "import sys; from pathlib import Path\n"
-        "from cyclegan_cli.checkpoints.container import read_header\n"
+        "from cyclegan_cli.checkpoints.header import read_header\n"
         "from cyclegan_cli.checkpoints.header import state_info\n"
         "path = Path(sys.argv[1]); print(state_info(path, read_header(path)).step)\n"
         "print(sorted({'torch', 'numpy', 'PIL', 'safetensors', 'torchvision'} & set(sys.modules)))"

@@ -1,4 +1,4 @@
-"""From what a user names, or does not name, to a checkpoint file."""
+"""From what a user names, or does not name, to a checkpoint."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from cyclegan_cli.checkpoints.locate import (
     checkpoint_file,
     chosen_checkpoint,
     default_checkpoint,
+    pretrained_file,
 )
-from cyclegan_cli.checkpoints.pretrained import pretrained_file
 from cyclegan_cli.errors import CheckpointError, UsageError
 
 
@@ -39,49 +39,49 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # --- named -----------------------------------------------------------------------------------
 
 
-def test_a_file_is_what_it_is_whatever_its_name(tmp_path: Path) -> None:
+def test_existing_file_is_the_checkpoint(tmp_path: Path) -> None:
     run_folder(tmp_path / "run", "anything.bin")
     assert checkpoint_file(tmp_path / "run" / "anything.bin") == tmp_path / "run" / "anything.bin"
 
 
 @pytest.mark.parametrize("name", [MODEL_FILE, STATE_FILE])
-def test_a_run_folder_stands_for_one_of_its_files(tmp_path: Path, name: str) -> None:
+def test_checkpoint_file_of_a_run_folder(tmp_path: Path, name: str) -> None:
     run = run_folder(tmp_path / "run", MODEL_FILE, STATE_FILE)
     assert checkpoint_file(run, name) == run / name
 
 
-def test_a_run_folder_stands_for_its_model(tmp_path: Path) -> None:
+def test_run_folder_defaults_to_its_model(tmp_path: Path) -> None:
     run = run_folder(tmp_path / "run", MODEL_FILE, STATE_FILE)
     assert checkpoint_file(run) == run / MODEL_FILE
 
 
-def test_a_folder_without_a_checkpoint_is_refused_and_says_what_it_lacks(tmp_path: Path) -> None:
+def test_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     run = run_folder(tmp_path / "run", STATE_FILE)
     with pytest.raises(CheckpointError, match=rf"run has no {MODEL_FILE}") as refusal:
         checkpoint_file(run)
     assert "run folder" in refusal.value.hint
 
 
-def test_a_folder_named_like_a_checkpoint_is_none(tmp_path: Path) -> None:
+def test_folder_named_like_a_checkpoint_is_refused(tmp_path: Path) -> None:
     run = run_folder(tmp_path / "run")
     (run / MODEL_FILE).mkdir()
     with pytest.raises(CheckpointError, match="has no"):
         checkpoint_file(run)
 
 
-def test_what_does_not_exist_is_refused_and_says_how_to_get_one(tmp_path: Path) -> None:
+def test_missing_checkpoint_is_refused_with_a_hint(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no checkpoint .*missing") as refusal:
         checkpoint_file(tmp_path / "missing")
     assert "cyclegan train" in refusal.value.hint
     assert refusal.value.exit_code == 4
 
 
-def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
+def test_too_long_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="nnn"):
         checkpoint_file(tmp_path / ("n" * 300))
 
 
-def test_a_model_in_the_package_has_a_name(here: Path) -> None:
+def test_pretrained_model_is_found_by_name(here: Path) -> None:
     found = checkpoint_file(Path("day2night"))
     assert found == pretrained_file("day2night")
     assert chosen_checkpoint(Path("day2night"), "latest") == found
@@ -92,7 +92,7 @@ def test_a_model_in_the_package_has_a_name(here: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["day2nigh", "../day2night", "day2night.safetensors", "", "."])
-def test_other_names_are_none_of_a_model(here: Path, name: str) -> None:
+def test_other_names_are_not_pretrained_models(here: Path, name: str) -> None:
     with pytest.raises(CheckpointError):
         checkpoint_file(Path(name))
 
@@ -100,14 +100,14 @@ def test_other_names_are_none_of_a_model(here: Path, name: str) -> None:
 # --- not named -------------------------------------------------------------------------------
 
 
-def test_the_newest_run_is_the_default(here: Path) -> None:
+def test_newest_run_is_the_default(here: Path) -> None:
     run_folder(here / "runs" / "old", MODEL_FILE, modified=1_000)
     run_folder(here / "runs" / "new", MODEL_FILE, modified=3_000)
     run_folder(here / "runs" / "zz-between", MODEL_FILE, modified=2_000)
     assert default_checkpoint().resolve() == (here / "runs" / "new" / MODEL_FILE).resolve()
 
 
-def test_runs_without_a_model_are_passed_over(here: Path) -> None:
+def test_runs_without_a_model_are_skipped(here: Path) -> None:
     run_folder(here / "runs" / "a", MODEL_FILE, modified=1_000)
     run_folder(here / "runs" / "b", STATE_FILE, modified=2_000)
     run_folder(here / "runs" / "c" / "deeper", MODEL_FILE, modified=2_000)
@@ -116,14 +116,14 @@ def test_runs_without_a_model_are_passed_over(here: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
-def test_a_link_that_leads_nowhere_is_passed_over(here: Path) -> None:
+def test_dangling_link_is_skipped(here: Path) -> None:
     run_folder(here / "runs" / "a", MODEL_FILE)
     run_folder(here / "runs" / "b").joinpath(MODEL_FILE).symlink_to(here / "gone")
     assert default_checkpoint() == Path("runs", "a", MODEL_FILE)
 
 
 @pytest.mark.parametrize("named", ["run", f"run/{MODEL_FILE}"])
-def test_the_environment_goes_before_the_newest_run(
+def test_environment_variable_overrides_the_newest_run(
     here: Path, monkeypatch: pytest.MonkeyPatch, named: str
 ) -> None:
     run_folder(here / "runs" / "new", MODEL_FILE)
@@ -132,7 +132,7 @@ def test_the_environment_goes_before_the_newest_run(
     assert default_checkpoint() == Path("run", MODEL_FILE)
 
 
-def test_an_environment_that_names_nothing_real_is_refused_though_there_are_runs(
+def test_environment_variable_with_a_missing_path_is_refused(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_folder(here / "runs" / "new", MODEL_FILE)
@@ -141,14 +141,14 @@ def test_an_environment_that_names_nothing_real_is_refused_though_there_are_runs
         default_checkpoint()
 
 
-def test_an_empty_environment_names_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_environment_variable_is_ignored(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_folder(here / "runs" / "new", MODEL_FILE)
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, "")
     assert default_checkpoint() == Path("runs", "new", MODEL_FILE)
 
 
 @pytest.mark.parametrize("folders", [[], ["runs"], ["runs/empty"]])
-def test_without_any_run_the_model_in_the_package_is_taken(
+def test_pretrained_model_is_the_default_without_runs(
     here: Path, monkeypatch: pytest.MonkeyPatch, folders: list[str]
 ) -> None:
     for folder in folders:

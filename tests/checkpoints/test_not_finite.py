@@ -1,4 +1,4 @@
-"""Weights that are not finite: refused wherever they are loaded, with the tensor's name."""
+"""NaN and infinite weights are refused wherever weights are loaded."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def spoiled(source: Path, target: Path, name: str, value: float) -> Path:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_safetensors_file_is_refused_by_the_tensors_name(
+def test_non_finite_safetensors_weights_are_refused(
     checkpoint: Path, tmp_path: Path, value: float
 ) -> None:
     name = "generator_a2b.down.0.conv.bias"
@@ -42,9 +42,7 @@ def test_a_safetensors_file_is_refused_by_the_tensors_name(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
-def test_a_pth_file_is_refused_by_its_own_name_of_the_tensor(
-    tmp_path: Path, dtype: torch.dtype
-) -> None:
+def test_non_finite_pth_weights_are_refused(tmp_path: Path, dtype: torch.dtype) -> None:
     weights = {name: tensor.to(dtype) for name, tensor in original_generator().state_dict().items()}
     weights["model.4.weight"][0, 0] = math.nan
     torch.save({"netG": weights}, tmp_path / "x.pth")
@@ -52,7 +50,7 @@ def test_a_pth_file_is_refused_by_its_own_name_of_the_tensor(
         load_generator(tmp_path / "x.pth", "a2b")
 
 
-def test_a_number_that_fp32_does_not_hold_is_not_finite(tmp_path: Path) -> None:
+def test_fp64_weights_beyond_fp32_are_refused(tmp_path: Path) -> None:
     weights = {name: tensor.double() for name, tensor in original_generator().state_dict().items()}
     weights["model.1.bias"][0] = 1e300
     torch.save(weights, tmp_path / "x.pth")
@@ -61,7 +59,7 @@ def test_a_number_that_fp32_does_not_hold_is_not_finite(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["translate", "export", "init-from"])
-def test_every_command_refuses_it_and_writes_nothing(
+def test_commands_refuse_non_finite_weights(
     cyclegan: Cyclegan,
     draw: Callable[..., Path],
     checkpoint: Path,
@@ -90,7 +88,7 @@ def test_every_command_refuses_it_and_writes_nothing(
 @pytest.mark.parametrize(
     "name", ["discriminator_a.first.weight", "adam.generator_a2b.head.weight.exp_avg_sq"]
 )
-def test_a_training_does_not_go_on_with_it(
+def test_resume_refuses_non_finite_state(
     cyclegan: Cyclegan,
     draw: Callable[..., Path],
     run_folder: Path,

@@ -1,4 +1,4 @@
-"""A run of format version 1, kept for ever: every later version loads it (docs/format.md)."""
+"""A run of format version 1, which every later version must load (docs/format.md)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from cyclegan_cli.checkpoints.container import TensorInfo, read_header
-from cyclegan_cli.checkpoints.store import load_generator, load_state_info, restore_state
+from cyclegan_cli.checkpoints.header import TensorInfo, read_header, read_state_info
+from cyclegan_cli.checkpoints.store import load_generator, restore_state
 from cyclegan_cli.config import GeneratorConfig
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.models.networks import ResnetGenerator
@@ -22,7 +22,7 @@ SINCE_VERSION_2 = {"state.watch"}
 EXPECTED = [0.035206, -0.142229, -0.079751, 0.13371, 0.040092, -0.074231]
 
 
-def test_its_generator_still_translates_the_same() -> None:
+def test_version_1_generator_translates_the_same() -> None:
     image = torch.linspace(-1, 1, 3 * 8 * 12).view(1, 3, 8, 12)
     generator, info = load_generator(RUN / "model.safetensors", "a2b")
     assert (info.name_a, info.name_b, info.directions) == ("day", "night", ("a2b", "b2a"))
@@ -30,8 +30,8 @@ def test_its_generator_still_translates_the_same() -> None:
     assert found == pytest.approx(EXPECTED, abs=1e-5)
 
 
-def test_its_training_can_still_be_resumed() -> None:
-    state = load_state_info(RUN / "state.safetensors")
+def test_version_1_state_can_be_resumed() -> None:
+    state = read_state_info(RUN / "state.safetensors")
     assert (state.step, state.seconds, state.images) == (1, 12.5, "digest")
     # It knew neither averages nor held-out images, and goes on without.
     config = state.train_config()
@@ -111,48 +111,46 @@ def keys_of(document: dict[str, Any]) -> set[str]:
     return set(document) | inner
 
 
-def test_a_states_tensors_are_exactly_those_of_the_specification() -> None:
+def test_state_tensors_match_the_specification() -> None:
     header = read_header(RUN / "state.safetensors")
     assert header.tensors == specified(header.document)
 
 
-def test_a_models_tensors_are_exactly_the_generators_of_the_specification() -> None:
+def test_model_tensors_match_the_specification() -> None:
     tensors = specified(read_header(RUN / "state.safetensors").document)
     generators = {n: t for n, t in tensors.items() if n.startswith("generator_")}
     assert read_header(RUN / "model.safetensors").tensors == generators
 
 
-def test_documents_have_exactly_the_keys_of_the_specification() -> None:
+def test_version_1_documents_match_the_specification() -> None:
     model, more = map(set, tables("The document"))
     assert keys_of(read_header(RUN / "model.safetensors").document) == model
     found = keys_of(read_header(RUN / "state.safetensors").document)
     assert found == (model | more) - SINCE_VERSION_2
 
 
-def test_what_is_written_today_has_the_same_keys(run_folder: Path) -> None:
+def test_current_documents_match_the_specification(run_folder: Path) -> None:
     model, more = map(set, tables("The document"))
     assert keys_of(read_header(run_folder / "model.safetensors").document) == model
     assert keys_of(read_header(run_folder / "state.safetensors").document) == model | more
 
 
-def test_what_several_processes_write_has_their_keys_too(run_folder: Path) -> None:
-    [several] = map(set, tables("Of several processes"))
-    info = load_state_info(run_folder / "state.safetensors")
+def test_distributed_documents_match_the_specification(run_folder: Path) -> None:
+    [several] = map(set, tables("Distributed training"))
+    info = read_state_info(run_folder / "state.safetensors")
     together = dataclasses.replace(info, ranks=2, items=2).to_document()
     assert keys_of(together) == keys_of(info.to_document()) | several
 
 
-def test_options_are_those_of_the_runs_configuration() -> None:
+def test_options_of_a_state_are_those_of_train_config() -> None:
     """So that ``config`` needs no table of its own."""
-    state = load_state_info(RUN / "state.safetensors")
+    state = read_state_info(RUN / "state.safetensors")
     assert state.config.keys() <= state.train_config().to_document().keys()
 
 
 @pytest.mark.parametrize("affine", [False, True])
 @pytest.mark.parametrize(("inputs", "outputs"), [(3, 3), (1, 3), (3, 1)])
-def test_every_architecture_has_exactly_the_tensors_of_the_specification(
-    affine: bool, inputs: int, outputs: int
-) -> None:
+def test_all_architectures_match_the_specification(affine: bool, inputs: int, outputs: int) -> None:
     generator, norms, _ = tables("Tensors")
     if affine:
         generator |= {f"{norm}.{end}": text for norm, text in norms.items()

@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from cyclegan_cli.checkpoints.reading import read_model
+from cyclegan_cli.checkpoints.locate import read_checkpoint
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.config import GeneratorConfig
 
@@ -40,10 +40,10 @@ def module_of(file: Path) -> ModuleType:
 
 
 @pytest.mark.skipif(FOLDER is None, reason="vintagify is not installed")
-def test_its_generator_computes_what_its_own_code_computes() -> None:
+def test_vintagify_generator_computes_the_same() -> None:
     assert FOLDER is not None
     path = FOLDER / "resources" / "G_A2B_epoch33.pth"
-    info = read_model(path)
+    info = read_checkpoint(path).info
     assert (info.generator, info.directions) == (GeneratorConfig(affine_norm=True), ("a2b",))
     theirs = module_of(FOLDER / "generator.py").ResnetGenerator()
     theirs.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))

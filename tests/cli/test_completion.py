@@ -51,7 +51,7 @@ def test_words_are_offered(tmp_path: Path, checkpoint: Path, line: str, words: l
 def test_nothing_heavy_is_loaded_for_it(tmp_path: Path) -> None:
     imports = offered(tmp_path, "cyclegan translate --to ", options=("-X", "importtime"))
     loaded = {line.split("|")[-1].strip() for line in imports}
-    assert "cyclegan_cli.checkpoints.pretrained" in loaded
+    assert "cyclegan_cli.checkpoints.locate" in loaded
     assert not loaded & {"torch", "numpy", "PIL", "PIL.Image"}
 
 

@@ -1,4 +1,4 @@
-"""``cyclegan export``: the command around the exporter, which ``tests/exporting`` tests."""
+"""The command ``cyclegan export``; ``tests/exporting`` tests the exporter."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from cyclegan_cli.checkpoints.header import ModelInfo
+from cyclegan_cli.checkpoints.locate import read_checkpoint
 from cyclegan_cli.checkpoints.store import save_model
 from cyclegan_cli.errors import ExportError
-from cyclegan_cli.exporting import exporter, formats
+from cyclegan_cli.exporting import exporter
+from cyclegan_cli.exporting import job as export_job
 from cyclegan_cli.exporting.exporter import Report
-from cyclegan_cli.exporting.job import Job
+from cyclegan_cli.exporting.job import FORMATS, Job
 from cyclegan_cli.exporting.verify import Check, Verification
 from cyclegan_cli.models.cyclegan import CycleGAN
 
@@ -52,7 +54,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
 
 
 @pytest.mark.parametrize("named", ["run", "run/model.safetensors", "run/state.safetensors"])
-def test_a_run_or_file_is_exported_from_a_to_b(
+def test_export_of_a_run_or_file(
     cyclegan: Cyclegan, here: Path, jobs: list[Job], named: str
 ) -> None:
     answer = cyclegan("export", named, "-o", "x.onnx")
@@ -66,7 +68,7 @@ def test_a_run_or_file_is_exported_from_a_to_b(
         "sha256: 34cd  x.onnx",
     ]
     file = "run/model.safetensors" if named == "run" else named
-    assert jobs == [Job(Path(file), ("a2b",), Path("x.onnx"), formats.FORMATS["onnx"])]
+    assert jobs == [Job(read_checkpoint(Path(file)), ("a2b",), Path("x.onnx"), FORMATS["onnx"])]
 
 
 @pytest.mark.parametrize(
@@ -83,14 +85,14 @@ def test_a_run_or_file_is_exported_from_a_to_b(
         ),
     ],
 )
-def test_files_without_a_name_are_named_by_the_domains(
+def test_default_outputs_follow_the_domains(
     cyclegan: Cyclegan, here: Path, jobs: list[Job], options: list[str], written: dict[str, Any]
 ) -> None:
     assert cyclegan("export", "run", *options).code == 0
     assert {str(job.output): job.directions for job in jobs} == written
 
 
-def test_all_options_reach_the_job(
+def test_options_reach_the_job(
     cyclegan: Cyclegan, here: Path, jobs: list[Job], images: Path
 ) -> None:
     shutil.copy("run/model.safetensors", "run/best.safetensors")
@@ -102,12 +104,10 @@ def test_all_options_reach_the_job(
     assert "compared on: 1 held-out images" in answer.out
     [job] = jobs
     assert (job.precision, job.calibration, job.min_psnr) == ("int8", images, 40.0)
-    assert (job.image_io, job.checkpoint) == (True, Path("run/best.safetensors"))
+    assert (job.image_io, job.checkpoint.path) == (True, Path("run/best.safetensors"))
 
 
-def test_json_is_one_line_a_file_with_the_verification(
-    cyclegan: Cyclegan, here: Path, jobs: list[Job]
-) -> None:
+def test_json_has_one_line_per_file(cyclegan: Cyclegan, here: Path, jobs: list[Job]) -> None:
     answer = cyclegan("export", "run", "--direction", "both", "-o", "out", "--json")
     assert (answer.code, answer.err) == (0, "")
     first, second = answer.documents
@@ -118,7 +118,7 @@ def test_json_is_one_line_a_file_with_the_verification(
     assert first["bytes"] == 4567
 
 
-def test_a_checkpoint_of_ours_is_written_for_real(cyclegan: Cyclegan, here: Path) -> None:
+def test_safetensors_export_end_to_end(cyclegan: Cyclegan, here: Path) -> None:
     answer = cyclegan("export", "run", "--format", "safetensors", "--precision", "fp16", "--json")
     assert answer.code == 0
     [document] = answer.documents
@@ -127,22 +127,26 @@ def test_a_checkpoint_of_ours_is_written_for_real(cyclegan: Cyclegan, here: Path
     assert cyclegan("inspect", "day2night.safetensors").code == 0
     again = cyclegan("export", "day2night.safetensors", "--direction", "b2a", "--format", "pt2")
     assert again.code == 4
-    assert "and not the other way" in again.err
+    assert "not in the other direction" in again.err
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["run", "--to", "noon"], 2, "--to noon: this checkpoint knows 'day' and 'night'"),
+        (
+            ["run", "--to", "noon"],
+            2,
+            "--to noon: the domains of this checkpoint are 'day'",
+        ),
         (["run", "--to", "day", "--direction", "b2a"], 2, "--to and --direction exclude"),
         (["run", "--to", "day", "--direction", "both"], 2, "--to and --direction exclude"),
-        (["run", "--precision", "bf16"], 2, "--precision bf16: onnx is not written in it"),
+        (["run", "--precision", "bf16"], 2, "--precision bf16 is not supported by onnx"),
         (["run", "--precision", "int8"], 2, "--precision int8 needs --calibration"),
-        (["run", "--format", "pt2", "--image-io"], 2, "--image-io is not possible with pt2"),
+        (["run", "--format", "pt2", "--image-io"], 2, "--image-io is not supported by pt2"),
         (["run", "-o", "old.onnx"], 2, "-o old.onnx already exists"),
         (["run", "-o", "run"], 2, "-o run already exists"),
         (["run", "-o", "run", "--overwrite"], 2, "-o run already exists"),
-        (["run", "-o", "x.pt2"], 2, "-o x.pt2 ends like pt2, but --format is onnx"),
+        (["run", "-o", "x.pt2"], 2, "-o x.pt2 has the extension of pt2, but --format is onnx"),
         (["old.onnx", "--which", "best"], 2, "--which best chooses within a run folder"),
         (["run", "--which", "best"], 4, "the folder run has no best.safetensors"),
         (
@@ -156,7 +160,7 @@ def test_a_checkpoint_of_ours_is_written_for_real(cyclegan: Cyclegan, here: Path
         (["old.onnx"], 4, "old.onnx is not a safetensors file"),
     ],
 )
-def test_what_cannot_be_done_is_refused_in_one_line(
+def test_invalid_exports_are_refused_in_one_line(
     cyclegan: Cyclegan, here: Path, jobs: list[Job], arguments: list[str], code: int, message: str
 ) -> None:
     Path("old.onnx").write_text("old")
@@ -167,7 +171,7 @@ def test_what_cannot_be_done_is_refused_in_one_line(
     assert Path("old.onnx").read_text() == "old"
 
 
-def test_overwrite_replaces_an_existing_file_but_never_the_checkpoint(
+def test_overwrite_never_replaces_the_checkpoint(
     cyclegan: Cyclegan, here: Path, jobs: list[Job]
 ) -> None:
     Path("old.onnx").write_text("old")
@@ -180,10 +184,10 @@ def test_overwrite_replaces_an_existing_file_but_never_the_checkpoint(
     assert answer.errors == [f"error: -o {model} is the checkpoint itself"]
 
 
-def test_without_the_extra_one_sentence_says_how_to_get_it(
+def test_missing_extra_is_named(
     cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    monkeypatch.setattr(export_job, "find_spec", lambda name: None)
     answer = cyclegan("export", "run", "-o", "x.onnx")
     assert (answer.code, answer.out) == (2, "")
     assert answer.err.splitlines() == [
@@ -193,7 +197,7 @@ def test_without_the_extra_one_sentence_says_how_to_get_it(
     assert not Path("x.onnx").exists()
 
 
-def test_a_model_that_was_not_verified_exits_with_4(
+def test_failed_verification_exits_with_4(
     cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def export(job: Job) -> Report:
@@ -205,7 +209,7 @@ def test_a_model_that_was_not_verified_exits_with_4(
     assert answer.err == "error: the exported model differs from the network\n"
 
 
-def test_a_checkpoint_with_a_path_for_a_domains_name_writes_no_other_folder(
+def test_path_as_domain_name_is_refused(
     cyclegan: Cyclegan, here: Path, jobs: list[Job], tiny_model: CycleGAN, tiny_info: ModelInfo
 ) -> None:
     info = ModelInfo(**vars(tiny_info) | {"name_a": "../../etc/x"})

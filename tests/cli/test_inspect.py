@@ -1,4 +1,4 @@
-"""``cyclegan inspect``: a table for people, JSON for scripts."""
+"""``cyclegan inspect``: tables for humans, JSON for scripts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def rows(table: str) -> dict[str, str]:
     return {line[0]: line[1].strip() for line in lines if len(line) == 2}
 
 
-def test_a_run_is_shown_as_a_table(cyclegan: Cyclegan, run_folder: Path) -> None:
+def test_run_is_shown_as_a_table(cyclegan: Cyclegan, run_folder: Path) -> None:
     answer = cyclegan("inspect", run_folder)
     assert (answer.code, answer.err) == (0, "")
     assert answer.out.splitlines()[0].startswith(f"{run_folder}: run")
@@ -44,15 +44,13 @@ def test_large_numbers_are_grouped(cyclegan: Cyclegan, checkpoint: Path) -> None
 
 
 @pytest.mark.parametrize("name", [".", "model.safetensors", "state.safetensors"])
-def test_json_is_one_line_with_the_description(
-    cyclegan: Cyclegan, run_folder: Path, name: str
-) -> None:
+def test_json_is_one_line(cyclegan: Cyclegan, run_folder: Path, name: str) -> None:
     answer = cyclegan("inspect", run_folder / name, "--json")
     assert (answer.code, answer.err) == (0, "")
     assert answer.documents == [describe(run_folder / name).to_document()]
 
 
-def test_a_folder_of_images_lists_what_is_wrong(
+def test_folder_of_images_lists_problems(
     cyclegan: Cyclegan, tmp_path: Path, draw: Draw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -64,7 +62,7 @@ def test_a_folder_of_images_lists_what_is_wrong(
     assert "p/[red]y.png is empty" in answer.out
 
 
-def test_markup_in_a_name_is_printed_as_it_is(
+def test_markup_in_a_name_is_printed_literally(
     cyclegan: Cyclegan, tmp_path: Path, draw: Draw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -82,7 +80,7 @@ def test_markup_in_a_name_is_printed_as_it_is(
         ("x.safetensors", b"damaged file", 4, "x.safetensors is not a safetensors file"),
     ],
 )
-def test_what_cannot_be_described_is_an_error_of_one_line(
+def test_undescribable_paths_are_errors_of_one_line(
     cyclegan: Cyclegan,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -102,7 +100,7 @@ def test_what_cannot_be_described_is_an_error_of_one_line(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names that are not UTF-8")
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=["table", "json"])
-def test_a_name_that_is_not_utf_8_is_no_obstacle(
+def test_names_that_are_not_utf_8_are_accepted(
     cyclegan_process: Cyclegan, tmp_path: Path, draw: Draw, options: list[str]
 ) -> None:
     name = os.fsdecode(b"\xff\xfe.png")
@@ -113,12 +111,12 @@ def test_a_name_that_is_not_utf_8_is_no_obstacle(
         assert json.loads(answer.out)["path"] == str(tmp_path / name)
 
 
-def test_a_name_longer_than_names_can_be_is_an_error_of_one_line(cyclegan: Cyclegan) -> None:
+def test_too_long_name_is_an_error_of_one_line(cyclegan: Cyclegan) -> None:
     answer = cyclegan("inspect", "x" * 300)
     assert (answer.code, len(answer.err.splitlines())) == (3, 1)
 
 
-def test_several_are_described_one_after_the_other(
+def test_several_paths_are_described(
     cyclegan: Cyclegan, run_folder: Path, tmp_path: Path, draw: Draw
 ) -> None:
     photo = draw(tmp_path / "x.png")
@@ -144,7 +142,7 @@ def test_two_checkpoints_are_described_and_compared(cyclegan: Cyclegan, run_fold
     assert documents[2] == compare(*pair).to_document()
 
 
-def test_what_one_of_two_does_not_say_is_none(
+def test_missing_values_of_a_comparison_are_none(
     cyclegan: Cyclegan, run_folder: Path, tmp_path: Path
 ) -> None:
     torch.save(original_generator().state_dict(), tmp_path / "x.pth")
@@ -152,21 +150,24 @@ def test_what_one_of_two_does_not_say_is_none(
     assert shown["differences: training.imported from"] == "none | x.pth"
 
 
-def test_torch_is_not_needed_to_compare(
+def test_inspect_of_checkpoints_imports_neither_torch_nor_numpy(
     start_python: Cyclegan, run_folder: Path, checkpoint: Path
 ) -> None:
     program = (
-        "import sys\nfrom cyclegan_cli.cli.inspect import inspect_command\n"
-        "from pathlib import Path\n"
-        "inspect_command([Path(p) for p in sys.argv[1:]], as_json=True, weights=True)\n"
-        "print({'torch', 'safetensors'} & set(sys.modules))"
+        "import sys\nfrom pathlib import Path\n"
+        "from cyclegan_cli.cli.inspect import inspect_command\n"
+        "inspect_command(paths=[Path(p) for p in sys.argv[1:]], models=None, weights=None,"
+        " receptive_field=None, full=None, json=True)\n"
+        "print({'torch', 'numpy', 'safetensors', 'PIL'} & set(sys.modules))"
     )
-    out, err = start_python("-c", program, run_folder, checkpoint).communicate(timeout=120)
+    paths = (run_folder, checkpoint, run_folder / "state.safetensors")
+    out, err = start_python("-c", program, *paths).communicate(timeout=120)
     assert (out.splitlines()[-1], err) == ("set()", "")
-    assert json.loads(out.splitlines()[-2])["kind"] == "comparison"
+    kinds = [json.loads(line)["kind"] for line in out.splitlines()[:-1]]
+    assert kinds == ["run", "model", "state"]
 
 
-def test_what_is_no_pair_of_checkpoints_is_not_compared(
+def test_other_than_two_checkpoints_are_not_compared(
     cyclegan: Cyclegan, run_folder: Path, checkpoint: Path, tmp_path: Path, draw: Draw
 ) -> None:
     photo = draw(tmp_path / "x.png")
@@ -177,7 +178,7 @@ def test_what_is_no_pair_of_checkpoints_is_not_compared(
     assert (answer.code, "comparison" in answer.out) == (6, False)
 
 
-def test_a_run_without_a_model_is_not_compared(
+def test_run_without_a_model_is_not_compared(
     cyclegan: Cyclegan, run_folder: Path, tmp_path: Path
 ) -> None:
     for name in ("config.toml", "metrics.csv"):
@@ -186,7 +187,7 @@ def test_a_run_without_a_model_is_not_compared(
     assert (answer.code, len(answer.documents)) == (0, 2)
 
 
-def test_the_health_of_a_run_is_a_line_or_a_line_a_verdict(
+def test_health_is_one_line_per_verdict(
     cyclegan: Cyclegan, run_folder: Path, tmp_path: Path
 ) -> None:
     run = shutil.copytree(run_folder, tmp_path / "run")
@@ -201,7 +202,7 @@ def test_the_health_of_a_run_is_a_line_or_a_line_a_verdict(
     assert out.count("It is ill.") == 2
 
 
-def test_weights_are_lines_of_the_table(cyclegan: Cyclegan, checkpoint: Path) -> None:
+def test_weights_are_listed_in_lines(cyclegan: Cyclegan, checkpoint: Path) -> None:
     out = cyclegan("inspect", checkpoint, "--weights", "--receptive-field").out
     assert "generator_a2b.head.weight  F32 [3, 2, 7, 7]" in out
     assert rows(out)["generator: receptive field"] == "41"

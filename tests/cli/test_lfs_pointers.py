@@ -1,4 +1,4 @@
-"""Files that Git LFS has not fetched are called so, wherever they are read."""
+"""Git LFS pointers are named in errors instead of being read as files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw: Callable[..., Pa
     [["translate", "photo.png", "-o", "out.png", "--checkpoint"], ["export"], ["inspect"]],
     ids=lambda command: command[0],
 )
-def test_a_checkpoint(cyclegan: Cyclegan, command: list[str], name: str) -> None:
+def test_lfs_pointer_of_a_checkpoint(cyclegan: Cyclegan, command: list[str], name: str) -> None:
     answer = cyclegan(*command, name)
     assert answer.code == 4
     assert "is a Git LFS pointer, not the file itself" in answer.errors[0]
@@ -42,7 +42,7 @@ def test_a_checkpoint(cyclegan: Cyclegan, command: list[str], name: str) -> None
 
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("name", ["x.onnx", "x.pt2", "x.xml"])
-def test_an_exported_model(cyclegan: Cyclegan, name: str) -> None:
+def test_lfs_pointer_of_an_exported_model(cyclegan: Cyclegan, name: str) -> None:
     answer = cyclegan("inspect", name)
     assert answer.code == 4
     assert f"{name} is a Git LFS pointer" in answer.errors[0]
@@ -50,7 +50,7 @@ def test_an_exported_model(cyclegan: Cyclegan, name: str) -> None:
 
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("name", ["x.png", "x.jpg"])
-def test_a_image(cyclegan: Cyclegan, checkpoint: Path, name: str) -> None:
+def test_lfs_pointer_of_an_image(cyclegan: Cyclegan, checkpoint: Path, name: str) -> None:
     for command in (["inspect"], ["translate", "-o", "out.png", "--checkpoint", checkpoint]):
         answer = cyclegan(*command, name)
         assert answer.code == (3 if command == ["inspect"] else 6)

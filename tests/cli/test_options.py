@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cyclegan_cli.cli.options import parse_memory
+from cyclegan_cli.config import parse_memory
 from cyclegan_cli.errors import UsageError
 
 
@@ -19,11 +19,11 @@ from cyclegan_cli.errors import UsageError
         ("65536", 65536),
     ],
 )
-def test_sizes_are_read_as_they_are_written(text: str, expected: int) -> None:
+def test_parse_memory(text: str, expected: int) -> None:
     assert parse_memory(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "much", "-1GB", "4XB", "GB", "0", "nan", "1e9", "4 G B"])
-def test_what_is_no_size_is_refused(text: str) -> None:
+def test_parse_memory_refuses_invalid_sizes(text: str) -> None:
     with pytest.raises(UsageError, match="--max-memory must be a size like 4GB or 800MB, found"):
         parse_memory(text)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_cli.cli import translation
+from cyclegan_cli.cli import translate
 from cyclegan_cli.data.decoding import decode
 from images import deep_noise, display_p3_profile, encoded, noise, tiff_of, written
 
@@ -32,9 +32,7 @@ def here(
 
 
 @pytest.mark.parametrize(("name", "kind"), [("webp", "WEBP"), ("TIFF", "TIFF"), (".jpg", "JPEG")])
-def test_all_outputs_get_the_format_that_is_asked_for(
-    cyclegan: Cyclegan, here: Path, name: str, kind: str
-) -> None:
+def test_format_of_outputs_in_folder(cyclegan: Cyclegan, here: Path, name: str, kind: str) -> None:
     answer = cyclegan("translate", "photos", "-o", "out", "--format", name)
     ending = "." + name.lower().removeprefix(".")
     assert answer.code == 0
@@ -43,7 +41,7 @@ def test_all_outputs_get_the_format_that_is_asked_for(
             assert image.format == kind
 
 
-def test_beside_the_input_too(cyclegan: Cyclegan, here: Path) -> None:
+def test_format_of_output_beside_input(cyclegan: Cyclegan, here: Path) -> None:
     assert cyclegan("translate", "photos/a.png", "--format", "jpg").code == 0
     assert Path("photos/a_night.jpg").is_file()
 
@@ -53,21 +51,24 @@ def test_beside_the_input_too(cyclegan: Cyclegan, here: Path) -> None:
     [
         (["--format", "doc"], "--format doc is not a format that can be written"),
         (["--format", "psd"], "--format psd is not a format that can be written"),
-        (["--format", "jpg", "--bit-depth", "16"], "--bit-depth 16: JPEG has 8 bits a channel"),
-        (["--format", "png", "--quality", "80"], "--quality 80: PNG has no such setting"),
-        (["-o", "x.jpg", "--format", "png"], "-o x.jpg does not end as --format png does"),
-        (["-o", "x.jpg", "--bit-depth", "16"], "--bit-depth 16: JPEG has 8 bits a channel"),
-        (["--name-template", "{stem}.png", "--format", "jpg"], "has an ending of its own"),
+        (["--format", "jpg", "--bit-depth", "16"], "--bit-depth 16: JPEG has 8 bits per channel"),
+        (["--format", "png", "--quality", "80"], "--quality 80: PNG has no quality setting"),
+        (
+            ["-o", "x.jpg", "--format", "png"],
+            "-o x.jpg does not have the extension of --format png",
+        ),
+        (["-o", "x.jpg", "--bit-depth", "16"], "--bit-depth 16: JPEG has 8 bits per channel"),
+        (["--name-template", "{stem}.png", "--format", "jpg"], "has its own extension"),
     ],
 )
-def test_what_makes_no_sense_is_refused_before_the_network_is_loaded(
+def test_contradicting_options_are_refused_before_loading(
     cyclegan: Cyclegan,
     here: Path,
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
     message: str,
 ) -> None:
-    monkeypatch.setattr(translation, "load", lambda *_: pytest.fail("it was loaded"))
+    monkeypatch.setattr(translate, "_load", lambda *_: pytest.fail("it was loaded"))
     answer = cyclegan("translate", "photos/a.png", *arguments)
     assert answer.code == 2
     assert message in answer.errors[0]
@@ -82,7 +83,7 @@ def test_values_out_of_range_are_refused(
     assert cyclegan("translate", "photos/a.png", *arguments).code == 2
 
 
-def test_quality_decides_sizes(cyclegan: Cyclegan, here: Path) -> None:
+def test_quality_determines_file_size(cyclegan: Cyclegan, here: Path) -> None:
     written(here / "noise.jpg", encoded(noise(64, 64), "JPEG", quality=90))
     for quality in (10, 95):
         options = ["--quality", quality, "-o", f"{quality}.jpg"]
@@ -100,7 +101,7 @@ def test_quality_decides_sizes(cyclegan: Cyclegan, here: Path) -> None:
         ("photos/a.png", ["--bit-depth", "16"], 16),
     ],
 )
-def test_bit_depth_is_the_inputs_or_the_one_asked_for(
+def test_bit_depth_of_input_or_option(
     cyclegan: Cyclegan, here: Path, source: str, options: list[str], depth: int
 ) -> None:
     written(here / "deep.tif", tiff_of(deep_noise(16, 24, 3), photometric="rgb"))
@@ -113,7 +114,7 @@ def test_bit_depth_is_the_inputs_or_the_one_asked_for(
         assert (found.frames[0] % 257 != 0).any(), "the lower bits are the network's own"
 
 
-def test_what_is_lost_is_warned_of(cyclegan: Cyclegan, here: Path) -> None:
+def test_reduced_bit_depth_is_warned_about(cyclegan: Cyclegan, here: Path) -> None:
     written(here / "deep.tif", tiff_of(deep_noise(16, 24, 3), photometric="rgb"))
     answer = cyclegan("translate", "deep.tif", "--format", "jpg")
     assert answer.code == 0
@@ -122,7 +123,7 @@ def test_what_is_lost_is_warned_of(cyclegan: Cyclegan, here: Path) -> None:
     assert "warning" not in asked.err
 
 
-def test_profile_and_mode_are_kept_on_request(cyclegan: Cyclegan, here: Path) -> None:
+def test_keep_profile_and_keep_mode(cyclegan: Cyclegan, here: Path) -> None:
     written(here / "p3.png", encoded(noise(), "PNG", icc_profile=display_p3_profile()))
     written(here / "grey.png", encoded(noise().convert("L"), "PNG"))
     assert cyclegan("translate", "p3.png", "grey.png", "-o", "plain/").code == 0
@@ -134,7 +135,7 @@ def test_profile_and_mode_are_kept_on_request(cyclegan: Cyclegan, here: Path) ->
         assert (plain.mode, kept.mode) == ("RGB", "L")
 
 
-def test_a_image_from_a_file_to_standard_output_gets_the_format_asked_for(
+def test_format_on_standard_output(
     start_python: Callable[..., subprocess.Popen[str]], here: Path
 ) -> None:
     with Path("out.tif").open("wb") as out:
@@ -145,7 +146,7 @@ def test_a_image_from_a_file_to_standard_output_gets_the_format_asked_for(
     assert (decode(Path("out.tif")).format, decode(Path("out.tif")).size) == ("TIFF", (13, 10))
 
 
-def test_a_folder_of_awful_images_is_translated_or_each_refused_in_a_sentence(
+def test_unusual_images_are_translated_or_refused(
     cyclegan: Cyclegan, here: Path, awful: dict[str, bytes]
 ) -> None:
     Path("awful").mkdir()

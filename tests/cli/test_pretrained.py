@@ -1,4 +1,4 @@
-"""The models that come with the package, as a user meets them."""
+"""The pretrained models in the package, used from the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from cyclegan_cli.checkpoints.header import read_model_info
-from cyclegan_cli.checkpoints.pretrained import pretrained_models
+from cyclegan_cli.checkpoints.locate import pretrained_models
 
 pytestmark = pytest.mark.cpu_features
 
@@ -36,7 +36,7 @@ def brightness(path: Path) -> float:
         return float(np.asarray(image.convert("L")).mean())
 
 
-def test_each_has_a_card_and_is_small() -> None:
+def test_pretrained_models_have_a_card_and_are_small() -> None:
     models = pretrained_models()
     assert [model.name for model in models] == ["day2night"]
     for model in models:
@@ -48,7 +48,8 @@ def test_each_has_a_card_and_is_small() -> None:
         assert "/" not in json.dumps(info.training)
 
 
-def test_a_photo_becomes_night_with_nothing_else_said(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_default_model_translates_a_photo(tmp_path: Path) -> None:
     with Image.open(PHOTO) as image:
         image.resize((160, 107)).save(tmp_path / "photo.jpg")
     done = cyclegan(tmp_path, "translate", "photo.jpg")
@@ -63,7 +64,7 @@ def test_a_photo_becomes_night_with_nothing_else_said(tmp_path: Path) -> None:
     assert brightness(tmp_path / "photo_night_day.jpg") > 1.2 * brightness(night)
 
 
-def test_they_are_listed(tmp_path: Path) -> None:
+def test_models_lists_pretrained_models(tmp_path: Path) -> None:
     done = cyclegan(tmp_path, "inspect", "--models")
     assert done.returncode == 0, done.stderr
     assert "day2night\n" in done.stdout
@@ -77,7 +78,8 @@ def test_they_are_listed(tmp_path: Path) -> None:
     assert found["licence"]
 
 
-def test_a_name_stands_for_its_model_in_every_command(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_commands_accept_pretrained_names(tmp_path: Path) -> None:
     done = cyclegan(tmp_path, "inspect", "day2night", "--json")
     assert json.loads(done.stdout)["kind"] == "model"
     done = cyclegan(
@@ -88,28 +90,27 @@ def test_a_name_stands_for_its_model_in_every_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["--models", "x.safetensors"]])
-def test_a_list_takes_no_path_and_a_description_needs_one(
-    tmp_path: Path, arguments: list[str]
-) -> None:
+def test_models_and_paths_exclude_each_other(tmp_path: Path, arguments: list[str]) -> None:
     done = cyclegan(tmp_path, "inspect", *arguments)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
 
 
-def test_an_unknown_name_says_where_names_are_listed(tmp_path: Path) -> None:
+def test_unknown_name_is_refused_with_a_hint(tmp_path: Path) -> None:
     done = cyclegan(tmp_path, "translate", str(PHOTO), "--checkpoint", "night2day")
     assert done.returncode == 4
     assert "error: there is no checkpoint night2day" in done.stderr
     assert "cyclegan inspect --models" in done.stderr
 
 
-def test_verbose_says_where_and_how(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_verbose_names_device_and_precision(tmp_path: Path) -> None:
     with Image.open(PHOTO) as image:
         image.resize((60, 40)).save(tmp_path / "photo.png")
     done = cyclegan(tmp_path, "translate", "photo.png", "--verbose", "--device", "cpu")
     assert done.returncode == 0, done.stderr
     assert " on cpu (" in done.stderr
     assert "day -> night, 32 channels, 6 residual blocks, in " in done.stderr
-    assert "memory: as much as is free; " in done.stderr
+    assert "memory: no limit; " in done.stderr
     assert "photo_night.png (60x40, " in done.stderr
     assert cyclegan(tmp_path, "translate", "photo.png", "-v", "-q").returncode == 2

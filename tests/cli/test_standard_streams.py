@@ -15,7 +15,7 @@ from cyclegan_cli.errors import UsageError
 from images import encoded, noise
 
 
-def test_a_closed_standard_output_is_not_called_a_terminal(
+def test_closed_standard_output_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "stdout", None)
@@ -24,9 +24,7 @@ def test_a_closed_standard_output_is_not_called_a_terminal(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="names of Unix")
-def test_a_image_goes_through_dev_stdin_and_dev_stdout(
-    run_folder: Path, clean_environment: None
-) -> None:
+def test_dev_stdin_and_dev_stdout(run_folder: Path, clean_environment: None) -> None:
     command = [sys.executable, "-m", "cyclegan_cli", "translate", "/dev/stdin", "-o", "/dev/stdout"]
     options = ["--checkpoint", str(run_folder), "--device", "cpu", "--quiet"]
     done = subprocess.run(

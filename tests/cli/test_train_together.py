@@ -18,7 +18,7 @@ import torch
 
 import trainings
 from conftest import Answer
-from cyclegan_cli.checkpoints.container import read_header
+from cyclegan_cli.checkpoints.header import read_header
 from cyclegan_cli.errors import DeviceError
 from cyclegan_cli.runtime.distributed_env import DistributedEnv
 from cyclegan_cli.training import distributed

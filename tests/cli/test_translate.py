@@ -23,8 +23,8 @@ from cyclegan_cli.cli import interrupts
 from cyclegan_cli.cli.interrupts import StopRequest, stop_request
 from cyclegan_cli.files import TEMPORARY_PREFIX
 from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.translation.file_stages import FileStages
 from cyclegan_cli.translation.translator import Translator
-from cyclegan_cli.translation.work import FileWork
 from images import files
 
 pytestmark = pytest.mark.cpu_features
@@ -45,7 +45,7 @@ def assert_whole(folder: str) -> None:
 # When all goes well
 
 
-def test_a_image_is_translated_beside_itself(cyclegan: Cyclegan, here: Path) -> None:
+def test_output_is_written_beside_input(cyclegan: Cyclegan, here: Path) -> None:
     answer = cyclegan("translate", "photos/a.png", "--precision", "fp32")
     assert (answer.code, answer.out) == (0, "")
     assert answer.err.splitlines() == [
@@ -55,7 +55,7 @@ def test_a_image_is_translated_beside_itself(cyclegan: Cyclegan, here: Path) -> 
     assert files("photos") == ["a.png", "a_night.png", "b.jpg", "sub/c.png"]
 
 
-def test_the_best_model_of_the_run_can_be_chosen(cyclegan: Cyclegan, here: Path) -> None:
+def test_which_best_selects_best_model(cyclegan: Cyclegan, here: Path) -> None:
     run = Path("runs/day2night")
     shutil.copy(run / "model.safetensors", run / "best.safetensors")
     answer = cyclegan("translate", "photos/a.png", "--which", "best")
@@ -74,7 +74,7 @@ def test_the_best_model_of_the_run_can_be_chosen(cyclegan: Cyclegan, here: Path)
         (["--checkpoint", "runs/day2night/model.safetensors"], 2, "--which best chooses within"),
     ],
 )
-def test_where_there_is_no_best_model_that_is_said(
+def test_missing_best_model_is_reported(
     cyclegan: Cyclegan, here: Path, checkpoint: list[str], code: int, sentence: str
 ) -> None:
     answer = cyclegan("translate", "photos/a.png", "--which", "best", *checkpoint)
@@ -83,24 +83,24 @@ def test_where_there_is_no_best_model_that_is_said(
     assert "Traceback" not in answer.err
 
 
-def test_what_auto_settled_on_is_told_where_there_was_a_choice(
-    cyclegan: Cyclegan, here: Path, each_cpu: str
-) -> None:
+def test_automatic_precision_is_reported(cyclegan: Cyclegan, here: Path, each_cpu: str) -> None:
     native = each_cpu != "avx2"
     answer = cyclegan("translate", "photos/a.png")
-    told = [line for line in answer.err.splitlines() if line.startswith("precision:")]
+    reported = [line for line in answer.err.splitlines() if line.startswith("precision:")]
     assert answer.code == 0
-    assert len(told) == native
-    assert all(re.fullmatch(r"precision: bf16 \(.* \d+ dB of fp32; .*\)", line) for line in told)
+    assert len(reported) == native
+    assert all(
+        re.fullmatch(r"precision: bf16 \(.* \d+ dB against fp32; .*\)", line) for line in reported
+    )
 
 
-def test_a_image_that_is_named_is_not_overwritten_as_anothers_translation(
+def test_named_input_is_not_overwritten_by_another_translation(
     cyclegan: Cyclegan, here: Path, draw: Draw
 ) -> None:
     own = draw(Path("photos/a_night.png")).read_bytes()
     answer = cyclegan("translate", "photos/a.png", "photos/a_night.png", "--overwrite")
     assert answer.code == 2
-    assert "photos/a_night.png is an input: its translation would overwrite it" in answer.err
+    assert "photos/a_night.png is an input, which the output would overwrite" in answer.err
     assert Path("photos/a_night.png").read_bytes() == own
 
 
@@ -108,10 +108,10 @@ def test_a_image_that_is_named_is_not_overwritten_as_anothers_translation(
     ("arguments", "sentence"),
     [
         (["", "-o", "out"], "an INPUT is empty"),
-        (["photos/a.png", "-o", "LICENSE"], "-o LICENSE: '' is not an ending of a format"),
+        (["photos/a.png", "-o", "LICENSE"], "-o LICENSE: '' is not the extension of a format"),
     ],
 )
-def test_arguments_that_cannot_be_meant_are_refused(
+def test_probable_mistakes_are_refused(
     cyclegan: Cyclegan, here: Path, arguments: list[str], sentence: str
 ) -> None:
     Path("LICENSE").touch()
@@ -120,16 +120,14 @@ def test_arguments_that_cannot_be_meant_are_refused(
     assert sentence in answer.err
 
 
-def test_a_folder_is_translated_into_another_of_the_same_structure(
-    cyclegan: Cyclegan, here: Path
-) -> None:
+def test_folder_structure_is_reproduced(cyclegan: Cyclegan, here: Path) -> None:
     answer = cyclegan("translate", "photos", "-o", "out")
     assert answer.code == 0
     assert files("out") == files("photos") == ["a.png", "b.jpg", "sub/c.png"]
     assert answer.err.splitlines()[-1] == "3 translated, 0 skipped, 0 failed"
 
 
-def test_a_second_run_skips_what_is_there(cyclegan: Cyclegan, here: Path) -> None:
+def test_second_run_skips_existing_outputs(cyclegan: Cyclegan, here: Path) -> None:
     cyclegan("translate", "photos/a.png", "-o", "out")
     before = Path("out/a.png").stat().st_mtime_ns
     answer = cyclegan("translate", "photos", "-o", "out")
@@ -139,7 +137,7 @@ def test_a_second_run_skips_what_is_there(cyclegan: Cyclegan, here: Path) -> Non
     assert Path("out/a.png").stat().st_mtime_ns == before
 
 
-def test_overwrite_replaces_what_is_there(cyclegan: Cyclegan, here: Path) -> None:
+def test_overwrite_replaces_existing_outputs(cyclegan: Cyclegan, here: Path) -> None:
     Path("night.png").write_text("old")
     assert cyclegan("translate", "photos/a.png", "-o", "night.png", "--overwrite").code == 0
     assert_whole("photos")
@@ -147,14 +145,12 @@ def test_overwrite_replaces_what_is_there(cyclegan: Cyclegan, here: Path) -> Non
         assert image.size == (13, 10)
 
 
-def test_quiet_says_nothing_when_all_goes_well(cyclegan: Cyclegan, here: Path) -> None:
+def test_quiet_prints_nothing_on_success(cyclegan: Cyclegan, here: Path) -> None:
     answer = cyclegan("translate", "photos", "-o", "out", "--quiet")
     assert (answer.code, answer.out, answer.err) == (0, "", "")
 
 
-def test_a_glob_can_be_run_again_though_its_translations_lie_beside_its_images(
-    cyclegan: Cyclegan, here: Path
-) -> None:
+def test_glob_can_be_repeated_with_outputs_beside_inputs(cyclegan: Cyclegan, here: Path) -> None:
     assert cyclegan("translate", "photos/*.png").code == 0
     assert cyclegan("translate", "photos/*.png").code == 0
     assert files("photos") == ["a.png", "a_night.png", "b.jpg", "sub/c.png"]
@@ -163,21 +159,23 @@ def test_a_glob_can_be_run_again_though_its_translations_lie_beside_its_images(
 @pytest.mark.parametrize(
     "inputs", [["a.png", "b.jpg", "out"], ["**/*.png"]], ids=["what the shell makes of *", "**"]
 )
-def test_inputs_that_take_in_their_own_output_folder_are_refused(
+def test_overwrite_refuses_inputs_in_output_folder(
     cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch, inputs: list[str]
 ) -> None:
-    """Which of them are images of the user's own cannot be told: none is overwritten."""
+    """Which of them are images of the user's own cannot be reported: none is overwritten."""
     monkeypatch.setenv("CYCLEGAN_CHECKPOINT", str(here / "runs" / "day2night"))
     monkeypatch.chdir("photos")
     assert cyclegan("translate", *[name for name in inputs if name != "out"], "-o", "out").code == 0
     before = {path: Path(path).read_bytes() for path in files(".")}
     answer = cyclegan("translate", *inputs, "-o", "out", "--overwrite")
     assert answer.code == 2
-    assert "is an input: its translation would overwrite it" in answer.err
+    assert "is an input, which the output would overwrite" in answer.err
     assert {path: Path(path).read_bytes() for path in files(".")} == before
 
 
-def test_markup_in_a_name_is_printed_as_it_is(cyclegan: Cyclegan, here: Path, draw: Draw) -> None:
+def test_markup_in_file_name_is_printed_literally(
+    cyclegan: Cyclegan, here: Path, draw: Draw
+) -> None:
     draw(Path("[bold]x[/bold].png"))
     answer = cyclegan("translate", "[bold]x[/bold].png")
     assert answer.code == 0
@@ -202,7 +200,7 @@ def translated_by(direction: Any, photo: str) -> np.ndarray[Any, Any]:
         (["--to", "day"], "b2a", "day"),
     ],
 )
-def test_the_direction_chooses_generator_and_name(
+def test_direction_selects_generator_and_file_name(
     cyclegan: Cyclegan, here: Path, options: list[str], direction: str, target: str
 ) -> None:
     answer = cyclegan("translate", "photos/a.png", "--device", "cpu", *options)
@@ -225,9 +223,7 @@ def checkpoint_line(answer: Any) -> str:
     return answer.err.splitlines()[0]
 
 
-def test_without_one_the_newest_run_is_taken_and_named(
-    cyclegan: Cyclegan, here: Path, run_folder: Path
-) -> None:
+def test_default_checkpoint_is_newest_run(cyclegan: Cyclegan, here: Path, run_folder: Path) -> None:
     shutil.rmtree("runs")
     for name, age in (("runs/a", 20), ("runs/b", 10), ("runs/c", 30)):
         copy_run(run_folder, name, age)
@@ -238,7 +234,7 @@ def test_without_one_the_newest_run_is_taken_and_named(
 
 
 @pytest.mark.parametrize("name", ["elsewhere", "elsewhere/model.safetensors"])
-def test_the_environment_comes_before_the_newest_run(
+def test_environment_variable_overrides_newest_run(
     cyclegan: Cyclegan, here: Path, run_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     copy_run(run_folder, "elsewhere")
@@ -248,7 +244,7 @@ def test_the_environment_comes_before_the_newest_run(
     assert checkpoint_line(answer) == "checkpoint: elsewhere/model.safetensors"
 
 
-def test_the_option_comes_before_the_environment(
+def test_option_overrides_environment_variable(
     cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CYCLEGAN_CHECKPOINT", "nothing")
@@ -257,7 +253,7 @@ def test_the_option_comes_before_the_environment(
     assert "checkpoint:" not in answer.err  # The user knows it.
 
 
-def test_an_environment_that_names_nothing_is_not_passed_over(
+def test_environment_variable_of_missing_checkpoint_is_refused(
     cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CYCLEGAN_CHECKPOINT", "nothing")
@@ -267,7 +263,7 @@ def test_an_environment_that_names_nothing_is_not_passed_over(
 
 
 @pytest.mark.parametrize("runs", ["no runs folder", "an empty one", "one of unfinished runs"])
-def test_without_any_checkpoint_it_takes_the_model_in_the_package(
+def test_default_checkpoint_without_runs_is_packaged_model(
     cyclegan: Cyclegan, here: Path, runs: str
 ) -> None:
     shutil.rmtree("runs")
@@ -283,7 +279,7 @@ def test_without_any_checkpoint_it_takes_the_model_in_the_package(
     assert Path("photos/a_night.png").is_file()
 
 
-def test_the_best_model_of_no_run_is_none(cyclegan: Cyclegan, here: Path) -> None:
+def test_which_best_without_run_is_refused(cyclegan: Cyclegan, here: Path) -> None:
     shutil.rmtree("runs")
     answer = cyclegan("translate", "photos/a.png", "--which", "best")
     assert (answer.code, answer.out) == (4, "")
@@ -300,12 +296,12 @@ def test_the_best_model_of_no_run_is_none(cyclegan: Cyclegan, here: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["photos"], 2, "photos is a folder, which needs -o DIR"),
+        (["photos"], 2, "photos is a folder, which requires -o DIR"),
         (["photos", "-o", "x.png"], 2, "-o x.png names a file"),
         (["photos/a.png", "-o", "x.docx"], 2, "-o x.docx"),
         (["photos/a.png", "-o", "photos/a.png"], 2, "photos/a.png is an input"),
         (["photos", "-o", "photos"], 2, "photos/a.png is an input"),
-        (["photos/a.png", "--to", "noon"], 2, "--to noon: this checkpoint knows 'day' and 'night'"),
+        (["photos/a.png", "--to", "noon"], 2, "--to noon: the domains of this checkpoint are"),
         (["photos/a.png", "--to", "day", "--direction", "a2b"], 2, "--to and --direction exclude"),
         (["photos/a.png", "--device", "toaster"], 2, "--device must be"),
         (["nothing.png"], 3, "there is no file or folder nothing.png"),
@@ -317,7 +313,7 @@ def test_the_best_model_of_no_run_is_none(cyclegan: Cyclegan, here: Path) -> Non
         (["photos/a.png", "--checkpoint", "half.safetensors"], 4, "half.safetensors is truncated"),
     ],
 )
-def test_what_cannot_be_done_is_refused_in_one_line_before_anything_is_written(
+def test_invalid_commands_are_refused_before_writing(
     cyclegan: Cyclegan,
     here: Path,
     checkpoint: Path,
@@ -336,7 +332,7 @@ def test_what_cannot_be_done_is_refused_in_one_line_before_anything_is_written(
     assert files(".") == before
 
 
-def test_a_device_that_is_missing_exits_with_5(
+def test_missing_device_exits_with_5(
     cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -348,7 +344,7 @@ def test_a_device_that_is_missing_exits_with_5(
 
 
 @pytest.mark.parametrize("quiet", [[], ["--quiet"]], ids=["", "quiet"])
-def test_a_bad_image_is_named_the_rest_translated_and_the_exit_code_6(
+def test_bad_image_is_named_and_exits_with_6(
     cyclegan: Cyclegan, here: Path, quiet: list[str]
 ) -> None:
     Path("photos/[red]bad.jpg").write_bytes(b"no image")
@@ -359,7 +355,7 @@ def test_a_bad_image_is_named_the_rest_translated_and_the_exit_code_6(
     assert files("out") == ["a.png", "b.jpg", "sub/c.png"]
 
 
-def test_outputs_that_cannot_be_written_are_named(cyclegan: Cyclegan, here: Path) -> None:
+def test_unwritable_outputs_are_named(cyclegan: Cyclegan, here: Path) -> None:
     Path("file").touch()  # No permission, as far as root can be without one.
     answer = cyclegan("translate", "photos", "-o", "file/out")
     assert answer.code == 6
@@ -367,7 +363,7 @@ def test_outputs_that_cannot_be_written_are_named(cyclegan: Cyclegan, here: Path
     assert answer.errors == ["error: 3 of 3 images failed"]
 
 
-def test_a_full_disk_ends_it_at_once_with_one_error(
+def test_full_disk_stops_with_one_error(
     cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_space(descriptor: int) -> None:
@@ -380,7 +376,7 @@ def test_a_full_disk_ends_it_at_once_with_one_error(
     assert files("out") == []
 
 
-def test_a_checkpoint_with_a_path_for_a_domains_name_writes_no_other_folder(
+def test_domain_name_with_path_does_not_leave_output_folder(
     cyclegan: Cyclegan, here: Path, tiny_model: CycleGAN, tiny_info: ModelInfo
 ) -> None:
     info = ModelInfo(**vars(tiny_info) | {"name_b": "/../../evil"})
@@ -402,7 +398,7 @@ def test_json_lines_have_exactly_the_documented_keys(cyclegan: Cyclegan, here: P
     assert answer.errors == ["error: 1 of 4 images failed"]
     *documents, last = answer.documents
     assert all(set(document) == JSON_KEYS for document in documents)
-    told = [
+    reported = [
         {key: value for key, value in document.items() if key != "seconds"}
         for document in documents
     ]
@@ -411,7 +407,7 @@ def test_json_lines_have_exactly_the_documented_keys(cyclegan: Cyclegan, here: P
     ok = {"status": "ok", "error": None, "warnings": []}
     skipped = {"status": "skipped", "error": None, "warnings": []}
     reason = "photos/bad.jpg is not an image in a format that is read here"
-    assert told == [
+    assert reported == [
         {"input": "photos/a.png", "output": "out/a.png", **ok, **size},
         {"input": "photos/b.jpg", "output": "out/b.jpg", **skipped, **nothing},
         {"input": "photos/bad.jpg", "output": "out/bad.jpg", "status": "failed", "error": reason,
@@ -425,12 +421,12 @@ def test_json_lines_have_exactly_the_documented_keys(cyclegan: Cyclegan, here: P
     }  # fmt: skip
 
 
-def test_json_has_numbers_for_seconds(cyclegan: Cyclegan, here: Path) -> None:
+def test_json_seconds_are_numbers(cyclegan: Cyclegan, here: Path) -> None:
     [document, _] = cyclegan("translate", "photos/a.png", "--json").documents
     assert 0 < document["seconds"] < 60
 
 
-def test_json_stays_a_line_a_image_whatever_the_name(
+def test_json_is_one_line_per_image_for_any_name(
     cyclegan: Cyclegan, here: Path, draw: Draw
 ) -> None:
     names = ["two\nlines.png", "[bold]x.png", 'quo"te.png', "ніч.png", ":smile:.png"]
@@ -444,7 +440,7 @@ def test_json_stays_a_line_a_image_whatever_the_name(
 
 
 @pytest.mark.parametrize("options", [[], ["--quiet"]], ids=["", "quiet"])
-def test_nothing_is_on_stdout_when_json_has_nothing_to_say(
+def test_json_with_usage_error_prints_nothing(
     cyclegan: Cyclegan, here: Path, options: list[str]
 ) -> None:
     assert cyclegan("translate", "nothing.png", "--json", *options).out == ""
@@ -463,7 +459,7 @@ def many(here: Path, draw: Draw) -> int:
 
 
 def start_many(start_python: Cyclegan) -> subprocess.Popen[str]:
-    """A translation of ``many`` that has just told of its third image.
+    """A translation of ``many`` that has just reported of its third image.
 
     It cannot end before its lines are read, as far as the system has pipes of that size.
     """
@@ -479,7 +475,7 @@ def start_many(start_python: Cyclegan) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.slow
-def test_a_signal_ends_it_after_the_image_in_flight_and_a_rerun_completes(
+def test_signal_finishes_current_image_and_rerun_completes(
     start_python: Cyclegan, cyclegan: Cyclegan, many: int, number: signal.Signals, code: int
 ) -> None:
     process = start_many(start_python)
@@ -487,26 +483,26 @@ def test_a_signal_ends_it_after_the_image_in_flight_and_a_rerun_completes(
     assert process.stdout
     assert process.stderr
     # Not communicate(), which would miss the lines that readline() has read ahead.
-    told = 3 + len(process.stdout.readlines()[:-1])
+    reported = 3 + len(process.stdout.readlines()[:-1])
     err = process.stderr.read()
     assert process.wait(timeout=60) == code
-    assert told < many
-    assert files("out") == [f"{index:04d}.png" for index in range(told)]  # No temporary file.
+    assert reported < many
+    assert files("out") == [f"{index:04d}.png" for index in range(reported)]  # No temporary file.
     assert_whole("out")
     assert err.splitlines() == [
         "checkpoint: runs/day2night/model.safetensors",
-        "finishing the images in work; once more to stop at once",
-        f"{told} translated, 0 skipped, 0 failed",
-        f"error: stopped after {told} of {many} images",
-        "hint: Run the same command again: what is written is skipped.",
+        "finishing the images in progress; once more to stop at once",
+        f"{reported} translated, 0 skipped, 0 failed",
+        f"error: stopped after {reported} of {many} images",
+        "hint: Run the same command again: existing outputs are skipped.",
     ]
     again = cyclegan("translate", "many", "-o", "out")
     assert again.code == 0
-    assert f"{many - told} translated, {told} skipped, 0 failed" in again.err
+    assert f"{many - reported} translated, {reported} skipped, 0 failed" in again.err
 
 
 @pytest.mark.slow
-def test_a_kill_leaves_no_partial_output_and_a_rerun_completes(
+def test_kill_leaves_no_partial_output_and_rerun_completes(
     start_python: Cyclegan, cyclegan: Cyclegan, many: int
 ) -> None:
     process = start_many(start_python)
@@ -535,7 +531,7 @@ app(sys.argv[1:])
 
 
 @pytest.mark.slow
-def test_a_kill_between_writing_and_naming_leaves_only_a_hidden_file(
+def test_kill_before_rename_leaves_only_temporary_file(
     start_python: Cyclegan, cyclegan: Cyclegan, here: Path
 ) -> None:
     process = start_python(
@@ -554,9 +550,7 @@ def test_a_kill_between_writing_and_naming_leaves_only_a_hidden_file(
 
 
 @pytest.mark.slow
-def test_a_reader_who_has_had_enough_ends_it_without_a_traceback(
-    start_python: Cyclegan, many: int
-) -> None:
+def test_broken_pipe_ends_without_traceback(start_python: Cyclegan, many: int) -> None:
     process = start_many(start_python)
     assert process.stdout
     assert process.stderr
@@ -568,9 +562,7 @@ def test_a_reader_who_has_had_enough_ends_it_without_a_traceback(
     assert_whole("out")
 
 
-def test_progress_that_nobody_reads_does_not_stop_the_work(
-    cyclegan_process: Cyclegan, here: Path
-) -> None:
+def test_closed_stderr_does_not_stop_translation(cyclegan_process: Cyclegan, here: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     answer = cyclegan_process("translate", "photos", "-o", "out", stderr=writing)
@@ -579,7 +571,7 @@ def test_progress_that_nobody_reads_does_not_stop_the_work(
     assert files("out") == files("photos")
 
 
-def test_images_that_failed_leave_no_traceback(cyclegan_process: Cyclegan, here: Path) -> None:
+def test_failed_images_leave_no_traceback(cyclegan_process: Cyclegan, here: Path) -> None:
     Path("photos/bad.jpg").write_bytes(b"no image")
     answer = cyclegan_process("translate", "photos", "-o", "out")
     assert (answer.code, answer.out) == (6, "")
@@ -594,7 +586,7 @@ def test_images_that_failed_leave_no_traceback(cyclegan_process: Cyclegan, here:
         ("photos/a.png", 0, []),
     ],
 )
-def test_a_signal_ends_it_after_that_image_unless_it_was_the_last(
+def test_signal_stops_after_current_image_unless_it_is_last(
     cyclegan: Cyclegan,
     here: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -608,24 +600,22 @@ def test_a_signal_ends_it_after_that_image_unless_it_was_the_last(
         def __init__(self) -> None:
             requests.append(self)
 
-    def interrupt_and_translate(work: FileWork, image: Any) -> Any:
+    def interrupt_and_translate(work: FileStages, image: Any) -> Any:
         os.kill(os.getpid(), signal.SIGINT)
         while requests[0].signal_number is None:
             time.sleep(0.01)
         return translate(work, image)
 
-    translate = FileWork.translate
+    translate = FileStages.translate
     monkeypatch.setattr(interrupts, "StopRequest", NotedRequest)
-    monkeypatch.setattr(FileWork, "translate", interrupt_and_translate)
+    monkeypatch.setattr(FileStages, "translate", interrupt_and_translate)
     answer = cyclegan("translate", photo, "-o", "out")
     assert (answer.code, answer.errors) == (code, error)
     assert files("out") == ["a.png"]
 
 
 @pytest.mark.parametrize(("second", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_the_first_signal_is_a_request_and_the_second_ends_it_at_once(
-    second: signal.Signals, code: int
-) -> None:
+def test_first_signal_requests_stop_and_second_exits(second: signal.Signals, code: int) -> None:
     before = signal.getsignal(second)
     with stop_request("stopping") as requested:
         assert requested() is None

@@ -45,9 +45,9 @@ def pipe(content: bytes, *arguments: str, **options: Any) -> subprocess.Complete
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
-    [(["-o", ""], "-o is empty"), (["--root", "."], "--root keeps places in an output folder")],
+    [(["-o", ""], "-o is empty"), (["--root", "."], "--root needs an output folder")],
 )
-def test_what_would_have_no_effect_is_refused(
+def test_options_without_effect_are_refused(
     here: Path, cyclegan: Cyclegan, arguments: list[str], sentence: str
 ) -> None:
     done = cyclegan("translate", "photos/a.png", *arguments)
@@ -60,7 +60,7 @@ def test_what_would_have_no_effect_is_refused(
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_what_counts_as_a_bomb_is_the_users_to_say(
+def test_max_megapixels_sets_decompression_bomb_limit(
     here: Path, cyclegan: Cyclegan, draw: Draw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # Restored after it.
@@ -77,7 +77,7 @@ def test_what_counts_as_a_bomb_is_the_users_to_say(
 
 
 @pytest.mark.parametrize("output", [["-o", "-"], []])
-def test_a_image_goes_through_in_its_own_format(here: Path, output: list[str]) -> None:
+def test_stream_keeps_image_format(here: Path, output: list[str]) -> None:
     done = pipe(Path("photos/b.jpg").read_bytes(), "-", *output)
     assert done.returncode == 0
     with Image.open(io.BytesIO(done.stdout)) as image:
@@ -85,7 +85,7 @@ def test_a_image_goes_through_in_its_own_format(here: Path, output: list[str]) -
 
 
 @pytest.mark.slow
-def test_streams_and_files_give_the_same_pixels(here: Path, cyclegan: Cyclegan) -> None:
+def test_streams_and_files_give_same_pixels(here: Path, cyclegan: Cyclegan) -> None:
     content = Path("photos/a.png").read_bytes()
     to_stdout = pipe(b"", "photos/a.png", "-o", "-").stdout
     assert pipe(content, "-", "-o", "new/night.png").returncode == 0
@@ -96,7 +96,7 @@ def test_streams_and_files_give_the_same_pixels(here: Path, cyclegan: Cyclegan) 
 
 
 @pytest.mark.slow
-def test_a_stream_that_is_no_image_leaves_nothing_on_stdout(here: Path) -> None:
+def test_invalid_stream_writes_nothing_to_stdout(here: Path) -> None:
     done = pipe(b"no image", "-", "-o", "-")
     assert (done.returncode, done.stdout) == (6, b"")
     assert b"standard input is not an image" in done.stderr
@@ -106,7 +106,7 @@ def test_a_stream_that_is_no_image_leaves_nothing_on_stdout(here: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize(("inputs", "code"), [("photos", 0), ("gone.png", 3)])
 @pytest.mark.slow
-def test_a_log_on_a_full_disk_stops_nothing(here: Path, inputs: str, code: int) -> None:
+def test_full_disk_for_stderr_does_not_stop_translation(here: Path, inputs: str, code: int) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [*COMMAND, inputs, "-o", "out/"], stdout=subprocess.PIPE, stderr=full, check=False
@@ -116,7 +116,7 @@ def test_a_log_on_a_full_disk_stops_nothing(here: Path, inputs: str, code: int) 
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links are for administrators there")
-def test_a_link_that_leads_nowhere_gives_way(here: Path, cyclegan: Cyclegan) -> None:
+def test_broken_link_is_replaced_by_output(here: Path, cyclegan: Cyclegan) -> None:
     Path("out").mkdir()
     Path("out/a.png").symlink_to("a.png")
     assert cyclegan("translate", "photos", "-o", "out").code == 0
@@ -125,7 +125,7 @@ def test_a_link_that_leads_nowhere_gives_way(here: Path, cyclegan: Cyclegan) -> 
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_stdout_on_a_full_disk_is_an_error(here: Path) -> None:
+def test_full_disk_for_stdout_is_an_error(here: Path) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [*COMMAND, "photos/a.png", "-o", "-"], stdout=full, stderr=subprocess.PIPE, check=False
@@ -135,7 +135,7 @@ def test_stdout_on_a_full_disk_is_an_error(here: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_stream_into_a_file_is_told_of_in_json(
+def test_json_of_stream_to_file(
     here: Path,
 ) -> None:
     content = Path("photos/a.png").read_bytes()
@@ -153,19 +153,19 @@ def test_a_stream_into_a_file_is_told_of_in_json(
         (["photos/a.png", "-o", "-", "--json"], "excludes --json"),
         (["-", "--suffix", "x"], "excludes --suffix"),
         (["-", "--shard", "1/2"], "excludes --shard"),
-        (["-", "photos/a.png"], "these inputs may be several"),
-        (["photos", "-o", "-"], "these inputs may be several"),
-        (["photos/*.png", "-o", "-"], "these inputs may be several"),
+        (["-", "photos/a.png"], "the inputs may be several"),
+        (["photos", "-o", "-"], "the inputs may be several"),
+        (["photos/*.png", "-o", "-"], "the inputs may be several"),
         (["-", "-o", "photos"], "names a folder"),
         (["--files-from", "-", "-o", "-"], "excludes --files-from"),
-        ([], "there is no INPUT"),
-        (["photos", "-o", "out", "-0"], "--null says how a list is written"),
+        ([], "INPUT is missing"),
+        (["photos", "-o", "out", "-0"], "--null needs a list of paths"),
         (["photos", "-o", "out", "--overwrite", "--if-newer"], "exclude each other"),
         (["photos", "-o", "out", "--shard", "0/3"], "--shard must be K/N"),
         (["photos", "-o", "out", "--name-template", "{x}{ext}"], "unknown placeholder {x}"),
     ],
 )
-def test_what_makes_no_sense_is_refused_before_anything_is_read(
+def test_invalid_options_are_refused_before_reading(
     here: Path,
     cyclegan: Cyclegan,
     arguments: list[str],
@@ -182,7 +182,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_read(
 # Lists, names, what exists
 
 
-def test_a_list_from_stdin_is_worked_off_and_what_is_missing_fails_alone(
+def test_list_from_stdin_with_missing_file(
     here: Path,
 ) -> None:
     content = b"photos/a.png\0photos/nothing.png\0photos/sub/c.png\0"
@@ -194,20 +194,18 @@ def test_a_list_from_stdin_is_worked_off_and_what_is_missing_fails_alone(
     assert files("out") == ["a.png", "sub/c.png"]
 
 
-def test_names_follow_the_template(here: Path, cyclegan: Cyclegan) -> None:
+def test_name_template(here: Path, cyclegan: Cyclegan) -> None:
     template = "{domain}/{parent}-{stem}{ext}"
     assert cyclegan("translate", "photos", "-o", "out", "--name-template", template).code == 0
     assert files("out") == ["night/photos-a.png", "night/photos-b.jpg", "sub/night/sub-c.png"]
 
 
-def test_folders_are_not_searched_in_depth_where_that_is_not_wanted(
-    here: Path, cyclegan: Cyclegan
-) -> None:
+def test_no_recursive(here: Path, cyclegan: Cyclegan) -> None:
     assert cyclegan("translate", "photos", "-o", "out", "--no-recursive").code == 0
     assert files("out") == ["a.png", "b.jpg"]
 
 
-def test_only_what_changed_is_translated_again(here: Path, cyclegan: Cyclegan) -> None:
+def test_if_newer_translates_changed_inputs_only(here: Path, cyclegan: Cyclegan) -> None:
     cyclegan("translate", "photos", "-o", "photos/out")
     later = time.time() + 10
     os.utime("photos/b.jpg", (later, later))
@@ -216,9 +214,7 @@ def test_only_what_changed_is_translated_again(here: Path, cyclegan: Cyclegan) -
     assert [d["input"] for d in answer.documents[:-1] if d["status"] == "ok"] == ["photos/b.jpg"]
 
 
-def test_translations_in_the_input_folder_itself_are_not_translated_again(
-    here: Path, cyclegan: Cyclegan
-) -> None:
+def test_outputs_in_input_folder_are_not_translated_again(here: Path, cyclegan: Cyclegan) -> None:
     command = ("translate", "photos", "-o", "photos", "--suffix", "_night", "--json")
     assert cyclegan(*command).code == 0
     before = files("photos")
@@ -231,7 +227,7 @@ def test_translations_in_the_input_folder_itself_are_not_translated_again(
 @pytest.mark.parametrize(
     "inputs", [["a.png", "b.jpg", "out"], ["**/*.*g"]], ids=["what the shell makes of *", "**"]
 )
-def test_inputs_that_take_in_their_output_folder_can_be_translated_again(
+def test_inputs_containing_output_folder_can_be_repeated(
     here: Path, cyclegan: Cyclegan, monkeypatch: pytest.MonkeyPatch, inputs: list[str]
 ) -> None:
     monkeypatch.setenv("CYCLEGAN_CHECKPOINT", str(here / "runs" / "day2night"))
@@ -246,15 +242,15 @@ def test_inputs_that_take_in_their_output_folder_can_be_translated_again(
 
 
 @pytest.mark.parametrize("naming", [["--suffix", ""], ["--name-template", "{stem}{ext}"]])
-def test_a_name_that_is_the_inputs_own_is_refused(
+def test_output_equal_to_input_is_refused(
     here: Path, cyclegan: Cyclegan, naming: list[str]
 ) -> None:
     answer = cyclegan("translate", "photos/a.png", *naming)
     assert answer.code == 2
-    assert "photos/a.png is an input: its translation would overwrite it" in answer.err
+    assert "photos/a.png is an input, which the output would overwrite" in answer.err
 
 
-def test_an_empty_template_is_refused(here: Path, cyclegan: Cyclegan) -> None:
+def test_empty_template_is_refused(here: Path, cyclegan: Cyclegan) -> None:
     answer = cyclegan("translate", "photos", "-o", "out", "--name-template", "")
     assert answer.code == 2
     assert "--name-template '' has no {stem}" in answer.err
@@ -263,7 +259,7 @@ def test_an_empty_template_is_refused(here: Path, cyclegan: Cyclegan) -> None:
 # What cannot be done
 
 
-def test_a_folder_that_cannot_be_listed_fails_alone(
+def test_unreadable_folder_fails_alone(
     here: Path, cyclegan: Cyclegan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock(monkeypatch, here / "photos" / "sub")
@@ -275,7 +271,7 @@ def test_a_folder_that_cannot_be_listed_fails_alone(
     assert files("out") == ["a.png", "b.jpg"]
 
 
-def test_images_that_go_before_their_turn_are_no_success(
+def test_images_that_disappear_exit_with_6(
     here: Path, cyclegan: Cyclegan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load = Translator.load
@@ -287,13 +283,13 @@ def test_images_that_go_before_their_turn_are_no_success(
     monkeypatch.setattr(Translator, "load", load_late)
     answer = cyclegan("translate", "photos", "-o", "out")
     assert answer.code == 6
-    assert "0 of 3 images failed, 1 were gone before it was their turn" in answer.err
+    assert "0 of 3 images failed, 1 no longer existed when they were to be read" in answer.err
     assert files("out") == ["a.png", "b.jpg"]
 
 
 @pytest.mark.parametrize("precision", ["auto", "fp32", "bf16"])
 @pytest.mark.usefixtures("each_cpu")
-def test_a_image_that_finds_no_memory_is_named(
+def test_image_without_enough_memory_is_named(
     here: Path, cyclegan: Cyclegan, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     # Not that of memory.py: to it the translator adds what the probe of `auto` has left to reuse.
@@ -304,29 +300,29 @@ def test_a_image_that_finds_no_memory_is_named(
     assert "found 9e-09 GB" in answer.err
 
 
-def test_too_little_memory_for_any_image_is_said_before_the_first(
-    here: Path, cyclegan: Cyclegan
-) -> None:
+def test_too_small_max_memory_is_refused_before_first_image(here: Path, cyclegan: Cyclegan) -> None:
     answer = cyclegan("translate", "photos", "-o", "out", "--max-memory", "1MB", "--json")
     assert (answer.code, answer.out) == (5, "")
-    assert "--max-memory of 0.001 GB leaves nothing for images: without any, " in answer.err
+    assert (
+        "--max-memory of 0.001 GB leaves nothing for images: the process itself uses " in answer.err
+    )
 
 
 # Several processes
 
 
-def test_shards_share_the_images_without_rest(here: Path, cyclegan: Cyclegan) -> None:
-    told = []
+def test_shards_cover_all_images(here: Path, cyclegan: Cyclegan) -> None:
+    reported = []
     for index in (1, 2, 3):
         answer = cyclegan("translate", "photos", "-o", "out", "--shard", f"{index}/3", "--json")
         assert answer.code == 0
         *documents, last = answer.documents
         assert last["summary"]["pictures"] == len(documents)
-        told += [document["input"] for document in documents]
-    assert sorted(told) == ["photos/a.png", "photos/b.jpg", "photos/sub/c.png"]
+        reported += [document["input"] for document in documents]
+    assert sorted(reported) == ["photos/a.png", "photos/b.jpg", "photos/sub/c.png"]
 
 
-def test_clashes_are_found_in_whatever_shard(here: Path, cyclegan: Cyclegan, draw: Draw) -> None:
+def test_conflicts_are_found_in_every_shard(here: Path, cyclegan: Cyclegan, draw: Draw) -> None:
     draw(Path("more/a.png"))
     for index in (1, 2):
         answer = cyclegan("translate", "photos", "more", "-o", "out", "--shard", f"{index}/2")
@@ -335,7 +331,7 @@ def test_clashes_are_found_in_whatever_shard(here: Path, cyclegan: Cyclegan, dra
 
 
 @pytest.mark.slow
-def test_torchrun_shares_the_images_and_ends_nobody_early(
+def test_torchrun_ranks_wait_for_each_other(
     here: Path, draw: Draw, clean_environment: None
 ) -> None:
     first = draw(Path("many/0.png"))
@@ -350,8 +346,8 @@ def test_torchrun_shares_the_images_and_ends_nobody_early(
     )  # fmt: skip
     assert done.returncode == 1  # torchrun's own.
     documents = [json.loads(line) for line in done.stdout.splitlines()]
-    told = sorted(document["input"] for document in documents if "input" in document)
-    assert told == sorted([*(f"many/{number}.png" for number in range(20)), "many/bad.png"])
+    reported = sorted(document["input"] for document in documents if "input" in document)
+    assert reported == sorted([*(f"many/{number}.png" for number in range(20)), "many/bad.png"])
     assert [d["summary"]["stopped"] for d in documents if "summary" in d] == [None, None]
     assert len(files("out")) == 20
     assert done.stderr.count("checkpoint:") == 1
@@ -370,7 +366,7 @@ def test_ranks_cannot_share_standard_input(
 # Ends
 
 
-def test_fail_fast_stops_at_the_first_failure(here: Path, cyclegan: Cyclegan) -> None:
+def test_fail_fast_stops_at_first_failure(here: Path, cyclegan: Cyclegan) -> None:
     for number in range(200):
         Path(f"photos/{number:03}.png").touch()
     answer = cyclegan("translate", "photos", "-o", "out", "--fail-fast", "--json")
@@ -382,7 +378,7 @@ def test_fail_fast_stops_at_the_first_failure(here: Path, cyclegan: Cyclegan) ->
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.03, 0.1])
-def test_a_kill_at_any_moment_leaves_whole_images_and_the_rest_to_do(
+def test_kill_at_any_moment_leaves_whole_images(
     here: Path, cyclegan: Cyclegan, start_python: Cyclegan, draw: Draw, delay: float
 ) -> None:
     first = draw(Path("many/000.png"), (96, 96))
@@ -408,17 +404,17 @@ def test_a_kill_at_any_moment_leaves_whole_images_and_the_rest_to_do(
 FIRST_SIGNAL_IN_A_LONG_IMAGE = """
 import os, signal, sys, time
 from cyclegan_cli.cli.app import app
-from cyclegan_cli.translation.work import FileWork
+from cyclegan_cli.translation.file_stages import FileStages
 def translate(work, image):
     print("translating", flush=True)
     time.sleep(600)
-FileWork.translate = translate
+FileStages.translate = translate
 app(sys.argv[1:])
 """
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_second_signal_ends_it_at_once_however_long_a_image_takes(
+def test_second_signal_exits_during_long_image(
     here: Path, start_python: Cyclegan, number: signal.Signals, code: int
 ) -> None:
     process = start_python(
@@ -434,9 +430,7 @@ def test_a_second_signal_ends_it_at_once_however_long_a_image_takes(
     assert not Path("out").exists() or files("out") == []
 
 
-def test_a_disk_that_is_really_full_stops_it_with_what_was_done_intact(
-    here: Path, draw: Draw
-) -> None:
+def test_small_disk_stops_and_keeps_written_images(here: Path, draw: Draw) -> None:
     for number in range(40):
         draw(Path(f"many/{number:02}.bmp"), (96, 96))  # 27 KiB each.
     Path("out").mkdir()

@@ -27,7 +27,7 @@ Draw = Callable[..., Path]
         ("horse2zebra.pth", ["--to", "zebra"], "photo_zebra.png"),
     ],
 )
-def test_a_pth_file_is_a_checkpoint(
+def test_translate_with_a_pth_file(
     cyclegan: Cyclegan, tmp_path: Path, draw: Draw, file: str, options: list[str], output: str
 ) -> None:
     photo, checkpoint = draw(tmp_path / "photo.png"), tmp_path / file
@@ -41,15 +41,19 @@ def test_a_pth_file_is_a_checkpoint(
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--direction", "b2a"], 4, "this checkpoint translates A to B (a2b), and not the other"),
-        (["--to", "A"], 4, "this checkpoint translates A to B (a2b), and not the other"),
-        (["--to", "night"], 2, "--to night: this checkpoint knows 'A' and 'B'"),
-        (["--domains", "day"], 2, "--domains day: these are not two names"),
-        (["--domains", "day,day"], 2, "--domains day,day: these are not two names"),
-        (["--domains", "../day,night"], 2, "--domains ../day,night: these are not two names"),
+        (
+            ["--direction", "b2a"],
+            4,
+            "this checkpoint translates A to B (a2b) only",
+        ),
+        (["--to", "A"], 4, "this checkpoint translates A to B (a2b) only"),
+        (["--to", "night"], 2, "--to night: the domains of this checkpoint are 'A' and 'B'"),
+        (["--domains", "day"], 2, "--domains day: expected two different names"),
+        (["--domains", "day,day"], 2, "--domains day,day: expected two different names"),
+        (["--domains", "../day,night"], 2, "--domains ../day,night: expected two different names"),
     ],
 )
-def test_what_a_pth_file_cannot_do_is_refused(
+def test_invalid_options_for_a_pth_file_are_refused(
     cyclegan: Cyclegan, tmp_path: Path, draw: Draw, options: list[str], code: int, message: str
 ) -> None:
     photo, checkpoint = draw(tmp_path / "photo.png"), tmp_path / "latest_net_G_A.pth"

@@ -15,8 +15,7 @@ from cyclegan_cli.inspection import describe
 from cyclegan_cli.inspection.summary import Request
 from cyclegan_cli.training.domains import find_images
 from cyclegan_cli.translation.inputs import Inputs
-from cyclegan_cli.translation.naming import plan_naming
-from cyclegan_cli.translation.planning import Plan
+from cyclegan_cli.translation.outputs import TranslationPlan, resolve_naming
 from images import encoded, noise, saved, written
 
 
@@ -52,12 +51,12 @@ def test_they_are_counted_by_extension(folder: Path) -> None:
 
 def test_translate_counts_them_once(folder: Path, tmp_path: Path) -> None:
     inputs = Inputs((str(folder),))
-    naming = plan_naming(str(tmp_path / "out"), inputs.first_two(), "night", None, None, None)
-    plan = Plan(inputs, naming)
+    naming = resolve_naming(str(tmp_path / "out"), inputs.first_two(), "night", None, None, None)
+    plan = TranslationPlan(inputs, naming)
     assert plan.images == 1
     assert plan.passed_over.startswith("6 image files were passed over")
     shallow = Inputs((str(folder),), recursive=False)
-    assert Plan(shallow, naming).passed_over.startswith("3 image files were passed over")
+    assert TranslationPlan(shallow, naming).passed_over.startswith("3 image files were passed over")
 
 
 def test_a_folder_of_nothing_else_says_so(folder: Path) -> None:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cyclegan_cli.checkpoints.locate import read_checkpoint
 from cyclegan_cli.exporting.exporter import export
-from cyclegan_cli.exporting.formats import FORMATS
-from cyclegan_cli.exporting.job import Job
+from cyclegan_cli.exporting.job import FORMATS, Job
 from cyclegan_cli.translation.translator import Translator, TranslatorOptions
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "onnxruntime-python" / "translate.py"
@@ -25,7 +25,7 @@ def test_example_output_equals_translator(
     checkpoint: Path, draw: Callable[..., Path], tmp_path: Path, image_io: bool
 ) -> None:
     model = tmp_path / "x.onnx"
-    export(Job(checkpoint, ("a2b",), model, FORMATS["onnx"], image_io=image_io))
+    export(Job(read_checkpoint(checkpoint), ("a2b",), model, FORMATS["onnx"], image_io=image_io))
     image = draw(tmp_path / "in.png", size=(45, 31))
     # Whoever imports torch or this package fails.
     blocked = tmp_path / "blocked"

@@ -1,4 +1,4 @@
-"""Exports take seconds: each is made once a session, from the tiny model, and shared."""
+"""Exports of the tiny model, which take seconds: each is made once per session."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from cyclegan_cli.checkpoints.locate import read_checkpoint
 from cyclegan_cli.exporting.exporter import Report, export
-from cyclegan_cli.exporting.formats import FORMATS
-from cyclegan_cli.exporting.job import Job
+from cyclegan_cli.exporting.job import FORMATS, Job
 
 MakeExport = Callable[..., Report]
 
@@ -23,9 +23,9 @@ def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Make
     def make(name: str, **options: Any) -> Report:
         key = (name, *sorted(options.items()))
         if key not in made:
-            target = tmp_path_factory.mktemp("exported") / f"x{FORMATS[name].suffixes[0]}"
+            target = tmp_path_factory.mktemp("exported") / f"x{FORMATS[name].extensions[0]}"
             values = {"directions": ("a2b",), "output": target, "format": FORMATS[name]} | options
-            made[key] = export(Job(checkpoint, **values))
+            made[key] = export(Job(read_checkpoint(checkpoint), **values))
         return made[key]
 
     return make

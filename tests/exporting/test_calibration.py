@@ -1,4 +1,4 @@
-"""Calibration images: enough of them, some set aside, in the form that the model takes."""
+"""Calibration images of int8 models."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def test_every_fourth_image_is_held_out(images: Path) -> None:
         (3, True, (1, 33, 40, 3), torch.uint8),
     ],
 )
-def test_images_have_the_form_of_the_models_input(
+def test_calibration_images_have_the_shape_of_the_input(
     images: Path, channels: int, image_io: bool, shape: tuple[int, ...], dtype: torch.dtype
 ) -> None:
     first = load_calibration(images, channels, image_io).calibrated[0]
     assert (first.shape, first.dtype) == (shape, dtype)
 
 
-def test_large_images_are_reduced(draw: Callable[..., Path], tmp_path: Path) -> None:
+def test_large_calibration_images_are_reduced(draw: Callable[..., Path], tmp_path: Path) -> None:
     for index in range(8):
         draw(tmp_path / f"{index}.png", size=(1030, 260))
     assert load_calibration(tmp_path, 3, image_io=True).calibrated[0].shape == (1, 129, 512, 3)
 
 
-def test_of_many_images_some_are_used_from_first_to_last(tmp_path: Path) -> None:
+def test_calibration_files_are_evenly_spaced(tmp_path: Path) -> None:
     for index in range(300):
         (tmp_path / f"{index:03d}.png").touch()
     names = [path.name for path in calibration_files(tmp_path)]
@@ -55,7 +55,7 @@ def test_too_few_images_are_refused(tmp_path: Path, count: int) -> None:
         calibration_files(tmp_path)
 
 
-def test_an_unreadable_image_is_named(draw: Callable[..., Path], tmp_path: Path) -> None:
+def test_unreadable_calibration_image_is_named(draw: Callable[..., Path], tmp_path: Path) -> None:
     for index in range(8):
         draw(tmp_path / f"{index}.png")
     (tmp_path / "3.png").write_text("no image")

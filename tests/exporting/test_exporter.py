@@ -1,4 +1,4 @@
-"""The formats other than ONNX, and what all formats share: the report, whole files or none."""
+"""Formats other than ONNX, the report, and atomic writes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from cyclegan_cli.checkpoints.container import read_header
-from cyclegan_cli.checkpoints.header import read_model_info
+from cyclegan_cli.checkpoints.header import read_header, read_model_info
+from cyclegan_cli.checkpoints.locate import read_checkpoint
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.errors import CheckpointError, ExportError, OutputError
 from cyclegan_cli.exporting import exporter
 from cyclegan_cli.exporting.exporter import export
-from cyclegan_cli.exporting.formats import FORMATS
-from cyclegan_cli.exporting.job import Job
+from cyclegan_cli.exporting.job import FORMATS, Job
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.translation.translator import Translator, TranslatorOptions
 
@@ -36,7 +35,7 @@ def noise(batch: int, height: int, width: int) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("fp32", "F32"), ("fp16", "F16"), ("bf16", "BF16")]
 )
-def test_one_direction_alone_is_a_checkpoint_of_ours(
+def test_safetensors_export_of_one_direction(
     exported, precision: str, dtype: str, checkpoint: Path
 ) -> None:
     report = exported("safetensors", precision=precision, directions=("b2a",))
@@ -50,11 +49,11 @@ def test_one_direction_alone_is_a_checkpoint_of_ours(
     ours, theirs = (Translator.load(path, "b2a", options=exact) for path in (file, checkpoint))
     difference = (ours.translate(noise(1, 30, 41)) - theirs.translate(noise(1, 30, 41))).abs().max()
     assert difference <= {"fp32": 0, "fp16": 0.02, "bf16": 0.2}[precision]
-    with pytest.raises(CheckpointError, match="and not the other way"):
+    with pytest.raises(CheckpointError, match="not in the other direction"):
         load_generator(file, "a2b")
 
 
-def test_both_directions_fit_into_one_file(exported, tiny_model: CycleGAN) -> None:
+def test_safetensors_export_of_both_directions(exported, tiny_model: CycleGAN) -> None:
     report = exported("safetensors", directions=("a2b", "b2a"))
     for direction in ("a2b", "b2a"):
         generator, _ = load_generator(report.job.output, direction)
@@ -64,10 +63,16 @@ def test_both_directions_fit_into_one_file(exported, tiny_model: CycleGAN) -> No
     assert report.verification.psnr is None
 
 
-def test_an_exported_checkpoint_can_be_exported_again(exported, tmp_path: Path) -> None:
+def test_exported_checkpoint_can_be_exported_again(exported, tmp_path: Path) -> None:
     first = exported("safetensors", precision="bf16", directions=("b2a",))
     again = export(
-        Job(first.job.output, ("b2a",), tmp_path / "y.safetensors", FORMATS["safetensors"], "bf16")
+        Job(
+            read_checkpoint(first.job.output),
+            ("b2a",),
+            tmp_path / "y.safetensors",
+            FORMATS["safetensors"],
+            "bf16",
+        )
     )
     assert again.verification.psnr is None  # What was rounded once stays as it is.
     assert read_header(again.job.output).tensors == read_header(first.job.output).tensors
@@ -77,7 +82,7 @@ def test_an_exported_checkpoint_can_be_exported_again(exported, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("fp16", 0.03)])
-def test_pt2_takes_any_batch_and_size(
+def test_pt2_has_dynamic_batch_and_size(
     exported, tiny_model: CycleGAN, precision: str, tolerance: float
 ) -> None:
     report = exported("pt2", precision=precision)
@@ -90,7 +95,7 @@ def test_pt2_takes_any_batch_and_size(
         assert (found - expected).abs().max() < tolerance
 
 
-def test_pt2_carries_the_document(exported) -> None:
+def test_pt2_has_the_document(exported) -> None:
     extra = {"cyclegan.json": ""}
     torch.export.load(exported("pt2").job.output, extra_files=extra)
     section = json.loads(extra["cyclegan.json"])["export"]
@@ -98,7 +103,7 @@ def test_pt2_carries_the_document(exported) -> None:
     assert section["verification"]["largest_difference"] < 1e-4
 
 
-def test_pt2_names_no_path_of_this_machine(exported) -> None:
+def test_pt2_has_no_local_paths(exported) -> None:
     content = exported("pt2").job.output.read_bytes()
     assert b".py" not in content
     assert b"/home/" not in content
@@ -133,9 +138,7 @@ def test_openvino_computes_the_same(
 
 @pytest.mark.parametrize("name", ["onnx", "pt2", "safetensors"])
 @pytest.mark.slow
-def test_the_report_names_source_and_result_by_their_digests(
-    exported, name: str, checkpoint: Path
-) -> None:
+def test_report_has_digests_of_source_and_output(exported, name: str, checkpoint: Path) -> None:
     report = exported(name)
     document = report.to_document()
     content = report.job.output.read_bytes()
@@ -151,25 +154,25 @@ def test_the_report_names_source_and_result_by_their_digests(
 class WrongFormat:
     """A format whose files compute something else."""
 
-    def convert(self, job, generators, info):
+    def convert(self, job, generators):
         def save(paths, document):
             paths[0].write_text("wrong")
 
         generator = generators["a2b"]
-        return exporter.Draft(save, lambda paths, _: lambda images: -generator(images))
+        return exporter.ConvertedModel(save, lambda paths, _: lambda images: -generator(images))
 
 
-def test_a_file_that_computes_something_else_is_refused_and_the_old_one_left(
+def test_unverified_export_keeps_the_old_file(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporter, "import_module", lambda name: WrongFormat())
     (tmp_path / "x.pt2").write_text("old")
     with pytest.raises(ExportError, match="differs from the network by"):
-        export(Job(checkpoint, ("a2b",), tmp_path / "x.pt2", FORMATS["pt2"]))
+        export(Job(read_checkpoint(checkpoint), ("a2b",), tmp_path / "x.pt2", FORMATS["pt2"]))
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
-def test_a_path_that_cannot_be_written_is_refused_before_the_conversion(
+def test_unwritable_output_is_refused_before_conversion(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class NeverConverts:
@@ -179,7 +182,9 @@ def test_a_path_that_cannot_be_written_is_refused_before_the_conversion(
     monkeypatch.setattr(exporter, "import_module", lambda name: NeverConverts())
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot write"):
-        export(Job(checkpoint, ("a2b",), tmp_path / "file" / "x.pt2", FORMATS["pt2"]))
+        export(
+            Job(read_checkpoint(checkpoint), ("a2b",), tmp_path / "file" / "x.pt2", FORMATS["pt2"])
+        )
 
 
 @contextmanager
@@ -198,7 +203,7 @@ def full_disk() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", ["onnx", "pt2", "safetensors", "pth", "openvino"])
 @pytest.mark.slow
-def test_a_full_disk_is_one_sentence_and_leaves_nothing(
+def test_full_disk_leaves_no_files(
     name: str,
     checkpoint: Path,
     tmp_path: Path,
@@ -217,7 +222,12 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
         from cyclegan_cli.exporting import openvino as exporting
 
         monkeypatch.setattr(exporting, "to_onnx", lambda *_: ready)
-    job = Job(checkpoint, ("a2b",), tmp_path / f"x{FORMATS[name].suffixes[0]}", FORMATS[name])
+    job = Job(
+        read_checkpoint(checkpoint),
+        ("a2b",),
+        tmp_path / f"x{FORMATS[name].extensions[0]}",
+        FORMATS[name],
+    )
     with pytest.raises(OutputError) as caught, full_disk():
         export(job)
     place = f"{tmp_path / 'x.'}"
@@ -227,7 +237,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_int8_without_room_for_temporary_files_says_where(
+def test_int8_without_temporary_space_names_the_folder(
     checkpoint: Path,
     images: Path,
     tmp_path: Path,
@@ -241,7 +251,12 @@ def test_int8_without_room_for_temporary_files_says_where(
     ready = onnx.load(exported("onnx").job.output)
     monkeypatch.setattr(exporting, "to_onnx", lambda *_: ready)
     job = Job(
-        checkpoint, ("a2b",), tmp_path / "x.onnx", FORMATS["onnx"], "int8", calibration=images
+        read_checkpoint(checkpoint),
+        ("a2b",),
+        tmp_path / "x.onnx",
+        FORMATS["onnx"],
+        "int8",
+        calibration=images,
     )
     with pytest.raises(OutputError) as caught, full_disk():
         export(job)

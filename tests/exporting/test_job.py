@@ -1,7 +1,8 @@
-"""What makes sense and what does not is known before torch is loaded."""
+"""Export options are checked before torch is imported."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from cyclegan_cli.checkpoints.header import ModelInfo
+from cyclegan_cli.checkpoints.locate import read_checkpoint
+from cyclegan_cli.config import ExportConfig
 from cyclegan_cli.errors import UsageError
-from cyclegan_cli.exporting import formats
-from cyclegan_cli.exporting.formats import FORMATS
-from cyclegan_cli.exporting.job import Job, check_options, plan_outputs, refuse_overwriting
+from cyclegan_cli.exporting import job as export_job
+from cyclegan_cli.exporting.job import FORMATS, Job, check_options, plan_outputs, refuse_overwriting
 
 BOTH = ("a2b", "b2a")
 FOLDER = Path("images")
@@ -21,38 +23,63 @@ FOLDER = Path("images")
 @pytest.mark.parametrize(
     ("name", "precision", "image_io", "calibration", "min_psnr", "both", "sentence"),
     [
-        ("onnx", "bf16", False, None, None, False, "--precision bf16: onnx is not written in it"),
-        ("pt2", "int8", False, FOLDER, None, False, "--precision int8: pt2 is not written in it"),
-        ("safetensors", "int8", False, None, None, False, "--precision int8: safetensors is not"),
-        ("pt2", "fp32", True, None, None, False, "--image-io is not possible with pt2"),
-        ("safetensors", "fp32", True, None, None, False, "--image-io is not possible with safe"),
+        ("onnx", "bf16", False, None, None, False, "--precision bf16 is not supported by onnx"),
+        ("pt2", "int8", False, FOLDER, None, False, "--precision int8 is not supported by pt2"),
+        (
+            "safetensors",
+            "int8",
+            False,
+            None,
+            None,
+            False,
+            "--precision int8 is not supported by safe",
+        ),
+        ("pt2", "fp32", True, None, None, False, "--image-io is not supported by pt2"),
+        ("safetensors", "fp32", True, None, None, False, "--image-io is not supported by safe"),
         ("onnx", "int8", False, None, None, False, "--precision int8 needs --calibration"),
         ("onnx", "int8", False, FOLDER, None, True, "--direction both cannot be calibrated"),
-        ("onnx", "int8", False, FOLDER, float("nan"), False, "--min-psnr nan is no number"),
-        ("onnx", "fp16", False, FOLDER, None, False, "--calibration is for --precision int8"),
-        ("onnx", "fp32", False, None, 40.0, False, "--min-psnr is for --precision int8 alone"),
+        ("onnx", "fp16", False, FOLDER, None, False, "--calibration is only for --precision int8"),
+        ("onnx", "fp32", False, None, 40.0, False, "--min-psnr is only for --precision int8"),
     ],
 )
-def test_options_that_contradict_each_other_are_refused(
+def test_conflicting_options_are_refused(
     name, precision, image_io, calibration, min_psnr, both, sentence
 ) -> None:
+    config = ExportConfig(
+        Path("run"),
+        format=name,
+        direction="both" if both else None,
+        precision=precision,
+        image_io=image_io,
+        calibration=calibration,
+        min_psnr=min_psnr,
+    )
     with pytest.raises(UsageError) as caught:
-        check_options(FORMATS[name], precision, image_io, calibration, min_psnr, both)
+        check_options(config)
     assert caught.value.message.startswith(sentence)
     assert caught.value.hint
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_all_precisions_of_a_format_are_accepted(name: str, monkeypatch) -> None:
-    monkeypatch.setattr(formats, "find_spec", lambda name: object())
+    monkeypatch.setattr(export_job, "find_spec", lambda name: object())
     for precision in FORMATS[name].precisions:
         calibration = FOLDER if precision == "int8" else None
-        check_options(FORMATS[name], precision, FORMATS[name].image_io, calibration, None, False)
+        image_io = FORMATS[name].image_io
+        check_options(
+            ExportConfig(
+                Path("run"),
+                format=name,
+                precision=precision,
+                image_io=image_io,
+                calibration=calibration,
+            )
+        )
 
 
 @pytest.mark.parametrize("missing", ["onnx", "onnxruntime", "onnxscript", "openvino"])
-def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch, missing) -> None:
-    monkeypatch.setattr(formats, "find_spec", lambda name: None if name == missing else object())
+def test_missing_package_is_named_with_its_extra(monkeypatch, missing) -> None:
+    monkeypatch.setattr(export_job, "find_spec", lambda name: None if name == missing else object())
     with pytest.raises(UsageError, match=f"needs the package {missing},") as caught:
         FORMATS["openvino"].require_packages()
     assert caught.value.hint == (
@@ -73,7 +100,7 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch, m
         ("openvino", ("a2b",), None, {"day2night.xml": ("a2b",)}),
     ],
 )
-def test_files_are_named_by_the_domains(
+def test_default_names_follow_the_domains(
     tiny_info: ModelInfo, tmp_path, monkeypatch, name, directions, output, planned
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -85,24 +112,29 @@ def test_files_are_named_by_the_domains(
     ("name", "directions", "output", "sentence"),
     [
         ("onnx", ("a2b",), "x/", "-o x/ names a folder"),
-        ("onnx", ("a2b",), "x.pt2", "-o x.pt2 ends like pt2, but --format is onnx"),
-        ("safetensors", BOTH, "x.onnx", "-o x.onnx ends like onnx, but --format is safetensors"),
-        ("onnx", BOTH, "old.onnx", "-o old.onnx is a file, but onnx writes each direction into"),
+        ("onnx", ("a2b",), "x.pt2", "-o x.pt2 has the extension of pt2, but --format is onnx"),
+        (
+            "safetensors",
+            BOTH,
+            "x.onnx",
+            "-o x.onnx has the extension of onnx, but --format",
+        ),
+        ("onnx", BOTH, "old.onnx", "-o old.onnx is a file, but onnx writes one file per direction"),
         ("onnx", ("a2b",), "old.onnx", "-o old.onnx already exists"),
-        ("onnx", ("a2b",), "-", "-o - would be standard output"),
-        ("safetensors", BOTH, "-", "-o - would be standard output"),
-        ("onnx", ("a2b",), "x.tflite", "-o x.tflite: .tflite files are not written here"),
-        ("onnx", ("a2b",), "x.Engine", "-o x.Engine: .Engine files are not written here"),
-        ("onnx", BOTH, "x.mlpackage", "-o x.mlpackage: .mlpackage files are not written here"),
-        ("pt2", ("a2b",), "x.pb", "-o x.pb: .pb files are not written here"),
-        ("onnx", ("a2b",), "x.foo", "-o x.foo does not end like onnx"),
-        ("pth", ("a2b",), "x.pt", "-o x.pt does not end like pth"),
+        ("onnx", ("a2b",), "-", "-o - is standard output"),
+        ("safetensors", BOTH, "-", "-o - is standard output"),
+        ("onnx", ("a2b",), "x.tflite", "-o x.tflite: .tflite files are not supported"),
+        ("onnx", ("a2b",), "x.Engine", "-o x.Engine: .Engine files are not supported"),
+        ("onnx", BOTH, "x.mlpackage", "-o x.mlpackage: .mlpackage files are not supported"),
+        ("pt2", ("a2b",), "x.pb", "-o x.pb: .pb files are not supported"),
+        ("onnx", ("a2b",), "x.foo", "-o x.foo does not have the extension of --format onnx"),
+        ("pth", ("a2b",), "x.pt", "-o x.pt does not have the extension of --format pth"),
         ("openvino", ("a2b",), "x", "-o x: openvino writes a .xml file and a companion"),
         ("openvino", ("a2b",), "old.xml", "-o old.bin already exists"),
         ("onnx", BOTH, "folder", "-o folder/night2day.onnx already exists"),
     ],
 )
-def test_names_that_make_no_sense_or_are_taken_are_refused(
+def test_invalid_or_existing_outputs_are_refused(
     tiny_info: ModelInfo, tmp_path, monkeypatch, name, directions, output, sentence
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -114,16 +146,16 @@ def test_names_that_make_no_sense_or_are_taken_are_refused(
     assert caught.value.message.startswith(sentence)
 
 
-def test_a_checkpoint_is_not_replaced_by_its_own_export(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").touch()
+def test_export_does_not_overwrite_its_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    shutil.copy(checkpoint, tmp_path / "model.safetensors")
     (tmp_path / "link").symlink_to("model.safetensors")
-    source, chosen = tmp_path / "model.safetensors", FORMATS["safetensors"]
+    source, chosen = read_checkpoint(tmp_path / "model.safetensors"), FORMATS["safetensors"]
     with pytest.raises(UsageError, match="is the checkpoint itself"):
         refuse_overwriting(Job(source, ("a2b",), tmp_path / "link", chosen))
     refuse_overwriting(Job(source, ("a2b",), tmp_path / "other", chosen))
 
 
-def test_neither_torch_nor_numpy_is_loaded_for_a_refusal(checkpoint: Path) -> None:
+def test_refusals_import_neither_torch_nor_numpy(checkpoint: Path) -> None:
     script = (
         "import sys\n"
         "from typer.testing import CliRunner\n"
@@ -139,24 +171,39 @@ def test_neither_torch_nor_numpy_is_loaded_for_a_refusal(checkpoint: Path) -> No
 @pytest.mark.parametrize(
     ("name", "precision", "image_io", "opset", "sentence"),
     [
-        ("pt2", "fp32", False, 17, "--opset is for --format onnx alone"),
-        ("openvino", "fp32", False, 20, "--opset is for --format onnx alone"),
-        ("onnx", "fp32", False, 12, "--opset 12: it can be 13 to 20"),
-        ("onnx", "fp16", False, 21, "--opset 21: it can be 13 to 20"),
-        ("onnx", "fp32", True, 17, "--opset 17: with --image-io it can be 18 to 20"),
-        ("onnx", "int8", False, 17, "--opset 17: with --precision int8 it can be 18 to 20"),
+        ("pt2", "fp32", False, 17, "--opset is only for --format onnx"),
+        ("openvino", "fp32", False, 20, "--opset is only for --format onnx"),
+        ("onnx", "fp32", True, 17, "--opset 17: with --image-io it must be 18 to 20"),
+        ("onnx", "int8", False, 17, "--opset 17: with --precision int8 it must be 18 to 20"),
     ],
 )
-def test_an_opset_that_cannot_be_is_refused(name, precision, image_io, opset, sentence) -> None:
+def test_unsupported_opsets_are_refused(name, precision, image_io, opset, sentence) -> None:
     calibration = FOLDER if precision == "int8" else None
+    config = ExportConfig(
+        Path("run"),
+        format=name,
+        precision=precision,
+        image_io=image_io,
+        opset=opset,
+        calibration=calibration,
+    )
     with pytest.raises(UsageError) as caught:
-        check_options(FORMATS[name], precision, image_io, calibration, None, False, opset)
+        check_options(config)
     assert caught.value.message == sentence
     assert caught.value.hint
 
 
-def test_opsets_that_can_be_are_accepted(monkeypatch) -> None:
-    monkeypatch.setattr(formats, "find_spec", lambda name: object())
-    for opset in range(13, 21):
-        check_options(FORMATS["onnx"], "fp32", False, None, None, False, opset)
-        check_options(FORMATS["onnx"], "fp32", opset >= 18, None, None, False, opset)
+@pytest.mark.parametrize(
+    ("field", "value"), [("opset", 12), ("opset", 21), ("min_psnr", float("nan"))]
+)
+def test_values_out_of_bounds_are_refused(field: str, value: float) -> None:
+    option = f"--{field.replace('_', '-')}"
+    with pytest.raises(UsageError, match=option):
+        ExportConfig(Path("run"), **{field: value})
+
+
+@pytest.mark.parametrize("opset", range(13, 21))
+def test_supported_opsets_are_accepted(monkeypatch, opset: int) -> None:
+    monkeypatch.setattr(export_job, "find_spec", lambda name: object())
+    check_options(ExportConfig(Path("run"), opset=opset))
+    check_options(ExportConfig(Path("run"), opset=opset, image_io=opset >= 18))

@@ -1,4 +1,4 @@
-"""Files of the original implementation: its own network loads them and computes the same."""
+"""Exported .pth files: the original network loads them and computes the same."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def image() -> torch.Tensor:
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("fp16", 1e-2)])
 @pytest.mark.parametrize(("direction", "letter"), [("a2b", "A"), ("b2a", "B")])
-def test_the_original_network_loads_it_and_computes_the_same(
+def test_original_network_loads_the_export(
     cyclegan: Cyclegan,
     run_folder: Path,
     tmp_path: Path,
@@ -45,7 +45,7 @@ def test_the_original_network_loads_it_and_computes_the_same(
         torch.testing.assert_close(original(image()), ours(image()), rtol=0, atol=tolerance)
 
 
-def test_both_directions_are_a_folder_that_is_a_checkpoint_again(
+def test_exported_pth_folder_is_a_checkpoint(
     cyclegan: Cyclegan, run_folder: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "day2night"
@@ -63,7 +63,7 @@ def test_both_directions_are_a_folder_that_is_a_checkpoint_again(
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_an_old_file_becomes_a_checkpoint_with_names(cyclegan: Cyclegan, tmp_path: Path) -> None:
+def test_pth_file_is_converted_with_domain_names(cyclegan: Cyclegan, tmp_path: Path) -> None:
     network = original_generator(affine=True)
     torch.save(network.state_dict(), tmp_path / "old.pth")
     options = ["--format", "safetensors", "--domains", "day,night", "--json"]
@@ -77,7 +77,7 @@ def test_an_old_file_becomes_a_checkpoint_with_names(cyclegan: Cyclegan, tmp_pat
     torch.testing.assert_close(ours(image()), network(image()), rtol=0, atol=1e-5)
 
 
-def test_the_source_is_not_overwritten(cyclegan: Cyclegan, tmp_path: Path) -> None:
+def test_pth_export_does_not_overwrite_its_source(cyclegan: Cyclegan, tmp_path: Path) -> None:
     torch.save(original_generator().state_dict(), tmp_path / "latest_net_G_A.pth")
     answer = cyclegan(
         "export", tmp_path, "--format", "pth", "-o", tmp_path / "latest_net_G_A.pth", "--overwrite"

@@ -1,4 +1,4 @@
-"""No exported file that computes anything else than its network gets past this."""
+"""The verification refuses files that compute anything else than the network."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from cyclegan_cli.errors import ExportError
-from cyclegan_cli.exporting.graph import PixelGenerator
-from cyclegan_cli.exporting.verify import CHECKED_SIZES, Gate, gate_for, photo, verify
+from cyclegan_cli.exporting.converted import PixelGenerator
+from cyclegan_cli.exporting.verify import CHECKED_SIZES, Tolerance, photo, tolerance_for, verify
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.models.networks import ResnetGenerator
 
 Model = Callable[[Tensor], Tensor]
-FP32 = gate_for("fp32", image_io=False, min_psnr=35)
+FP32 = tolerance_for("fp32", image_io=False, min_psnr=35)
 
 
 @pytest.fixture
@@ -24,8 +24,8 @@ def generator(tiny_model: CycleGAN) -> ResnetGenerator:
     return tiny_model.generator_a2b
 
 
-def compare(run: Model, reference: Model, gate: Gate = FP32, **options):
-    return verify(run, reference, 3, options.pop("image_io", False), gate, **options)
+def compare(run: Model, reference: Model, tolerance: Tolerance = FP32, **options):
+    return verify(run, reference, 3, options.pop("image_io", False), tolerance, **options)
 
 
 def wrong_at(size: tuple[int, ...], generator: ResnetGenerator) -> Model:
@@ -40,7 +40,7 @@ def wrong_at(size: tuple[int, ...], generator: ResnetGenerator) -> Model:
     return run
 
 
-def test_the_network_itself_has_no_difference(generator: ResnetGenerator) -> None:
+def test_identical_model_has_no_difference(generator: ResnetGenerator) -> None:
     verification = compare(generator, generator)
     assert (verification.largest_difference, verification.psnr) == (0, None)
     assert [check.size for check in verification.checks] == [
@@ -48,20 +48,20 @@ def test_the_network_itself_has_no_difference(generator: ResnetGenerator) -> Non
     ]  # fmt: skip
 
 
-def test_differences_are_told(generator: ResnetGenerator) -> None:
+def test_verification_reports_differences(generator: ResnetGenerator) -> None:
     verification = compare(lambda images: generator(images) + 5e-5, generator)
     assert verification.largest_difference == pytest.approx(5e-5, rel=0.01)
     assert verification.mean_difference == pytest.approx(5e-5, rel=0.01)
     assert verification.psnr == pytest.approx(92.04, abs=0.1)  # 20 log10(2 / 5e-5)
 
 
-def test_at_least_four_sizes_are_compared_and_4_does_not_divide_all() -> None:
+def test_checked_sizes_include_other_than_multiples_of_4() -> None:
     assert len(CHECKED_SIZES) >= 4
     assert len({batch for batch, _, _ in CHECKED_SIZES}) > 1
     assert any(height % 4 and width % 4 for _, height, width in CHECKED_SIZES)
 
 
-def test_the_photo_is_one(generator: ResnetGenerator) -> None:
+def test_photo_is_a_photo(generator: ResnetGenerator) -> None:
     assert photo().shape == (1, 3, 83, 125)
     assert photo().std() > 0.3
     # Neighbours are alike, as in no noise.
@@ -69,14 +69,14 @@ def test_the_photo_is_one(generator: ResnetGenerator) -> None:
 
 
 @pytest.mark.parametrize("size", [*CHECKED_SIZES, (1, 83, 125)])
-def test_one_wrong_pixel_at_one_size_is_refused(
+def test_single_wrong_pixel_is_refused(
     generator: ResnetGenerator, size: tuple[int, int, int]
 ) -> None:
     with pytest.raises(ExportError, match=rf"by 0\.0002 on \w+ of {size[2]}x{size[1]}, more"):
         compare(wrong_at(size, generator), generator)
 
 
-def test_a_pixel_that_is_no_number_is_refused(generator: ResnetGenerator) -> None:
+def test_non_finite_output_is_refused(generator: ResnetGenerator) -> None:
     with pytest.raises(ExportError, match="not finite"):
         compare(lambda images: generator(images) * torch.nan, generator)
 
@@ -89,53 +89,55 @@ def test_a_pixel_that_is_no_number_is_refused(generator: ResnetGenerator) -> Non
         ("no batch", lambda translated: translated[0]),
     ],
 )
-def test_another_shape_is_refused(generator: ResnetGenerator, shape: str, model: Model) -> None:
-    with pytest.raises(ExportError, match=r"the exported model makes \[.*nothing is written"):
+def test_wrong_output_shape_is_refused(
+    generator: ResnetGenerator, shape: str, model: Model
+) -> None:
+    with pytest.raises(ExportError, match=r"the exported model maps \[.*nothing is written"):
         compare(lambda images: model(generator(images)), generator)
 
 
-def test_a_low_psnr_is_refused_where_a_few_large_differences_are_not(
+def test_low_psnr_is_refused(
     generator: ResnetGenerator,
 ) -> None:
-    gate = gate_for("fp16", image_io=False, min_psnr=35)
+    tolerance = tolerance_for("fp16", image_io=False, min_psnr=35)
     random = torch.Generator().manual_seed(0)
 
     def noisy(images: Tensor) -> Tensor:
         translated = generator(images)
         return translated + torch.randn(translated.shape, generator=random) * 0.004
 
-    assert compare(wrong_at((1, 64, 64), generator), generator, gate).psnr > 60
-    with pytest.raises(ExportError, match=r"is 5\d\.\d dB from the network on noise of 64x64"):
-        compare(noisy, generator, gate)
+    assert compare(wrong_at((1, 64, 64), generator), generator, tolerance).psnr > 60
+    with pytest.raises(ExportError, match=r"on noise of 64x64: PSNR 5\d\.\d dB"):
+        compare(noisy, generator, tolerance)
 
 
-def test_held_out_images_alone_decide(generator: ResnetGenerator) -> None:
-    gate = gate_for("int8", image_io=False, min_psnr=35)
+def test_only_held_out_images_decide(generator: ResnetGenerator) -> None:
+    tolerance = tolerance_for("int8", image_io=False, min_psnr=35)
     held_out = {"held-out 1": photo()[..., :20, :24]}
 
     def good_there_alone(images: Tensor) -> Tensor:
         return generator(images) * (images.shape[-1] == 24)
 
-    verification = compare(good_there_alone, generator, gate, held_out=held_out)
+    verification = compare(good_there_alone, generator, tolerance, held_out=held_out)
     assert verification.psnr is None
     assert len(verification.checks) == 7
-    with pytest.raises(ExportError, match="on held-out 1 of 24x20, less than 35"):
-        compare(lambda images: -generator(images), generator, gate, held_out=held_out)
+    with pytest.raises(ExportError, match="on held-out 1 of 24x20: PSNR .* less than 35"):
+        compare(lambda images: -generator(images), generator, tolerance, held_out=held_out)
 
 
-def test_pixels_may_differ_by_one_level_and_no_more(generator: ResnetGenerator) -> None:
-    gate = gate_for("fp32", image_io=True, min_psnr=35)
+def test_pixel_values_may_differ_by_one(generator: ResnetGenerator) -> None:
+    tolerance = tolerance_for("fp32", image_io=True, min_psnr=35)
     pixels = PixelGenerator(generator)
 
-    def off_by(levels: int) -> Model:
-        return lambda given: (pixels(given).int() + levels).clamp(0, 255).to(torch.uint8)
+    def off_by(offset: int) -> Model:
+        return lambda given: (pixels(given).int() + offset).clamp(0, 255).to(torch.uint8)
 
-    assert compare(off_by(1), pixels, gate, image_io=True).largest_difference == 1
+    assert compare(off_by(1), pixels, tolerance, image_io=True).largest_difference == 1
     with pytest.raises(ExportError, match="differs from the network by 2 on noise"):
-        compare(off_by(2), pixels, gate, image_io=True)
+        compare(off_by(2), pixels, tolerance, image_io=True)
 
 
-def test_the_inputs_are_the_same_every_time_and_fill_the_range(generator: ResnetGenerator) -> None:
+def test_inputs_are_reproducible_and_fill_the_range(generator: ResnetGenerator) -> None:
     seen: list[Tensor] = []
 
     def run(images: Tensor) -> Tensor:
@@ -151,7 +153,7 @@ def test_the_inputs_are_the_same_every_time_and_fill_the_range(generator: Resnet
         assert first.max() > 0.9
 
 
-def test_what_was_compared_is_plain_json(generator: ResnetGenerator) -> None:
+def test_verification_is_plain_json(generator: ResnetGenerator) -> None:
     document = json.loads(json.dumps(compare(generator, generator).to_document()))
     assert document["judged"] == ["noise"] * 4 + ["photo", "a single colour"]
     assert document["checks"][0] == {

@@ -1,4 +1,4 @@
-"""Two checkpoints side by side."""
+"""Comparisons of two checkpoints."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cyclegan_cli.checkpoints.container import read_header
-from cyclegan_cli.checkpoints.header import ModelInfo
+from cyclegan_cli.checkpoints.header import ModelInfo, read_header
 from cyclegan_cli.checkpoints.store import save_model
 from cyclegan_cli.errors import CheckpointError
 from cyclegan_cli.inspection.comparison import compare
@@ -20,7 +19,7 @@ from cyclegan_cli.models.cyclegan import CycleGAN
 from original import original_generator
 
 
-def test_a_checkpoint_is_nowhere_from_itself(run_folder: Path) -> None:
+def test_distance_of_a_checkpoint_to_itself_is_zero(run_folder: Path) -> None:
     state = run_folder / "state.safetensors"
     document = json.loads(json.dumps(compare(state, state).to_document(), allow_nan=False))
     assert (document["schema"], document["kind"]) == (1, "comparison")
@@ -31,7 +30,7 @@ def test_a_checkpoint_is_nowhere_from_itself(run_folder: Path) -> None:
     assert document["weights"] == dict.fromkeys(names, nowhere)
 
 
-def test_differences_of_training_and_weights_are_named(
+def test_compare_names_differences_of_training_and_weights(
     run_folder: Path, tiny_model: CycleGAN, tiny_info: ModelInfo, tmp_path: Path
 ) -> None:
     other = CycleGAN(tiny_model.config, torch.device("cpu"), False)
@@ -46,7 +45,7 @@ def test_differences_of_training_and_weights_are_named(
     assert "discriminator_a" not in facts["weights"]
 
 
-def test_other_architectures_have_no_distance(run_folder: Path, tmp_path: Path) -> None:
+def test_compare_of_other_architectures_has_no_distance(run_folder: Path, tmp_path: Path) -> None:
     torch.save(original_generator().state_dict(), tmp_path / "x.pth")
     facts = compare(run_folder, tmp_path / "x.pth").facts
     assert facts["same_architecture"] is False
@@ -54,17 +53,15 @@ def test_other_architectures_have_no_distance(run_folder: Path, tmp_path: Path) 
     assert facts["differences"]["generator.base_channels"] == [2, 4]
 
 
-def test_a_file_in_fewer_bits_and_one_of_the_original_are_compared_with_their_source(
-    run_folder: Path, tmp_path: Path
-) -> None:
+def test_compare_exported_checkpoints_with_their_source(run_folder: Path, tmp_path: Path) -> None:
+    from cyclegan_cli.checkpoints.locate import read_checkpoint
     from cyclegan_cli.exporting.exporter import export
-    from cyclegan_cli.exporting.formats import FORMATS
-    from cyclegan_cli.exporting.job import Job
+    from cyclegan_cli.exporting.job import FORMATS, Job
 
     half, pth = tmp_path / "x.safetensors", tmp_path / "latest_net_G_B.pth"
     source = run_folder / "model.safetensors"
-    export(Job(source, ("a2b",), half, FORMATS["safetensors"], "bf16"))
-    export(Job(source, ("b2a",), pth, FORMATS["pth"]))
+    export(Job(read_checkpoint(source), ("a2b",), half, FORMATS["safetensors"], "bf16"))
+    export(Job(read_checkpoint(source), ("b2a",), pth, FORMATS["pth"]))
     [found] = compare(source, half).facts["weights"].values()
     assert 0 < found["relative_distance"] < 2**-8
     assert compare(pth, source).facts["weights"] == {
@@ -75,7 +72,7 @@ def test_a_file_in_fewer_bits_and_one_of_the_original_are_compared_with_their_so
 @pytest.mark.parametrize(
     ("factors", "expected"), [((1, math.nan), None), ((0, 1), None), ((0, 0), 0.0)]
 )
-def test_a_distance_that_is_no_number_is_null(
+def test_non_finite_distance_is_null(
     tiny_model: CycleGAN,
     tiny_info: ModelInfo,
     tmp_path: Path,
@@ -92,9 +89,7 @@ def test_a_distance_that_is_no_number_is_null(
     assert compare(*files).facts["weights"]["generator_a2b"]["relative_distance"] == expected
 
 
-def test_a_checkpoint_without_some_of_its_tensors_is_refused(
-    checkpoint: Path, tmp_path: Path
-) -> None:
+def test_compare_refuses_missing_tensors(checkpoint: Path, tmp_path: Path) -> None:
     tensors = load_file(checkpoint)
     del tensors["generator_a2b.head.bias"]
     document = json.dumps(read_header(checkpoint).document)
@@ -103,6 +98,6 @@ def test_a_checkpoint_without_some_of_its_tensors_is_refused(
         compare(checkpoint, tmp_path / "x.safetensors")
 
 
-def test_what_is_missing_is_refused(run_folder: Path, tmp_path: Path) -> None:
+def test_compare_refuses_a_missing_checkpoint(run_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         compare(run_folder, tmp_path / "missing")

@@ -1,4 +1,4 @@
-"""What tensors' numbers are like, computed in one pass over pieces."""
+"""Statistics of tensors' elements, for ``cyclegan inspect --weights``."""
 
 from __future__ import annotations
 
@@ -14,55 +14,54 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from cyclegan_cli.inspection import Request, describe
-from cyclegan_cli.inspection.statistics import summed_up
+from cyclegan_cli.inspection import Request, describe, statistics
+from cyclegan_cli.inspection.statistics import statistics_of
 
 Cyclegan = Callable[..., Any]
 numbers = st.floats(-1e6, 1e6) | st.sampled_from([0.0, -0.0, math.nan, math.inf, -math.inf])
 
 
-def of(*pieces: list[float]) -> dict[str, float | None]:
-    found = summed_up(np.array(piece, dtype=np.float64) for piece in pieces)
+def of(*elements: float) -> dict[str, float | None]:
+    found = statistics_of(np.array(elements, dtype=np.float64))
     assert found is not None
     return found
 
 
-def test_statistics_by_hand() -> None:
-    assert of([1, 2, 0], [5]) == {
+def test_statistics_of_a_few_elements() -> None:
+    assert of(1, 2, 0, 5) == {
         "smallest": 0, "largest": 5, "mean": 2, "standard_deviation": pytest.approx(3.5**0.5),
         "zeros": 0.25, "non_finite": 0,
     }  # fmt: skip
 
 
-def test_numbers_that_are_not_finite_are_counted_and_left_out() -> None:
-    assert of([math.nan, 2], [math.inf], [4, -math.inf]) == {
+def test_non_finite_elements_are_counted_and_excluded() -> None:
+    assert of(math.nan, 2, math.inf, 4, -math.inf) == {
         "smallest": 2, "largest": 4, "mean": 3, "standard_deviation": 1, "zeros": 0,
         "non_finite": 0.6,
     }  # fmt: skip
-
-
-def test_nothing_finite_has_no_mean() -> None:
-    found = of([math.nan])
+    found = of(math.nan)
     assert (found["mean"], found["smallest"], found["non_finite"]) == (None, None, 1)
 
 
-def test_nothing_at_all_has_no_statistics() -> None:
-    assert summed_up([]) is None
+def test_empty_tensors_have_no_statistics() -> None:
+    assert statistics_of(np.zeros((3, 0))) is None
 
 
-def test_a_large_mean_does_not_swallow_a_small_deviation() -> None:
-    found = of([1e9 - 1, 1e9 + 1], [1e9 - 1, 1e9 + 1])
+def test_large_mean_does_not_cancel_small_deviation() -> None:
+    found = of(1e9 - 1, 1e9 + 1, 1e9 - 1, 1e9 + 1)
     assert found["standard_deviation"] == pytest.approx(1)
 
 
-def test_what_fp64_cannot_hold_is_none() -> None:
-    found = of([1e308, -1e308], [1e308])
+def test_overflow_of_fp64_gives_none() -> None:
+    found = of(1e308, -1e308, 1e308)
     assert (found["largest"], found["standard_deviation"]) == (1e308, None)
 
 
-@given(st.lists(st.lists(numbers, min_size=1, max_size=6), min_size=1, max_size=5))
-def test_pieces_do_not_matter(pieces: list[list[float]]) -> None:
-    found, whole = of(*pieces), np.concatenate(pieces)
+@given(st.lists(numbers, min_size=1, max_size=30), st.integers(1, 7))
+def test_statistics_do_not_depend_on_the_size_of_pieces(elements: list[float], piece: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statistics, "PIECE", piece)
+        found, whole = of(*elements), np.array(elements)
     finite = whole[np.isfinite(whole)]
     assert found["zeros"] == np.mean(whole == 0)
     assert found["non_finite"] == pytest.approx(np.mean(~np.isfinite(whole)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cyclegan_cli.checkpoints.container import read_header
+from cyclegan_cli.checkpoints.header import read_header
 from cyclegan_cli.config import LEAST_STEPS, StepsOrTime, TrainConfig
 from cyclegan_cli.errors import InterruptedRunError
 from cyclegan_cli.training import schedule

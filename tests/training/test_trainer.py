@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cyclegan_cli.checkpoints.container import read_header
+from cyclegan_cli.checkpoints.header import read_header
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.data import cache, unpaired

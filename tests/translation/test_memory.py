@@ -11,34 +11,34 @@ from hypothesis import strategies as st
 from cyclegan_cli.config import GeneratorConfig
 from cyclegan_cli.errors import DeviceError
 from cyclegan_cli.runtime.memory import RESERVED_FRACTION
-from cyclegan_cli.translation.memory import Needs, memory_budget, plan_strips
+from cyclegan_cli.translation.memory import MemoryEstimate, memory_budget, plan_strips
 
 CPU = torch.device("cpu")
-TWELVE_MEGAPIXELS = Needs(GeneratorConfig(), 3000, 4000, 4)
+TWELVE_MEGAPIXELS = MemoryEstimate(GeneratorConfig(), 3000, 4000, 4)
 
 
-def test_the_maps_of_12_megapixels_need_what_they_need() -> None:
+def test_memory_estimate_of_12_megapixels() -> None:
     """By hand: 128 channels, 1500 × 2000, 4 bytes; or the trunk's two of 256, 750 × 1000."""
     assert TWELVE_MEGAPIXELS.half_map == 128 * 1500 * 2000 * 4 == 2 * 256 * 750 * 1000 * 4
 
 
-def test_small_images_keep_their_maps_and_large_ones_do_not() -> None:
-    assert plan_strips(Needs(GeneratorConfig(), 768, 1024, 4), 10e9, CPU).keep_full
+def test_full_maps_are_stored_for_small_images_only() -> None:
+    assert plan_strips(MemoryEstimate(GeneratorConfig(), 768, 1024, 4), 10e9, CPU).keep_full
     assert not plan_strips(TWELVE_MEGAPIXELS, 100e9, CPU).keep_full
 
 
-def test_less_memory_means_lower_strips_and_then_the_disk() -> None:
+def test_less_memory_leads_to_lower_strips_then_disk() -> None:
     plans = [plan_strips(TWELVE_MEGAPIXELS, budget, CPU) for budget in (4e9, 1.72e9, 0.3e9)]
     assert plans[0].rows > plans[1].rows >= 1
-    assert [plan.held_on for plan in plans] == [None, None, "disk"]
+    assert [plan.location for plan in plans] == [None, None, "disk"]
 
 
-def test_a_gpus_maps_move_to_the_host() -> None:
+def test_gpu_feature_maps_move_to_host_memory() -> None:
     plan = plan_strips(TWELVE_MEGAPIXELS, 1e9, torch.device("cuda"))
-    assert plan.held_on == CPU
+    assert plan.location == CPU
 
 
-def test_what_fits_nowhere_is_one_sentence() -> None:
+def test_image_that_does_not_fit_raises_device_error() -> None:
     with pytest.raises(DeviceError, match=r"translating 4000x3000 pixels needs .* GB .* at least"):
         plan_strips(TWELVE_MEGAPIXELS, 1e6, CPU)
 
@@ -49,25 +49,23 @@ def test_what_fits_nowhere_is_one_sentence() -> None:
     budget=st.floats(1e5, 1e11),
     channels=st.integers(1, 128),
 )
-def test_a_plan_stays_within_the_budget(
-    height: int, width: int, budget: float, channels: int
-) -> None:
-    needs = Needs(GeneratorConfig(channels), height, width, 4)
+def test_plan_stays_within_budget(height: int, width: int, budget: float, channels: int) -> None:
+    needs = MemoryEstimate(GeneratorConfig(channels), height, width, 4)
     try:
         plan = plan_strips(needs, budget, CPU)
     except DeviceError:
-        assert needs.strip(1) + needs.levels > budget
+        assert needs.strip(1) + needs.output > budget
     else:
-        assert needs.of(plan) <= budget
+        assert needs.total(plan) <= budget
         assert plan.rows >= 1
 
 
-def test_a_limit_is_of_the_whole_process() -> None:
+def test_memory_limit_applies_to_whole_process() -> None:
     rss = psutil.Process().memory_info().rss
     assert abs(memory_budget(CPU, rss + 10**8) - 10**8) < 5e7
 
 
-def test_what_torch_caches_of_a_gpu_is_free(
+def test_cached_gpu_memory_counts_as_free(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * 10**9, 10**10))
@@ -79,5 +77,5 @@ def test_what_torch_caches_of_a_gpu_is_free(
     assert memory_budget(gpu, 20 * 10**9) == 8 * 10**9
 
 
-def test_without_a_limit_something_is_spared() -> None:
+def test_memory_budget_without_limit_leaves_reserve() -> None:
     assert 0 < memory_budget(CPU, None) < psutil.virtual_memory().available

@@ -14,13 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cyclegan_cli.errors import DataError, OutputError
-from cyclegan_cli.translation.admission import DEFAULT_LIMITS, Admission, Limits
-from cyclegan_cli.translation.outcomes import Outcome
-from cyclegan_cli.translation.pipeline import Pipeline
-from cyclegan_cli.translation.planning import Job
+from cyclegan_cli.translation.outputs import TranslationJob
+from cyclegan_cli.translation.pipeline import (
+    DEFAULT_LIMITS,
+    InFlightLimiter,
+    Outcome,
+    Pipeline,
+    PipelineLimits,
+)
 
 pytestmark = pytest.mark.timeout(120)
-STAGES = ("is_done", "weigh", "decode", "translate", "encode")
+STAGES = ("is_done", "pixel_bytes", "decode", "translate", "encode")
 
 
 class UnforeseenError(Exception):
@@ -53,18 +57,18 @@ class Pretence:
         self.most_held = self.most_weight = self.most_translated = 0
         self.done: list[int] = []
 
-    def _happen(self, stage: str, job: Job) -> int:
+    def _happen(self, stage: str, job: TranslationJob) -> int:
         number = int(job.input)
         self.events.get((stage, number), lambda: None)()
         return number
 
-    def is_done(self, job: Job) -> bool:
+    def is_done(self, job: TranslationJob) -> bool:
         return self._happen("is_done", job) in self.skipped
 
-    def weigh(self, job: Job) -> int:
-        return self.weights.get(self._happen("weigh", job), 1)
+    def pixel_bytes(self, job: TranslationJob) -> int:
+        return self.weights.get(self._happen("pixel_bytes", job), 1)
 
-    def decode(self, job: Job) -> Any:
+    def decode(self, job: TranslationJob) -> Any:
         number = int(job.input)
         with self.lock:
             self.held[number] = self.weights.get(number, 1)
@@ -85,7 +89,7 @@ class Pretence:
             raise
         return image
 
-    def encode(self, job: Job, image: Any) -> Outcome:
+    def encode(self, job: TranslationJob, image: Any) -> Outcome:
         assert image is job
         self._drop(int(job.input))
         number = self._happen("encode", job)
@@ -98,12 +102,12 @@ class Pretence:
             del self.held[number]
 
 
-def jobs(count: int) -> list[Job]:
-    return [Job(str(number), f"{number}.out") for number in range(count)]
+def jobs(count: int) -> list[TranslationJob]:
+    return [TranslationJob(str(number), f"{number}.out") for number in range(count)]
 
 
 def run(
-    count: int, work: Pretence, limits: Limits = DEFAULT_LIMITS, **options: Any
+    count: int, work: Pretence, limits: PipelineLimits = DEFAULT_LIMITS, **options: Any
 ) -> list[Outcome]:
     return [*Pipeline(jobs(count), work, limits, **options).outcomes()]
 
@@ -133,7 +137,7 @@ def no_thread_is_left() -> Iterator[None]:
     st.dictionaries(st.tuples(st.sampled_from(STAGES), st.integers(0, 40)),
                     st.floats(0, 0.003), max_size=12),
 )  # fmt: skip
-def test_every_job_has_one_outcome_and_ordered_ones_come_in_order(
+def test_every_job_has_one_outcome_in_order_if_requested(
     count: int,
     workers: int,
     window: int,
@@ -148,7 +152,7 @@ def test_every_job_has_one_outcome_and_ordered_ones_come_in_order(
     }
     events |= {(stage, n): raising(DataError(f"no {n}")) for n, stage in failing.items()}
     work = Pretence(events, weights, frozenset(skipped))
-    limits = Limits(workers, pixel_bytes=20, window=window)
+    limits = PipelineLimits(workers, pixel_bytes=20, window=window)
     outcomes = run(count, work, limits, ordered=ordered)
     numbers = [int(outcome.input) for outcome in outcomes]
     assert sorted(numbers) == [*range(count)]
@@ -160,17 +164,17 @@ def test_every_job_has_one_outcome_and_ordered_ones_come_in_order(
     assert work.most_weight <= max(20, *weights.values(), 0) if weights else True
 
 
-def test_a_large_image_is_alone() -> None:
+def test_large_image_is_processed_alone() -> None:
     held: list[int] = []
     work = Pretence(weights={5: 1000})
     work.events = {("translate", 5): lambda: held.append(len(work.held))}
-    run(10, work, Limits(4, pixel_bytes=20))
+    run(10, work, PipelineLimits(4, pixel_bytes=20))
     assert held == [1]
 
 
-def test_the_work_waits_for_whoever_takes_the_outcomes() -> None:
+def test_pipeline_waits_for_consumer() -> None:
     work = Pretence()
-    outcomes = Pipeline(jobs(1000), work, Limits(2, window=8)).outcomes()
+    outcomes = Pipeline(jobs(1000), work, PipelineLimits(2, window=8)).outcomes()
     for taken in range(1, 4):
         next(outcomes)
         time.sleep(0.02)
@@ -183,22 +187,22 @@ def test_the_work_waits_for_whoever_takes_the_outcomes() -> None:
 @pytest.mark.parametrize(
     ("stage", "error"),
     [(stage, UnforeseenError("?")) for stage in STAGES]
-    + [(stage, full_disk()) for stage in STAGES if stage not in ("is_done", "weigh")],
+    + [(stage, full_disk()) for stage in STAGES if stage not in ("is_done", "pixel_bytes")],
     ids=lambda part: part if isinstance(part, str) else type(part).__name__,
 )
 @pytest.mark.parametrize("number", [0, 7, 49])
-def test_an_error_of_more_than_one_image_ends_it_and_is_raised(
+def test_unexpected_error_stops_pipeline_and_is_raised(
     stage: str, number: int, error: Exception
 ) -> None:
     work = Pretence({(stage, number): raising(error)})
     told: list[Outcome] = []
     with pytest.raises(type(error)) as caught:
-        told.extend(Pipeline(jobs(50), work, Limits(3)).outcomes())
+        told.extend(Pipeline(jobs(50), work, PipelineLimits(3)).outcomes())
     assert caught.value is error
     assert number not in work.done
 
 
-def test_what_is_translated_when_the_disk_is_full_is_still_told() -> None:
+def test_outcomes_before_full_disk_are_yielded() -> None:
     work = Pretence({("encode", 3): raising(full_disk())})
     told: list[int] = []
     with pytest.raises(OutputError):
@@ -208,20 +212,20 @@ def test_what_is_translated_when_the_disk_is_full_is_still_told() -> None:
     assert len(told) < 50
 
 
-def test_jobs_that_cannot_be_listed_end_it() -> None:
-    def listed() -> Iterator[Job]:
+def test_error_of_job_iterator_stops_pipeline() -> None:
+    def listed() -> Iterator[TranslationJob]:
         yield from jobs(3)
         raise UnforeseenError
 
-    pipeline = Pipeline(listed(), Pretence(), Limits(2))
+    pipeline = Pipeline(listed(), Pretence(), PipelineLimits(2))
     with pytest.raises(UnforeseenError):
         list(pipeline.outcomes())
 
 
 @pytest.mark.parametrize("stage", STAGES[1:])
-def test_fail_fast_ends_it_at_the_first_failure(stage: str) -> None:
+def test_fail_fast_stops_at_first_failure(stage: str) -> None:
     work = Pretence({(stage, 5): raising(DataError("no"))})
-    outcomes = run(1000, work, Limits(2), fail_fast=True, ordered=True)
+    outcomes = run(1000, work, PipelineLimits(2), fail_fast=True, ordered=True)
     assert [o.input for o in outcomes if o.status == "failed"] == ["5"]
     assert len(outcomes) < 100
     assert sorted(work.done) == sorted(int(o.input) for o in outcomes if o.status == "ok")
@@ -229,18 +233,22 @@ def test_fail_fast_ends_it_at_the_first_failure(stage: str) -> None:
 
 @pytest.mark.parametrize("error", [MemoryError(), DataError("not enough memory")])
 @pytest.mark.parametrize("stage", STAGES[1:])
-def test_one_that_fails_does_not_stop_the_others(stage: str, error: Exception) -> None:
+def test_failed_image_does_not_stop_others(stage: str, error: Exception) -> None:
     outcomes = run(9, Pretence({(stage, 4): raising(error)}), ordered=True)
     assert [o.status for o in outcomes] == ["ok"] * 4 + ["failed"] + ["ok"] * 4
     assert "not enough memory" in str(outcomes[4].error)
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-def test_a_request_to_stop_lets_what_is_translated_be_written(ordered: bool) -> None:
+def test_stop_request_finishes_translated_images(ordered: bool) -> None:
     requests: list[int] = []
     work = Pretence({("translate", 6): lambda: requests.append(15)})
     outcomes = run(
-        1000, work, Limits(3), ordered=ordered, stop_requested=lambda: (requests or [None])[0]
+        1000,
+        work,
+        PipelineLimits(3),
+        ordered=ordered,
+        stop_requested=lambda: (requests or [None])[0],
     )
     told = [int(outcome.input) for outcome in outcomes]
     assert 6 in told
@@ -249,8 +257,8 @@ def test_a_request_to_stop_lets_what_is_translated_be_written(ordered: bool) -> 
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_whoever_leaves_early_leaves_no_thread_at_work(interrupt: type[BaseException]) -> None:
-    outcomes = Pipeline(jobs(1000), Pretence(), Limits(2)).outcomes()
+def test_early_exit_of_consumer_ends_threads(interrupt: type[BaseException]) -> None:
+    outcomes = Pipeline(jobs(1000), Pretence(), PipelineLimits(2)).outcomes()
     next(outcomes)
     with pytest.raises(interrupt):
         outcomes.throw(interrupt)
@@ -259,7 +267,7 @@ def test_whoever_leaves_early_leaves_no_thread_at_work(interrupt: type[BaseExcep
         time.sleep(0.01)
 
 
-def test_the_network_works_in_the_thread_that_asks() -> None:
+def test_network_runs_in_consumer_thread() -> None:
     threads: dict[str, threading.Thread] = {}
 
     def note(stage: str) -> Callable[[], object]:
@@ -270,7 +278,7 @@ def test_the_network_works_in_the_thread_that_asks() -> None:
     assert len({threads[stage] for stage in ("decode", "translate", "encode")}) == 3
 
 
-def test_what_has_ended_is_told_before_the_next_image_is_translated() -> None:
+def test_ready_outcomes_are_yielded_before_next_translation() -> None:
     told: list[int] = []
     told_before: dict[int, list[int]] = {}
     being_written = [threading.Event() for _ in range(5)]
@@ -291,19 +299,19 @@ def test_what_has_ended_is_told_before_the_next_image_is_translated() -> None:
     assert told == [0, 1, 2, 3, 4]
 
 
-def test_an_interrupt_in_the_network_is_raised_at_once_and_leaves_no_thread() -> None:
+def test_interrupt_in_network_is_raised_and_ends_threads() -> None:
     work = Pretence({("translate", 3): raising(KeyboardInterrupt())})
     with pytest.raises(KeyboardInterrupt):
-        run(1000, work, Limits(2))
+        run(1000, work, PipelineLimits(2))
     assert len(work.done) <= 3
     deadline = time.monotonic() + 60
     while threads_of_pipelines() and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
-def test_nobody_is_let_in_once_it_is_closed() -> None:
-    admission = Admission(Limits(window=1))
-    assert admission.enter(1)
-    threading.Timer(0.05, admission.close).start()
-    assert not admission.enter(1)
-    assert not admission.enter(0)
+def test_closed_limiter_admits_no_image() -> None:
+    limiter = InFlightLimiter(PipelineLimits(window=1))
+    assert limiter.acquire(1)
+    threading.Timer(0.05, limiter.close).start()
+    assert not limiter.acquire(1)
+    assert not limiter.acquire(0)

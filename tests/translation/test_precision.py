@@ -9,7 +9,7 @@ from cyclegan_cli.config import PrecisionChoice
 from cyclegan_cli.errors import DeviceError
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.runtime.devices import CPU_FEATURES_VARIABLE
-from cyclegan_cli.translation.precision import probe_image, settle_precision
+from cyclegan_cli.translation.precision import choose_precision, probe_image
 from generators import generator
 
 pytestmark = pytest.mark.cpu_features
@@ -29,80 +29,80 @@ def tame(network: ResnetGenerator) -> ResnetGenerator:
 
 
 @pytest.mark.usefixtures("native")
-def test_auto_is_bf16_where_the_probe_stays_near() -> None:
-    settled, sentence = settle_precision(tame(generator(4, 1)), "auto", CPU)
+def test_auto_is_bf16_if_probe_reaches_psnr() -> None:
+    settled, sentence = choose_precision(tame(generator(4, 1)), "auto", CPU)
     assert settled.generator.head.weight.dtype == torch.bfloat16
-    assert sentence.startswith("precision: bf16 (a probe image in bf16 is within ")
+    assert sentence.startswith("precision: bf16 (a probe image has a PSNR of ")
 
 
 @pytest.mark.usefixtures("native")
-def test_auto_is_fp32_where_it_does_not() -> None:
+def test_auto_is_fp32_if_probe_misses_psnr() -> None:
     network = generator(4, 2)
     network.head.weight.mul_(20)
-    settled, sentence = settle_precision(network, "auto", CPU)
+    settled, sentence = choose_precision(network, "auto", CPU)
     assert settled.generator is network
     assert settled.generator.head.weight.dtype == torch.float32
-    assert sentence.startswith("precision: fp32 (a probe image in bf16 is within ")
+    assert sentence.startswith("precision: fp32 (in bf16, a probe image has a PSNR of ")
 
 
 @pytest.mark.usefixtures("native")
-def test_weights_that_are_no_numbers_are_not_near() -> None:
+def test_non_finite_weights_miss_psnr() -> None:
     network = generator(4, 1)
     network.head.weight.fill_(torch.nan)
-    assert settle_precision(network, "auto", CPU)[0].generator is network
+    assert choose_precision(network, "auto", CPU)[0].generator is network
 
 
-def test_auto_is_fp32_without_a_word_where_bf16_is_emulated(
+def test_auto_is_fp32_without_native_bf16(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(CPU_FEATURES_VARIABLE, "")
-    settled, sentence = settle_precision(tame(generator(4, 1)), "auto", CPU)
+    settled, sentence = choose_precision(tame(generator(4, 1)), "auto", CPU)
     assert (settled.generator.head.weight.dtype, sentence) == (torch.float32, "")
 
 
-def test_bf16_is_by_winograd_only_where_the_probe_stays_near(each_cpu: str) -> None:
-    near, _ = settle_precision(tame(generator(16, 1)), "bf16", CPU)
+def test_bf16_uses_winograd_only_if_probe_reaches_psnr(each_cpu: str) -> None:
+    near, _ = choose_precision(tame(generator(16, 1)), "bf16", CPU)
     assert near.is_winograd is (each_cpu != "amx")
     far = generator(16, 1)
     far.head.weight.mul_(20)
-    settled, _ = settle_precision(far, "bf16", CPU)
+    settled, _ = choose_precision(far, "bf16", CPU)
     assert not settled.is_winograd
     assert settled.generator.head.weight.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("choice", ["auto", "fp32", "bf16"])
 @pytest.mark.usefixtures("native", "fp32_settings")
-def test_fp32_is_exact_on_gpus_too(choice: PrecisionChoice) -> None:
+def test_fp32_disables_tf32(choice: PrecisionChoice) -> None:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
-    settle_precision(generator(4, 1), choice, CPU)
+    choose_precision(generator(4, 1), choice, CPU)
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
 
 
 @pytest.mark.usefixtures("fp32_settings")
-def test_tf32_is_fp32_that_may_be_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tf32_enables_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
-    settled, sentence = settle_precision(generator(4, 2), "tf32", torch.device("cuda"))
+    settled, sentence = choose_precision(generator(4, 2), "tf32", torch.device("cuda"))
     assert (settled.generator.head.weight.dtype, sentence) == (torch.float32, "")
     assert torch.backends.cudnn.allow_tf32
     assert torch.backends.cuda.matmul.allow_tf32
 
 
-def test_tf32_is_refused_on_a_cpu() -> None:
+def test_tf32_is_refused_on_cpu() -> None:
     with pytest.raises(DeviceError, match="--precision tf32 needs an NVIDIA GPU"):
-        settle_precision(generator(4, 2), "tf32", CPU)
+        choose_precision(generator(4, 2), "tf32", CPU)
 
 
-def test_a_choice_is_a_choice() -> None:
+def test_explicit_precision_is_used() -> None:
     assert (
-        settle_precision(generator(4, 2), "fp32", CPU)[0].generator.head.weight.dtype
+        choose_precision(generator(4, 2), "fp32", CPU)[0].generator.head.weight.dtype
         == torch.float32
     )
-    settled, sentence = settle_precision(generator(4, 2), "bf16", CPU)
+    settled, sentence = choose_precision(generator(4, 2), "bf16", CPU)
     assert (settled.generator.head.weight.dtype, sentence) == (torch.bfloat16, "")
 
 
-def test_the_probe_is_like_a_photo_coarse_more_than_fine() -> None:
+def test_probe_has_more_low_frequencies_than_high() -> None:
     probe = probe_image(3)
     assert probe.shape == (1, 3, 128, 128)
     assert probe.abs().max() <= 1

@@ -19,8 +19,8 @@ from cyclegan_cli.errors import DeviceError
 from cyclegan_cli.files import is_disk_full
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.models.winograd import WinogradConv
-from cyclegan_cli.translation import stored
-from cyclegan_cli.translation.stored import Place, Space, StoredRows
+from cyclegan_cli.translation import arena
+from cyclegan_cli.translation.arena import FeatureMapArena, Location, StoredRows
 from cyclegan_cli.translation.strips import StripGenerator, StripPlan
 from generators import generator
 
@@ -32,10 +32,10 @@ def translate_in_strips(
     whole: Tensor,
     rows: int,
     keep_full: bool = False,
-    held_on: Place | None = None,
+    location: Location | None = None,
 ) -> Tensor:
     """The image through the network in strips, put together again."""
-    plan = StripPlan(rows, keep_full, held_on)
+    plan = StripPlan(rows, keep_full, location)
     return through(StripGenerator(copy.deepcopy(network)), whole, plan)
 
 
@@ -75,7 +75,7 @@ def psnr(found: Tensor, expected: Tensor) -> float:
     keep_full=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_strips_of_any_height_give_the_whole_images_pixels(
+def test_strips_of_any_height_equal_network(
     rows: int, columns: int, strip: int, channels: int, blocks: int, keep_full: bool, seed: int
 ) -> None:
     network, whole = generator(channels, blocks, seed), image(4 * rows, 4 * columns, seed)
@@ -88,9 +88,7 @@ def test_strips_of_any_height_give_the_whole_images_pixels(
 
 @pytest.mark.parametrize("blocks", [6, 9])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_the_papers_depths_are_exact_in_both_memory_formats(
-    blocks: int, layout: torch.memory_format
-) -> None:
+def test_strips_equal_network_at_paper_depths(blocks: int, layout: torch.memory_format) -> None:
     network, whole = generator(8, blocks), image(72, 52)
     with torch.inference_mode():
         expected = network(whole)
@@ -99,7 +97,7 @@ def test_the_papers_depths_are_exact_in_both_memory_formats(
 
 
 @pytest.mark.parametrize(("rows", "keep_full"), [(1, False), (5, True), (8, False), (50, True)])
-def test_networks_wide_enough_for_winograd_are_exact_too(rows: int, keep_full: bool) -> None:
+def test_strips_equal_network_with_winograd(rows: int, keep_full: bool) -> None:
     network, whole = generator(16, 3), image(76, 60)
     assert isinstance(StripGenerator(copy.deepcopy(network)).blocks[0].first, WinogradConv)
     with torch.inference_mode():
@@ -109,7 +107,7 @@ def test_networks_wide_enough_for_winograd_are_exact_too(rows: int, keep_full: b
     assert float((found - expected).abs().max()) < 1 / 127.5
 
 
-def test_the_memory_of_one_image_serves_the_next_of_any_size() -> None:
+def test_arena_is_reused_for_images_of_any_size() -> None:
     network = generator(8, 2)
     shared = StripGenerator(copy.deepcopy(network))
     sizes = [(48, 64), (48, 64), (16, 20), (80, 40), (48, 64)]
@@ -118,60 +116,63 @@ def test_the_memory_of_one_image_serves_the_next_of_any_size() -> None:
         whole, plan = image(height, width, number), StripPlan(3, keep_full=number % 2 == 0)
         expected = translate_in_strips(network, whole, 3, plan.keep_full)
         assert torch.equal(through(shared, whole, plan), expected)
-        held.append(shared.space.held)
+        held.append(shared.arena.nbytes)
     full = [4 * 8 * height * width for height, width in sizes]
     assert held == [full[0], full[0], full[0], full[0], full[0]]
 
 
-def test_memory_is_given_back_where_it_is_much(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_arena_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     network, whole = generator(8, 1), image(32, 32)
     shared = StripGenerator(network)
     through(shared, whole, StripPlan(3))
-    assert shared.space.held == 4 * 8 * 32 * 32 / 2
-    through(shared, whole, StripPlan(3, held_on="disk"))
-    assert shared.space.held == 0
-    monkeypatch.setattr(stored, "KEPT", 1000)
+    assert shared.arena.nbytes == 4 * 8 * 32 * 32 / 2
+    through(shared, whole, StripPlan(3, location="disk"))
+    assert shared.arena.nbytes == 0
+    monkeypatch.setattr(arena, "KEEP_BYTES", 1000)
     through(shared, whole, StripPlan(3))
-    assert shared.space.held == 0
+    assert shared.arena.nbytes == 0
 
 
-def test_maps_share_the_memory_of_the_largest() -> None:
-    space = Space()
-    space.begin(None)
-    large, half = space.first(4, torch.ones(1, 2, 1, 8)), space.first(2, torch.ones(1, 4, 1, 4))
-    end = space.last(1, torch.ones(1, 8, 1, 2))
+def test_feature_maps_share_one_buffer() -> None:
+    arena = FeatureMapArena()
+    arena.begin(None)
+    large, half = (
+        arena.allocate_first(4, torch.ones(1, 2, 1, 8)),
+        arena.allocate_first(2, torch.ones(1, 4, 1, 4)),
+    )
+    end = arena.allocate_last(1, torch.ones(1, 8, 1, 2))
     assert large.whole.shape == (1, 2, 4, 8)
     assert large.whole.is_contiguous(memory_format=torch.channels_last)
     large.write(0, torch.arange(64.0).view(1, 4, 8, 2).permute(0, 3, 1, 2))
     assert half.read(0, 2).permute(0, 2, 3, 1).flatten().tolist() == list(range(32))
     assert end.read(0, 1).permute(0, 2, 3, 1).flatten().tolist() == list(range(48, 64))
-    assert space.held == 64 * 4
+    assert arena.nbytes == 64 * 4
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.usefixtures("each_cpu")
-def test_maps_in_a_temporary_file_give_the_same_pixels(dtype: torch.dtype) -> None:
+def test_feature_maps_on_disk_give_same_pixels(dtype: torch.dtype) -> None:
     network, whole = generator(4, 2).to(dtype), image(48, 40).to(dtype)
     held = translate_in_strips(network, whole, 3)
-    assert torch.equal(translate_in_strips(network, whole, 3, held_on="disk"), held)
-    elsewhere = translate_in_strips(network, whole, 3, held_on=torch.device("cpu"))
+    assert torch.equal(translate_in_strips(network, whole, 3, location="disk"), held)
+    elsewhere = translate_in_strips(network, whole, 3, location=torch.device("cpu"))
     assert torch.equal(elsewhere, held)
 
 
-def test_no_room_for_the_temporary_file_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_temporary_folder_raises_device_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(errno.ENOSPC, "No arena left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(
-        DeviceError, match=r"cannot hold 0\.0 GB in .*: no space left on device"
+        DeviceError, match=r"cannot hold 0\.0 GB in .*: no arena left on device"
     ) as raised:
-        translate_in_strips(generator(2, 1), image(16, 16), 2, held_on="disk")
+        translate_in_strips(generator(2, 1), image(16, 16), 2, location="disk")
     # That would end the whole run, though only this image is too large for what is there.
     assert not is_disk_full(raised.value)
 
 
-def test_one_generator_serves_several_threads() -> None:
+def test_strip_generator_is_thread_safe() -> None:
     """They share the workspace, and so must take turns."""
     network = generator(16, 2)
     images = [image(48, 64, seed) for seed in range(4)]
@@ -187,7 +188,7 @@ def test_one_generator_serves_several_threads() -> None:
 @pytest.mark.parametrize("channels_out", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.usefixtures("each_cpu")
-def test_affine_norms_and_grey_images_are_exact_too(
+def test_strips_equal_network_with_affine_norms_and_grey_images(
     channels_in: int, channels_out: int, dtype: torch.dtype
 ) -> None:
     network = generator(
@@ -202,7 +203,7 @@ def test_affine_norms_and_grey_images_are_exact_too(
     assert psnr(found, expected) > (100 if dtype == torch.float32 else 25)
 
 
-def test_naive_tiles_are_not() -> None:
+def test_independent_tiles_differ_from_network() -> None:
     """What strips are for: the test above would fail if each had statistics of its own."""
     network, whole = generator(8, 2), image(64, 64)
     with torch.inference_mode():
@@ -212,7 +213,7 @@ def test_naive_tiles_are_not() -> None:
 
 
 @pytest.mark.usefixtures("each_cpu")
-def test_bf16_errs_as_little_as_the_untiled_network_does() -> None:
+def test_bf16_strips_err_no_more_than_network() -> None:
     network, whole = generator(8, 3), image(64, 48)
     with torch.inference_mode():
         exact = network(whole)
@@ -236,7 +237,7 @@ class Largest(TorchDispatchMode):
         return result
 
 
-def test_nothing_larger_than_the_trunks_two_maps_and_a_strip_is_ever_made() -> None:
+def test_no_tensor_exceeds_trunk_maps_and_strip() -> None:
     network, whole = generator(8, 1), image(512, 32)
     trunk = 2 * 32 * (512 // 4) * (32 // 4)
     # At full resolution: 8 channels of a strip of four times two rows, with the halos of those

@@ -58,7 +58,7 @@ def random_images(*shape: int) -> Tensor:
 
 
 @pytest.mark.parametrize("height", range(1, 21))
-def test_the_output_has_the_size_of_the_input(translator: Translator, height: int) -> None:
+def test_output_has_size_of_input(translator: Translator, height: int) -> None:
     for width in (1, 2, 3, 4, 7, 8, 13, 20):
         images = random_images(1, 3, height, width)
         assert translator.translate(images).shape == images.shape
@@ -66,7 +66,7 @@ def test_the_output_has_the_size_of_the_input(translator: Translator, height: in
 
 @unhurried
 @given(batch=st.integers(1, 3), height=st.integers(1, 90), width=st.integers(1, 90))
-def test_any_batch_of_any_size_keeps_its_shape_and_range(
+def test_batch_keeps_shape_and_range(
     translator: Translator, batch: int, height: int, width: int
 ) -> None:
     translated = translator.translate(random_images(batch, 3, height, width))
@@ -78,18 +78,14 @@ def test_any_batch_of_any_size_keeps_its_shape_and_range(
 # The result
 
 
-def test_the_translation_is_the_generators_output(
-    translator: Translator, tiny_model: CycleGAN
-) -> None:
+def test_translation_equals_generator_output(translator: Translator, tiny_model: CycleGAN) -> None:
     images = random_images(2, 3, 16, 24)
     with torch.no_grad():
         expected = tiny_model.generator_a2b(images)
     torch.testing.assert_close(translator.translate(images), expected, rtol=0, atol=1e-4)
 
 
-def test_an_odd_size_is_reflected_translated_and_cropped(
-    translator: Translator, tiny_model: CycleGAN
-) -> None:
+def test_odd_size_is_padded_and_cropped(translator: Translator, tiny_model: CycleGAN) -> None:
     images = random_images(1, 3, 15, 22)
     padded = np.pad(images.numpy(), [(0, 0), (0, 0), (0, 1), (0, 2)], mode="reflect")
     with torch.no_grad():
@@ -97,21 +93,19 @@ def test_an_odd_size_is_reflected_translated_and_cropped(
     torch.testing.assert_close(translator.translate(images), expected, rtol=0, atol=1e-4)
 
 
-def test_the_input_is_left_as_it_was(translator: Translator) -> None:
+def test_input_is_not_modified(translator: Translator) -> None:
     images = random_images(1, 3, 8, 8)
     translator.translate(images)
     assert torch.equal(images, random_images(1, 3, 8, 8))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "P", "1", "I;16"])
-def test_a_image_of_any_mode_becomes_rgb_of_the_same_size(
-    translator: Translator, mode: str
-) -> None:
+def test_pillow_image_of_any_mode_becomes_rgb(translator: Translator, mode: str) -> None:
     translated = translator(Image.effect_noise((13, 7), 60).convert(mode))
     assert (translated.mode, translated.size) == ("RGB", (13, 7))
 
 
-def test_16_bit_grey_is_scaled_not_cut_off(translator: Translator) -> None:
+def test_16_bit_grey_is_scaled(translator: Translator) -> None:
     grey = np.linspace(0, 255, 13 * 7).astype(np.uint8).reshape(7, 13)
     deep = Image.fromarray(grey.astype(np.uint16) * 257)
     assert deep.mode == "I;16"
@@ -120,7 +114,7 @@ def test_16_bit_grey_is_scaled_not_cut_off(translator: Translator) -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_a_images_transparency_is_kept(translator: Translator, mode: str) -> None:
+def test_transparency_is_kept(translator: Translator, mode: str) -> None:
     opacity = Image.effect_noise((13, 7), 90)
     image = Image.effect_noise((13, 7), 60).convert(mode)
     image.putalpha(opacity)
@@ -130,7 +124,7 @@ def test_a_images_transparency_is_kept(translator: Translator, mode: str) -> Non
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "tiff"])
-def test_a_photo_comes_out_upright(translator: Translator, tmp_path: Path, ending: str) -> None:
+def test_exif_orientation_is_applied(translator: Translator, tmp_path: Path, ending: str) -> None:
     photo = Image.effect_noise((13, 7), 60).convert("RGB")
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
@@ -141,7 +135,7 @@ def test_a_photo_comes_out_upright(translator: Translator, tmp_path: Path, endin
     assert np.array_equal(np.asarray(translator(stored)), np.asarray(translator(upright)))
 
 
-def test_colours_are_converted_from_the_profile(translator: Translator, tmp_path: Path) -> None:
+def test_colour_profile_is_converted_to_srgb(translator: Translator, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (7, 13, 3), dtype=np.uint8)
     file = tmp_path / "photo.png"
     Image.fromarray(noise).save(file, icc_profile=display_p3_profile())
@@ -164,16 +158,14 @@ def test_colours_are_converted_from_the_profile(translator: Translator, tmp_path
         torch.zeros(1, 3, 5, 4, dtype=torch.uint8),
     ],
 )
-def test_what_is_no_image_is_refused_by_its_shape_and_type(
-    translator: Translator, image: Any
-) -> None:
+def test_wrong_shape_or_dtype_raises_value_error(translator: Translator, image: Any) -> None:
     with pytest.raises(ValueError, match="must be .*, found ") as refused:
         translator(image)
     assert str(list(image.shape)) in str(refused.value)
     assert str(image.dtype) in str(refused.value)
 
 
-def test_a_image_goes_through_the_generator_in_its_own_levels(translator: Translator) -> None:
+def test_pixel_values_reach_generator_unchanged(translator: Translator) -> None:
     levels = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
     images = torch.from_numpy(levels).permute(2, 0, 1)[None] / 127.5 - 1
     expected = ((translator.translate(images)[0] + 1) * 127.5).round().permute(1, 2, 0)
@@ -183,11 +175,11 @@ def test_a_image_goes_through_the_generator_in_its_own_levels(translator: Transl
 # How it computes
 
 
-def test_it_computes_in_inference_mode(translator: Translator) -> None:
+def test_translation_runs_in_inference_mode(translator: Translator) -> None:
     assert translator.translate(random_images(1, 3, 8, 8)).is_inference()
 
 
-def test_the_generator_is_ready_for_nothing_but_inference(translator: Translator) -> None:
+def test_generator_requires_no_grad(translator: Translator) -> None:
     assert not translator.generator.training
     assert not any(p.requires_grad for p in translator.generator.parameters())
 
@@ -195,7 +187,7 @@ def test_the_generator_is_ready_for_nothing_but_inference(translator: Translator
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), None]
 )
-def test_too_little_memory_is_a_device_error_that_names_the_size(error: Exception | None) -> None:
+def test_out_of_memory_raises_device_error_with_size(error: Exception | None) -> None:
     translator = network_translator(generator(2, 1))
 
     def fail(*_: Any) -> None:
@@ -209,7 +201,7 @@ def test_too_little_memory_is_a_device_error_that_names_the_size(error: Exceptio
 # Loading
 
 
-def test_a_network_alone_has_no_other_direction() -> None:
+def test_to_without_checkpoint_is_refused() -> None:
     translator = network_translator(generator(4, 1))
     assert translator.to(translator.target) is translator
     source = translator.info.source("a2b")
@@ -221,7 +213,7 @@ def test_a_network_alone_has_no_other_direction() -> None:
     ("direction", "network", "target"),
     [("a2b", "generator_a2b", "night"), ("b2a", "generator_b2a", "day")],
 )
-def test_each_direction_has_its_own_generator_and_target(
+def test_direction_selects_generator_and_target(
     checkpoint: Path, tiny_model: CycleGAN, direction: Any, network: str, target: str
 ) -> None:
     translator = Translator.load(checkpoint, direction, options=FP32)
@@ -248,7 +240,7 @@ def grey_translator(channels_in: int, channels_out: int) -> Translator:
     return network_translator(network)
 
 
-def test_a_network_of_grey_images_is_shown_the_grey_image() -> None:
+def test_grey_network_receives_grey_image() -> None:
     translator = grey_translator(1, 3)
     images = random_images(2, 3, 16, 20)
     red, green, blue = images.unbind(dim=1)
@@ -259,7 +251,7 @@ def test_a_network_of_grey_images_is_shown_the_grey_image() -> None:
 
 
 @pytest.mark.parametrize("channels_in", [1, 3])
-def test_a_grey_translation_is_rgb_of_equal_channels(channels_in: int) -> None:
+def test_grey_output_becomes_rgb(channels_in: int) -> None:
     translated = grey_translator(channels_in, 1).translate(random_images(2, 3, 13, 18))
     assert translated.shape == (2, 3, 13, 18)
     assert torch.equal(translated[:, 0], translated[:, 1])
@@ -268,37 +260,37 @@ def test_a_grey_translation_is_rgb_of_equal_channels(channels_in: int) -> None:
 
 
 @pytest.mark.parametrize("direction", ["a2b", "b2a"])
-def test_only_the_tensors_of_that_direction_are_read(
+def test_load_reads_tensors_of_one_direction_only(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch, direction: Any
 ) -> None:
     read: list[str] = []
-    real = store._open
+    real = store.open_tensors
 
     @contextmanager
     def spy(path: Path) -> Iterator[Any]:
         with real(path) as read_tensor:
             yield lambda name: (read.append(name), read_tensor(name))[1]
 
-    monkeypatch.setattr(store, "_open", spy)
+    monkeypatch.setattr(store, "open_tensors", spy)
     Translator.load(checkpoint, direction, "cpu")
     assert read
     assert all(name.startswith(f"generator_{direction}.") for name in read)
 
 
-def test_a_run_folder_stands_for_its_model(run_folder: Path, checkpoint: Path) -> None:
+def test_load_accepts_run_folder(run_folder: Path, checkpoint: Path) -> None:
     images = random_images(1, 3, 8, 8)
     of_folder = Translator.load(run_folder, "a2b", "cpu").translate(images)
     assert torch.equal(of_folder, Translator.load(checkpoint, "a2b", "cpu").translate(images))
 
 
-def test_a_training_state_can_be_translated_with_too(run_folder: Path, checkpoint: Path) -> None:
+def test_load_accepts_training_state(run_folder: Path, checkpoint: Path) -> None:
     images = random_images(1, 3, 8, 8)
     of_state = Translator.load(run_folder / "state.safetensors", "b2a", "cpu")
     of_model = Translator.load(checkpoint, "b2a", "cpu")
     assert torch.equal(of_state.translate(images), of_model.translate(images))
 
 
-def test_a_checkpoint_of_half_precision_is_translated_with_in_single(
+def test_half_precision_checkpoint_is_loaded_as_fp32(
     tmp_path: Path, tiny_model: CycleGAN, tiny_info: ModelInfo
 ) -> None:
     tensors = {
@@ -313,17 +305,17 @@ def test_a_checkpoint_of_half_precision_is_translated_with_in_single(
     assert translated.dtype == torch.float32
 
 
-def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_missing_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         Translator.load(tmp_path / "nothing.safetensors")
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+def test_folder_without_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has no model\.safetensors"):
         Translator.load(tmp_path)
 
 
-def test_the_public_api_has_it(checkpoint: Path, draw: Callable[..., Path], tmp_path: Path) -> None:
+def test_translator_is_public(checkpoint: Path, draw: Callable[..., Path], tmp_path: Path) -> None:
     import cyclegan_cli
 
     translator = cyclegan_cli.Translator.load(checkpoint, device="cpu")
@@ -334,7 +326,7 @@ def test_the_public_api_has_it(checkpoint: Path, draw: Callable[..., Path], tmp_
 # Kinds of images
 
 
-def test_an_array_gives_an_array_of_its_depth(translator: Translator) -> None:
+def test_array_keeps_bit_depth(translator: Translator) -> None:
     levels = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
     eight = translator(levels)
     assert (eight.shape, eight.dtype) == ((9, 14, 3), np.uint8)
@@ -343,7 +335,7 @@ def test_an_array_gives_an_array_of_its_depth(translator: Translator) -> None:
     assert abs(sixteen / 257 - eight).max() <= 0.51
 
 
-def test_a_tensor_gives_a_tensor(translator: Translator) -> None:
+def test_tensor_gives_tensor(translator: Translator) -> None:
     images = random_images(2, 3, 8, 12)
     assert torch.equal(translator(images), translator.translate(images))
 
@@ -351,7 +343,7 @@ def test_a_tensor_gives_a_tensor(translator: Translator) -> None:
 # Directions
 
 
-def test_to_names_the_domain_that_is_wanted(checkpoint: Path) -> None:
+def test_to_selects_domain_by_name(checkpoint: Path) -> None:
     night = Translator.load(checkpoint, device="cpu").to("night")
     day = night.to("day")
     assert (night.target, day.target) == ("night", "day")
@@ -361,7 +353,7 @@ def test_to_names_the_domain_that_is_wanted(checkpoint: Path) -> None:
     assert day.to("day") is day
 
 
-def test_to_an_unknown_domain_is_refused(translator: Translator) -> None:
+def test_to_unknown_domain_is_refused(translator: Translator) -> None:
     with pytest.raises(UsageError, match="'day' and 'night'"):
         translator.to("dusk")
 
@@ -369,7 +361,7 @@ def test_to_an_unknown_domain_is_refused(translator: Translator) -> None:
 # Memory
 
 
-def test_a_limit_makes_strips_low_and_leaves_the_pixels_as_they_are(
+def test_memory_limit_does_not_change_pixels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     network = generator(8, 2)
@@ -387,7 +379,7 @@ def test_a_limit_makes_strips_low_and_leaves_the_pixels_as_they_are(
     assert abs(found.astype(int) - expected).max() <= 1
 
 
-def test_a_limit_that_nothing_fits_in_is_one_sentence() -> None:
+def test_too_small_memory_limit_is_refused() -> None:
     translator = network_translator(generator(2, 1), max_memory=1000)
     with pytest.raises(DeviceError, match=r"translating 20x16 pixels needs .* GB of memory"):
         translator.translate(random_images(1, 3, 16, 20))
@@ -396,7 +388,7 @@ def test_a_limit_that_nothing_fits_in_is_one_sentence() -> None:
 # Scale
 
 
-def test_resize_translates_small_and_comes_back_to_size() -> None:
+def test_resize_restores_original_size() -> None:
     network = generator(4, 1)
     plain = network_translator(copy.deepcopy(network))
     resizing = network_translator(network, resize=16)
@@ -414,7 +406,7 @@ def test_resize_translates_small_and_comes_back_to_size() -> None:
     assert abs(found - expected).max() <= 0.6
 
 
-def test_resize_leaves_smaller_images_alone() -> None:
+def test_resize_does_not_affect_smaller_images() -> None:
     network = generator(4, 1)
     plain = network_translator(copy.deepcopy(network))
     resizing = network_translator(network, resize=16)
@@ -422,21 +414,21 @@ def test_resize_leaves_smaller_images_alone() -> None:
     assert np.array_equal(resizing(levels), plain(levels))
 
 
-def test_a_image_decoded_small_comes_out_at_its_full_size() -> None:
+def test_image_decoded_at_reduced_scale_is_restored_to_full_size() -> None:
     translator = network_translator(generator(4, 1), resize=16)
     levels = np.zeros((20, 30, 3), np.uint8)
-    assert translator.translate_levels(levels, size=(61, 41)).shape == (41, 61, 3)
+    assert translator.translate_array(levels, size=(61, 41)).shape == (41, 61, 3)
 
 
 @pytest.mark.parametrize(("width", "height"), [(65, 64), (71, 69), (64, 72), (8 * 9 + 1, 67)])
-def test_what_reaches_beyond_a_image_decoded_small_is_cut_off(width: int, height: int) -> None:
+def test_excess_rows_of_reduced_scale_are_cropped(width: int, height: int) -> None:
     """The last row and column of an eighth cover more than the image has."""
     translator = network_translator(generator(4, 1), resize=16)
-    translator._translate_levels = lambda small, _: small  # Of a network that changes nothing,
+    translator._translate_array = lambda small, _: small  # Of a network that changes nothing,
     rows, columns = math.ceil(height / 8), math.ceil(width / 8)
     small = np.zeros((rows, columns, 3), np.uint16)
     small[:, columns // 2 :] = 65535
-    found = translator.translate_levels(small, bit_depth=8, size=(width, height))
+    found = translator.translate_array(small, bit_depth=8, size=(width, height))
     assert found.shape == (height, width, 3)
     # an edge stays where it was, to the pixel.
     edge = 8 * (columns // 2)
@@ -452,12 +444,12 @@ def test_what_reaches_beyond_a_image_decoded_small_is_cut_off(width: int, height
 @pytest.fixture
 def repays(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """As if a compiled network were faster than strips here."""
-    monkeypatch.setattr(module, "repays_compiling", lambda _: True)
+    monkeypatch.setattr(module, "is_compiling_faster", lambda _: True)
     return monkeypatch
 
 
 @pytest.mark.slow
-def test_a_compiled_network_gives_the_same_pixels(repays: pytest.MonkeyPatch) -> None:
+def test_compiled_network_gives_same_pixels(repays: pytest.MonkeyPatch) -> None:
     # torch's own, with all but the compiler: a network so wrapped is not quite like one that isn't.
     repays.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     network = generator(4, 1)
@@ -476,16 +468,14 @@ def test_a_compiled_network_gives_the_same_pixels(repays: pytest.MonkeyPatch) ->
     assert translator.remarks == ()
 
 
-def test_on_a_cpu_nothing_is_compiled_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compile_on_cpu_has_no_effect_and_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", None)
     translator = network_translator(generator(4, 1), compile=True)
-    assert translator.remarks == (
-        "--compile: not compiled, as on a CPU the network is faster in strips",
-    )
+    assert translator.remarks == ("--compile has no effect on a CPU, where strips are faster",)
     assert translator.translate(random_images(1, 3, 16, 16)).shape == (1, 3, 16, 16)
 
 
-def test_a_network_that_cannot_be_compiled_is_one_sentence(repays: pytest.MonkeyPatch) -> None:
+def test_failing_compilation_raises_device_error(repays: pytest.MonkeyPatch) -> None:
     def without_compiler(_: ResnetGenerator, **__: Any) -> Callable[[Tensor], Tensor]:
         def fail(_: Tensor) -> Tensor:
             raise RuntimeError("InvalidCxxCompiler: no working C++ compiler\nmany more lines")
@@ -502,18 +492,16 @@ def test_a_network_that_cannot_be_compiled_is_one_sentence(repays: pytest.Monkey
 
 @pytest.mark.parametrize(
     ("width", "height", "expected"),
-    [(4000, 1600, "5 times the scale"), (4000, 1280, ""), (300, 200, "")],
+    [(4000, 1600, "5 times the training scale"), (4000, 1280, ""), (300, 200, "")],
 )
-def test_images_far_larger_than_those_trained_on_get_a_remark(
-    width: int, height: int, expected: str
-) -> None:
+def test_image_far_above_training_scale_gets_remark(width: int, height: int, expected: str) -> None:
     translator = network_translator(generator(2, 1))
     translator.info = replace(translator.info, training={"load_size": 320})
     remark = translator.scale_remark(width, height)
     assert (expected in remark and "--resize 320" in remark) if expected else remark == ""
 
 
-def test_no_remark_where_resize_or_the_training_is_unknown() -> None:
+def test_no_scale_remark_with_resize_or_unknown_training() -> None:
     assert network_translator(generator(2, 1)).scale_remark(9000, 9000) == ""
     resizing = network_translator(generator(2, 1), resize=100)
     resizing.info = replace(resizing.info, training={"load_size": 100})

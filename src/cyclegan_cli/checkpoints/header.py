@@ -1,41 +1,253 @@
-"""What a checkpoint of ours says of its model: one JSON document in its header, checked.
+"""The header of a safetensors checkpoint, and the document in it that describes the model.
 
-Its keys are sorted, so that equal states give equal files (docs/format.md specifies them).
+A safetensors file is eight bytes (the header's length, little-endian), the header (JSON: dtype,
+shape and offsets of each tensor), and the tensors' bytes without gaps
+(https://huggingface.co/docs/safetensors). Its metadata is ``str -> str``; this program stores one
+JSON document under the key ``cyclegan``, with sorted keys, so that equal states give equal files
+(docs/format.md). Only the header is read here, in pure Python and within bounds, so that
+``cyclegan inspect`` needs neither torch nor numpy.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import os
+import stat
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from cyclegan_cli.checkpoints.container import METADATA_KEY, Header, read_header
+from cyclegan_cli.config import Direction as Direction
 from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig, TrainConfig, is_domain_name
 from cyclegan_cli.errors import CheckpointError, UsageError
+from cyclegan_cli.files import is_lfs_pointer
 
-Direction = Literal["a2b", "b2a"]
 BOTH_DIRECTIONS: tuple[Direction, ...] = ("a2b", "b2a")
 FORMAT_NAME = "cyclegan-cli"
 NEWEST_VERSION = 2
-# Files are marked with the oldest version whose readers understand them.
+# Files carry the oldest version whose readers understand them.
 MODEL_VERSION, STATE_VERSION = 1, 2
-# What options that version 1 did not know have to be for its runs to go on as they were.
+# Values of options that version 1 lacks, so that its runs resume unchanged.
 VERSION_1_OPTIONS: dict[str, Any] = {"ema": 0.0, "val_fraction": 0.0}
+
+METADATA_KEY = "cyclegan"
+MAX_HEADER_BYTES = 100_000_000  # The limit of the safetensors library itself.
+MAX_LFS_POINTER_BYTES = 1024  # By its specification.
+MAX_ELEMENTS = 2**63 - 1  # Per tensor, in every library.
+DTYPE_BITS = {
+    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8,
+    "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
+    "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64,
+}  # fmt: skip
+WEIGHT_DTYPES = ("F32", "F16", "BF16")
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Type and shape of a stored tensor.
+
+    Attributes:
+        dtype: The safetensors name of the type, e.g. ``F32``.
+        shape: The tensor's size.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of a safetensors file.
+
+    Attributes:
+        tensors: Types and shapes by name, in the order of the file.
+        document: This program's JSON document; empty in a file of another program.
+    """
+
+    tensors: dict[str, TensorInfo]
+    document: dict[str, Any]
+
+
+def read_header(path: Path) -> Header:
+    """Read and check a safetensors header, and nothing beyond it.
+
+    Raises:
+        CheckpointError: The file is not a safetensors file, is truncated or inconsistent.
+    """
+    size = file_size(path)
+    try:
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if size < 8 or not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
+                raise CheckpointError(f"{path} is not a safetensors file, or a truncated one")
+            raw = stream.read(length)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    try:
+        content = json.loads(raw)
+        metadata = content.pop("__metadata__", {})
+        end = 0
+        tensors = {}
+        for name, entry in sorted(content.items(), key=lambda item: item[1]["data_offsets"]):
+            tensors[name], end = _checked_tensor(entry, start=end)
+        document = parse_document(metadata.get(METADATA_KEY, "{}"))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path} has a damaged safetensors header") from error
+    if end != size - 8 - length:
+        raise CheckpointError(
+            f"{path} is truncated or damaged: its header describes {end} bytes of tensors, "
+            f"found {size - 8 - length}"
+        )
+    return Header(tensors, document)
+
+
+def _checked_tensor(entry: dict[str, Any], start: int) -> tuple[TensorInfo, int]:
+    """Return a tensor's description and its end offset; raise ValueError if they do not match."""
+    shape = tuple(entry["shape"])
+    first, last = entry["data_offsets"]
+    if any(type(n) is not int or n < 0 for n in (*shape, first, last)):
+        raise ValueError("sizes and offsets must be non-negative integers")
+    bits = 8 * (last - first)
+    if first != start or count_elements(shape, limit=bits) * DTYPE_BITS[entry["dtype"]] != bits:
+        raise ValueError("a tensor's offsets do not fit its shape")
+    return TensorInfo(entry["dtype"], shape), last
+
+
+def count_elements(shape: tuple[int, ...], limit: int = MAX_ELEMENTS) -> int:
+    """Return the number of elements of a shape that may be hostile.
+
+    Raises:
+        ValueError: A size is negative, or there are more elements than ``limit``; the product is
+            not computed further, because huge sizes in a small file would take hours.
+    """
+    if any(size < 0 for size in shape):
+        raise ValueError("a negative size")
+    if 0 in shape:
+        return 0
+    product = 1
+    for size in shape:
+        product *= size
+        if product > limit:
+            raise ValueError("more elements than bytes")
+    return product
+
+
+def check_tensor(
+    path: Path,
+    tensors: Mapping[str, TensorInfo],
+    name: str,
+    shape: tuple[int, ...],
+    dtypes: tuple[str, ...] = WEIGHT_DTYPES,
+) -> None:
+    """Check that a file has a tensor of this name, shape and dtype.
+
+    Raises:
+        CheckpointError: It does not.
+    """
+    if name not in tensors:
+        raise CheckpointError(f"{path} has no tensor {name}, which its architecture needs")
+    found = tensors[name]
+    if found.shape != shape or found.dtype not in dtypes:
+        raise CheckpointError(
+            f"{path}: {name} is {found.dtype} {list(found.shape)}, "
+            f"but its architecture needs {dtypes[0]} {list(shape)}"
+        )
+
+
+def check_network(
+    path: Path,
+    tensors: Mapping[str, TensorInfo],
+    prefix: str,
+    shapes: Mapping[str, tuple[int, ...]],
+) -> None:
+    """Check that the tensors under ``prefix`` are exactly those of ``shapes``.
+
+    Raises:
+        CheckpointError: A tensor is missing, surplus, or of another shape or dtype.
+    """
+    expected = {prefix + name: shape for name, shape in shapes.items()}
+    for name, shape in expected.items():
+        check_tensor(path, tensors, name, shape)
+    if surplus := sorted({name for name in tensors if name.startswith(prefix)} - set(expected)):
+        raise CheckpointError(
+            f"{path} has a tensor {surplus[0]}, which its architecture does not have"
+        )
+
+
+def parse_document(text: str | bytes) -> dict[str, Any]:
+    """Parse a JSON object whose numbers are finite, so that it can be written as JSON again.
+
+    Returns:
+        The object; an empty one for any other JSON value.
+
+    Raises:
+        ValueError: The text is not JSON.
+        RecursionError: It is nested too deeply.
+    """
+    document = json.loads(text, parse_constant=_finite, parse_float=_finite)
+    return document if isinstance(document, dict) else {}
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number} is not JSON")
+    return value
+
+
+def require_regular_file(path: Path) -> os.stat_result:
+    """Return the status of a regular file; opening a pipe could block forever.
+
+    Raises:
+        CheckpointError: It is a folder, pipe or device, or cannot be accessed.
+    """
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise CheckpointError(f"cannot read {path}: it is not a file, but a folder, pipe or device")
+    return found
+
+
+def file_size(path: Path) -> int:
+    """Return the size of a checkpoint or model file in bytes.
+
+    Raises:
+        CheckpointError: It is not a regular file, cannot be accessed, or is a Git LFS pointer.
+    """
+    size = require_regular_file(path).st_size
+    if size < MAX_LFS_POINTER_BYTES:
+        try:
+            with path.open("rb") as stream:
+                head = stream.read(64)
+        except OSError as error:
+            raise unreadable(path, error) from error
+        if is_lfs_pointer(head):
+            message = f"{path} is a Git LFS pointer, not the file itself"
+            raise CheckpointError(message, "Fetch it: git lfs pull.")
+    return size
+
+
+def unreadable(path: Path, error: OSError) -> CheckpointError:
+    """Return the error for a file that cannot be read."""
+    return CheckpointError(f"cannot read {path}: {(error.strerror or str(error)).lower()}")
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a checkpoint says of its model: the document, checked.
+    """The description of the model in a checkpoint.
 
     Attributes:
-        kind: ``model`` (generators) or ``state`` (everything that resume needs).
+        kind: ``model`` (generators) or ``state`` (everything that resuming needs).
         generator: Architecture of the generators.
         name_a: The user's name of domain A.
         name_b: The user's name of domain B.
-        training: Facts of the training: step, epoch, crop and load size, loss weights, ...
-        versions: Versions of the libraries that wrote it.
-        directions: Whose generators it holds: both, or one alone.
+        training: Facts about the training: step, epoch, crop and load size, loss weights, ...
+        versions: Versions of the libraries that wrote the file.
+        directions: The directions whose generators the file holds.
     """
 
     kind: str
@@ -47,44 +259,45 @@ class ModelInfo:
     directions: tuple[Direction, ...] = BOTH_DIRECTIONS
 
     def source(self, direction: Direction) -> str:
-        """Name of the domain that a direction comes from."""
+        """Return the name of the source domain of a direction."""
         return self.name_a if direction == "a2b" else self.name_b
 
     def target(self, direction: Direction) -> str:
-        """Name of the domain that a direction leads to."""
+        """Return the name of the target domain of a direction."""
         return self.name_b if direction == "a2b" else self.name_a
 
     def direction_to(self, target: str) -> Direction:
-        """The direction that leads to the domain named ``target``.
+        """Return the direction whose target domain is named ``target``.
 
         Raises:
-            UsageError: The model knows no such domain.
+            UsageError: The model has no such domain.
         """
         for direction in BOTH_DIRECTIONS:
             if self.target(direction) == target:
                 return direction
         raise UsageError(
-            f"--to {target}: this checkpoint knows {self.name_a!r} and {self.name_b!r}",
+            f"--to {target}: the domains of this checkpoint are {self.name_a!r} and "
+            f"{self.name_b!r}",
             "Name one of these two.",
         )
 
     def require(self, direction: Direction) -> Direction:
-        """``direction``, which the checkpoint must hold.
+        """Return ``direction`` if the checkpoint holds it.
 
         Raises:
-            CheckpointError: It holds the other one alone.
+            CheckpointError: It holds only the other one.
         """
         if direction not in self.directions:
             held = self.directions[0]
             raise CheckpointError(
                 f"this checkpoint translates {self.source(held)} to {self.target(held)} "
-                f"({held}), and not the other way ({direction})",
-                f"Leave the direction out, or use a checkpoint that holds {direction}.",
+                f"({held}) only, not in the other direction ({direction})",
+                f"Omit the direction, or use a checkpoint that holds {direction}.",
             )
         return direction
 
     def to_document(self) -> dict[str, Any]:
-        """The JSON document that is written into files."""
+        """Return the JSON document that is written into files."""
         return {
             "format": FORMAT_NAME,
             "version": MODEL_VERSION,
@@ -99,18 +312,18 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class StateInfo:
-    """What a ``state.safetensors`` says beyond :class:`ModelInfo`.
+    """The description of a training state (``state.safetensors``).
 
     Attributes:
-        model: The model's own description.
+        model: The description of the model.
         discriminator: Architecture of both discriminators.
-        config: The options of the run, as :meth:`TrainConfig.to_document` gives them.
-        step: Steps done.
-        seconds: Seconds trained so far.
-        images: Digest of the names of the images trained on.
-        watch: What the measurements of quality and health remember; empty in version 1.
-        items: Images a domain learned from; None: the batch size in each step.
-        ranks: Processes that trained together, whose replay pools are in the file.
+        config: The options of the run, as returned by :meth:`TrainConfig.to_document`.
+        step: Completed steps.
+        seconds: Training time so far.
+        images: Digest of the names of the training images.
+        watch: State of the quality and health measurements; empty in version 1.
+        items: Images of each domain seen so far; None: steps times batch size.
+        ranks: Number of processes whose replay pools are in the file.
     """
 
     model: ModelInfo
@@ -124,23 +337,24 @@ class StateInfo:
     ranks: int = 1
 
     def train_config(self) -> TrainConfig:
-        """The options of the run.
+        """Return the options of the run.
 
         Raises:
-            CheckpointError: They are not those of this version.
+            CheckpointError: They are not valid in this version.
         """
         try:
             document = VERSION_1_OPTIONS | self.config
             return TrainConfig.from_document(document, "the training state")
         except UsageError as error:
-            raise CheckpointError(error.message, "It may be of another version.") from error
+            hint = "The state may have been written by another version."
+            raise CheckpointError(error.message, hint) from error
 
     def to_document(self) -> dict[str, Any]:
-        """The JSON document that is written into files."""
-        # Only where they say something that the rest does not: most runs have one process.
-        several: dict[str, Any] = {"ranks": self.ranks} if self.ranks > 1 else {}
+        """Return the JSON document that is written into files."""
+        # Optional keys are omitted at their defaults: most runs have one process.
+        optional: dict[str, Any] = {"ranks": self.ranks} if self.ranks > 1 else {}
         if self.items is not None:
-            several["items"] = self.items
+            optional["items"] = self.items
         return self.model.to_document() | {
             "discriminator": asdict(self.discriminator),
             "config": self.config,
@@ -150,35 +364,45 @@ class StateInfo:
                 "seconds": self.seconds,
                 "pictures": self.images,
                 "watch": self.watch,
-                **several,
+                **optional,
             },
         }
 
 
 def to_metadata(document: dict[str, Any]) -> dict[str, str]:
-    """Our document as safetensors metadata: equal documents give equal texts."""
+    """Return a document as safetensors metadata; equal documents give equal text."""
     return {METADATA_KEY: json.dumps(document, sort_keys=True)}
 
 
 def read_model_info(path: Path) -> ModelInfo:
-    """What a checkpoint file says of its model.
+    """Read the description of the model in a checkpoint of this program.
 
     Raises:
-        CheckpointError: It is damaged or foreign.
+        CheckpointError: The file is damaged, or of another program or a newer version.
     """
     return model_info(path, read_header(path))
 
 
-def model_info(path: Path, header: Header) -> ModelInfo:
-    """The description of the model in a checkpoint of ours.
+def read_state_info(path: Path) -> StateInfo:
+    """Read the description of a training state.
 
     Raises:
-        CheckpointError: A file of another program, of a newer version, or with a damaged document.
+        CheckpointError: The file is not a training state, or is damaged.
+    """
+    return state_info(path, read_header(path))
+
+
+def model_info(path: Path, header: Header) -> ModelInfo:
+    """Return the description of the model in a header.
+
+    Raises:
+        CheckpointError: The file is of another program or a newer version, or its document is
+            damaged.
     """
     document = header.document
     if document.get("format") != FORMAT_NAME:
         raise CheckpointError(
-            f"{path} is a safetensors file, but not one of cyclegan's",
+            f"{path} is a safetensors file, but not a checkpoint of cyclegan",
             "Use model.safetensors of a run folder.",
         )
     version = document.get("version")
@@ -188,38 +412,69 @@ def model_info(path: Path, header: Header) -> ModelInfo:
             "Install a newer version of cyclegan-cli.",
         )
     try:
-        info = ModelInfo(
-            kind=_kind(document["kind"]),
+        # Outputs are named after domains: a file of another program must not choose their folder.
+        names = [_checked(document["domains"][key], is_domain_name) for key in ("a", "b")]
+        return ModelInfo(
+            kind=_checked(document["kind"], ("model", "state").__contains__),
             generator=_generator_config(document["generator"]),
             directions=_directions(document.get("directions", list(BOTH_DIRECTIONS))),
-            name_a=_domain_name(document["domains"]["a"]),
-            name_b=_domain_name(document["domains"]["b"]),
+            name_a=names[0],
+            name_b=names[1],
             training=dict(document["training"]),
             versions=dict(document["versions"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} has a damaged description of its model") from error
-    return info
+
+
+def state_info(path: Path, header: Header) -> StateInfo:
+    """Return the description of the training state in a header.
+
+    Raises:
+        CheckpointError: The file is not a training state, or its document is damaged.
+    """
+    model = model_info(path, header)
+    if model.kind != "state":
+        raise CheckpointError(
+            f"{path} holds a model, not a training state", "Resume from a run folder."
+        )
+    try:
+        state = header.document["state"]
+        seconds = state["seconds"]
+        if type(seconds) not in (int, float) or not 0 <= seconds < 1e12:
+            raise ValueError(seconds)
+        if model.directions != BOTH_DIRECTIONS:
+            raise ValueError(model.directions)
+        return StateInfo(
+            model=model,
+            discriminator=DiscriminatorConfig(
+                _integer(header.document["discriminator"]["base_channels"], 1, 1024)
+            ),
+            config=dict(header.document["config"]),
+            step=_integer(state["step"], 0, 10**12),
+            seconds=float(seconds),
+            images=_checked(state["pictures"]),
+            watch=dict(state.get("watch", {})),
+            items=_integer(state["items"], 0, 10**18) if "items" in state else None,
+            ranks=_integer(state.get("ranks", 1), 1, 10**6),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} has a damaged description of its state") from error
 
 
 def _generator_config(document: Any) -> GeneratorConfig:
-    """The first files of version 1 have only the first two entries; the paper's rest applies."""
+    """Return the architecture; the first files of version 1 have only the first two entries."""
     given = {"input_channels": 3, "output_channels": 3, "affine_norm": False} | dict(document)
-    if type(given["affine_norm"]) is not bool:
-        raise ValueError(given["affine_norm"])
+    channels = [_integer(given[f"{side}_channels"], 1, 3) for side in ("input", "output")]
+    if type(given["affine_norm"]) is not bool or 2 in channels:
+        raise ValueError(given)
     return GeneratorConfig(
-        base_channels=_count(given["base_channels"], 1024),
-        residual_blocks=_count(given["residual_blocks"], 64),
-        input_channels=_colours(given["input_channels"]),
-        output_channels=_colours(given["output_channels"]),
+        base_channels=_integer(given["base_channels"], 1, 1024),
+        residual_blocks=_integer(given["residual_blocks"], 1, 64),
+        input_channels=channels[0],
+        output_channels=channels[1],
         affine_norm=given["affine_norm"],
     )
-
-
-def _colours(value: Any) -> int:
-    if _count(value, 3) == 2:
-        raise ValueError(value)
-    return int(value)
 
 
 def _directions(value: Any) -> tuple[Direction, ...]:
@@ -229,64 +484,13 @@ def _directions(value: Any) -> tuple[Direction, ...]:
     return found
 
 
-def state_info(path: Path, header: Header) -> StateInfo:
-    """The description of a training state.
-
-    Raises:
-        CheckpointError: Not a training state, or one with a damaged document.
-    """
-    model = model_info(path, header)
-    if model.kind != "state":
-        raise CheckpointError(
-            f"{path} holds a model, not a training state", "Resume from a run folder."
-        )
-    try:
-        state = header.document["state"]
-        if model.directions != BOTH_DIRECTIONS:
-            raise ValueError(model.directions)
-        return StateInfo(
-            model=model,
-            discriminator=DiscriminatorConfig(
-                _count(header.document["discriminator"]["base_channels"], 1024)
-            ),
-            config=dict(header.document["config"]),
-            step=_count(state["step"], 10**12, smallest=0),
-            seconds=_seconds(state["seconds"]),
-            images=_text(state["pictures"]),
-            watch=dict(state.get("watch", {})),
-            items=_count(state["items"], 10**18, smallest=0) if "items" in state else None,
-            ranks=_count(state.get("ranks", 1), 10**6),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} has a damaged description of its state") from error
-
-
-def _count(value: Any, largest: int, smallest: int = 1) -> int:
+def _integer(value: Any, smallest: int, largest: int) -> int:
     if type(value) is not int or not smallest <= value <= largest:
         raise ValueError(value)
     return value
 
 
-def _seconds(value: Any) -> float:
-    if type(value) not in (int, float) or not 0 <= value < 1e12:
-        raise ValueError(value)
-    return float(value)
-
-
-def _domain_name(value: Any) -> str:
-    # Outputs are named after domains: a foreign file must not choose their folder.
-    if not is_domain_name(_text(value)):
-        raise ValueError(value)
-    return str(value)
-
-
-def _kind(value: Any) -> str:
-    if value not in ("model", "state"):
-        raise ValueError(value)
-    return str(value)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
+def _checked(value: Any, is_valid: Callable[[str], bool] = lambda _: True) -> str:
+    if not isinstance(value, str) or not is_valid(value):
         raise ValueError(value)
     return value

@@ -1,7 +1,7 @@
-"""Models and training states to safetensors files, and back. Nothing here ever executes anything.
+"""Models and training states to safetensors files, and back.
 
-Two files in a run folder: ``model.safetensors`` has the two generators and is for sharing;
-``state.safetensors`` has everything that resume needs, those generators included.
+A run folder has two files: ``model.safetensors`` holds the two generators and is for sharing;
+``state.safetensors`` holds everything that resuming needs, those generators included.
 """
 
 from __future__ import annotations
@@ -10,45 +10,41 @@ import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import safetensors
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save as serialise
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialize
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cyclegan_cli import __version__, files
-from cyclegan_cli.checkpoints.container import (
-    TensorInfo,
-    check_fit,
-    check_tensor,
-    read_header,
-)
 from cyclegan_cli.checkpoints.header import (
     Direction,
     ModelInfo,
     StateInfo,
+    TensorInfo,
+    check_network,
+    check_tensor,
+    read_header,
     state_info,
     to_metadata,
+    unreadable,
 )
-from cyclegan_cli.checkpoints.importing import load_reference_weights, refuse_not_finite
-from cyclegan_cli.checkpoints.reading import Domains, is_reference, read_model
+from cyclegan_cli.checkpoints.locate import Checkpoint, Domains, read_checkpoint
 from cyclegan_cli.errors import CheckpointError
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.models.replay import ReplayPool
+from cyclegan_cli.models.shapes import generator_shapes
 
-Reader = Callable[[str], Tensor]
-TORCH_DTYPES = {
-    "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "U8": torch.uint8,
-}  # fmt: skip
-ADAM_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+Read = Callable[[str], Tensor]
+ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 def library_versions() -> dict[str, str]:
-    """The versions that a checkpoint records."""
+    """Return the library versions that a checkpoint records."""
     return {
         "cyclegan_cli": __version__,
         "safetensors": safetensors.__version__,
@@ -57,10 +53,10 @@ def library_versions() -> dict[str, str]:
 
 
 def save_model(path: Path, model: CycleGAN, info: ModelInfo) -> None:
-    """Write both generators (their averages, where it has them), fp32, whole or not at all.
+    """Write both generators (their EMA weights, if there are any), fp32, atomically.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The file cannot be written.
     """
     result = model.result()
     generators: dict[Direction, ResnetGenerator] = {
@@ -73,7 +69,7 @@ def save_model(path: Path, model: CycleGAN, info: ModelInfo) -> None:
 def save_generators(
     path: Path, generators: Mapping[Direction, ResnetGenerator], info: ModelInfo
 ) -> None:
-    """Write generators, in the number format that they have, whole or not at all.
+    """Write generators in their own dtype, atomically.
 
     Args:
         path: The file.
@@ -81,7 +77,7 @@ def save_generators(
         info: The description of the model.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The file cannot be written.
     """
     _save(path, _generator_tensors(generators, info), to_metadata(info.to_document()))
 
@@ -89,9 +85,9 @@ def save_generators(
 def generators_content(
     generators: Mapping[Direction, ResnetGenerator], info: ModelInfo, more: Mapping[str, Any]
 ) -> bytes:
-    """What :func:`save_generators` would write, with ``more`` in its document."""
+    """Return the content that :func:`save_generators` writes, with ``more`` in its document."""
     tensors = _on_cpu(_generator_tensors(generators, info))
-    return serialise(tensors, to_metadata(info.to_document() | dict(more)))
+    return serialize(tensors, to_metadata(info.to_document() | dict(more)))
 
 
 def _generator_tensors(
@@ -107,85 +103,113 @@ def _generator_tensors(
 def save_state(
     path: Path, model: CycleGAN, info: StateInfo, others: Sequence[Mapping[str, Tensor]] = ()
 ) -> None:
-    """Write everything that resume needs, whole or not at all.
+    """Write everything that resuming needs, atomically.
 
     Args:
         path: The file.
-        model: What is trained.
+        model: The model.
         info: The description of the run.
-        others: Where several processes train together, the :func:`pools_of` all but the first.
+        others: :func:`pools_of` of all ranks but the first, in distributed training.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The file cannot be written.
     """
     tensors = dict(_state_tensors(model))
     for rank, pools in enumerate(others, start=1):
-        tensors |= {_of_rank(rank, name): tensor for name, tensor in pools.items()}
+        tensors |= {_rank_name(rank, name): tensor for name, tensor in pools.items()}
     _save(path, tensors, to_metadata(info.to_document()))
 
 
 def pools_of(model: CycleGAN) -> dict[str, Tensor]:
-    """The replay pools' part of a training state, on the CPU: what processes do not share."""
+    """Return the replay pools' tensors of a training state, on the CPU: ranks do not share them."""
     return _on_cpu(
         {f"{name}.{key}": tensor for name, pool in _pools(model)
          for key, tensor in pool.state().items()}
     )  # fmt: skip
 
 
-def _of_rank(rank: int, name: str) -> str:
-    """The name in a training state of a process's own tensor; the first's are as if alone."""
+def _rank_name(rank: int, name: str) -> str:
+    """Return the name of a rank's own tensor in a training state; rank 0 has no prefix."""
     return f"rank.{rank}.{name}" if rank else name
 
 
 def load_generator(
-    path: Path, direction: Direction, domains: Domains | None = None
+    checkpoint: Checkpoint | Path, direction: Direction, domains: Domains | None = None
 ) -> tuple[ResnetGenerator, ModelInfo]:
-    """Build the generator of one direction; of our own files only its own tensors are read.
+    """Build the generator of one direction; of safetensors files only its own tensors are read.
 
     Args:
-        path: Any checkpoint that ``reading.read_model`` knows.
+        checkpoint: A checkpoint from :func:`read_checkpoint`, or its path.
         direction: ``a2b`` or ``b2a``.
-        domains: Names of the domains A and B in place of the checkpoint's own.
+        domains: For a path, names of the domains A and B that replace those of the checkpoint.
 
     Returns:
-        The generator, fp32, on the CPU, in inference mode; and what the file says of it.
+        The generator, fp32, on the CPU, in inference mode; and the description of the model.
 
     Raises:
-        CheckpointError: A foreign or damaged file, one that holds the other direction alone,
-            tensors that are not this architecture's, or weights that are not finite.
+        CheckpointError: The file is damaged or of another program, holds only the other
+            direction, or its weights do not fit the architecture or are not finite.
     """
-    info = read_model(path, domains)
+    if isinstance(checkpoint, Path):
+        checkpoint = read_checkpoint(checkpoint, domains)
+    info = checkpoint.info
     info.require(direction)
+    [path] = checkpoint.files([direction])
+    weights = {}
+    for name, stored, tensor in generator_tensors(checkpoint, direction):
+        # A copy, because the file is mapped and may be changed while the network is in use.
+        weights[name] = tensor.to(torch.float32, copy=True).contiguous()
+        _check_finite(path, stored, weights[name])
     with torch.device("meta"):
         generator = ResnetGenerator(info.generator)
-    if is_reference(path):
-        weights = load_reference_weights(path, direction)
-    else:
-        prefix = f"generator_{direction}."
-        check_fit(path, read_header(path).tensors, prefix, _shapes(generator))
-        with _open(path) as read:
-            weights = {name: read(prefix + name).float() for name in generator.state_dict()}
     generator.load_state_dict(weights, assign=True)
     return generator.eval().requires_grad_(False), info
 
 
-def load_state_info(path: Path) -> StateInfo:
-    """What a ``state.safetensors`` says of the run.
+def generator_tensors(
+    checkpoint: Checkpoint, direction: Direction
+) -> Iterator[tuple[str, str, Tensor]]:
+    """Yield our name, the name in the file, and the stored tensor of a generator's parameters.
 
     Raises:
-        CheckpointError: Not a training state, or a damaged one.
+        CheckpointError: The file cannot be read, or its tensors are not those of the architecture.
     """
-    return state_info(path, read_header(path))
+    if checkpoint.header is None:
+        generator = checkpoint.generators[direction]
+        for name, stored in generator.names.items():
+            yield name, stored, generator.tensors[stored]
+        return
+    prefix, shapes = f"generator_{direction}.", generator_shapes(checkpoint.info.generator)
+    check_network(checkpoint.path, checkpoint.header.tensors, prefix, shapes)
+    with open_tensors(checkpoint.path) as read:
+        for name in shapes:
+            yield name, prefix + name, read(prefix + name)
+
+
+@contextmanager
+def open_tensors(path: Path) -> Iterator[Read]:
+    """Yield a function that maps a tensor of a safetensors file into memory by its name.
+
+    Raises:
+        CheckpointError: The file cannot be read.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file.get_tensor
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except SafetensorError as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
 
 
 def restore_state(path: Path, model: CycleGAN, rank: int = 0) -> None:
-    """Put a saved training state into a model of the same configuration.
+    """Restore a saved training state into a model of the same configuration.
 
     Args:
         path: The file.
-        model: What is trained.
-        rank: Whose replay pools to take, of several processes that trained together; where there
-            are none of so many, they stay empty.
+        model: The model to restore into.
+        rank: The process whose replay pools are restored, of several that trained together; if
+            there are fewer in the file, they stay empty.
 
     Raises:
         CheckpointError: The file's tensors are not those of this model, or not finite.
@@ -193,33 +217,68 @@ def restore_state(path: Path, model: CycleGAN, rank: int = 0) -> None:
     header = read_header(path)
     tensors = header.tensors
     _check_state(path, tensors, model, state_info(path, header).ranks)
-    with _open(path) as read:
+    with open_tensors(path) as read_any:
+
+        def read(name: str) -> Tensor:
+            tensor = read_any(name)
+            _check_finite(path, name, tensor)
+            return tensor
+
         for name, network in _networks(model):
             for key, tensor in network.state_dict().items():
                 tensor.copy_(read(f"{name}.{key}"))
         for name, parameter, optimizer in _parameters(model):
             if f"adam.{name}.step" in tensors:
-                optimizer.state[parameter] = _read_moments(name, parameter, read)
+                step = read(f"adam.{name}.step").clone()
+                # In the parameter's memory format and on its device.
+                optimizer.state[parameter] = {
+                    "step": step.to(parameter.device) if parameter.is_cuda else step,
+                    "exp_avg": torch.empty_like(parameter).copy_(read(f"adam.{name}.exp_avg")),
+                    "exp_avg_sq": torch.empty_like(parameter).copy_(
+                        read(f"adam.{name}.exp_avg_sq")
+                    ),
+                }
         for name, pool in _pools(model):
-            prefix = _of_rank(rank, f"{name}.")
+            prefix = _rank_name(rank, f"{name}.")
             saved = [key for key in tensors if key.startswith(prefix)]
             if saved:
-                pool.restore({key.removeprefix(prefix): read(key) for key in saved}, model.device)
+                state = {key.removeprefix(prefix): read(key) for key in saved}
+                pool.restore(state, model.device)
+
+
+def _check_finite(path: Path, name: str, tensor: Tensor) -> None:
+    """Refuse weights that would only produce black images, or spoil a training.
+
+    Args:
+        path: The file.
+        name: The tensor's name in it.
+        tensor: Any shape and dtype.
+
+    Raises:
+        CheckpointError: An element is NaN or infinite.
+    """
+    count = int((~torch.isfinite(tensor)).sum())
+    if count:
+        raise CheckpointError(
+            f"{path}: {count:,} of the {tensor.numel():,} elements of {name} are not finite (NaN "
+            "or infinity)",
+            "The training that wrote it had diverged: use an earlier checkpoint.",
+        )
 
 
 def _check_state(
     path: Path, tensors: Mapping[str, TensorInfo], model: CycleGAN, ranks: int
 ) -> None:
-    """Refuse a file whose tensors are not exactly those of a state of ``model``."""
+    """Check that a file's tensors are exactly those of a state of ``model``."""
     known: set[str] = set()
     for name, network in _networks(model):
-        check_fit(path, tensors, f"{name}.", _shapes(network))
+        check_network(path, tensors, f"{name}.", _shapes(network))
         known |= {key for key in tensors if key.startswith(f"{name}.")}
     for name, parameter, _ in _parameters(model):
         shapes = {"step": (), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
-        keys = {f"adam.{name}.{moment}": tuple(shape) for moment, shape in shapes.items()}
+        keys = {f"adam.{name}.{key}": tuple(shape) for key, shape in shapes.items()}
         if known_here := keys.keys() & tensors.keys():
-            # Moments exist from the first step on; then all of them do.
+            # Adam creates its state in the first step, all of it.
             known |= known_here
             for key, shape in keys.items():
                 check_tensor(path, tensors, key, shape, ("F32",))
@@ -232,10 +291,10 @@ def _check_state(
 def _check_pools(
     path: Path, tensors: Mapping[str, TensorInfo], model: CycleGAN, rank: int
 ) -> set[str]:
-    """Refuse replay pools that are not those of a process; returns their tensors' names."""
+    """Check the replay pools of a rank; return their tensors' names."""
     crop, known = model.config.crop_size, set()
     for name, pool in _pools(model):
-        random, images = _of_rank(rank, f"{name}.random"), _of_rank(rank, f"{name}.images")
+        random, images = _rank_name(rank, f"{name}.random"), _rank_name(rank, f"{name}.images")
         known |= {random, images}
         check_tensor(path, tensors, random, tuple(pool.random.get_state().shape), ("U8",))
         if found := tensors.get(images):
@@ -244,30 +303,20 @@ def _check_pools(
     return known
 
 
-def _read_moments(name: str, parameter: nn.Parameter, read: Reader) -> dict[str, Tensor]:
-    """Adam's moments, in their parameter's memory format and on its device."""
-    step = read(f"adam.{name}.step")
-    return {
-        "step": step.to(parameter.device) if parameter.device.type == "cuda" else step,
-        "exp_avg": torch.empty_like(parameter).copy_(read(f"adam.{name}.exp_avg")),
-        "exp_avg_sq": torch.empty_like(parameter).copy_(read(f"adam.{name}.exp_avg_sq")),
-    }
-
-
 def _state_tensors(model: CycleGAN) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors of a training state: networks, averages, Adam's moments, replay pools."""
+    """Yield names and tensors of a training state: networks, EMA, Adam state, replay pools."""
     for name, network in _networks(model):
         for key, tensor in network.state_dict().items():
             yield f"{name}.{key}", tensor
     for name, parameter, optimizer in _parameters(model):
-        for moment in ADAM_MOMENTS:
+        for key in ADAM_STATE:
             if parameter in optimizer.state:
-                yield f"adam.{name}.{moment}", optimizer.state[parameter][moment]
+                yield f"adam.{name}.{key}", optimizer.state[parameter][key]
     yield from pools_of(model).items()
 
 
 def _networks(model: CycleGAN) -> list[tuple[str, nn.Module]]:
-    """The four networks and, where there are any, the averages of the generators."""
+    """Return the four networks and, if there are any, the EMA generators."""
     averages = model.averages.generators if model.averages else {}
     return [
         *model.networks().items(),
@@ -280,7 +329,7 @@ def _pools(model: CycleGAN) -> tuple[tuple[str, ReplayPool], ...]:
 
 
 def _parameters(model: CycleGAN) -> Iterator[tuple[str, nn.Parameter, torch.optim.Optimizer]]:
-    """All trained parameters with their full names and their optimisers."""
+    """Yield all trained parameters with their full names and optimizers."""
     for name, network in model.networks().items():
         is_generator = name.startswith("generator")
         optimizer = model.generator_optimizer if is_generator else model.discriminator_optimizer
@@ -298,45 +347,10 @@ def _save(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -
         try:
             save_file(on_cpu, temporary, metadata)
         except SafetensorError as error:
-            # The library wraps what the system said: "I/O error: No space left on device ...".
-            raise _as_os_error(error) from error
-
-
-def _as_os_error(error: SafetensorError) -> OSError:
-    code = errno.ENOSPC if "No space left" in str(error) else errno.EIO
-    return OSError(code, str(error).removeprefix("Error while serializing: "))
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[Reader]:
-    """Yield a function that reads one finite tensor by name; other tensors are not touched.
-
-    Read, not mapped as by the safetensors library: a mapped file that another program cuts short
-    meanwhile would end this one without a word (SIGBUS).
-    """
-    tensors = read_header(path).tensors
-    try:
-        with path.open("rb") as stream:
-
-            def read(name: str) -> Tensor:
-                tensor = _read_tensor(stream, tensors[name])
-                refuse_not_finite(path, name, tensor)
-                return tensor
-
-            yield read
-    except (OSError, EOFError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
-
-
-def _read_tensor(stream: BinaryIO, info: TensorInfo) -> Tensor:
-    """A tensor of a type that ``check_tensor`` allows; raises EOFError of a file cut short."""
-    tensor = torch.empty(info.shape, dtype=TORCH_DTYPES[info.dtype], device="cpu")
-    assert info.place is not None
-    stream.seek(info.place.start)
-    content = tensor.reshape(-1).view(torch.uint8).numpy()
-    if stream.readinto(content) != content.size:  # type: ignore[attr-defined]
-        raise EOFError("it ends before its last tensor")
-    return tensor
+            # The library wraps the system's error: "I/O error: No space left on device ...".
+            code = errno.ENOSPC if "No space left" in str(error) else errno.EIO
+            reason = str(error).removeprefix("Error while serializing: ")
+            raise OSError(code, reason) from error
 
 
 def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:

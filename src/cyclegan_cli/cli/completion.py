@@ -14,7 +14,7 @@ from cyclegan_cli.errors import CycleGANError
 
 def complete_checkpoint(incomplete: str) -> list[str]:
     """Models in the package, and the files and folders that the word may become."""
-    from cyclegan_cli.checkpoints.pretrained import pretrained_models
+    from cyclegan_cli.checkpoints.locate import pretrained_models
 
     names = [model.name for model in pretrained_models() if model.name.startswith(incomplete)]
     paths = sorted(glob.glob(f"{glob.escape(incomplete)}*"))
@@ -23,15 +23,14 @@ def complete_checkpoint(incomplete: str) -> list[str]:
 
 def complete_target(ctx: typer.Context, incomplete: str) -> list[str]:
     """Names of the domains that the checkpoint of the same command line translates to."""
-    from cyclegan_cli.checkpoints.locate import checkpoint_file, default_checkpoint
-    from cyclegan_cli.checkpoints.reading import read_model
-    from cyclegan_cli.cli.options import parse_domains
+    from cyclegan_cli.checkpoints.locate import checkpoint_file, default_checkpoint, read_checkpoint
+    from cyclegan_cli.config import parse_domains
 
     given: dict[str, Any] = ctx.params
     try:
         named = given.get("checkpoint")
         file = checkpoint_file(Path(named)) if named else default_checkpoint()
-        info = read_model(file, parse_domains(given.get("domains")))
+        info = read_checkpoint(file, parse_domains(given.get("domains"))).info
     except CycleGANError:
         return []
     names = [info.target(direction) for direction in info.directions]

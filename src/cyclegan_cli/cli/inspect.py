@@ -4,81 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from cyclegan_cli.cli import console
-from cyclegan_cli.errors import CycleGANError, SomeFailedError, UsageError
-from cyclegan_cli.inspection.summary import SCHEMA, Request, Summary
+from cyclegan_cli.cli.options import config_options
+from cyclegan_cli.config import InspectConfig
+from cyclegan_cli.errors import CycleGANError, SomeFailedError
+from cyclegan_cli.inspection import SCHEMA, Request, Summary, describe
+
+# Kinds whose names in JSON differ from those for humans.
+KIND_NAMES = {"picture": "image", "pictures": "images"}
 
 
-def inspect_command(
-    paths: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            readable=False,  # Whoever opens it says what is wrong.
-            help="Run folders, checkpoints (.safetensors, .pth), exported models (.onnx, .xml, "
-            ".pt2), folders of images, images; names of models in the package.",
-            metavar="PATH",
-        ),
-    ] = None,
-    models: Annotated[
-        bool, typer.Option("--models", help="List the models that come with the package.")
-    ] = False,
-    weights: Annotated[
-        bool,
-        typer.Option(
-            "--weights",
-            help="List all tensors: name, dtype, shape, and statistics of their numbers.",
-        ),
-    ] = False,
-    receptive_field: Annotated[
-        bool,
-        typer.Option(
-            "--receptive-field",
-            help="What a pixel of a translation sees, and GFLOP and memory a megapixel.",
-        ),
-    ] = False,
-    full: Annotated[
-        bool,
-        typer.Option(
-            "--full", help="Colours of all images of a folder, instead of a sample of 100."
-        ),
-    ] = False,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help="Print JSON on stdout, one object a path or comparison."),
-    ] = False,
-) -> None:
-    """Say what files and folders are; of two checkpoints also how they differ.
+@config_options(InspectConfig)
+def inspect_command(config: InspectConfig) -> None:
+    """Describe files and folders, and compare two checkpoints.
 
-    Checkpoints and models are described from their headers. Numbers are read only to compare two
-    of them and for --weights, and nothing in a file is ever run.
+    Checkpoints and models are described from their headers. Tensors are read only to compare two
+    checkpoints and for --weights; no code in a file is executed.
     """
-    if models == bool(paths):
-        raise UsageError(
-            "--models lists what is in the package, and takes no PATH" if models
-            else "there is no PATH",
-            "Give one of them.",
-        )  # fmt: skip
-    if models:
-        _list_models(as_json)
+    if config.models:
+        _list_models(config.json)
         return
-    paths = paths or []
-    request = Request(weights=weights, receptive_field=receptive_field, full=full)
-    summaries = _described(paths, request, as_json)
-    if len(summaries) < len(paths):
-        failed = len(paths) - len(summaries)
-        raise SomeFailedError(f"{failed} of {len(paths)} could not be described")
-    if len(summaries) == 2 and all(summary.of_checkpoint for summary in summaries):
-        _compare(paths[0], paths[1], as_json)
+    request = Request(config.weights, config.receptive_field, config.full)
+    summaries: list[Summary] = []
+    for path in config.paths:
+        try:
+            summary = describe(path, request)
+        except CycleGANError as error:
+            if len(config.paths) == 1:
+                raise
+            console.show_error(error)
+            continue
+        summaries.append(summary)
+        if config.json:
+            console.json_line(summary.to_document())
+        else:
+            _show(path, summary)
+    if failed := len(config.paths) - len(summaries):
+        raise SomeFailedError(f"{failed} of {len(config.paths)} could not be described")
+    if len(summaries) == 2 and all(summary.is_checkpoint for summary in summaries):
+        _compare(config.paths[0], config.paths[1], config.json)
 
 
 def _list_models(as_json: bool) -> None:
-    """The models in the package: a JSON object or a table each."""
+    """Print a JSON object or a table per model in the package."""
     from cyclegan_cli.checkpoints.header import read_model_info
-    from cyclegan_cli.checkpoints.pretrained import pretrained_models
+    from cyclegan_cli.checkpoints.locate import pretrained_models
 
     for model in pretrained_models():
         info = read_model_info(model.path)
@@ -100,29 +72,9 @@ def _list_models(as_json: bool) -> None:
             console.table(model.name, _rows({k: v for k, v in facts.items() if k != "name"}))
 
 
-def _described(paths: list[Path], request: Request, as_json: bool) -> list[Summary]:
-    """Show a description of every path as soon as it is made; those that there were."""
-    from cyclegan_cli.inspection import describe
-
-    summaries: list[Summary] = []
-    for path in paths:
-        try:
-            summary = describe(path, request)
-        except CycleGANError as error:
-            if len(paths) == 1:
-                raise
-            console.show_error(error)
-            continue
-        summaries.append(summary)
-        if as_json:
-            console.json_line(summary.to_document())
-        else:
-            _show(path, summary)
-    return summaries
-
-
 def _compare(one: Path, other: Path, as_json: bool) -> None:
-    from cyclegan_cli.inspection.comparison import compare
+    """Print the comparison of two checkpoints."""
+    from cyclegan_cli.inspection.comparison import compare  # Imports torch.
 
     comparison = compare(one, other)
     if as_json:
@@ -136,10 +88,11 @@ def _compare(one: Path, other: Path, as_json: bool) -> None:
 
 
 def _show(path: Path, summary: Summary) -> None:
-    """A table; tensors, of which there are many, as lines behind it."""
+    """Print a description as a table, followed by a line per tensor."""
     facts = dict(summary.facts)
     tensors = facts.pop("weights", [])
-    console.table(f"{path}: {summary.kind}", _rows(_shortened(facts)))
+    kind = KIND_NAMES.get(summary.kind, summary.kind)
+    console.table(f"{path}: {kind}", _rows(_shortened(facts)))
     for tensor in tensors:
         console.result(
             f"{tensor['name']}  {tensor['dtype']} {tensor['shape']}"
@@ -148,7 +101,7 @@ def _show(path: Path, summary: Summary) -> None:
 
 
 def _statistics(facts: Mapping[str, Any] | None) -> str:
-    """The numbers of a tensor in one line: ``  mean 0.01 ± 0.02, -0.1 to 0.1, zeros 3 %``."""
+    """Return statistics in one line: ``  -0.1 to 0.1, mean 0.01 ± 0.02, zeros 3 %``."""
     if facts is None:
         return ""
     parts = []
@@ -162,16 +115,16 @@ def _statistics(facts: Mapping[str, Any] | None) -> str:
 
 
 def _shortened(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What a table has room for of a model's own description and a run's health; JSON has all."""
+    """Shorten the document of an exported model, and the health of a run, to fit a table."""
     facts = {name: _health(value) if name == "health" else value for name, value in facts.items()}
-    own = facts.get("cyclegan", {})
-    if not isinstance(own, Mapping) or not isinstance(own.get("export", {}), Mapping):
-        return {name: value for name, value in facts.items() if name != "cyclegan"}
+    own = facts.pop("cyclegan", {})
+    export = own.get("export", {})
+    if not isinstance(export, Mapping):
+        return facts
     wanted = ("format", "precision", "from", "to", "source")
-    export = {name: value for name, value in own.get("export", {}).items() if name in wanted}
-    own = {name: own[name] for name in ("generator", "training") if name in own}
-    rest = {name: value for name, value in facts.items() if name != "cyclegan"}
-    return rest | ({"export": export} if export else {}) | own
+    if export := {name: value for name, value in export.items() if name in wanted}:
+        facts["export"] = export
+    return facts | {name: own[name] for name in ("generator", "training") if name in own}
 
 
 def _health(health: Mapping[str, Any]) -> str | list[str]:
@@ -182,7 +135,7 @@ def _health(health: Mapping[str, Any]) -> str | list[str]:
 
 
 def _rows(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested facts as lines of a table."""
+    """Yield nested facts as rows of a table."""
     for name, value in facts.items():
         label = f"{prefix}{name.replace('_', ' ')}"
         if isinstance(value, Mapping):

@@ -1,132 +1,110 @@
-"""The fields of a dataclass as Typer options, and the options that several commands share."""
+"""Config dataclasses as Typer options."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import inspect
-import re
 import typing
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from cyclegan_cli.checkpoints.header import Direction, ModelInfo
-from cyclegan_cli.checkpoints.locate import Which
-from cyclegan_cli.checkpoints.reading import Domains
 from cyclegan_cli.cli.completion import complete_checkpoint, complete_target
 from cyclegan_cli.config import (
     StepsOrTime,
-    TrainConfig,
     duration_seconds,
     field_types,
-    is_domain_name,
     option_name,
     plain_type,
     steps_or_time,
 )
 from cyclegan_cli.errors import UsageError
 
-To = Annotated[
-    str | None,
-    typer.Option(
-        "--to",
-        help="Domain to translate to, by its name.",
-        metavar="NAME",
-        autocompletion=complete_target,
-    ),
-]
-DirectionOption = Annotated[
-    Direction | None,
-    typer.Option("--direction", help="The same without names.", show_default="a2b"),
-]
-CheckpointOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--checkpoint",
-        readable=False,  # Whoever opens it says what is wrong.
-        help="A checkpoint file, a run folder, or a model in the package (cyclegan inspect "
-        "--models); also a .pth file of the original implementation.",
-        metavar="FILE|RUN|NAME",
-        autocompletion=complete_checkpoint,
-        show_default="$CYCLEGAN_CHECKPOINT, else the newest run under ./runs, else day2night",
-    ),
-]
-WhichOption = Annotated[Which, typer.Option("--which", help="Which model of a run folder.")]
-DomainsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--domains",
-        help="Names of the domains A and B in place of the checkpoint's own; for .pth files of "
-        "the original implementation, which have none.",
-        metavar="A,B",
-        show_default="those of the checkpoint, else of a file or folder like horse2zebra, else A,B",
-    ),
-]
-DeviceOption = Annotated[
-    str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")
-]
+COMPLETIONS = {"checkpoint": complete_checkpoint, "target": complete_target, None: None}
 
 Command = Callable[..., None]
-UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12,
-         "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}  # fmt: skip
 
 
-def with_config_options(command: Command) -> Command:
-    """Give ``command`` an option for every field of :class:`TrainConfig`.
+def config_options(
+    config_class: type[Any], *, partial: bool = False
+) -> Callable[[Command], Command]:
+    """Give a command an option for every field of ``config_class``.
 
-    The command is called with one argument ``given`` in their place: a dict of the fields that
-    the user set, and nothing of those left at their defaults.
+    Args:
+        config_class: A dataclass whose fields are made by :func:`cyclegan_cli.config.option`.
+            The command receives an instance as its first argument.
+        partial: Pass a dict of the options given on the command line instead, for a config that
+            other sources complete. Every flag then has a negative form, and bounds are checked
+            by the config alone.
     """
-    own = [p for p in inspect.signature(command).parameters.values() if p.name != "given"]
-    hints = typing.get_type_hints(command, include_extras=True)
-    own = [
-        parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in own
-    ]
-    options = _options_of_train_config()
-    names = [parameter.name for parameter in options]
 
-    @functools.wraps(command)
-    def wrapper(**values: Any) -> None:
-        given = {name: values.pop(name) for name in names}
-        command(given={k: v for k, v in given.items() if v is not None}, **values)
+    def decorate(command: Command) -> Command:
+        hints = typing.get_type_hints(command, include_extras=True)
+        _, *own = inspect.signature(command).parameters.values()
+        types = field_types(config_class)
+        parameters = [
+            _parameter(field, plain_type(types[field.name]), partial)
+            for field in dataclasses.fields(config_class)
+        ]
+        names = [parameter.name for parameter in parameters]
+        parameters += [
+            one.replace(annotation=hints[one.name], kind=inspect.Parameter.KEYWORD_ONLY)
+            for one in own
+        ]
 
-    parameters = [*options, *own]
-    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
-    return wrapper
+        @functools.wraps(command)
+        def wrapper(**values: Any) -> None:
+            given = {name: values.pop(name) for name in names}
+            given = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in given.items()
+                if value is not None
+            }
+            command(given if partial else config_class(**given), **values)
+
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+        return wrapper
+
+    return decorate
 
 
-def _options_of_train_config() -> list[inspect.Parameter]:
-    return [
-        _parameter(field, field_types()[field.name]) for field in dataclasses.fields(TrainConfig)
-    ]
-
-
-def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
-    shown = field.metadata["shown_default"] or _shown(field.default)
-    names = [option_name(field.name)]
-    kind = plain_type(hint)
-    if kind is bool:
-        names = [f"{names[0]}/--no-{names[0][2:]}"]
-    # Typer's default is None for all, so that the command knows what the user typed.
-    option = typer.Option(
-        *names,
-        readable=False,  # Whoever opens it says what is wrong.
-        help=field.metadata["help"].replace("[", r"\["),  # Text, no markup.
-        show_default=shown,
-        metavar=field.metadata["metavar"],
-        rich_help_panel=field.metadata["panel"],
-        parser=steps_or_time if kind == StepsOrTime else None,
-    )
+def _parameter(field: dataclasses.Field[Any], kind: Any, partial: bool) -> inspect.Parameter:
+    """Return a field as a parameter that Typer understands; its default is always None."""
+    metadata = field.metadata
+    is_many = typing.get_origin(kind) is tuple
+    annotation = list[typing.get_args(kind)[0]] if is_many else kind  # type: ignore[misc]
+    settings: dict[str, Any] = {
+        "help": metadata["help"].replace("[", r"\["),  # Plain text, not rich's markup.
+        "metavar": metadata["metavar"],
+        "rich_help_panel": metadata["panel"],
+        "autocompletion": COMPLETIONS[metadata["complete"]],
+        "readable": False,  # The code that opens a file reports errors.
+    }
+    if not partial and plain_type(annotation) in (int, float):
+        settings |= {"min": metadata["minimum"], "max": metadata["maximum"]}
+    if kind == StepsOrTime:
+        settings["parser"], annotation = steps_or_time, str
+    if metadata["argument"]:
+        option = typer.Argument(**settings, show_default=False)
+    else:
+        name, is_flag = option_name(field.name), kind is bool
+        is_negatable = is_flag and (partial or field.default is True)
+        names = [f"{name}/--no-{name[2:]}" if is_negatable else name]
+        names += filter(None, [metadata["short"]])
+        shown = metadata["shown_default"] or _shown(field.default)
+        option = typer.Option(
+            *names, **settings, show_default=False if is_flag and not is_negatable else shown
+        )
+    is_required = field.default is dataclasses.MISSING
     return inspect.Parameter(
         field.name,
         inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[(str if kind == StepsOrTime else kind) | None, option],
+        default=inspect.Parameter.empty if is_required else None,
+        annotation=Annotated[annotation if is_required else annotation | None, option],
     )
 
 
@@ -138,42 +116,23 @@ def _shown(default: Any) -> str | bool:
     return f"{default:g}" if isinstance(default, float) else str(default)
 
 
-def parse_domains(text: str | None) -> Domains | None:
-    """The two names that ``--domains`` gives.
-
-    Raises:
-        UsageError: They are not two different names.
-    """
-    if text is None:
-        return None
-    names = [name.strip() for name in text.split(",")]
-    if len(names) != 2 or names[0] == names[1] or not all(map(is_domain_name, names)):
-        raise UsageError(
-            f"--domains {text}: these are not two names",
-            "Give those of domain A and B with a comma between: --domains day,night.",
-        )
-    return names[0], names[1]
-
-
 def chosen_direction(info: ModelInfo, to: str | None, direction: Direction | None) -> Direction:
-    """The direction that ``--to`` or ``--direction`` asks for.
+    """Return the direction that ``--to`` or ``--direction`` selects; by default the first.
 
     Raises:
-        UsageError: Both were given, or the model knows no such domain.
-        CheckpointError: The checkpoint holds the other direction alone.
+        UsageError: The model has no domain of this name.
+        CheckpointError: The checkpoint contains only the other direction.
     """
-    if to is None:
-        return info.require(direction or info.directions[0])
-    if direction is not None:
-        raise UsageError("--to and --direction exclude each other", "Give one of them.")
-    return info.require(info.direction_to(to))
+    return info.require(
+        info.direction_to(to) if to is not None else direction or info.directions[0]
+    )
 
 
 def parse_duration(text: str) -> float:
-    """``2h``, ``90m``, ``1h30m``, ``45s`` or a number of seconds, as seconds.
+    """Return a duration such as ``2h``, ``90m``, ``1h30m``, ``45s`` or ``600`` in seconds.
 
     Raises:
-        UsageError: It is none of these, or no time at all.
+        UsageError: It is not a duration, or not positive.
     """
     seconds = duration_seconds(text)
     if seconds is None:
@@ -182,19 +141,3 @@ def parse_duration(text: str) -> float:
             "A number alone is seconds.",
         )
     return seconds
-
-
-def parse_memory(text: str) -> int:
-    """``4GB``, ``800MB``, ``4GiB`` or a number of bytes, as bytes.
-
-    Raises:
-        UsageError: It is none of these.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMGT]?I?)B?", text.strip().upper())
-    size = float(match[1]) * UNITS.get(match[2], 0) if match else 0
-    if size < 1:
-        raise UsageError(
-            f"--max-memory must be a size like 4GB or 800MB, found {text!r}",
-            "GB are 10^9 bytes, GiB 2^30.",
-        )
-    return int(size)

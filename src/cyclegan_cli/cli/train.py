@@ -15,9 +15,9 @@ import typer
 from cyclegan_cli.cli import console
 from cyclegan_cli.cli.dry_run import show_dry_run
 from cyclegan_cli.cli.interrupts import stop_request
-from cyclegan_cli.cli.options import parse_duration, with_config_options
-from cyclegan_cli.cli.verbosity import refuse_both, say_how_it_trains
-from cyclegan_cli.config import TrainConfig, layered
+from cyclegan_cli.cli.options import config_options, parse_duration
+from cyclegan_cli.cli.verbosity import say_how_it_trains
+from cyclegan_cli.config import TrainConfig, layered, refuse_both
 from cyclegan_cli.errors import CycleGANError, UsageError
 from cyclegan_cli.runtime.distributed_env import (
     DistributedEnv,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 ECHO_SECONDS = 2.0
 
 
-@with_config_options
+@config_options(TrainConfig, partial=True)
 def train_command(
     given: dict[str, Any],
     config_file: Annotated[
@@ -100,7 +100,7 @@ def train_command(
     Networks, losses and schedule are by default the paper's (Zhu et al. 2017). Ctrl-C saves and
     stops; --resume goes on.
     """
-    refuse_both(verbose, quiet)
+    refuse_both("--verbose", "--quiet", verbose and quiet)
     seconds = math.inf if time_limit is None else parse_duration(time_limit)
     for option, is_given in (("--full", full), ("--json", as_json)):
         if is_given and not dry_run:

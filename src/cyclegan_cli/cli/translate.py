@@ -2,321 +2,375 @@
 
 from __future__ import annotations
 
+import glob
+import io
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, BinaryIO
 
-import typer
-
-from cyclegan_cli.cli.options import (
-    CheckpointOption,
-    DeviceOption,
-    DirectionOption,
-    DomainsOption,
-    To,
-    WhichOption,
+from cyclegan_cli.cli import console
+from cyclegan_cli.cli.interrupts import StopRequest, leave_at_once, stop_request
+from cyclegan_cli.cli.options import chosen_direction, config_options
+from cyclegan_cli.cli.verbosity import show_environment
+from cyclegan_cli.config import (
+    STDIN_NAMES,
+    STDOUT_NAMES,
+    STREAM,
+    TranslateConfig,
+    parse_domains,
+    parse_memory,
 )
-from cyclegan_cli.cli.translation import Request, translate
-from cyclegan_cli.config import PrecisionChoice
+from cyclegan_cli.errors import (
+    DataError,
+    InterruptedRunError,
+    OutputError,
+    SomeFailedError,
+    UsageError,
+)
 
-INPUTS = "Inputs"
-OUTPUTS = "Outputs"
-PIXELS = "Pixels"
-MANY = "Many images"
-REPORT = "Report"
-COMPUTING = "Computing"
+if TYPE_CHECKING:
+    from cyclegan_cli.checkpoints.header import Direction
+    from cyclegan_cli.checkpoints.locate import Checkpoint
+    from cyclegan_cli.data.image import EncodeOptions
+    from cyclegan_cli.runtime.distributed_env import DistributedEnv
+    from cyclegan_cli.translation.file_stages import Existing
+    from cyclegan_cli.translation.outputs import TranslationJob
+    from cyclegan_cli.translation.pipeline import Outcome, Pipeline, Summary
+    from cyclegan_cli.translation.translator import Translator
+
+RERUN = "Run the same command again: existing outputs are skipped."
 
 
-def translate_command(
-    inputs: Annotated[
-        list[str] | None,
-        typer.Argument(help="Images, folders or globs; - for standard input.", metavar="INPUT"),
-    ] = None,
-    checkpoint: CheckpointOption = None,
-    which: WhichOption = "latest",
-    to: To = None,
-    direction: DirectionOption = None,
-    domains: DomainsOption = None,
-    device: DeviceOption = "auto",
-    files_from: Annotated[
-        str | None,
-        typer.Option(
-            "--files-from",
-            help="File with more inputs, a path a line, no globs; - for standard input.",
-            metavar="LIST",
-            rich_help_panel=INPUTS,
-        ),
-    ] = None,
-    null: Annotated[
-        bool,
-        typer.Option(
-            "--null",
-            "-0",
-            help="Paths in LIST end with NUL bytes, as those of find -print0.",
-            rich_help_panel=INPUTS,
-        ),
-    ] = False,
-    recursive: Annotated[
-        bool,
-        typer.Option(
-            "--recursive/--no-recursive",
-            help="Search folders in depth.",
-            rich_help_panel=INPUTS,
-            show_default="on",
-        ),
-    ] = True,
-    root: Annotated[
-        Path | None,
-        typer.Option(
-            "--root",
-            readable=False,  # Whoever opens it says what is wrong.
-            help="Keep each input's place below this folder in the output folder.",
-            metavar="DIR",
-            rich_help_panel=INPUTS,
-            show_default="the input folder that it was found in",
-        ),
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="A file for a single image, else a folder, which folders as input need; "
-            "- for standard output.",
-            metavar="FILE|DIR",
-            show_default="beside the input, as photo_DOMAIN.jpg",
-            rich_help_panel=OUTPUTS,
-        ),
-    ] = None,
-    suffix: Annotated[
-        str | None,
-        typer.Option(
-            "--suffix",
-            help="What names get before their ending.",
-            metavar="TEXT",
-            show_default="nothing in an output folder, else _DOMAIN",
-            rich_help_panel=OUTPUTS,
-        ),
-    ] = None,
-    name_template: Annotated[
-        str | None,
-        typer.Option(
-            "--name-template",
-            help="Whole names, e.g. '{parent}-{stem}_{domain}{ext}'.",
-            metavar="TEMPLATE",
-            rich_help_panel=OUTPUTS,
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite",
-            help="Replace existing outputs instead of skipping them.",
-            rich_help_panel=OUTPUTS,
-        ),
-    ] = False,
-    if_newer: Annotated[
-        bool,
-        typer.Option(
-            "--if-newer",
-            help="Replace existing outputs whose input was changed later.",
-            rich_help_panel=OUTPUTS,
-        ),
-    ] = False,
-    precision: Annotated[
-        PrecisionChoice,
-        typer.Option(
-            "--precision",
-            help="auto is bf16 where the hardware has it and a probe image reaches a PSNR of "
-            "40 dB against fp32, else fp32, which is exact; tf32 needs an NVIDIA GPU from Ampere "
-            "on.",
-            rich_help_panel=COMPUTING,
-        ),
-    ] = "auto",
-    max_memory: Annotated[
-        str | None,
-        typer.Option(
-            "--max-memory",
-            help="Memory for all of this process, or of the GPU, e.g. 4GB.",
-            metavar="SIZE",
-            show_default="what is free",
-            rich_help_panel=COMPUTING,
-        ),
-    ] = None,
-    max_megapixels: Annotated[
-        float | None,
-        typer.Option(
-            "--max-megapixels",
-            help="Refuse images that claim more, all frames together: a small file can claim "
-            "enough to fill any memory.",
-            metavar="N",
-            min=0.01,
-            max=1_000_000,
-            show_default="179",
-            rich_help_panel=COMPUTING,
-        ),
-    ] = None,
-    resize: Annotated[
-        int | None,
-        typer.Option(
-            "--resize",
-            help="Translate larger images at this short side, and scale them up again.",
-            metavar="PIXELS",
-            min=8,
-            max=100_000,
-            rich_help_panel=COMPUTING,
-        ),
-    ] = None,
-    compile: Annotated[
-        bool,
-        typer.Option(
-            "--compile",
-            help="Compile the network, for many images on a GPU; needs a C++ compiler. "
-            "Without effect on a CPU.",
-            rich_help_panel=COMPUTING,
-        ),
-    ] = False,
-    format: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            help="Format of all outputs: jpg, png, webp, tiff, ...",
-            metavar="NAME",
-            show_default="the input's, or png where that can only be read",
-            rich_help_panel=PIXELS,
-        ),
-    ] = None,
-    quality: Annotated[
-        int | None,
-        typer.Option(
-            "--quality",
-            help="Of formats that lose some (jpg, webp, avif, heic).",
-            min=1,
-            max=100,
-            metavar="1..100",
-            show_default="a JPEG's own, else 85 to 92",
-            rich_help_panel=PIXELS,
-        ),
-    ] = None,
-    bit_depth: Annotated[
-        Literal["8", "16"] | None,
-        typer.Option(
-            "--bit-depth",
-            help="Bits a channel; 16 in png and tiff.",
-            show_default="the input's, where the format has them",
-            rich_help_panel=PIXELS,
-        ),
-    ] = None,
-    keep_profile: Annotated[
-        bool,
-        typer.Option(
-            "--keep-profile",
-            help="Write in the input's colour profile instead of sRGB.",
-            rich_help_panel=PIXELS,
-        ),
-    ] = False,
-    keep_mode: Annotated[
-        bool,
-        typer.Option(
-            "--keep-mode",
-            help="Write grey, CMYK or a palette where the input had it, instead of RGB.",
-            rich_help_panel=PIXELS,
-        ),
-    ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers",
-            help="Threads that decode, and as many that encode, beside the network.",
-            min=1,
-            max=64,
-            metavar="N",
-            show_default="1 on a CPU, else half the cores up to 8",
-            rich_help_panel=MANY,
-        ),
-    ] = None,
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            "--shard",
-            help="Only the K-th of N disjoint parts of the images, K from 1.",
-            metavar="K/N",
-            rich_help_panel=MANY,
-        ),
-    ] = None,
-    fail_fast: Annotated[
-        bool,
-        typer.Option(
-            "--fail-fast", help="Stop at the first image that fails.", rich_help_panel=MANY
-        ),
-    ] = False,
-    as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            help="Print one JSON object an image on stdout, as they end, and a summary.",
-            rich_help_panel=REPORT,
-        ),
-    ] = False,
-    ordered: Annotated[
-        bool,
-        typer.Option(
-            "--ordered",
-            help="Report images in the order of the inputs.",
-            rich_help_panel=REPORT,
-        ),
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Say only what failed.", rich_help_panel=REPORT)
-    ] = False,
-    verbose: Annotated[
-        bool,
-        typer.Option(
-            "--verbose",
-            "-v",
-            help="Also say where and how it computes, and how long each image took.",
-            rich_help_panel=REPORT,
-        ),
-    ] = False,
-) -> None:
+@dataclass(frozen=True)
+class TranslationRun:
+    """What the options resolve to, before torch is loaded.
+
+    Attributes:
+        config: The options.
+        env: The environment of this process.
+        checkpoint: The checkpoint, whose header has been read.
+        direction: The direction of the translation.
+        jobs: The images of this process.
+        images: Number of these images.
+        encoding: How outputs are encoded.
+        extension: The extension that ``--format`` selects, if any.
+        stdin: Standard input, if the image is read from it.
+        stdout: Standard output, if the image is written to it.
+    """
+
+    config: TranslateConfig
+    env: DistributedEnv
+    checkpoint: Checkpoint
+    direction: Direction
+    jobs: Iterable[TranslationJob]
+    images: int
+    encoding: EncodeOptions
+    extension: str | None = None
+    stdin: BinaryIO | None = None
+    stdout: BinaryIO | None = None
+
+
+@config_options(TranslateConfig)
+def translate_command(config: TranslateConfig) -> None:
     """Translate images into the other domain.
 
-    Outputs have their input's exact size. Existing outputs are skipped, inputs never overwritten.
-    Exit code 6 says that some images failed and all others are written.
+    Outputs have exactly the size of their input. Existing outputs are skipped; inputs are never
+    overwritten. Exit code 6: some images failed, all others are written.
     """  # fmt: skip
-    translate(
-        Request(
-            inputs=tuple(inputs or ()),
-            checkpoint=checkpoint,
-            which=which,
-            to=to,
-            direction=direction,
-            domains=domains,
-            device=device,
-            precision=precision,
-            max_memory=max_memory,
-            max_megapixels=max_megapixels,
-            resize=resize,
-            compile=compile,
-            files_from=files_from,
-            null=null,
-            recursive=recursive,
-            root=None if root is None else str(root),
-            output=output,
-            suffix=suffix,
-            name_template=name_template,
-            overwrite=overwrite,
-            if_newer=if_newer,
-            format=format,
-            quality=quality,
-            bit_depth=bit_depth,
-            keep_profile=keep_profile,
-            keep_mode=keep_mode,
-            workers=workers,
-            shard=shard,
-            fail_fast=fail_fast,
-            as_json=as_json,
-            ordered=ordered,
-            quiet=quiet,
-            verbose=verbose,
-        )
+    run = _resolve(config)
+    translator = _load(run)
+    _translate(run, translator)
+
+
+def _resolve(config: TranslateConfig) -> TranslationRun:
+    from cyclegan_cli.checkpoints.locate import (
+        chosen_checkpoint,
+        default_checkpoint,
+        pretrained_file,
+        read_checkpoint,
     )
+    from cyclegan_cli.data.opening import limit_pixels
+    from cyclegan_cli.runtime.distributed_env import read_distributed_env
+    from cyclegan_cli.translation.outputs import output_extension
+
+    if config.max_megapixels is not None:
+        limit_pixels(round(config.max_megapixels * 1e6))
+    env = read_distributed_env()
+    if config.is_stream:
+        _refuse_for_stream(config, env)
+    extension = output_extension(config.format)
+    if config.checkpoint is not None:
+        file = chosen_checkpoint(config.checkpoint, config.which)
+    else:
+        file = default_checkpoint(config.which)
+        if env.is_rank_zero and not config.quiet:
+            is_packaged = file == pretrained_file(file.stem)
+            name = f"{file.stem}, a model that comes with cyclegan-cli" if is_packaged else file
+            console.say(f"checkpoint: {name}")
+    checkpoint = read_checkpoint(file, parse_domains(config.domains))
+    direction = chosen_direction(checkpoint.info, config.to, config.direction)
+    resolve = _resolve_stream if config.is_stream else _resolve_files
+    return resolve(config, env, checkpoint, direction, extension)
+
+
+def _resolve_files(
+    config: TranslateConfig,
+    env: DistributedEnv,
+    checkpoint: Checkpoint,
+    direction: Direction,
+    extension: str | None,
+) -> TranslationRun:
+    from cyclegan_cli.runtime.distributed_env import SINGLE_SHARD, parse_shard
+    from cyclegan_cli.translation.inputs import Inputs, PathList
+    from cyclegan_cli.translation.outputs import (
+        TranslationPlan,
+        encode_options,
+        folder_to_exclude,
+        resolve_naming,
+    )
+
+    listed = None
+    shard = parse_shard(config.shard) if config.shard is not None else SINGLE_SHARD
+    if config.files_from is not None:
+        if config.files_from == STREAM and env.world_size > 1:
+            raise UsageError("--files-from -: several processes cannot share standard input",
+                             "Write the list to a file.")  # fmt: skip
+        stdin = sys.stdin.buffer if sys.stdin else None
+        listed = PathList.open(config.files_from, config.null, stdin)
+    root = None if config.root is None else str(config.root)
+    excluded = folder_to_exclude(config.output)
+    inputs = Inputs(config.inputs, listed, config.recursive, root, excluded)
+    naming = resolve_naming(
+        config.output,
+        inputs.first_two(),
+        checkpoint.info.target(direction),
+        config.name_template,
+        config.suffix,
+        extension,
+    )
+    encoding = encode_options(config, Path(naming.file).suffix if naming.file else extension)
+    replace = config.overwrite or config.if_newer
+    plan = TranslationPlan(inputs, naming, replace, shard.subdivide(env.shard))
+    if env.is_rank_zero:
+        if plan.passed_over:
+            console.warn(plan.passed_over)
+        if len(plan) < plan.images and not config.quiet:
+            console.say(f"{len(plan)} of {plan.images} images are in this process's shard")
+    return TranslationRun(config, env, checkpoint, direction, plan, len(plan), encoding)
+
+
+def _resolve_stream(
+    config: TranslateConfig,
+    env: DistributedEnv,
+    checkpoint: Checkpoint,
+    direction: Direction,
+    extension: str | None,
+) -> TranslationRun:
+    from cyclegan_cli.translation.inputs import InputImage, refuse_missing
+    from cyclegan_cli.translation.outputs import TranslationJob, encode_options, resolve_naming
+
+    name, stdin, stdout, output = config.inputs[0], None, None, STREAM
+    if name in STDIN_NAMES:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UsageError(
+                "INPUT -: nothing is piped into standard input",
+                "Pipe an image into it, as in: curl URL | cyclegan translate -",
+            )
+        name, stdin = STREAM, sys.stdin.buffer
+    else:
+        refuse_missing(name, name)
+    if config.output is None or config.output in STDOUT_NAMES:
+        stdout = console.binary_stdout()
+        encoding = encode_options(config, extension)
+    else:
+        source = InputImage(STREAM, STREAM)
+        file = resolve_naming(config.output, [source], "", extension=extension).file
+        if file is None:
+            raise UsageError(
+                f"-o {config.output} names a folder, but an image on standard input has no name",
+                "Name a file.",
+            )
+        output = file
+        encoding = encode_options(config, Path(file).suffix)
+    job = TranslationJob(name, output)
+    return TranslationRun(
+        config, env, checkpoint, direction, [job], 1, encoding, extension, stdin, stdout
+    )
+
+
+def _refuse_for_stream(config: TranslateConfig, env: DistributedEnv) -> None:
+    """Refuse options that need files, or that would write other data to standard output."""
+    to_stdout = config.output is None or config.output in STDOUT_NAMES
+    refused = {
+        "--files-from": config.files_from is not None,
+        "--suffix": config.suffix is not None,
+        "--name-template": config.name_template is not None,
+        "--root": config.root is not None,
+        "--if-newer": config.if_newer,
+        "--shard": config.shard is not None,
+        "--json, unless -o names a file": config.json and to_stdout,
+        "more than one process": env.world_size > 1,
+    }
+    for option, is_given in refused.items():
+        if is_given:
+            raise UsageError(
+                f"an image on standard input or output (-) excludes {option}",
+                "Leave one of them out.",
+            )
+    name = config.inputs[0]
+    several = len(config.inputs) > 1 or Path(name).is_dir()
+    if several or (glob.has_magic(name) and not Path(name).exists()):
+        raise UsageError(
+            "- is a single image on standard input or output, but the inputs may be several",
+            "Name one image, or an output folder.",
+        )
+
+
+def _load(run: TranslationRun) -> Translator:
+    """Load the translator onto the device of this process."""
+    from cyclegan_cli.runtime.devices import device_for_rank
+    from cyclegan_cli.runtime.memory import host_memory_free, keep_freed_memory
+    from cyclegan_cli.runtime.threads import divide_threads
+    from cyclegan_cli.translation.translator import Translator, TranslatorOptions
+
+    config, env = run.config, run.env
+    keep_freed_memory()
+    divide_threads(env.local_world_size)
+    limit = None if config.max_memory is None else parse_memory(config.max_memory)
+    options = TranslatorOptions(
+        device_for_rank(config.device, env.local_rank, env.local_world_size),
+        config.precision,
+        limit,
+        config.resize,
+        config.compile,
+    )
+    translator = Translator.load(run.checkpoint, run.direction, options=options)
+    if env.is_rank_zero and not config.quiet:
+        for remark in translator.remarks:
+            console.say(remark)
+    if env.is_rank_zero and config.verbose:
+        show_environment(translator.device)
+        generator = translator.generator.config
+        console.say(
+            f"{run.checkpoint.path}: {translator.source} -> {translator.target}, "
+            f"{generator.base_channels} channels, {generator.residual_blocks} residual blocks, "
+            f"in {translator.precision}"
+        )
+        limited = f"limited to {limit / 1e9:.3g} GB" if limit else "no limit"
+        console.say(f"memory: {limited}; {host_memory_free() / 1e9:.3g} GB free on this machine")
+    return translator
+
+
+def _translate(run: TranslationRun, translator: Translator) -> None:
+    from cyclegan_cli.runtime.threads import limit_openmp_spin
+    from cyclegan_cli.translation.file_stages import FileStages, default_workers
+    from cyclegan_cli.translation.pipeline import (
+        Pipeline,
+        PipelineLimits,
+        Summary,
+        wait_for_all_ranks,
+    )
+
+    config = run.config
+    existing: Existing = (
+        "overwrite" if config.overwrite else "if-newer" if config.if_newer else "skip"
+    )
+    stages = FileStages(
+        translator, existing, run.encoding, _buffered(run.stdin), run.stdout, run.extension
+    )
+    limits = PipelineLimits(config.workers or default_workers(translator.device))
+    summary = Summary(run.images)
+    with (
+        stop_request("finishing the images in progress", leave_at_once) as stop_requested,
+        limit_openmp_spin(),
+    ):
+        pipeline = Pipeline(
+            run.jobs, stages, limits, config.ordered, config.fail_fast, stop_requested
+        )
+        try:
+            _consume(pipeline, summary, config)
+        except OutputError:
+            summary.stopped = "disk full"
+            _show_summary(summary, run)
+            raise
+        if summary.counts.total() < summary.images:
+            if stop_requested.signal_number:
+                summary.stopped = signal.Signals(stop_requested.signal_number).name
+            elif config.fail_fast and summary.counts["failed"]:
+                summary.stopped = "failure"
+        _show_summary(summary, run)
+        if run.env.is_torchrun and summary.stopped is None:
+            wait_for_all_ranks(run.env, stop_requested)
+    _raise_for(summary, stop_requested)
+
+
+def _buffered(stdin: BinaryIO | None) -> BinaryIO | None:
+    """Read standard input to its end, here: a thread that reads it cannot be interrupted."""
+    try:
+        return None if stdin is None else io.BytesIO(stdin.read())
+    except OSError as error:
+        raise DataError(f"cannot read standard input: {(error.strerror or '').lower()}") from error
+
+
+def _consume(pipeline: Pipeline, summary: Summary, config: TranslateConfig) -> None:
+    """Run the pipeline, and show and count its outcomes."""
+    started = time.monotonic()
+    with closing(pipeline.outcomes()) as outcomes:
+        try:
+            for outcome in outcomes:
+                summary.counts[outcome.status] += 1
+                _show(outcome, config)
+        finally:
+            summary.seconds = time.monotonic() - started
+
+
+def _show(outcome: Outcome, config: TranslateConfig) -> None:
+    if config.json:
+        console.json_line(outcome.to_document())
+    for warning in outcome.warnings:
+        console.warn(f"{outcome.input}: {warning}")
+    if outcome.status == "failed":
+        error = outcome.error or ""
+        # The translator's errors name no file.
+        is_named = any(name in error for name in (outcome.input, outcome.output))
+        console.warn(error if is_named or outcome.input == STREAM else f"{outcome.input}: {error}")
+    elif not config.quiet and not config.json:
+        more = " (exists, skipped)" if outcome.status == "skipped" else ""
+        if config.verbose and not more:
+            more = f" ({outcome.width}x{outcome.height}, {outcome.seconds:.2f} s)"
+        console.say(f"{outcome.input} -> {outcome.output}{more}")
+
+
+def _show_summary(summary: Summary, run: TranslationRun) -> None:
+    if run.config.json:
+        console.json_line(summary.to_document())
+    if not run.config.quiet and summary.images > 1:
+        counts = ", ".join(
+            f"{summary.counts[status]} {word}"
+            for status, word in (("ok", "translated"), ("skipped", "skipped"), ("failed", "failed"))
+        )
+        console.say(f"rank {run.env.rank}: {counts}" if run.env.world_size > 1 else counts)
+
+
+def _raise_for(summary: Summary, stop_requested: StopRequest) -> None:
+    """Raise the error whose exit code fits the outcomes.
+
+    Raises:
+        InterruptedRunError: A signal stopped the run early.
+        SomeFailedError: Some images failed.
+    """
+    done, failed = summary.counts.total(), summary.counts["failed"]
+    so_far = f"{done} of {summary.images} images"
+    if stop_requested.signal_number and summary.stopped:
+        raise InterruptedRunError(f"stopped after {so_far}", RERUN, stop_requested.signal_number)
+    if summary.stopped:
+        raise SomeFailedError(f"stopped at the first failure (--fail-fast), after {so_far}", RERUN)
+    missing = summary.images - done
+    if failed or missing:
+        also = f", {missing} no longer existed when they were to be read" if missing else ""
+        raise SomeFailedError(f"{failed} of {summary.images} images failed{also}")

@@ -1,33 +1,21 @@
-"""What ``--verbose`` says: with which programs, on what, and how."""
+"""The lines of ``--verbose`` about versions and the device."""
 
 from __future__ import annotations
 
 import platform
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cyclegan_cli import __version__
 from cyclegan_cli.cli import console
-from cyclegan_cli.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
 
     from cyclegan_cli.training.plan import Plan
-    from cyclegan_cli.translation.translator import Translator
 
 
-def refuse_both(verbose: bool, quiet: bool) -> None:
-    """Refuse to say more and less at once.
-
-    Raises:
-        UsageError: Both are asked for.
-    """
-    if verbose and quiet:
-        raise UsageError("--verbose and --quiet exclude each other", "Give one of them.")
-
-
-def _say_where(device: torch.device) -> None:
+def show_environment(device: torch.device) -> None:
+    """Print versions and the device to stderr."""
     import torch
 
     where = f"{torch.get_num_threads()} threads"
@@ -39,28 +27,9 @@ def _say_where(device: torch.device) -> None:
     )
 
 
-def say_how_it_translates(translator: Translator, file: Path) -> None:
-    """Where a translator computes, with which network, in which precision and memory."""
-    from cyclegan_cli.runtime.memory import host_memory_free
-
-    _say_where(translator.device)
-    generator = translator.generator.config
-    precision = str(next(translator.generator.parameters()).dtype).removeprefix("torch.")
-    if translator.options.precision == "tf32":
-        precision = "tf32"
-    console.say(
-        f"{file}: {translator.info.source(translator.direction)} -> {translator.target}, "
-        f"{generator.base_channels} channels, {generator.residual_blocks} residual blocks, "
-        f"in {precision}"
-    )
-    limit = translator.options.max_memory
-    said = f"limited to {limit / 1e9:.3g} GB" if limit else "as much as is free"
-    console.say(f"memory: {said}; {host_memory_free() / 1e9:.3g} GB of this machine's are free")
-
-
 def say_how_it_trains(plan: Plan) -> None:
     """Where a training computes, and what it keeps and holds out."""
-    _say_where(plan.device)
+    show_environment(plan.device)
     held_out = len(plan.domains.held_out_a), len(plan.domains.held_out_b)
     console.say(
         f"networks: {plan.config.base_channels} channels, {plan.config.generator_blocks} residual "

@@ -1,4 +1,4 @@
-"""Images that an int8 model is calibrated with, and others that it is judged with."""
+"""Images for the calibration of int8 models, and held-out images for their evaluation."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from cyclegan_cli.data.tensors import array_to_tensor, to_levels
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.models.padding import reflect_to_multiple
 
-FEWEST_IMAGES = 8
-MOST_IMAGES = 128
+MIN_IMAGES = 8
+MAX_IMAGES = 128
 HELD_OUT_EVERY = 4
-LONGEST_SIDE = 512  # Ranges of activations do not need more pixels; memory would.
+MAX_SIDE = 512  # Activation ranges do not need more pixels, and memory is limited.
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Images as inputs of the model.
+    """Calibration and evaluation images as inputs of the model.
 
     Attributes:
         calibrated: For the ranges of activations.
-        held_out: For the judgement; numbered, as their names need not travel with the model.
+        held_out: For the evaluation; numbered, because their names are private to the user.
     """
 
     calibrated: list[Tensor]
@@ -36,32 +36,31 @@ class Calibration:
 
 
 def calibration_files(folder: Path) -> list[Path]:
-    """The images of a folder that are used: at most 128, evenly spread over their names.
+    """Return the images of a folder that are used: at most 128, evenly spaced by name.
 
     Raises:
-        DataError: Not a folder, or with fewer than 8 images.
+        DataError: It is not a folder, or has fewer than 8 images.
     """
     images = list_images(folder)
-    if len(images) < FEWEST_IMAGES:
+    if len(images) < MIN_IMAGES:
         raise DataError(
-            f"--calibration {folder}: found {len(images)} images, "
-            f"int8 needs {FEWEST_IMAGES} or more",
-            "Name a folder of typical images of the domain that is translated from.",
+            f"--calibration {folder}: found {len(images)} images, int8 needs {MIN_IMAGES} or more",
+            "Name a folder of typical images of the source domain.",
         )
-    count = min(len(images), MOST_IMAGES)
+    count = min(len(images), MAX_IMAGES)
     return [images[index * len(images) // count] for index in range(count)]
 
 
 def load_calibration(folder: Path, channels: int, image_io: bool) -> Calibration:
-    """Read a folder; every fourth image is held out.
+    """Load the images of a folder, and hold out every fourth.
 
     Args:
         folder: Searched recursively.
-        channels: Of the model's input: 3, or 1 for grey.
+        channels: Input channels of the model: 3, or 1 for grey.
         image_io: Whether the model takes pixels.
 
     Raises:
-        DataError: Fewer than 8 images, or one cannot be read.
+        DataError: There are fewer than 8 images, or one cannot be read.
     """
     inputs = [_input(path, channels, image_io) for path in calibration_files(folder)]
     held_out = inputs[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
@@ -71,10 +70,11 @@ def load_calibration(folder: Path, channels: int, image_io: bool) -> Calibration
 
 
 def _input(path: Path, channels: int, image_io: bool) -> Tensor:
+    """Return ``[1, C, H, W]`` in [-1, 1], or ``[1, H, W, C]`` uint8 with ``image_io``."""
     image = Image.fromarray(to_depth(decode(path).frames[0], 8))
-    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-    levels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
-    tensor = array_to_tensor(levels.reshape(image.height, image.width, channels))
+    image.thumbnail((MAX_SIDE, MAX_SIDE))
+    pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
+    tensor = array_to_tensor(pixels.reshape(image.height, image.width, channels))
     if image_io:
         return to_levels(tensor).permute(0, 2, 3, 1)
     return reflect_to_multiple(tensor)

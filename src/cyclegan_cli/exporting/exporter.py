@@ -1,48 +1,38 @@
-"""A checkpoint to a verified file: the road that all formats share."""
+"""The export of a checkpoint to a verified file."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, cast
 
 from cyclegan_cli import __version__, files
-from cyclegan_cli.checkpoints.header import Direction, ModelInfo
-from cyclegan_cli.checkpoints.reading import source_files
 from cyclegan_cli.checkpoints.store import load_generator
-from cyclegan_cli.exporting.draft import Document, Draft, interface
-from cyclegan_cli.exporting.graph import reference
+from cyclegan_cli.exporting.converted import (
+    ConvertedModel,
+    Document,
+    Generators,
+    interface,
+    reference_model,
+)
 from cyclegan_cli.exporting.job import Job
-from cyclegan_cli.exporting.verify import Gate, Verification, gate_for, verify
-from cyclegan_cli.models.networks import ResnetGenerator
+from cyclegan_cli.exporting.verify import Verification, tolerance_for, verify
 from cyclegan_cli.runtime.memory import memory_errors
-
-Generators = dict[Direction, ResnetGenerator]
-
-
-class Converter(Protocol):
-    """What a format's module has."""
-
-    def convert(self, job: Job, generators: Generators, info: ModelInfo) -> Draft:
-        """Convert the generators of ``job.directions``."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was written, and how it compares with the network.
+    """An exported file, and its verification.
 
     Attributes:
-        job: What was asked for.
+        job: The job.
         document: The section ``export`` of the file's metadata.
-        verification: The comparison; with both directions in a file, of the worse one.
-        sha256: Of the files written, by name.
-        size: Bytes of all of them.
+        verification: The comparison with the network; with both directions, of the worse one.
+        sha256: Digests of the written files, by name.
+        size: Their total size in bytes.
     """
 
     job: Job
@@ -52,7 +42,7 @@ class Report:
     size: int
 
     def to_document(self) -> Document:
-        """As plain values for JSON."""
+        """Return plain values for JSON."""
         return {
             "output": str(self.job.output),
             **{name: self.document[name] for name in self.document if name != "verification"},
@@ -67,62 +57,56 @@ def export(job: Job) -> Report:
 
     Raises:
         UsageError: The format's packages are not installed.
-        DataError: The calibration images are too few, or one cannot be read.
-        CheckpointError: The checkpoint is damaged or foreign.
+        DataError: There are too few calibration images, or one cannot be read.
+        CheckpointError: The checkpoint is damaged.
         ExportError: The exported model differs from the network.
         OutputError: The file cannot be written.
-        DeviceError: Not enough memory.
+        DeviceError: There is not enough memory.
     """
     job.format.require_packages()
-    loaded = {one: load_generator(job.checkpoint, one, job.domains) for one in job.directions}
-    info = loaded[job.directions[0]][1]
-    generators = {one: generator for one, (generator, _) in loaded.items()}
-    converter = cast("Converter", import_module(job.format.module))
-    with _temporaries(job.outputs) as paths, memory_errors("exporting", "Close other programs."):
-        draft = converter.convert(job, generators, info)
-        document = _document(job, info, draft)
-        draft.save(paths, info.to_document() | {"export": document})
-        verification = _verified(job, draft, generators, info, paths)
+    info = job.checkpoint.info
+    generators = {one: load_generator(job.checkpoint, one)[0] for one in job.directions}
+    module = import_module(f"cyclegan_cli.exporting.{job.format.name}")
+    with ExitStack() as stack, memory_errors("exporting", "Close other programs."):
+        # They become the outputs in reverse order: the named file, which names the others, last.
+        paths = tuple(stack.enter_context(files.atomic_path(output)) for output in job.outputs)
+        converted: ConvertedModel = module.convert(job, generators)
+        document = _document(job, converted)
+        converted.save(paths, info.to_document() | {"export": document})
+        verification = _verify(job, converted, generators, paths)
         document["verification"] = verification.to_document()
-        draft.save(paths, info.to_document() | {"export": document})
-        # The file that is left is the one that was opened: also with the report in it.
-        _verified(job, draft, generators, info, paths)
+        converted.save(paths, info.to_document() | {"export": document})
+        # Again, because the file that is kept is the one with the report in it.
+        _verify(job, converted, generators, paths)
         named = zip(job.outputs, paths, strict=True)
-        sha256 = {output.name: file_digest(path) for output, path in named}
+        sha256 = {output.name: _sha256(path) for output, path in named}
         size = sum(path.stat().st_size for path in paths)
     return Report(job, document, verification, sha256, size)
 
 
-@contextmanager
-def _temporaries(outputs: tuple[Path, ...]) -> Iterator[tuple[Path, ...]]:
-    """Paths that become the outputs; the first one, which names the others, last."""
-    with ExitStack() as stack:
-        yield tuple(stack.enter_context(files.atomic_path(output)) for output in outputs)
-
-
-def _verified(
-    job: Job, draft: Draft, generators: Generators, info: ModelInfo, paths: tuple[Path, ...]
+def _verify(
+    job: Job, converted: ConvertedModel, generators: Generators, paths: tuple[Path, ...]
 ) -> Verification:
-    """Open the files and compare every direction in them; the worst one's verification."""
-    gate: Gate = gate_for(job.precision, job.image_io, job.min_psnr)
-    compare = partial(
-        verify,
-        channels=info.generator.input_channels,
-        image_io=job.image_io,
-        gate=gate,
-        held_out=draft.held_out,
-    )
+    """Open the files and verify every direction; return the verification of the worst."""
     found = [
-        compare(draft.open(paths, one), reference(generator, job.image_io))
-        for one, generator in generators.items()
+        verify(
+            converted.open(paths, direction),
+            reference_model(generator, job.image_io),
+            channels=job.checkpoint.info.generator.input_channels,
+            image_io=job.image_io,
+            tolerance=tolerance_for(job.precision, job.image_io, job.min_psnr),
+            held_out=converted.held_out,
+        )
+        for direction, generator in generators.items()
     ]
     return max(found, key=lambda verification: verification.largest_difference)
 
 
-def _document(job: Job, info: ModelInfo, draft: Draft) -> Document:
-    """What the file says of its export. File names, not paths: it may travel."""
+def _document(job: Job, converted: ConvertedModel) -> Document:
+    """Return the document in the file. It has file names instead of paths, because it travels."""
+    info, sources = job.checkpoint.info, job.checkpoint.files(job.directions)
     packages = ("torch", *job.format.packages)
-    document: dict[str, Any] = {
+    document: Document = {
         "format": job.format.name,
         "precision": job.precision,
         "directions": list(job.directions),
@@ -130,8 +114,11 @@ def _document(job: Job, info: ModelInfo, draft: Draft) -> Document:
         "to": [info.target(one) for one in job.directions],
         "image_io": job.image_io,
         **interface(info, job.image_io),
-        **draft.facts,
-        "source": _source(job),
+        **converted.facts,
+        "source": {
+            "file": ", ".join(path.name for path in sources),
+            "sha256": ", ".join(map(_sha256, sources)),
+        },
         "versions": {"cyclegan_cli": __version__} | {name: version(name) for name in packages},
     }
     if len(job.directions) == 1:
@@ -140,16 +127,6 @@ def _document(job: Job, info: ModelInfo, draft: Draft) -> Document:
     return document
 
 
-def _source(job: Job) -> dict[str, str]:
-    """The checkpoint's file; of a folder with one a direction, both."""
-    sources = source_files(job.checkpoint, job.directions)
-    return {
-        "file": ", ".join(path.name for path in sources),
-        "sha256": ", ".join(map(file_digest, sources)),
-    }
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
+def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,113 +1,214 @@
-"""What is to be exported, checked for sense before anything is loaded. Loads no torch."""
+"""The formats of exported models, and export jobs checked before anything is loaded. No torch.
+
+A format is one entry of :data:`FORMATS` and one module of this package with a function ``convert``
+that returns a :class:`~cyclegan_cli.exporting.converted.ConvertedModel`.
+"""
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
-from cyclegan_cli.checkpoints.header import ModelInfo
-from cyclegan_cli.checkpoints.locate import Which
-from cyclegan_cli.checkpoints.reading import Domains, source_files
-from cyclegan_cli.errors import UsageError
-from cyclegan_cli.exporting.formats import (
-    ELSEWHERE,
-    FORMATS,
-    LOWEST_OPSET,
-    LOWEST_OPSET_OF_MORE,
+from cyclegan_cli.checkpoints.header import BOTH_DIRECTIONS, ModelInfo
+from cyclegan_cli.checkpoints.locate import Checkpoint, chosen_checkpoint, read_checkpoint
+from cyclegan_cli.config import (
     OPSET,
-    Directions,
-    Format,
-    Precision,
+    Direction,
+    ExportConfig,
+    ExportFormat,
+    ExportPrecision,
+    Which,
+    parse_domains,
 )
+from cyclegan_cli.errors import UsageError
+
+Directions = tuple[Direction, ...]
 
 DEFAULT_MIN_PSNR = 35.0
+# Opset 20 is the first with a native instance norm for every type, and supported by all current
+# runtimes. The network's operators have not changed since 13; those around it (for pixels and
+# int8) have not since 18.
+LOWEST_OPSET_EXTENDED = 18
+# How to convert exported files to the formats of other programs.
+BY_TRTEXEC = "Export .onnx, and build the engine where it will run: trtexec --onnx=FILE."
+BY_TENSORFLOW = "Export .onnx, and convert that with onnx2tf."
+BY_COREMLTOOLS = "Export .pt2, and convert that with coremltools."
+OTHER_PROGRAMS = {
+    ".engine": BY_TRTEXEC, ".plan": BY_TRTEXEC, ".trt": BY_TRTEXEC,
+    ".tflite": BY_TENSORFLOW, ".pb": BY_TENSORFLOW, ".h5": BY_TENSORFLOW, ".keras": BY_TENSORFLOW,
+    ".mlpackage": BY_COREMLTOOLS, ".mlmodel": BY_COREMLTOOLS,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of exported models.
+
+    Attributes:
+        name: The value of ``--format``, and the name of the module of this package.
+        extensions: Extensions of its files; the first is that of the named file.
+        precisions: Supported precisions.
+        packages: Packages of the extra that has the format's name; their import names.
+        image_io: Whether ``--image-io`` is supported.
+        holds_both: Whether one file can hold both directions.
+    """
+
+    name: ExportFormat
+    extensions: tuple[str, ...]
+    precisions: tuple[ExportPrecision, ...] = ("fp32", "fp16")
+    packages: tuple[str, ...] = ()
+    image_io: bool = False
+    holds_both: bool = False
+
+    def require_packages(self) -> None:
+        """Check that the extra is installed.
+
+        Raises:
+            UsageError: It is not.
+        """
+        missing = [name for name in self.packages if find_spec(name) is None]
+        if missing:
+            raise UsageError(
+                f"--format {self.name} needs the package {missing[0]}, which is not installed",
+                f"Install the extra [{self.name}]: pip install {' '.join(self.packages)}",
+            )
+
+
+ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+FORMATS: dict[str, Format] = {
+    entry.name: entry
+    for entry in (
+        Format("onnx", (".onnx",), ("fp32", "fp16", "int8"), ONNX_PACKAGES, image_io=True),
+        Format("pt2", (".pt2",)),
+        Format("safetensors", (".safetensors",), ("fp32", "fp16", "bf16"), holds_both=True),
+        Format("pth", (".pth",)),
+        Format("openvino", (".xml", ".bin"), packages=(*ONNX_PACKAGES, "openvino"), image_io=True),
+    )
+}
 
 
 @dataclass(frozen=True)
 class Job:
-    """One file to write (or one and its companion).
+    """The export of one file (or one and its companion).
 
     Attributes:
-        checkpoint: The file exported.
-        directions: The generators that go into the file.
+        checkpoint: The exported checkpoint.
+        directions: The directions whose generators the file holds.
         output: The file to write.
-        format: In which format.
-        precision: How its numbers are stored.
-        image_io: Whether pixels go in and come out instead of numbers in [-1, 1].
-        calibration: Folder of images that int8 is calibrated and judged with; None else.
-        min_psnr: In decibels; an int8 model that is further from the network is not written.
-        domains: Names of the domains A and B in place of the checkpoint's own.
-        opset: Version of ONNX's operators.
+        format: Its format.
+        precision: The precision of its weights.
+        image_io: Whether the model takes and returns pixels instead of tensors in [-1, 1].
+        calibration: Folder of images for the calibration and evaluation of int8; None otherwise.
+        min_psnr: Minimum PSNR in dB of an int8 model relative to the network.
+        opset: ONNX opset version.
     """
 
-    checkpoint: Path
+    checkpoint: Checkpoint
     directions: Directions
     output: Path
     format: Format
-    precision: Precision = "fp32"
+    precision: ExportPrecision = "fp32"
     image_io: bool = False
     calibration: Path | None = None
     min_psnr: float = DEFAULT_MIN_PSNR
-    domains: Domains | None = None
     opset: int = OPSET
 
     @property
     def outputs(self) -> tuple[Path, ...]:
-        """The files that the job writes: the output, and companions of other endings."""
-        return (self.output, *(self.output.with_suffix(end) for end in self.format.suffixes[1:]))
+        """The files to write: the output, and its companions with other extensions."""
+        return output_files(self.format, self.output)
 
 
-def check_options(
-    chosen: Format,
-    precision: Precision,
-    image_io: bool,
-    calibration: Path | None,
-    min_psnr: float | None,
-    both: bool,
-    opset: int | None = None,
-) -> None:
+def output_files(chosen: Format, output: Path) -> tuple[Path, ...]:
+    """Return the file with the given name, and its companions with other extensions."""
+    return (output, *(output.with_suffix(extension) for extension in chosen.extensions[1:]))
+
+
+def plan_jobs(config: ExportConfig) -> list[Job]:
+    """Return the files to write, after all checks that need no torch.
+
+    Raises:
+        UsageError: Options contradict each other, the format's packages are not installed, or an
+            output is not valid for the format, exists, or is the checkpoint.
+        CheckpointError: There is no such checkpoint, it is damaged, or lacks a direction.
+        DataError: There are too few calibration images.
+    """
+    check_options(config)
+    chosen = FORMATS[config.format]
+    path = chosen_checkpoint(config.checkpoint, config.which)
+    checkpoint = read_checkpoint(path, parse_domains(config.domains))
+    info = checkpoint.info
+    directions: Directions = BOTH_DIRECTIONS
+    if config.direction != "both":
+        direction = config.direction or info.directions[0]
+        directions = (direction if config.to is None else info.direction_to(config.to),)
+    for direction in directions:
+        info.require(direction)
+    planned = plan_outputs(chosen, info, directions, config.which, config.output, config.overwrite)
+    jobs = [
+        Job(
+            checkpoint,
+            group,
+            output,
+            chosen,
+            precision=config.precision,
+            image_io=config.image_io,
+            calibration=config.calibration,
+            min_psnr=DEFAULT_MIN_PSNR if config.min_psnr is None else config.min_psnr,
+            opset=config.opset or OPSET,
+        )
+        for group, output in planned
+    ]
+    for job in jobs:
+        refuse_overwriting(job)
+    if config.calibration is not None:
+        from cyclegan_cli.exporting.calibration import calibration_files  # Imports torch.
+
+        calibration_files(config.calibration)
+    return jobs
+
+
+def check_options(config: ExportConfig) -> None:
     """Refuse options that contradict each other.
 
     Raises:
         UsageError: They do, or the format's packages are not installed.
     """
-    chosen.require_precision(precision)
-    if image_io and not chosen.image_io:
+    chosen, precision = FORMATS[config.format], config.precision
+    if precision not in chosen.precisions:
+        raise UsageError(
+            f"--precision {precision} is not supported by {chosen.name}",
+            f"Supported are {', '.join(chosen.precisions)}.",
+        )
+    if config.image_io and not chosen.image_io:
         able = ", ".join(entry.name for entry in FORMATS.values() if entry.image_io)
-        raise UsageError(f"--image-io is not possible with {chosen.name}", f"It is with {able}.")
-    if precision == "int8" and calibration is None:
+        raise UsageError(f"--image-io is not supported by {chosen.name}", f"Use {able}.")
+    if precision == "int8" and config.calibration is None:
         raise UsageError(
             "--precision int8 needs --calibration",
-            "Name a folder of images of the domain that is translated from.",
+            "Name a folder of images of the source domain.",
         )
-    if precision == "int8" and both:
+    if precision == "int8" and config.direction == "both":
         raise UsageError(
             "--direction both cannot be calibrated with the images of one domain",
-            "Export the two directions one by one, each with images of its own.",
+            "Export the directions separately, each with images of its source domain.",
         )
-    for name, value in (("--calibration", calibration), ("--min-psnr", min_psnr)):
+    for name, value in (("--calibration", config.calibration), ("--min-psnr", config.min_psnr)):
         if value is not None and precision != "int8":
-            raise UsageError(f"{name} is for --precision int8 alone", "Leave it out.")
-    _check_opset(chosen, precision, image_io, opset)
-    if min_psnr is not None and math.isnan(min_psnr):
-        raise UsageError("--min-psnr nan is no number", "Give decibels, e.g. 35.")
+            raise UsageError(f"{name} is only for --precision int8", "Omit it.")
+    if config.opset is not None:
+        if chosen.name != "onnx":
+            raise UsageError("--opset is only for --format onnx", "Omit it.")
+        extension = "--image-io" if config.image_io else f"--precision {precision}"
+        if (config.image_io or precision == "int8") and config.opset < LOWEST_OPSET_EXTENDED:
+            raise UsageError(
+                f"--opset {config.opset}: with {extension} it must be {LOWEST_OPSET_EXTENDED} to "
+                f"{OPSET}",
+                f"Omit {extension}, or raise it.",
+            )
     chosen.require_packages()
-
-
-def _check_opset(chosen: Format, precision: Precision, image_io: bool, opset: int | None) -> None:
-    if opset is None:
-        return
-    if chosen.name != "onnx":
-        raise UsageError("--opset is for --format onnx alone", "Leave it out.")
-    more = "--image-io" if image_io else "--precision int8" if precision == "int8" else ""
-    lowest = LOWEST_OPSET_OF_MORE if more else LOWEST_OPSET
-    if not lowest <= opset <= OPSET:
-        raise UsageError(
-            f"--opset {opset}: {f'with {more} ' if more else ''}it can be {lowest} to {OPSET}",
-            f"Leave {more} out, or raise it." if more else "Give one of these.",
-        )
 
 
 def plan_outputs(
@@ -118,87 +219,92 @@ def plan_outputs(
     output: str | None,
     overwrite: bool,
 ) -> list[tuple[Directions, Path]]:
-    """Which directions go into which file.
+    """Return which directions go into which file.
 
     Args:
-        chosen: The chosen.
-        info: The checkpoint's description.
+        chosen: The format.
+        info: The description of the model.
         directions: One or both.
-        which: Which checkpoint of the run it is, for file names that say so.
-        output: As the user gave it: a file, or a folder where two files are written; None: files
-            named by the domains, in the current folder.
+        which: The checkpoint of the run, for file names that state it.
+        output: ``--output``: a file, or a folder if two files are written; None: files named after
+            the domains, in the current folder.
         overwrite: Whether existing files may be replaced.
 
     Raises:
-        UsageError: A name makes no sense, or is taken.
+        UsageError: The name is not valid for the format, or exists.
     """
-    apart = len(directions) > 1 and not chosen.holds_both
-    groups: list[Directions] = [(one,) for one in directions] if apart else [directions]
+    is_split = len(directions) > 1 and not chosen.holds_both
+    groups: list[Directions] = [(one,) for one in directions] if is_split else [directions]
     if output is not None:
-        _refuse_elsewhere(output)
-    names = [chosen.stem(info, group, which) + chosen.suffixes[0] for group in groups]
-    if apart:
+        _refuse_other_programs(output)
+    names = [_default_name(chosen, info, group, which) for group in groups]
+    if is_split:
         folder = Path(output or ".")
         if folder.exists() and not folder.is_dir():
             raise UsageError(
-                f"-o {output} is a file, but {chosen.name} writes each direction into its own",
+                f"-o {output} is a file, but {chosen.name} writes one file per direction",
                 "Name a folder.",
             )
         files = [folder / name for name in names]
     else:
         files = [_named_file(chosen, output) if output else Path(names[0])]
     for file in files:
-        _check_free(chosen, file, overwrite)
+        for path in output_files(chosen, file):
+            if path.is_dir() or (path.exists() and not overwrite):
+                hint = "Name a file." if path.is_dir() else "Replace it with --overwrite."
+                raise UsageError(f"-o {path} already exists", hint)
     return list(zip(groups, files, strict=True))
 
 
-def _refuse_elsewhere(output: str) -> None:
-    """Refuse what would be a file of another program by its name, and something else within."""
+def _default_name(chosen: Format, info: ModelInfo, directions: Directions, which: Which) -> str:
+    """Return ``day2night``, ``day-night`` for both directions, or the original's name."""
+    stem = f"{info.name_a}-{info.name_b}"
+    if chosen.name == "pth":
+        stem = f"{which}_net_G_{'A' if directions[0] == 'a2b' else 'B'}"
+    elif len(directions) == 1:
+        stem = f"{info.source(directions[0])}2{info.target(directions[0])}"
+    return stem + chosen.extensions[0]
+
+
+def _refuse_other_programs(output: str) -> None:
+    """Refuse a file that would have the extension of another program's format."""
     if output == "-":
-        raise UsageError("-o - would be standard output, where no model is written", "Name a file.")
-    if hint := ELSEWHERE.get(Path(output).suffix.lower()):
-        raise UsageError(f"-o {output}: {Path(output).suffix} files are not written here", hint)
+        raise UsageError("-o - is standard output, to which no model is written", "Name a file.")
+    if hint := OTHER_PROGRAMS.get(Path(output).suffix.lower()):
+        raise UsageError(f"-o {output}: {Path(output).suffix} files are not supported", hint)
 
 
 def _named_file(chosen: Format, output: str) -> Path:
     if output.endswith(("/", os.sep)):
         raise UsageError(f"-o {output} names a folder", "Name a file.")
-    file = Path(output)
-    others = {end: entry.name for entry in FORMATS.values() for end in entry.suffixes[:1]}
-    meant = others.get(file.suffix, chosen.name)
-    if meant != chosen.name:
+    file, extension = Path(output), chosen.extensions[0]
+    others = {entry.extensions[0]: entry.name for entry in FORMATS.values()}
+    other = others.get(file.suffix, chosen.name)
+    if other != chosen.name:
         raise UsageError(
-            f"-o {output} ends like {meant}, but --format is {chosen.name}",
-            f"End it with {chosen.suffixes[0]}, or add --format {meant}.",
+            f"-o {output} has the extension of {other}, but --format is {chosen.name}",
+            f"Use {extension}, or add --format {other}.",
         )
-    if file.suffix and file.suffix != chosen.suffixes[0]:
+    if file.suffix and file.suffix != extension:
         raise UsageError(
-            f"-o {output} does not end like {chosen.name}, which --format asks for",
-            f"End it with {chosen.suffixes[0]}.",
+            f"-o {output} does not have the extension of --format {chosen.name}",
+            f"Use {extension}.",
         )
-    if len(chosen.suffixes) > 1 and file.suffix != chosen.suffixes[0]:
+    if len(chosen.extensions) > 1 and not file.suffix:
         raise UsageError(
-            f"-o {output}: {chosen.name} writes a {chosen.suffixes[0]} file and a companion",
-            f"End the name with {chosen.suffixes[0]}.",
+            f"-o {output}: {chosen.name} writes a {extension} file and a companion",
+            f"Use the extension {extension}.",
         )
     return file
 
 
-def _check_free(chosen: Format, file: Path, overwrite: bool) -> None:
-    for suffix in chosen.suffixes:
-        path = file if suffix == chosen.suffixes[0] else file.with_suffix(suffix)
-        if path.is_dir() or (path.exists() and not overwrite):
-            hint = "Name a file." if path.is_dir() else "Replace it with --overwrite."
-            raise UsageError(f"-o {path} already exists", hint)
-
-
 def refuse_overwriting(job: Job) -> None:
-    """Keep the checkpoint from being replaced by its own export, however both are named.
+    """Refuse to replace a checkpoint by its own export, whatever the paths are.
 
     Raises:
         UsageError: An output is the checkpoint.
     """
-    sources = source_files(job.checkpoint, job.directions)
+    sources = job.checkpoint.files(job.directions)
     for output in job.outputs:
         if output.exists() and any(map(output.samefile, sources)):
             raise UsageError(f"-o {output} is the checkpoint itself", "Name another file.")

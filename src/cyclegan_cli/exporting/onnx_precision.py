@@ -1,4 +1,4 @@
-"""ONNX graphs in fewer bits: fp16, and int8 calibrated on images."""
+"""ONNX graphs in lower precision: fp16, and int8 calibrated on images."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 from torch import Tensor
 
 from cyclegan_cli.exporting.calibration import load_calibration
-from cyclegan_cli.exporting.draft import IMAGE, Document
-from cyclegan_cli.exporting.scratch import scratch_folder
+from cyclegan_cli.exporting.converted import INPUT, Document, temporary_folder
 
 
 def to_fp16(model: Any) -> Any:
-    """A graph with fp16 weights and activations.
+    """Return a graph with fp16 weights and activations.
 
-    Instance norms stay fp32: their sums over all pixels leave fp16's range. So do input and
-    output, and with pixels the conversions around the network.
+    Instance norms stay in fp32, because their sums over all pixels exceed the range of fp16. So
+    do input and output, and with ``--image-io`` the conversions around the network.
     """
     converted = convert_float_to_float16(
         model,
@@ -35,14 +34,14 @@ def to_fp16(model: Any) -> Any:
         node_block_list=[node.name for node in _around_the_network(model)],
     )
     OnnxModel(converted).topological_sort()
-    # Types noted before the conversion; they are inferred anew.
+    # Types from before the conversion; they are inferred again.
     del converted.graph.value_info[:]
     onnx.checker.check_model(converted, full_check=True)
     return converted
 
 
 def _around_the_network(model: Any) -> list[Any]:
-    """The nodes before the network's first layer and after its last: none without pixels."""
+    """Return the nodes before the first and after the last layer; none without ``--image-io``."""
     nodes = list(model.graph.node)
     kinds = [node.op_type for node in nodes]
     return nodes[: kinds.index("Pad")] + nodes[kinds.index("Tanh") + 1 :]
@@ -51,24 +50,24 @@ def _around_the_network(model: Any) -> list[Any]:
 def to_int8(
     model: Any, folder: Path, channels: int, image_io: bool
 ) -> tuple[Any, dict[str, Tensor], Document]:
-    """A graph whose convolutions between the first and the last are 8 bits wide.
+    """Return a graph whose convolutions, except the first and last, are quantized to 8 bits.
 
-    Static, as pairs of QuantizeLinear and DequantizeLinear nodes. Weights have a scale a channel
-    and 7 bits: without VNNI, x86 CPUs let sums of 8-bit products overflow. The convolutions at
-    both ends see pixels and stay as they are, as do instance norms, and transposed convolutions,
-    for which ONNX Runtime's CPU kernels have no 8-bit form.
+    Quantization is static, by pairs of QuantizeLinear and DequantizeLinear nodes. Weights have
+    per-channel scales and 7 bits: on x86 CPUs without VNNI, sums of 8-bit products overflow. The
+    first and last convolution operate on pixels and are not quantized; neither are instance norms
+    and transposed convolutions, for which ONNX Runtime has no 8-bit CPU kernels.
 
     Returns:
-        The graph; the images held out, as its inputs; and facts for the document.
+        The graph; the held-out images, as its inputs; and facts for the document.
 
     Raises:
-        DataError: The images are too few, or one cannot be read.
-        OutputError: There is no room for temporary files.
+        DataError: There are too few images, or one cannot be read.
+        OutputError: There is no space for temporary files.
     """
     images = load_calibration(folder, channels, image_io)
     inner = [node.name for node in model.graph.node if node.op_type == "Conv"][1:-1]
-    with scratch_folder() as scratch:
-        target = scratch / "int8.onnx"
+    with temporary_folder() as temporary:
+        target = temporary / "int8.onnx"
         quantize_static(
             model,
             target,
@@ -81,22 +80,22 @@ def to_int8(
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
-        quantised = onnx.load(target)
+        quantized = onnx.load(target)
     facts = {
         "calibrated_on": len(images.calibrated),
         "held_out": len(images.held_out),
         "convolutions": len(inner),
     }
-    return quantised, images.held_out, facts
+    return quantized, images.held_out, facts
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Hands images to the calibration one by one."""
+    """Feeds images to the calibration one by one."""
 
     def __init__(self, images: list[Tensor]) -> None:
         self._left: Iterator[Tensor] = iter(images)
 
     def get_next(self) -> dict[str, Any] | None:
-        """The next input; None at the end."""
+        """Return the next input; None at the end."""
         image = next(self._left, None)
-        return None if image is None else {IMAGE: image.contiguous().numpy()}
+        return None if image is None else {INPUT: image.contiguous().numpy()}

@@ -1,4 +1,4 @@
-"""PyTorch's own graphs (``torch.export``), for programs that have torch and not this package."""
+"""Exported programs of ``torch.export``, for programs that use torch without this package."""
 
 from __future__ import annotations
 
@@ -9,15 +9,21 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cyclegan_cli.checkpoints.container import METADATA_KEY
-from cyclegan_cli.checkpoints.header import Direction, ModelInfo
-from cyclegan_cli.exporting.draft import Document, Draft, Run
-from cyclegan_cli.exporting.graph import dynamic_shapes, example, exporter_silenced, traceable
+from cyclegan_cli.checkpoints.header import METADATA_KEY, Direction
+from cyclegan_cli.exporting.converted import (
+    ConvertedModel,
+    Document,
+    Generators,
+    Model,
+    dynamic_shapes,
+    example_input,
+    silenced,
+    traceable,
+)
 from cyclegan_cli.exporting.job import Job
-from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.models.padding import SMALLEST_SIDE
 
-# Where the document is within the file, for ``torch.export.load(..., extra_files=...)``.
+# Name of the document in the file, for ``torch.export.load(..., extra_files=...)``.
 DOCUMENT_FILE = f"{METADATA_KEY}.json"
 
 
@@ -25,7 +31,7 @@ class HalfPrecision(nn.Module):
     """A generator in fp16 (instance norm in fp32, as always) with fp32 input and output.
 
     Args:
-        generator: Changed to fp16.
+        generator: The network, which is converted to fp16.
     """
 
     def __init__(self, generator: nn.Module) -> None:
@@ -33,41 +39,40 @@ class HalfPrecision(nn.Module):
         self.generator = generator.half()
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, C, H, W]`` fp32 to the same, fp32."""
+        """Translate ``[B, C, H, W]`` fp32 in [-1, 1] to the same shape, range and dtype."""
         return self.generator(x.half()).float()  # type: ignore[no-any-return]
 
 
-def convert(job: Job, generators: dict[Direction, ResnetGenerator], info: ModelInfo) -> Draft:
-    """The generator of one direction as one ``.pt2`` file; batch, height and width are free.
+def convert(job: Job, generators: Generators) -> ConvertedModel:
+    """Convert the generator of one direction, with dynamic batch, height and width.
 
-    Input ``x`` and output are ``[batch, C, height, width]`` fp32 in [-1, 1]; sides at least 8,
-    and multiples of 4: others come out rounded up.
+    Input ``x`` and output are ``[batch, C, height, width]`` fp32 in [-1, 1]; sides are multiples
+    of 4, at least 8: others are rounded up in the output.
     """
-    del info
     [generator] = generators.values()
     module = traceable(generator, image_io=False)
     if job.precision == "fp16":
         module = HalfPrecision(module)
-    with exporter_silenced():
+    with silenced():
         program = torch.export.export(
             module,
-            (example(generator, image_io=False),),
+            (example_input(generator, image_io=False),),
             dynamic_shapes=dynamic_shapes(image_io=False, smallest=SMALLEST_SIDE),
         )
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # Where this program lies on this machine.
+        node.meta.pop("stack_trace", None)  # It has local paths.
 
     def save(paths: tuple[Path, ...], document: Document) -> None:
-        # Into memory first: torch's own writer says of a full disk only that it failed.
+        # Into memory first: torch's writer does not report a full disk as such.
         content = io.BytesIO()
         extra = {DOCUMENT_FILE: json.dumps(document, sort_keys=True)}
         torch.export.save(program, content, extra_files=extra)
         paths[0].write_bytes(content.getvalue())
 
-    return Draft(save, _open)
+    return ConvertedModel(save, _open)
 
 
-def _open(paths: tuple[Path, ...], direction: Direction) -> Run:
+def _open(paths: tuple[Path, ...], direction: Direction) -> Model:
     del direction
     program = torch.export.load(io.BytesIO(paths[0].read_bytes()))
     return program.module()

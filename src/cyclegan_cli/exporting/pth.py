@@ -9,38 +9,42 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cyclegan_cli.checkpoints.header import Direction, ModelInfo
-from cyclegan_cli.checkpoints.reference import reference_names
+from cyclegan_cli.checkpoints.header import Direction
+from cyclegan_cli.checkpoints.pth import original_names
 from cyclegan_cli.checkpoints.store import load_generator
-from cyclegan_cli.exporting.draft import DTYPES, Document, Draft, Run
+from cyclegan_cli.exporting.converted import (
+    DTYPES,
+    ConvertedModel,
+    Document,
+    Generators,
+    Model,
+)
 from cyclegan_cli.exporting.job import Job
-from cyclegan_cli.models.networks import ResnetGenerator
 
 
-def convert(job: Job, generators: dict[Direction, ResnetGenerator], info: ModelInfo) -> Draft:
-    """The generator of one direction as plain tensors under the original's names.
+def convert(job: Job, generators: Generators) -> ConvertedModel:
+    """Convert the generator of one direction to plain tensors under the original's names.
 
-    The layout is that of ``torch.save`` before torch 1.6, which every version since reads. It has
-    no room for a description.
+    The layout is that of ``torch.save`` before torch 1.6, which all versions since read. It has no
+    place for a document.
     """
     [generator] = generators.values()
-    names = reference_names(info.generator)
-    dtype = DTYPES[job.precision]
+    names = original_names(job.checkpoint.info.generator)
     weights: OrderedDict[str, Tensor] = OrderedDict(
-        (names[ours], tensor.to(dtype).contiguous())
+        (names[ours], tensor.to(DTYPES[job.precision]).contiguous())
         for ours, tensor in generator.state_dict().items()
     )
 
     def save(paths: tuple[Path, ...], document: Document) -> None:
         del document
-        # Into memory first: torch's own writer says of a full disk only that it failed.
+        # Into memory first: torch's writer does not report a full disk as such.
         content = io.BytesIO()
         torch.save(weights, content, _use_new_zipfile_serialization=False)
         paths[0].write_bytes(content.getvalue())
 
-    return Draft(save, _open)
+    return ConvertedModel(save, _open)
 
 
-def _open(paths: tuple[Path, ...], direction: Direction) -> Run:
-    del direction  # The file has one network, and its temporary name tells none.
+def _open(paths: tuple[Path, ...], direction: Direction) -> Model:
+    del direction  # The file has one network, and its temporary name does not state a direction.
     return load_generator(paths[0], "a2b")[0]

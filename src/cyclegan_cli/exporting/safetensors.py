@@ -1,4 +1,4 @@
-"""Checkpoints of this program with one direction alone, or in fewer bits; or both."""
+"""Checkpoints of this program with one direction, or in another precision; or with both."""
 
 from __future__ import annotations
 
@@ -6,28 +6,33 @@ import copy
 from dataclasses import replace
 from pathlib import Path
 
-from cyclegan_cli.checkpoints.header import Direction, ModelInfo
+from cyclegan_cli.checkpoints.header import Direction
 from cyclegan_cli.checkpoints.store import generators_content, load_generator
-from cyclegan_cli.exporting.draft import DTYPES, Document, Draft, Run
+from cyclegan_cli.exporting.converted import (
+    DTYPES,
+    ConvertedModel,
+    Document,
+    Generators,
+    Model,
+)
 from cyclegan_cli.exporting.job import Job
-from cyclegan_cli.models.networks import ResnetGenerator
 
 
-def convert(job: Job, generators: dict[Direction, ResnetGenerator], info: ModelInfo) -> Draft:
-    """The generators as a checkpoint that every command reads.
+def convert(job: Job, generators: Generators) -> ConvertedModel:
+    """Convert the generators to a checkpoint that every command reads.
 
-    Whatever the file's numbers are, it is computed in fp32.
+    The precision is that of storage; computation is in fp32.
     """
     dtype = DTYPES[job.precision]
     converted = {one: copy.deepcopy(network).to(dtype) for one, network in generators.items()}
-    described = replace(info, kind="model", directions=job.directions)
+    info = replace(job.checkpoint.info, kind="model", directions=job.directions)
 
     def save(paths: tuple[Path, ...], document: Document) -> None:
-        more = {"export": document["export"]}
-        paths[0].write_bytes(generators_content(converted, described, more))
+        content = generators_content(converted, info, {"export": document["export"]})
+        paths[0].write_bytes(content)
 
-    return Draft(save, _open)
+    return ConvertedModel(save, _open)
 
 
-def _open(paths: tuple[Path, ...], direction: Direction) -> Run:
+def _open(paths: tuple[Path, ...], direction: Direction) -> Model:
     return load_generator(paths[0], direction)[0]

@@ -1,9 +1,9 @@
-"""Every exported file is opened again and compared with the network before it is left."""
+"""Every exported file is opened again and compared with the network before it is kept."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -11,26 +11,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cyclegan_cli.config import ExportPrecision
 from cyclegan_cli.data.decoding import decode
 from cyclegan_cli.data.tensors import array_to_tensor, to_levels
 from cyclegan_cli.errors import ExportError
-from cyclegan_cli.exporting.formats import Precision
+from cyclegan_cli.exporting.converted import Model
 
-Model = Callable[[Tensor], Tensor]
-
-# Batch, height, width: a square, a batch of another shape, sides that 4 does not divide, and
-# one much longer than the other.
+# Batch, height, width: a square, a batch of another shape, sides that are not multiples of 4, and
+# an elongated one.
 CHECKED_SIZES = ((1, 64, 64), (2, 40, 96), (1, 61, 45), (1, 24, 136))
 PHOTO = "photo.jpg"  # Photograph by Rachel Michetti, CC0, as in scikit-image; 125×83 pixels.
 
 
 @dataclass(frozen=True)
-class Gate:
-    """How near an exported model must be.
+class Tolerance:
+    """The allowed deviation of an exported model.
 
     Attributes:
-        largest_difference: Of two outputs, in [-1, 1] or in levels; None: any.
-        psnr: The smallest allowed, in decibels.
+        largest_difference: Maximum absolute difference, in [-1, 1] or in pixel values; None: any.
+        psnr: Minimum PSNR in dB.
     """
 
     largest_difference: float | None = None
@@ -39,14 +38,14 @@ class Gate:
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison.
+    """The comparison on one input.
 
     Attributes:
         what: ``noise``, ``photo``, ``a single colour``, or ``held-out 1`` and so on.
         size: Batch, height, width of the input.
-        largest_difference: Of two outputs: in [-1, 1], or in levels with pixels.
-        mean_difference: Likewise.
-        psnr: In decibels, over the outputs' whole range; None: they are identical.
+        largest_difference: Maximum absolute difference, in [-1, 1] or in pixel values.
+        mean_difference: Mean absolute difference.
+        psnr: PSNR in dB over the whole range of the outputs; None: they are identical.
     """
 
     what: str
@@ -56,17 +55,17 @@ class Check:
     psnr: float | None
 
     def to_document(self) -> dict[str, Any]:
-        """As plain values for JSON."""
+        """Return plain values for JSON."""
         return vars(self) | {"size": list(self.size)}
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What was compared, and how far apart it was.
+    """The comparison of an exported model with the network.
 
     Attributes:
-        checks: Every comparison.
-        judged: Those that decide: with held-out images these alone.
+        checks: All comparisons.
+        judged: Those that decide: only held-out images, if there are any.
     """
 
     checks: tuple[Check, ...]
@@ -74,21 +73,21 @@ class Verification:
 
     @property
     def largest_difference(self) -> float:
-        """The largest of all judged."""
+        """Maximum over the deciding checks."""
         return max(check.largest_difference for check in self.judged)
 
     @property
     def mean_difference(self) -> float:
-        """The mean of all judged, each counting alike."""
+        """Mean over the deciding checks, with equal weights."""
         return sum(check.mean_difference for check in self.judged) / len(self.judged)
 
     @property
     def psnr(self) -> float | None:
-        """The worst of all judged; None: all are identical."""
+        """Minimum over the deciding checks; None: all are identical."""
         return min((check.psnr for check in self.judged if check.psnr is not None), default=None)
 
     def to_document(self) -> dict[str, Any]:
-        """As plain values for JSON."""
+        """Return plain values for JSON."""
         return {
             "largest_difference": self.largest_difference,
             "mean_difference": self.mean_difference,
@@ -98,20 +97,20 @@ class Verification:
         }
 
 
-def gate_for(precision: Precision, image_io: bool, min_psnr: float) -> Gate:
-    """How near a model of a precision must be.
+def tolerance_for(precision: ExportPrecision, image_io: bool, min_psnr: float) -> Tolerance:
+    """Return the tolerance of a precision.
 
-    Rounding to 8 bits alone leaves 59 dB between two equal images. 60 dB are an error of a
-    quarter of a level (root mean square), which rounding hides; trained networks reach 75 and
-    more in fp16. With pixels what differs is whole levels, so less is asked of them.
+    Rounding to 8 bits alone gives a PSNR of 59 dB. 60 dB are a root mean square error of a quarter
+    of a pixel value, which rounding hides; trained networks reach 75 dB and more in fp16. With
+    pixels the differences are whole pixel values, so the tolerance is larger.
     """
     if precision == "int8":
-        return Gate(psnr=min_psnr)
+        return Tolerance(psnr=min_psnr)
     if precision == "bf16":
-        return Gate(psnr=40.0)
+        return Tolerance(psnr=40.0)
     if precision == "fp16":
-        return Gate(psnr=50.0 if image_io else 60.0)
-    return Gate(largest_difference=1.0 if image_io else 1e-4)
+        return Tolerance(psnr=50.0 if image_io else 60.0)
+    return Tolerance(largest_difference=1.0 if image_io else 1e-4)
 
 
 @torch.inference_mode()
@@ -120,34 +119,34 @@ def verify(
     reference: Model,
     channels: int,
     image_io: bool,
-    gate: Gate,
+    tolerance: Tolerance,
     held_out: Mapping[str, Tensor] | None = None,
 ) -> Verification:
-    """Compare an exported model with its source.
+    """Compare an exported model with the network.
 
     Args:
         run: The exported model.
-        reference: Its source, on the CPU; ``[B, C, H, W]`` in [-1, 1], or with pixels
-            ``[B, H, W, C]`` uint8, in and out, as ``run``.
-        channels: Of the input.
-        image_io: Whether pixels go in and come out.
-        gate: How near it must be.
-        held_out: Images by name that are judged instead of noise and photo; those are only
-            looked at for shape and finite numbers then.
+        reference: The network on the CPU; like ``run`` it maps ``[B, C, H, W]`` in [-1, 1] to the
+            same, or ``[B, H, W, C]`` uint8 with pixels.
+        channels: Input channels.
+        image_io: Whether the model takes and returns pixels.
+        tolerance: The allowed deviation.
+        held_out: Images by name that decide instead of noise and photo, whose outputs then need
+            only have the right shape and finite elements.
 
     Raises:
-        ExportError: An output has another shape, or is further away than the gate allows.
+        ExportError: An output has another shape, or deviates by more than the tolerance.
     """
     inputs = _inputs(channels, image_io)
     checks = [_compare(what, run, reference, given) for what, given in inputs]
     judged = [_compare(what, run, reference, given) for what, given in (held_out or {}).items()]
     for check in judged or checks:
-        _judge(check, gate)
+        _check_tolerance(check, tolerance)
     return Verification((*checks, *judged), tuple(judged or checks))
 
 
 def _inputs(channels: int, image_io: bool) -> list[tuple[str, Tensor]]:
-    """Fixed random images of several sizes, a photograph, and an image of a single colour."""
+    """Return fixed random images of several sizes, a photo, and an image of a single colour."""
     random = torch.Generator().manual_seed(0)
     images = [
         ("noise", torch.rand((batch, channels, height, width), generator=random) * 2 - 1)
@@ -162,7 +161,7 @@ def _inputs(channels: int, image_io: bool) -> list[tuple[str, Tensor]]:
 
 
 def photo() -> Tensor:
-    """The photograph that comes with the package, ``[1, 3, 83, 125]`` in [-1, 1]."""
+    """Return the photo in the package, ``[1, 3, 83, 125]`` in [-1, 1]."""
     with resources.as_file(resources.files("cyclegan_cli.exporting") / PHOTO) as path:
         return array_to_tensor(decode(path).frames[0])
 
@@ -171,14 +170,14 @@ def _compare(what: str, run: Model, reference: Model, given: Tensor) -> Check:
     expected, found = reference(given), run(given)
     if found.shape != expected.shape:
         raise ExportError(
-            f"the exported model makes {list(found.shape)} of {list(given.shape)}, "
-            f"the network {list(expected.shape)}; nothing is written"
+            f"the exported model maps {list(given.shape)} to {list(found.shape)}, "
+            f"the network to {list(expected.shape)}; nothing is written"
         )
     pixels = expected.dtype == torch.uint8
     difference = (found.double() - expected.double()).abs()
     if not difference.isfinite().all():
         raise ExportError(
-            "the exported model computes numbers that are not finite; nothing is written"
+            "the exported model returns values that are not finite; nothing is written"
         )
     squared = float(difference.square().mean())
     peak = 255.0 if pixels else 2.0
@@ -192,18 +191,18 @@ def _compare(what: str, run: Model, reference: Model, given: Tensor) -> Check:
     )
 
 
-def _judge(check: Check, gate: Gate) -> None:
+def _check_tolerance(check: Check, tolerance: Tolerance) -> None:
     where = f"on {check.what} of {check.size[2]}x{check.size[1]}"
-    limit = gate.largest_difference
+    limit = tolerance.largest_difference
     if limit is not None and check.largest_difference > limit:
         raise ExportError(
             f"the exported model differs from the network by {check.largest_difference:.2g} "
             f"{where}, more than {limit:g}; nothing is written"
         )
-    if check.psnr is not None and check.psnr < gate.psnr:
+    if check.psnr is not None and check.psnr < tolerance.psnr:
         raise ExportError(
-            f"the exported model is {check.psnr:.1f} dB from the network {where}, less than "
-            f"{gate.psnr:g}; nothing is written",
+            f"the exported model differs from the network {where}: PSNR {check.psnr:.1f} dB, less "
+            f"than {tolerance.psnr:g}; nothing is written",
             "Use a higher precision; for int8, more and typical --calibration images, or a "
             "lower --min-psnr.",
         )

@@ -1,4 +1,4 @@
-"""What a file or folder is, in facts; checkpoints without torch, numpy or Pillow."""
+"""Descriptions of files and folders. Those of safetensors checkpoints load no torch or numpy."""
 
 from cyclegan_cli.inspection.describing import describe
 from cyclegan_cli.inspection.summary import SCHEMA, Request, Summary

@@ -1,33 +1,44 @@
-"""Checkpoints, told from their headers: ours, other safetensors files, and files of torch.save."""
+"""Checkpoints described from their headers: ours, other safetensors files, files of torch.save."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from cyclegan_cli.checkpoints.container import (
-    DTYPE_BITS,
+from cyclegan_cli.checkpoints.header import (
+    FORMAT_NAME,
     Header,
+    ModelInfo,
     TensorInfo,
-    count_elements,
+    model_info,
     read_header,
+    state_info,
 )
-from cyclegan_cli.checkpoints.header import FORMAT_NAME, ModelInfo, model_info, state_info
-from cyclegan_cli.checkpoints.original_names import generator_files
-from cyclegan_cli.checkpoints.reading import read_model
-from cyclegan_cli.checkpoints.torch_files import read_torch_file
+from cyclegan_cli.checkpoints.locate import read_checkpoint
+from cyclegan_cli.checkpoints.pth import find_generators, info_of, read_torch_file, tensor_infos
 from cyclegan_cli.errors import CheckpointError
-from cyclegan_cli.inspection.networks import discriminator_facts, generator_facts
 from cyclegan_cli.inspection.summary import Facts, Request, Summary
-from cyclegan_cli.models.shapes import generator_shapes
+from cyclegan_cli.models.shapes import (
+    activation_bytes,
+    discriminator_flops,
+    discriminator_layers,
+    generator_flops,
+    generator_layers,
+    generator_shapes,
+    receptive_field,
+)
 
-MOST_READINGS = 4
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+MEGAPIXEL = (1000, 1000)
 
 
 def describe_safetensors(path: Path, request: Request) -> Summary:
-    """A safetensors file, ours or another program's.
+    """Describe a safetensors file, of this or another program.
 
     Raises:
         CheckpointError: It is damaged.
@@ -35,131 +46,137 @@ def describe_safetensors(path: Path, request: Request) -> Summary:
     header = read_header(path)
     facts: Facts = {"bytes": path.stat().st_size}
     if header.document.get("format") != FORMAT_NAME:
-        facts |= _tensor_facts(header.tensors) | listed(path, header.tensors, request)
+        facts |= _tensor_facts(header.tensors) | listed_weights(path, header.tensors, request)
         return Summary(path, "safetensors", facts)
     info = model_info(path, header)
-    facts |= model_facts(path, header, request)
+    facts |= model_facts(info, header, request)
     if info.kind == "state":
         state = state_info(path, header)
         facts["discriminator"] = vars(state.discriminator) | {
-            "parameters": count(header.tensors, "discriminator_a.")
+            "parameters": count_parameters(header.tensors, "discriminator_a.")
         }
         if request.receptive_field:
-            facts["discriminator"] |= discriminator_facts(state.discriminator)
+            flops = discriminator_flops(state.discriminator, *MEGAPIXEL)
+            facts["discriminator"] |= {
+                "receptive_field": receptive_field(discriminator_layers(state.discriminator)),
+                "gflop_per_megapixel": round(flops / 1e9, 1),
+            }
         facts["trained_seconds"] = round(state.seconds, 1)
-    return Summary(path, info.kind, facts | listed(path, header.tensors, request))
+    return Summary(path, info.kind, facts | listed_weights(path, header.tensors, request))
 
 
 def describe_torch_file(path: Path, request: Request) -> Summary:
-    """A file of torch.save: a generator of the original implementation, or something else.
+    """Describe a file of torch.save: a generator of the original implementation, or another file.
 
     Raises:
-        CheckpointError: It is damaged, or has code.
+        CheckpointError: It is damaged, or names code.
     """
     tensors = read_torch_file(path)
+    infos = tensor_infos(tensors)
     facts: Facts = {"bytes": path.stat().st_size}
     try:
-        facts |= _reference_facts(read_model(path), request)
-        kind = "reference"
+        info = info_of(path, find_generators(path, tensors))
     except CheckpointError as error:
-        facts |= _tensor_facts(tensors) | {"problem": error.message}
         kind = "torch"
-    facts |= {"dtypes": _dtypes(tensors)} | listed(path, tensors, request)
+        facts |= _tensor_facts(infos) | {"problem": error.message}
+    else:
+        kind = "reference"
+        facts |= _generator_facts(info, _count_generator_parameters(info), request)
+    facts["dtypes"] = _dtypes(infos)
+    if request.weights:
+        facts["weights"] = _listed_tensors(tensors)
     return Summary(path, kind, facts)
 
 
-def describe_reference_folder(path: Path, request: Request) -> Summary:
-    """A folder with the original implementation's generators of both directions.
+def describe_pth_folder(path: Path, request: Request) -> Summary:
+    """Describe a folder with the original implementation's generators.
 
     Raises:
-        CheckpointError: One is damaged, or none of a kind that is read.
+        CheckpointError: One is damaged or not supported.
     """
-    facts: Facts = {"bytes": sum(file.stat().st_size for file in generator_files(path))}
-    facts |= _reference_facts(read_model(path), request)
+    checkpoint = read_checkpoint(path)
+    generators = {generator.file: generator for generator in checkpoint.generators.values()}
+    facts: Facts = {"bytes": sum(file.stat().st_size for file in generators)}
+    info = checkpoint.info
+    facts |= _generator_facts(info, _count_generator_parameters(info), request)
     if request.weights:
         facts["weights"] = [
-            tensor | {"name": f"{file.name}: {tensor['name']}"}
-            for file in generator_files(path)
-            for tensor in listed(file, read_torch_file(file), request)["weights"]
+            listed | {"name": f"{file.name}: {listed['name']}"}
+            for file, generator in generators.items()
+            for listed in _listed_tensors(generator.tensors)
         ]
     return Summary(path, "reference", facts)
 
 
-def _reference_facts(info: ModelInfo, request: Request) -> Facts:
-    parameters = sum(map(math.prod, generator_shapes(info.generator).values()))
-    facts: Facts = {
-        "directions": list(info.directions),
-        "domains": {"a": info.name_a, "b": info.name_b},
-        "generator": vars(info.generator) | {"parameters": parameters},
-    }
-    if request.receptive_field:
-        facts["generator"] |= generator_facts(info.generator)
-    return facts
-
-
-def model_facts(path: Path, header: Header, request: Request) -> Facts:
-    """What a checkpoint of ours says of its model.
-
-    Raises:
-        CheckpointError: Its description is damaged.
-    """
-    info = model_info(path, header)
-    facts: Facts = {
-        "directions": list(info.directions),
-        "domains": {"a": info.name_a, "b": info.name_b},
-        "generator": vars(info.generator)
-        | {"parameters": count(header.tensors, f"generator_{info.directions[0]}.")},
+def model_facts(info: ModelInfo, header: Header, request: Request) -> Facts:
+    """Return the facts in a checkpoint's description of its model."""
+    parameters = count_parameters(header.tensors, f"generator_{info.directions[0]}.")
+    return _generator_facts(info, parameters, request) | {
         "dtypes": _dtypes(header.tensors),
         "training": info.training,
         "format_version": header.document["version"],
         "versions": info.versions,
     }
+
+
+def _generator_facts(info: ModelInfo, parameters: int, request: Request) -> Facts:
+    generator: Facts = vars(info.generator) | {"parameters": parameters}
     if request.receptive_field:
-        facts["generator"] |= generator_facts(info.generator)
-    return facts
-
-
-def listed(path: Path, tensors: Mapping[str, TensorInfo], request: Request) -> Facts:
-    """All tensors of a file by name, with statistics of their numbers, where they are wanted.
-
-    Raises:
-        CheckpointError: The file cannot be read, or a tensor reaches beyond its end.
-    """
-    if not request.weights:
-        return {}
-    from cyclegan_cli.inspection.statistics import statistics_of  # Needs numpy.
-
-    statistics = statistics_of(path, tensors)
+        # The cost is that of a megapixel translated whole, in fp32.
+        config = info.generator
+        generator |= {
+            "receptive_field": receptive_field(generator_layers(config)),
+            "gflop_per_megapixel": round(generator_flops(config, *MEGAPIXEL) / 1e9, 1),
+            "memory_mb_per_megapixel": round(activation_bytes(config, *MEGAPIXEL) / 1e6, 1),
+        }
     return {
-        "weights": [
-            {"name": name, "dtype": tensor.dtype, "shape": list(tensor.shape)}
-            | {"statistics": statistics[name]}
-            for name, tensor in tensors.items()
-        ]
+        "directions": list(info.directions),
+        "domains": {"a": info.name_a, "b": info.name_b},
+        "generator": generator,
     }
 
 
-def without_repetition(tensors: Mapping[str, TensorInfo], size: int) -> dict[str, TensorInfo]:
-    """Tensors whose places together have no more than four times their file's bytes.
+def _count_generator_parameters(info: ModelInfo) -> int:
+    return sum(map(math.prod, generator_shapes(info.generator).values()))
 
-    In formats whose tensors may share their bytes, a small file can describe any number of them;
-    later ones have no place then.
+
+def listed_weights(path: Path, tensors: Mapping[str, TensorInfo], request: Request) -> Facts:
+    """Return the list of a safetensors file's tensors, if it is requested.
+
+    Raises:
+        CheckpointError: The file cannot be read.
     """
-    kept, left = {}, MOST_READINGS * size
-    for name, tensor in tensors.items():
-        left -= count_elements(tensor.shape) * DTYPE_BITS.get(tensor.dtype, 0) // 8
-        kept[name] = tensor if left >= 0 else replace(tensor, place=None)
-    return kept
+    if not request.weights:
+        return {}
+    from cyclegan_cli.checkpoints.store import open_tensors
+    from cyclegan_cli.inspection.statistics import list_tensors
+
+    with open_tensors(path) as read:
+        return {"weights": list_tensors(tensors, lambda name: _elements(read(name)))}
+
+
+def _listed_tensors(tensors: Mapping[str, Tensor]) -> list[Facts]:
+    from cyclegan_cli.inspection.statistics import list_tensors
+
+    return list_tensors(tensor_infos(tensors), lambda name: _elements(tensors[name]))
+
+
+def _elements(tensor: Tensor) -> NDArray[Any]:
+    """Return a tensor as an array; BF16, which numpy does not support, as F32."""
+    import torch
+
+    elements: NDArray[Any] = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return elements
 
 
 def _tensor_facts(tensors: Mapping[str, TensorInfo]) -> Facts:
-    return {"tensors": len(tensors), "parameters": count(tensors, "")}
+    return {"tensors": len(tensors), "parameters": count_parameters(tensors)}
 
 
 def _dtypes(tensors: Mapping[str, TensorInfo]) -> list[str]:
     return sorted({tensor.dtype for tensor in tensors.values()})
 
 
-def count(tensors: Mapping[str, TensorInfo], prefix: str) -> int:
-    """Numbers in all tensors whose names begin with ``prefix``."""
+def count_parameters(tensors: Mapping[str, TensorInfo], prefix: str = "") -> int:
+    """Return the number of elements of all tensors whose names begin with ``prefix``."""
     return sum(math.prod(t.shape) for name, t in tensors.items() if name.startswith(prefix))

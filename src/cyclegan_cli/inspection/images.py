@@ -1,4 +1,4 @@
-"""Images and folders of them: formats and sizes of all, colours of a sample."""
+"""Images, and folders of them: formats and sizes of all, colours of a sample."""
 
 from __future__ import annotations
 
@@ -10,34 +10,37 @@ from pathlib import Path
 from PIL import Image, ImageStat
 
 from cyclegan_cli.data.listing import list_images
-from cyclegan_cli.data.opening import opened, probe
+from cyclegan_cli.data.opening import Probe, count_frames, format_of, opened, probe
 from cyclegan_cli.data.passed_over import PassedOver
 from cyclegan_cli.data.survey import duplicates, evenly, spread, survey
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.inspection.summary import Facts, Request, Summary
 
 MOST_LISTED = 20
-SAMPLE = 100  # Images decoded for the statistics of colours, evenly over the folder.
-THUMBNAIL = 64  # Their short side in pixels; averages need no more.
+SAMPLE = 100  # Images decoded for colour statistics, evenly spaced over the folder.
+THUMBNAIL = 64  # Short side in pixels of decoded images; averages need no more.
 
 
 def describe_image(path: Path) -> Summary:
-    """One image, from its header; and as a problem why its pixels cannot be read, if so.
+    """Describe an image by its header, and by the problem of its pixel data, if there is one.
 
     Raises:
-        DataError: It is none.
+        DataError: It is not an image.
     """
-    facts: Facts = {"bytes": path.stat().st_size, **vars(probe(path))}
+    facts: Facts = {"bytes": path.stat().st_size}
     try:
         with opened(path, str(path)) as image:
+            frames = count_frames(image)
+            facts |= vars(Probe(format_of(image), image.mode, image.width, image.height, frames))
             image.load()
     except DataError as error:
-        facts["problem"] = error.message
+        # Of a damaged image the header alone may still be readable.
+        facts |= vars(probe(path)) | {"problem": error.message}
     return Summary(path, "picture", facts)
 
 
 def describe_images(path: Path, request: Request) -> Summary:
-    """A folder of images: a domain.
+    """Describe a folder of images, i.e. a domain.
 
     Raises:
         DataError: It cannot be listed.
@@ -66,7 +69,7 @@ def _named(group: Sequence[Path], folder: Path) -> str:
 
 
 def _colour_facts(chosen: Sequence[Path], problems: dict[Path, str]) -> Facts:
-    """Averages over thumbnails, in 0..255; images that cannot be decoded become problems."""
+    """Return averages over thumbnails, in 0..255; add undecodable images to ``problems``."""
     rows: list[list[float]] = []
     for image in chosen:
         try:
@@ -84,15 +87,15 @@ def _colour_facts(chosen: Sequence[Path], problems: dict[Path, str]) -> Facts:
 
 
 def _colours(path: Path) -> list[float]:
-    """Brightness, contrast (standard deviation), saturation, red, green and blue of an image.
+    """Return brightness, contrast (standard deviation), saturation, and mean red, green and blue.
 
     Raises:
         DataError: It cannot be decoded.
     """
     from cyclegan_cli.data.decoding import decode  # Needs numpy, which headers do not.
 
-    levels = decode(path, shrink_to=THUMBNAIL).frames[0]
-    image = Image.fromarray(levels if levels.itemsize == 1 else (levels >> 8).astype("uint8"))
+    pixels = decode(path, shrink_to=THUMBNAIL).frames[0]
+    image = Image.fromarray(pixels if pixels.itemsize == 1 else (pixels >> 8).astype("uint8"))
     image.thumbnail((4 * THUMBNAIL, 4 * THUMBNAIL))
     grey = ImageStat.Stat(image.convert("L"))
     saturation = ImageStat.Stat(image.convert("HSV")).mean[1]

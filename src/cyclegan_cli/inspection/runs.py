@@ -1,4 +1,4 @@
-"""Run folders: how far and how well they are, what they measured last, what disk they take."""
+"""Run folders: progress, health, last metrics, and disk usage."""
 
 from __future__ import annotations
 
@@ -8,41 +8,50 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cyclegan_cli.checkpoints.container import read_header
-from cyclegan_cli.checkpoints.header import model_info, state_info
+from cyclegan_cli.checkpoints.header import (
+    file_size,
+    model_info,
+    parse_document,
+    read_header,
+    read_model_info,
+    read_state_info,
+)
 from cyclegan_cli.checkpoints.locate import (
     BEST_FILE,
     CONFIG_FILE,
+    HEALTH_FILE,
     MODEL_FILE,
     STATE_FILE,
     why_not_resumable,
 )
 from cyclegan_cli.errors import CheckpointError
-from cyclegan_cli.inspection.checkpoints import listed, model_facts
-from cyclegan_cli.inspection.health import health_of
+from cyclegan_cli.inspection.checkpoints import listed_weights, model_facts
 from cyclegan_cli.inspection.summary import Facts, Request, Summary
+
+HEALTH_SCHEMA = 1
+MAX_HEALTH_BYTES = 1_000_000
+VERDICT = {"kind": str, "step": int, "sentence": str, "advice": str}
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder is a run, also one that has no checkpoint yet."""
-    begun = (path / CONFIG_FILE).is_file() and (path / "metrics.csv").is_file()
-    return begun or any((path / name).is_file() for name in (MODEL_FILE, STATE_FILE))
+    """Return whether a folder is a run, with or without a checkpoint."""
+    has_begun = (path / CONFIG_FILE).is_file() and (path / "metrics.csv").is_file()
+    return has_begun or any((path / name).is_file() for name in (MODEL_FILE, STATE_FILE))
 
 
 def describe_runs(path: Path, runs: list[Path]) -> Summary:
-    """A folder of runs: how far each of them is."""
-    return Summary(path, "runs", {"runs": {run.name: _progress(run) for run in runs}})
-
-
-def _progress(run: Path) -> Any:
-    try:
-        return describe_run(run, Request()).facts.get("progress", "no checkpoint")
-    except CheckpointError as error:
-        return error.message
+    """Describe a folder of runs by the progress of each."""
+    progress: dict[str, Any] = {}
+    for run in runs:
+        try:
+            progress[run.name] = describe_run(run, Request()).facts.get("progress", "no checkpoint")
+        except CheckpointError as error:
+            progress[run.name] = error.message
+    return Summary(path, "runs", {"runs": progress})
 
 
 def describe_run(path: Path, request: Request) -> Summary:
-    """A run folder.
+    """Describe a run folder.
 
     Raises:
         CheckpointError: One of its checkpoints is damaged.
@@ -63,23 +72,24 @@ def describe_run(path: Path, request: Request) -> Summary:
     }
     if (path / STATE_FILE).exists():
         facts |= _state_facts(path / STATE_FILE)
-    if (health := health_of(path)) is not None:
+    if (health := _health(path)) is not None:
         facts["health"] = health
     for name, table in (("last_metrics", "metrics.csv"), ("last_validation", "validation.csv")):
         if last := _last_row(path / table):
             facts[name] = last
     if (path / BEST_FILE).exists():
-        facts["best"] = _best(path / BEST_FILE)
+        training = read_model_info(path / BEST_FILE).training
+        facts["best"] = {name: training[name] for name in ("step", "swd") if name in training}
     if (path / MODEL_FILE).exists():
-        header = read_header(path / MODEL_FILE)
-        facts |= model_facts(path / MODEL_FILE, header, request) | listed(
-            path / MODEL_FILE, header.tensors, request
-        )
+        file = path / MODEL_FILE
+        header = read_header(file)
+        facts |= model_facts(model_info(file, header), header, request)
+        facts |= listed_weights(file, header.tensors, request)
     return Summary(path, "run", facts)
 
 
 def _sizes(folder: Path) -> dict[Path, int]:
-    """Bytes of every file; a run that goes on renames and removes its own meanwhile."""
+    """Return the size of every file; a running training may remove files meanwhile."""
     sizes = {}
     for file in folder.rglob("*"):
         with suppress(FileNotFoundError):
@@ -89,7 +99,7 @@ def _sizes(folder: Path) -> dict[Path, int]:
 
 
 def _state_facts(path: Path) -> Facts:
-    state = state_info(path, read_header(path))
+    state = read_state_info(path)
     training = state.model.training
     counts = (training.get("pictures_a"), training.get("pictures_b"))
     items = max([1, *(count for count in counts if isinstance(count, int))])
@@ -101,9 +111,27 @@ def _state_facts(path: Path) -> Facts:
     }
 
 
-def _best(path: Path) -> Facts:
-    training = model_info(path, read_header(path)).training
-    return {name: training[name] for name in ("step", "swd") if name in training}
+def _health(run: Path) -> Facts | None:
+    """Return the last health check of a training.
+
+    Returns:
+        ``step`` and ``verdicts`` (none: healthy); None if there is no such file, or if it is
+        damaged or of another version, because the run is described without it, too.
+    """
+    path = run / HEALTH_FILE
+    try:
+        if file_size(path) > MAX_HEALTH_BYTES:
+            return None
+        document = parse_document(path.read_bytes())
+        verdicts = [{key: verdict[key] for key in VERDICT} for verdict in document["verdicts"]]
+    except (CheckpointError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    is_known = document.get("schema") == HEALTH_SCHEMA and type(document.get("step")) is int
+    if not is_known or any(
+        type(v[key]) is not kind for v in verdicts for key, kind in VERDICT.items()
+    ):
+        return None
+    return {"step": document["step"], "verdicts": verdicts}
 
 
 def _last_row(path: Path) -> dict[str, float | None]:
@@ -113,12 +141,9 @@ def _last_row(path: Path) -> dict[str, float | None]:
         last: dict[str, float | None] = {}
         try:
             for row in csv.DictReader(stream):
-                last = {name: _finite(float(row[name])) for name in row if name != "health"}
+                values = {name: float(row[name]) for name in row if name != "health"}
+                # JSON has neither NaN nor infinity.
+                last = {n: value if math.isfinite(value) else None for n, value in values.items()}
         except (TypeError, ValueError, csv.Error):
-            pass  # Half a row: the run is being written, or was killed.
+            pass  # An incomplete row: it is being written, or the run was killed.
     return last
-
-
-def _finite(value: float) -> float | None:
-    """JSON knows neither nan nor infinity."""
-    return value if math.isfinite(value) else None

@@ -1,67 +1,82 @@
-"""What the numbers of a tensor are like, in one pass over them."""
+"""Statistics of a tensor's elements, for ``cyclegan inspect --weights``."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cyclegan_cli.checkpoints.container import TensorInfo
-from cyclegan_cli.checkpoints.numbers import NumbersFile, Piece, pieces, readable
+from cyclegan_cli.checkpoints.header import TensorInfo
 from cyclegan_cli.inspection.summary import Facts
 
+PIECE = 65_536  # Elements that are converted to fp64 at a time.
+# Others have no statistics: numpy cannot read them.
+DTYPES = frozenset(
+    {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
+)
 
-def statistics_of(path: Path, tensors: Mapping[str, TensorInfo]) -> dict[str, Facts | None]:
-    """Statistics of a file's tensors by their names; None where numbers are not read.
+Read = Callable[[str], "NDArray[Any] | None"]
 
-    Raises:
-        CheckpointError: The file cannot be read, or a tensor reaches beyond its end.
+
+def list_tensors(tensors: Mapping[str, TensorInfo], read: Read | None = None) -> list[Facts]:
+    """Describe tensors by name, dtype, shape and statistics.
+
+    Args:
+        tensors: Types and shapes by name.
+        read: Returns the elements of a tensor, in any shape and dtype; None if they are not read.
+            None: of no tensor.
     """
-    wanted = {name: tensor for name, tensor in tensors.items() if readable(tensor)}
-    found: dict[str, Facts | None] = dict.fromkeys(tensors)
-    if wanted:
-        file = NumbersFile(path)
-        for name, tensor in wanted.items():
-            found[name] = summed_up(piece for (piece,) in pieces(file.tensor(tensor)))
-    return found
+    listed = []
+    for name, info in tensors.items():
+        elements = read(name) if read and info.dtype in DTYPES else None
+        listed.append(
+            {
+                "name": name,
+                "dtype": info.dtype,
+                "shape": list(info.shape),
+                "statistics": None if elements is None else statistics_of(elements),
+            }
+        )
+    return listed
 
 
-def summed_up(numbers: Iterable[Piece]) -> Facts | None:
-    """Statistics of numbers that come in pieces; None if there are none.
-
-    Mean and deviation are merged piece by piece (Chan, Golub and LeVeque 1979), so that large
-    means do not swallow small deviations.
+def statistics_of(elements: NDArray[Any]) -> Facts | None:
+    """Return statistics of elements of any shape and dtype; None if there are none.
 
     Returns:
-        ``smallest``, ``largest``, ``mean`` and ``standard_deviation`` of the finite ones (None
-        where there are none, or beyond fp64); ``zeros`` and ``non_finite``, shares of all.
+        ``smallest``, ``largest``, ``mean`` and ``standard_deviation`` of the finite elements (None
+        if there are none, or if fp64 overflows); ``zeros`` and ``non_finite`` as fractions of all.
     """
-    count, finite, zeros = 0, 0, 0
-    smallest, largest, mean, squares = math.inf, -math.inf, 0.0, 0.0
+    if elements.size == 0:
+        return None
+    flat = elements.reshape(-1)
+    count, zeros, total, squares = 0, 0, 0.0, 0.0
+    smallest, largest = math.inf, -math.inf
     with np.errstate(over="ignore", invalid="ignore"):
-        for piece in numbers:
+        for piece in _finite_pieces(flat):
             count += piece.size
             zeros += piece.size - int(np.count_nonzero(piece))
-            kept = piece[np.isfinite(piece)]
-            if kept.size == 0:
-                continue
-            smallest = min(smallest, float(kept.min()))
-            largest = max(largest, float(kept.max()))
-            own = float(kept.mean())
-            step, share = own - mean, kept.size / (finite + kept.size)
-            squares += float(np.square(kept - own).sum()) + step * step * finite * share
-            mean += step * share
-            finite += kept.size
-    if count == 0:
-        return None
-    deviation = math.sqrt(squares / finite) if finite else math.nan
+            total += float(piece.sum())
+            smallest = min(smallest, float(piece.min(initial=math.inf)))
+            largest = max(largest, float(piece.max(initial=-math.inf)))
+        mean = total / count if count else math.nan
+        # A second pass, so that a large mean does not cancel a small deviation.
+        for piece in _finite_pieces(flat):
+            squares += float(np.square(piece - mean).sum())
     values = {
         "smallest": smallest,
         "largest": largest,
-        "mean": mean if finite else math.nan,
-        "standard_deviation": deviation,
+        "mean": mean,
+        "standard_deviation": math.sqrt(squares / count) if count else math.nan,
     }
-    shares = {"zeros": zeros / count, "non_finite": (count - finite) / count}
-    return {n: value if math.isfinite(value) else None for n, value in values.items()} | shares
+    fractions = {"zeros": zeros / flat.size, "non_finite": (flat.size - count) / flat.size}
+    return {n: value if math.isfinite(value) else None for n, value in values.items()} | fractions
+
+
+def _finite_pieces(flat: NDArray[Any]) -> Iterator[NDArray[np.float64]]:
+    for start in range(0, flat.size, PIECE):
+        piece = flat[start : start + PIECE].astype(np.float64)
+        yield piece[np.isfinite(piece)]

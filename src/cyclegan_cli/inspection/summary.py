@@ -1,4 +1,4 @@
-"""A description, and what may be asked of it."""
+"""The description of a file or folder, and its options."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 Facts = dict[str, Any]
-SCHEMA = 1  # Of the JSON: docs/inspect.md. New keys do not change it; other meanings do.
+SCHEMA = 1  # Of the JSON (docs/inspect.md). Additional keys do not change it, new meanings do.
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is wanted beyond a short description.
+    """What a description contains beyond the defaults.
 
     Attributes:
-        weights: A list of all tensors, with statistics of their numbers.
-        receptive_field: What a pixel sees, and what a translation costs.
+        weights: A list of all tensors, with statistics of their elements.
+        receptive_field: Receptive field and cost of the networks.
         full: Statistics of all images of a folder instead of a sample.
     """
 
@@ -27,15 +27,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Summary:
-    """A description.
+    """The description of a file or folder.
 
     Attributes:
-        path: What is described.
+        path: The file or folder.
         kind: ``run``, ``runs`` (a folder of them), ``model``, ``state``, ``safetensors`` (of
             another program), ``reference`` (a generator of the original implementation),
-            ``torch`` (another file of torch.save), ``onnx``, ``pt2``, ``openvino``, ``images`` (a
-            folder) or ``image``.
-        facts: Plain values by name; fit for JSON.
+            ``torch`` (another file of torch.save), ``onnx``, ``pt2``, ``openvino``, ``pictures``
+            (a folder of images) or ``picture`` (an image).
+        facts: Plain values by name, fit for JSON.
     """
 
     path: Path
@@ -43,10 +43,10 @@ class Summary:
     facts: Facts
 
     @property
-    def of_checkpoint(self) -> bool:
-        """Whether it describes a checkpoint, or a run that has one: two can be compared."""
+    def is_checkpoint(self) -> bool:
+        """Whether this is a checkpoint, or a run that has one: two can be compared."""
         return self.kind in ("run", "model", "state", "reference") and "generator" in self.facts
 
     def to_document(self) -> Facts:
-        """As plain values for JSON."""
+        """Return plain values for JSON."""
         return {"schema": SCHEMA, "path": str(self.path), "kind": self.kind, **self.facts}

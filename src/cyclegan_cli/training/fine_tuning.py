@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 
 from cyclegan_cli.checkpoints.header import Direction, ModelInfo
-from cyclegan_cli.checkpoints.locate import checkpoint_file
-from cyclegan_cli.checkpoints.reading import read_model
+from cyclegan_cli.checkpoints.locate import checkpoint_file, read_checkpoint
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.config import GeneratorConfig, TrainConfig
 from cyclegan_cli.errors import UsageError
@@ -28,7 +27,7 @@ def with_its_architecture(config: TrainConfig) -> TrainConfig:
     if config.init_from is None:
         return config
     path = checkpoint_file(config.init_from)
-    info = read_model(path)
+    info = read_checkpoint(path).info
     _require_trainable(path, info)
     found = info.generator
     _require_equal("--base-channels", config.base_channels, _DEFAULT_CHANNELS, found.base_channels)
@@ -80,11 +79,12 @@ def begin_with(model: CycleGAN, config: TrainConfig) -> None:
         CheckpointError: It is damaged or has gone.
     """
     assert config.init_from is not None
-    info = read_model(config.init_from)
+    checkpoint = read_checkpoint(config.init_from)
+    info = checkpoint.info
     is_reversed = (info.name_a, info.name_b) == (config.name_b, config.name_a)
     sources = DIRECTIONS[::-1] if is_reversed else DIRECTIONS
     for network, direction in zip(model.generators().values(), sources, strict=True):
-        generator, _ = load_generator(config.init_from, direction)
+        generator, _ = load_generator(checkpoint, direction)
         with torch.no_grad():
             network.load_state_dict(generator.state_dict())
     if model.averages:

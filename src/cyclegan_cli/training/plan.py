@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from cyclegan_cli.checkpoints.header import StateInfo, read_model_info
+from cyclegan_cli.checkpoints.header import StateInfo, read_model_info, read_state_info
 from cyclegan_cli.checkpoints.locate import (
     BEST_FILE,
     CONFIG_FILE,
@@ -30,7 +30,6 @@ from cyclegan_cli.checkpoints.locate import (
     refuse_locked,
     why_not_resumable,
 )
-from cyclegan_cli.checkpoints.store import load_state_info
 from cyclegan_cli.config import (
     TrainConfig,
     is_domain_name,
@@ -352,7 +351,7 @@ def _saved_state(run: Path) -> tuple[StateInfo | None, TrainConfig]:
     options = run / CONFIG_FILE
     if options.is_file() and not (run / STATE_FILE).exists():
         return None, read_config_file(options)
-    info = load_state_info(checkpoint_file(run, STATE_FILE))
+    info = read_state_info(checkpoint_file(run, STATE_FILE))
     return info, info.train_config()
 
 

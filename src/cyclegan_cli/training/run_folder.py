@@ -14,7 +14,7 @@ import tomli_w
 from torch import Tensor
 
 from cyclegan_cli import files
-from cyclegan_cli.checkpoints.header import ModelInfo, StateInfo
+from cyclegan_cli.checkpoints.header import ModelInfo, StateInfo, read_state_info
 from cyclegan_cli.checkpoints.locate import (
     BEST_FILE,
     CONFIG_FILE,
@@ -24,7 +24,7 @@ from cyclegan_cli.checkpoints.locate import (
     SAMPLES_FOLDER,
     STATE_FILE,
 )
-from cyclegan_cli.checkpoints.store import load_state_info, save_model, save_state
+from cyclegan_cli.checkpoints.store import save_model, save_state
 from cyclegan_cli.errors import OutputError, UsageError
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.training.inception import KID_COLUMNS, KID_FILE
@@ -91,7 +91,7 @@ class RunFolder:
         """Between the plan and the lock another training may have been at work here."""
         path = self.path / STATE_FILE
         expected = self.plan.resumed.step if self.plan.resumed else None
-        found = load_state_info(path).step if path.exists() else None
+        found = read_state_info(path).step if path.exists() else None
         if found != expected:
             raise UsageError(
                 f"another training has just saved {path}, at step {found}",

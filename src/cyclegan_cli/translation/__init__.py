@@ -1,1 +1,1 @@
-"""Images through one generator."""
+"""Translate images with a trained generator."""

@@ -1,7 +1,11 @@
-"""The images that the user's arguments stand for, one after the other."""
+"""Find the input images: files, folders, globs and lists of paths.
+
+Everything is iterated lazily, so that millions of inputs need no list in memory.
+"""
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import itertools
 import os
@@ -10,46 +14,46 @@ import tempfile
 import weakref
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO, NamedTuple
 
+from cyclegan_cli.config import STREAM
 from cyclegan_cli.data.listing import refuse_folder, walk_images
 from cyclegan_cli.data.passed_over import PassedOver
 from cyclegan_cli.errors import DataError, OutputError, UsageError
 from cyclegan_cli.files import is_temporary
-from cyclegan_cli.translation.globbing import iglob_in_order
 
-STDIN = "-"
 CHUNK_BYTES = 1 << 16
-LONGEST_PATH = 1 << 16  # Far more than any system allows.
+LONGEST_PATH = 1 << 16  # More than any operating system allows.
 
 
-class Source(NamedTuple):
+class InputImage(NamedTuple):
     """An image to translate.
 
     Attributes:
-        path: Where it is, as the user would write it.
-        place: Where it belongs inside an output folder.
-        folder: The input folder that it was found in, if any.
+        path: The path as the user would write it.
+        relative_path: The path inside an output folder.
+        folder: The input folder in which it was found; None if it was named itself.
     """
 
     path: str
-    place: str
+    relative_path: str
     folder: str | None = None
 
 
 class PathList:
-    """The paths of a list, in a temporary file: as many as there may be, to be read again.
+    """A list of paths, copied into a temporary file: of any length, and iterable repeatedly.
 
     Args:
         stream: The list.
-        name: What the user calls it.
-        null: Whether NUL bytes rather than newlines part the paths.
+        name: Its name in error messages.
+        null: Whether NUL bytes instead of newlines separate the paths.
 
     Raises:
-        UsageError: It is no list of paths.
-        OutputError: There is no room for it.
+        UsageError: It is not a list of paths.
+        OutputError: The temporary file cannot be written.
     """
 
     def __init__(self, stream: BinaryIO, name: str, null: bool) -> None:
@@ -62,17 +66,17 @@ class PathList:
             self._spool.flush()
         except OSError as error:
             raise OutputError(f"cannot copy the list {name}: {(error.strerror or '').lower()}",
-                              "Set TMPDIR to a folder with room.") from error  # fmt: skip
+                              "Set TMPDIR to a folder with free space.") from error  # fmt: skip
 
     @classmethod
     def open(cls, name: str, null: bool, stdin: BinaryIO | None) -> PathList:
-        """The list in a file, or in ``stdin`` where the name is ``-``.
+        """Read the list from a file, or from ``stdin`` if ``name`` is ``-``.
 
         Raises:
-            DataError: There is no such file.
-            UsageError: It is no list of paths.
+            DataError: The file cannot be read.
+            UsageError: It is not a list of paths.
         """
-        if name == STDIN:
+        if name == STREAM:
             if stdin is None:
                 raise UsageError("--files-from -: standard input is closed", "Pipe a list into it.")
             return cls(stdin, "on standard input", null)
@@ -92,16 +96,16 @@ class PathList:
             yield from map(os.fsdecode, paths)
 
     def _split(self, stream: BinaryIO) -> Iterator[bytes]:
-        """The paths of a list, but for empty ones."""
+        """Yield the non-empty paths."""
         rest, is_first = b"", True
         while chunk := stream.read(CHUNK_BYTES):
             if is_first and chunk[:2] in (BOM_UTF16_LE, BOM_UTF16_BE) and b"\0" in chunk[2:4]:
                 raise UsageError(
-                    f"the list {self._name} is text in UTF-16, not in UTF-8",
+                    f"the list {self._name} is encoded in UTF-16, not in UTF-8",
                     "Convert it: iconv -f UTF-16 -t UTF-8",
                 )
             if is_first and self._separator != b"\0":
-                chunk = chunk.removeprefix(BOM_UTF8)  # Some editors begin a text with it.
+                chunk = chunk.removeprefix(BOM_UTF8)  # Some editors write it.
             is_first = False
             *paths, rest = (rest + chunk).split(self._separator)
             yield from filter(None, map(self._checked, paths))
@@ -116,60 +120,62 @@ class PathList:
         return path if self._separator == b"\0" else path.removesuffix(b"\r")
 
     def _refuse(self) -> None:
-        apart = "NUL bytes" if self._separator == b"\0" else "newlines"
-        other = "Without -0 newlines do." if self._separator == b"\0" else "With -0 NUL bytes do."
-        raise UsageError(f"the list {self._name} is no list of paths parted by {apart}", other)
+        found, hint = ("NUL bytes", "Leave out -0 if newlines separate the paths.")
+        if self._separator == b"\n":
+            found, hint = ("newlines", "Use -0 if NUL bytes separate the paths.")
+        raise UsageError(f"the list {self._name} is not a list of paths separated by {found}", hint)
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """All images that the arguments stand for; they can be walked through again and again.
+    """All input images; iterable repeatedly.
 
     Attributes:
-        texts: Files, folders or globs.
-        listed: Paths of more files and folders, none of them a glob.
-        recursive: Whether folders are searched in depth.
-        root: The folder below which files keep their place in an output folder.
-        leave_out: Real path of a folder, the output's, that is not searched for inputs.
+        patterns: Files, folders or globs.
+        listed: Further files and folders, without globs.
+        recursive: Whether folders are searched recursively.
+        root: The folder whose structure is reproduced in the output folder.
+        excluded: Real path of the output folder, which is not searched for inputs.
     """
 
-    texts: Sequence[str] = ()
+    patterns: Sequence[str] = ()
     listed: PathList | None = None
     recursive: bool = True
     root: str | None = None
-    leave_out: str | None = None
+    excluded: str | None = None
 
-    def checked(self, passed_over: PassedOver | None = None) -> Iterator[Source]:
-        """The images, in order, each argument checked.
+    def checked(self, passed_over: PassedOver | None = None) -> Iterator[InputImage]:
+        """Yield the images in order, and check every argument.
 
         Args:
-            passed_over: Counts the image files in folders that are none of them.
+            passed_over: Counts image files in folders that are not read.
 
         Raises:
             UsageError: An argument is empty, or a file lies outside the root.
-            DataError: An argument names nothing, or a folder has no images or cannot be listed.
+            DataError: An argument matches nothing, or a folder contains no images or cannot be
+                listed.
         """
-        for text in self.texts:
+        for text in self.patterns:
             if not text:
                 raise UsageError("an INPUT is empty", "Name an image, a folder or a glob.")
             found = self._expand(text, refuse_folder, passed_over)
             first = next(found, None)
             if first is None:
-                raise _nothing(text, self.recursive, passed_over)
+                raise _nothing_found(text, self.recursive, passed_over)
             refuse_missing(first.path, text)
             yield first
             yield from found
         for text in self.listed or ():
             yield from self._listed(text, passed_over)
 
-    def first_two(self) -> list[Source]:
-        """The first two images, or as many as there are; see :meth:`checked`."""
+    def first_two(self) -> list[InputImage]:
+        """Return the first two images, or fewer; see :meth:`checked`."""
         return list(itertools.islice(self.checked(PassedOver()), 2))
 
-    def __iter__(self) -> Iterator[Source]:
-        """The images, in order; what has gone since it was checked is passed over."""
-        for text in self.texts:
-            yield from self._expand(text, _pass_over)
+    def __iter__(self) -> Iterator[InputImage]:
+        """Yield the images in order; files that have disappeared since the check are skipped."""
+        for text in self.patterns:
+            yield from self._expand(text, lambda _error: None)
         for text in self.listed or ():
             yield from self._listed(text)
 
@@ -178,17 +184,20 @@ class Inputs:
         text: str,
         on_error: Callable[[OSError], None],
         passed_over: PassedOver | None = None,
-    ) -> Iterator[Source]:
-        """The images that an argument stands for: a name that exists is never a glob."""
+    ) -> Iterator[InputImage]:
+        """Yield the images that an argument names; an existing path is never a glob."""
         if glob.has_magic(text) and not os.path.lexists(text):
-            for path in iglob_in_order(text):
+            for path in iglob_sorted(text):
                 if not is_temporary(os.path.basename(path)):
                     yield self._file(path)
         else:
             yield from self._expand_literal(text, on_error, passed_over)
 
-    def _listed(self, text: str, passed_over: PassedOver | None = None) -> Iterator[Source]:
-        """The images that an entry of the list stands for; one that cannot be listed fails."""
+    def _listed(self, text: str, passed_over: PassedOver | None = None) -> Iterator[InputImage]:
+        """Yield the images that a line of the list names.
+
+        A folder that cannot be listed is yielded itself, and fails when it is read.
+        """
         unlistable: list[OSError] = []
         yield from self._expand_literal(text, unlistable.append, passed_over)
         if unlistable:
@@ -199,7 +208,7 @@ class Inputs:
         text: str,
         on_error: Callable[[OSError], None],
         passed_over: PassedOver | None = None,
-    ) -> Iterator[Source]:
+    ) -> Iterator[InputImage]:
         if not _is_folder(text):
             if not is_temporary(os.path.basename(text)):
                 yield self._file(_tidied(text))
@@ -208,45 +217,48 @@ class Inputs:
         for below in walk_images(
             folder,
             self.recursive,
-            self.leave_out,
+            self.excluded,
             on_error,
             unlistable=True,
             passed_over=passed_over,
         ):
             path = os.path.join("" if folder == Path() else folder, below)
-            yield Source(path, below if self.root is None else self._place(path), str(folder))
+            relative = below if self.root is None else self._relative(path)
+            yield InputImage(path, relative, str(folder))
 
-    def _file(self, path: str) -> Source:
-        return Source(path, os.path.basename(path) if self.root is None else self._place(path))
+    def _file(self, path: str) -> InputImage:
+        relative = os.path.basename(path) if self.root is None else self._relative(path)
+        return InputImage(path, relative)
 
-    def _place(self, path: str) -> str:
-        """Where a path is below the root."""
-        place = os.path.relpath(os.path.abspath(path), os.path.abspath(self.root or "."))
-        if place == os.pardir or place.startswith(os.pardir + os.sep) or os.path.isabs(place):
-            raise UsageError(f"{path} is not below --root {self.root}", "Name a folder above it.")
-        return place
+    def _relative(self, path: str) -> str:
+        """Return the path relative to the root."""
+        relative = os.path.relpath(os.path.abspath(path), os.path.abspath(self.root or "."))
+        outside = (
+            relative == os.pardir
+            or relative.startswith(os.pardir + os.sep)
+            or os.path.isabs(relative)
+        )
+        if outside:
+            raise UsageError(f"{path} is not inside --root {self.root}", "Name a parent folder.")
+        return relative
 
 
 def refuse_missing(path: str, text: str) -> None:
-    """Refuse a path at which nothing is, or of which that cannot be known.
+    """Refuse a path that does not exist or cannot be accessed.
 
     Raises:
-        DataError: It names the argument, ``text``.
+        DataError: With the argument, ``text``, in its message.
     """
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         raise DataError(f"there is no file or folder {text}") from error
     except OSError as error:
-        raise DataError(f"cannot look at {text}: {(error.strerror or '').lower()}") from error
-
-
-def _pass_over(_error: OSError) -> None:
-    """What to do about a folder that cannot be listed any more: nothing."""
+        raise DataError(f"cannot access {text}: {(error.strerror or '').lower()}") from error
 
 
 def _tidied(path: str) -> str:
-    """As pathlib writes it, which takes its time: without ``./`` and ``//``."""
+    """Return the path without ``./`` and ``//``, avoiding pathlib where possible: it is slow."""
     untidy = "//" in path or "./" in path or path.endswith(("/", os.curdir)) or os.sep != "/"
     return str(Path(path)) if untidy else path
 
@@ -258,12 +270,91 @@ def _is_folder(path: str) -> bool:
         return False
 
 
-def _nothing(text: str, recursive: bool, passed_over: PassedOver | None) -> DataError:
-    """What to say of an argument that stands for no image."""
-    if _is_folder(text):
-        searched = "Folders are searched recursively."
-        alone = "With --no-recursive the folders below it are not searched."
-        if passed_over and (sentence := passed_over.sentence()):
-            return DataError(f"{text} has no images", f"{sentence}.")
-        return DataError(f"{text} has no images", searched if recursive else alone)
-    return DataError(f"nothing matches {text}")
+def _nothing_found(text: str, recursive: bool, passed_over: PassedOver | None) -> DataError:
+    """Return the error for an argument that names no image."""
+    if not _is_folder(text):
+        return DataError(f"nothing matches {text}")
+    hint = "Folders are searched recursively."
+    if passed_over and (sentence := passed_over.sentence()):
+        hint = f"{sentence}."
+    elif not recursive:
+        hint = "With --no-recursive, subfolders are not searched."
+    return DataError(f"{text} has no images", hint)
+
+
+def iglob_sorted(pattern: str) -> Iterator[str]:
+    """Yield the files that a pattern matches, folder by folder, in sorted order.
+
+    Unlike :func:`glob.glob` it needs no list of all matches. ``*``, ``?`` and ``[abc]`` match
+    within one name, ``**`` matches any number of folders. As in a shell, hidden names match only
+    patterns that begin with a dot. ``**`` does not follow links to folders.
+    """
+    path = PurePath(pattern)
+    return _expand_glob(path.anchor, path.parts[1 if path.anchor else 0 :])
+
+
+def _expand_glob(base: str, parts: tuple[str, ...]) -> Iterator[str]:
+    if not parts:
+        if os.path.isfile(base):
+            yield base
+        return
+    head, rest = parts[0], parts[1:]
+    if head == "**":
+        yield from _expand_any_depth(base, rest)
+    elif glob.has_magic(head):
+        for name in _names(base):
+            if fnmatch.fnmatch(name, head) and (head.startswith(".") or not name.startswith(".")):
+                yield from _expand_glob(os.path.join(base, name), rest)
+    else:
+        yield from _expand_glob(os.path.join(base, head), rest)
+
+
+def _expand_any_depth(base: str, rest: tuple[str, ...]) -> Iterator[str]:
+    """Match ``rest`` in ``base`` and in each folder below it."""
+    while rest[:1] == ("**",):
+        rest = rest[1:]
+    yield from _expand_glob(base, rest or ("*",))
+    for name in _names(base):
+        path = os.path.join(base, name)
+        if not name.startswith(".") and not os.path.islink(path) and os.path.isdir(path):
+            yield from _expand_any_depth(path, rest)
+
+
+def _names(folder: str) -> Iterator[str]:
+    try:
+        names = sorted(os.listdir(folder or "."), reverse=True)
+    except OSError:
+        return  # As in a shell, a folder that cannot be listed matches nothing.
+    while names:
+        yield names.pop()
+
+
+def ignores_case(folder: str) -> bool:
+    """Return whether ``night.jpg`` and ``Night.JPG`` are the same file in this folder.
+
+    This is the default on macOS and Windows, and on Linux for drives with their file systems. It
+    is tested by opening an existing entry of the folder, or a parent folder on the same drive,
+    under its name in the other case. A folder that does not exist yet is like its parent.
+    """
+    for known in _existing_paths(folder):
+        above, name = os.path.split(known)
+        if name.swapcase() != name:
+            with suppress(OSError):
+                return os.path.samefile(known, os.path.join(above, name.swapcase()))
+            return False
+    return False
+
+
+def _existing_paths(folder: str) -> Iterator[str]:
+    """Yield an entry of ``folder``, then its existing parents on the same drive."""
+    folder = os.path.abspath(folder)
+    while not os.path.isdir(folder) and os.path.dirname(folder) != folder:
+        folder = os.path.dirname(folder)
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.swapcase() != entry.name:
+                yield entry.path
+                break
+    while (above := os.path.dirname(folder)) != folder and not os.path.ismount(folder):
+        yield folder
+        folder = above

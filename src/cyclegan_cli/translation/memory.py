@@ -1,4 +1,4 @@
-"""How an image is worked on within the memory that there is."""
+"""Choose strips that fit into the available memory."""
 
 from __future__ import annotations
 
@@ -9,108 +9,108 @@ import torch
 from cyclegan_cli.config import GeneratorConfig
 from cyclegan_cli.errors import DeviceError
 from cyclegan_cli.runtime.memory import memory_budget
-from cyclegan_cli.translation.stored import Place
+from cyclegan_cli.translation.arena import Location
 from cyclegan_cli.translation.strips import StripPlan
 
-# Positions of the trunk in a strip: enough for the convolutions to be efficient, and few enough
-# for a strip to stay in the cache (docs/performance.md).
-POSITIONS_A_STRIP = 4096
-# Keeping the feature maps at full resolution is faster; above this it is greedy.
-KEPT_AT_MOST = 1.5e9
+# Positions of the trunk per strip: enough for efficient convolutions, and few enough for a strip
+# to stay in the cache (docs/performance.md).
+POSITIONS_PER_STRIP = 4096
+# Storing feature maps at full resolution is faster, but no more than this many bytes.
+LARGEST_FULL_MAP = 1.5e9
 
 
 @dataclass(frozen=True)
-class Needs:
-    """What an image needs, in bytes, beyond what the process holds already.
+class MemoryEstimate:
+    """The memory that an image needs, in bytes, beyond what the process already uses.
 
     Attributes:
         config: The generator's architecture.
-        height: The image's, padded.
-        width: Likewise.
-        number_bytes: 4 in fp32, 2 in bf16.
+        height: Height of the padded image.
+        width: Width of the padded image.
+        itemsize: Bytes per element: 4 in fp32, 2 in bf16.
     """
 
     config: GeneratorConfig
     height: int
     width: int
-    number_bytes: int
+    itemsize: int
 
     @property
     def full_map(self) -> float:
-        """One feature map at full resolution: ``[c, H, W]``."""
-        return self.config.base_channels * self.height * self.width * self.number_bytes
+        """A feature map at full resolution: ``[c, H, W]``."""
+        return self.config.base_channels * self.height * self.width * self.itemsize
 
     @property
     def half_map(self) -> float:
-        """One at half resolution: ``[2 c, H / 2, W / 2]``; as much as two of the trunk."""
+        """A feature map at half resolution, ``[2 c, H / 2, W / 2]``: two maps of the trunk."""
         return self.full_map / 2
 
     def strip(self, rows: int) -> float:
-        """A strip at full resolution: a convolution's input, padded input, result and norm."""
+        """A strip at full resolution: a convolution's input, padded input, output and norm."""
         halo = 6
         return 5 * self.full_map / self.height * (4 * rows + halo)
 
     @property
-    def levels(self) -> float:
-        """The result as 8-bit levels, and the encoder's copy of them."""
+    def output(self) -> float:
+        """The 8-bit output, and the encoder's copy of it."""
         return 2 * 3 * self.height * self.width
 
-    def of(self, plan: StripPlan) -> float:
-        """All that a plan needs on the computing device."""
-        held = self.full_map if plan.keep_full else self.half_map
-        return (held if plan.held_on is None else 0) + self.strip(plan.rows) + self.levels
+    def total(self, plan: StripPlan) -> float:
+        """Memory of a plan on the computing device."""
+        stored = self.full_map if plan.keep_full else self.half_map
+        return (stored if plan.location is None else 0) + self.strip(plan.rows) + self.output
 
     def best_rows(self) -> int:
-        """Rows a strip where memory is no concern: a multiple of four."""
-        rows = POSITIONS_A_STRIP / (self.width / 4)
+        """Rows per strip if memory is sufficient: a multiple of four."""
+        rows = POSITIONS_PER_STRIP / (self.width / 4)
         return max(8, round(rows / 4) * 4)
 
 
-def plan_strips(needs: Needs, budget: float, device: torch.device) -> StripPlan:
-    """The fastest way to work on an image that stays within ``budget``.
+def plan_strips(estimate: MemoryEstimate, budget: float, device: torch.device) -> StripPlan:
+    """Return the fastest plan that stays within ``budget``.
 
-    Feature maps are held in host memory where a device has too little, and in a temporary file
-    where the host has too little: such an image takes longer, but it gets done.
+    If the device has too little memory, feature maps are stored in host memory; if the host has
+    too little, in a temporary file.
 
     Args:
-        needs: The image.
-        budget: Bytes that may be used beyond those in use.
-        device: Where to compute.
+        estimate: The memory of the image.
+        budget: Bytes available beyond those in use.
+        device: The computing device.
 
     Raises:
         DeviceError: Not even a few rows fit.
     """
-    best = needs.best_rows()
-    plans = [StripPlan(best, keep_full=True)] if needs.full_map <= KEPT_AT_MOST else []
+    best = estimate.best_rows()
+    plans = [StripPlan(best, keep_full=True)] if estimate.full_map <= LARGEST_FULL_MAP else []
     heights = [rows for rows in (best, best // 2, best // 4, 4, 2, 1) if 1 <= rows <= best]
     plans += [StripPlan(rows) for rows in heights]
-    elsewhere: Place = torch.device("cpu") if device.type != "cpu" else "disk"
-    plans += [StripPlan(rows, held_on=elsewhere) for rows in heights]
+    elsewhere: Location = torch.device("cpu") if device.type != "cpu" else "disk"
+    plans += [StripPlan(rows, location=elsewhere) for rows in heights]
     for plan in plans:
-        if needs.of(plan) <= budget:
+        if estimate.total(plan) <= budget:
             return plan
-    least = needs.of(plans[-1])
+    least = estimate.total(plans[-1])
     raise DeviceError(
-        f"translating {needs.width}x{needs.height} pixels needs {least / 1e9:.2g} GB "
+        f"translating {estimate.width}x{estimate.height} pixels needs {least / 1e9:.2g} GB "
         f"of memory at least, found {max(budget, 0) / 1e9:.2g} GB",
         "Free some memory, raise --max-memory, or scale the image down with --resize.",
     )
 
 
 def refuse_too_little(device: torch.device, limit: int | None) -> None:
-    """Check that a limit leaves something for images.
+    """Check that ``--max-memory`` leaves memory for images.
 
     Args:
-        device: Where to compute.
-        limit: As in :func:`memory_budget`.
+        device: The computing device.
+        limit: Bytes, see :func:`memory_budget`.
 
     Raises:
-        DeviceError: The process itself has all of it already.
+        DeviceError: The process already uses all of it.
     """
     if limit is None or (budget := memory_budget(device, limit)) > 0:
         return
     raise DeviceError(
-        f"--max-memory of {limit / 1e9:.2g} GB leaves nothing for images: without any, "
-        f"{(limit - budget) / 1e9:.2g} GB are in use",
-        "Give more, or leave it out.",
+        f"--max-memory of {limit / 1e9:.2g} GB leaves nothing for images: the process "
+        f"itself uses {(limit - budget) / 1e9:.2g} GB",
+        "Raise it, or leave it out.",
     )

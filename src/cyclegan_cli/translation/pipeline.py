@@ -1,19 +1,19 @@
-"""Decoding and encoding in threads, beside the network.
+"""Decode, translate and encode images concurrently.
 
 ::
 
-    jobs ──► decoders ──► the network ──► encoders ──► outcomes
-      ▲                                                   │
-      └───────── admission: pixels and images ◄─────────┘
+    jobs ──► decoding threads ──► network ──► encoding threads ──► outcomes
+      ▲                                                               │
+      └──────────── InFlightLimiter: pixels and images ◄──────────────┘
 
-A job is admitted when the pixels of all that are under way stay within a budget of bytes, and
-not too many outcomes wait for whoever asked for them. The queues are unbounded, so no thread but
-an admitting one ever waits for a later one, and nothing can lock up.
+A job starts when the pixels of all images in flight stay within a byte budget and few outcomes
+wait to be consumed. The queues are unbounded, so only the thread that starts a job ever waits for
+a later stage, and no deadlock is possible.
 
-The network works in the thread that asks for outcomes. In any other, glibc gives the memory of
-large feature maps back to the system after each layer (5146 page faults for an image of 256x256
-pixels with the paper's network, here 33), and one more would have to be woken for every image.
-Before each image that thread hands over what has ended meanwhile.
+The network runs in the thread that consumes the outcomes. In any other thread, glibc returns the
+memory of large feature maps to the operating system after each layer (5146 page faults for an
+image of 256x256 pixels with the paper's network, 33 here), and another thread would have to be
+woken for every image. Before each image, the consumer receives the outcomes that are ready.
 """
 
 from __future__ import annotations
@@ -22,95 +22,227 @@ import heapq
 import queue
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
 
 from cyclegan_cli.errors import CycleGANError
 from cyclegan_cli.files import is_disk_full
-from cyclegan_cli.translation.admission import DEFAULT_LIMITS, Admission, Limits
-from cyclegan_cli.translation.outcomes import Outcome
-from cyclegan_cli.translation.planning import Job
+from cyclegan_cli.runtime.distributed_env import DistributedEnv, rendezvous_store
+from cyclegan_cli.translation.outputs import TranslationJob
 
-# Windows tells a waiting thread of no signal; this is how long Ctrl-C may take there.
-PATIENCE_SECONDS = 0.5
+PIXEL_BYTES = 256 << 20  # Two images of 48 megapixels do not fit.
+WINDOW = 32
+# On Windows a signal does not wake a waiting thread; this is the longest delay of Ctrl-C there.
+POLL_SECONDS = 0.5
+RANK_POLL_SECONDS = 0.2
+
+Status = Literal["ok", "skipped", "failed"]
 
 
-class Work(Protocol):
-    """What is done with an image. Every method but ``translate`` is called in several threads.
+@dataclass(frozen=True)
+class Outcome:
+    """The result of one job.
 
-    Each may raise a CycleGANError or MemoryError for an image that cannot be done.
+    Attributes:
+        input: Path of the image.
+        output: Path of its translation, which is written only if ``ok``.
+        status: ``ok``, ``skipped`` (the output exists) or ``failed``.
+        error: One sentence, if failed.
+        width: In pixels, if ok.
+        height: In pixels, if ok.
+        seconds: Time from opening the input to closing the output.
+        warnings: One sentence per property of the image that the output does not preserve.
     """
 
-    def is_done(self, job: Job) -> bool:
-        """Whether a job need not be done at all."""
+    input: str
+    output: str
+    status: Status
+    error: str | None = None
+    width: int | None = None
+    height: int | None = None
+    seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
 
-    def weigh(self, job: Job) -> int:
-        """The bytes that the image's pixels will take."""
+    def to_document(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return vars(self) | {"warnings": list(self.warnings)}
 
-    def decode(self, job: Job) -> Any:
-        """Read an image."""
+
+@dataclass
+class Summary:
+    """The result of all jobs of a process.
+
+    Attributes:
+        images: Number of jobs.
+        counts: Number of outcomes by status.
+        seconds: Total time.
+        stopped: The reason for an early end: ``SIGINT``, ``SIGTERM``, ``failure`` (with
+            --fail-fast) or ``disk full``; None if every job has an outcome.
+    """
+
+    images: int
+    counts: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    stopped: str | None = None
+
+    def to_document(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        ok, skipped, failed = (self.counts[status] for status in ("ok", "skipped", "failed"))
+        return {
+            "summary": {
+                "pictures": self.images,
+                "ok": ok,
+                "skipped": skipped,
+                "failed": failed,
+                "seconds": round(self.seconds, 4),
+                "pictures_per_second": round(ok / self.seconds, 4) if ok else 0.0,
+                "stopped": self.stopped,
+            }
+        }
+
+
+@dataclass(frozen=True)
+class PipelineLimits:
+    """Bounds on concurrency.
+
+    Attributes:
+        workers: Number of decoding threads, and of encoding threads.
+        pixel_bytes: Bytes of all images in flight; a larger image is processed alone.
+        window: Number of images in flight or with an unconsumed outcome.
+    """
+
+    workers: int = 1
+    pixel_bytes: int = PIXEL_BYTES
+    window: int = WINDOW
+
+
+DEFAULT_LIMITS = PipelineLimits()
+
+
+class InFlightLimiter:
+    """Limit the images in flight.
+
+    Args:
+        limits: The bounds.
+    """
+
+    def __init__(self, limits: PipelineLimits) -> None:
+        self._limits = limits
+        self._changed = threading.Condition()
+        self._bytes = self._images = self._unconsumed = 0
+        self._closed = False
+
+    def acquire(self, size: int) -> bool:
+        """Wait until an image may start; return False if the limiter is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._fits(size))
+            if not self._closed:
+                self._bytes += size
+                self._images += 1
+                self._unconsumed += 1
+            return not self._closed
+
+    def _fits(self, size: int) -> bool:
+        if self._unconsumed >= self._limits.window:
+            return False
+        return not self._images or self._bytes + size <= self._limits.pixel_bytes
+
+    def release(self, size: int) -> None:
+        """Mark the pixels of an image as freed."""
+        with self._changed:
+            self._bytes -= size
+            self._images -= 1
+            self._changed.notify_all()
+
+    def consumed(self) -> None:
+        """Mark an outcome as consumed."""
+        with self._changed:
+            self._unconsumed -= 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Start no further image."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+class Stages(Protocol):
+    """The stages of one job. All methods but ``translate`` are called from several threads.
+
+    Each may raise a CycleGANError or MemoryError, which fails this image only.
+    """
+
+    def is_done(self, job: TranslationJob) -> bool:
+        """Return whether to skip a job."""
+
+    def pixel_bytes(self, job: TranslationJob) -> int:
+        """Return the size of the image's pixels."""
+
+    def decode(self, job: TranslationJob) -> Any:
+        """Read the image."""
 
     def translate(self, image: Any) -> Any:
-        """Translate it."""
+        """Translate the image."""
 
-    def encode(self, job: Job, image: Any) -> Outcome:
-        """Write the translation; returns an outcome of status ``ok``."""
+    def encode(self, job: TranslationJob, image: Any) -> Outcome:
+        """Write the translation and return an outcome of status ``ok``."""
 
 
 @dataclass(eq=False)
-class Ticket:
-    """A job under way.
+class WorkItem:
+    """A job in flight.
 
     Attributes:
-        number: From 0 on, in the order of the jobs.
-        job: What is to be done.
-        weight: Bytes of its pixels.
-        started: When its reading began.
-        image: Its pixels, as far as they are.
-        outcome: What became of it, if that is known.
+        number: Index of the job.
+        job: The job.
+        size: Bytes of its pixels.
+        started: When decoding started.
+        image: The image, after decoding or translating.
+        outcome: The outcome, once known.
     """
 
     number: int
-    job: Job
-    weight: int = 0
+    job: TranslationJob
+    size: int = 0
     started: float = 0.0
     image: Any = None
     outcome: Outcome | None = None
 
 
-class Crew:
-    """Threads that do the same.
+class WorkerPool:
+    """Threads that run the same function.
 
     Args:
-        work: What each does, until it has nothing left to do.
-        size: How many there are.
-        at_end: Called once, with the crew, when the last of them has ended.
-        on_error: Called with what ``work`` raised.
+        work: The function.
+        size: Number of threads.
+        on_end: Called with the pool when its last thread ends.
+        on_error: Called with the exception that ``work`` raised.
     """
 
     def __init__(
         self,
         work: Callable[[], None],
         size: int,
-        at_end: Callable[[Crew], None],
+        on_end: Callable[[WorkerPool], None],
         on_error: Callable[[BaseException], None],
     ) -> None:
-        self._work, self._at_end, self._on_error = work, at_end, on_error
-        self._left = size
+        self._work, self._on_end, self._on_error = work, on_end, on_error
+        self._running = size
         self._lock = threading.Lock()
-        # Daemons: who wants to end at once does not wait for an image of 48 megapixels.
+        # Daemon threads: an immediate exit does not wait for an image of 48 megapixels.
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(size)]
 
     def start(self) -> None:
-        """Set them to work."""
+        """Start the threads."""
         for thread in self._threads:
             thread.start()
 
     def join(self) -> None:
-        """Wait for the last of them to end."""
+        """Wait for all threads to end."""
         for thread in self._threads:
             thread.join()
 
@@ -121,68 +253,68 @@ class Crew:
             self._on_error(error)
         finally:
             with self._lock:
-                self._left -= 1
-                is_last = self._left == 0
+                self._running -= 1
+                is_last = self._running == 0
             if is_last:
-                self._at_end(self)
+                self._on_end(self)
 
 
 class Pipeline:
-    """Works jobs off; made for one set of them.
+    """Process jobs in three concurrent stages; an instance is used once.
 
     Args:
-        jobs: What is to be done.
-        work: How.
-        limits: How much at once.
-        ordered: Whether outcomes come in the order of the jobs rather than as they end.
-        fail_fast: Whether the first failure ends it.
-        stop_requested: Asked before each image; anything but None ends it, after those that
-            are being translated or written.
+        jobs: The jobs.
+        stages: The stages.
+        limits: Bounds on concurrency.
+        ordered: Whether outcomes come in the order of the jobs instead of as jobs complete.
+        fail_fast: Whether to stop at the first failure.
+        stop_requested: Called before each image. If it does not return None, the pipeline stops
+            after the images that are being translated or written.
     """
 
     def __init__(
         self,
-        jobs: Iterable[Job],
-        work: Work,
-        limits: Limits = DEFAULT_LIMITS,
+        jobs: Iterable[TranslationJob],
+        stages: Stages,
+        limits: PipelineLimits = DEFAULT_LIMITS,
         ordered: bool = False,
         fail_fast: bool = False,
         stop_requested: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._jobs = enumerate(jobs)
-        self._work = work
+        self._stages = stages
         self._workers = limits.workers
         self._ordered, self._fail_fast = ordered, fail_fast
         self._stop_requested = stop_requested
-        self._admission = Admission(limits)
+        self._limiter = InFlightLimiter(limits)
         self._next_job = threading.Lock()
         self._stopped = False
         self._error: BaseException | None = None
-        # What decoders and encoders have done, in the end a crew that has nothing left to do.
-        self._done: queue.SimpleQueue[Ticket | Crew] = queue.SimpleQueue()
-        # Ends with a None for every encoder.
-        self._translated: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
-        self._decoders = self._crew(self._decode_all)
-        self._encoders = self._crew(self._encode_all)
+        # Decoded and finished items, and each pool when it has ended.
+        self._done: queue.SimpleQueue[WorkItem | WorkerPool] = queue.SimpleQueue()
+        # One None per encoding thread marks the end.
+        self._translated: queue.SimpleQueue[WorkItem | None] = queue.SimpleQueue()
+        self._decoders = self._pool(self._decode_all)
+        self._encoders = self._pool(self._encode_all)
 
-    def _crew(self, work: Callable[[], None]) -> Crew:
-        return Crew(work, self._workers, self._done.put, self._abort)
+    def _pool(self, work: Callable[[], None]) -> WorkerPool:
+        return WorkerPool(work, self._workers, self._done.put, self._abort)
 
     def outcomes(self) -> Generator[Outcome, None, None]:
-        """Do the jobs; the network works in the thread that asks for outcomes.
+        """Process the jobs; the network runs in the calling thread.
 
         Yields:
-            Each job's outcome; but none of jobs that were given up because of a stop.
+            The outcome of each job, except those dropped because of a stop.
 
         Raises:
-            OutputError: The disk is full: no further output could be written either.
+            OutputError: The disk is full, so no further output can be written.
         """
         try:
-            for crew in (self._decoders, self._encoders):
-                crew.start()
-            yield from self._in_order() if self._ordered else self._as_they_end()
+            for pool in (self._decoders, self._encoders):
+                pool.start()
+            yield from self._in_order() if self._ordered else map(self._consume, self._finished())
         except (KeyboardInterrupt, SystemExit):
-            self._leave()  # At once: the threads are left to themselves.
+            self._leave()  # Without waiting for the threads.
             raise
         except BaseException:
             self._leave()
@@ -192,58 +324,50 @@ class Pipeline:
         if self._error is not None:
             raise self._error
 
-    # Outcomes
-
-    def _as_they_end(self) -> Iterator[Outcome]:
-        for ticket in self._finished():
-            yield self._told(ticket)
-
     def _in_order(self) -> Iterator[Outcome]:
-        """Hold back what comes too early: at most a window of outcomes."""
-        waiting: list[tuple[int, Ticket]] = []
+        """Hold back early outcomes, at most a window of them."""
+        waiting: list[tuple[int, WorkItem]] = []
         number = 0
-        for ticket in self._finished():
-            heapq.heappush(waiting, (ticket.number, ticket))
+        for item in self._finished():
+            heapq.heappush(waiting, (item.number, item))
             while waiting and waiting[0][0] == number:
-                yield self._told(heapq.heappop(waiting)[1])
+                yield self._consume(heapq.heappop(waiting)[1])
                 number += 1
-        # After a stop there are gaps.
-        yield from (self._told(ticket) for _, ticket in sorted(waiting))
+        # After a stop, some numbers are missing.
+        yield from (self._consume(item) for _, item in sorted(waiting))
 
-    def _told(self, ticket: Ticket) -> Outcome:
-        assert ticket.outcome is not None
-        self._admission.told()
-        return ticket.outcome
+    def _consume(self, item: WorkItem) -> Outcome:
+        assert item.outcome is not None
+        self._limiter.consumed()
+        return item.outcome
 
-    def _finished(self) -> Iterator[Ticket]:
-        """Run the network over what is decoded, as long as nothing finished is to be told."""
-        decoded: deque[Ticket | None] = deque()
+    def _finished(self) -> Iterator[WorkItem]:
+        """Yield finished items, and run the network while there are none."""
+        decoded: deque[WorkItem | None] = deque()
         while (done := self._next_done(wait=not decoded)) is not self._encoders:
             if done is None:
-                self._pass_on(decoded.popleft())
+                self._translate(decoded.popleft())
             elif done is self._decoders:
                 decoded.append(None)
-            elif isinstance(done, Ticket) and done.outcome is None:
+            elif isinstance(done, WorkItem) and done.outcome is None:
                 decoded.append(done)
-            elif isinstance(done, Ticket):
+            elif isinstance(done, WorkItem):
                 yield done
 
-    def _next_done(self, wait: bool) -> Ticket | Crew | None:
-        """What a thread has done; None: nothing new."""
+    def _next_done(self, wait: bool) -> WorkItem | WorkerPool | None:
+        """Return the next item of a thread, or None."""
         while True:
             try:
-                return self._done.get(block=wait, timeout=PATIENCE_SECONDS)
+                return self._done.get(block=wait, timeout=POLL_SECONDS)
             except queue.Empty:
                 if not wait:
                     return None
 
-    # Ways to end
-
     def _leave(self) -> None:
         self._stop()
-        self._dismiss_encoders()
+        self._end_encoders()
 
-    def _dismiss_encoders(self) -> None:
+    def _end_encoders(self) -> None:
         for _ in range(self._workers):
             self._translated.put(None)
 
@@ -253,10 +377,10 @@ class Pipeline:
 
     def _stop(self) -> None:
         self._stopped = True
-        self._admission.close()
+        self._limiter.close()
 
     def _abort(self, error: BaseException) -> None:
-        """End it because of an error that concerns more than one image; the first counts."""
+        """Stop because of an error that affects every image; the first one is raised."""
         self._error = self._error or error
         self._stop()
 
@@ -265,93 +389,103 @@ class Pipeline:
             self._stop()
         return self._stopped
 
-    def _finish(self, ticket: Ticket, outcome: Outcome) -> None:
-        self._let_go(ticket)
-        seconds = round(time.monotonic() - ticket.started, 4)
-        ticket.outcome = replace(outcome, seconds=seconds)
-        self._done.put(ticket)
+    def _finish(self, item: WorkItem, outcome: Outcome) -> None:
+        self._release(item)
+        seconds = round(time.monotonic() - item.started, 4)
+        item.outcome = replace(outcome, seconds=seconds)
+        self._done.put(item)
 
-    def _give_up(self, ticket: Ticket) -> None:
-        self._let_go(ticket)
-        self._admission.told()
+    def _drop(self, item: WorkItem) -> None:
+        self._release(item)
+        self._limiter.consumed()
 
-    def _let_go(self, ticket: Ticket) -> None:
-        ticket.image = None
-        self._admission.leave(ticket.weight)
+    def _release(self, item: WorkItem) -> None:
+        item.image = None
+        self._limiter.release(item.size)
 
     @contextmanager
-    def _one_failing(self, ticket: Ticket) -> Iterator[None]:
-        """What goes wrong with an image inside does not stop the others."""
+    def _failing_alone(self, item: WorkItem) -> Iterator[None]:
+        """Turn an error of one image into its outcome."""
         try:
             yield
         except Exception as error:
             if is_disk_full(error) or not isinstance(error, (CycleGANError, MemoryError)):
                 self._abort(error)
-                self._give_up(ticket)
+                self._drop(item)
                 return
-            self._finish(ticket, _failure(ticket.job, error))
+            self._finish(item, _failure(item.job, error))
             if self._fail_fast:
                 self._stop()
 
-    # The decoders
-
     def _decode_all(self) -> None:
-        while (ticket := self._next_ticket()) is not None:
-            with self._one_failing(ticket):
-                ticket.image = self._work.decode(ticket.job)
-                self._done.put(ticket)
+        while (item := self._next_item()) is not None:
+            with self._failing_alone(item):
+                item.image = self._stages.decode(item.job)
+                self._done.put(item)
 
-    def _next_ticket(self) -> Ticket | None:
-        """The next job that is to be done, as soon as there is room for it."""
+    def _next_item(self) -> WorkItem | None:
+        """Return the next job to be decoded, as soon as the limiter permits."""
         with self._next_job:
             for number, job in self._jobs:
                 if self._is_stopping():
                     return None
-                ticket, outcome = self._looked_at(number, job)
-                if not self._admission.enter(ticket.weight):
+                item, outcome = self._check(number, job)
+                if not self._limiter.acquire(item.size):
                     return None
                 if outcome is None:
-                    ticket.started = time.monotonic()
-                    return ticket
-                self._finish(ticket, outcome)
+                    item.started = time.monotonic()
+                    return item
+                self._finish(item, outcome)
                 if outcome.status == "failed" and self._fail_fast:
                     self._stop()
         return None
 
-    def _looked_at(self, number: int, job: Job) -> tuple[Ticket, Outcome | None]:
-        """A job's ticket; and its outcome, where that is known from a look at the files."""
-        ticket = Ticket(number, job, started=time.monotonic())
+    def _check(self, number: int, job: TranslationJob) -> tuple[WorkItem, Outcome | None]:
+        """Return a job's item, and its outcome if that is known without decoding."""
+        item = WorkItem(number, job, started=time.monotonic())
         try:
-            if self._work.is_done(job):
-                return ticket, Outcome(job.input, job.output, "skipped")
-            ticket.weight = self._work.weigh(job)
+            if self._stages.is_done(job):
+                return item, Outcome(job.input, job.output, "skipped")
+            item.size = self._stages.pixel_bytes(job)
         except (CycleGANError, MemoryError) as error:
-            return ticket, _failure(job, error)
-        return ticket, None
+            return item, _failure(job, error)
+        return item, None
 
-    # The network, and the encoders
-
-    def _pass_on(self, ticket: Ticket | None) -> None:
-        """Translate an image for the encoders; None: it was the last one."""
-        if ticket is None:
-            self._dismiss_encoders()
+    def _translate(self, item: WorkItem | None) -> None:
+        """Translate an image and queue it for encoding; None marks the end."""
+        if item is None:
+            self._end_encoders()
         elif self._is_stopping():
-            self._give_up(ticket)
+            self._drop(item)
         else:
-            with self._one_failing(ticket):
-                ticket.image = self._work.translate(ticket.image)
-                self._translated.put(ticket)
+            with self._failing_alone(item):
+                item.image = self._stages.translate(item.image)
+                self._translated.put(item)
 
     def _encode_all(self) -> None:
-        while (ticket := self._translated.get()) is not None:
-            self._encode(ticket)
-
-    def _encode(self, ticket: Ticket) -> None:
-        with self._one_failing(ticket):
-            self._finish(ticket, self._work.encode(ticket.job, ticket.image))
+        while (item := self._translated.get()) is not None:
+            with self._failing_alone(item):
+                self._finish(item, self._stages.encode(item.job, item.image))
 
 
-def _failure(job: Job, error: CycleGANError | MemoryError) -> Outcome:
+def _failure(job: TranslationJob, error: CycleGANError | MemoryError) -> Outcome:
     no_memory = f"{job.input}: not enough memory"
     sentence = error.message if isinstance(error, CycleGANError) else no_memory
     return Outcome(job.input, job.output, "failed", sentence)
+
+
+def wait_for_all_ranks(env: DistributedEnv, stop_requested: Callable[[], int | None]) -> None:
+    """Wait until every rank has called this.
+
+    torchrun ends all processes as soon as one exits with an error. A rank with failed images
+    therefore waits until the others have finished theirs.
+
+    Args:
+        env: The environment of this process.
+        stop_requested: Polled while waiting; ends the wait if it does not return None.
+    """
+    store = rendezvous_store()
+    keys = [f"cyclegan_translated/{rank}" for rank in range(env.world_size)]
+    store.set(keys[env.rank], "")
+    while not store.check(keys) and stop_requested() is None:
+        time.sleep(RANK_POLL_SECONDS)

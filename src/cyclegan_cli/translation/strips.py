@@ -1,19 +1,18 @@
-"""The generator over an image of any size, in bounded memory, with the whole image's pixels.
+"""Run a generator on an image of any size in bounded memory, with exactly the same result.
 
-Instance norm averages over the whole image, so an image cannot be cut into tiles: every tile
-would have its own averages, and so its own colours. Here the *layers* are walked through one
-after the other instead, each in horizontal strips with the halo that its convolution needs:
+Instance norm averages over the whole image. Independent tiles would each have their own mean and
+variance, and so their own colours. Instead, the *layers* are computed one after the other, each
+in horizontal strips with the halo that its convolution needs:
 
-1. Every norm gathers its mean and variance over all strips before anything that depends on them
-   is computed.
-2. At full resolution nothing need be kept: whoever needs rows computes them again, unless there
-   is memory for them.
-3. The trunk, at a quarter of the resolution, holds two feature maps whole and works in place.
-   Before and behind it, the map at half resolution is in that same memory.
+1. The mean and variance of a norm are computed over all strips before any layer that depends on
+   them.
+2. Feature maps at full resolution are stored only if memory permits; otherwise their rows are
+   recomputed whenever they are read.
+3. The trunk, at a quarter of the resolution, stores two feature maps and updates them in place.
+   The maps at half resolution, before and after the trunk, share that memory.
 
-A strip stays in the processor's cache from one operation to the next, a whole image does not:
-this is faster than the network as it is written down, also where memory is no concern. Biases are
-left out before norms, which subtract them again.
+A strip stays in the CPU cache from one operation to the next, unlike a whole image, so this is
+also faster than calling the network. Biases before norms are omitted: the norm cancels them.
 """
 
 from __future__ import annotations
@@ -32,52 +31,51 @@ from cyclegan_cli.models import winograd
 from cyclegan_cli.models.networks import ResidualBlock, ResnetGenerator
 from cyclegan_cli.models.winograd import WinogradConv, Workspace
 from cyclegan_cli.runtime.devices import has_amx
-from cyclegan_cli.translation.stages import (
+from cyclegan_cli.translation.arena import FeatureMapArena, Location, StoredRows
+from cyclegan_cli.translation.layers import (
     Convolution,
-    DoublingConv,
-    Gathering,
-    HalvingConv,
+    DownsamplingConv,
     Norm,
     NormalisedReLU,
     ReflectedConv,
     Rows,
+    RunningMoments,
+    UpsamplingConv,
     reflected,
     store,
     strips,
 )
-from cyclegan_cli.translation.stored import Place, Space, StoredRows
 
 Sink = Callable[[int, Tensor], None]
 
 
 @dataclass(frozen=True)
 class StripPlan:
-    """How an image is worked on.
+    """How an image is divided into strips.
 
     Attributes:
-        rows: Rows of the trunk to work on at once, each of four image rows.
-        keep_full: Whether the feature maps at full resolution are held, rather than computed
-            again by whoever reads them.
-        held_on: Where feature maps are held: another device, or ``disk``; None: where they are
-            computed.
+        rows: Rows of the trunk per strip; each corresponds to four image rows.
+        keep_full: Whether feature maps at full resolution are stored instead of recomputed.
+        location: The memory of stored feature maps: another device, or ``disk``; None: that of
+            the computing device.
     """
 
     rows: int
     keep_full: bool = False
-    held_on: Place | None = None
+    location: Location | None = None
 
 
 class StripGenerator:
-    """A generator that works in strips.
+    """A generator that computes in strips.
 
     Args:
-        generator: In inference mode, on any device; it is taken over.
-        dtype: What it is to compute in; None: the generator's own.
-        winograd: Whether it may convolve by Winograd's algorithm, where that is faster.
+        generator: The network, in inference mode, on any device; it is modified.
+        dtype: The dtype to compute in; None: the generator's.
+        winograd: Whether to use Winograd convolutions where they are faster.
 
     Attributes:
-        generator: The network, channels-last, in that number format.
-        is_winograd: Whether that algorithm is used.
+        generator: The network, channels-last, in that dtype.
+        is_winograd: Whether Winograd convolutions are used.
     """
 
     def __init__(
@@ -91,60 +89,64 @@ class StripGenerator:
         generator.to(dtype)
         self.generator = generator.to(memory_format=torch.channels_last)
         self.head = _head(generator.head)
-        self.space = Space()
-        self.lock = threading.Lock()  # Space and workspace serve one image at a time.
+        self.arena = FeatureMapArena()
+        self.lock = threading.Lock()  # Arena and workspace serve one image at a time.
 
     @torch.inference_mode()
     def translate(self, image: Rows, plan: StripPlan, sink: Sink) -> None:
-        """Hand the translation of an image to ``sink``, strip by strip.
+        """Translate an image and pass the result to ``sink``, strip by strip.
 
         Args:
-            image: ``[1, input_channels, H, W]`` in [-1, 1], of the generator's dtype and on its
-                device; H and W multiples of 4, at least 8.
-            plan: How.
-            sink: Is called with a row's number and ``[1, output_channels, h, W]`` in [-1, 1], the
-                rows from there on; from top to bottom.
+            image: ``[1, input_channels, H, W]`` in [-1, 1], with the generator's dtype and device;
+                H and W are multiples of 4, at least 8.
+            plan: The strips.
+            sink: Called from top to bottom with the index of a row and the rows from it on:
+                ``[1, output_channels, h, W]`` in [-1, 1].
         """
         with self.lock:
-            self.space.begin(plan.held_on)
+            self.arena.begin(plan.location)
             try:
                 trunk = self._trunk(self._down(image, plan), plan)
                 head = self._up(trunk, plan)
                 for top, bottom in strips(head.height, 4 * plan.rows):
                     sink(top, torch.tanh(head.read(top, bottom)))
             finally:
-                self.space.end()
+                self.arena.end()
 
     def _down(self, image: Rows, plan: StripPlan) -> Rows:
-        """The trunk's input, before its norm."""
+        """Return the trunk's input, before its norm."""
         stem, (down_1, down_2) = self.generator.stem, self.generator.down
         convolve = partial(F.conv2d, weight=stem.conv.weight)
         stem_conv = ReflectedConv(image, convolve, stem.padding)
-        room = self.space.first
+        allocate = self.arena.allocate_first
         full = NormalisedReLU(
-            stem_conv, _norm(stem), 4 * plan.rows, room if plan.keep_full else None
+            stem_conv, _norm(stem), 4 * plan.rows, allocate if plan.keep_full else None
         )
-        half = NormalisedReLU(HalvingConv(full, _conv(down_1)), _norm(down_1), 2 * plan.rows, room)
-        return HalvingConv(half, _conv(down_2))
+        half = NormalisedReLU(
+            DownsamplingConv(full, _conv(down_1)), _norm(down_1), 2 * plan.rows, allocate
+        )
+        return DownsamplingConv(half, _conv(down_2))
 
     def _up(self, trunk: StoredRows, plan: StripPlan) -> Rows:
-        """The head's output, before tanh."""
+        """Return the head's output, before tanh."""
         up_1, up_2 = self.generator.up
-        room = self.space.last
-        half = NormalisedReLU(DoublingConv(trunk, _conv(up_1)), _norm(up_1), 2 * plan.rows, room)
+        allocate = self.arena.allocate_last
+        half = NormalisedReLU(
+            UpsamplingConv(trunk, _conv(up_1)), _norm(up_1), 2 * plan.rows, allocate
+        )
         full = NormalisedReLU(
-            DoublingConv(half, _conv(up_2)),
+            UpsamplingConv(half, _conv(up_2)),
             _norm(up_2),
             4 * plan.rows,
-            room if plan.keep_full else None,
+            allocate if plan.keep_full else None,
         )
         return ReflectedConv(full, self.head, self.generator.head.kernel_size[0] // 2)
 
     def _trunk(self, source: Rows, plan: StripPlan) -> StoredRows:
-        """All residual blocks over a quarter-resolution feature map: ``[1, 4 c, H / 4, W / 4]``."""
+        """Apply all residual blocks to ``[1, 4 c, H / 4, W / 4]``."""
         norm_before = _norm(self.generator.down[1])
-        x, norm = store(source, norm_before, plan.rows, self.space.first)
-        work = self.space.last(x.height, x.read(0, 1))
+        x, norm = store(source, norm_before, plan.rows, self.arena.allocate_first)
+        work = self.arena.allocate_last(x.height, x.read(0, 1))
         trunk = _Trunk(x, work, norm, plan.rows)
         for block in self.blocks:
             trunk.add_residual(block)
@@ -152,7 +154,7 @@ class StripGenerator:
 
 
 class _Block:
-    """A residual block's convolutions, the fastest that there are for it."""
+    """A residual block's convolutions, in their fastest implementation."""
 
     def __init__(self, block: nn.Module, workspace: Workspace | None) -> None:
         assert isinstance(block, ResidualBlock)
@@ -163,10 +165,10 @@ class _Block:
 
 
 class _Trunk:
-    """Two feature maps that the residual blocks work on in place.
+    """Two feature maps that the residual blocks update in place.
 
-    What the last block has left to do to ``x`` is done by whoever reads ``x`` next, on rows that
-    are in the cache then: ``settled`` rows of it are done.
+    The last operation of a block on ``x`` is deferred until the next block reads ``x``, while the
+    rows are in the cache: it is done for the first ``settled`` rows.
     """
 
     def __init__(self, x: StoredRows, work: StoredRows, norm: Norm, strip: int) -> None:
@@ -181,7 +183,7 @@ class _Trunk:
             self.settled = bottom
 
     def add_residual(self, block: _Block) -> None:
-        """``x += block's residual``, though the sum itself is left to the next reader."""
+        """Add the block's residual to ``x``; the addition itself is deferred."""
         norm = self._convolve_first(block)
         norm = self._convolve_second(block, norm)
         work = self.work
@@ -189,64 +191,64 @@ class _Trunk:
         self.settled = 0
 
     def _convolve_first(self, block: _Block) -> Norm:
-        """``x`` to ``work``; returns the norm of the result."""
-        gathering, height = Gathering(), self.x.height
+        """Convolve ``x`` into ``work``; returns the norm of the result."""
+        moments, height = RunningMoments(), self.x.height
         for top, bottom in strips(height, self.strip):
-            # Rows of ``work`` are overwritten only after they were added to ``x``.
+            # Add rows of ``work`` to ``x`` before they are overwritten.
             self._settle(min(bottom + 1, height))
             rows = self.x.read(max(top - 1, 0), min(bottom + 1, height))
             result = block.first(reflected(rows, 0, int(top == 0), int(bottom == height)))
             self.work.write(top, result)
-            gathering.add(result)
-        return gathering.finish(block.first_norm)
+            moments.add(result)
+        return moments.finish(block.first_norm)
 
     def _convolve_second(self, block: _Block, norm: Norm) -> Norm:
-        """``work``, normalised, to ``work``; returns the norm of the result."""
-        gathering, height = Gathering(), self.x.height
-        above = self.work.read(0, 0)  # The row above a strip, which is overwritten already.
+        """Normalise and convolve ``work`` in place; returns the norm of the result."""
+        moments, height = RunningMoments(), self.x.height
+        above = self.work.read(0, 0)  # The row above a strip has been overwritten already.
         for top, bottom in strips(height, self.strip):
             below = F.relu_(norm(self.work.read(top, min(bottom + 1, height))))
             rows = torch.cat([above, below], dim=2)
             above = below[:, :, bottom - top - 1 : bottom - top]
             result = block.second(reflected(rows, 0, int(top == 0), int(bottom == height)))
             self.work.write(top, result)
-            gathering.add(result)
-        return gathering.finish(block.second_norm)
+            moments.add(result)
+        return moments.finish(block.second_norm)
 
     def finish(self) -> StoredRows:
-        """The trunk's output, in the place of ``work``, from which it can be made larger."""
+        """Return the trunk's output, in ``work``: at the end of the buffer."""
         for top, bottom in strips(self.x.height, self.strip):
             self.work.write(top, self.settle(self.x.read(top, bottom), top, bottom))
         return self.work
 
 
 def _conv(stage: nn.Module) -> Any:
-    """The convolution of a stage of the generator."""
+    """Return the convolution of a stage of the generator."""
     return stage.conv
 
 
 def _norm(stage: nn.Module) -> Any:
-    """The norm of a stage of the generator."""
+    """Return the norm of a stage of the generator."""
     return stage.norm
 
 
 def _has_fast_winograd(dtype: torch.dtype) -> bool:
-    """In AMX's matrix units a direct convolution in bf16 costs less than the transforms."""
+    """Return whether Winograd may be faster: with AMX, direct bf16 convolution is cheaper."""
     return dtype == torch.float32 or (dtype == torch.bfloat16 and not has_amx())
 
 
 def _trunk_convolution(conv: nn.Conv2d, workspace: Workspace | None) -> Convolution:
-    """A 3×3 convolution, ``[1, C, h + 2, W]`` to ``[1, C, h, W]``, without its bias."""
+    """Return a 3×3 convolution, ``[1, C, h + 2, W]`` to ``[1, C, h, W]``, without bias."""
     if workspace is not None and winograd.is_faster(conv):
         return WinogradConv(conv.weight, workspace)
     return lambda x: F.conv2d(reflected(x, 1, 0, 0), conv.weight)
 
 
 def _head(conv: nn.Conv2d) -> Convolution:
-    """The last convolution.
+    """Return the last convolution.
 
-    CPU kernels work on 8 or 16 output channels at once, and this one has three. A kernel of seven
-    rows is seven kernels of one row each, whose results are added up, shifted: 21 channels.
+    CPU kernels compute 8 or 16 output channels at once, and this layer has three. A kernel of
+    seven rows equals seven kernels of one row each, whose shifted results are added: 21 channels.
     """
     weight, bias = conv.weight, conv.bias
     if weight.device.type != "cpu":

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cyclegan_cli.models.networks import InstanceNorm
-from cyclegan_cli.translation.stages import Gathering, strips
+from cyclegan_cli.translation.layers import RunningMoments, strips
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=5), st.floats(-100, 100))
-def test_gathered_statistics_are_those_of_all_rows(heights: list[int], offset: float) -> None:
+def test_running_moments_equal_moments_of_all_rows(heights: list[int], offset: float) -> None:
     random = torch.Generator().manual_seed(len(heights))
     parts = [torch.randn(1, 3, height, 4, generator=random) * height + offset for height in heights]
-    gathering = Gathering()
+    gathering = RunningMoments()
     for part in parts:
         gathering.add(part)
     variance, mean = torch.var_mean(torch.cat(parts, dim=2).double(), (0, 2, 3), correction=0)
@@ -30,10 +30,10 @@ def test_strips_cover_all_rows_once(height: int, strip: int) -> None:
     assert all(bottom - top <= strip for top, bottom in strips(height, strip))
 
 
-def test_statistics_of_many_strips_are_exact_and_in_one_tensor() -> None:
+def test_running_moments_of_many_strips_are_exact() -> None:
     """Small tensors that stay, one a strip, would break the heap of a large image into pieces."""
     rows = torch.randn(1, 3, 500, 7) * torch.tensor([1.0, 5.0, 0.1]).view(1, 3, 1, 1) + 2
-    gathering = Gathering()
+    gathering = RunningMoments()
     for top, bottom in strips(500, 3):
         gathering.add(rows[:, :, top:bottom])
     held = [value for value in vars(gathering).values() if isinstance(value, torch.Tensor)]

@@ -15,11 +15,10 @@ from PIL import Image, JpegImagePlugin
 
 from cyclegan_cli.data.decoding import decode
 from cyclegan_cli.errors import OutputError
-from cyclegan_cli.translation.outcomes import Outcome
-from cyclegan_cli.translation.pipeline import Pipeline
-from cyclegan_cli.translation.planning import Job
+from cyclegan_cli.translation.file_stages import FileStages
+from cyclegan_cli.translation.outputs import TranslationJob
+from cyclegan_cli.translation.pipeline import Outcome, Pipeline
 from cyclegan_cli.translation.translator import Translator
-from cyclegan_cli.translation.work import FileWork
 
 pytestmark = pytest.mark.cpu_features
 
@@ -31,14 +30,14 @@ def translator(checkpoint: Path) -> Translator:
     return Translator.load(checkpoint, "a2b", "cpu")
 
 
-def job_of(source: Path, output: Path) -> Job:
-    return Job(str(source), str(output))
+def job_of(source: Path, output: Path) -> TranslationJob:
+    return TranslationJob(str(source), str(output))
 
 
 def translate(
-    translator: Translator, jobs: list[Job], existing: Any = "skip", **options: Any
+    translator: Translator, jobs: list[TranslationJob], existing: Any = "skip", **options: Any
 ) -> list[Outcome]:
-    return [*Pipeline(jobs, FileWork(translator, existing), ordered=True, **options).outcomes()]
+    return [*Pipeline(jobs, FileStages(translator, existing), ordered=True, **options).outcomes()]
 
 
 def visible_files(folder: Path) -> list[str]:
@@ -46,15 +45,15 @@ def visible_files(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def three_jobs(tmp_path: Path, draw: Draw) -> list[Job]:
+def three_jobs(tmp_path: Path, draw: Draw) -> list[TranslationJob]:
     return [
         job_of(draw(tmp_path / "in" / name), tmp_path / "out" / name)
         for name in ("a.png", "b.png", "c.png")
     ]
 
 
-def test_an_output_is_the_translation_of_its_input(
-    translator: Translator, three_jobs: list[Job]
+def test_output_equals_translation_of_input(
+    translator: Translator, three_jobs: list[TranslationJob]
 ) -> None:
     job = three_jobs[0]
     [outcome] = translate(translator, [job])
@@ -67,8 +66,8 @@ def test_an_output_is_the_translation_of_its_input(
     assert 0 < outcome.seconds < 60
 
 
-def test_an_unreadable_image_does_not_stop_the_rest(
-    translator: Translator, three_jobs: list[Job]
+def test_unreadable_image_fails_alone(
+    translator: Translator, three_jobs: list[TranslationJob]
 ) -> None:
     content = Path(three_jobs[1].input).read_bytes()
     Path(three_jobs[1].input).write_bytes(content[: len(content) // 2])
@@ -78,8 +77,8 @@ def test_an_unreadable_image_does_not_stop_the_rest(
     assert [Path(job.output).exists() for job in three_jobs] == [True, False, True]
 
 
-def test_an_unwritable_output_does_not_stop_the_rest(
-    translator: Translator, three_jobs: list[Job], tmp_path: Path
+def test_unwritable_output_fails_alone(
+    translator: Translator, three_jobs: list[TranslationJob], tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
     blocked = job_of(Path(three_jobs[0].input), tmp_path / "file" / "a.png")
@@ -88,8 +87,8 @@ def test_an_unwritable_output_does_not_stop_the_rest(
     assert "cannot write" in str(outcomes[0].error)
 
 
-def test_existing_outputs_are_skipped_and_left_as_they_are(
-    translator: Translator, three_jobs: list[Job]
+def test_existing_outputs_are_skipped(
+    translator: Translator, three_jobs: list[TranslationJob]
 ) -> None:
     Path(three_jobs[1].output).parent.mkdir()
     Path(three_jobs[1].output).write_text("precious")
@@ -98,8 +97,8 @@ def test_existing_outputs_are_skipped_and_left_as_they_are(
     assert Path(three_jobs[1].output).read_text() == "precious"
 
 
-def test_existing_outputs_are_replaced_on_demand(
-    translator: Translator, three_jobs: list[Job]
+def test_overwrite_replaces_existing_outputs(
+    translator: Translator, three_jobs: list[TranslationJob]
 ) -> None:
     Path(three_jobs[1].output).parent.mkdir()
     Path(three_jobs[1].output).write_text("old")
@@ -108,24 +107,27 @@ def test_existing_outputs_are_replaced_on_demand(
     assert decode(Path(three_jobs[1].output)).size == (13, 10)
 
 
-def test_a_folder_in_the_place_of_an_output_is_a_failure(
-    translator: Translator, three_jobs: list[Job]
+def test_output_that_is_a_folder_fails(
+    translator: Translator, three_jobs: list[TranslationJob]
 ) -> None:
     Path(three_jobs[0].output).mkdir(parents=True)
     [outcome] = translate(translator, three_jobs[:1])
     assert outcome.status == "failed"
 
 
-def test_nothing_but_the_outputs_is_left(
-    translator: Translator, three_jobs: list[Job], tmp_path: Path
+def test_no_other_files_are_left(
+    translator: Translator, three_jobs: list[TranslationJob], tmp_path: Path
 ) -> None:
     Path(three_jobs[1].input).write_bytes(b"no image")
     translate(translator, three_jobs)
     assert visible_files(tmp_path / "out") == ["a.png", "c.png"]
 
 
-def test_a_full_disk_ends_it_and_leaves_the_earlier_ones_whole(
-    translator: Translator, three_jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_full_disk_stops_and_keeps_earlier_outputs(
+    translator: Translator,
+    three_jobs: list[TranslationJob],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     flush, flushed = os.fsync, []
 
@@ -142,8 +144,8 @@ def test_a_full_disk_ends_it_and_leaves_the_earlier_ones_whole(
     assert decode(Path(three_jobs[0].output)).size == (13, 10)
 
 
-def test_an_output_older_than_its_input_is_replaced_on_demand(
-    translator: Translator, three_jobs: list[Job]
+def test_if_newer_replaces_outdated_outputs(
+    translator: Translator, three_jobs: list[TranslationJob]
 ) -> None:
     translate(translator, three_jobs)
     moment = Path(three_jobs[1].output).stat().st_mtime
@@ -155,24 +157,27 @@ def test_an_output_older_than_its_input_is_replaced_on_demand(
 
 
 @pytest.mark.parametrize("stage", ["decode", "encode"])
-def test_a_image_that_memory_does_not_suffice_for_does_not_stop_the_rest(
-    translator: Translator, three_jobs: list[Job], monkeypatch: pytest.MonkeyPatch, stage: str
+def test_memory_error_fails_alone(
+    translator: Translator,
+    three_jobs: list[TranslationJob],
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
 ) -> None:
-    attempt = getattr(FileWork, stage)
+    attempt = getattr(FileStages, stage)
 
-    def too_large(work: FileWork, job: Job, *image: Any) -> Any:
+    def too_large(work: FileStages, job: TranslationJob, *image: Any) -> Any:
         if job is three_jobs[1]:
             raise MemoryError
         return attempt(work, job, *image)
 
-    monkeypatch.setattr(FileWork, stage, too_large)
+    monkeypatch.setattr(FileStages, stage, too_large)
     outcomes = translate(translator, three_jobs)
     assert [outcome.status for outcome in outcomes] == ["ok", "failed", "ok"]
     assert outcomes[1].error == f"{three_jobs[1].input}: not enough memory"
 
 
-def test_a_image_that_torch_has_no_memory_for_does_not_stop_the_rest(
-    translator: Translator, three_jobs: list[Job], monkeypatch: pytest.MonkeyPatch
+def test_torch_out_of_memory_fails_alone(
+    translator: Translator, three_jobs: list[TranslationJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
 
@@ -190,9 +195,7 @@ def test_a_image_that_torch_has_no_memory_for_does_not_stop_the_rest(
 
 
 @pytest.mark.parametrize("name", ["[x].png", "a*.png", "нічний.png", "two\nlines.png", "x" * 240])
-def test_a_name_with_odd_characters_is_read_and_written(
-    translator: Translator, tmp_path: Path, draw: Draw, name: str
-) -> None:
+def test_unusual_file_names(translator: Translator, tmp_path: Path, draw: Draw, name: str) -> None:
     draw(tmp_path / name, format="PNG")
     output = tmp_path / "out" / name
     [outcome] = translate(translator, [job_of(tmp_path / name, output)])
@@ -200,9 +203,7 @@ def test_a_name_with_odd_characters_is_read_and_written(
     assert output.is_file()
 
 
-def test_a_name_too_long_for_its_translation_fails_like_any_unwritable_one(
-    translator: Translator, tmp_path: Path, draw: Draw
-) -> None:
+def test_too_long_output_name_fails(translator: Translator, tmp_path: Path, draw: Draw) -> None:
     inputs = [draw(tmp_path / f"{'x' * 250}.png"), draw(tmp_path / "y.png")]
     jobs = [job_of(path, path.with_name(f"{path.stem}_night.png")) for path in inputs]
     assert [outcome.status for outcome in translate(translator, jobs)] == ["failed", "ok"]
@@ -219,7 +220,7 @@ def test_a_name_too_long_for_its_translation_fails_like_any_unwritable_one(
         ("print.tif", "CMYK"), ("colour.bmp", "RGB"), ("colour.webp", "RGB"), ("colour.ppm", "RGB"),
     ],
 )  # fmt: skip
-def test_every_kind_of_image_becomes_an_rgb_image_of_its_size_and_format(
+def test_every_mode_and_format_becomes_rgb_of_same_size(
     translator: Translator, tmp_path: Path, draw: Draw, name: str, mode: str
 ) -> None:
     source = draw(tmp_path / name, (21, 9), mode)
@@ -233,19 +234,19 @@ def test_every_kind_of_image_becomes_an_rgb_image_of_its_size_and_format(
 
 
 @pytest.mark.parametrize("mode", ["L", "I;16", "1"])
-def test_grey_levels_reach_the_network_as_they_look(
+def test_grey_images_reach_network_as_displayed(
     translator: Translator, tmp_path: Path, draw: Draw, mode: str
 ) -> None:
     source = draw(tmp_path / "in.png", (16, 12), mode)
     translate(translator, [job_of(source, tmp_path / "out.png")])
     with Image.open(source) as image:
         grey = np.asarray(image) * np.uint8(255) if mode == "1" else np.asarray(image)
-    expected = translator.translate_levels(np.repeat(grey[..., None], 3, axis=2))
+    expected = translator.translate_array(np.repeat(grey[..., None], 3, axis=2))
     assert np.array_equal(decode(tmp_path / "out.png").frames[0], expected)
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.webp", "x.tif"])
-def test_transparency_is_kept_as_it_was(
+def test_transparency_is_kept(
     translator: Translator, tmp_path: Path, draw: Draw, name: str
 ) -> None:
     source = draw(tmp_path / name, (16, 12), "RGBA")
@@ -255,7 +256,7 @@ def test_transparency_is_kept_as_it_was(
         assert after.getchannel("A").tobytes() == before.getchannel("A").tobytes()
 
 
-def test_transparency_is_left_out_where_the_format_has_none(
+def test_transparency_is_dropped_if_format_has_none(
     translator: Translator, tmp_path: Path, draw: Draw
 ) -> None:
     source = draw(tmp_path / "in.png", mode="RGBA")
@@ -266,7 +267,7 @@ def test_transparency_is_left_out_where_the_format_has_none(
 
 @pytest.mark.parametrize("quality", [20, 75, 95])
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
-def test_a_jpeg_comes_out_as_finely_compressed_as_it_came_in(
+def test_jpeg_quality_is_kept(
     translator: Translator, tmp_path: Path, draw: Draw, quality: int, subsampling: str
 ) -> None:
     source = draw(tmp_path / "in.jpg", (32, 24), quality=quality, subsampling=subsampling)
@@ -279,7 +280,7 @@ def test_a_jpeg_comes_out_as_finely_compressed_as_it_came_in(
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_outputs_are_upright_whatever_the_orientation_tag_says(
+def test_outputs_are_upright_for_every_orientation(
     translator: Translator, tmp_path: Path, draw: Draw, orientation: int, suffix: str
 ) -> None:
     exif = Image.Exif()
@@ -309,7 +310,7 @@ def upright(image: Image.Image, orientation: int) -> Image.Image:
         "x.png", "x.jpg", "x.webp", "x.bmp", "x.tif", "x.gif", "x.ppm", "x.tga", "x.jp2",
     ],
 )  # fmt: skip
-def test_the_output_has_the_inputs_exact_size_in_every_format(
+def test_output_has_exact_size_in_every_format(
     translator: Translator, tmp_path: Path, draw: Draw, name: str
 ) -> None:
     [outcome] = translate(
@@ -320,9 +321,7 @@ def test_the_output_has_the_inputs_exact_size_in_every_format(
         assert output.size == (53, 37)
 
 
-def test_a_photo_with_a_preview_behind_it_is_a_photo(
-    translator: Translator, tmp_path: Path, draw: Draw
-) -> None:
+def test_mpo_preview_is_ignored(translator: Translator, tmp_path: Path, draw: Draw) -> None:
     with Image.open(draw(tmp_path / "preview.png", (8, 6))) as preview:
         source = draw(
             tmp_path / "photo.jpg", (32, 24), format="MPO", save_all=True, append_images=[preview]
@@ -332,7 +331,7 @@ def test_a_photo_with_a_preview_behind_it_is_a_photo(
 
 
 @pytest.mark.parametrize(("ending", "frames"), [("gif", 2), ("png", 2), ("jpg", None)])
-def test_each_frame_of_an_animation_is_translated_or_the_whole_refused(
+def test_animation_frames_are_translated_or_refused(
     translator: Translator, tmp_path: Path, draw: Draw, ending: str, frames: int | None
 ) -> None:
     with Image.open(draw(tmp_path / "frame.png", mode="L")) as frame:
@@ -347,6 +346,6 @@ def test_each_frame_of_an_animation_is_translated_or_the_whole_refused(
         assert "JPEG holds no animation, and this one has 2 frames" in str(outcome.error)
         return
     assert (outcome.status, outcome.width) == ("ok", 13)
-    expected = [translator.translate_levels(level) for level in decode(source).frames]
+    expected = [translator.translate_array(level) for level in decode(source).frames]
     difference = np.subtract(decode(output).frames, expected, dtype=np.int16)
     assert np.abs(difference).mean() < (0.01 if ending == "png" else 4)

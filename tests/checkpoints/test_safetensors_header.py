@@ -1,4 +1,4 @@
-"""The header of a safetensors file, against the safetensors library and against damage."""
+"""The safetensors header reader, compared with the library and on damaged files."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from cyclegan_cli.checkpoints.container import METADATA_KEY, Header, TensorInfo, read_header
 from cyclegan_cli.checkpoints.header import (
+    METADATA_KEY,
+    Header,
     ModelInfo,
     StateInfo,
+    TensorInfo,
     model_info,
+    read_header,
     state_info,
     to_metadata,
 )
@@ -61,7 +64,7 @@ DTYPES = {
 }  # fmt: skip
 
 
-def test_every_number_format_of_the_library_is_read(tmp_path: Path) -> None:
+def test_all_dtypes_are_read(tmp_path: Path) -> None:
     save_file(
         {name: torch.zeros(2, 3, dtype=dtype) for dtype, name in DTYPES.items()}, tmp_path / "x"
     )
@@ -70,13 +73,13 @@ def test_every_number_format_of_the_library_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.float8_e8m0fnu, torch.float8_e4m3fnuz])
-def test_rarer_number_formats_are_not_called_damage(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_rare_dtypes_are_read(tmp_path: Path, dtype: torch.dtype) -> None:
     save_file({"x": torch.zeros(2, 3).to(dtype)}, tmp_path / "x")
     assert read_header(tmp_path / "x").tensors["x"].shape == (2, 3)
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (2, 0, 3), (4, 3, 2, 1)])
-def test_every_shape_of_the_library_is_read(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_all_shapes_are_read(tmp_path: Path, shape: tuple[int, ...]) -> None:
     save_file({"a": torch.zeros(2), "x": torch.zeros(shape), "z": torch.zeros(2)}, tmp_path / "x")
     assert read_header(tmp_path / "x").tensors["x"] == TensorInfo("F32", shape)
 
@@ -91,19 +94,19 @@ def test_every_shape_of_the_library_is_read(tmp_path: Path, shape: tuple[int, ..
         (to_metadata(MODEL.to_document()), MODEL.to_document()),
     ],
 )
-def test_the_document_is_read_where_there_is_one(
+def test_document_is_read_from_metadata(
     tmp_path: Path, metadata: dict[str, str] | None, document: dict[str, Any]
 ) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "x", metadata)
     assert read_header(tmp_path / "x").document == document
 
 
-def test_a_file_without_tensors_is_read(tmp_path: Path) -> None:
+def test_file_without_tensors_is_read(tmp_path: Path) -> None:
     save_file({}, tmp_path / "x")
     assert read_header(tmp_path / "x") == Header({}, {})
 
 
-def test_only_the_header_is_read(tmp_path: Path) -> None:
+def test_read_header_reads_nothing_beyond_the_header(tmp_path: Path) -> None:
     """A file of a terabyte, all of it a hole."""
     header = json.dumps({"x": entry("U8", [2**40], 0, 2**40)}).encode()
     path = file_of(tmp_path / "x", header)
@@ -126,23 +129,23 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-def test_a_file_that_is_cut_anywhere_is_refused(tmp_path: Path, whole: bytes) -> None:
+def test_file_truncated_at_any_byte_is_refused(tmp_path: Path, whole: bytes) -> None:
     for length in range(len(whole)):
         (tmp_path / "cut").write_bytes(whole[:length])
         refused(tmp_path / "cut")
 
 
-def test_a_file_with_something_behind_its_tensors_is_refused(tmp_path: Path, whole: bytes) -> None:
+def test_trailing_bytes_are_refused(tmp_path: Path, whole: bytes) -> None:
     (tmp_path / "x").write_bytes(whole + b"\0")
     assert "found 27" in refused(tmp_path / "x")
 
 
 @pytest.mark.parametrize("length", [0, 1, 3, 100_000_001, 2**32, 2**63, 2**64 - 1])
-def test_a_header_that_claims_another_length_is_refused(tmp_path: Path, length: int) -> None:
+def test_wrong_header_length_is_refused(tmp_path: Path, length: int) -> None:
     assert "truncated" in refused(file_of(tmp_path / "x", b"{}", length=length))
 
 
-def test_a_header_of_gigabytes_is_refused_though_the_file_is_as_long(tmp_path: Path) -> None:
+def test_header_of_gigabytes_is_refused(tmp_path: Path) -> None:
     path = file_of(tmp_path / "x", b"{}", length=2**32)
     try:
         os.truncate(path, 2**33)
@@ -183,9 +186,7 @@ DEEP = 100_000
     ],
     ids=lambda header: header[:40].decode(errors="replace"),
 )
-def test_a_header_that_is_no_description_of_tensors_is_refused(
-    tmp_path: Path, header: bytes
-) -> None:
+def test_invalid_json_header_is_refused(tmp_path: Path, header: bytes) -> None:
     assert "damaged" in refused(file_of(tmp_path / "x", header))
 
 
@@ -232,19 +233,17 @@ def test_a_header_that_is_no_description_of_tensors_is_refused(
         ),
     ],
 )
-def test_tensors_that_do_not_fit_the_file_are_refused(
-    tmp_path: Path, tensors: dict[str, Any]
-) -> None:
+def test_inconsistent_tensors_are_refused(tmp_path: Path, tensors: dict[str, Any]) -> None:
     assert "damaged" in refused(file_of(tmp_path / "x", json.dumps(tensors).encode(), bytes(8)))
 
 
-def test_the_same_file_with_a_fitting_tensor_is_read(tmp_path: Path) -> None:
+def test_consistent_tensor_is_read(tmp_path: Path) -> None:
     header = json.dumps({"x": entry("F32", [2], 0, 8)}).encode()
     path = file_of(tmp_path / "x", header, bytes(8))
     assert read_header(path).tensors == {"x": TensorInfo("F32", (2,))}
 
 
-def test_a_missing_file_a_folder_and_an_empty_file_are_refused(tmp_path: Path) -> None:
+def test_missing_file_folder_and_empty_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     assert "no such file" in refused(tmp_path / "missing")
     assert "folder" in refused(tmp_path)
@@ -253,7 +252,7 @@ def test_a_missing_file_a_folder_and_an_empty_file_are_refused(tmp_path: Path) -
     assert "name too long" in refused(tmp_path / ("n" * 300))
 
 
-def test_a_file_that_may_not_be_read_is_refused(
+def test_unreadable_file_is_refused(
     tmp_path: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(self: Path, *arguments: Any) -> None:
@@ -266,7 +265,8 @@ def test_a_file_that_may_not_be_read_is_refused(
 
 @settings(max_examples=500, deadline=None)
 @given(data=st.data())
-def test_changed_bytes_give_a_header_or_a_refusal_and_nothing_else(
+@pytest.mark.slow
+def test_changed_header_bytes_are_read_or_refused(
     data: st.DataObject, whole: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "mutated"

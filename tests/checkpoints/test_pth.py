@@ -1,4 +1,4 @@
-"""The original implementation's files: its networks are found in them, bit for bit, or refused."""
+"""The original implementation's files: generators are loaded from them, or refused."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cyclegan_cli.checkpoints.locate import checkpoint_file
-from cyclegan_cli.checkpoints.original_names import direction_of, generator_files
-from cyclegan_cli.checkpoints.reading import read_model
-from cyclegan_cli.checkpoints.reference import domains_of, reference_names
+from cyclegan_cli.checkpoints.locate import checkpoint_file, read_checkpoint
+from cyclegan_cli.checkpoints.pth import (
+    direction_of,
+    domains_of,
+    generator_files,
+    original_names,
+)
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.config import GeneratorConfig
 from cyclegan_cli.errors import CheckpointError
@@ -54,13 +57,13 @@ def assert_the_same(path: Path, network: OriginalGenerator, direction: Any = "a2
     ],
     ids=str,
 )
-def test_a_saved_network_computes_the_same(
+def test_loaded_pth_generator_computes_the_same(
     tmp_path: Path, options: dict[str, Any], legacy: bool
 ) -> None:
     network = original_generator(**options)
     path = tmp_path / "latest_net_G_A.pth"
     torch.save(network.state_dict(), path, _use_new_zipfile_serialization=not legacy)
-    assert read_model(path).generator == GeneratorConfig(
+    assert read_checkpoint(path).info.generator == GeneratorConfig(
         options.get("width", 4),
         options.get("blocks", 2),
         *options.get("channels", (3, 3)),
@@ -94,7 +97,7 @@ def renamed(change: Callable[[str], str]) -> Callable[[Weights], Any]:
         ),
     ],
 )
-def test_wrappings_and_relics_do_not_matter(
+def test_prefixes_wrappers_and_running_statistics_are_accepted(
     tmp_path: Path, change: Callable[[Weights], Any]
 ) -> None:
     network = original_generator()
@@ -112,7 +115,7 @@ def tied(*names: str) -> Callable[[Weights], Any]:
 @pytest.mark.parametrize(
     "change", [tied("", "same."), tied("netG.", "net."), tied("a.", "b.", "c.")]
 )
-def test_a_module_that_is_registered_twice_is_one(
+def test_tied_generators_are_one(
     tmp_path: Path, change: Callable[[Weights], Any], legacy: bool
 ) -> None:
     network = original_generator()
@@ -121,16 +124,16 @@ def test_a_module_that_is_registered_twice_is_one(
     assert_the_same(tmp_path / "x.pth", network)
 
 
-def test_two_different_generators_of_one_direction_are_refused(tmp_path: Path) -> None:
+def test_two_generators_of_one_direction_are_refused(tmp_path: Path) -> None:
     weights = [original_generator(seed).state_dict() for seed in (1, 2)]
     content = {f"{name}.{key}": tensor for name, one in zip("xy", weights, strict=True)
                for key, tensor in one.items()}  # fmt: skip
     torch.save(content, tmp_path / "both.pth")
     with pytest.raises(CheckpointError, match="several generators of one direction"):
-        read_model(tmp_path / "both.pth")
+        read_checkpoint(tmp_path / "both.pth")
 
 
-def test_weights_saved_on_another_device_layout_are_the_same(tmp_path: Path) -> None:
+def test_views_of_one_storage_are_loaded(tmp_path: Path) -> None:
     network = original_generator()
     whole = torch.cat([tensor.flatten() for tensor in network.state_dict().values()])
     views, start = {}, 0
@@ -142,9 +145,9 @@ def test_weights_saved_on_another_device_layout_are_the_same(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("blocks", [6, 9])
-def test_our_names_lead_to_all_of_the_originals(blocks: int) -> None:
+def test_original_names_cover_the_original_generator(blocks: int) -> None:
     """And those are the ones that the networks of the paper's sizes are known to have."""
-    names = reference_names(GeneratorConfig(64, blocks)).values()
+    names = original_names(GeneratorConfig(64, blocks)).values()
     numbers = {int(name.split(".")[1]) for name in names}
     heads = {9: {19, 22, 26}, 6: {16, 19, 23}}
     assert numbers == {1, 4, 7} | set(range(10, 10 + blocks)) | heads[blocks]
@@ -167,7 +170,7 @@ def test_our_names_lead_to_all_of_the_originals(blocks: int) -> None:
         ("discriminator_B2A", None), ("gen_beta", None),
     ],
 )  # fmt: skip
-def test_names_tell_the_direction(name: str, direction: str | None) -> None:
+def test_direction_of_names(name: str, direction: str | None) -> None:
     assert direction_of(name) == direction
 
 
@@ -183,16 +186,16 @@ def test_names_tell_the_direction(name: str, direction: str | None) -> None:
         ("x/G_A2B_epoch33.pth", ("A", "B")),
     ],
 )
-def test_names_tell_the_domains(path: str, domains: tuple[str, str]) -> None:
+def test_domains_of_paths(path: str, domains: tuple[str, str]) -> None:
     assert domains_of(Path("/somewhere") / path) == domains
 
 
-def test_a_file_of_one_direction_is_described_so(tmp_path: Path) -> None:
+def test_file_of_one_direction(tmp_path: Path) -> None:
     torch.save(original_generator().state_dict(), tmp_path / "latest_net_G_B.pth")
-    info = read_model(tmp_path / "latest_net_G_B.pth", ("day", "night"))
+    info = read_checkpoint(tmp_path / "latest_net_G_B.pth", ("day", "night")).info
     assert (info.directions, info.name_a, info.name_b) == (("b2a",), "day", "night")
     assert info.training == {"imported_from": "latest_net_G_B.pth"}
-    with pytest.raises(CheckpointError, match=r"night to day \(b2a\), and not the other way"):
+    with pytest.raises(CheckpointError, match=r"night to day \(b2a\) only, not in the other"):
         load_generator(tmp_path / "latest_net_G_B.pth", "a2b", ("day", "night"))
 
 
@@ -211,7 +214,7 @@ def test_a_file_of_one_direction_is_described_so(tmp_path: Path) -> None:
         (["D_A", "optimizer"], []),
     ],
 )
-def test_the_newest_generators_of_a_folder_are_chosen(
+def test_newest_generators_of_a_folder_are_chosen(
     tmp_path: Path, names: list[str], chosen: list[str]
 ) -> None:
     for name in names:
@@ -220,23 +223,23 @@ def test_the_newest_generators_of_a_folder_are_chosen(
     assert [file.stem for file in generator_files(tmp_path)] == chosen
 
 
-def test_of_two_equally_new_ones_the_user_chooses(tmp_path: Path) -> None:
+def test_ambiguous_generators_of_a_folder_are_refused(tmp_path: Path) -> None:
     for name in ("G_A", "G_A2B"):
         (tmp_path / f"{name}.pth").touch()
     with pytest.raises(CheckpointError, match=r"one direction: G_A\.pth and G_A2B\.pth"):
         checkpoint_file(tmp_path)
 
 
-def test_a_folder_of_epochs_is_a_checkpoint(tmp_path: Path) -> None:
+def test_folder_of_epochs_is_a_checkpoint(tmp_path: Path) -> None:
     networks = {name: original_generator(seed) for seed, name in enumerate(("5", "10"))}
     for name, network in networks.items():
         torch.save(network.state_dict(), tmp_path / f"{name}_net_G_B.pth")
     assert checkpoint_file(tmp_path) == tmp_path
-    assert read_model(tmp_path).directions == ("b2a",)
+    assert read_checkpoint(tmp_path).info.directions == ("b2a",)
     assert_the_same(tmp_path, networks["10"], "b2a")
 
 
-def test_a_folder_of_both_directions_is_one_checkpoint(tmp_path: Path) -> None:
+def test_folder_of_both_directions_is_one_checkpoint(tmp_path: Path) -> None:
     folder = tmp_path / "day2night"
     folder.mkdir()
     networks = {"A": original_generator(1), "B": original_generator(2)}
@@ -244,16 +247,16 @@ def test_a_folder_of_both_directions_is_one_checkpoint(tmp_path: Path) -> None:
         torch.save(network.state_dict(), folder / f"latest_net_G_{letter}.pth")
     (folder / "latest_net_D_A.pth").write_bytes(b"not looked at")
     assert checkpoint_file(folder) == folder
-    info = read_model(folder)
+    info = read_checkpoint(folder).info
     assert (info.directions, info.name_a, info.name_b) == (("a2b", "b2a"), "day", "night")
     assert_the_same(folder, networks["A"], "a2b")
     assert_the_same(folder, networks["B"], "b2a")
 
 
-def test_a_file_of_both_directions_has_both(tmp_path: Path) -> None:
+def test_file_of_both_directions(tmp_path: Path) -> None:
     one, other = original_generator(1), original_generator(2)
     torch.save({"netG_A": one.state_dict(), "netG_B": other.state_dict()}, tmp_path / "x.pth")
-    assert read_model(tmp_path / "x.pth").directions == ("a2b", "b2a")
+    assert read_checkpoint(tmp_path / "x.pth").info.directions == ("a2b", "b2a")
     assert_the_same(tmp_path / "x.pth", one, "a2b")
     assert_the_same(tmp_path / "x.pth", other, "b2a")
 
@@ -316,25 +319,25 @@ def without(name: str) -> Mapping[str, Tensor]:
                   "netG_B": original_generator(width=2).state_dict()}, "different architectures"),
     ],
 )  # fmt: skip
-def test_other_networks_are_refused_by_name(
+def test_unsupported_networks_are_refused_by_name(
     tmp_path: Path, content: Callable[[], Any], word: str
 ) -> None:
     torch.save(content(), tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=word) as refusal:
-        read_model(tmp_path / "x.pth")
+        read_checkpoint(tmp_path / "x.pth")
     assert str(tmp_path / "x.pth") in refusal.value.message
 
 
-def test_a_pickle_that_torch_will_not_read_is_refused_without_its_advice(tmp_path: Path) -> None:
+def test_unsupported_pickle_is_refused_without_torchs_advice(tmp_path: Path) -> None:
     """Torch warns of the protocol first, and then advises to load without ``weights_only``."""
     torch.save(original_generator().state_dict(), tmp_path / "x.pth", pickle_protocol=4)
-    with pytest.raises(CheckpointError, match="does not read without running it") as refusal:
+    with pytest.raises(CheckpointError, match="more than torch loads without running") as refusal:
         load_generator(tmp_path / "x.pth", "a2b")
     assert "weights_only" not in refusal.value.message
 
 
 @pytest.mark.parametrize("error", [TypeError, IndexError, AttributeError, AssertionError])
-def test_whatever_torch_stumbles_over_is_a_damaged_file(
+def test_any_exception_of_torch_load_is_a_damaged_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     """Seen: a call of its tensor maker with too few arguments, out of damaged bytes."""
@@ -344,5 +347,5 @@ def test_whatever_torch_stumbles_over_is_a_damaged_file(
 
     torch.save(original_generator().state_dict(), tmp_path / "x.pth")
     monkeypatch.setattr(torch, "load", stumble)
-    with pytest.raises(CheckpointError, match="cannot read .*x.pth: missing 2"):
+    with pytest.raises(CheckpointError, match="x.pth is not .* or a damaged one: missing 2"):
         load_generator(tmp_path / "x.pth", "a2b")

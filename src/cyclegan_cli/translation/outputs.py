@@ -1,0 +1,505 @@
+"""Name the outputs, and plan which image is written where before anything is translated.
+
+Paths of millions of images do not fit in memory, so the plan keeps 16-byte digests of them:
+planning takes 40 bytes per image, and 25 of them remain during the translation.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import string
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+
+from cyclegan_cli.config import TranslateConfig
+from cyclegan_cli.data.formats import (
+    DEEP_FORMATS,
+    HEIF_SUFFIXES,
+    QUALITY_FORMATS,
+    writable_format,
+)
+from cyclegan_cli.data.image import EncodeOptions
+from cyclegan_cli.data.passed_over import PassedOver
+from cyclegan_cli.errors import UsageError
+from cyclegan_cli.runtime.distributed_env import SINGLE_SHARD, Shard
+from cyclegan_cli.translation.inputs import InputImage, Inputs, ignores_case
+
+# The format of outputs whose input format is read-only.
+FALLBACK_EXTENSION = ".png"
+COMMON_FORMATS = "jpg, png, webp, tiff, gif, avif, bmp, heic"
+IN_FOLDER = "{stem}{ext}"
+BESIDE_INPUT = "{stem}_{domain}{ext}"
+PLACEHOLDERS = ("stem", "ext", "domain", "parent")
+DIGEST_BYTES = 16
+HASH_BYTES = 8
+RECORD_BYTES = 2 * DIGEST_BYTES + HASH_BYTES
+CHUNK = 1 << 16
+Digests = np.ndarray[Any, np.dtype[np.void]]  # [N], 16 bytes each.
+Words = np.ndarray[Any, np.dtype[np.uint64]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+class TranslationJob(NamedTuple):
+    """One image to translate.
+
+    Attributes:
+        input: Path of the image.
+        output: Path of its translation.
+    """
+
+    input: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Template:
+    """A pattern of file names, see ``--name-template``.
+
+    Attributes:
+        text: The pattern, with placeholders in braces.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        try:
+            fields = [part[1:] for part in string.Formatter().parse(self.text)]
+        except ValueError as error:
+            raise self._refusal(f"has unpaired braces: {error}") from error
+        for name, spec, conversion in fields:
+            if name is not None and (name not in PLACEHOLDERS or spec or conversion):
+                raise self._refusal(f"has an unknown placeholder {{{name}}}")
+        if not any(name == "stem" for name, *_ in fields):
+            raise self._refusal("has no {stem}, so all outputs would have the same name")
+        if not self.text.endswith("{ext}") and not writable_format(os.path.splitext(self.text)[1]):
+            raise self._refusal("must end in {ext} or an extension such as .png")
+
+    def fill(self, **values: str) -> str:
+        """Return the name for an image: a path inside the output folder.
+
+        Raises:
+            UsageError: The path would lead out of it.
+        """
+        name = self.text.format(**values)
+        parts = name.replace(os.sep, "/").split("/")
+        if any(part in ("", os.curdir, os.pardir) for part in parts) or os.path.splitdrive(name)[0]:
+            raise self._refusal(
+                f"results in {name!r}, which is not a path inside the output folder"
+            )
+        return name
+
+    def _refusal(self, reason: str) -> UsageError:
+        known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
+        return UsageError(f"--name-template {self.text!r} {reason}", f"Placeholders: {known}.")
+
+
+@dataclass(frozen=True)
+class OutputNaming:
+    """The path of each output.
+
+    Attributes:
+        target: Name of the target domain.
+        folder: The output folder; None: each output is written beside its input.
+        file: The only output.
+        template: The pattern of file names.
+        extension: The extension of all outputs; None: that of each input, if it is writable.
+    """
+
+    target: str
+    folder: str | None = None
+    file: str | None = None
+    template: Template = Template(BESIDE_INPUT)
+    extension: str | None = None
+
+    def output_of(self, source: InputImage) -> str:
+        """Return the path of an image's translation.
+
+        Raises:
+            UsageError: The image was found in a folder, and there is no output folder.
+        """
+        if self.file is not None:
+            return self.file
+        if self.folder is None:
+            if source.folder is not None:
+                raise UsageError(
+                    f"{source.folder} is a folder, which requires -o DIR",
+                    "Name a folder for the translated images.",
+                )
+            return os.path.join(os.path.dirname(source.path), self._name_of(source))
+        return os.path.join(
+            self.folder, os.path.dirname(source.relative_path), self._name_of(source)
+        )
+
+    def _name_of(self, source: InputImage) -> str:
+        name = os.path.basename(source.path)
+        # As in pathlib, and unlike in os.path.splitext, " .jpg" has an extension.
+        dot = name.rfind(".")
+        stem, extension = (name[:dot], name[dot:]) if 0 < dot < len(name) - 1 else (name, "")
+        parent = ""
+        if "{parent}" in self.template.text:
+            parent = os.path.basename(os.path.dirname(os.path.abspath(source.path)))
+        return self.template.fill(
+            stem=stem,
+            ext=self.extension or (extension if writable_format(extension) else FALLBACK_EXTENSION),
+            domain=self.target,
+            parent=parent,
+        )
+
+
+def resolve_naming(
+    output: str | None,
+    first_two: Sequence[InputImage],
+    target: str,
+    template: str | None = None,
+    suffix: str | None = None,
+    extension: str | None = None,
+) -> OutputNaming:
+    """Return the naming that the options select.
+
+    Args:
+        output: A file (for one input file), a folder, or None: beside each input.
+        first_two: The first two inputs, or fewer.
+        target: Name of the target domain.
+        template: ``--name-template``.
+        suffix: ``--suffix``.
+        extension: The extension of all outputs, selected by ``--format``.
+
+    Raises:
+        UsageError: The options are invalid or contradict each other.
+    """
+    template = _template_text(template, suffix, extension)
+    if output is None or _means_folder(output, first_two):
+        default = BESIDE_INPUT if output is None else IN_FOLDER
+        return OutputNaming(
+            target, output, None, Template(default if template is None else template), extension
+        )
+    if template is not None:
+        raise UsageError(
+            f"-o {output} names a file, which excludes --suffix and --name-template",
+            "Leave them out, or name a folder with a trailing /.",
+        )
+    if extension is not None and writable_format(extension) != writable_format(Path(output).suffix):
+        raise UsageError(
+            f"-o {output} does not have the extension of --format {extension[1:]}",
+            "Leave --format out.",
+        )
+    return OutputNaming(target, file=str(Path(output)))
+
+
+def _template_text(template: str | None, suffix: str | None, extension: str | None) -> str | None:
+    """Return the template that the options select; None for the default."""
+    if suffix is not None and template is not None:
+        raise UsageError("--suffix and --name-template exclude each other", "Give one of them.")
+    if suffix is not None:
+        if "/" in suffix or os.sep in suffix:
+            raise UsageError(f"--suffix {suffix!r} contains a folder", "Use --name-template.")
+        escaped = suffix.replace("{", "{{").replace("}", "}}")
+        return f"{{stem}}{escaped}{{ext}}"
+    if extension is not None and template is not None and not template.endswith("{ext}"):
+        raise UsageError(
+            f"--name-template {template!r} has its own extension, which excludes --format",
+            "End the template in {ext}.",
+        )
+    return template
+
+
+def _means_folder(output: str, first_two: Sequence[InputImage]) -> bool:
+    """Return whether ``-o`` names a folder: an existing one, a trailing slash, or several inputs.
+
+    Raises:
+        UsageError: It names a file although a folder is required, or a file of an unknown format.
+    """
+    if not output:
+        raise UsageError("-o is empty", "Name a file or a folder.")
+    path = Path(output)
+    if path.is_dir() or output.endswith(("/", os.sep)):
+        return True
+    needs_folder = len(first_two) > 1 or any(source.folder is not None for source in first_two)
+    if needs_folder and (path.is_file() or writable_format(path.suffix)):
+        raise UsageError(
+            f"-o {output} names a file, but these inputs need a folder",
+            "Name a folder, with a trailing / if it looks like a file.",
+        )
+    if needs_folder or not (path.suffix or path.is_file()):
+        return True
+    if not writable_format(path.suffix):
+        raise UsageError(
+            f"-o {output}: {path.suffix!r} is not the extension of a format that can be written",
+            "Use .png or .jpg, for example.",
+        )
+    return False
+
+
+def folder_to_exclude(output: str | None) -> str | None:
+    """Return the real path of the output folder, which is not searched for inputs."""
+    return None if output is None else os.path.realpath(output)
+
+
+def output_extension(format_name: str | None) -> str | None:
+    """Return the extension that ``--format`` selects, e.g. ``.png``; None: the input's.
+
+    Raises:
+        UsageError: The format is not known or not writable.
+    """
+    if format_name is None:
+        return None
+    extension = "." + format_name.lower().removeprefix(".")
+    if writable_format(extension):
+        return extension
+    hint = f"Known formats: {COMMON_FORMATS}, among others."
+    if extension in HEIF_SUFFIXES:
+        hint = "Install the package that writes it: pip install pillow-heif."
+    raise UsageError(f"--format {format_name} is not a format that can be written", hint)
+
+
+def encode_options(config: TranslateConfig, extension: str | None) -> EncodeOptions:
+    """Return how outputs are encoded.
+
+    Args:
+        config: The options.
+        extension: The extension of all outputs, if it is known.
+
+    Raises:
+        UsageError: The format does not support one of the options.
+    """
+    kind = writable_format(extension) if extension else None
+    if kind and config.bit_depth == "16" and kind not in DEEP_FORMATS:
+        raise UsageError(
+            f"--bit-depth 16: {kind} has 8 bits per channel",
+            "Use --format png or tiff, or leave --bit-depth out.",
+        )
+    if kind and config.quality is not None and kind not in QUALITY_FORMATS:
+        raise UsageError(
+            f"--quality {config.quality}: {kind} has no quality setting", "Leave it out."
+        )
+    return EncodeOptions(
+        quality=config.quality,
+        bit_depth={"8": 8, "16": 16}[config.bit_depth] if config.bit_depth else None,  # type: ignore[arg-type]
+        keep_profile=config.keep_profile,
+        keep_mode=config.keep_mode,
+    )
+
+
+class TranslationPlan:
+    """The jobs of this process, in the order of the inputs, without duplicates.
+
+    The inputs are listed twice: at once, to check all of them and to keep their digests, and
+    again during the translation. Files that appear in between are left for another run.
+
+    Args:
+        inputs: The images.
+        naming: The paths of their translations.
+        replace: Whether existing outputs may be replaced.
+        shard: The shard of this process.
+
+    Attributes:
+        images: Number of images in all shards.
+        passed_over: A sentence about image files in folders that are not read, or empty.
+
+    Raises:
+        UsageError: Two inputs have the same output, or an output is an input, in any shard.
+        DataError: An input does not exist, or a folder contains no images.
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        naming: OutputNaming,
+        replace: bool = False,
+        shard: Shard = SINGLE_SHARD,
+    ) -> None:
+        self._inputs, self._naming = inputs, naming
+        self._real_folder = functools.lru_cache(maxsize=4096)(os.path.realpath)
+        self._folder_ignores_case = functools.lru_cache(maxsize=4096)(ignores_case)
+        builder, passed_over = LedgerBuilder(), PassedOver()
+        for source in inputs.checked(passed_over):
+            output = naming.output_of(source)
+            # The path as written: its absolute form may differ between machines.
+            path = os.path.normpath(source.path).replace(os.sep, "/")
+            builder.add(self._key(source.path), self._key(output), shard_hash(os.fsencode(path)))
+        self.passed_over = passed_over.sentence()
+        # `translate photos/*.jpg` can be repeated although its outputs now match the glob, as can
+        # `translate photos -o photos --suffix _night`: they are skipped. With --overwrite they
+        # would be replaced, and they cannot be told from the user's own images.
+        skip_outputs = naming.file is None and not replace
+        self._ledger, conflicts = builder.build(skip_outputs)
+        if conflicts:
+            self._refuse(conflicts)
+        self.images = len(self._ledger)
+        self._ledger.keep_shard(shard.index, shard.count)
+
+    def __len__(self) -> int:
+        return len(self._ledger)
+
+    def __iter__(self) -> Iterator[TranslationJob]:
+        """Yield each job once, over all iterations together."""
+        for source in self._inputs:
+            output = self._naming.output_of(source)
+            if self._ledger.take(self._key(output)):
+                yield TranslationJob(source.path, output)
+
+    def _refuse(self, conflicts: Conflicts) -> NoReturn:
+        """Raise an error about the first conflict."""
+        writers: dict[bytes, str] = {}
+        for source in self._inputs:
+            output = self._naming.output_of(source)
+            key = self._key(output)
+            if key in conflicts.inputs:
+                raise UsageError(
+                    f"{output} is an input, which the output would overwrite",
+                    "Name another output with -o.",
+                )
+            first = writers.setdefault(key, source.path) if key in conflicts.shared else source.path
+            if self._key(first) != self._key(source.path):
+                raise UsageError(
+                    f"{first} and {source.path} would both be written to {output}",
+                    "Keep their folders with --root, distinguish them with --name-template, or "
+                    "translate them into two folders.",
+                )
+        raise UsageError("the inputs change while they are being listed", "Run the command again.")
+
+    def _key(self, path: str) -> bytes:
+        """Return a digest of the real path: the same for every path of the same file."""
+        real = self._real(path)
+        if self._folder_ignores_case(os.path.dirname(real)):
+            real = real.casefold()
+        return digest(os.fsencode(real))
+
+    def _real(self, path: str) -> str:
+        """Return the same as :func:`os.path.realpath`, which resolves every parent each time."""
+        folder, name = os.path.split(path)
+        if name in ("", os.curdir, os.pardir) or os.path.islink(path):
+            return os.path.realpath(path)
+        return os.path.join(self._real_folder(folder), name)
+
+
+def digest(path: bytes) -> bytes:
+    """Return a 16-byte digest of a path."""
+    return blake2b(path, digest_size=DIGEST_BYTES).digest()
+
+
+def shard_hash(path: bytes) -> int:
+    """Return a 64-bit hash of a path that is the same on every machine."""
+    return int.from_bytes(blake2b(path, digest_size=HASH_BYTES, person=b"share").digest(), "big")
+
+
+@dataclass(frozen=True)
+class Conflicts:
+    """Digests of outputs that must not be written.
+
+    Attributes:
+        shared: Outputs of two different inputs.
+        inputs: Outputs that are inputs.
+    """
+
+    shared: frozenset[bytes]
+    inputs: frozenset[bytes]
+
+    def __bool__(self) -> bool:
+        return bool(self.shared or self.inputs)
+
+
+class LedgerBuilder:
+    """Collect pairs of input and output, in any order."""
+
+    def __init__(self) -> None:
+        self._records = bytearray()
+
+    def add(self, source: bytes, output: bytes, hash_value: int) -> None:
+        """Add the digests of an input and its output, and the hash that selects the shard."""
+        self._records += output + source + hash_value.to_bytes(HASH_BYTES, "big")
+
+    def build(self, skip_outputs: bool) -> tuple[Ledger, Conflicts]:
+        """Return the ledger and its conflicts.
+
+        Args:
+            skip_outputs: Whether to leave out inputs that are another input's output.
+        """
+        records = np.frombuffer(self._records, dtype=f"V{RECORD_BYTES}")
+        # In place, by output, then input, then hash: the smallest hash of a pair comes first.
+        records.sort()
+        words = records.view(">u8").reshape(-1, RECORD_BYTES // 8)
+        is_new = _differs_from_previous(words[:, 0:4])
+        words = words if is_new.all() else words[is_new]
+        if skip_outputs:
+            words = words[~_are_outputs(words)]
+        outputs, inputs = _digests(words[:, 0:2]), _digests(words[:, 2:4])
+        inputs.sort()
+        is_input = _found_in(outputs, inputs)
+        is_first = _differs_from_previous(words[:, 0:2])
+        conflicts = Conflicts(
+            frozenset(key.tobytes() for key in outputs[~is_first]),
+            frozenset(key.tobytes() for key in outputs[is_input]),
+        )
+        return Ledger(outputs[is_first], words[is_first, 4].astype(np.uint64)), conflicts
+
+
+class Ledger:
+    """The outputs to be written.
+
+    Args:
+        outputs: Sorted digests.
+        hashes: Their shard hashes.
+    """
+
+    def __init__(self, outputs: Digests, hashes: Words) -> None:
+        self._outputs, self._hashes = outputs, hashes
+        self._taken = np.zeros(len(outputs), dtype=bool)
+
+    def __len__(self) -> int:
+        return len(self._outputs)
+
+    def keep_shard(self, index: int, count: int) -> None:
+        """Keep only shard ``index`` of ``count``."""
+        mine = self._hashes % np.uint64(count) == index
+        self._outputs, self._hashes = self._outputs[mine], self._hashes[mine]
+        self._taken = self._taken[mine]
+
+    def take(self, output: bytes) -> bool:
+        """Mark an output as taken; return whether it is in the ledger and was not taken before."""
+        position = int(self._outputs.searchsorted(np.void(output)))
+        if (
+            position == len(self)
+            or self._outputs[position].tobytes() != output
+            or self._taken[position]
+        ):
+            return False
+        self._taken[position] = True
+        return True
+
+
+def _digests(words: Words) -> Digests:
+    """Return words ``[N, 2]`` as digests ``[N]``."""
+    return np.ascontiguousarray(words).view(f"V{DIGEST_BYTES}").reshape(-1)
+
+
+def _differs_from_previous(words: Words) -> Mask:
+    """Return which rows of ``[N, W]`` differ from the row before; the first does."""
+    differs = np.ones(len(words), dtype=bool)
+    differs[1:] = (words[1:] != words[:-1]).any(axis=1)
+    return differs
+
+
+def _are_outputs(words: Words) -> Mask:
+    """Return which inputs are the output of another input; words are ``[N, 5]``, sorted."""
+    is_own = (words[:, 0:2] == words[:, 2:4]).all(axis=1)
+    return _found_in(_digests(words[:, 2:4]), _digests(words[~is_own, 0:2]))
+
+
+def _found_in(sought: Digests, ordered: Digests) -> Mask:
+    """Return which of ``sought`` are in ``ordered``, which is sorted."""
+    if not len(ordered):
+        return np.zeros(len(sought), dtype=bool)
+    found = np.empty(len(sought), dtype=bool)
+    for start in range(0, len(sought), CHUNK):
+        part = sought[start : start + CHUNK]
+        positions = np.minimum(ordered.searchsorted(part), len(ordered) - 1)
+        same = ordered[positions].view("u8") == part.view("u8")
+        found[start : start + CHUNK] = same.reshape(-1, 2).all(axis=1)
+    return found

@@ -1,0 +1,508 @@
+"""Names of outputs, and the plan of which image is written where."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cyclegan_cli.errors import CycleGANError, DataError, UsageError
+from cyclegan_cli.translation.inputs import InputImage, Inputs, ignores_case
+from cyclegan_cli.translation.outputs import (
+    LedgerBuilder,
+    OutputNaming,
+    Template,
+    TranslationJob,
+    TranslationPlan,
+    digest,
+    folder_to_exclude,
+    resolve_naming,
+    shard_hash,
+)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with files that are images by their names."""
+    monkeypatch.chdir(tmp_path)
+    for name in (
+        "day.jpg", "DAY2.JPG", "a.b.jpg", "scan.psd", "icon.ico", "noending", "notes.txt",
+        "photos/a.jpg", "photos/c.gif", "photos/scan.psd", "photos/sub/b.png",
+        "photos/.hidden.png", "photos/.cache/thumb.png", "photos/notes.txt",
+        "more/a.jpg", "more/d.jpg",
+    ):  # fmt: skip
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    for folder in ("existing", "existing.png", "empty"):
+        Path(folder).mkdir()
+    return tmp_path
+
+
+def plan_jobs(
+    texts: list[str], output: str | None, target: str, **names: Any
+) -> list[TranslationJob]:
+    inputs = Inputs(texts, excluded=folder_to_exclude(output))
+    plan = TranslationPlan(inputs, resolve_naming(output, inputs.first_two(), target, **names))
+    jobs = [*plan]
+    assert len(plan) == len(jobs)
+    return jobs
+
+
+def planned(inputs: list[str], output: str | None) -> dict[str, str]:
+    """Outputs by input; every input once."""
+    jobs = plan_jobs(inputs, output, "night")
+    assert len({job.input for job in jobs}) == len(jobs)
+    return {str(job.input): str(job.output) for job in jobs}
+
+
+# Where outputs go
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        pytest.param(["day.jpg"], {"day.jpg": "day_night.jpg"}, id="a file"),
+        pytest.param(["DAY2.JPG"], {"DAY2.JPG": "DAY2_night.JPG"}, id="upper case"),
+        pytest.param(["a.b.jpg"], {"a.b.jpg": "a.b_night.jpg"}, id="two dots"),
+        pytest.param(["scan.psd"], {"scan.psd": "scan_night.png"}, id="a read-only format"),
+        pytest.param(["noending"], {"noending": "noending_night.png"}, id="no ending"),
+        pytest.param(["icon.ico"], {"icon.ico": "icon_night.png"}, id="a format of fixed sizes"),
+        pytest.param(
+            ["photos/a.jpg", "day.jpg"],
+            {"photos/a.jpg": "photos/a_night.jpg", "day.jpg": "day_night.jpg"},
+            id="several, each beside its input",
+        ),
+        pytest.param(
+            ["*/*.jpg"],
+            {
+                "more/a.jpg": "more/a_night.jpg",
+                "more/d.jpg": "more/d_night.jpg",
+                "photos/a.jpg": "photos/a_night.jpg",
+            },
+            id="a glob",
+        ),
+        pytest.param(
+            ["photos/**/*.[pj]*g"],
+            {"photos/a.jpg": "photos/a_night.jpg", "photos/sub/b.png": "photos/sub/b_night.png"},
+            id="a deep glob",
+        ),
+    ],
+)
+def test_default_output_is_beside_input(
+    here: Path, inputs: list[str], expected: dict[str, str]
+) -> None:
+    assert planned(inputs, None) == expected
+
+
+@pytest.mark.parametrize(
+    "output", ["existing", "existing/", "existing.png", "new", "new/", "new.png/"]
+)
+@pytest.mark.parametrize(
+    ("inputs", "places"),
+    [
+        pytest.param(["day.jpg"], {"day.jpg": "day.jpg"}, id="a file"),
+        pytest.param(["photos/a.jpg"], {"photos/a.jpg": "a.jpg"}, id="a file in a folder"),
+        pytest.param(["scan.psd"], {"scan.psd": "scan.png"}, id="a read-only format"),
+        pytest.param(
+            ["photos"],
+            {
+                "photos/a.jpg": "a.jpg",
+                "photos/c.gif": "c.gif",
+                "photos/scan.psd": "scan.png",
+                "photos/sub/b.png": "sub/b.png",
+            },
+            id="a folder",
+        ),
+        pytest.param(
+            ["photos/sub", "more"],
+            {"photos/sub/b.png": "b.png", "more/a.jpg": "a.jpg", "more/d.jpg": "d.jpg"},
+            id="two folders",
+        ),
+        pytest.param(
+            ["day.jpg", "photos/c.gif"],
+            {"day.jpg": "day.jpg", "photos/c.gif": "c.gif"},
+            id="several files",
+        ),
+        pytest.param(
+            ["day.jpg", "photos/sub"],
+            {"day.jpg": "day.jpg", "photos/sub/b.png": "b.png"},
+            id="a file and a folder",
+        ),
+        pytest.param(["photos/*.jpg"], {"photos/a.jpg": "a.jpg"}, id="a glob of one"),
+        pytest.param(
+            ["mor*/*"], {"more/a.jpg": "a.jpg", "more/d.jpg": "d.jpg"}, id="a glob of many"
+        ),
+    ],
+)  # fmt: skip
+def test_output_folder_reproduces_names_and_structure(
+    here: Path, inputs: list[str], places: dict[str, str], output: str
+) -> None:
+    assert planned(inputs, output) == {i: str(Path(output, place)) for i, place in places.items()}
+
+
+@pytest.mark.parametrize("inputs", [["photos"], ["day.jpg", "photos/c.gif"]])
+def test_unknown_extension_names_folder_for_several_inputs(here: Path, inputs: list[str]) -> None:
+    assert all(output.startswith("v1.2/") for output in planned(inputs, "v1.2").values())
+
+
+@pytest.mark.parametrize("text", ["day.jpg", "da*.jpg"])
+@pytest.mark.parametrize("output", ["new.png", "new/night.webp", "photos/a.jpg"])
+def test_single_image_to_output_file(here: Path, text: str, output: str) -> None:
+    assert planned([text], output) == {"day.jpg": output}
+
+
+@pytest.mark.parametrize(
+    "repeated",
+    [
+        [],
+        pytest.param(
+            ["photos/c.gif"],
+        ),
+    ],
+)
+def test_jobs_are_in_order_of_inputs(here: Path, repeated: list[str]) -> None:
+    jobs = plan_jobs(["photos/c.gif", "more", "day.jpg", *repeated], "new", "night")
+    assert [str(job.input) for job in jobs] == [
+        "photos/c.gif", "more/a.jpg", "more/d.jpg", "day.jpg",
+    ]  # fmt: skip
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "error", "message"),
+    [
+        pytest.param(["photos"], None, UsageError, "requires -o DIR", id="a folder, nowhere to go"),
+        pytest.param(["photos"], "new.png", UsageError, "names a file", id="a folder to a file"),
+        pytest.param(["photos"], "noending", UsageError, "names a file", id="... that exists"),
+        pytest.param(["day.jpg", "photos/c.gif"], "new.png", UsageError, "names a file",
+                     id="several to a file"),
+        pytest.param(["mor*/*"], "new.png", UsageError, "names a file", id="a glob to a file"),
+        pytest.param(["day.jpg"], "new.docx", UsageError, "'.docx'", id="an unknown format"),
+        pytest.param(["day.jpg"], "new.psd", UsageError, "'.psd'", id="a read-only format"),
+        pytest.param(["day.jpg"], "new.ico", UsageError, "'.ico'", id="a format of fixed sizes"),
+        pytest.param(["day.jpg"], "new.pdf", UsageError, "'.pdf'", id="a format with programs"),
+        pytest.param(["nothing.jpg"], None, DataError, "no file or folder nothing.jpg",
+                     id="a missing file"),
+        pytest.param(["day.jpg", "nothing/"], "new", DataError, "nothing", id="a missing folder"),
+        pytest.param(["*.tiff"], None, DataError, "nothing matches", id="an empty glob"),
+        pytest.param(["e*"], None, DataError, "nothing matches", id="a glob of folders only"),
+        pytest.param(["empty"], "new", DataError, "no images", id="an empty folder"),
+        pytest.param(["photos/a.jpg", "more"], "new", UsageError,
+                     "photos/a.jpg and more/a.jpg would both be written to new/a.jpg",
+                     id="two of the same name"),
+        pytest.param(["day.jpg"], "day.jpg", UsageError, "is an input", id="onto itself"),
+        pytest.param(["day.jpg"], "photos/../day.jpg", UsageError, "is an input",
+                     id="onto itself, in other words"),
+        pytest.param(["day.jpg"], ".", UsageError, "is an input", id="into its own folder"),
+        pytest.param(["photos"], "photos", UsageError, "is an input", id="a folder onto itself"),
+        pytest.param(["photos/sub", "photos/a.jpg"], "photos/sub/..", UsageError, "is an input",
+                     id="onto another input"),
+    ],
+)  # fmt: skip
+def test_invalid_inputs_and_outputs_are_refused(
+    here: Path, inputs: list[str], output: str | None, error: type[CycleGANError], message: str
+) -> None:
+    with pytest.raises(error) as caught:
+        plan_jobs(inputs, output, "night")
+    assert type(caught.value) is error
+    assert message in caught.value.message
+
+
+def test_fallback_format_does_not_overwrite_sibling(here: Path) -> None:
+    Path("photos/scan.png").touch()
+    with pytest.raises(UsageError, match=r"would both be written to new/scan\.png"):
+        plan_jobs(["photos"], "new", "night")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output"),
+    [(["link.jpg"], "day.jpg"), (["day.jpg"], "link.jpg"), (["photos"], "linked/")],
+)
+def test_input_is_not_overwritten_through_link(here: Path, inputs: list[str], output: str) -> None:
+    Path("link.jpg").symlink_to("day.jpg")
+    Path("linked").symlink_to("photos")
+    with pytest.raises(UsageError, match="is an input"):
+        plan_jobs(inputs, output, "night")
+
+
+@pytest.mark.parametrize("output", ["photos/out", "photos/out/", "linked", "photos/sub/../out"])
+def test_output_folder_inside_input_folder_is_excluded(here: Path, output: str) -> None:
+    before = plan_jobs(["photos"], "photos/out", "night")
+    Path("linked").symlink_to("photos/out")
+    for job in before:
+        output_file = Path(job.output)
+        output_file.parent.mkdir(parents=True, exist_ok=True)
+        output_file.touch()
+    assert [job.input for job in plan_jobs(["photos"], output, "night")] == [
+        job.input for job in before
+    ]
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        ["day.jpg", "day.jpg"],
+        ["day.jpg", "./day.jpg"],
+        ["day.jpg", "da?.jpg"],
+        ["day.jpg", "photos/../day.jpg"],
+        ["photos/../day.jpg", "day.jpg", "day.jpg"],
+    ],
+)
+def test_image_named_twice_is_translated_once(here: Path, inputs: list[str]) -> None:
+    [job] = plan_jobs(inputs, "new", "night")
+    assert (str(job.input), str(job.output)) == (inputs[0], "new/day.jpg")
+
+
+def test_link_to_image_has_its_own_output(here: Path) -> None:
+    Path("linked.jpg").symlink_to("day.jpg")
+    assert planned(["day.jpg", "linked.jpg"], "new") == {
+        "day.jpg": "new/day.jpg",
+        "linked.jpg": "new/linked.jpg",
+    }
+
+
+def test_image_named_with_its_folder_is_translated_once(here: Path) -> None:
+    assert len(planned(["more", "more/a.jpg"], "new")) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["[x].jpg", "a*.jpg", "what?.jpg", "нічний.jpg", "two\nlines.jpg", " .jpg", "-o.jpg"]
+)
+def test_existing_file_is_not_a_glob(here: Path, name: str) -> None:
+    Path("ax.jpg").touch()  # What "a*.jpg" would match besides itself.
+    Path(name).touch()
+    assert planned([name], "new") == {name: f"new/{name}"}
+    assert planned([name], None) == {name: f"{name[:-4]}_night.jpg"}
+
+
+def name_of(path: str, output: str | None = "out/", **names: str) -> str:
+    source = InputImage(path, os.path.basename(path))
+    return resolve_naming(output, [source], "night", **names).output_of(source)
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("{stem}{ext}", "out/a.b.JPG"),
+        ("{stem}_{domain}{ext}", "out/a.b_night.JPG"),
+        ("{parent}-{stem}.png", "out/day 1-a.b.png"),
+        ("{domain}/{parent}/{stem}{ext}", "out/night/day 1/a.b.JPG"),
+        ("{{{stem}}}{ext}", "out/{a.b}.JPG"),
+    ],
+)
+def test_template_fills_placeholders(template: str, expected: str) -> None:
+    assert name_of("x/day 1/a.b.JPG", template=template) == expected
+
+
+def test_suffix_precedes_extension() -> None:
+    assert name_of("x/a.jpg", suffix="-{neu}") == "out/a-{neu}.jpg"
+    assert name_of("x/a.jpg", None, suffix="-x") == "x/a-x.jpg"
+    assert name_of("x/a.psd", suffix="-x") == "out/a-x.png"
+
+
+def test_extension_replaces_that_of_inputs() -> None:
+    assert name_of("x/a.jpg", extension=".webp") == "out/a.webp"
+    assert name_of("x/a.jpg", None, extension=".webp") == "x/a_night.webp"
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"template": "{stem}{ext"}, "unpaired braces"),
+        ({"template": "{stem}{}{ext}"}, "unknown placeholder {}"),
+        ({"template": "{index}{stem}{ext}"}, "unknown placeholder {index}"),
+        ({"template": "{stem.__class__}{ext}"}, "unknown placeholder"),
+        ({"template": "{stem!r}{ext}"}, "unknown placeholder"),
+        ({"template": "{stem:>9999999999}{ext}"}, "unknown placeholder"),
+        ({"template": "{domain}{ext}"}, "no {stem}"),
+        ({"template": "{stem}.docx"}, "must end in {ext} or an extension"),
+        ({"template": "{stem}"}, "must end in {ext} or an extension"),
+        ({"template": "../{stem}{ext}"}, "not a path inside the output folder"),
+        ({"template": "/{stem}{ext}"}, "not a path inside the output folder"),
+        ({"template": "x/../{stem}{ext}"}, "not a path inside the output folder"),
+        ({"template": "x//{stem}{ext}"}, "not a path inside the output folder"),
+        ({"suffix": "/../x"}, "contains a folder"),
+        ({"suffix": "x", "template": "{stem}{ext}"}, "exclude each other"),
+    ],
+)
+def test_invalid_templates_and_suffixes_are_refused(names: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        name_of("x/a.jpg", **names)
+    assert message in caught.value.message
+
+
+def test_output_file_excludes_suffix_and_template() -> None:
+    with pytest.raises(UsageError, match="which excludes --suffix"):
+        name_of("x/a.jpg", "night.png", suffix="x")
+
+
+def test_parent_of_root_folder_is_refused() -> None:
+    """Of ``/a.jpg`` the folder has no name at all."""
+    with pytest.raises(UsageError, match="not a path inside the output folder"):
+        name_of("/a.jpg", template="{parent}/{stem}{ext}")
+
+
+@given(
+    st.lists(
+        st.sampled_from(["{stem}", "{ext}", "{domain}", "{parent}", "/", ".", "..", "x", "{"])
+    ),
+    st.sampled_from(["a.jpg", "..jpg", "...png", "b/../c.png", "../d.gif", "/e.png", ". .png"]),
+)
+def test_template_stays_inside_output_folder(parts: list[str], path: str) -> None:
+    source = InputImage(path, os.path.basename(path))
+    try:
+        naming = OutputNaming("night", "out", None, Template("".join(parts)))
+        output = naming.output_of(source)
+    except UsageError:
+        return
+    assert os.path.normpath(output).startswith("out/")
+    assert len(os.path.normpath(output)) > len("out/")
+
+
+NAMES = st.integers(0, 12).map(lambda number: f"p{number}".encode())
+PAIRS = st.lists(st.tuples(NAMES, NAMES), max_size=40)
+
+
+def builder_of(pairs: list[tuple[bytes, bytes]]) -> LedgerBuilder:
+    draft = LedgerBuilder()
+    for source, output in pairs:
+        draft.add(digest(source), digest(output), shard_hash(source))
+    return draft
+
+
+@given(PAIRS)
+def test_conflicts_are_those_of_the_paths(pairs: list[tuple[bytes, bytes]]) -> None:
+    _, conflicts = builder_of(pairs).build(skip_outputs=False)
+    writers = defaultdict(set)
+    for source, output in pairs:
+        writers[output].add(source)
+    inputs = {source for source, _ in pairs}
+    assert conflicts.shared == {digest(out) for out, sources in writers.items() if len(sources) > 1}
+    assert conflicts.inputs == {digest(output) for output in writers if output in inputs}
+    assert bool(conflicts) == bool(conflicts.shared or conflicts.inputs)
+
+
+@given(PAIRS)
+def test_ledger_skips_inputs_that_are_outputs(pairs: list[tuple[bytes, bytes]]) -> None:
+    ledger, conflicts = builder_of(pairs).build(skip_outputs=True)
+    left = {
+        (source, output)
+        for source, output in pairs
+        if all(source != other_output or source == other for other, other_output in pairs)
+    }
+    inputs = {source for source, _ in left}
+    assert conflicts.inputs == {digest(output) for _, output in left if output in inputs}
+    assert len(ledger) == len({output for _, output in left})
+
+
+@given(PAIRS)
+def test_ledger_takes_each_output_once(pairs: list[tuple[bytes, bytes]]) -> None:
+    ledger, _ = builder_of(pairs).build(skip_outputs=False)
+    taken = [output for _, output in pairs if ledger.take(digest(output))]
+    assert sorted(taken) == sorted({output for _, output in pairs})
+    assert not ledger.take(digest(b"never seen"))
+
+
+@given(PAIRS, st.integers(1, 7), st.randoms())
+def test_shards_are_disjoint_and_complete_in_any_order(
+    pairs: list[tuple[bytes, bytes]], count: int, random: object
+) -> None:
+    taken: list[bytes] = []
+    for index in range(count):
+        random.shuffle(pairs)  # type: ignore[attr-defined]
+        ledger, _ = builder_of(pairs).build(skip_outputs=False)
+        ledger.keep_shard(index, count)
+        mine = [output for _, output in pairs if ledger.take(digest(output))]
+        assert len(mine) == len(ledger)
+        taken += mine
+    assert sorted(taken) == sorted({output for _, output in pairs})
+
+
+def test_shard_hash_is_stable() -> None:
+    """Otherwise the jobs of an array that is running while we are upgraded would overlap."""
+    assert shard_hash(b"photos/a.jpg") == 12356256285255488763
+
+
+@pytest.fixture
+def one_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A drive on which case does not matter."""
+    real = os.path.samefile
+    monkeypatch.setattr(
+        os.path,
+        "samefile",
+        lambda a, b: str(a).casefold() == str(b).casefold() or real(a, b),
+    )
+
+
+def case_matters(folder: Path) -> bool:
+    """Asked of the drive itself."""
+    (folder / "probe").touch()
+    matters = not (folder / "PROBE").exists()
+    (folder / "probe").unlink()
+    return matters
+
+
+def test_ignores_case_matches_file_system(tmp_path: Path) -> None:
+    expected = not case_matters(tmp_path)
+    assert ignores_case(str(tmp_path)) == expected  # Empty: by its own name.
+    (tmp_path / "a.jpg").touch()
+    assert ignores_case(str(tmp_path)) == expected
+    assert ignores_case(str(tmp_path / "to" / "be" / "made")) == expected
+
+
+def test_existing_files_that_differ_in_case_are_distinct(tmp_path: Path) -> None:
+    if not case_matters(tmp_path):
+        pytest.skip("this drive has no such files")
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "A.JPG").touch()
+    assert not ignores_case(str(tmp_path))
+
+
+@pytest.mark.usefixtures("one_file")
+def test_case_insensitive_drive_is_detected_from_its_entries(tmp_path: Path) -> None:
+    assert ignores_case(str(tmp_path))
+    (tmp_path / "12").mkdir()  # No letters: that tells nothing.
+    assert ignores_case(str(tmp_path / "12"))
+    assert ignores_case(str(tmp_path / "12" / "new"))
+
+
+@pytest.mark.usefixtures("one_file")
+def test_drive_without_letters_is_case_sensitive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "ismount", lambda _: True)
+    monkeypatch.setattr(os.path, "isdir", lambda _: True)
+    assert not ignores_case("/nowhere/usb")
+
+
+@pytest.fixture
+def two_cameras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("left/a.jpg", "right/A.JPG", "out/letters"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    return tmp_path
+
+
+def plan() -> TranslationPlan:
+    inputs = Inputs(["left", "right"])
+    return TranslationPlan(inputs, resolve_naming("out", inputs.first_two(), "night"))
+
+
+@pytest.mark.usefixtures("two_cameras", "one_file")
+def test_outputs_that_differ_in_case_conflict_on_case_insensitive_drive() -> None:
+    with pytest.raises(UsageError, match=r"left/a\.jpg and right/A\.JPG would both be written to"):
+        plan()
+
+
+def test_outputs_that_differ_in_case_are_distinct_on_case_sensitive_drive(
+    two_cameras: Path,
+) -> None:
+    if not case_matters(two_cameras):
+        pytest.skip("on this drive they are one")
+    assert {job.output for job in plan()} == {"out/a.jpg", "out/A.JPG"}
