@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import trainings
-from cyclegan_cli.training.domains import name_digest
+from cyclegan_cli.training.split import name_digest
 from trainings import TINY, draw_domains, wait_for_steps
 
 CLI = [sys.executable, "-m", "cyclegan_cli"]
@@ -89,8 +89,8 @@ def test_a_signal_saves_and_says_how_to_go_on(folder, whole, number, exit_code):
     os.killpg(process.pid, number)
     _, err = process.communicate(timeout=120)
     assert process.returncode == exit_code
-    assert re.search(r"error: stopped after step \d+ of 60; everything is saved", err)
-    assert "hint: Go on with: cyclegan train --resume stopped" in err
+    assert re.search(r"error: stopped after step \d+ of 60; the run was saved", err)
+    assert "hint: Resume with: cyclegan train --resume stopped" in err
     assert "Traceback" not in err
     code, _, err = finish(folder, "--resume", "stopped")
     assert code == 0, err
@@ -122,7 +122,7 @@ def test_a_run_says_where_its_page_and_its_checkpoint_are_and_what_to_try(folder
     assert out == "checkpoint: r/model.safetensors\n"
     assert "step 1/2" in err
     assert "step 2/2" in err
-    [page] = re.findall(r"watch it in a browser: (.*)", err)
+    [page] = re.findall(r"report: (.*)", err)
     assert "step 2 of 2 (100%)" in (folder / page).read_text(encoding="utf-8")
     [command] = re.findall(r"try: cyclegan (.*)", err)
     done = subprocess.run([*CLI, *command.split()], cwd=folder, capture_output=True, text=True)
@@ -143,7 +143,7 @@ def test_a_dry_run_shows_the_plan_and_leaves_nothing(folder, train):
     assert (code, err) == (0, "")
     assert "5 images" in out
     assert "5 PNG; short side 40 pixels" in out
-    assert "5 looked at, 5 of them decoded: none left out" in out
+    assert "5 checked, 5 of them decoded: none left out" in out
     assert "0 done of 10 (2.0 epochs of 5 images)" in out
     assert "0.0002 to step 5, then falling to 3.33333e-05 at step 10" in out
     assert "--base-channels 2" in out
@@ -177,7 +177,7 @@ def test_a_dry_run_in_json_names_all_that_is_wrong(folder, train):
     assert found["options"]["crop_size"] == 32
     code, out, err = train(*new_run("r"), "--dry-run", "--strict")
     assert (code, out) == (3, "")
-    assert err.splitlines()[-2].startswith("error: --strict: --domain-a: of 6 images looked at")
+    assert err.splitlines()[-2].startswith("error: --strict: --domain-a: 1 of 6 checked images")
 
 
 @pytest.mark.parametrize("option", ["--full", "--json"])
@@ -351,7 +351,7 @@ def test_a_run_ended_before_it_had_results_says_that_it_begins_again(folder, tra
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     code, _, err = train("--resume", "run")
     assert code == 0
-    assert "warning: run was ended before it had any results, and begins again" in err
+    assert "warning: run was stopped before its first checkpoint and starts again" in err
 
 
 @pytest.mark.parametrize("interval", ["--log-every", "--sample-every"])
@@ -393,13 +393,13 @@ def test_a_finished_run_has_nothing_left_to_do_which_is_success(folder, train):
     code, out, err = train("--resume", "run")
     assert (code, out) == (0, "")
     assert err == (
-        "run is complete: it has done 2 of 2 steps; to train it further, resume with more "
-        "--steps or --epochs\n"
+        "run is complete: 2 of 2 steps are done; to continue, resume with more --steps or "
+        "--epochs\n"
     )
     assert contents(folder / "run") == before
     code, _, err = train("--resume", "run", "--steps", "1")
     assert code == 2
-    assert "error: --steps: run has done 2 steps, more than the 1 asked for" in err
+    assert "error: --steps: run has done 2 steps, more than the 1 requested" in err
 
 
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
@@ -413,7 +413,7 @@ def test_a_warning_saves_and_ends_and_may_come_twice(folder, name):
     process.send_signal(number)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 128 + number
-    assert re.search(r"error: stopped after step \d+ of 100000; everything is saved", err)
+    assert re.search(r"error: stopped after step \d+ of 100000; the run was saved", err)
     assert (folder / "warned" / "state.safetensors").exists()
 
 
@@ -430,7 +430,7 @@ def test_held_out_images_that_cannot_be_read_are_named_and_refused_by_strict(fol
     assert code == 0
     assert f"{spoilt.name}: " in err
     option, count = ("--val-a", 5) if own else ("--domain-a", 2)
-    sentence = f"{option}: of {count} held-out images, 1 will not be measured on"
+    sentence = f"{option}: 1 of {count} validation images cannot be used"
     assert sentence in err
     if own:
         assert "--val-b and --domain-b are the same folder" in err
@@ -439,4 +439,4 @@ def test_held_out_images_that_cannot_be_read_are_named_and_refused_by_strict(fol
     assert f"error: --strict: {sentence}" in err
     code, out, err = train(*new_run("dry", *options, "--dry-run"))
     assert code == 0
-    assert f"{count} more to measure on (1 left out)" in out
+    assert f"{count} for validation (1 left out)" in out

@@ -13,7 +13,6 @@ from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.runtime.distributed_env import DistributedEnv
 from cyclegan_cli.training.plan import Plan, plan_new, plan_restarted, plan_resumed
 from cyclegan_cli.training.trainer import train
-from runs import Recorder, never
 from together import agree, learn_by_adam, learn_by_sgd, together, train_by_own_clock
 
 SMALL = TrainConfig(
@@ -68,8 +67,8 @@ def test_processes_agree(tmp_path: Path) -> None:
     assert second["gathered"] == []
     assert first["of_first"] == second["of_first"] == Path("from-0")
     assert (first.get("worked"), second.get("worked")) == (True, None)
-    assert (first["failed"], second["failed"]) == ("DataError", "EndedTogetherError")
-    assert (first["left_by"], second["left_by"]) == ("DataError", "EndedTogetherError")
+    assert (first["failed"], second["failed"]) == ("DataError", "CollectiveStopError")
+    assert (first["left_by"], second["left_by"]) == ("DataError", "CollectiveStopError")
 
 
 def test_the_first_processs_clock_decides_for_all(tmp_path: Path, config: TrainConfig) -> None:
@@ -99,7 +98,7 @@ def test_a_step_has_a_batch_on_each_device(config: TrainConfig) -> None:
 
 def trained(config: TrainConfig) -> Plan:
     plan = plan_new(config)
-    train(plan, Recorder(), never)
+    train(plan)
     return plan
 
 
@@ -111,7 +110,7 @@ def test_on_another_number_of_devices_a_run_goes_on_where_it_was(config: TrainCo
     assert two.total_steps == 5 + 5
     assert two.epoch_of(two.total_steps) == 3
     [sentence] = two.warnings
-    assert "was saved by 1 processes and goes on with 2" in sentence
+    assert "was saved by 1 processes and continues with 2" in sentence
 
 
 def test_a_restart_goes_on_only_with_a_run_of_the_same_options(
