@@ -13,7 +13,7 @@ from torch import nn
 from cyclegan_cli.config import CompileChoice, TrainConfig
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.training import compiling
-from cyclegan_cli.training.compiling import WARM_UP_STEPS, WATCHED_STEPS, Compiler, pays
+from cyclegan_cli.training.compiling import TIMED_STEPS, WARM_UP_STEPS, Compiler, is_faster
 
 CPU = torch.device("cpu")
 
@@ -74,7 +74,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-DECIDED = WARM_UP_STEPS + WATCHED_STEPS
+DECIDED = WARM_UP_STEPS + TIMED_STEPS
 
 
 @pytest.mark.parametrize(
@@ -87,11 +87,11 @@ DECIDED = WARM_UP_STEPS + WATCHED_STEPS
         ("mps", 10.0, 1_000_000, False),
     ],
 )
-def test_it_pays_where_it_saves_twice_what_it_takes(
+def test_it_is_faster_where_it_saves_twice_what_it_takes(
     device: str, seconds: float, steps: int, expected: bool
 ) -> None:
     """By hand: 12,000 steps of 0.1 s are 1,200 s, a fifth of which is twice 120 s."""
-    assert pays(device, seconds, steps) is expected
+    assert is_faster(device, seconds, steps) is expected
 
 
 def test_a_long_run_on_a_gpu_is_compiled_after_it_was_watched(clock: Clock) -> None:
@@ -99,7 +99,7 @@ def test_a_long_run_on_a_gpu_is_compiled_after_it_was_watched(clock: Clock) -> N
     run.make_steps(DECIDED + 50, of=33_000)
     assert run.model.compiled_at == [DECIDED]
     assert run.told == [
-        f"compiling the networks: {33_000 - DECIDED} steps of 0.1 s are left, which repays it"
+        f"compiling the networks: {33_000 - DECIDED} steps of 0.1 s are left, which makes up for it"
     ]
     assert run.warned == []
     assert run.model.steps == DECIDED + 50
@@ -109,7 +109,7 @@ def test_the_first_steps_do_not_count(clock: Clock) -> None:
     run = Run("auto", "cuda", 60.0, clock)
     run.make_steps(WARM_UP_STEPS, of=3_000)
     run.model.seconds = 0.001
-    run.make_steps(WATCHED_STEPS + 10, of=3_000)
+    run.make_steps(TIMED_STEPS + 10, of=3_000)
     assert run.model.compiled_at == []
 
 
@@ -157,9 +157,7 @@ def test_a_run_that_cannot_be_compiled_goes_on_as_it_is(
     run.model.failure = failure
     run.make_steps(5, of=5)
     assert run.model.compiled_at == [0]
-    assert run.warned == [
-        f"the networks cannot be compiled here and are used as they are: {reason}"
-    ]
+    assert run.warned == [f"the networks cannot be compiled and run without compilation: {reason}"]
     assert run.model.steps == 5
 
 

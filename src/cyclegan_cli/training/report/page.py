@@ -25,7 +25,7 @@ from cyclegan_cli.training.tables import (
     METRICS_FILE,
     VALIDATION_COLUMNS,
     VALIDATION_FILE,
-    whole_rows,
+    read_rows,
 )
 
 PAGE_FILE = "index.html"
@@ -93,7 +93,7 @@ class RunPage:
 def _read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
     return [
         {name: float(row.get(name) or "nan") for name in columns}
-        for row in whole_rows(path, columns)
+        for row in read_rows(path, columns)
     ]
 
 
