@@ -64,9 +64,7 @@ def whole(folder: Path) -> bytes:
     return model(folder, "whole")
 
 
-def test_a_killed_process_is_restarted_and_the_run_ends_as_if_it_had_not_been(
-    folder: Path, whole: bytes
-) -> None:
+def test_killed_rank_is_restarted_with_identical_result(folder: Path, whole: bytes) -> None:
     process = start(folder, *OPTIONS, "--run-dir", "hurt", launch=("--max-restarts", "1"))
     wait_for_steps(folder, "hurt", 12)
     children = psutil.Process(process.pid).children()
@@ -78,9 +76,7 @@ def test_a_killed_process_is_restarted_and_the_run_ends_as_if_it_had_not_been(
     assert model(folder, "hurt") == whole
 
 
-def test_ctrl_c_saves_and_a_resumed_run_ends_as_if_it_had_not_been(
-    folder: Path, whole: bytes
-) -> None:
+def test_ctrl_c_saves_and_resume_gives_identical_model(folder: Path, whole: bytes) -> None:
     process = start(folder, *OPTIONS, "--run-dir", "stopped")
     wait_for_steps(folder, "stopped", 7)
     os.killpg(process.pid, signal.SIGINT)  # As a terminal does; torchrun passes it on once more.
@@ -93,7 +89,7 @@ def test_ctrl_c_saves_and_a_resumed_run_ends_as_if_it_had_not_been(
     assert model(folder, "stopped") == whole
 
 
-def test_bad_options_are_one_sentence(folder: Path) -> None:
+def test_invalid_options_are_reported_once(folder: Path) -> None:
     code, _, err = finish(folder, *OPTIONS, "--run-dir", "r", "--crop-size", "33")
     assert code != 0
     assert err.count("error: --crop-size 33 ") == 1
@@ -101,7 +97,7 @@ def test_bad_options_are_one_sentence(folder: Path) -> None:
     assert not (folder / "r").exists()
 
 
-def test_what_the_first_process_refuses_ends_all(folder: Path) -> None:
+def test_error_on_rank_zero_ends_all_ranks(folder: Path) -> None:
     shutil.copytree(folder / "day", folder / "spoilt")
     (folder / "spoilt" / "0.png").write_text("no image")
     spoilt = ["--domain-a", "spoilt", "--run-dir", "r", "--strict"]
@@ -112,7 +108,7 @@ def test_what_the_first_process_refuses_ends_all(folder: Path) -> None:
     assert not (folder / "r").exists()
 
 
-def test_a_dry_run_is_for_one_process(folder: Path) -> None:
+def test_dry_run_is_refused_under_torchrun(folder: Path) -> None:
     code, _, err = finish(folder, *OPTIONS, "--dry-run")
     assert code != 0
     assert err.count("error: --dry-run needs a single process") == 1
@@ -137,7 +133,7 @@ ALONE_IN_TWO = {"RANK": "0", "WORLD_SIZE": "2"}
         ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2 and WORLD_SIZE=2"),
     ],
 )
-def test_an_environment_that_is_half_torchrun_s_is_one_sentence(
+def test_incomplete_torchrun_environment_is_a_usage_error(
     folder: Path,
     cyclegan: Callable[..., Answer],
     monkeypatch: pytest.MonkeyPatch,
@@ -158,7 +154,7 @@ def test_an_environment_that_is_half_torchrun_s_is_one_sentence(
     ("0", "1 other process of 2 to join at"), ("1", "rank 0 to listen at"),
 ])  # fmt: skip
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_who_waits_for_others_says_so_and_hears_signals(
+def test_waiting_for_other_ranks_handles_signals(
     folder: Path, monkeypatch: pytest.MonkeyPatch, rank: str, awaited: str,
     number: signal.Signals, code: int,
 ) -> None:  # fmt: skip
@@ -179,7 +175,7 @@ def test_who_waits_for_others_says_so_and_hears_signals(
     assert not (folder / "lonely").exists()
 
 
-def test_waiting_for_others_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_join_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "JOIN_SECONDS", 0.0)
     monkeypatch.setattr(distributed, "REPORT_AFTER_SECONDS", 0.0)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
@@ -194,7 +190,7 @@ def test_waiting_for_others_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
             pass
 
 
-def test_a_port_that_others_listen_at_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_occupied_port_is_a_device_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", 0))
         taken.listen()

@@ -87,14 +87,14 @@ DECIDED = WARM_UP_STEPS + TIMED_STEPS
         ("mps", 10.0, 1_000_000, False),
     ],
 )
-def test_it_is_faster_where_it_saves_twice_what_it_takes(
+def test_is_faster_if_it_saves_twice_the_compile_time(
     device: str, seconds: float, steps: int, expected: bool
 ) -> None:
     """By hand: 12,000 steps of 0.1 s are 1,200 s, a fifth of which is twice 120 s."""
     assert is_faster(device, seconds, steps) is expected
 
 
-def test_a_long_run_on_a_gpu_is_compiled_after_it_was_watched(clock: Clock) -> None:
+def test_auto_compiles_long_gpu_runs_after_timing(clock: Clock) -> None:
     run = Run("auto", "cuda", 0.1, clock)
     run.make_steps(DECIDED + 50, of=33_000)
     assert run.model.compiled_at == [DECIDED]
@@ -114,7 +114,7 @@ def test_the_first_steps_do_not_count(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize(("device", "of"), [("cuda", 1_000), ("cpu", 1_000_000)])
-def test_else_auto_does_nothing_and_says_nothing(clock: Clock, device: str, of: int) -> None:
+def test_auto_does_not_compile_otherwise(clock: Clock, device: str, of: int) -> None:
     run = Run("auto", device, 0.1, clock)
     run.make_steps(DECIDED + 50, of=of)
     assert (run.model.compiled_at, run.told, run.warned) == ([], [], [])
@@ -150,9 +150,7 @@ def test_off_does_not(clock: Clock) -> None:
         (AssertionError(), "AssertionError()"),
     ],
 )
-def test_a_run_that_cannot_be_compiled_goes_on_as_it_is(
-    clock: Clock, failure: Exception, reason: str
-) -> None:
+def test_failed_compilation_is_a_warning(clock: Clock, failure: Exception, reason: str) -> None:
     run = Run("on", "cpu", 0.1, clock)
     run.model.failure = failure
     run.make_steps(5, of=5)
@@ -162,15 +160,13 @@ def test_a_run_that_cannot_be_compiled_goes_on_as_it_is(
 
 
 @pytest.mark.parametrize("name", ["g++", "clang++"])
-def test_a_compiler_is_looked_for_by_its_usual_names(
-    monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_compiler_is_found_by_usual_names(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr("shutil.which", lambda asked: asked if asked == name else None)
     assert compiling.has_compiler()
 
 
-def test_a_compiler_is_looked_for_in_cxx(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiler_is_found_in_cxx_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda asked: asked if asked == "/opt/mine" else None)
     monkeypatch.setenv("CXX", "/opt/mine")
     assert compiling.has_compiler()
@@ -214,7 +210,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 @traced
 @pytest.mark.usefixtures("backend")
 @pytest.mark.slow
-def test_a_compiled_model_makes_the_same_steps() -> None:
+def test_compiled_model_computes_the_same_steps() -> None:
     plain, compiled = tiny(), tiny()
     compiled.compile(*images())
     assert compiled.pool_a.count == 0
@@ -249,9 +245,7 @@ def test_where_compiling_fails_the_networks_stay_as_they_were(backend: list[Any]
     assert torch.equal(*losses)
 
 
-def test_recorded_passes_are_told_where_each_begins(
-    monkeypatch: pytest.MonkeyPatch, backend: list[Any]
-) -> None:
+def test_cuda_graph_steps_are_marked(monkeypatch: pytest.MonkeyPatch, backend: list[Any]) -> None:
     """A fake GPU: what is asked of it, in which order."""
     model = tiny()
     seen: list[str] = []

@@ -14,7 +14,7 @@ from runs import broken, killed
 
 
 @pytest.mark.slow
-def test_steps_are_measured_in_a_process_of_their_own(config, tmp_path):
+def test_step_cost_is_measured_in_a_subprocess(config, tmp_path):
     found = measure_steps(plan_new(config))
     assert MIN_STEPS <= found.steps <= MAX_STEPS
     assert found.seconds > 0
@@ -35,13 +35,13 @@ def without_memory(*_: object) -> None:
     [(killed, "not enough memory: the system killed"), (broken, "exit code 7")],
 )
 @pytest.mark.slow
-def test_a_step_that_ends_its_process_is_one_sentence(config, monkeypatch, target, sentence):
+def test_killed_step_process_is_a_device_error(config, monkeypatch, target, sentence):
     monkeypatch.setattr(estimate, "_measure", target)
     with pytest.raises(DeviceError, match=sentence):
         measure_steps(plan_new(config))
 
 
-def test_a_step_that_does_not_fit_is_one_sentence(config, monkeypatch):
+def test_out_of_memory_step_is_a_device_error(config, monkeypatch):
     class Pipe:
         def send(self, found):
             self.found = found
@@ -56,7 +56,7 @@ def test_a_step_that_does_not_fit_is_one_sentence(config, monkeypatch):
     assert handlers == [signal.SIG_IGN]
 
 
-def test_without_a_readable_image_nothing_is_measured(config, tmp_path):
+def test_unreadable_domain_is_not_measured(config, tmp_path):
     for path in (tmp_path / "day").iterdir():
         path.write_bytes(b"no image")
     with pytest.raises(DataError, match="no image of domain A can be read"):

@@ -46,7 +46,7 @@ def replaced(folder: Path) -> None:
 
 @pytest.mark.parametrize("act", [removed, replaced])
 @pytest.mark.parametrize("first_write", ["log_every", "checkpoint_every", "sample_every"])
-def test_a_run_folder_removed_under_a_training_ends_it_and_nothing_is_written_elsewhere(
+def test_removed_run_folder_ends_training(
     config: TrainConfig, act: Callable[[Path], None], first_write: str
 ) -> None:
     never_due = {"log_every": 1000, "checkpoint_every": 1000, "sample_every": 1000}
@@ -62,7 +62,7 @@ def test_a_run_folder_removed_under_a_training_ends_it_and_nothing_is_written_el
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_loading_thread_without_memory_ends_the_run_with_one_sentence(
+def test_out_of_memory_in_loading_thread_is_a_device_error(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     config = dataclasses.replace(config, workers=workers, checkpoint_every=2)
@@ -85,7 +85,7 @@ def test_a_loading_thread_without_memory_ends_the_run_with_one_sentence(
 
 
 @pytest.mark.parametrize("hour", [-3600, 3600])
-def test_a_clock_that_is_set_changes_nothing(
+def test_system_clock_changes_have_no_effect(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch, hour: int
 ) -> None:
     undisturbed = train(plan_new(config)).read_bytes()

@@ -40,9 +40,7 @@ def after(config: TrainConfig, init_from: Path, **changes: object) -> TrainConfi
 
 
 @pytest.mark.parametrize("file", ["", "model.safetensors", "state.safetensors"])
-def test_a_run_begins_with_the_generators_it_is_given(
-    config: TrainConfig, trained: Path, file: str
-) -> None:
+def test_init_from_loads_generators(config: TrainConfig, trained: Path, file: str) -> None:
     plan = plan_new(after(config, trained / file))
     assert (plan.config.base_channels, plan.config.residual_blocks) == (3, 2)
     model = Trainer(plan, []).model
@@ -65,7 +63,7 @@ def test_the_same_domains_in_the_other_order_change_the_generators_places(
     assert torch.equal(model.generator_a2b.head.weight, expected.head.weight)
 
 
-def test_a_resumed_run_needs_what_it_began_with_no_more(config: TrainConfig, trained: Path) -> None:
+def test_resume_does_not_need_initial_checkpoint(config: TrainConfig, trained: Path) -> None:
     changed = after(config, trained)
     with pytest.raises(InterruptedRunError):
         recorder = Recorder()
@@ -80,7 +78,7 @@ def test_a_resumed_run_needs_what_it_began_with_no_more(config: TrainConfig, tra
 @pytest.mark.parametrize(
     ("option", "value", "found"), [("base_channels", 8, 3), ("residual_blocks", 9, 2)]
 )
-def test_an_architecture_that_contradicts_is_refused(
+def test_contradicting_architecture_is_refused(
     config: TrainConfig, trained: Path, option: str, value: int, found: int
 ) -> None:
     name = "--" + option.replace("_", "-")
@@ -106,9 +104,7 @@ def test_one_direction_alone_is_refused(config: TrainConfig, trained: Path) -> N
         plan_new(after(config, path))
 
 
-def test_generators_that_are_not_trained_here_are_refused(
-    config: TrainConfig, trained: Path
-) -> None:
+def test_untrainable_generators_are_refused(config: TrainConfig, trained: Path) -> None:
     _, info = load_generator(trained / "model.safetensors", "a2b")
     grey = GeneratorConfig(2, 1, input_channels=1)
     info = dataclasses.replace(info, generator=grey)
@@ -125,7 +121,7 @@ def kept(run: Path) -> list[str]:
     return sorted(path.name for path in (run / "checkpoints").iterdir())
 
 
-def test_so_many_last_models_are_kept(config: TrainConfig) -> None:
+def test_keep_checkpoints(config: TrainConfig) -> None:
     config = dataclasses.replace(config, keep_checkpoints=2, checkpoint_every=2)
     train(plan_new(config))
     assert config.run_dir

@@ -60,7 +60,7 @@ def column(config: TrainConfig) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_healthy_run_has_no_verdict(tmp_path: Path) -> None:
+def test_healthy_run_has_no_verdicts(tmp_path: Path) -> None:
     red = draw_discs(tmp_path / "red", 0, (220, 60, 40), (90, 90, 90))
     blue = draw_discs(tmp_path / "blue", 1, (40, 60, 220), (90, 90, 90))
     config = configure(red, blue, steps=250)
@@ -72,7 +72,7 @@ def test_a_healthy_run_has_no_verdict(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_discriminator_has_won(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_discriminator_won_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The adversarial terms drown in the cycle's: white discs stay white."""
     monkeypatch.setattr(health, "WON_FOR_STEPS", 100)
     white = draw_discs(tmp_path / "white", 0, (220, 220, 220), (40, 40, 40))
@@ -87,7 +87,7 @@ def test_the_discriminator_has_won(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert column(config)[-1] == "discriminator-won"
 
 
-def test_a_generator_has_collapsed(tmp_path: Path) -> None:
+def test_collapse_is_detected(tmp_path: Path) -> None:
     """A rate of 0.5 throws the weights where every image becomes the same."""
     config = blocks(tmp_path, steps=30, learning_rate=0.5, validate_every=10, log_every=5)
     recorder = Recorder()
@@ -121,7 +121,7 @@ def negatives(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("negatives")
 @pytest.mark.slow
-def test_colours_are_inverted(tmp_path: Path) -> None:
+def test_inversion_is_detected(tmp_path: Path) -> None:
     """Without the identity loss, translating by negatives satisfies every other term."""
     config = blocks(tmp_path, steps=100, lambda_identity=0.0, learning_rate=1e-4, ema=0.0)
     recorder = Recorder()
@@ -132,7 +132,7 @@ def test_colours_are_inverted(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_nothing_is_translated(tmp_path: Path) -> None:
+def test_unchanged_images_are_detected(tmp_path: Path) -> None:
     config = blocks(tmp_path, steps=500, lambda_identity=100.0, learning_rate=5e-3, ema=0.0)
     recorder = Recorder()
     train(plan_new(config), [recorder])
@@ -140,9 +140,7 @@ def test_nothing_is_translated(tmp_path: Path) -> None:
     assert any("changes almost nothing" in s and "Lower --lambda" in s for s in recorder.warnings)
 
 
-def test_a_gradient_that_is_no_number_stops_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_non_finite_gradients_stop_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = blocks(tmp_path, steps=40, checkpoint_every=10, log_every=5)
     recorder = Recorder()
     real = CycleGAN.__init__
@@ -180,7 +178,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, factors: dict[int, float]) -> Record
     return recorder
 
 
-def test_single_steps_without_finite_gradients_are_skipped_counted_and_named_when_repeated(
+def test_non_finite_steps_are_skipped_counted_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = blocks(tmp_path, steps=30, log_every=10)
@@ -215,7 +213,7 @@ def test_skipped_steps_are_resumed_exactly(tmp_path: Path, monkeypatch: pytest.M
     assert found[0][0][-2000:] == found[1][0][-2000:]  # Weights; the header tells seconds.
 
 
-def test_a_spike_of_the_gradients_is_found_once_and_forgotten_at_last(tmp_path: Path) -> None:
+def test_gradient_spike_verdict_appears_once_and_expires(tmp_path: Path) -> None:
     watch = HealthMonitor(plan_new(blocks(tmp_path)), {})
     for row in range(1, 8):
         norms = {"generators": 50.0 + row, "discriminators": 2.0}
@@ -237,7 +235,7 @@ def test_large_gradients_of_the_first_steps_are_no_spike(tmp_path: Path) -> None
         assert watch.check_gradients(step, {"generators": norm}).found == []
 
 
-def test_losses_far_beyond_the_objective_are_a_verdict(tmp_path: Path) -> None:
+def test_divergence_is_detected(tmp_path: Path) -> None:
     config = blocks(tmp_path, steps=60, learning_rate=10.0, log_every=20)
     recorder = Recorder()
     train(plan_new(config), [recorder])
@@ -260,7 +258,7 @@ def test_stalled_networks_get_a_verdict(tmp_path: Path) -> None:
     assert "the generators have stalled" in verdict["sentence"]
 
 
-def test_a_rate_near_zero_is_no_stall(tmp_path: Path) -> None:
+def test_low_learning_rate_is_not_a_stall(tmp_path: Path) -> None:
     watch = HealthMonitor(plan_new(blocks(tmp_path, learning_rate=1e-3)), {})
     for step in range(1, 9):
         assert watch.check_updates(step, {"generators": 0.0}, rate=1e-6).found == []
@@ -278,7 +276,7 @@ def seen(negative: float) -> ValidationBatch:
     return ValidationBatch(real_a, real_b, rec_a=real_a, rec_b=real_b, **fakes, **kept)
 
 
-def test_a_verdict_comes_once_and_goes(tmp_path: Path) -> None:
+def test_verdict_is_reported_once_and_resolved(tmp_path: Path) -> None:
     watch = HealthMonitor(plan_new(blocks(tmp_path)), {})
     assert [v.kind for v in watch.check_translations(1, seen(-1)).found] == ["inversion"] * 2
     assert watch.summary == "inversion"
@@ -287,7 +285,7 @@ def test_a_verdict_comes_once_and_goes(tmp_path: Path) -> None:
     assert (watch.summary, watch.document(3)) == ("ok", {"schema": 1, "step": 3, "verdicts": []})
 
 
-def test_dark_skies_for_bright_ones_are_no_negatives(tmp_path: Path) -> None:
+def test_darker_target_domain_is_not_an_inversion(tmp_path: Path) -> None:
     """Of the target domain's own images the generator leaves dark what is dark."""
     inverted = seen(-1)
     night = ValidationBatch(**vars(inverted) | {"idt_b": inverted.real_b})
@@ -295,7 +293,7 @@ def test_dark_skies_for_bright_ones_are_no_negatives(tmp_path: Path) -> None:
     assert [v.sentence.split()[2] for v in found] == ["b"]
 
 
-def test_what_was_seen_is_remembered(tmp_path: Path) -> None:
+def test_health_monitor_state_round_trip(tmp_path: Path) -> None:
     plan = plan_new(blocks(tmp_path))
     means = {"discriminator_a": 0.001, "discriminator_b": 0.2}
     watch = HealthMonitor(plan, {})
@@ -309,7 +307,7 @@ def test_what_was_seen_is_remembered(tmp_path: Path) -> None:
     assert last.summary == "discriminator-won identity"
 
 
-def test_images_that_are_all_the_same_say_nothing(tmp_path: Path) -> None:
+def test_uniform_domains_have_no_verdicts(tmp_path: Path) -> None:
     flat = torch.zeros(4, 3, 32, 32)
     found = HealthMonitor(plan_new(blocks(tmp_path)), {}).check_translations(
         1, ValidationBatch(flat, flat, flat, flat, flat, flat, flat, flat)
@@ -319,7 +317,7 @@ def test_images_that_are_all_the_same_say_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("negatives")
 @pytest.mark.slow
-def test_verdicts_outlive_a_resume(tmp_path: Path) -> None:
+def test_verdicts_are_resumed(tmp_path: Path) -> None:
     config = blocks(tmp_path, steps=60, lambda_identity=0.0, learning_rate=1e-4, ema=0.0)
     recorder = Recorder()
     with pytest.raises(InterruptedRunError):

@@ -75,7 +75,7 @@ def test_equal_images_are_nearer_than_others(weights: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_training_measures_it_and_resumes_its_table(config: TrainConfig, weights: Path) -> None:
+def test_kid_table_is_resumed(config: TrainConfig, weights: Path) -> None:
     config = dataclasses.replace(config, kid=True, val_fraction=0.5, validate_every=3, steps=4)
     recorder = Recorder()
     run = plan_new(config)
@@ -88,7 +88,7 @@ def test_a_training_measures_it_and_resumes_its_table(config: TrainConfig, weigh
     assert all(float(row["kid_a2b"]) == float(row["kid_a2b"]) for row in rows)
 
 
-def test_weights_that_cannot_be_had_are_one_sentence_before_the_first_step(
+def test_failed_download_of_inception_weights(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def offline(*_: object, **__: object) -> None:
@@ -109,15 +109,13 @@ def test_other_weights_are_refused(weights: Path, monkeypatch: pytest.MonkeyPatc
         KernelInceptionDistance().load(CPU)
 
 
-def test_without_held_out_images_there_is_nothing_to_measure(
-    config: TrainConfig, weights: Path
-) -> None:
+def test_kid_needs_validation_set(config: TrainConfig, weights: Path) -> None:
     run = plan_new(dataclasses.replace(config, kid=True, val_fraction=0.0))
     with pytest.raises(UsageError, match="--kid needs a validation set"):
         train(run)
 
 
-def test_without_the_extra_one_sentence_says_so(
+def test_kid_without_extra_is_a_usage_error(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan, "find_spec", lambda name: None)

@@ -72,17 +72,17 @@ def due_at(
         ("90s", 60, [20, 40, 60, 80, 100]),
     ],
 )
-def test_it_is_due_after_so_many_steps_or_so_long(
+def test_interval_in_steps_or_time(
     clock: Clock, interval: StepsOrTime, step_seconds: float, expected: list[int]
 ) -> None:
     assert due_at(clock, interval, step_seconds, 100) == expected
 
 
-def test_a_duration_begins_when_the_last_work_has_ended(clock: Clock) -> None:
+def test_time_interval_starts_after_work_ends(clock: Clock) -> None:
     assert due_at(clock, "30s", 1, 100, work=500) == [30, 60, 90, 100]
 
 
-def test_a_resumed_run_counts_on_from_where_the_last_session_was(clock: Clock) -> None:
+def test_resumed_time_interval_continues(clock: Clock) -> None:
     before = trigger("10m", 1000)
     clock.now += 400
     state = before.state_dict(100)
@@ -96,7 +96,7 @@ def test_a_resumed_run_counts_on_from_where_the_last_session_was(clock: Clock) -
     assert after.is_due(102)
 
 
-def test_an_interval_of_steps_leaves_no_time_in_the_checkpoint() -> None:
+def test_step_interval_has_no_state() -> None:
     assert trigger(500, 1000).state_dict(100) == {}
 
 
@@ -107,7 +107,7 @@ def trained(config: TrainConfig, monkeypatch: pytest.MonkeyPatch, **changes: Any
     return recorder
 
 
-def test_what_is_done_and_when_changes_nothing_that_is_learned(
+def test_intervals_do_not_change_the_model(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = config.domain_a.parent if config.domain_a else None
@@ -125,7 +125,9 @@ def test_what_is_done_and_when_changes_nothing_that_is_learned(
     assert first == second
 
 
-def test_checkpoints_come_by_time(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_at_time_intervals(
+    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recorder = ClockRecorder(30)
     monkeypatch.setattr(base, "monotonic", recorder.clock)
     run = dataclasses.replace(config, steps=45, checkpoint_every="10m", keep_checkpoints=9)
@@ -135,9 +137,7 @@ def test_checkpoints_come_by_time(config: TrainConfig, monkeypatch: pytest.Monke
     assert [int(name.split("_")[1].split(".")[0]) for name in kept] == [20, 40, 45]
 
 
-def test_a_session_shorter_than_the_interval_is_validated_in_a_later_one(
-    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_time_interval_spans_sessions(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     run = dataclasses.replace(config, steps=45, validate_every="12m", val_fraction=0.5)
     recorder = ClockRecorder(30)
     monkeypatch.setattr(base, "monotonic", recorder.clock)
@@ -152,7 +152,7 @@ def test_a_session_shorter_than_the_interval_is_validated_in_a_later_one(
     assert [row["step"] for row in again.validations] == [24, 45]
 
 
-def test_who_asks_to_stop_leaves_a_due_measurement_to_the_resumed_run(
+def test_signal_leaves_timed_validation_to_resume(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = dataclasses.replace(config, steps=45, validate_every="10m", val_fraction=0.5)
@@ -168,7 +168,7 @@ def test_who_asks_to_stop_leaves_a_due_measurement_to_the_resumed_run(
     assert [row["step"] for row in again.validations] == [20, 40, 45]
 
 
-def test_the_disk_that_samples_need_follows_from_how_long_a_step_takes(config: TrainConfig) -> None:
+def test_disk_space_depends_on_step_time(config: TrainConfig) -> None:
     plan = plan_new(dataclasses.replace(config, steps=100_000, sample_every="5m", validate_every=0))
 
     def grids(step_seconds: float) -> float:

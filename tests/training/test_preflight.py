@@ -14,7 +14,7 @@ from cyclegan_cli.training.preflight import DRY_RUN, FULL, START, ScanLimits, pr
 from cyclegan_cli.training.trainer import train
 
 
-def test_nothing_is_wrong_with_good_images(config):
+def test_good_images_have_no_warnings(config):
     found = preflight(plan_new(config), FULL)
     assert found.warnings() == []
     assert (found.a.checked, found.a.decoded, found.a.images) == (5, 5, 5)
@@ -22,7 +22,7 @@ def test_nothing_is_wrong_with_good_images(config):
     found.check_strict()
 
 
-def test_copies_are_found_within_and_across_the_domains(config, tmp_path):
+def test_duplicates_within_and_across_domains(config, tmp_path):
     for copy in ("day/copy.png", "day/third.png", "night/copy.png"):
         shutil.copy(tmp_path / "day" / "0.png", tmp_path / copy)
     shutil.copy(tmp_path / "night" / "1.png", tmp_path / "night" / "twin.png")
@@ -37,7 +37,7 @@ def test_copies_are_found_within_and_across_the_domains(config, tmp_path):
     assert third.startswith("1 image in both domains")
 
 
-def test_a_folder_in_the_other_has_its_images_in_both(config, tmp_path):
+def test_nested_domain_folders_share_images(config, tmp_path):
     shutil.copytree(tmp_path / "night", tmp_path / "day" / "night")
     config = dataclasses.replace(config, domain_b=tmp_path / "day" / "night")
     found = preflight(plan_new(config), START)
@@ -59,7 +59,7 @@ def test_only_a_dry_run_decodes(config, tmp_path):
     assert list(preflight(plan, DRY_RUN).a.unusable) == [path]
 
 
-def test_of_many_images_a_sample_is_looked_at(config):
+def test_scan_limits_sample_images(config):
     found = preflight(plan_new(config), ScanLimits(headers=3, pixels=1, duplicates=8))
     assert (found.a.checked, found.a.decoded, found.duplicates) == (3, 1, None)
     assert found.b.checked == 2
@@ -72,7 +72,7 @@ def test_enlarged_images_are_counted(config, tmp_path):
     assert (found.a.enlarged, found.a.unusable) == (1, {})
 
 
-def test_held_out_images_are_looked_at_too(config, tmp_path):
+def test_validation_images_are_checked(config, tmp_path):
     config = dataclasses.replace(config, val_fraction=0.5)
     found = preflight(plan_new(config), START)
     assert (found.a.images, found.a.val_images, found.a.checked) == (3, 2, 5)
@@ -86,7 +86,7 @@ def size_of(folder: Path) -> int:
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_a_run_leaves_no_more_than_it_was_said_to_need(config, ema):
+def test_disk_space_estimate_is_an_upper_bound(config, ema):
     config = dataclasses.replace(
         config, ema=ema, val_fraction=0.5, validate_every=2, keep_checkpoints=2, checkpoint_every=2,
         pool_size=50, base_channels=24, crop_size=64, load_size=64,
@@ -107,5 +107,5 @@ def test_a_run_leaves_no_more_than_it_was_said_to_need(config, ema):
     assert again.run == pytest.approx(need.run - size_of(plan.run_dir), rel=0.05)
 
 
-def test_sizes_are_said_in_two_digits():
+def test_gigabytes_format():
     assert [gigabytes(n) for n in (0, 12_345_678, 1_260_000_000)] == ["0 MB", "12 MB", "1.3 GB"]

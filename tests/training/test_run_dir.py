@@ -46,13 +46,13 @@ def holder(config) -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
-def test_a_second_training_in_a_folder_is_refused_and_changes_nothing(config, holder):
+def test_second_training_in_folder_is_refused(config, holder):
     with pytest.raises(UsageError, match="another training is running in"):
         train(plan_new(config))
     assert [path.name for path in config.run_dir.iterdir()] == [LOCK_FILE]
 
 
-def test_so_is_one_that_would_go_on_with_it(config):
+def test_resume_of_locked_run_is_refused(config):
     train(plan_new(config))
     before = {path: path.read_bytes() for path in config.run_dir.iterdir() if path.is_file()}
     holder = hold(config.run_dir)
@@ -64,7 +64,7 @@ def test_so_is_one_that_would_go_on_with_it(config):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
-def test_a_killed_training_leaves_no_lock_and_a_folder_that_is_free(config, holder):
+def test_killed_training_releases_lock(config, holder):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     (config.run_dir / ".cyclegan-0123456789abcdef.tmp").touch()
@@ -72,12 +72,12 @@ def test_a_killed_training_leaves_no_lock_and_a_folder_that_is_free(config, hold
     assert not list(config.run_dir.glob("*.tmp"))
 
 
-def test_a_training_that_has_ended_gives_its_lock_back(config):
+def test_finished_training_releases_lock(config):
     train(plan_new(config))
     hold(config.run_dir).communicate()
 
 
-def test_a_state_saved_meanwhile_is_not_mixed_with_the_one_planned_for(config):
+def test_state_saved_after_planning_is_refused(config):
     train(plan_new(config))
     planned = plan_resumed(config.run_dir, {"steps": STEPS + 1})
     train(plan_resumed(config.run_dir, {"steps": STEPS + 2}))
@@ -92,7 +92,7 @@ def test_two_new_runs_that_choose_one_folder_do_not_mix(config):
         train(second)
 
 
-def test_a_lock_that_cannot_be_made_is_one_sentence(tmp_path):
+def test_lock_failure_is_an_output_error(tmp_path):
     with pytest.raises(OutputError, match=r"cannot write .*\.lock: no such file or directory"):
         RunLock(tmp_path / "missing")
 

@@ -5,7 +5,7 @@ from PIL import Image
 from cyclegan_cli.training.callbacks.samples import GAP, save_sample_grid
 
 
-def test_a_grid_shows_real_fake_and_reconstruction_in_a_row(tmp_path):
+def test_sample_grid_columns(tmp_path):
     names = ("real_a", "fake_b", "rec_a", "real_b", "fake_a", "rec_b")
     size, count = 16, 3
     # Column i has grey 40 * i.

@@ -64,7 +64,7 @@ def column(path: Path, name: str) -> list[tuple[int, float]]:
     return [(int(row["step"]), pytest.approx(float(row[name]), rel=1e-4)) for row in rows]
 
 
-def test_curves_are_those_of_the_tables(watched):
+def test_tensorboard_scalars_match_tables(watched):
     train(plan_new(watched))
     events = events_of(watched.run_dir)
     metrics, validation = (watched.run_dir / f"{name}.csv" for name in ("metrics", "validation"))
@@ -86,7 +86,7 @@ def test_samples_are_the_grids(watched):
         assert (found[1].width, found[1].height) == opened.size
 
 
-def test_what_was_lost_by_a_crash_is_seen_once(watched):
+def test_tensorboard_events_after_crash_are_unique(watched):
     with pytest.raises(PowerCut):
         train(plan_new(watched), [CutOff(6)])
     assert [step for step, _ in scalars(events_of(watched.run_dir), "loss/cycle_a")][-1] == 5
@@ -97,7 +97,7 @@ def test_what_was_lost_by_a_crash_is_seen_once(watched):
     assert [image.step for image in events.Images("samples")] == [2, 4, 6, 7]
 
 
-def test_half_a_record_does_no_harm(watched):
+def test_incomplete_event_record_is_harmless(watched):
     with pytest.raises(PowerCut):
         train(plan_new(watched), [CutOff(5)])
     [path] = (watched.run_dir / "tensorboard").iterdir()
@@ -107,7 +107,7 @@ def test_half_a_record_does_no_harm(watched):
     assert [step for step, _ in found] == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_the_watcher_of_the_command_is_told_everything_too(watched):
+def test_other_callbacks_are_called_with_tensorboard(watched):
     recorder = Recorder()
     train(plan_new(watched), [recorder])
     assert recorder.starts == 1
@@ -130,14 +130,14 @@ def not_installed(monkeypatch) -> None:
     )
 
 
-def test_without_the_package_a_sentence_says_so_before_anything_is_written(watched, not_installed):
+def test_tensorboard_without_package_is_a_usage_error(watched, not_installed):
     with pytest.raises(UsageError, match="--tensorboard needs the package tensorboard") as caught:
         plan_new(watched)
     assert "pip install" in caught.value.hint
     assert not watched.run_dir.exists()
 
 
-def test_a_run_goes_on_without_the_package_if_told_to(watched, monkeypatch, request):
+def test_resume_without_tensorboard_package(watched, monkeypatch, request):
     with pytest.raises(PowerCut):
         train(plan_new(watched), [CutOff(4)])
     request.getfixturevalue("not_installed")
@@ -146,7 +146,7 @@ def test_a_run_goes_on_without_the_package_if_told_to(watched, monkeypatch, requ
     train(plan_resumed(watched.run_dir, {"tensorboard": False}))
 
 
-def test_a_full_disk_is_one_sentence(watched):
+def test_full_disk_is_an_output_error(watched):
     board = TensorBoardLogger()
     run = SimpleNamespace(plan=plan_new(watched))
     board.on_train_begin(run)

@@ -31,7 +31,7 @@ from cyclegan_cli.training.trainer import Trainer, train
 from runs import STEPS, Recorder, make_config, stop_after
 
 
-def test_a_run_leaves_everything_that_it_promises(config):
+def test_run_folder_contents(config):
     recorder = Recorder()
     checkpoint = train(plan_new(config), [recorder])
     run = config.run_dir
@@ -79,14 +79,14 @@ def test_the_checkpoint_describes_itself(config):
     assert set(info.versions) == {"cyclegan_cli", "safetensors", "torch"}
 
 
-def test_a_model_file_says_nothing_of_the_machine(config, tmp_path):
+def test_model_file_contains_no_local_paths(config, tmp_path):
     train(plan_new(config))
     assert str(tmp_path).encode() not in (config.run_dir / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("stop", [1, 4, 6])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_resumed_run_ends_with_the_same_bytes(tmp_path, config, stop, precision):
+def test_resumed_run_gives_identical_model(tmp_path, config, stop, precision):
     whole = make_config(tmp_path, run_dir=tmp_path / "whole", precision=precision)
     train(plan_new(whole))
 
@@ -106,9 +106,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(tmp_path, config, stop, precisio
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 @pytest.mark.parametrize("cache", ["none", "ram"])
-def test_neither_threads_that_load_nor_images_kept_change_anything(
-    tmp_path, config, workers, cache
-):
+def test_workers_and_cache_do_not_change_the_model(tmp_path, config, workers, cache):
     whole = make_config(tmp_path, run_dir=tmp_path / "whole", workers=0, cache="none")
     expected = train(plan_new(whole)).read_bytes()
     run = make_config(tmp_path, run_dir=tmp_path / "run", workers=workers, cache=cache)
@@ -119,7 +117,7 @@ def test_neither_threads_that_load_nor_images_kept_change_anything(
     assert found.read_bytes() == expected
 
 
-def test_a_run_ends_its_threads_whether_it_ends_well_or_not(tmp_path, config):
+def test_loading_threads_end_with_the_run(tmp_path, config):
     before = threading.active_count()
     run = make_config(tmp_path, run_dir=tmp_path / "run", workers=2)
     recorder = Recorder()
@@ -130,7 +128,7 @@ def test_a_run_ends_its_threads_whether_it_ends_well_or_not(tmp_path, config):
     assert threading.active_count() == before
 
 
-def test_a_cache_that_is_asked_for_and_does_not_hold_all_is_said(tmp_path, config, monkeypatch):
+def test_cache_ram_warns_if_it_cannot_hold_all_images(tmp_path, config, monkeypatch):
     run = make_config(tmp_path, run_dir=tmp_path / "run", cache="ram")
     plan = plan_new(run)
     needed = plan.cache.needed
@@ -141,7 +139,7 @@ def test_a_cache_that_is_asked_for_and_does_not_hold_all_is_said(tmp_path, confi
     assert sentence.startswith("--cache ram keeps images in memory: up to ")
 
 
-def test_a_run_opens_no_image_before_its_time(tmp_path, config, monkeypatch):
+def test_images_are_loaded_lazily(tmp_path, config, monkeypatch):
     for number in range(40):
         shutil.copy(tmp_path / "day" / "0.png", tmp_path / "day" / f"more{number}.png")
     opened = []
@@ -176,7 +174,7 @@ def test_metrics_of_a_resumed_run_have_each_step_once(config):
         assert [int(row["step"]) for row in csv.DictReader(stream)] == [3, 6, 7]
 
 
-def test_a_finished_run_can_be_made_longer(config):
+def test_finished_run_resumes_with_more_steps(config):
     train(plan_new(config))
     assert plan_resumed(config.run_dir, {}).is_complete
     with pytest.raises(UsageError, match="--steps: .* has done 7 steps, more than the 5 requested"):
@@ -186,15 +184,13 @@ def test_a_finished_run_can_be_made_longer(config):
     assert recorder.steps == [8, 9]
 
 
-def test_epochs_take_the_place_of_a_run_s_steps(config):
+def test_epochs_replace_steps_on_resume(config):
     train(plan_new(config))
     plan = plan_resumed(config.run_dir, {"epochs": 1, "decay_epochs": 1})
     assert (plan.config.steps, plan.total_steps) == (None, 10)
 
 
-def test_a_folder_named_on_resume_is_stored_so_that_it_is_found_from_anywhere(
-    config, tmp_path, monkeypatch
-):
+def test_resume_stores_absolute_paths(config, tmp_path, monkeypatch):
     recorder = Recorder()
     with pytest.raises(InterruptedRunError):
         train(plan_new(config), [recorder], stop_after(recorder, 2))
@@ -203,7 +199,7 @@ def test_a_folder_named_on_resume_is_stored_so_that_it_is_found_from_anywhere(
     assert plan.config.domain_a == tmp_path / "day"
 
 
-def test_what_would_change_the_model_cannot_change_on_resume(config):
+def test_architecture_cannot_change_on_resume(config):
     recorder = Recorder()
     with pytest.raises(InterruptedRunError):
         train(plan_new(config), [recorder], stop_after(recorder, 2))
@@ -212,7 +208,7 @@ def test_what_would_change_the_model_cannot_change_on_resume(config):
     assert plan_resumed(config.run_dir, {"base_channels": 2, "workers": 1}).workers == 1
 
 
-def test_changed_folders_are_said_on_resume(config, tmp_path):
+def test_resume_warns_of_changed_images(config, tmp_path):
     recorder = Recorder()
     with pytest.raises(InterruptedRunError):
         train(plan_new(config), [recorder], stop_after(recorder, 2))
@@ -223,7 +219,7 @@ def test_changed_folders_are_said_on_resume(config, tmp_path):
     assert "other images than when the run started" in sentence
 
 
-def test_a_bad_image_is_said_once_and_replaced(config, tmp_path):
+def test_unreadable_image_is_replaced_with_one_warning(config, tmp_path):
     cut_off = tmp_path / "night" / "2.png"
     cut_off.write_bytes(cut_off.read_bytes()[:-200])  # Its header, which is looked at, is whole.
     recorder = Recorder()
@@ -233,7 +229,7 @@ def test_a_bad_image_is_said_once_and_replaced(config, tmp_path):
     assert "another image was used instead" in sentence
 
 
-def test_what_is_found_before_the_first_step_is_not_said_again(config, tmp_path):
+def test_preflight_warnings_are_not_repeated(config, tmp_path):
     (tmp_path / "night" / "2.png").write_bytes(b"no image")
     Image.new("RGB", (7, 7)).save(tmp_path / "day" / "icon.png")
     shutil.copy(tmp_path / "day" / "0.png", tmp_path / "night" / "same.png")
@@ -255,7 +251,7 @@ def test_strict_refuses_before_the_first_step_and_leaves_no_folder(config, tmp_p
 
 
 @pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"no image")])
-def test_a_image_lost_in_the_middle_is_replaced_or_with_strict_ends_the_run(config, tmp_path, harm):
+def test_image_lost_during_training_is_replaced_or_refused_by_strict(config, tmp_path, harm):
     config = dataclasses.replace(config, cache="none", steps=40)
 
     class Harmful(Recorder):
@@ -280,9 +276,7 @@ def test_a_image_lost_in_the_middle_is_replaced_or_with_strict_ends_the_run(conf
     assert rest.steps[-1] == 40
 
 
-def test_a_disk_without_room_for_a_checkpoint_is_told_before_anything_is_written(
-    config, monkeypatch
-):
+def test_full_disk_is_refused_before_anything_is_written(config, monkeypatch):
     plan = plan_new(config)
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
@@ -298,7 +292,7 @@ def test_a_disk_without_room_for_a_checkpoint_is_told_before_anything_is_written
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_domain_without_a_readable_image_ends_the_run(tmp_path, config, workers):
+def test_domain_without_readable_image_ends_run(tmp_path, config, workers):
     for path in (tmp_path / "night").iterdir():
         path.write_bytes(b"no image")
     run = make_config(tmp_path, run_dir=tmp_path / "x", workers=workers, sample_every=0)
@@ -306,7 +300,7 @@ def test_a_domain_without_a_readable_image_ends_the_run(tmp_path, config, worker
         train(plan_new(run))
 
 
-def test_a_diverged_run_keeps_its_last_checkpoint(config, monkeypatch):
+def test_diverged_run_keeps_last_checkpoint(config, monkeypatch):
     recorder = Recorder()
     with pytest.raises(InterruptedRunError):
         train(plan_new(config), [recorder], stop_after(recorder, 4))
@@ -325,7 +319,7 @@ def test_a_diverged_run_keeps_its_last_checkpoint(config, monkeypatch):
     assert (config.run_dir / "state.safetensors").read_bytes() == before
 
 
-def test_a_checkpoint_of_weights_that_are_no_numbers_is_not_saved(tmp_path, config, monkeypatch):
+def test_non_finite_weights_are_not_saved(tmp_path, config, monkeypatch):
     """The losses of a step are from before its update: only the weights show what it did."""
     run = make_config(tmp_path, run_dir=tmp_path / "run", checkpoint_every=1)
     real_step = CycleGAN.step
@@ -345,7 +339,7 @@ def test_a_checkpoint_of_weights_that_are_no_numbers_is_not_saved(tmp_path, conf
     assert plan_resumed(run.run_dir, {}).first_step == 3
 
 
-def test_a_run_that_diverges_before_its_first_checkpoint_does_not_speak_of_one(config, monkeypatch):
+def test_divergence_without_checkpoint_suggests_new_run(config, monkeypatch):
     monkeypatch.setattr(CycleGAN, "is_finite", lambda self: False)
     with pytest.raises(DivergedError) as caught:
         train(plan_new(config))
@@ -354,7 +348,7 @@ def test_a_run_that_diverges_before_its_first_checkpoint_does_not_speak_of_one(c
 
 
 @pytest.mark.parametrize("stale", [False, True])
-def test_a_crash_before_the_very_last_file_is_mended_by_resume(config, stale):
+def test_resume_repairs_missing_or_stale_model(config, stale):
     model = train(plan_new(config))
     finished = model.read_bytes()
     if stale:
@@ -368,7 +362,7 @@ def test_a_crash_before_the_very_last_file_is_mended_by_resume(config, stale):
     assert model.read_bytes() == finished
 
 
-def test_what_cannot_start_leaves_no_run_folder(config, tmp_path):
+def test_failed_start_leaves_no_run_folder(config, tmp_path):
     for path in (tmp_path / "night").iterdir():
         path.write_bytes(b"no image")
     with pytest.raises(DataError):
@@ -376,7 +370,7 @@ def test_what_cannot_start_leaves_no_run_folder(config, tmp_path):
     assert not config.run_dir.exists()
 
 
-def test_a_resume_command_can_be_pasted(tmp_path, config):
+def test_resume_command_is_shell_quoted(tmp_path, config):
     run = make_config(tmp_path, run_dir=tmp_path / "my run")
     recorder = Recorder()
     with pytest.raises(InterruptedRunError) as caught:
@@ -384,14 +378,14 @@ def test_a_resume_command_can_be_pasted(tmp_path, config):
     assert caught.value.hint == f"Resume with: cyclegan train --resume '{tmp_path}/my run'"
 
 
-def test_a_run_resumes_in_another_precision(config):
+def test_resume_with_other_precision(config):
     recorder = Recorder()
     with pytest.raises(InterruptedRunError):
         train(plan_new(config), [recorder], stop_after(recorder, 4))
     train(plan_resumed(config.run_dir, {"precision": "bf16"}))
 
 
-def test_a_crash_between_the_two_files_still_resumes(config, monkeypatch):
+def test_crash_between_state_and_model_resumes(config, monkeypatch):
     whole = train(plan_new(config)).read_bytes()
 
     class CrashError(BaseException):
@@ -421,7 +415,7 @@ def test_the_learning_rate_follows_the_schedule(config, monkeypatch):
     assert rates == pytest.approx([2e-4] * 4 + [1.5e-4, 1e-4, 0.5e-4])
 
 
-def test_not_enough_memory_is_one_sentence(config, monkeypatch):
+def test_out_of_memory_is_a_device_error(config, monkeypatch):
     def exhausted(self, real_a, real_b):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
@@ -431,7 +425,7 @@ def test_not_enough_memory_is_one_sentence(config, monkeypatch):
     assert "--batch-size" in caught.value.hint
 
 
-def test_a_run_folder_that_cannot_be_made_is_one_sentence(tmp_path, config):
+def test_uncreatable_run_folder_is_an_output_error(tmp_path, config):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot write .*file"):
         train(plan_new(make_config(tmp_path, run_dir=tmp_path / "file" / "run")))
@@ -447,7 +441,7 @@ def test_leftovers_of_a_killed_run_are_removed(config):
     assert not leftover.exists()
 
 
-def test_a_state_has_no_more_than_resume_needs(config):
+def test_state_tensor_names(config):
     train(plan_new(config))
     names = read_header(config.run_dir / "state.safetensors").tensors
     networks = ("generator_a2b", "generator_b2a", "discriminator_a", "discriminator_b")
@@ -461,7 +455,7 @@ def test_a_state_has_no_more_than_resume_needs(config):
     assert names["pool_a.images"].shape == (3, 3, 32, 32)
 
 
-def test_a_resumed_run_of_wide_networks_ends_in_the_same_bytes(config):
+def test_resumed_run_of_wide_networks_gives_identical_model(config):
     """Wide enough for Winograd's convolutions, which remember their kernels transformed."""
     wide = dataclasses.replace(
         config, base_channels=32, crop_size=96, load_size=96, steps=4, validate_every=0,
@@ -475,7 +469,7 @@ def test_a_resumed_run_of_wide_networks_ends_in_the_same_bytes(config):
     assert train(plan_resumed(wide.run_dir, {})).read_bytes() == whole
 
 
-def test_a_full_disk_under_the_health_ends_all_processes_together(config, monkeypatch):
+def test_health_is_written_inside_rank_zero_collective(config, monkeypatch):
     """What the first process alone writes, it writes where the others hear that it has failed."""
     writing = []
 

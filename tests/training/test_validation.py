@@ -59,7 +59,9 @@ def test_images_are_held_out_of_the_training(config: TrainConfig) -> None:
     assert not set(split.val_a) & set(split.images_a)
 
 
-def test_neither_seed_nor_new_images_move_the_choice(config: TrainConfig, tmp_path: Path) -> None:
+def test_validation_set_does_not_depend_on_seed_or_new_images(
+    config: TrainConfig, tmp_path: Path
+) -> None:
     first = plan_new(config).split
     other = dataclasses.replace(config, seed=9, run_dir=tmp_path / "other")
     assert plan_new(other).split == first
@@ -89,9 +91,7 @@ def test_one_folder_alone_is_refused(config: TrainConfig, tmp_path: Path) -> Non
         dataclasses.replace(config, val_a=tmp_path)
 
 
-def test_a_folder_without_images_is_refused_by_its_option(
-    config: TrainConfig, tmp_path: Path
-) -> None:
+def test_empty_validation_folder_is_refused(config: TrainConfig, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     named = dataclasses.replace(config, val_a=tmp_path / "night", val_b=tmp_path / "empty")
     with pytest.raises(DataError, match=r"--val-b: .*empty has no images"):
@@ -99,7 +99,9 @@ def test_a_folder_without_images_is_refused_by_its_option(
 
 
 @pytest.mark.parametrize("changes", [{"val_fraction": 0.0}, {"val_fraction": 0.1}])
-def test_none_or_a_single_one_is_none(config: TrainConfig, changes: dict[str, float]) -> None:
+def test_fewer_than_two_validation_images_disable_validation(
+    config: TrainConfig, changes: dict[str, float]
+) -> None:
     run = dataclasses.replace(config, **changes)
     plan = plan_new(run)
     assert (len(plan.images_a), plan.validates) == (20, False)
@@ -111,7 +113,7 @@ def test_none_or_a_single_one_is_none(config: TrainConfig, changes: dict[str, fl
 # --- measures -----------------------------------------------------------------------------------
 
 
-def test_measures_of_translations_that_are_known() -> None:
+def test_quality_of_known_translations() -> None:
     random = torch.Generator().manual_seed(0)
     real_a = torch.rand((3, 3, 32, 32), generator=random) * 2 - 1
     real_b = real_a.flip(0) * 0.5
@@ -136,7 +138,7 @@ def test_measures_of_translations_that_are_known() -> None:
     assert found["swd_a2b"] < found["swd_b2a"]
 
 
-def test_rows_are_what_the_delivered_model_gives(config: TrainConfig) -> None:
+def test_validation_matches_saved_model(config: TrainConfig) -> None:
     recorder = Recorder()
     plan = plan_new(config)
     train(plan, [recorder])
@@ -173,11 +175,11 @@ def test_the_best_is_the_lowest_mean_of_both_directions() -> None:
     assert (again.update(row(6, 7)), again.worse) == (True, 0)
 
 
-def test_before_the_first_measurement_nothing_is_best() -> None:
+def test_first_validation_is_best() -> None:
     assert best_model(best_model().state_dict(0)).update(row(1, 1e9))
 
 
-def test_a_distance_that_is_no_number_is_never_best() -> None:
+def test_nan_distance_is_never_best() -> None:
     assert not best_model().update(row(1, math.nan))
 
 
@@ -201,9 +203,7 @@ def measured_as(monkeypatch: pytest.MonkeyPatch, distances: list[float]) -> None
     monkeypatch.setattr("cyclegan_cli.training.callbacks.validation.quality", measured)
 
 
-def test_a_run_that_gets_no_better_stops(
-    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_patience_stops_run(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     measured_as(monkeypatch, [5, 3, 4, 4, 9, 9])
     recorder = Recorder()
     run = dataclasses.replace(config, steps=12, patience=2)
@@ -220,7 +220,9 @@ def test_a_run_that_gets_no_better_stops(
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 5])
-def test_a_resumed_run_measures_the_same(config: TrainConfig, tmp_path: Path, stop: int) -> None:
+def test_resumed_run_gives_identical_validation(
+    config: TrainConfig, tmp_path: Path, stop: int
+) -> None:
     whole = dataclasses.replace(config, run_dir=tmp_path / "whole", log_every=4)
     train(plan_new(whole))
     stopped = dataclasses.replace(whole, run_dir=tmp_path / "stopped")
@@ -240,7 +242,7 @@ def test_a_resumed_run_measures_the_same(config: TrainConfig, tmp_path: Path, st
     assert all(torch.equal(first[name], second[name]) for name in names)
 
 
-def test_who_asks_to_stop_does_not_wait_for_the_measurement(config: TrainConfig) -> None:
+def test_signal_skips_validation_until_resume(config: TrainConfig) -> None:
     """It is made up for by the resumed run."""
     recorder = Recorder()
     with pytest.raises(InterruptedRunError, match="after step 2"):
@@ -254,7 +256,7 @@ def test_who_asks_to_stop_does_not_wait_for_the_measurement(config: TrainConfig)
 # --- averages -----------------------------------------------------------------------------------
 
 
-def test_a_model_has_the_averages_and_a_state_both(config: TrainConfig) -> None:
+def test_model_has_averages_and_state_has_both(config: TrainConfig) -> None:
     run = dataclasses.replace(config, learning_rate=0.01)
     train(plan_new(run))
     name = "generator_a2b.head.weight"

@@ -23,7 +23,6 @@ class WarningDisplay(TrainingCallback):
     """Shows only warnings, for ``--quiet``."""
 
     def on_warning(self, message: str) -> None:
-        """Print the warning."""
         console.warn(message)
 
 
@@ -31,7 +30,6 @@ class LineDisplay(WarningDisplay):
     """Prints a line per row of ``metrics.csv``, for logs and simple terminals."""
 
     def on_train_begin(self, run: TrainingRun) -> None:
-        """Describe the training."""
         plan = run.plan
         start = f"from step {plan.first_step} " if plan.first_step else ""
         console.say(
@@ -47,7 +45,6 @@ class LineDisplay(WarningDisplay):
         console.say(f"report: {plan.run_dir / PAGE_FILE}")
 
     def on_log(self, run: TrainingRun, row: dict[str, Any]) -> None:
-        """Print the losses and the remaining time."""
         total = run.plan.total_steps
         remaining = (total - row["step"]) * run.plan.step_items / row["images_per_second"]
         console.say(
@@ -57,7 +54,6 @@ class LineDisplay(WarningDisplay):
         )
 
     def on_validation(self, run: TrainingRun, row: dict[str, float]) -> None:
-        """Print the distances to the target domains."""
         plan = run.plan
         console.say(
             f"step {run.step}: distance to the target domain (SWD) "
@@ -66,7 +62,6 @@ class LineDisplay(WarningDisplay):
         )
 
     def on_message(self, message: str) -> None:
-        """Print the message."""
         console.say(message)
 
 
@@ -76,7 +71,6 @@ class BarDisplay(LineDisplay):
     bar: Progress | None = None
 
     def on_train_begin(self, run: TrainingRun) -> None:
-        """Describe the training and draw the bar."""
         super().on_train_begin(run)
         self.bar = Progress(
             TextColumn("epoch {task.fields[epoch]:.2f}"),
@@ -93,18 +87,15 @@ class BarDisplay(LineDisplay):
         self.bar.start()
 
     def on_step_end(self, run: TrainingRun, losses: StepLosses) -> None:
-        """Advance the bar."""
         assert self.bar
         self.bar.update(self.task, completed=run.step, epoch=run.plan.epoch_of(run.step))
 
     def on_log(self, run: TrainingRun, row: dict[str, Any]) -> None:
-        """Show the losses beside the bar."""
         assert self.bar
         rate = f"{row['images_per_second']:.1f} images/s"
         self.bar.update(self.task, rate=rate, losses=_losses(row))
 
     def close(self, run: TrainingRun) -> None:
-        """Stop redrawing the bar."""
         if self.bar:
             self.bar.stop()
 

@@ -125,21 +125,26 @@ def train_command(
     if dry_run:
         show_dry_run(plan, full, as_json)
         return
+    if verbose and env.is_rank_zero:
+        say_how_it_trains(plan)
+    _train(plan, seconds, quiet)
+
+
+def _train(plan: Plan, time_limit: float, quiet: bool) -> None:
     from cyclegan_cli.cli.progress import training_progress
     from cyclegan_cli.runtime.threads import divide_threads, limit_openmp_spin
     from cyclegan_cli.training.trainer import train
 
+    env = plan.env
     divide_threads(env.local_world_size)
     echo = ECHO_SECONDS if env.is_torchrun else 0.0
-    if verbose and env.is_rank_zero:
-        say_how_it_trains(plan)
     answer = "finishing this step, then saving" if env.is_rank_zero else ""
     with (
         _reported_errors(env, True),
         stop_request(answer, echo_seconds=echo) as stop_requested,
         limit_openmp_spin(),
     ):
-        checkpoint = train(plan, [training_progress(quiet)], stop_requested, seconds)
+        checkpoint = train(plan, [training_progress(quiet)], stop_requested, time_limit)
     if not env.is_rank_zero:
         return
     console.result(f"checkpoint: {checkpoint}")

@@ -97,7 +97,7 @@ def test_the_pointer_reads_values_off_a_curve(page):
     assert page.run(legend) == before
 
 
-def test_a_command_is_copied(page):
+def test_copy_button_copies_command(page):
     page.call(
         "Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"]
     )
@@ -148,7 +148,7 @@ def test_one_sample_needs_no_slider(page, plan):
 
 
 @pytest.mark.parametrize(("hours", "late"), [(0, False), (2, True)])
-def test_a_page_that_nobody_writes_any_more_says_so(page, plan, hours, late):
+def test_overdue_report_shows_notice(page, plan, hours, late):
     path = plan.run_dir / "index.html"
     text = path.read_text(encoding="utf-8")
     written = datetime.datetime.now().astimezone() - datetime.timedelta(hours=hours)
@@ -161,7 +161,7 @@ def test_a_page_that_nobody_writes_any_more_says_so(page, plan, hours, late):
     assert ("2 hours ago" if hours else "just now") in words
 
 
-def test_an_open_page_is_read_again_unless_somebody_uses_it(page, plan):
+def test_open_report_reloads_unless_in_use(page, plan):
     assert not page.run("isInUse()")
     page.run("document.getElementById('slider').focus()")
     page.press("ArrowLeft", 37)
@@ -175,7 +175,7 @@ def test_an_open_page_is_read_again_unless_somebody_uses_it(page, plan):
     assert page.run("isInUse()")
 
 
-def test_a_run_without_samples_or_rows_shows_the_rest(page, plan):
+def test_report_without_samples_or_rows(page, plan):
     for path in sorted((plan.run_dir / "samples").iterdir()):
         path.unlink()
     (plan.run_dir / "metrics.csv").unlink()

@@ -29,7 +29,7 @@ def points(html: str, kind: str) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in re.findall(r"[ML]([\d.e+-]+) ([\d.e+-]+)", path)]
 
 
-def test_a_curve_goes_where_its_values_say():
+def test_path_of_curve_matches_values():
     html, data = draw(ONE, rows([0, 1, 2, 4]), last_step=8)
     found = points(html, "c0")
     assert [x for x, _ in found] == [WIDTH * step / 8 for step in (1, 2, 3, 4)]
@@ -68,7 +68,7 @@ def test_the_moving_mean_takes_noise_away():
     assert all(0.85 < y < 1.15 for y in moving_mean(noisy))
 
 
-def test_a_value_that_is_not_finite_breaks_the_curve_and_nothing_else():
+def test_non_finite_value_interrupts_curve():
     html, data = draw(ONE, rows([1, math.nan, 1, math.inf]), last_step=4)
     assert len(points(html, "c0")) == 2
     assert "nan" not in html
@@ -77,7 +77,7 @@ def test_a_value_that_is_not_finite_breaks_the_curve_and_nothing_else():
     assert "not finite" in html
 
 
-def test_a_noisy_chart_shows_values_and_mean_and_lone_spikes_leave_it():
+def test_noisy_chart_shows_moving_mean_and_clips_spikes():
     chart = Chart("Loss", "", (Curve("y", "y"),), noisy=True)
     html, _ = draw(chart, rows([1.0] * 200 + [1000.0] + [1.0] * 200), last_step=401)
     calm = [HEIGHT - y for _, y in points(html, "raw c0")][:100]

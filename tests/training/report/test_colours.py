@@ -39,5 +39,5 @@ def test_black_on_white_is_21():
     ("ink", "paper", "least"),
     [(*pair, 4.5) for pair in TEXT] + [(*pair, 3.0) for pair in DRAWN],
 )
-def test_everything_can_be_told_from_its_ground(colours, ink, paper, least):
+def test_colors_have_sufficient_contrast(colours, ink, paper, least):
     assert contrast(colours[ink], colours[paper]) >= least

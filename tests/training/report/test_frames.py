@@ -44,7 +44,7 @@ def size(frames: dict) -> int:
     return len("".join(re.findall(r'"([^"]{50,})"', json.dumps(document(frames)))))
 
 
-def test_a_grid_is_cut_into_its_images(tmp_path):
+def test_sample_grid_is_cut_into_images(tmp_path):
     frame = read_frame(write_grid(tmp_path, 1))
     assert frame is not None
     assert list(frame.images) == list(GRID_COLUMNS)
@@ -106,7 +106,7 @@ def test_real_images_that_change_count_too(tmp_path):
     assert 1 < len(frames) < 16
 
 
-def test_a_new_sample_costs_one_grid(tmp_path, monkeypatch):
+def test_encoded_grids_are_cached(tmp_path, monkeypatch):
     read: list[Path] = []
 
     def counting(path: Path):
@@ -121,7 +121,7 @@ def test_a_new_sample_costs_one_grid(tmp_path, monkeypatch):
     assert len(read) == MAX_FRAMES + 2
 
 
-def test_a_grid_that_was_written_again_is_read_again(tmp_path):
+def test_rewritten_grid_is_reloaded(tmp_path):
     frames = Frames(tmp_path, 10**9)
     path = write_grid(tmp_path, 1)
     before = frames.select(1)[1].images["real_a"]

@@ -37,14 +37,14 @@ def look_at(run: Path) -> tuple[str, list[int]]:
     return state, [frame["step"] for frame in json.loads(data)["frames"]]
 
 
-def test_a_page_goes_with_the_training_from_its_first_step(config):
+def test_report_is_updated_during_training(config):
     reader = Reader(config.run_dir)
     train(plan_new(config), [reader])
     assert reader.seen == [("training", [])] * 4 + [("training", [4])] * 3
     assert look_at(config.run_dir) == ("finished", [4, 7])
 
 
-def test_a_stopped_run_says_so_until_it_is_resumed(config):
+def test_report_shows_stopped_until_resume(config):
     reader = Reader(config.run_dir)
     with pytest.raises(InterruptedRunError):
         train(plan_new(config), [reader], stop_after(reader, 5))
@@ -56,13 +56,13 @@ def test_a_stopped_run_says_so_until_it_is_resumed(config):
     assert look_at(config.run_dir) == ("finished", [4, 7])
 
 
-def test_the_time_limit_is_said(config):
+def test_report_shows_time_limit(config):
     train(plan_new(config), time_limit=0)
     assert look_at(config.run_dir) == ("stopped", [])
     assert "time limit reached after step 1 of 7" in page_of(config.run_dir)
 
 
-def test_what_went_wrong_is_said(config, monkeypatch):
+def test_report_shows_failure(config, monkeypatch):
     answers = iter([True])  # When the first state is saved; from then on no more.
     monkeypatch.setattr(CycleGAN, "is_finite", lambda self: next(answers, False))
     with pytest.raises(DivergedError):
@@ -73,7 +73,7 @@ def test_what_went_wrong_is_said(config, monkeypatch):
     )
 
 
-def test_verdicts_come_and_go_with_the_training(config, tmp_path, monkeypatch):
+def test_report_shows_current_verdicts(config, tmp_path, monkeypatch):
     monkeypatch.setattr(health, "WON_FOR_STEPS", 2)
     monkeypatch.setitem(health.WON_BELOW, "lsgan", 1e9)
     config = make_config(tmp_path, run_dir=tmp_path / "run", log_every=1, sample_every=1)
@@ -98,7 +98,7 @@ def test_verdicts_come_and_go_with_the_training(config, tmp_path, monkeypatch):
     assert "No problems detected up to step 7." in page_of(config.run_dir)
 
 
-def test_a_resumed_run_has_forgotten_the_trouble_of_steps_that_were_lost(config):
+def test_resume_drops_verdicts_of_lost_steps(config):
     recorder = Recorder()
     with pytest.raises(InterruptedRunError):
         train(plan_new(config), [recorder], stop_after(recorder, 4))
@@ -111,7 +111,7 @@ def test_a_resumed_run_has_forgotten_the_trouble_of_steps_that_were_lost(config)
     assert "lost" not in page_of(config.run_dir)
 
 
-def test_a_fault_that_nobody_foresaw_is_said(config):
+def test_report_shows_unexpected_exception(config):
     class Faulty(Recorder):
         def on_step_end(self, run, losses):
             raise RuntimeError("<no> memory\nand a long report")
@@ -122,7 +122,7 @@ def test_a_fault_that_nobody_foresaw_is_said(config):
     assert "RuntimeError: &lt;no&gt; memory</span>" in page_of(config.run_dir)
 
 
-def test_without_samples_there_is_a_page_all_the_same(config, tmp_path):
+def test_report_without_samples(config, tmp_path):
     config = make_config(tmp_path, run_dir=tmp_path / "run", sample_every=0)
     train(plan_new(config))
     assert look_at(config.run_dir) == ("finished", [])

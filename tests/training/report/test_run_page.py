@@ -52,7 +52,7 @@ class Checker(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_says_where_the_run_is(plan):
+def test_report_shows_progress(plan):
     fill(plan)
     words = words_in(write(plan))
     for sentence in (
@@ -73,7 +73,7 @@ def test_curves_have_the_last_values_and_the_best_step(plan):
     assert charts[4]["steps"] == list(range(10, 401, 10))
 
 
-def test_a_run_without_identity_loss_or_held_out_images_has_no_such_curves(plan):
+def test_report_omits_unavailable_charts(plan):
     fill(plan)
     (plan.run_dir / "validation.csv").unlink()
     assert "Identity loss" in words_in(write(plan))
@@ -82,7 +82,7 @@ def test_a_run_without_identity_loss_or_held_out_images_has_no_such_curves(plan)
     assert "Identity" not in words_in(write(plan))
 
 
-def test_a_run_that_has_nothing_yet_has_a_page(plan):
+def test_report_without_data(plan):
     page = write(plan, step=0)
     assert "step 0 of 800 (0%)" in words_in(page)
     assert data_in(page)["frames"] == []
@@ -101,7 +101,7 @@ def test_samples_are_on_the_page(plan):
     [(400, "training", ""), (800, "finished", ""), (400, "stopped", "by a signal"),
      (800, "failed", "the losses are not finite")],
 )  # fmt: skip
-def test_the_page_says_whether_the_run_goes_on(plan, step, state, reason):
+def test_report_shows_status(plan, step, state, reason):
     page = write(plan, step, state, reason)
     assert f'<b class="pill {state}">{state}</b>' in page
     assert data_in(page)["training"] == (state == "training")
@@ -109,7 +109,7 @@ def test_the_page_says_whether_the_run_goes_on(plan, step, state, reason):
     assert ("cyclegan train --resume" in words_in(page)) == (step < 800)
 
 
-def test_commands_are_those_that_work(plan):
+def test_report_commands(plan):
     fill(plan)
     words = words_in(write(plan))
     run = plan.run_dir
@@ -139,7 +139,7 @@ def test_commands_are_those_that_work(plan):
         ({"sample_every": "1h"}, 200),
     ],
 )
-def test_the_page_knows_when_the_next_one_is_due(plan, changes, seconds):
+def test_report_contains_next_update_time(plan, changes, seconds):
     fill(plan)
     plan = dataclasses.replace(plan, config=dataclasses.replace(plan.config, **changes))
     assert data_in(write(plan))["dueIn"] == seconds
@@ -163,7 +163,7 @@ def test_verdicts_are_on_the_page_with_what_to_do(plan):
     ["", "{", "[]", "null", '{"step": 1}', '{"step": 1, "verdicts": [3]}', "\0",
      '{"step": "x", "verdicts": []}'],
 )  # fmt: skip
-def test_a_damaged_health_file_says_nothing(plan, content):
+def test_damaged_health_file_is_ignored(plan, content):
     (plan.run_dir / "health.json").write_text(content)
     words = words_in(write(plan))
     assert "Step" not in words
@@ -223,7 +223,7 @@ def test_the_page_is_whole_html_that_links_to_nothing(plan):
     assert not re.search(r"@import|url\(", page)
 
 
-def test_a_name_above_it_that_is_not_utf_8_is_left_out(plan, tmp_path, monkeypatch):
+def test_non_utf8_parent_folder_is_omitted(plan, tmp_path, monkeypatch):
     above = Path(os.fsdecode(bytes(tmp_path) + b"/\xff"))
     above.mkdir()
     plan.run_dir.rename(above / "run")
@@ -232,7 +232,7 @@ def test_a_name_above_it_that_is_not_utf_8_is_left_out(plan, tmp_path, monkeypat
     assert "cyclegan train --resume run " in words
 
 
-def test_the_page_goes_on_where_an_earlier_session_was(plan):
+def test_report_includes_earlier_sessions(plan):
     fill(plan, 300)
     write(plan, 300, "stopped")
     fill(plan, 400)
@@ -241,7 +241,7 @@ def test_the_page_goes_on_where_an_earlier_session_was(plan):
     assert data_in(page)["charts"][4]["steps"][0] == 10
 
 
-def test_half_a_row_and_a_vanished_sample_do_no_harm(plan):
+def test_incomplete_row_and_missing_sample_are_ignored(plan):
     fill(plan)
     with (plan.run_dir / "metrics.csv").open("a") as stream:
         stream.write("410,4")
@@ -251,7 +251,7 @@ def test_half_a_row_and_a_vanished_sample_do_no_harm(plan):
     assert data["charts"][4]["steps"][-1] == 400
 
 
-def test_a_page_that_cannot_be_written_is_one_sentence(plan):
+def test_unwritable_report_is_an_output_error(plan):
     (plan.run_dir / "index.html").mkdir()
     with pytest.raises(OutputError, match=r"cannot write .*index\.html"):
         RunPage(plan).write(1)

@@ -47,7 +47,6 @@ class Checkpointing(ScheduledCallback):
         run.group.on_rank_zero(repair)
 
     def before_results(self, run: TrainingRun) -> None:
-        """Save the first checkpoint."""
         if not self.has_checkpoint:
             self._save(run, keep=False)
 
@@ -140,7 +139,6 @@ class BestModel(TrainingCallback):
             run.stop(f"the best validation was at step {self.step} ({BEST_FILE})")
 
     def state_dict(self, step: int) -> dict[str, Any]:
-        """Return plain values for the checkpoint."""
         best = {} if math.isinf(self.swd) else {"swd": self.swd, "step": self.step}
         return {"best": best | {"worse": self.worse}}
 

@@ -66,7 +66,6 @@ class Health(TrainingCallback):
         row[HEALTH_COLUMN] = self.monitor.summary
 
     def on_validation_batch(self, run: TrainingRun, batch: ValidationBatch) -> None:
-        """Check the translations."""
         self._report(run, self.monitor.check_translations(run.step, batch))
 
     def on_diverged(self, run: TrainingRun, reason: str, hint: str) -> None:
@@ -76,7 +75,6 @@ class Health(TrainingCallback):
             self._write(run)
 
     def state_dict(self, step: int) -> dict[str, Any]:
-        """Return plain values for the checkpoint."""
         return {
             "monitor": self.monitor.state_dict(),
             "skipped": self.skipped,

@@ -63,7 +63,6 @@ class KernelInceptionDistance(TrainingCallback):
         self.table = StepTable(run.run_dir.file(KID_FILE), KID_COLUMNS, run.step)
 
     def on_validation_batch(self, run: TrainingRun, batch: ValidationBatch) -> None:
-        """Measure both directions."""
         distances = self.distances(batch)
         run.run_dir.check()
         self.table.append({"step": run.step, **distances})

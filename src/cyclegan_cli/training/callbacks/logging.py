@@ -62,7 +62,6 @@ class LossAccumulator:
         return self.timed_steps / max(time.monotonic() - self.started, 1e-9)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return plain values for the checkpoint."""
         return {
             "losses": self.sum.tolist(),
             "steps": self.steps,
@@ -90,11 +89,9 @@ class CSVLogger(ScheduledCallback):
             self.validation = StepTable(path, VALIDATION_COLUMNS, run.step)
 
     def on_step_end(self, run: TrainingRun, losses: StepLosses) -> None:
-        """Add the losses of the step."""
         self.losses.update(losses)
 
     def on_due(self, run: TrainingRun) -> None:
-        """Average the losses over all ranks and log them."""
         run.call("before_results", run)
         if not self.losses.steps:
             return  # All steps were skipped: the row follows the next applied step.
@@ -114,15 +111,12 @@ class CSVLogger(ScheduledCallback):
         self.losses = LossAccumulator(run.plan.device, {})
 
     def on_log(self, run: TrainingRun, row: dict[str, Any]) -> None:
-        """Write a row to ``metrics.csv``."""
         run.run_dir.check()
         self.metrics.append(row)
 
     def on_validation(self, run: TrainingRun, row: dict[str, float]) -> None:
-        """Write a row to ``validation.csv``."""
         run.run_dir.check()
         self.validation.append(row)
 
     def state_dict(self, step: int) -> dict[str, Any]:
-        """Return plain values for the checkpoint."""
         return {"interval": self.losses.state_dict()}

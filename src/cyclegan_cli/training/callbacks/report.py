@@ -20,11 +20,9 @@ class Report(ScheduledCallback):
         self.page = RunPage(plan)
 
     def on_train_begin(self, run: TrainingRun) -> None:
-        """Write the page."""
         self.on_due(run)
 
     def on_due(self, run: TrainingRun) -> None:
-        """Write the page."""
         run.group.on_rank_zero(lambda: self.on_train_end(run))
 
     def on_train_end(self, run: TrainingRun) -> None:

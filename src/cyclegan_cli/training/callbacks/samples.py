@@ -30,7 +30,6 @@ class SampleGrids(ScheduledCallback):
         super().__init__(IntervalTrigger(plan.config.sample_every, plan, "sample"))
 
     def setup(self, run: TrainingRun) -> None:
-        """Load the images of both domains."""
         plan = run.plan
         if not plan.config.sample_every:
             return
@@ -47,7 +46,6 @@ class SampleGrids(ScheduledCallback):
         self.real_a, self.real_b = real_a[:count], real_b[:count]
 
     def on_due(self, run: TrainingRun) -> None:
-        """Translate the images and write the grid."""
         run.call("before_results", run)
         run.group.on_rank_zero(lambda: self._write(run))
 
@@ -60,7 +58,6 @@ class SampleGrids(ScheduledCallback):
         self.trigger.reset(run.step)
 
     def state_dict(self, step: int) -> dict[str, Any]:
-        """Return plain values for the checkpoint."""
         return {"since": {"sample": self.trigger.state_dict(step)}}
 
 

@@ -55,19 +55,16 @@ class TensorBoardLogger(TrainingCallback):
         self._write(first, session_log=SessionLog(status=SessionLog.START))
 
     def on_log(self, run: TrainingRun, row: dict[str, Any]) -> None:
-        """Write losses, gradient norms, learning rate and speed."""
         losses = {f"loss/{name}": row[name] for name in LOSS_NAMES}
         rates = {name: row[name] for name in ("learning_rate", "images_per_second")}
         gradients = {f"gradients/{name}": row[name] for name in LATER_COLUMNS}
         self._write_scalars(int(row["step"]), losses | rates | gradients)
 
     def on_validation(self, run: TrainingRun, row: dict[str, float]) -> None:
-        """Write the validation results."""
         measures = {name: row[name] for name in row if name not in ("step", "seconds")}
         self._write_scalars(int(row["step"]), {f"quality/{k}": v for k, v in measures.items()})
 
     def on_samples(self, run: TrainingRun, path: Path) -> None:
-        """Write the sample grid."""
         from tensorboard.compat.proto.summary_pb2 import Summary  # noqa: PLC0415 an extra
 
         content = path.read_bytes()
@@ -79,7 +76,6 @@ class TensorBoardLogger(TrainingCallback):
         self._write(run.step, summary=Summary(value=[Summary.Value(tag="samples", image=image)]))
 
     def close(self, run: TrainingRun) -> None:
-        """Close the file."""
         if self.stream:
             self.stream.close()
 

@@ -29,7 +29,6 @@ class Validation(ScheduledCallback):
         self.validated_step: int = plan.callback_state.get("examined", plan.first_step)
 
     def setup(self, run: TrainingRun) -> None:
-        """Load the validation images."""
         if run.plan.config.validate_every:
             self.validator = Validator(run.plan)
 
@@ -67,7 +66,6 @@ class Validation(ScheduledCallback):
         self.trigger.reset(run.step)
 
     def state_dict(self, step: int) -> dict[str, Any]:
-        """Return plain values for the checkpoint."""
         return {
             "examined": self.validated_step,
             "since": {"validate": self.trigger.state_dict(step)},

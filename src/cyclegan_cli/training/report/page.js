@@ -4,7 +4,7 @@ const [nameA, nameB] = run.names;
 const slider = document.getElementById("slider");
 const figures = [...document.querySelectorAll(".chart")];
 
-// --- Samples: a row an image, real → translation → reconstruction, at the slider's step.
+// --- Samples: one row per image, real → translation → reconstruction, at the step of the slider.
 
 const directions = [
   { id: "a", real: "real_a", fake: "fake_b", rec: "rec_a", from: nameA, to: nameB },
@@ -24,7 +24,7 @@ function layOut(direction) {
   grid.append(
     heading(direction.from, "real"),
     heading(direction.to, "translated"),
-    heading(direction.from, "and back again"),
+    heading(direction.from, "reconstructed"),
   );
   const columns = [
     [direction.real, `${direction.from}, real`],
@@ -157,35 +157,35 @@ for (const command of document.querySelectorAll(".command pre")) {
       await navigator.clipboard.writeText(command.textContent);
       button.textContent = "Copied";
     } catch {
-      button.textContent = "Selected"; // Where the browser keeps the clipboard to itself.
+      button.textContent = "Selected"; // Browsers may deny access to the clipboard.
     }
     setTimeout(() => (button.textContent = "Copy"), 2000);
   });
 }
 
-// --- How old the page is, and whether a new one is late: a killed run could not say that it ended.
+// --- The age of the page, and a notice if the next update is overdue, as after a killed run.
 
 const time = document.querySelector("time");
 time.title = time.textContent;
 const format = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 
-function inWords(minutes) {
+function relativeTime(minutes) {
   if (minutes < 1) return "just now";
   if (minutes < 60) return format.format(-Math.round(minutes), "minute");
   if (minutes < 48 * 60) return format.format(-Math.round(minutes / 60), "hour");
   return format.format(-Math.round(minutes / 1440), "day");
 }
 
-function sayAge() {
+function showAge() {
   const minutes = (Date.now() - Date.parse(time.dateTime)) / 60_000;
-  time.textContent = inWords(minutes);
+  time.textContent = relativeTime(minutes);
   document.getElementById("late").hidden = run.dueIn === null || minutes * 60 < 3 * run.dueIn + 600;
 }
 
-sayAge();
-setInterval(sayAge, 30_000);
+showAge();
+setInterval(showAge, 30_000);
 
-// --- While the run goes on, the page is read again from time to time, but not under somebody's hands.
+// --- During the training the page reloads once a minute unless it is in use.
 
 let lastUsed = 0;
 for (const use of ["pointerdown", "pointermove", "keydown", "scroll"]) {
