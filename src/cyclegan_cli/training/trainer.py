@@ -123,6 +123,8 @@ class Trainer:
                         callback.on_due(run)
                     if run.status != "training":
                         break
+            if run.status == "training":  # All steps had been done before.
+                run.status = "finished"
             self.group.on_rank_zero(lambda: run.call("on_train_end", run))
         except Exception as error:
             run.status, run.reason = _failure(error)
