@@ -1,4 +1,4 @@
-"""Whether training waits for its images: loading, waiting, start-up, and memory over many steps.
+"""Data loading: throughput, waiting time, start-up time, and memory over many steps.
 
     python benchmarks/data.py [loading] [waiting] [start-up] [steady] [--json FILE]
 
@@ -58,7 +58,7 @@ TINY = {
 
 
 def make_photos(folder: Path, count: int, quality: int) -> list[Path]:
-    """Photo-like JPEGs: soft shapes and fine noise."""
+    """Write photo-like JPEGs: smooth shapes and fine noise."""
     folder.mkdir(parents=True)
     levels = image(WIDTH, HEIGHT)
     paths = [folder / f"{number:03}.jpg" for number in range(count)]
@@ -71,7 +71,7 @@ def make_photos(folder: Path, count: int, quality: int) -> list[Path]:
 
 
 def with_pillow(paths: list[Path]) -> Callable[[int], object]:
-    """Decode, resize, crop and mirror as a textbook does."""
+    """Decode, resize, crop and flip with Pillow."""
 
     def load(number: int) -> object:
         image = Image.open(paths[number % len(paths)]).convert("RGB")
@@ -83,7 +83,7 @@ def with_pillow(paths: list[Path]) -> Callable[[int], object]:
 
 
 def with_whole_images(paths: list[Path]) -> Callable[[int], object]:
-    """Decode every pixel."""
+    """Decode at full resolution."""
 
     def load(number: int) -> object:
         levels = torch.from_numpy(decode(paths[number % len(paths)]).on_white(0).copy())
@@ -96,13 +96,13 @@ def with_whole_images(paths: list[Path]) -> Callable[[int], object]:
 
 
 def with_dataset(paths: list[Path], cache: ImageCache) -> Callable[[int], object]:
-    """What trainings do; of an item's two images one."""
+    """The data set of ``cyclegan train``; one of an item's two images."""
     dataset = UnpairedDataset(paths, paths, TrainConfig(load_size=LOAD, crop_size=CROP), cache)
     return lambda number: dataset._crop("a", number, [])
 
 
 def measure_loading(rounds: int) -> Iterator[dict[str, Any]]:
-    """Crops a second of every way, for two qualities of JPEG."""
+    """Crops per second of every implementation, for two JPEG qualities."""
     torch.set_num_threads(1)
     for quality in (75, 90):
         with tempfile.TemporaryDirectory() as folder:
@@ -115,7 +115,7 @@ def measure_loading(rounds: int) -> Iterator[dict[str, Any]]:
                 "reduced": with_dataset(paths, ImageCache()),
                 "kept": with_dataset(paths, endless),
             }
-            found = in_turns(ways, len(paths), rounds)
+            found = alternate(ways, len(paths), rounds)
         for way, seconds in found.items():
             yield {
                 "part": "loading", "way": way, "quality": quality, "bytes": round(size),
@@ -123,8 +123,10 @@ def measure_loading(rounds: int) -> Iterator[dict[str, Any]]:
             }  # fmt: skip
 
 
-def in_turns(ways: dict[str, Callable[[int], object]], count: int, rounds: int) -> dict[str, float]:
-    """The median seconds of a round of each way; the first round warms up."""
+def alternate(
+    ways: dict[str, Callable[[int], object]], count: int, rounds: int
+) -> dict[str, float]:
+    """Median seconds per round of each implementation, without the first round."""
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(rounds + 1):
         for way, load in ways.items():
@@ -145,7 +147,7 @@ WAITING = {
 
 
 def measure_waiting(device_name: str) -> Iterator[dict[str, Any]]:
-    """The share of waiting, with the threads that a run would have."""
+    """Fraction of the time spent waiting for data, with the default number of workers."""
     device = choose_device(device_name)
     with tempfile.TemporaryDirectory() as folder:
         paths = make_photos(Path(folder, "photos"), 400, 90)
@@ -164,7 +166,7 @@ def measure_waiting(device_name: str) -> Iterator[dict[str, Any]]:
 
 
 def waited(batches: Iterator[Any], model: CycleGAN, warm_up: int) -> dict[str, float]:
-    """Seconds a step, and of them those spent waiting."""
+    """Seconds per step, and seconds of them spent waiting for data."""
     waits, steps = [], []
     while True:
         start = time.perf_counter()
@@ -210,7 +212,7 @@ class Clock(TrainingCallback):
 
 
 def run_start_up(folder: Path) -> dict[str, Any]:
-    """Make the first step of the paper's training in this process."""
+    """Run the first step of the paper's training in this process."""
     config = TrainConfig(domain_a=folder / "a", domain_b=folder / "b", run_dir=folder / "run")
     clock = Clock()
     planned = time.time()
@@ -230,7 +232,7 @@ def run_start_up(folder: Path) -> dict[str, Any]:
 
 
 def run_steady(folder: Path) -> dict[str, Any]:
-    """2,000 steps of a tiny training in this process."""
+    """Run 2,000 steps of a tiny training in this process."""
     clock = Clock()
     config = TrainConfig(
         domain_a=folder / "a", domain_b=folder / "b", run_dir=folder / "run", steps=2000,
@@ -241,14 +243,14 @@ def run_steady(folder: Path) -> dict[str, Any]:
 
 
 def in_own_process(part: str, folder: Path) -> dict[str, Any]:
-    """What a part finds in a fresh process."""
+    """Run a part of the benchmark in a new process."""
     command = [sys.executable, __file__, "--serve", part, "--folder", str(folder)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return {"part": part, **json.loads(done.stdout)}
 
 
 def measure_start_up(files: int) -> Iterator[dict[str, Any]]:
-    """With links to a few photos, which count like files."""
+    """Time to the first step with many files (links to a few photos)."""
     with tempfile.TemporaryDirectory() as folder:
         photos = make_photos(Path(folder, "photos"), 10, 90)
         for domain in "ab":
@@ -261,7 +263,7 @@ def measure_start_up(files: int) -> Iterator[dict[str, Any]]:
 
 
 def measure_steady() -> Iterator[dict[str, Any]]:
-    """With 150 photos a domain, so that there are several passes."""
+    """Memory over several epochs of 150 photos per domain."""
     with tempfile.TemporaryDirectory() as folder:
         for domain in "ab":
             make_photos(Path(folder, domain), 150, 90)
@@ -269,7 +271,7 @@ def measure_steady() -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
-    """Parse, measure, print."""
+    """Parse arguments, run the benchmark and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

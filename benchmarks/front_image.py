@@ -1,4 +1,4 @@
-"""README's image: the photo of its first command, and what the model in the package makes of it.
+"""Render README's image: a photo beside its translation by the pretrained model.
 
 Run it from the repository's root after the model has changed.
 """
@@ -17,7 +17,7 @@ GAP = 8
 
 
 def main() -> None:
-    """Write both side by side."""
+    """Write both images side by side."""
     photo = Image.open(PHOTO).convert("RGB")
     night = Translator.load("day2night").to("night")(photo)
     both = Image.new("RGB", (2 * photo.width + GAP, photo.height), "white")

@@ -1,4 +1,4 @@
-"""Damage files at random, and see that their readers answer with a result or a sentence.
+"""Fuzz all file readers with randomly damaged files.
 
     python benchmarks/fuzz.py [FILE...] [--minutes 5] [--seed 0] [--samples FOLDER] [--keep FOLDER]
 
@@ -75,7 +75,7 @@ XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.or
 
 
 def make_samples(folder: Path) -> None:
-    """Fill a folder with a file of each kind that is read."""
+    """Write one sample file of every supported kind."""
     folder.mkdir(parents=True, exist_ok=True)
     make_images(folder)
     make_hostile(folder)
@@ -99,7 +99,7 @@ def make_samples(folder: Path) -> None:
 
 
 def make_hostile(folder: Path) -> None:
-    """The files of the tests that are made to take time or memory: loops, fan-outs, repeats."""
+    """Crafted files that would take excessive time or memory: loops, fan-outs, repeats."""
     tests = Path(__file__).resolve().parents[1] / "tests"
     sys.path.insert(0, str(tests))
     for name, content in importlib.import_module("hostile").files().items():
@@ -119,7 +119,7 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def make_images(folder: Path) -> None:
-    """Images of all formats that can be written, small, with all the metadata that they hold."""
+    """Small images of all writable formats, with all the metadata that they can hold."""
     readable_formats()  # Registers those of the extras.
     exif = Image.Exif()
     exif.update({0x0112: 6, 0x010F: "Maker", 0x0110: "Model", 0x0132: "2020:01:01 00:00:00"})
@@ -164,7 +164,7 @@ def make_images(folder: Path) -> None:
 
 
 def damaged(content: bytes, chance: random.Random) -> bytes:
-    """A copy with some bytes changed, and sometimes a part missing, doubled or another word."""
+    """Return a copy with changed bytes, and sometimes a removed, repeated or replaced part."""
     changed = bytearray(content)
     for _ in range(chance.choice((1, 1, 2, 4, 16))):
         near = chance.randrange(min(len(changed), chance.choice((64, 512, 4000))))
@@ -189,7 +189,7 @@ def damaged(content: bytes, chance: random.Random) -> bytes:
 
 
 def read_image(path: Path) -> str:
-    """Decode an image in each way that there is, and write it again."""
+    """Decode an image in every way, and encode it again."""
     describe(path, EVERYTHING).to_document()
     probe(path), pixel_bytes(path)
     decode_opaque(path, shrink_to=8)
@@ -223,7 +223,7 @@ def read_options(path: Path) -> str:
 
 
 def read_list(path: Path) -> str:
-    """Read a list of paths, whether parted by newlines or NUL bytes."""
+    """Read a list of paths, separated by newlines or NUL bytes."""
     for null in (False, True):
         with path.open("rb") as stream:
             list(PathList(stream, path.name, null))
@@ -231,14 +231,14 @@ def read_list(path: Path) -> str:
 
 
 def read_run(path: Path) -> str:
-    """Describe the run folder that a damaged table or report stands in."""
+    """Inspect a run directory that contains a damaged table or report."""
     facts = describe(path.parent, EVERYTHING).to_document()
     json.dumps(facts, allow_nan=False)
     return "described"
 
 
 def reader_of(sample: Path) -> Callable[[Path], str] | None:
-    """What reads files like this one; None of what is beside a sample."""
+    """Return the reader of a sample; None for its companion files."""
     if sample.suffix in MODELS:
         return read_checkpoint
     if sample.suffix in (".toml", ".list"):
@@ -249,7 +249,7 @@ def reader_of(sample: Path) -> Callable[[Path], str] | None:
 
 
 def place_for(sample: Path, folder: Path) -> Path:
-    """Where to put a damaged copy, with what belongs to it beside it."""
+    """Return the path for a damaged copy, beside copies of its companion files."""
     if sample.name in ("metrics.csv", "validation.csv", "health.json"):
         shutil.copytree(sample.parent, folder / "run", dirs_exist_ok=True)
         return folder / "run" / sample.name
@@ -262,7 +262,7 @@ def place_for(sample: Path, folder: Path) -> Path:
 
 
 def one_round(number: int, samples: list[Path]) -> tuple[str, str]:
-    """Damage a sample and have it read: what it was, and how it ended."""
+    """Damage a sample and read it; returns a description and the outcome."""
     chance = random.Random(number)
     sample = chance.choice(samples)
     read = reader_of(sample)
@@ -286,19 +286,19 @@ def one_round(number: int, samples: list[Path]) -> tuple[str, str]:
 
 
 def forget_peak() -> int:
-    """Have Linux count the peak of this process's memory anew; what is in use now, in bytes."""
+    """Reset the peak memory of this process on Linux; returns the current usage in bytes."""
     Path("/proc/self/clear_refs").write_text("5")
     return peak()
 
 
 def peak() -> int:
-    """The most bytes in memory since then."""
+    """Peak memory since then, in bytes."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def work(connection: Connection, numbers: range, samples: list[Path]) -> None:
-    """Do rounds, and tell of each before and after."""
+    """Run rounds, and report the start and end of each."""
     resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))
     warnings.simplefilter("error")
     limit_pixels(MOST_PIXELS)
@@ -308,7 +308,7 @@ def work(connection: Connection, numbers: range, samples: list[Path]) -> None:
 
 
 def rounds(first: int, minutes: float, samples: list[Path]) -> list[tuple[int, str, str]]:
-    """Rounds, one after the other, in a process that is replaced when it dies or hangs."""
+    """Run rounds in a process that is replaced when it crashes or hangs."""
     context = multiprocessing.get_context("fork")
     results: list[tuple[int, str, str]] = []
     end, number = time.monotonic() + 60 * minutes, first
@@ -348,7 +348,7 @@ def keep(number: int, samples: list[Path], folder: Path) -> None:
 
 
 def main() -> int:
-    """Parse, damage until the time is over, print what happened."""
+    """Parse arguments, fuzz until the time is up, and print a summary."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""How much nearer to the target domain translated images are than the inputs were.
+"""Distance of translated images to the target domain, compared with that of the inputs.
 
     python benchmarks/judge.py --inputs test/day --outputs out --target test/night [--pairs]
 
@@ -31,7 +31,7 @@ from cyclegan_cli.training.metrics import (
 
 
 def load(paths: list[Path], size: int) -> Tensor:
-    """Centre squares resized to ``size``: ``[N, 3, size, size]`` in [-1, 1]."""
+    """Center crops resized to ``size``: ``[N, 3, size, size]`` in [-1, 1]."""
     return torch.cat([_square(array_to_tensor(decode(p).frames[0]), size) for p in paths])
 
 
@@ -46,7 +46,7 @@ def _square(image: Tensor, size: int) -> Tensor:
 
 
 def measures(images: Tensor, target: Tensor) -> dict[str, float]:
-    """All unpaired measures of a set against the target domain."""
+    """All unpaired metrics of a set with respect to the target domain."""
     distances = sliced_wasserstein_distance(images, target)
     return {
         "luminance": mean_luminance(images),
@@ -57,7 +57,7 @@ def measures(images: Tensor, target: Tensor) -> dict[str, float]:
 
 
 def paired_measures(images: Tensor, truth: Tensor) -> dict[str, float]:
-    """L1 in 8-bit levels and PSNR in dB to the true images."""
+    """L1 in 8-bit pixel values and PSNR in dB to the ground truth."""
     difference = (images - truth) * 127.5
     mse = difference.square().mean(dim=(1, 2, 3))
     psnr = [10 * math.log10(255**2 / max(float(value), 1e-9)) for value in mse]
@@ -65,7 +65,7 @@ def paired_measures(images: Tensor, truth: Tensor) -> dict[str, float]:
 
 
 def main() -> None:
-    """Parse, measure, print."""
+    """Parse arguments, run the benchmark and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

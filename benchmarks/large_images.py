@@ -28,8 +28,8 @@ from cyclegan_cli.checkpoints.header import ModelInfo
 from cyclegan_cli.config import GeneratorConfig, PrecisionChoice
 from cyclegan_cli.data.image import Levels
 from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
-from cyclegan_cli.models.networks import ResnetGenerator, initialise_weights
-from cyclegan_cli.models.sizes import reflect_to_multiple
+from cyclegan_cli.models.networks import ResnetGenerator, initialize_weights
+from cyclegan_cli.models.padding import reflect_to_multiple
 from cyclegan_cli.runtime.memory import keep_freed_memory
 from cyclegan_cli.translation.translator import Translator, TranslatorOptions
 from textbook import generator_like
@@ -39,7 +39,7 @@ TILE = 512
 
 
 def image(width: int, height: int) -> Levels:
-    """Large soft shapes and fine noise, brighter below than above."""
+    """Return an image of smooth shapes and fine noise, brighter at the bottom."""
     random = np.random.default_rng(0)
     coarse = torch.from_numpy(random.random((1, 3, 12, 16), dtype=np.float32))
     smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
@@ -50,15 +50,15 @@ def image(width: int, height: int) -> Levels:
 
 
 def trained_like_generator() -> ResnetGenerator:
-    """Random weights, large enough for every layer to matter."""
+    """Generator with random weights large enough for every layer to have an effect."""
     generator = ResnetGenerator(GeneratorConfig()).eval().requires_grad_(False)
-    initialise_weights(generator, torch.Generator().manual_seed(0))
+    initialize_weights(generator, torch.Generator().manual_seed(0))
     return generator
 
 
 @torch.inference_mode()
 def measure(way: str, width: int, height: int, precision: PrecisionChoice, result: Path) -> None:
-    """Translate one image; print seconds and peak memory as JSON, and leave the result."""
+    """Translate one image, save the result, and print seconds and peak memory as JSON."""
     levels, generator = image(width, height), trained_like_generator()
     if way == "strips":
         keep_freed_memory()  # As the command does.
@@ -97,7 +97,7 @@ def _eager(generator: ResnetGenerator, way: str):  # type: ignore[no-untyped-def
 def measured(
     way: str, width: int, height: int, precision: str, folder: Path
 ) -> tuple[dict[str, float], Levels]:
-    """The same in a process of its own."""
+    """Run it in a new process."""
     result = folder / f"{way}.npy"
     command = [
         sys.executable, __file__, "--measure", way, "--size", str(width), str(height),
@@ -108,7 +108,7 @@ def measured(
 
 
 def difference(found: Levels, expected: Levels) -> str:
-    """PSNR in dB and the largest difference in levels."""
+    """PSNR in dB and the largest difference in pixel values."""
     error = found.astype(np.float32) - expected
     mean_square = float(np.square(error).mean())
     decibels = 10 * math.log10(255**2 / mean_square) if mean_square else math.inf
@@ -116,7 +116,7 @@ def difference(found: Levels, expected: Levels) -> str:
 
 
 def main() -> None:
-    """Parse, measure, print."""
+    """Parse arguments, run the benchmark and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

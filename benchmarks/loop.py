@@ -1,10 +1,10 @@
-"""Seconds per step of whole trainings: of ``cyclegan train``, and of a textbook's loop.
+"""Seconds per step of ``cyclegan train`` and of a textbook training loop, data loading included.
 
     python benchmarks/loop.py [--size 128 --channels 32 --blocks 6 --steps 100 --rounds 3]
 
-Each way trains in a process of its own, with its loader, on the same PNG files, in turns. What
-``cyclegan train`` takes is read from the ``metrics.csv`` of a run with the default options, from
-its second row on: start-up, which takes seconds, is not counted in either way.
+Implementations alternate, each in its own process with its own data loader, on the same PNG files.
+The time of ``cyclegan train`` is read from ``metrics.csv`` of a run with default options, from the
+second row on, so that start-up is excluded for both.
 
 - cyclegan: ``cyclegan train``, with the default precision of this machine.
 - cyclegan-fp32: with ``--precision fp32``.
@@ -38,7 +38,7 @@ ROWS = 4  # Of metrics.csv; the first one warms up.
 
 
 def make_images(folder: Path, count: int, size: int) -> None:
-    """Write PNGs of coarse and fine noise, as photos have it."""
+    """Write PNGs of coarse and fine noise."""
     numbers = np.random.default_rng(len(folder.name))
     folder.mkdir()
     for i in range(count):
@@ -49,7 +49,7 @@ def make_images(folder: Path, count: int, size: int) -> None:
 
 
 class PlainDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Unpaired crops of two folders, read as textbooks do."""
+    """Unpaired random crops from two folders, loaded with Pillow."""
 
     def __init__(self, folders: list[Path], load_size: int, crop_size: int, steps: int) -> None:
         self.files = [sorted(folder.iterdir()) for folder in folders]
@@ -73,7 +73,7 @@ class PlainDataset(Dataset[tuple[Tensor, Tensor]]):
 
 
 def train_textbook(config: TrainConfig, folders: list[Path], steps: int) -> float:
-    """Train; returns the seconds per step from the second quarter of the steps on."""
+    """Train, and return the seconds per step without the first quarter of the steps."""
     model = TextbookCycleGAN(CycleGAN(config, torch.device("cpu"), bf16=False))
     dataset = PlainDataset(folders, config.load_size, config.crop_size, steps)
     started = 0.0
@@ -85,7 +85,7 @@ def train_textbook(config: TrainConfig, folders: list[Path], steps: int) -> floa
 
 
 def train_command(folders: list[Path], options: list[str], steps: int, run: Path) -> float:
-    """Run ``cyclegan train``; returns the seconds per step from its second row on."""
+    """Run ``cyclegan train``, and return the seconds per step from the second row on."""
     command = [
         sys.executable, "-m", "cyclegan_cli", "train", "--domain-a", str(folders[0]),
         "--domain-b", str(folders[1]), "--run-dir", str(run), "--quiet", "--steps", str(steps),
@@ -98,7 +98,7 @@ def train_command(folders: list[Path], options: list[str], steps: int, run: Path
 
 
 def main() -> None:
-    """Parse, measure, print."""
+    """Parse arguments, run the benchmark and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -1,4 +1,4 @@
-r"""What an option does to the translations: the same trainings with and without it, several seeds.
+r"""Effect of options on quality: equal trainings with and without an option, over several seeds.
 
     python benchmarks/quality.py --work measured/ --emoji DIR --day2night DIR \
         --variants default [...] --seeds 0 1 2 [--minutes 5]
@@ -48,7 +48,7 @@ MOST_IMAGES = 150
 
 @dataclass(frozen=True)
 class Data:
-    """A pair of domains and how it is trained on.
+    """A pair of domains and its training options.
 
     Attributes:
         name: For the table.
@@ -88,7 +88,7 @@ class Run:
     folder: Path
 
     def command(self, arguments: argparse.Namespace, seconds: float) -> list[str]:
-        """Begin, or go on."""
+        """Start or resume."""
         cli = [sys.executable, "-m", "cyclegan_cli", "train", "--time-limit", f"{seconds:.0f}"]
         if (self.folder / "state.safetensors").exists():
             return [*cli, "--resume", str(self.folder)]
@@ -101,7 +101,7 @@ class Run:
         ]  # fmt: skip
 
     def is_done(self) -> bool:
-        """Whether all steps are made."""
+        """Whether the run is complete."""
         model = self.folder / "model.safetensors"
         if not model.exists():
             return False
@@ -110,7 +110,7 @@ class Run:
 
 
 def judged(run: Run, device: str) -> dict[str, dict[str, float]]:
-    """The measures of a finished run, by weights; kept in a file beside it."""
+    """Metrics of a finished run by kind of weights, cached in a file beside it."""
     kept = run.folder / "judged.json"
     if not kept.exists():
         images = [
@@ -145,7 +145,7 @@ def _measures(run: Run, checkpoint: Path, images: list[Tensor]) -> dict[str, flo
 
 
 def report(runs: list[Run], device: str) -> str:
-    """A table: mean and standard deviation over the seeds of what is finished."""
+    """Format a table of means and standard deviations over the seeds of finished runs."""
     rows: dict[tuple[str, str, str], list[dict[str, float]]] = {}
     for run in runs:
         if run.is_done():
@@ -168,7 +168,7 @@ def _spread(values: list[float]) -> str:
 
 
 def main() -> None:
-    """Parse, train what is missing, print what is there."""
+    """Parse arguments, train missing runs, and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

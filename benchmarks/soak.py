@@ -1,4 +1,4 @@
-"""Kill a training again and again, resume it each time, and compare its end with an unhurt one.
+"""Kill and resume a training repeatedly, and compare it with an uninterrupted one.
 
     python benchmarks/soak.py --kills 10
 
@@ -44,14 +44,14 @@ def options(run: Path, steps: int, workers: int) -> list[str]:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file's tensors, without the header's words."""
+    """SHA-256 of the tensors of a file, without its metadata."""
     raw = path.read_bytes()
     header = int.from_bytes(raw[:8], "little")
     return hashlib.sha256(raw[8 + header :]).hexdigest()
 
 
 def kill_and_resume(run: Path, arguments: argparse.Namespace, draw: random.Random) -> list[str]:
-    """Run to the end through ``--kills`` kills; returns where each of them hit."""
+    """Train to the end through ``--kills`` kills; returns the step of each."""
     hits: list[str] = []
     command = options(run, arguments.steps, arguments.workers)
     while True:
@@ -87,7 +87,7 @@ def _where(run: Path) -> str:
 
 
 def main() -> None:
-    """Parse, run both, compare."""
+    """Parse arguments, run both trainings, and compare them."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -108,7 +108,7 @@ def main() -> None:
 
 
 def compare(whole: Path, killed: Path) -> None:
-    """End with an error unless two runs have ended alike."""
+    """Exit with an error unless both runs have equal results."""
     exact = ["model.safetensors", "best.safetensors", "health.json"]
     exact += [str(path.relative_to(whole)) for path in sorted(whole.glob("checkpoints/*"))]
     for name in exact:
@@ -122,7 +122,7 @@ def compare(whole: Path, killed: Path) -> None:
 
 
 def numbers(table: Path) -> list[dict[str, str]]:
-    """The rows of a table, without what a clock has said."""
+    """Rows of a table without columns of measured time."""
     with table.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     return [{name: row[name] for name in row if name not in CLOCKED} for row in rows]

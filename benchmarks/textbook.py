@@ -1,4 +1,4 @@
-"""CycleGAN as a textbook has it: stock modules, one after the other, six passes a step.
+"""A plain CycleGAN implementation: stock modules, six generator passes per step.
 
 What the benchmarks compare with: eager, fp32, NCHW, nothing done for speed.
 """
@@ -61,7 +61,7 @@ def generator_like(generator: ResnetGenerator) -> nn.Sequential:
 
 @torch.no_grad()
 def _copy_weights(original: nn.Module, copy: nn.Module) -> None:
-    """Ours and the textbook's list their parameters in the same order."""
+    """Copy weights; both networks list their parameters in the same order."""
     for theirs, ours in zip(copy.parameters(), original.parameters(), strict=True):
         theirs.copy_(ours)
 
@@ -80,7 +80,7 @@ def textbook_discriminator(channels: int) -> nn.Sequential:
 
 
 class TextbookCycleGAN:
-    """The training step written down as the paper has it, with nothing done for speed.
+    """The training step of the paper without optimizations.
 
     Args:
         model: Whose first weights and options to begin with.

@@ -1,4 +1,4 @@
-"""Seconds a training step: a textbook's, and this tool's.
+"""Seconds per training step of a textbook implementation and of this package.
 
     python benchmarks/training.py [--size 256 --batch 1 --channels 64 --blocks 9 --json FILE]
 
@@ -33,11 +33,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alternate import alternate, serve, summary
 from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig, TrainConfig
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.models.shapes import discriminator_flops, generator_flops
 from cyclegan_cli.runtime.devices import has_amx, has_native_bf16
-from taking_turns import in_turns, serve, summary
 from textbook import TextbookCycleGAN
 
 WAYS = ("textbook", "cyclegan", "cyclegan-eager", "cyclegan-compiled", "cyclegan-fp32")
@@ -71,7 +71,7 @@ def prepare(way: str, config: TrainConfig) -> Step:
 
 
 def measure(way: str, size: int, batch: int, channels: int, blocks: int, steps: int) -> None:
-    """For every line on stdin, make a few steps and print their median seconds."""
+    """Per line on stdin, run a few steps and print their median seconds."""
     config = TrainConfig(
         load_size=size, crop_size=size, residual_blocks=blocks, batch_size=batch,
         base_channels=channels, discriminator_channels=channels,
@@ -99,7 +99,7 @@ def measure(way: str, size: int, batch: int, channels: int, blocks: int, steps: 
 
 
 def step_flops(size: int, batch: int, channels: int, blocks: int) -> int:
-    """A step's arithmetic: every pass costs once forward and twice backward.
+    """FLOPs of a step: a backward pass costs twice the forward pass.
 
     Six passes of generators; of discriminators two for the generators' sake, without gradients of
     weights, and four for their own.
@@ -110,7 +110,7 @@ def step_flops(size: int, batch: int, channels: int, blocks: int) -> int:
 
 
 def matrix_product_peak(dtype: torch.dtype) -> float:
-    """Operations a second of large matrix products at their best."""
+    """Peak FLOP/s of large matrix products."""
     side = 2048
     x = torch.randn(side, side).to(dtype)
     seconds = []
@@ -122,7 +122,7 @@ def matrix_product_peak(dtype: torch.dtype) -> float:
 
 
 def check_published_facts() -> None:
-    """The textbook's networks are the paper's."""
+    """Use the networks of the paper."""
     model = CycleGAN(TrainConfig(residual_blocks=9), torch.device("cpu"), bf16=False)
     copy = TextbookCycleGAN(model)
     for network, expected in ((copy.g_a2b, 11_378_179), (copy.d_a, 2_764_737)):
@@ -134,14 +134,14 @@ Rows = list[dict[str, Any]]
 
 
 def compare(setting: tuple[int, int, int, int], ways: list[str], steps: int, rounds: int) -> Rows:
-    """Measure one setting and print its rows."""
+    """Measure one setting and print its table rows."""
     size, batch, channels, blocks = setting
     commands = {
         way: [__file__, "--serve", way, "--size", str(size), "--batch", str(batch),
               "--channels", str(channels), "--blocks", str(blocks), "--steps", str(steps)]
         for way in ways
     }  # fmt: skip
-    answers = in_turns(commands, rounds)
+    answers = alternate(commands, rounds)
     found = {way: summary(given) for way, given in answers.items() if given}
     rows = []
     for way, numbers in found.items():
@@ -167,7 +167,7 @@ def compare(setting: tuple[int, int, int, int], ways: list[str], steps: int, rou
 def largest_difference(
     answers: list[dict[str, Any]], reference: list[dict[str, Any]] | None
 ) -> float:
-    """The largest relative difference of the first step's losses."""
+    """Largest relative difference between the losses of the first step."""
     if not reference:
         return 0.0
     pairs = zip(answers[0]["losses"], reference[0]["losses"], strict=True)
@@ -175,7 +175,7 @@ def largest_difference(
 
 
 def main() -> None:
-    """Parse, measure, print."""
+    """Parse arguments, run the benchmark and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""Images a second, from file to file: a textbook loop, ONNX Runtime, and this tool.
+"""Images per second, from file to file: a textbook loop, ONNX Runtime, and this package.
 
     python benchmarks/translate.py [--sizes 256x256,1024x768,4000x3000] [--json FILE]
 
@@ -52,7 +52,7 @@ def in_textbook_manner(folder: Path, precision: str) -> Callable[[], None]:
 
 
 def in_onnxruntime(folder: Path, precision: str) -> Callable[[], None]:
-    """The same with the exported model."""
+    """Decode, translate, encode, with ONNX Runtime and the exported model."""
     del precision
     import onnxruntime  # noqa: PLC0415
 
@@ -74,7 +74,7 @@ def _loop(folder: Path, network: Callable[[torch.Tensor], torch.Tensor]) -> Call
 
 
 def in_cyclegan(folder: Path, precision: str) -> Callable[[], None]:
-    """The tool itself."""
+    """Translate with this package."""
     from cyclegan_cli.cli.app import app  # noqa: PLC0415
 
     command = [
@@ -86,7 +86,7 @@ def in_cyclegan(folder: Path, precision: str) -> Callable[[], None]:
 
 
 def serve(way: str, folder: Path, precision: str) -> None:
-    """For every line on stdin, translate the folder once and print seconds and peak memory."""
+    """Per line on stdin, translate the folder once and print seconds and peak memory."""
     prepare = {
         "textbook": in_textbook_manner, "onnxruntime": in_onnxruntime, "cyclegan": in_cyclegan
     }[way]  # fmt: skip
@@ -100,7 +100,7 @@ def serve(way: str, folder: Path, precision: str) -> None:
 
 
 def make_folder(folder: Path, width: int, height: int, count: int) -> None:
-    """Images, a checkpoint, and its export."""
+    """Write images, a checkpoint, and its export."""
     (folder / "in").mkdir()
     (folder / "out").mkdir()
     photo = Image.fromarray(image(width, height))
@@ -114,8 +114,8 @@ def make_folder(folder: Path, width: int, height: int, count: int) -> None:
     subprocess.run([*command, str(folder / "model.onnx")], check=True, capture_output=True)
 
 
-def in_turns(folder: Path, ways: list[str], precision: str, rounds: int) -> dict[str, Any]:
-    """The median seconds and the peak memory of each way."""
+def alternate(folder: Path, ways: list[str], precision: str, rounds: int) -> dict[str, Any]:
+    """Median seconds and peak memory of each implementation."""
     workers = {
         way: subprocess.Popen(
             [sys.executable, __file__, "--serve", way, "--folder", str(folder),
@@ -148,7 +148,7 @@ def in_turns(folder: Path, ways: list[str], precision: str, rounds: int) -> dict
 
 @torch.inference_mode()
 def convolution_peak() -> float:
-    """Operations a second of the trunk's convolution at its best, fp32, direct."""
+    """Peak FLOP/s of the direct fp32 convolution of the residual blocks."""
     channels, side = CONVOLUTION
     x = torch.randn(1, channels, side + 2, side + 2).contiguous(memory_format=torch.channels_last)
     conv = torch.nn.Conv2d(channels, channels, 3).to(memory_format=torch.channels_last)
@@ -161,7 +161,7 @@ def convolution_peak() -> float:
 
 
 def main() -> None:
-    """Parse, measure, print."""
+    """Parse arguments, run the benchmark and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -185,7 +185,7 @@ def main() -> None:
         width, height = map(int, size.split("x"))
         with tempfile.TemporaryDirectory() as folder:
             make_folder(Path(folder), width, height, int(count))
-            found = in_turns(
+            found = alternate(
                 Path(folder), arguments.ways.split(","), arguments.precision, arguments.rounds
             )
         for way, numbers in found.items():

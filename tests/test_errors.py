@@ -26,11 +26,11 @@ EXIT_CODES = {
 
 
 @pytest.mark.parametrize(("name", "exit_code"), EXIT_CODES.items())
-def test_every_error_has_its_documented_exit_code(name: str, exit_code: int) -> None:
+def test_exit_codes(name: str, exit_code: int) -> None:
     assert getattr(errors, name)("a sentence").exit_code == exit_code
 
 
-def test_the_tree_in_the_docstring_shows_every_exception_with_its_exit_code() -> None:
+def test_docstring_tree_lists_every_exception() -> None:
     defined = {
         name: thing("a sentence").exit_code
         for name, thing in inspect.getmembers(errors, inspect.isclass)
@@ -43,7 +43,7 @@ def test_the_tree_in_the_docstring_shows_every_exception_with_its_exit_code() ->
 
 
 @pytest.mark.parametrize("name", EXIT_CODES)
-def test_every_error_is_caught_by_the_root_class(name: str) -> None:
+def test_all_errors_derive_from_the_root_class(name: str) -> None:
     with pytest.raises(CycleGANError, match="a sentence"):
         raise getattr(errors, name)("a sentence")
 
@@ -56,29 +56,29 @@ def test_every_error_is_caught_by_the_root_class(name: str) -> None:
         ("ExportError", "CheckpointError"),
     ],
 )
-def test_a_special_error_is_caught_with_its_kind(name: str, parent: str) -> None:
+def test_subclasses(name: str, parent: str) -> None:
     with pytest.raises(getattr(errors, parent)):
         raise getattr(errors, name)("a sentence")
 
 
 @pytest.mark.parametrize(("signal_number", "exit_code"), [(2, 130), (15, 143)])
-def test_an_interrupted_run_exits_as_shells_have_it(signal_number: int, exit_code: int) -> None:
+def test_interrupted_run_exit_code_is_128_plus_signal(signal_number: int, exit_code: int) -> None:
     error = InterruptedRunError("saved", "run it again", signal_number=signal_number)
     assert error.exit_code == exit_code
 
 
-def test_an_error_shows_its_message_and_keeps_its_hint_apart() -> None:
+def test_message_and_hint_are_separate() -> None:
     error = DataError("no images", "add some")
     assert (str(error), error.message, error.hint) == ("no images", "no images", "add some")
 
 
-def test_the_hint_is_empty_where_none_is_given() -> None:
+def test_hint_is_empty_by_default() -> None:
     assert DataError("no images").hint == ""
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize("name", EXIT_CODES)
-def test_a_pickled_error_comes_back_whole(name: str, protocol: int) -> None:
+def test_error_pickle_round_trip(name: str, protocol: int) -> None:
     error = getattr(errors, name)("a sentence", "a hint")
     copy = pickle.loads(pickle.dumps(error, protocol))
     assert type(copy) is type(error)
@@ -86,6 +86,6 @@ def test_a_pickled_error_comes_back_whole(name: str, protocol: int) -> None:
     assert copy.exit_code == error.exit_code
 
 
-def test_a_pickled_interruption_keeps_its_signal() -> None:
+def test_interrupted_run_pickle_round_trip() -> None:
     copy = pickle.loads(pickle.dumps(InterruptedRunError("saved", signal_number=15)))
     assert (copy.signal_number, copy.exit_code) == (15, 143)

@@ -70,7 +70,7 @@ def mode(path: Path) -> int:
 # When all goes well
 
 
-def test_the_content_becomes_the_target(tmp_path: Path) -> None:
+def test_atomic_path_writes_the_target(tmp_path: Path) -> None:
     target = tmp_path / "file"
     with atomic_path(target) as temporary:
         temporary.write_bytes(b"new")
@@ -78,14 +78,14 @@ def test_the_content_becomes_the_target(tmp_path: Path) -> None:
     assert target.read_bytes() == b"new"
 
 
-def test_a_target_that_exists_is_replaced_as_a_whole(tmp_path: Path) -> None:
+def test_existing_target_is_replaced(tmp_path: Path) -> None:
     target = tmp_path / "file"
     target.write_bytes(b"much longer old content")
     write_bytes(target, b"new")
     assert target.read_bytes() == b"new"
 
 
-def test_whoever_reads_the_old_file_meanwhile_goes_on_reading_it(tmp_path: Path) -> None:
+def test_open_readers_keep_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "file"
     target.write_bytes(b"old content")
     with target.open("rb") as reader:
@@ -94,18 +94,18 @@ def test_whoever_reads_the_old_file_meanwhile_goes_on_reading_it(tmp_path: Path)
         assert reader.read() == b" content"
 
 
-def test_no_temporary_file_stays_behind(tmp_path: Path) -> None:
+def test_no_temporary_file_is_left(tmp_path: Path) -> None:
     write_bytes(tmp_path / "file", b"new")
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_missing_parent_folders_are_created(tmp_path: Path) -> None:
+def test_parent_folders_are_created(tmp_path: Path) -> None:
     target = tmp_path / "a" / "b" / "file"
     write_bytes(target, b"new")
     assert target.read_bytes() == b"new"
 
 
-def test_text_is_written_as_utf_8_with_its_line_ends_as_they_are(tmp_path: Path) -> None:
+def test_text_is_written_as_utf_8_without_newline_conversion(tmp_path: Path) -> None:
     write_text(tmp_path / "file", "äö\r\n日本\n")
     assert (tmp_path / "file").read_bytes() == "äö\r\n日本\n".encode()
 
@@ -119,7 +119,7 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
 
 @only_posix
 @pytest.mark.usefixtures("umask_027")
-def test_permissions_follow_the_umask_also_when_the_writer_makes_its_own_file(
+def test_permissions_follow_the_umask_if_the_writer_replaces_the_file(
     tmp_path: Path,
 ) -> None:
     with atomic_path(tmp_path / "file") as temporary:
@@ -130,7 +130,7 @@ def test_permissions_follow_the_umask_also_when_the_writer_makes_its_own_file(
 
 @only_posix
 @pytest.mark.parametrize("old", [0o600, 0o444, 0o640, 0o755])
-def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path, old: int) -> None:
+def test_replaced_file_keeps_its_permissions(tmp_path: Path, old: int) -> None:
     target = tmp_path / "file"
     target.write_bytes(b"old")
     target.chmod(old)
@@ -156,9 +156,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> list[obje
 
 
 @only_posix
-def test_permissions_that_need_not_change_are_not_set(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_chmod_is_not_called_without_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = refuse(monkeypatch, "chmod", errno.EIO)
     write_bytes(tmp_path / "file", b"new")
     assert calls == []
@@ -167,7 +165,7 @@ def test_permissions_that_need_not_change_are_not_set(
 @only_posix
 @pytest.mark.parametrize("number", REFUSALS)
 @pytest.mark.parametrize("name", ["chmod", "fsync"])
-def test_a_file_system_that_does_not_offer_it_still_gets_whole_files(
+def test_file_systems_without_chmod_or_fsync(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int
 ) -> None:
     calls = refuse(monkeypatch, name, number)
@@ -183,7 +181,7 @@ def test_a_file_system_that_does_not_offer_it_still_gets_whole_files(
 
 @only_posix
 @pytest.mark.parametrize("name", ["chmod", "fsync"])
-def test_a_disk_that_fails_is_an_output_error(
+def test_failing_disk_is_an_output_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     target = tmp_path / "file"
@@ -196,13 +194,13 @@ def test_a_disk_that_fails_is_an_output_error(
 
 
 @pytest.mark.parametrize("name", ["n" * 255, "ä" * 127 + "n"], ids=["ascii", "utf-8"])
-def test_a_name_of_255_bytes_works(tmp_path: Path, name: str) -> None:
+def test_name_of_255_bytes(tmp_path: Path, name: str) -> None:
     assert len(os.fsencode(name)) == 255
     write_bytes(tmp_path / name, b"new")
     assert os.listdir(tmp_path) == [name]
 
 
-def test_two_writers_of_one_target_do_not_meet(tmp_path: Path) -> None:
+def test_concurrent_writers_of_one_target(tmp_path: Path) -> None:
     target = tmp_path / "file"
     with atomic_path(target) as first, atomic_path(target) as second:
         first.write_bytes(b"first")
@@ -211,9 +209,7 @@ def test_two_writers_of_one_target_do_not_meet(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_the_content_is_on_the_disk_before_it_gets_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fsync_precedes_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     fsync, replace = os.fsync, os.replace
 
@@ -238,9 +234,7 @@ def test_the_content_is_on_the_disk_before_it_gets_its_name(
 
 
 @pytest.mark.parametrize("exception", [ValueError("no"), KeyboardInterrupt(), SystemExit(3)])
-def test_an_exception_leaves_the_old_file_and_passes_through(
-    tmp_path: Path, exception: BaseException
-) -> None:
+def test_exception_keeps_the_old_file(tmp_path: Path, exception: BaseException) -> None:
     target = tmp_path / "file"
     target.write_bytes(b"old")
     with pytest.raises(type(exception)) as caught:
@@ -262,9 +256,7 @@ def test_an_exception_leaves_the_old_file_and_passes_through(
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_the_target_is_not_blamed_for_the_errors_of_something_else(
-    tmp_path: Path, error: OSError
-) -> None:
+def test_unrelated_os_errors_pass_through(tmp_path: Path, error: OSError) -> None:
     with pytest.raises(OSError) as caught:
         break_off(tmp_path / "file", error)
     assert caught.value is error
@@ -272,7 +264,7 @@ def test_the_target_is_not_blamed_for_the_errors_of_something_else(
 
 
 @pytest.mark.parametrize("names", [False, True])
-def test_an_error_in_writing_is_the_targets(tmp_path: Path, names: bool) -> None:
+def test_write_errors_name_the_target(tmp_path: Path, names: bool) -> None:
     with (
         pytest.raises(OutputError, match=r"cannot write .*/file: no space left"),
         atomic_path(tmp_path / "file") as temporary,
@@ -281,13 +273,13 @@ def test_an_error_in_writing_is_the_targets(tmp_path: Path, names: bool) -> None
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *more)
 
 
-def test_an_exception_leaves_no_file_where_there_was_none(tmp_path: Path) -> None:
+def test_exception_leaves_no_new_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no"):
         break_off(tmp_path / "file", ValueError("no"))
     assert os.listdir(tmp_path) == []
 
 
-def test_a_folder_in_the_targets_place_is_an_output_error_and_stays(tmp_path: Path) -> None:
+def test_target_that_is_a_folder_is_an_output_error(tmp_path: Path) -> None:
     target = tmp_path / "folder"
     target.mkdir()
     (target / "inside").touch()
@@ -299,21 +291,21 @@ def test_a_folder_in_the_targets_place_is_an_output_error_and_stays(tmp_path: Pa
 
 
 @pytest.mark.parametrize("below", ["name", "folder/name"])
-def test_a_file_where_a_folder_should_be_is_an_output_error(tmp_path: Path, below: str) -> None:
+def test_parent_that_is_a_file_is_an_output_error(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_bytes(b"old")
     with pytest.raises(OutputError):
         write_bytes(tmp_path / "file" / below, b"new")
     assert (tmp_path / "file").read_bytes() == b"old"
 
 
-def test_a_name_too_long_for_the_disk_is_an_output_error(tmp_path: Path) -> None:
+def test_name_too_long_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="too long"):
         write_bytes(tmp_path / ("n" * 256), b"new")
     assert os.listdir(tmp_path) == []
 
 
 @only_posix
-def test_a_missing_permission_is_one_sentence_that_names_the_file(locked_folder: Path) -> None:
+def test_permission_error_names_the_file(locked_folder: Path) -> None:
     target = locked_folder / "file"
     with pytest.raises(OutputError) as caught:
         write_bytes(target, b"new")
@@ -323,18 +315,18 @@ def test_a_missing_permission_is_one_sentence_that_names_the_file(locked_folder:
 
 
 @only_posix
-def test_a_folder_that_may_not_be_made_is_an_output_error(locked_folder: Path) -> None:
+def test_make_folder_without_permission_is_an_output_error(locked_folder: Path) -> None:
     with pytest.raises(OutputError, match="permission denied"):
         make_folder(locked_folder / "folder")
 
 
-def test_making_a_folder_makes_its_parents_and_accepts_one_that_exists(tmp_path: Path) -> None:
+def test_make_folder_creates_parents_and_accepts_existing(tmp_path: Path) -> None:
     make_folder(tmp_path / "a" / "b")
     make_folder(tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b").is_dir()
 
 
-def test_making_a_folder_in_a_files_place_is_an_output_error(tmp_path: Path) -> None:
+def test_make_folder_over_a_file_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError):
         make_folder(tmp_path / "file")
@@ -350,7 +342,7 @@ def check_disk_full_error(error: OutputError, target: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no /dev/full here")
-def test_a_write_that_finds_no_space_is_a_disk_full_error(tmp_path: Path) -> None:
+def test_write_without_space_is_disk_full(tmp_path: Path) -> None:
     target = tmp_path / "file"
     target.write_bytes(b"old")
     with pytest.raises(OutputError) as caught, atomic_path(target):
@@ -361,7 +353,7 @@ def test_a_write_that_finds_no_space_is_a_disk_full_error(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_flush_that_finds_no_space_is_a_disk_full_error(
+def test_flush_without_space_is_disk_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def full(descriptor: int) -> None:
@@ -395,19 +387,19 @@ except OutputError as error:
 """
 
 
-def test_a_disk_that_is_really_full_keeps_the_old_file(tmp_path: Path) -> None:
+def test_really_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
     command = [*small_disk(tmp_path, 64), sys.executable, "-c", FILL_THE_DISK, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.stdout == "as it should be\n", done.stderr
 
 
-def test_other_errors_are_not_a_full_disk() -> None:
+def test_other_errors_are_not_disk_full() -> None:
     assert not is_disk_full(None)
     assert not is_disk_full(OSError(errno.EACCES, "permission denied"))
     assert not is_disk_full(ValueError("no space left on device"))
 
 
-def test_a_full_disk_is_found_behind_the_errors_that_it_caused() -> None:
+def test_disk_full_is_found_in_the_cause_chain() -> None:
     outer = ValueError("outer")
     outer.__cause__ = ValueError("middle")
     outer.__cause__.__cause__ = OSError(errno.ENOSPC, "no space left on device")
@@ -455,7 +447,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
         assert process.returncode == -signal.SIGKILL
 
 
-def test_a_process_killed_in_the_middle_of_a_write_leaves_the_old_file(tmp_path: Path) -> None:
+def test_process_killed_during_a_write_keeps_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "file"
     target.write_bytes(b"old")
     kill(start(WRITE_HALF_AND_WAIT, target))
@@ -468,7 +460,7 @@ def test_a_process_killed_in_the_middle_of_a_write_leaves_the_old_file(tmp_path:
 
 
 @pytest.mark.parametrize("milliseconds", [3, 11, 29])
-def test_a_process_killed_at_any_moment_leaves_a_whole_file(
+def test_process_killed_at_any_moment_leaves_a_complete_file(
     tmp_path: Path, milliseconds: int
 ) -> None:
     target = tmp_path / "file"
@@ -478,7 +470,7 @@ def test_a_process_killed_at_any_moment_leaves_a_whole_file(
     assert target.read_bytes() in (b"x" * 1_000_000, b"y" * 1_000_000)
 
 
-def test_only_our_own_leftovers_are_removed(tmp_path: Path) -> None:
+def test_remove_leftovers_keeps_other_files(tmp_path: Path) -> None:
     kept = [".hidden", ".cyclegan-notes", "cyclegan-0123.tmp", "file.tmp", ".cyclegan-folder.tmp"]
     for name in kept[:-1]:
         (tmp_path / name).touch()
@@ -492,6 +484,6 @@ def test_only_our_own_leftovers_are_removed(tmp_path: Path) -> None:
     assert len(os.listdir(tmp_path / "folder")) == 1
 
 
-def test_removing_leftovers_of_a_missing_folder_does_nothing(tmp_path: Path) -> None:
+def test_remove_leftovers_of_a_missing_folder(tmp_path: Path) -> None:
     remove_leftovers(tmp_path / "missing")
     assert os.listdir(tmp_path) == []

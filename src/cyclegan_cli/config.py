@@ -1,7 +1,6 @@
-"""Every option that the method has, once: its name, type, default, bounds and help sentence.
+"""Configuration dataclasses: each field defines an option's name, type, default, bounds and help.
 
-The command line, ``config.toml`` and the checkpoints all read these dataclasses, so that an
-option exists everywhere or nowhere.
+The command line, ``config.toml`` and checkpoints all use these dataclasses.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ CacheChoice = Literal["auto", "ram", "none"]
 # A number of steps, or a duration like "10m".
 StepsOrTime = int | str
 
-# The discriminator's last convolutions need something left to judge; the generator halves twice.
+# Smaller inputs leave no output of the discriminator. The generator downsamples twice by 2.
 SMALLEST_CROP = 32
 CROP_MULTIPLE = 4
 # The paper has 6 residual blocks for 128×128 images, 9 for 256×256 (Zhu et al. 2017, sec. 7.2).
 LARGEST_CROP_FOR_6_BLOCKS = 128
-# However slow the steps, what is done at intervals of time must not take longer than they do.
+# With slow steps, work at time intervals must not take longer than the training itself.
 LEAST_STEPS = 20
 
 
@@ -48,17 +47,17 @@ def option(
     on_resume: bool = False,
     metavar: str | None = None,
 ) -> Any:
-    """A dataclass field that is also an option.
+    """Declare a dataclass field that is also a command-line option.
 
     Args:
-        default: Its default; None where it is derived from others, see ``shown_default``.
+        default: Default value; None where it is derived from other options.
         help: One sentence.
-        panel: The heading it stands under in ``--help``.
-        minimum: The smallest value allowed.
-        maximum: The largest value allowed.
-        shown_default: What help says of the default, where that is not its value.
-        on_resume: Whether a resumed run may change it.
-        metavar: The placeholder shown in help.
+        panel: Heading of the option's group in ``--help``.
+        minimum: Smallest allowed value.
+        maximum: Largest allowed value.
+        shown_default: Description of a derived default.
+        on_resume: Whether ``--resume`` may change the option.
+        metavar: Placeholder for the value in help.
     """
     return dataclasses.field(
         default=default,
@@ -75,21 +74,22 @@ def option(
 
 
 def option_name(field_name: str) -> str:
-    """``crop_size`` to ``--crop-size``."""
+    """Return the option of a field: ``crop_size`` to ``--crop-size``."""
     return "--" + field_name.replace("_", "-")
 
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """What a generator is: enough to build it.
+    """Architecture of a generator.
 
     Attributes:
-        base_channels: Channels of the first layer; the trunk has four times as many.
-        residual_blocks: Blocks in the trunk.
-        input_channels: 3 for RGB, 1 for grey images.
-        output_channels: Likewise.
-        affine_norm: Whether every norm has a learned scale and shift a channel. The paper's has
-            none, and none is trained here; imported networks may have them.
+        base_channels: Output channels of the first convolution; residual blocks have four times
+            as many.
+        residual_blocks: Number of residual blocks.
+        input_channels: 3 for RGB, 1 for grayscale images.
+        output_channels: 3 for RGB, 1 for grayscale images.
+        affine_norm: Whether instance norms have learned affine parameters. Only imported networks
+            have them; the paper's architecture does not.
     """
 
     base_channels: int = 64
@@ -101,10 +101,10 @@ class GeneratorConfig:
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """What a discriminator is: enough to build it.
+    """Architecture of a discriminator.
 
     Attributes:
-        base_channels: Channels of the first layer.
+        base_channels: Output channels of the first convolution.
     """
 
     base_channels: int = 64
@@ -112,22 +112,22 @@ class DiscriminatorConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides a training; the defaults are the paper's.
+    """Options of ``cyclegan train``; the defaults are the paper's.
 
     Raises:
-        UsageError: A value is out of bounds, or two values contradict each other.
+        UsageError: A value is out of bounds, or two options contradict each other.
     """
 
     domain_a: Path | None = option(
         None,
-        "Folder of images of domain A, searched recursively.",
+        "Directory of training images of domain A, searched recursively.",
         panel="Data",
         on_resume=True,
         metavar="DIR",
     )
     domain_b: Path | None = option(
         None,
-        "Folder of images of domain B, searched recursively.",
+        "Directory of training images of domain B, searched recursively.",
         panel="Data",
         on_resume=True,
         metavar="DIR",
@@ -136,50 +136,50 @@ class TrainConfig:
         None,
         "Name of domain A.",
         panel="Data",
-        shown_default="the folder's name",
+        shown_default="the directory's name",
         metavar="NAME",
     )
     name_b: str | None = option(
         None,
         "Name of domain B.",
         panel="Data",
-        shown_default="the folder's name",
+        shown_default="the directory's name",
         metavar="NAME",
     )
     val_a: Path | None = option(
         None,
-        "Folder of held-out images of domain A to measure the quality on; needs --val-b.",
+        "Directory of validation images of domain A; requires --val-b.",
         panel="Validation",
         on_resume=True,
-        shown_default="some of --domain-a, see --val-fraction",
+        shown_default="a part of --domain-a, see --val-fraction",
         metavar="DIR",
     )
     val_b: Path | None = option(
         None,
-        "Likewise of domain B.",
+        "Directory of validation images of domain B; requires --val-a.",
         panel="Validation",
         on_resume=True,
-        shown_default="some of --domain-b",
+        shown_default="a part of --domain-b, see --val-fraction",
         metavar="DIR",
     )
     val_fraction: float = option(
         0.05,
-        "Images of each domain that are measured on instead of trained on, as a share of the "
-        "smaller domain; 0 sets none aside.",
+        "Fraction of images held out for validation, relative to the smaller domain; 0 disables "
+        "validation.",
         panel="Validation",
         minimum=0,
         maximum=0.5,
     )
     val_pictures: int = option(
         16,
-        "Held-out images a domain, at most.",
+        "Maximum number of held-out images per domain.",
         panel="Validation",
         minimum=2,
         maximum=10_000,
     )
     validate_every: StepsOrTime = option(
         "10m",
-        "Steps (500) or time (10m, 2h) between measurements of quality and health; 0 makes none.",
+        "Interval between validations, in steps (500) or time (10m, 2h); 0 disables validation.",
         panel="Validation",
         minimum=0,
         maximum=1_000_000_000,
@@ -188,8 +188,8 @@ class TrainConfig:
     )
     patience: int = option(
         0,
-        "Stop after so many measurements (--validate-every) without a lower distance to the target "
-        "domain; 0 goes on to the end.",
+        "Early stopping: number of validations without improvement after which training stops; "
+        "0 disables early stopping.",
         panel="Validation",
         minimum=0,
         maximum=1_000_000,
@@ -197,60 +197,61 @@ class TrainConfig:
     )
     kid: bool = option(
         False,
-        "Also measure the Kernel Inception Distance, with a network that is downloaded once; needs "
-        "the extra [metrics].",
+        "Also compute the Kernel Inception Distance (KID); downloads Inception weights once. "
+        "Requires the extra [metrics].",
         panel="Validation",
         on_resume=True,
     )
 
     load_size: int = option(
         286,
-        "Short side, in pixels, that images are resized to.",
+        "Length of the short side, in pixels, to which images are resized.",
         panel="Data",
         minimum=SMALLEST_CROP,
         maximum=8192,
     )
     crop_size: int = option(
         256,
-        "Side, in pixels, of the random crops that are trained on; a multiple of 4.",
+        "Size of the random crops, in pixels; a multiple of 4.",
         panel="Data",
         minimum=SMALLEST_CROP,
         maximum=8192,
     )
     resize_mode: ResizeMode = option(
         "short-side",
-        "Keep the aspect ratio (short-side), or resize to a square (stretch), "
-        "as the original implementation does.",
+        "Resize the short side and keep the aspect ratio (short-side), or resize to a square "
+        "as the original implementation does (stretch).",
         panel="Data",
     )
     strict: bool = option(
         False,
-        "Refuse images that cannot be read or are tiny, instead of leaving them out; looks into "
-        "every file before the first step.",
+        "Exit with an error on unreadable or tiny images instead of skipping them; checks every "
+        "file before the first step.",
         panel="Data",
         on_resume=True,
     )
-    flip: bool = option(True, "Mirror half of the images.", panel="Data")
+    flip: bool = option(True, "Random horizontal flips.", panel="Data")
     workers: int | None = option(
         None,
-        "Threads that load images ahead; 0 loads them between the steps.",
+        "Number of threads that load images; 0 loads them in the main thread.",
         panel="Data",
         minimum=0,
         maximum=256,
         on_resume=True,
-        shown_default="1 for every 2 cores, at most 4",
+        shown_default="half the number of cores, at most 4",
     )
     cache: CacheChoice = option(
         "auto",
-        "Keep resized images in memory: if all fit in a quarter of what is free (auto), as many "
-        "as there is room for (ram), or none.",
+        "Cache resized images in memory: if all fit into a quarter of the free memory (auto), as "
+        "many as fit (ram), or none.",
         panel="Data",
         on_resume=True,
     )
 
     epochs: int = option(
         100,
-        "Epochs at the full learning rate; one is a pass over the larger domain.",
+        "Number of epochs at the initial learning rate; an epoch is one pass over the larger "
+        "domain.",
         panel="Length",
         minimum=0,
         maximum=1_000_000,
@@ -258,7 +259,7 @@ class TrainConfig:
     )
     decay_epochs: int = option(
         100,
-        "Epochs after these, in which the rate falls linearly to zero.",
+        "Number of epochs of the linear decay of the learning rate to zero, after --epochs.",
         panel="Length",
         minimum=0,
         maximum=1_000_000,
@@ -266,16 +267,16 @@ class TrainConfig:
     )
     steps: int | None = option(
         None,
-        "Steps in all, instead of epochs.",
+        "Total number of steps, instead of epochs.",
         panel="Length",
         minimum=1,
         maximum=1_000_000_000,
         on_resume=True,
-        shown_default="given by the epochs",
+        shown_default="from --epochs and --decay-epochs",
     )
     decay_steps: int | None = option(
         None,
-        "Last steps of --steps in which the rate falls linearly to zero.",
+        "Number of steps of the linear decay of the learning rate to zero, at the end of --steps.",
         panel="Length",
         minimum=0,
         maximum=1_000_000_000,
@@ -285,26 +286,26 @@ class TrainConfig:
 
     init_from: Path | None = option(
         None,
-        "Begin with the generators of this run folder, checkpoint or model in the package, and "
-        "with their architecture.",
+        "Fine-tune: initialize the generators from a run directory, checkpoint or pretrained "
+        "model, and use its architecture.",
         panel="Networks",
         metavar="CHECKPOINT",
-        shown_default="random weights",
+        shown_default="random initialization",
     )
     base_channels: int = option(
-        64, "Channels of the generators' first layer.", panel="Networks", minimum=1, maximum=1024
+        64, "Base channels of the generators.", panel="Networks", minimum=1, maximum=1024
     )
     residual_blocks: int | None = option(
         None,
-        "Residual blocks of the generators.",
+        "Number of residual blocks of the generators.",
         panel="Networks",
         minimum=1,
         maximum=64,
-        shown_default="9; 6 for crops of 128 and less",
+        shown_default="6 for crops up to 128 pixels, else 9",
     )
     discriminator_channels: int = option(
         64,
-        "Channels of the discriminators' first layer.",
+        "Base channels of the discriminators.",
         panel="Networks",
         minimum=1,
         maximum=1024,
@@ -312,56 +313,54 @@ class TrainConfig:
 
     batch_size: int = option(
         1,
-        "Images of each domain in a step, on each device.",
+        "Batch size: images of each domain per step and device.",
         panel="Objective",
         minimum=1,
         maximum=4096,
     )
     gan_loss: GanLossChoice = option(
         "lsgan",
-        "Least squares, or the original GAN's log-likelihood with the non-saturating "
+        "GAN objective: least squares (lsgan), or binary cross-entropy with the non-saturating "
         "generator loss (vanilla).",
         panel="Objective",
     )
     lambda_cycle: float = option(
-        10.0, "Weight of the cycle loss.", panel="Objective", minimum=0, maximum=1e6
+        10.0, "Weight of the cycle-consistency loss.", panel="Objective", minimum=0, maximum=1e6
     )
     lambda_identity: float = option(
         0.5,
-        "Weight of the identity loss, as a share of --lambda-cycle; 0 leaves it out.",
+        "Weight of the identity loss, relative to --lambda-cycle; 0 disables it.",
         panel="Objective",
         minimum=0,
         maximum=1e6,
     )
     pool_size: int = option(
         50,
-        "Earlier translations a domain that the discriminators go on learning from.",
+        "Size of each domain's replay pool of generated images; 0 disables it.",
         panel="Objective",
         minimum=0,
         maximum=100_000,
     )
     learning_rate: float = option(
         2e-4,
-        "Learning rate of Adam.",
+        "Initial learning rate of Adam.",
         panel="Objective",
         minimum=1e-12,
         maximum=10,
         on_resume=True,
     )
-    beta1: float = option(
-        0.5, "First moment's decay rate in Adam.", panel="Objective", minimum=0, maximum=0.9999
-    )
+    beta1: float = option(0.5, "Adam's beta1.", panel="Objective", minimum=0, maximum=0.9999)
     ema: float = option(
         0.999,
-        "Decay of the moving average over the generators' weights, which model.safetensors then "
-        "has; 0 turns it off.",
+        "Decay of the exponential moving average (EMA) of the generators' weights, which "
+        "model.safetensors contains; 0 disables it.",
         panel="Objective",
         minimum=0,
         maximum=0.999999,
     )
     seed: int = option(
         0,
-        "Seed of the weights, the order of images, the crops and the pools.",
+        "Seed for weight initialization, data order, augmentation and replay pools.",
         panel="Objective",
         minimum=0,
         maximum=2**31 - 1,
@@ -369,36 +368,36 @@ class TrainConfig:
 
     device: str = option(
         "auto",
-        "Where to compute: auto, cpu, cuda, cuda:N or mps.",
+        "Device: auto, cpu, cuda, cuda:N or mps.",
         panel="Machine",
         on_resume=True,
         metavar="DEVICE",
     )
     precision: PrecisionChoice = option(
         "auto",
-        "Number format of the convolutions: auto is bf16 where the hardware has it, else fp32, "
-        "which is exact; tf32 needs an NVIDIA GPU from Ampere on.",
+        "Precision of the networks: auto is mixed precision with bf16 where the hardware supports "
+        "it natively, else fp32; tf32 requires an NVIDIA GPU (Ampere or later).",
         panel="Machine",
         on_resume=True,
     )
     compile: CompileChoice = option(
         "auto",
-        "Compile the networks, which takes a minute; auto does on a GPU where the run is long "
-        "enough and there is a C++ compiler. CPUs gain nothing.",
+        "Use torch.compile, which takes about a minute at the start; auto enables it for long "
+        "runs on a GPU if a C++ compiler is installed. No effect on a CPU.",
         panel="Machine",
         on_resume=True,
     )
 
     run_dir: Path | None = option(
         None,
-        "Folder for everything that the run leaves.",
+        "Run directory, to which all outputs are written.",
         panel="Output",
-        shown_default="runs/A2B with the domains' names, numbered if taken",
+        shown_default="runs/A2B with the names of the domains, numbered if it exists",
         metavar="DIR",
     )
     checkpoint_every: StepsOrTime = option(
         "10m",
-        "Steps (500) or time (10m, 2h) between checkpoints.",
+        "Interval between checkpoints, in steps (500) or time (10m, 2h).",
         panel="Output",
         minimum=1,
         maximum=1_000_000_000,
@@ -407,7 +406,7 @@ class TrainConfig:
     )
     keep_checkpoints: int = option(
         0,
-        "Also keep the models of so many last checkpoints, in checkpoints/ of the run folder.",
+        "Number of recent models to keep in checkpoints/ of the run directory.",
         panel="Output",
         minimum=0,
         maximum=1_000_000,
@@ -415,8 +414,8 @@ class TrainConfig:
     )
     sample_every: StepsOrTime = option(
         "5m",
-        "Steps (500) or time (5m, 2h) between sample grids, each with a new index.html; 0 draws "
-        "none.",
+        "Interval between sample grids and updates of index.html, in steps (500) or time "
+        "(5m, 2h); 0 disables samples.",
         panel="Output",
         minimum=0,
         maximum=1_000_000_000,
@@ -425,7 +424,7 @@ class TrainConfig:
     )
     log_every: int = option(
         50,
-        "Steps between rows of metrics.csv.",
+        "Interval between rows of metrics.csv, in steps.",
         panel="Output",
         minimum=1,
         maximum=1_000_000_000,
@@ -433,7 +432,7 @@ class TrainConfig:
     )
     tensorboard: bool = option(
         False,
-        "Also write curves and samples for TensorBoard; needs the extra [tensorboard].",
+        "Also log metrics and samples to TensorBoard. Requires the extra [tensorboard].",
         panel="Output",
         on_resume=True,
     )
@@ -445,20 +444,21 @@ class TrainConfig:
         self._check_length()
         if (self.val_a is None) != (self.val_b is None):
             raise UsageError(
-                "--val-a and --val-b need each other", "Name a folder for each domain, or none."
+                "--val-a and --val-b require each other",
+                "Give a directory for each domain, or neither.",
             )
 
     def _check_sizes(self) -> None:
         if self.crop_size > self.load_size:
             raise UsageError(
                 f"--crop-size {self.crop_size} is larger than --load-size {self.load_size}",
-                "Crops are cut from images of the load size: raise it or lower the crop size.",
+                "Crops come from images of the load size: increase it, or use smaller crops.",
             )
         if self.crop_size % CROP_MULTIPLE:
             raise UsageError(
                 f"--crop-size {self.crop_size} is not a multiple of {CROP_MULTIPLE}",
                 f"Use {self.crop_size // CROP_MULTIPLE * CROP_MULTIPLE}: "
-                "the generator halves an image twice.",
+                "the generator downsamples twice by a factor of 2.",
             )
 
     def _check_length(self) -> None:
@@ -473,7 +473,7 @@ class TrainConfig:
         ):
             raise UsageError(
                 f"--decay-steps {self.decay_steps} is more than --steps {self.steps}",
-                "The decay is the last part of the steps: make it as long or shorter.",
+                "The decay is part of --steps.",
             )
         if self.steps is None and self.epochs + self.decay_epochs == 0:
             raise UsageError(
@@ -482,17 +482,17 @@ class TrainConfig:
 
     @property
     def generator_blocks(self) -> int:
-        """Residual blocks, with the paper's choice for the crop size where none is given."""
+        """Number of residual blocks; by default the paper's choice for the crop size."""
         if self.residual_blocks is not None:
             return self.residual_blocks
         return 6 if self.crop_size <= LARGEST_CROP_FOR_6_BLOCKS else 9
 
     def total_steps(self, epoch_items: int, ranks: int = 1) -> int:
-        """Steps of the whole run.
+        """Total number of steps of the run.
 
         Args:
-            epoch_items: Images a domain in an epoch.
-            ranks: Devices, each with a batch of its own.
+            epoch_items: Images of each domain per epoch.
+            ranks: Number of processes, each of which has its own batch.
         """
         if self.steps is not None:
             return self.steps
@@ -500,26 +500,25 @@ class TrainConfig:
         return math.ceil(items / (self.batch_size * ranks))
 
     def falling_steps(self, epoch_items: int, ranks: int = 1) -> int:
-        """Steps of the whole run, the last ones, in which the learning rate falls."""
+        """Number of steps, at the end of the run, during which the learning rate decays."""
         if self.steps is None:
             return math.ceil(self.decay_epochs * epoch_items / (self.batch_size * ranks))
         return self.steps // 2 if self.decay_steps is None else self.decay_steps
 
     def learning_rate_at(self, step: int, total: int, falling: int) -> float:
-        """The rate of step ``step`` (0 is the first): constant, then linear towards zero.
+        """Learning rate schedule: constant, then linear decay to zero (Zhu et al. 2017, sec. 4).
 
-        The last step still learns a little; the step after it would have rate zero
-        (Zhu et al. 2017, sec. 4).
+        The rate would reach zero one step after the last.
 
         Args:
-            step: Which.
-            total: Steps of the whole run, see :meth:`total_steps`.
-            falling: The last of them in which the rate falls, see :meth:`falling_steps`.
+            step: Zero-based step.
+            total: Total number of steps, see :meth:`total_steps`.
+            falling: Number of decay steps, see :meth:`falling_steps`.
         """
         return self.learning_rate * min(1.0, (total - step) / (falling + 1))
 
     def to_document(self) -> dict[str, Any]:
-        """The options that are set, as plain values for TOML and JSON (paths as strings)."""
+        """Return the options that are not None, as values for TOML and JSON (paths as strings)."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {
             name: str(value) if isinstance(value, Path) else value
@@ -529,11 +528,11 @@ class TrainConfig:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], source: str) -> TrainConfig:
-        """The reverse of :meth:`to_document`.
+        """Build a configuration from a document, the inverse of :meth:`to_document`.
 
         Args:
-            document: Field names and plain values.
-            source: Where it comes from, for the error message.
+            document: Values by field name.
+            source: Origin of the document, for error messages.
 
         Raises:
             UsageError: An unknown name, a value of the wrong type, or one out of bounds.
@@ -542,9 +541,9 @@ class TrainConfig:
 
 
 def layered(base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of ``base`` with those that were ``given`` in their place.
+    """Override options of ``base`` by those in ``given``.
 
-    A length given in epochs also takes the place of one in steps.
+    A length in epochs also overrides a length in steps.
     """
     if "steps" not in given and given.keys() & {"epochs", "decay_epochs"}:
         base = {k: v for k, v in base.items() if k not in ("steps", "decay_steps")}

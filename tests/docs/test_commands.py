@@ -51,13 +51,13 @@ def shell_of(block: Block) -> str:
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language != "make"], ids=str)
-def test_a_shell_understands_every_command(block):
+def test_commands_are_valid_shell(block):
     done = subprocess.run(["bash", "-n"], input=shell_of(block), text=True, capture_output=True)
     assert not done.stderr
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
-def test_files_of_the_repository_are_there(block):
+def test_mentioned_files_exist(block):
     missing = []
     for word in (word for command in block.commands() for word in words(command)):
         path = word.split("=")[-1]
@@ -67,7 +67,7 @@ def test_files_of_the_repository_are_there(block):
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
-def test_extras_that_are_installed_are_there(block):
+def test_mentioned_extras_exist(block):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"].keys()
     named = re.findall(r"(?:\.|cyclegan-cli)\[([\w,]+)\]", block.text)
@@ -75,7 +75,7 @@ def test_extras_that_are_installed_are_there(block):
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
-def test_options_of_benchmarks_are_there(block):
+def test_benchmark_options_exist(block):
     for command in block.commands():
         scripts = [word for word in words(command) if word.startswith("benchmarks/")]
         for script in scripts:
@@ -183,7 +183,7 @@ def test_every_simple_command_runs(
         assert answer.code == 0, (call, answer.err)
 
 
-def test_there_is_much_to_run():
+def test_documents_contain_commands():
     assert len(SIMPLE) >= 8
 
 
@@ -265,7 +265,7 @@ def test_every_pipeline_runs(block: Block, folder: Path, shell: Callable[..., No
     assert written & {".jpg", ".png"} or "SLURM" in block.text
 
 
-def test_the_readmes_first_commands_are_those_of_the_gate():
+def test_readme_commands_are_run_by_the_gate():
     first = [block for block in blocks(ROOT / "README.md") if block.language == "console"][:2]
     run, test = (block.text.strip() for block in first)
     gate = (ROOT / ".ci" / "run").read_text()
@@ -286,6 +286,6 @@ PROGRAMS = [
 
 
 @pytest.mark.parametrize("block", PROGRAMS, ids=str)
-def test_every_program_that_uses_the_package_runs(block: Block, folder: Path) -> None:
+def test_python_examples_run(block: Block, folder: Path) -> None:
     exec(compile(block.text, str(block), "exec"), {})
     assert (folder / "photo_night.png").exists()

@@ -3,7 +3,7 @@ import re
 import dependencies
 
 
-def test_the_page_names_what_is_asked_for() -> None:
+def test_dependencies_page_lists_all_dependencies() -> None:
     rows = re.findall(
         r"^\| \[(\S+)\]\(https://pypi\.org/project/\1/\) \| (?:the extra `(\w+)`)? \| (.+) \|$",
         dependencies.PAGE.read_text(encoding="utf-8"),

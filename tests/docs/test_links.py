@@ -9,12 +9,12 @@ import pytest
 from documents import DOCUMENTS, ROOT, anchors, links, name_of
 
 
-def test_there_are_documents():
+def test_documents_are_found():
     assert ROOT / "README.md" in DOCUMENTS
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
-def test_every_relative_link_leads_somewhere(document):
+def test_relative_links_resolve(document):
     broken = []
     for link in links(document):
         if not link.is_relative:
@@ -27,7 +27,7 @@ def test_every_relative_link_leads_somewhere(document):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
-def test_code_that_is_linked_to_has_what_the_link_says(document):
+def test_linked_functions_exist(document):
     missing = []
     for link in links(document):
         names = re.findall(r"`([^`]+)`", link.text)
@@ -61,13 +61,13 @@ def _names(path: Path) -> set[str]:
     return found
 
 
-def test_a_link_to_a_function_that_is_not_there_would_be_found():
+def test_missing_function_is_detected():
     names = _names(ROOT / "src/cyclegan_cli/models/replay.py")
     assert {"ReplayPool", "ReplayPool.exchange"} <= names
     assert "ReplayPool.query" not in names
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
-def test_no_text_is_left_to_be_filled_in(document):
+def test_no_placeholder_text(document):
     text = document.read_text(encoding="utf-8")
     assert not re.findall(r"^[A-Z0-9]+_[A-Z_]+$|TODO|FIXME", text, flags=re.MULTILINE)

@@ -50,7 +50,7 @@ def parse(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_every_command_is_understood(call):
+def test_commands_parse(call):
     parse(call)
 
 
@@ -63,13 +63,13 @@ def test_every_command_is_understood(call):
         ("convert x", "No such command"),
     ],
 )
-def test_a_wrong_command_would_be_found(wrong, why):
+def test_wrong_command_is_detected(wrong, why):
     with pytest.raises(Exception, match=why):
         parse(wrong.split())
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
-def test_every_option_in_running_text_is_there(document):
+def test_options_in_prose_exist(document):
     codes = [code for code in inline_codes(document) if code.startswith(("--", "cyclegan "))]
     named = {one for code in codes for one in re.findall(r"(?<![\w-])--[a-zA-Z][\w-]*", code)}
     assert named - foreign_options(document.name) <= OPTIONS
@@ -84,7 +84,7 @@ def foreign_options(document: str) -> set[str]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
-def test_commands_are_marked_as_such(document):
+def test_commands_are_in_console_blocks(document):
     """Else nothing would look at them."""
     unmarked = [
         str(block)

@@ -22,6 +22,6 @@ PAGE = ROOT / "docs" / "from-the-original.md"
 OPTIONS = {f"--{name}" for name in f"{BASE} {TRAIN} {TEST}".split()}
 
 
-def test_every_option_of_the_original_has_its_row():
+def test_every_option_of_the_original_is_listed():
     named = {one for cell in first_cells(PAGE) for one in re.findall(r"--[\w-]+", cell)}
     assert named >= OPTIONS

@@ -21,7 +21,7 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "onnxruntime-python" / "transl
 
 
 @pytest.mark.parametrize("image_io", [False, True])
-def test_the_example_writes_the_translators_pixels_to_one_level(
+def test_example_output_equals_translator(
     checkpoint: Path, draw: Callable[..., Path], tmp_path: Path, image_io: bool
 ) -> None:
     model = tmp_path / "x.onnx"

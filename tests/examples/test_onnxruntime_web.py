@@ -73,7 +73,7 @@ def browse(url: str, image: Path) -> dict[str, Any]:
     return found
 
 
-def test_a_chosen_image_is_translated_as_by_the_command_and_stays_in_the_browser(
+def test_browser_translation_equals_command_and_makes_no_requests(
     cyclegan: Callable[..., Any],
     draw: Callable[..., Path],
     checkpoint: Path,
@@ -100,7 +100,7 @@ def test_a_chosen_image_is_translated_as_by_the_command_and_stays_in_the_browser
 
 
 @pytest.mark.parametrize("model", [None, "plain"])
-def test_a_model_that_is_missing_or_takes_no_pixels_is_told(
+def test_missing_or_wrong_model_shows_an_error(
     cyclegan: Callable[..., Any],
     draw: Callable[..., Path],
     checkpoint: Path,

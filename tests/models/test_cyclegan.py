@@ -122,7 +122,7 @@ def is_before_a_norm(name: str) -> bool:
 @pytest.mark.usefixtures("separate_passes")
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("gan_loss", ["lsgan", "vanilla"])
-def test_the_losses_of_a_step_are_exactly_the_textbooks(gan_loss: str, batch: int) -> None:
+def test_step_losses_equal_reference_implementation(gan_loss: str, batch: int) -> None:
     model = tiny(gan_loss=gan_loss)
     textbook = Textbook(model)
     found = model.step(*images(batch))
@@ -138,7 +138,7 @@ def test_the_losses_of_a_step_are_exactly_the_textbooks(gan_loss: str, batch: in
         ({"lambda_cycle": 3.0, "lambda_identity": 2.0}, 3.0, 6.0),
     ],
 )
-def test_the_weights_after_two_steps_of_adam_are_the_textbooks(
+def test_weights_after_two_steps_equal_reference_implementation(
     options: dict[str, Any], cycle: float, identity: float
 ) -> None:
     model = tiny(**options)
@@ -156,7 +156,7 @@ def test_the_weights_after_two_steps_of_adam_are_the_textbooks(
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_the_gradients_of_a_step_are_the_textbooks(batch: int) -> None:
+def test_step_gradients_equal_reference_implementation(batch: int) -> None:
     """With plain gradient descent, which shows every size that Adam levels out."""
     model = tiny(lambda_cycle=3.0, lambda_identity=2.0)
     textbook = Textbook(model)
@@ -185,7 +185,7 @@ def descent(owner: CycleGAN | Textbook, names: tuple[str, ...]) -> Any:
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_translation_and_identity_in_a_shared_pass_are_the_same_step(
+def test_shared_pass_of_translation_and_identity_equals_separate_passes(
     batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared, apart = tiny(), tiny()
@@ -201,7 +201,7 @@ def test_translation_and_identity_in_a_shared_pass_are_the_same_step(
 # Who learns from what
 
 
-def test_a_step_moves_all_four_networks() -> None:
+def test_step_updates_all_four_networks() -> None:
     model = tiny()
     before = weights(model)
     model.step(*images())
@@ -210,9 +210,7 @@ def test_a_step_moves_all_four_networks() -> None:
 
 @pytest.mark.parametrize("network", [*GENERATORS, *DISCRIMINATORS])
 @pytest.mark.parametrize("steps_before", [0, 3])
-def test_a_step_whose_gradients_are_not_finite_changes_nothing(
-    network: str, steps_before: int
-) -> None:
+def test_step_with_non_finite_gradients_is_skipped(network: str, steps_before: int) -> None:
     model = tiny(pool_size=2)
     for seed in range(steps_before):
         assert model.step(*images(seed=seed)).is_applied
@@ -242,7 +240,7 @@ def everything(model: CycleGAN) -> dict[str, Any]:
     }
 
 
-def test_gradient_norms_are_those_of_all_gradients_of_each_optimizer() -> None:
+def test_gradient_norms_cover_all_parameters_of_each_optimizer() -> None:
     model = tiny()
     found = model.step(*images()).gradient_norms
     for names, norm in zip((GENERATORS, DISCRIMINATORS), found, strict=True):
@@ -251,7 +249,7 @@ def test_gradient_norms_are_those_of_all_gradients_of_each_optimizer() -> None:
         assert norm == pytest.approx(float(gradients.double().norm()), rel=1e-5)
 
 
-def test_update_sizes_are_adams_steps_in_learning_rates() -> None:
+def test_update_sizes_are_relative_to_the_learning_rate() -> None:
     """The first step of Adam moves every weight by the learning rate."""
     model = tiny()
     assert model.update_sizes() == (0, 0)
@@ -264,7 +262,7 @@ def test_update_sizes_are_adams_steps_in_learning_rates() -> None:
     assert max(model.update_sizes()) < 1e-3
 
 
-def test_the_generators_step_gives_the_discriminators_no_gradients() -> None:
+def test_generator_step_leaves_no_discriminator_gradients() -> None:
     model = tiny()
     found: list[Tensor | None] = []
     clear = model.discriminator_optimizer.zero_grad
@@ -281,7 +279,7 @@ def test_the_generators_step_gives_the_discriminators_no_gradients() -> None:
     assert all(gradient is None for gradient in found)
 
 
-def test_the_discriminators_step_gives_the_generators_no_gradients() -> None:
+def test_discriminator_step_leaves_no_generator_gradients() -> None:
     model = tiny()
     found: list[list[Tensor]] = []
     for optimizer in (model.generator_optimizer, model.discriminator_optimizer):
@@ -298,7 +296,7 @@ def test_the_discriminators_step_gives_the_generators_no_gradients() -> None:
     assert all(map(torch.equal, after_generators, after_discriminators))
 
 
-def test_gradients_of_earlier_steps_are_forgotten() -> None:
+def test_gradients_are_zeroed_between_steps() -> None:
     model = tiny(learning_rate=1e-12)  # so that both steps see the same weights
     found = []
     for _ in range(2):
@@ -308,7 +306,7 @@ def test_gradients_of_earlier_steps_are_forgotten() -> None:
         torch.testing.assert_close(second, first, rtol=1e-3, atol=1e-5)
 
 
-def test_the_discriminators_are_free_again_after_a_step() -> None:
+def test_discriminators_require_grad_after_a_step() -> None:
     model = tiny()
     model.step(*images())
     assert all(
@@ -316,7 +314,7 @@ def test_the_discriminators_are_free_again_after_a_step() -> None:
     )
 
 
-def test_the_discriminators_are_free_again_after_a_step_that_failed() -> None:
+def test_discriminators_require_grad_after_a_failed_step() -> None:
     model = tiny()
 
     def failing_loss(logits: Tensor, target_is_real: bool) -> Tensor:
@@ -331,7 +329,7 @@ def test_the_discriminators_are_free_again_after_a_step_that_failed() -> None:
 
 
 @pytest.mark.usefixtures("separate_passes")
-def test_the_discriminators_learn_from_fakes_made_before_the_generators_moved() -> None:
+def test_discriminators_train_on_fakes_from_before_the_generator_update() -> None:
     model = tiny()
     real_a, real_b = (real.contiguous(memory_format=torch.channels_last) for real in images())
     with torch.no_grad():
@@ -345,7 +343,7 @@ def test_the_discriminators_learn_from_fakes_made_before_the_generators_moved() 
         assert not torch.equal(pooled_b, model.generator_a2b(real_a))
 
 
-def test_the_discriminators_judge_what_the_pools_return() -> None:
+def test_discriminators_train_on_images_from_the_replay_pool() -> None:
     model = tiny()
     old_a, old_b = images(seed=7)
     model.pool_a.exchange = lambda fakes: old_a
@@ -363,7 +361,7 @@ def test_the_discriminators_judge_what_the_pools_return() -> None:
     assert found == pytest.approx(expected, rel=1e-5)
 
 
-def test_without_an_identity_weight_the_generators_are_not_called_for_it() -> None:
+def test_zero_identity_weight_skips_the_identity_pass() -> None:
     model = tiny(lambda_identity=0)
     calls: list[str] = []
     for name in GENERATORS:
@@ -374,13 +372,13 @@ def test_without_an_identity_weight_the_generators_are_not_called_for_it() -> No
 
 
 @pytest.mark.usefixtures("separate_passes")
-def test_without_an_identity_weight_the_other_terms_are_the_same() -> None:
+def test_zero_identity_weight_keeps_the_other_losses() -> None:
     without, with_identity = (tiny(lambda_identity=x).step(*images()) for x in (0, 0.5))
     for name in set(LOSS_NAMES) - {"identity_a", "identity_b"}:
         assert torch.equal(getattr(without, name), getattr(with_identity, name))
 
 
-def test_without_a_cycle_weight_the_step_has_only_adversarial_gradients() -> None:
+def test_zero_cycle_weight_leaves_only_adversarial_gradients() -> None:
     """λ_identity is a share of λ_cycle, so it is gone too."""
     model = tiny(lambda_cycle=0)
     textbook = Textbook(model)
@@ -395,14 +393,14 @@ def test_without_a_cycle_weight_the_step_has_only_adversarial_gradients() -> Non
 # Losses
 
 
-def test_the_terms_of_a_step_are_detached_scalars_in_fp32() -> None:
+def test_step_losses_are_detached_fp32_scalars() -> None:
     losses = tiny().step(*images(2))
     for name in LOSS_NAMES:
         term = getattr(losses, name)
         assert (term.shape, term.dtype, term.requires_grad) == ((), torch.float32, False)
 
 
-def test_stacked_terms_are_in_the_order_of_their_names() -> None:
+def test_stacked_losses_are_in_the_order_of_their_names() -> None:
     values = {name: torch.tensor(float(number)) for number, name in enumerate(LOSS_NAMES)}
     losses = StepLosses(**values, gradient_norms=(1.0, 2.0), is_applied=True)
     assert losses.stacked().tolist() == list(range(8))
@@ -411,7 +409,7 @@ def test_stacked_terms_are_in_the_order_of_their_names() -> None:
 # Optimisers
 
 
-def test_each_pair_of_networks_has_one_adam_of_the_papers() -> None:
+def test_optimizers_are_adam_with_the_papers_hyperparameters() -> None:
     model = tiny(learning_rate=3e-4, beta1=0.4)
     for optimizer, names in (
         (model.generator_optimizer, GENERATORS),
@@ -424,7 +422,7 @@ def test_each_pair_of_networks_has_one_adam_of_the_papers() -> None:
         assert (group["lr"], group["betas"], group["weight_decay"]) == (3e-4, (0.4, 0.999), 0)
 
 
-def test_a_learning_rate_of_zero_stops_all_four_networks() -> None:
+def test_zero_learning_rate_changes_no_weights() -> None:
     model = tiny()
     before = weights(model)
     model.set_learning_rate(0.0)
@@ -432,7 +430,7 @@ def test_a_learning_rate_of_zero_stops_all_four_networks() -> None:
     assert changed(before, weights(model)) == set()
 
 
-def test_a_learning_rate_reaches_all_four_networks() -> None:
+def test_learning_rate_applies_to_all_four_networks() -> None:
     """The first step of Adam moves the weights by the learning rate, whatever the gradients."""
     model = tiny()
     before = weights(model)
@@ -455,15 +453,15 @@ def trained(seed: int, global_seed: int) -> dict[str, Tensor]:
     return weights(model)
 
 
-def test_equal_seeds_give_the_same_networks_to_the_last_bit() -> None:
+def test_equal_seeds_initialize_identical_networks() -> None:
     assert changed(trained(5, global_seed=1), trained(5, global_seed=2)) == set()
 
 
-def test_another_seed_gives_other_networks() -> None:
+def test_different_seeds_initialize_different_networks() -> None:
     assert changed(trained(5, 1), trained(6, 1)) == {*GENERATORS, *DISCRIMINATORS}
 
 
-def test_the_four_networks_begin_differently() -> None:
+def test_the_four_networks_are_initialized_differently() -> None:
     model = tiny()
     for first, second in (GENERATORS, DISCRIMINATORS):
         networks = model.networks()
@@ -471,7 +469,7 @@ def test_the_four_networks_begin_differently() -> None:
         assert all(not torch.equal(x, y) for x, y in pairs if x.ndim > 1)
 
 
-def test_the_pools_have_the_size_asked_for_and_draw_differently() -> None:
+def test_pools_have_pool_size_and_different_seeds() -> None:
     model = tiny(pool_size=7)
     assert model.pool_a.size == model.pool_b.size == 7
     assert not torch.equal(model.pool_a.state()["random"], model.pool_b.state()["random"])
@@ -480,7 +478,7 @@ def test_the_pools_have_the_size_asked_for_and_draw_differently() -> None:
 # bf16
 
 
-def test_in_bf16_convolutions_compute_in_bf16_and_everything_that_is_kept_is_fp32() -> None:
+def test_bf16_keeps_weights_and_moments_in_fp32() -> None:
     model = tiny(bf16=True)
     computed: set[torch.dtype] = set()
     for network in model.networks().values():
@@ -498,12 +496,12 @@ def test_in_bf16_convolutions_compute_in_bf16_and_everything_that_is_kept_is_fp3
     assert changed(before, weights(model)) == {*GENERATORS, *DISCRIMINATORS}
 
 
-def test_the_losses_in_bf16_are_nearly_those_in_fp32() -> None:
+def test_bf16_losses_are_close_to_fp32() -> None:
     coarse, fine = (tiny(bf16=bf16).step(*images(2)).stacked() for bf16 in (True, False))
     torch.testing.assert_close(coarse, fine, rtol=0.02, atol=1e-3)
 
 
-def test_in_bf16_steps_go_on_once_the_pools_exchange() -> None:
+def test_bf16_steps_with_full_pools() -> None:
     model = tiny(bf16=True, pool_size=1)
     for seed in range(4):
         assert model.step(*images(2, seed)).stacked().isfinite().all()
@@ -513,10 +511,10 @@ def test_in_bf16_steps_go_on_once_the_pools_exchange() -> None:
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-def test_sample_translations_are_fp32_images_there_and_back(bf16: bool) -> None:
+def test_sample_returns_fp32_translations_and_reconstructions(bf16: bool) -> None:
     model = tiny(bf16=bf16)
     real_a, real_b = images(2)
-    samples = model.translate_both_ways(real_a, real_b)
+    samples = model.translate_kronecker(real_a, real_b)
     with torch.no_grad():
         fake_b, fake_a = model.generator_a2b(real_a), model.generator_b2a(real_b)
         expected = {
@@ -532,12 +530,33 @@ def test_sample_translations_are_fp32_images_there_and_back(bf16: bool) -> None:
         assert not sample.requires_grad
 
 
-def test_sample_translations_leave_no_trace_in_the_training() -> None:
+def test_sample_does_not_change_the_training_state() -> None:
     model = tiny()
     before = weights(model)
-    model.translate_both_ways(*images())
+    model.translate_kronecker(*images())
     assert changed(before, weights(model)) == set()
     assert model.pool_a.count == model.pool_b.count == 0
     assert all(
         p.grad is None for network in model.networks().values() for p in network.parameters()
     )
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_concurrent_directions_equal_sequential_ones(bf16: bool) -> None:
+    config = TrainConfig(
+        load_size=32, crop_size=32, base_channels=4, discriminator_channels=4, residual_blocks=1
+    )
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for concurrent in (False, True):
+            torch.set_num_threads(2 if concurrent else 1)
+            model = CycleGAN(config, torch.device("cpu"), bf16)
+            images = torch.rand(4, 2, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+            losses = [model.step(*pair).stacked() for pair in images]
+            assert torch.get_num_threads() == (2 if concurrent else 1)
+            weights = [p.detach() for n in model.networks().values() for p in n.parameters()]
+            results.append([*losses, *weights])
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))

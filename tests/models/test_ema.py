@@ -27,7 +27,7 @@ def weights(averages: GeneratorAverages) -> set[float]:
     return {round(value, 6) for parameter in found for value in parameter.flatten().tolist()}
 
 
-def test_the_average_follows_the_formula() -> None:
+def test_ema_follows_the_formula() -> None:
     trained = constant_generator(5.0)
     averages = GeneratorAverages({"a": trained}, 0.15)
     assert weights(averages) == {5.0}
@@ -38,7 +38,7 @@ def test_the_average_follows_the_formula() -> None:
     assert weights(averages) == {1.06}
 
 
-def test_short_runs_forget_their_first_weights() -> None:
+def test_ema_warm_up_forgets_the_initialization() -> None:
     """With the full decay from the start, 0.37 of them would still be there after 1000 steps."""
     trained = constant_generator(100.0)
     averages = GeneratorAverages({"a": trained}, 0.999)
@@ -48,7 +48,7 @@ def test_short_runs_forget_their_first_weights() -> None:
     assert max(weights(averages)) < 1e-6
 
 
-def test_the_average_is_a_network_of_its_own() -> None:
+def test_ema_generators_share_no_parameters() -> None:
     trained = constant_generator(1.0)
     averages = GeneratorAverages({"a": trained}, 0.9)
     set_weights(trained, 2.0)
@@ -59,7 +59,7 @@ def test_the_average_is_a_network_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_the_average_has_the_memory_format_of_the_trained(
+def test_ema_keeps_the_memory_format(
     memory_format: torch.memory_format,
 ) -> None:
     trained = ResnetGenerator(GeneratorConfig(2, 1)).to(memory_format=memory_format)

@@ -14,7 +14,7 @@ from cyclegan_cli.models import networks
 from cyclegan_cli.models.networks import (
     PatchDiscriminator,
     ResnetGenerator,
-    initialise_weights,
+    initialize_weights,
     instance_norm,
 )
 
@@ -45,45 +45,43 @@ def tiny_discriminator() -> PatchDiscriminator:
 
 
 @pytest.mark.parametrize(("blocks", "count"), [(9, 11_378_179), (6, 7_837_699)])
-def test_the_generator_has_as_many_parameters_as_the_papers(blocks: int, count: int) -> None:
+def test_generator_parameter_count(blocks: int, count: int) -> None:
     with torch.device("meta"):
         generator = ResnetGenerator(GeneratorConfig(64, blocks))
     assert sum(parameter.numel() for parameter in generator.parameters()) == count
 
 
-def test_the_discriminator_has_as_many_parameters_as_the_papers() -> None:
+def test_discriminator_parameter_count() -> None:
     with torch.device("meta"):
         discriminator = PatchDiscriminator(DiscriminatorConfig(64))
     assert sum(parameter.numel() for parameter in discriminator.parameters()) == 2_764_737
 
 
 @pytest.mark.parametrize("build", [tiny_generator, tiny_discriminator])
-def test_a_network_keeps_nothing_but_its_parameters(build: type) -> None:
+def test_networks_have_no_buffers(build: type) -> None:
     network = build()
     assert list(network.buffers()) == []
     assert set(network.state_dict()) == {name for name, _ in network.named_parameters()}
 
 
-def test_a_256_pixel_image_gets_30_by_30_judgements() -> None:
+def test_discriminator_output_is_30x30_for_256_pixels() -> None:
     assert tiny_discriminator()(noise(2, 3, 256, 256)).shape == (2, 1, 30, 30)
 
 
 @pytest.mark.parametrize(("side", "judgements"), [(32, 2), (70, 6), (128, 14)])
-def test_the_discriminator_judges_images_of_other_sizes(side: int, judgements: int) -> None:
+def test_discriminator_output_sizes(side: int, judgements: int) -> None:
     assert tiny_discriminator()(noise(1, 3, side, side)).shape == (1, 1, judgements, judgements)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (32, 32), (36, 64), (128, 12)])
-def test_a_translation_has_the_size_of_its_image_and_stays_in_range(
-    batch: int, height: int, width: int
-) -> None:
+def test_generator_output_has_the_input_size_and_range(batch: int, height: int, width: int) -> None:
     translated = tiny_generator()(noise(batch, 3, height, width))
     assert translated.shape == (batch, 3, height, width)
     assert translated.abs().max() <= 1
 
 
-def test_a_translation_saturates_at_the_ends_of_the_range() -> None:
+def test_generator_output_saturates_at_minus_one_and_one() -> None:
     generator = tiny_generator()
     nn.init.constant_(generator.head.bias, 100.0)
     assert torch.equal(generator(noise(1, 3, 16, 16)), torch.ones(1, 3, 16, 16))
@@ -92,7 +90,7 @@ def test_a_translation_saturates_at_the_ends_of_the_range() -> None:
 # What the networks see
 
 
-def test_a_judgement_sees_a_patch_of_exactly_70_by_70(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_discriminator_receptive_field_is_70x70(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the norm, whose statistics are over the whole image."""
     monkeypatch.setattr(networks, "instance_norm", lambda x: x)
     image = noise(1, 3, 128, 128, dtype=torch.float64).requires_grad_()
@@ -105,7 +103,7 @@ def test_a_judgement_sees_a_patch_of_exactly_70_by_70(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("build", [tiny_generator, tiny_discriminator])
-def test_images_of_a_batch_do_not_see_each_other(build: type) -> None:
+def test_images_of_a_batch_are_independent(build: type) -> None:
     network = build().double()
     images = noise(3, 3, 32, 32, dtype=torch.float64)
     one_by_one = torch.cat([network(image[None]) for image in images])
@@ -124,14 +122,14 @@ def written_out_norm(x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("batch", [1, 2, 5])
-def test_instance_norm_is_the_formula(batch: int, layout: torch.memory_format) -> None:
+def test_instance_norm_equals_the_formula(batch: int, layout: torch.memory_format) -> None:
     x = noise(batch, 6, 7, 9, dtype=torch.float64) * torch.arange(1, 7).view(6, 1, 1) + 3
     x = x.contiguous(memory_format=layout)
     torch.testing.assert_close(instance_norm(x), written_out_norm(x), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_instance_norm_has_the_formulas_gradients(batch: int) -> None:
+def test_instance_norm_gradients_equal_the_formula(batch: int) -> None:
     x = noise(batch, 3, 5, 4, dtype=torch.float64).requires_grad_()
     weights = noise(batch, 3, 5, 4, dtype=torch.float64, seed=1)
     (found,) = torch.autograd.grad((instance_norm(x) * weights).sum(), x)
@@ -140,14 +138,14 @@ def test_instance_norm_has_the_formulas_gradients(batch: int) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_instance_norm_leaves_a_flat_image_at_zero(batch: int) -> None:
+def test_instance_norm_of_a_constant_is_zero(batch: int) -> None:
     assert torch.equal(
         instance_norm(torch.full((batch, 2, 4, 4), 0.5)), torch.zeros(batch, 2, 4, 4)
     )
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_instance_norm_of_bf16_gathers_its_statistics_in_fp32(batch: int) -> None:
+def test_instance_norm_of_bf16_computes_statistics_in_fp32(batch: int) -> None:
     """Far from zero, where a sum of 4096 values in bf16 would stop growing."""
     x = (noise(batch, 4, 64, 64) * 10 + 50).bfloat16()
     result = instance_norm(x)
@@ -156,14 +154,14 @@ def test_instance_norm_of_bf16_gathers_its_statistics_in_fp32(batch: int) -> Non
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_instance_norm_of_bf16_rounds_nothing_but_its_result(batch: int) -> None:
+def test_instance_norm_of_bf16_rounds_only_the_output(batch: int) -> None:
     x = (noise(batch, 4, 64, 64) * 10 + 50).bfloat16()
     expected = written_out_norm(x)
     torch.testing.assert_close(instance_norm(x).double(), expected, rtol=2**-8, atol=1e-4)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_a_network_in_evaluation_mode_computes_the_same(batch: int) -> None:
+def test_eval_mode_does_not_change_the_output(batch: int) -> None:
     generator, image = tiny_generator(), noise(batch, 3, 16, 16)
     assert torch.equal(generator.train()(image), generator.eval()(image))
 
@@ -171,9 +169,9 @@ def test_a_network_in_evaluation_mode_computes_the_same(batch: int) -> None:
 # First weights
 
 
-def test_first_weights_are_normal_with_deviation_002_and_biases_are_zero() -> None:
+def test_weights_are_initialized_from_normal_002_and_biases_zero() -> None:
     generator = ResnetGenerator(GeneratorConfig(base_channels=16, residual_blocks=2))
-    initialise_weights(generator, torch.Generator().manual_seed(0))
+    initialize_weights(generator, torch.Generator().manual_seed(0))
     for name, tensor in generator.state_dict().items():
         if name.endswith("bias"):
             assert not tensor.any(), name
@@ -184,20 +182,20 @@ def test_first_weights_are_normal_with_deviation_002_and_biases_are_zero() -> No
     assert beyond_two_deviations.float().mean() == pytest.approx(0.0455, abs=0.005)
 
 
-def test_affine_norms_begin_as_plain_ones() -> None:
+def test_affine_norms_are_initialized_to_identity() -> None:
     def first(affine: bool) -> ResnetGenerator:
         network = ResnetGenerator(GeneratorConfig(4, 2, affine_norm=affine))
-        initialise_weights(network, torch.Generator().manual_seed(0))
+        initialize_weights(network, torch.Generator().manual_seed(0))
         return network
 
     assert torch.equal(first(True)(noise(1, 3, 16, 16)), first(False)(noise(1, 3, 16, 16)))
 
 
-def test_first_weights_depend_on_their_seed_and_on_nothing_else() -> None:
+def test_initialization_depends_only_on_the_seed() -> None:
     def weights(seed: int, global_seed: int) -> Tensor:
         torch.manual_seed(global_seed)
         network = tiny_discriminator()
-        initialise_weights(network, torch.Generator().manual_seed(seed))
+        initialize_weights(network, torch.Generator().manual_seed(seed))
         return torch.cat([parameter.flatten() for parameter in network.parameters()])
 
     assert torch.equal(weights(5, global_seed=1), weights(5, global_seed=2))
@@ -250,7 +248,7 @@ def with_weights_of(ours: nn.Module, textbook: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("blocks", [1, 6])
-def test_the_generator_is_the_textbooks(batch: int, blocks: int) -> None:
+def test_generator_equals_reference_implementation(batch: int, blocks: int) -> None:
     ours = tiny_generator(blocks).double()
     textbook = with_weights_of(ours, textbook_generator(4, blocks).double())
     image = noise(batch, 3, 32, 40, dtype=torch.float64)
@@ -258,7 +256,7 @@ def test_the_generator_is_the_textbooks(batch: int, blocks: int) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_a_grey_generator_with_affine_norms_is_the_textbooks(batch: int) -> None:
+def test_grayscale_affine_generator_equals_reference_implementation(batch: int) -> None:
     config = GeneratorConfig(4, 2, input_channels=1, output_channels=3, affine_norm=True)
     ours = ResnetGenerator(config).double()
     with torch.no_grad():
@@ -270,7 +268,7 @@ def test_a_grey_generator_with_affine_norms_is_the_textbooks(batch: int) -> None
     torch.testing.assert_close(ours(image), textbook(image), rtol=1e-9, atol=1e-9)
 
 
-def test_affine_norms_leave_all_other_names_as_they_are() -> None:
+def test_affine_norms_keep_the_other_parameter_names() -> None:
     plain = set(tiny_generator().state_dict())
     affine = ResnetGenerator(GeneratorConfig(4, 2, affine_norm=True)).state_dict()
     assert plain < set(affine)
@@ -279,7 +277,7 @@ def test_affine_norms_leave_all_other_names_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_the_scale_and_shift_of_bf16_norms_round_nothing_but_the_result(batch: int) -> None:
+def test_affine_norm_of_bf16_rounds_only_the_output(batch: int) -> None:
     x = (noise(batch, 4, 64, 64) * 10 + 50).bfloat16()
     scale, shift = noise(4, seed=1).bfloat16(), noise(4, seed=2).bfloat16()
     expected = written_out_norm(x) * scale.double().view(4, 1, 1) + shift.double().view(4, 1, 1)
@@ -289,14 +287,14 @@ def test_the_scale_and_shift_of_bf16_norms_round_nothing_but_the_result(batch: i
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_the_discriminator_is_the_textbooks(batch: int) -> None:
+def test_discriminator_equals_reference_implementation(batch: int) -> None:
     ours = tiny_discriminator().double()
     textbook = with_weights_of(ours, textbook_discriminator(4).double())
     image = noise(batch, 3, 48, 64, dtype=torch.float64)
     torch.testing.assert_close(ours(image), textbook(image), rtol=1e-9, atol=1e-9)
 
 
-def test_channels_last_in_fp32_gives_the_same_image() -> None:
+def test_channels_last_does_not_change_the_output() -> None:
     generator, image = tiny_generator(), noise(2, 3, 32, 32)
     plain = generator(image)
     generator.to(memory_format=torch.channels_last)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cyclegan_cli.config import GeneratorConfig, TrainConfig
 from cyclegan_cli.models.cyclegan import CycleGAN
-from cyclegan_cli.models.networks import ResnetGenerator, initialise_weights
+from cyclegan_cli.models.networks import ResnetGenerator, initialize_weights
 from cyclegan_cli.models.normalization import CONSTANT_BELOW, NO_GRADIENT_BELOW, instance_norm
 
 SIZE = 64
@@ -88,7 +88,7 @@ def gradient_norms(model: CycleGAN, real_a: Tensor, real_b: Tensor) -> list[floa
     ("channels", "blocks", "batch"), [(8, 6, 1), (8, 9, 4), (32, 6, 1)], ids=str
 )
 @pytest.mark.parametrize("kind", LOW_VARIANCE)
-def test_images_of_low_variance_have_ordinary_gradients(
+def test_low_variance_images_do_not_amplify_gradients(
     kind: str, channels: int, blocks: int, batch: int, bf16: bool
 ) -> None:
     config = TrainConfig(
@@ -109,7 +109,7 @@ def trained_generator() -> ResnetGenerator:
     """Random weights, with biases as large as those of a trained network."""
     generator = ResnetGenerator(GeneratorConfig(16, 3))
     random = torch.Generator().manual_seed(0)
-    initialise_weights(generator, random)
+    initialize_weights(generator, random)
     with torch.no_grad():
         for name, parameter in generator.named_parameters():
             if name.endswith("bias"):
@@ -118,7 +118,7 @@ def trained_generator() -> ResnetGenerator:
 
 
 @pytest.mark.parametrize("name", UNIFORM)
-def test_a_uniform_image_has_the_output_of_exact_arithmetic_in_training_and_inference(
+def test_uniform_image_output_equals_exact_arithmetic(
     name: str,
 ) -> None:
     """All norms are zero, so only the last bias is left."""
@@ -149,7 +149,7 @@ def noise_of_variance(variance: float) -> Tensor:
 
 
 @pytest.mark.parametrize("variance", [0.0, CONSTANT_BELOW / 2])
-def test_what_cannot_be_told_from_a_constant_is_zero(variance: float) -> None:
+def test_variance_below_rounding_error_gives_zero(variance: float) -> None:
     x = noise_of_variance(variance)
     found = instance_norm(x)
     assert torch.equal(found, torch.zeros_like(found))
@@ -157,21 +157,21 @@ def test_what_cannot_be_told_from_a_constant_is_zero(variance: float) -> None:
                        torch.tensor([0.5]))  # fmt: skip
 
 
-def test_a_small_variance_is_still_normalised_exactly() -> None:
+def test_small_variance_is_normalized_exactly() -> None:
     x = noise_of_variance(CONSTANT_BELOW * 2)
     expected = torch.nn.functional.instance_norm(x)
     torch.testing.assert_close(instance_norm(x), expected, rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize(("factor", "passes"), [(0.5, False), (2.0, True)])
-def test_the_gradient_passes_where_there_is_variance(factor: float, passes: bool) -> None:
+def test_gradient_passes_where_there_is_variance(factor: float, passes: bool) -> None:
     x = noise_of_variance(NO_GRADIENT_BELOW * factor)
     (gradient,) = torch.autograd.grad((instance_norm(x) * torch.arange(16.0)).sum(), x)
     assert bool(gradient.any()) is passes
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_ordinary_gradients_are_those_of_torch(batch: int) -> None:
+def test_gradients_equal_torch_instance_norm(batch: int) -> None:
     random = torch.Generator().manual_seed(0)
     x = torch.randn(batch, 4, 12, 10, generator=random).requires_grad_()
     scale, shift = (torch.randn(4, generator=random).requires_grad_() for _ in range(2))
@@ -187,9 +187,7 @@ def test_ordinary_gradients_are_those_of_torch(batch: int) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("value", [0.1, 1.7, -33.3])
-def test_a_large_constant_map_is_zero_though_its_mean_is_rounded(
-    value: float, dtype: torch.dtype
-) -> None:
+def test_large_constant_map_is_zero_despite_rounded_mean(value: float, dtype: torch.dtype) -> None:
     x = torch.full((1, 8, 256, 256), value, dtype=dtype)
     x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
     found = instance_norm(x)

@@ -38,21 +38,21 @@ def full_pool(size: int, seed: int = 0) -> ReplayPool:
     return pool
 
 
-def test_while_it_fills_images_pass_through_and_are_remembered() -> None:
+def test_filling_pool_returns_and_stores_images() -> None:
     pool = ReplayPool(5, seed=0)
     assert numbers(pool.exchange(images(10, 11))) == [10, 11]
     assert numbers(pool.exchange(images(12, 13, 14))) == [12, 13, 14]
     assert remembered(pool) == [10, 11, 12, 13, 14]
 
 
-def test_a_batch_may_be_larger_than_what_is_left_to_fill() -> None:
+def test_batch_larger_than_the_free_capacity() -> None:
     pool = ReplayPool(2, seed=0)
     returned = numbers(pool.exchange(images(10, 11, 12, 13)))
     assert returned[:2] == [10, 11]
     assert Counter(returned + remembered(pool)) == Counter([10, 10, 11, 11, 12, 13])
 
 
-def test_a_pool_of_size_zero_returns_every_image_as_it_came() -> None:
+def test_pool_of_size_zero_is_disabled() -> None:
     pool = ReplayPool(0, seed=0)
     for first in range(0, 20, 2):
         assert numbers(pool.exchange(images(first, first + 1))) == [first, first + 1]
@@ -65,9 +65,7 @@ def test_a_pool_of_size_zero_returns_every_image_as_it_came() -> None:
     seed=st.integers(0, 2**31),
     batch_sizes=st.lists(st.integers(1, 5), max_size=12),
 )
-def test_a_full_pool_neither_loses_nor_invents_images(
-    size: int, seed: int, batch_sizes: list[int]
-) -> None:
+def test_full_pool_conserves_images(size: int, seed: int, batch_sizes: list[int]) -> None:
     pool = full_pool(size, seed)
     following = size
     for batch_size in batch_sizes:
@@ -81,9 +79,7 @@ def test_a_full_pool_neither_loses_nor_invents_images(
 
 @unhurried
 @given(size=st.integers(1, 6), seed=st.integers(0, 2**31), count=st.integers(1, 30))
-def test_a_full_pool_returns_the_image_or_an_old_one_whose_place_it_takes(
-    size: int, seed: int, count: int
-) -> None:
+def test_full_pool_returns_the_image_or_swaps_it(size: int, seed: int, count: int) -> None:
     pool = full_pool(size, seed)
     for fake in range(size, size + count):
         before = remembered(pool)
@@ -95,7 +91,7 @@ def test_a_full_pool_returns_the_image_or_an_old_one_whose_place_it_takes(
             assert remembered(pool) == before
 
 
-def test_a_full_pool_returns_an_old_image_half_of_the_time() -> None:
+def test_full_pool_swaps_with_probability_one_half() -> None:
     pool = full_pool(10)
     fakes = range(10, 4010)
     returned = numbers(pool.exchange(images(*fakes)))
@@ -103,7 +99,7 @@ def test_a_full_pool_returns_an_old_image_half_of_the_time() -> None:
     assert swapped / len(fakes) == pytest.approx(0.5, abs=0.03)  # nearly four deviations
 
 
-def test_every_remembered_image_is_as_likely_to_be_returned() -> None:
+def test_stored_images_are_drawn_uniformly() -> None:
     chosen: Counter[int] = Counter()
     for seed in range(1500):
         pool = full_pool(3, seed)
@@ -112,14 +108,14 @@ def test_every_remembered_image_is_as_likely_to_be_returned() -> None:
         assert chosen[number] / 1500 == pytest.approx(1 / 6, abs=0.04)
 
 
-def test_equal_seeds_draw_the_same_and_others_do_not() -> None:
+def test_pool_seed_determines_the_draws() -> None:
     batch = images(*range(10, 60))
     first, second, other = (full_pool(10, seed).exchange(batch) for seed in (1, 1, 2))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
 
 
-def test_nobody_elses_random_numbers_matter_or_are_used_up() -> None:
+def test_pool_is_independent_of_the_global_generator() -> None:
     batch = images(*range(10, 60))
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
@@ -129,7 +125,7 @@ def test_nobody_elses_random_numbers_matter_or_are_used_up() -> None:
     assert torch.equal(full_pool(10).exchange(batch), first)
 
 
-def test_remembered_images_are_copies() -> None:
+def test_stored_images_are_copies() -> None:
     pool = ReplayPool(3, seed=0)
     batch = images(0, 1, 2)
     returned = pool.exchange(batch)
@@ -138,7 +134,7 @@ def test_remembered_images_are_copies() -> None:
     assert remembered(pool) == [0, 1, 2]
 
 
-def test_returned_images_stay_when_the_pool_goes_on() -> None:
+def test_returned_images_do_not_change_later() -> None:
     pool = full_pool(3)
     returned = pool.exchange(images(*range(3, 23)))
     kept = returned.clone()
@@ -146,13 +142,13 @@ def test_returned_images_stay_when_the_pool_goes_on() -> None:
     assert torch.equal(returned, kept)
 
 
-def test_the_batch_given_is_not_changed() -> None:
+def test_input_batch_is_not_modified() -> None:
     batch = images(*range(3, 33))
     full_pool(3).exchange(batch)
     assert numbers(batch) == list(range(3, 33))
 
 
-def test_what_a_pool_of_size_zero_returns_is_a_new_tensor() -> None:
+def test_disabled_pool_returns_a_new_tensor() -> None:
     batch = images(1)
     ReplayPool(0, seed=0).exchange(batch).fill_(99)
     assert numbers(batch) == [1]
@@ -160,7 +156,7 @@ def test_what_a_pool_of_size_zero_returns_is_a_new_tensor() -> None:
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_images_keep_their_dtype_and_layout(
+def test_pool_keeps_dtype_and_memory_format(
     dtype: torch.dtype, layout: torch.memory_format
 ) -> None:
     batch = torch.rand(4, 3, 8, 8).to(dtype, memory_format=layout)
@@ -172,7 +168,7 @@ def test_images_keep_their_dtype_and_layout(
 
 
 @pytest.mark.parametrize("filled", [0, 2, 5, 9])
-def test_a_restored_pool_goes_on_as_the_first_one_would(filled: int) -> None:
+def test_restored_pool_continues_identically(filled: int) -> None:
     pool = ReplayPool(5, seed=1)
     if filled:
         pool.exchange(images(*range(filled)))
@@ -185,7 +181,7 @@ def test_a_restored_pool_goes_on_as_the_first_one_would(filled: int) -> None:
     assert remembered(pool) == remembered(copy)
 
 
-def test_a_restored_pool_does_not_share_its_images() -> None:
+def test_restored_pool_does_not_share_memory() -> None:
     pool = full_pool(3)
     copy = ReplayPool(3, seed=0)
     copy.restore(pool.state(), CPU)
@@ -194,7 +190,7 @@ def test_a_restored_pool_does_not_share_its_images() -> None:
 
 
 @pytest.mark.parametrize("filled", [1, 3])
-def test_a_state_has_only_the_images_so_far(filled: int) -> None:
+def test_state_contains_only_stored_images(filled: int) -> None:
     pool = ReplayPool(3, seed=0)
     pool.exchange(images(*range(filled)))
     assert pool.state()["images"].shape == (filled, 3, 2, 2)
@@ -204,7 +200,7 @@ def test_a_state_has_only_the_images_so_far(filled: int) -> None:
 @given(
     size=st.integers(0, 4), before=st.lists(st.integers(1, 3), max_size=6), last=st.integers(1, 5)
 )
-def test_an_undone_exchange_leaves_no_trace(size: int, before: list[int], last: int) -> None:
+def test_undo_exchange_restores_the_state(size: int, before: list[int], last: int) -> None:
     pool, other = ReplayPool(size, seed=1), ReplayPool(size, seed=1)
     for i, batch in enumerate(before):
         for each in (pool, other):

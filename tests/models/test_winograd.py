@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from cyclegan_cli.models import winograd
-from cyclegan_cli.models.winograd import WinogradConv, Workspace, pays
+from cyclegan_cli.models.winograd import WinogradConv, Workspace, is_faster
 
 
 def direct(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -29,7 +29,7 @@ def direct(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     channels_last=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_any_size_equals_the_direct_convolution(
+def test_winograd_equals_direct_convolution(
     height: int,
     width: int,
     channels_in: int,
@@ -46,7 +46,7 @@ def test_any_size_equals_the_direct_convolution(
     if channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(winograd, "TILES_AT_ONCE", tiles)
+        patch.setattr(winograd, "TILES_PER_CHUNK", tiles)
         conv = WinogradConv(weight, Workspace())
         if not by_additions:
             conv.transforms = winograd._Products(torch.float32)
@@ -55,7 +55,7 @@ def test_any_size_equals_the_direct_convolution(
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-3)
 
 
-def test_it_errs_as_little_as_a_direct_convolution_does() -> None:
+def test_winograd_fp32_error_is_that_of_direct_convolution() -> None:
     random = torch.Generator().manual_seed(0)
     x = torch.randn(1, 64, 34, 32, generator=random)
     weight = torch.randn(64, 64, 3, 3, generator=random) * 0.02
@@ -64,7 +64,7 @@ def test_it_errs_as_little_as_a_direct_convolution_does() -> None:
     assert float((found - exact).abs().max() / exact.std()) < 5e-5
 
 
-def test_in_bf16_it_errs_a_few_times_as_much() -> None:
+def test_winograd_bf16_error_is_bounded() -> None:
     random = torch.Generator().manual_seed(0)
     x = torch.randn(1, 64, 34, 32, generator=random).relu().bfloat16()
     weight = torch.randn(64, 64, 3, 3, generator=random) * 0.02
@@ -74,7 +74,7 @@ def test_in_bf16_it_errs_a_few_times_as_much() -> None:
     assert 0.003 < float((found - exact).std() / exact.std()) < 0.02
 
 
-def test_a_kernel_of_one_number_moves_the_image() -> None:
+def test_kernel_with_a_single_one_shifts_the_image() -> None:
     """By hand: the lower right corner of the kernel picks what is two down and one to the right."""
     x = torch.arange(36.0).view(1, 1, 6, 6)
     weight = torch.zeros(1, 1, 3, 3)
@@ -84,7 +84,7 @@ def test_a_kernel_of_one_number_moves_the_image() -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
-def test_the_workspace_grows_and_serves_the_next_caller() -> None:
+def test_workspace_is_reused() -> None:
     workspace = Workspace()
     assert workspace.halves(10).shape == (2, 10)
     first = workspace.halves(4)
@@ -103,5 +103,5 @@ def test_the_workspace_grows_and_serves_the_next_caller() -> None:
         (nn.Conv2d(64, 64, 3, device="meta"), False),
     ],
 )
-def test_it_is_for_wide_convolutions_of_stride_1_on_cpus(conv: nn.Conv2d, expected: bool) -> None:
-    assert pays(conv) is expected
+def test_winograd_applies_to_wide_3x3_convolutions_on_cpus(conv: nn.Conv2d, expected: bool) -> None:
+    assert is_faster(conv) is expected

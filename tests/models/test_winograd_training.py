@@ -56,11 +56,17 @@ def relative_error(found: Tensor, exact: Tensor) -> float:
     out=st.integers(1, 6),
     height=st.integers(1, 19),
     width=st.integers(1, 19),
-    at_once=st.integers(1, 12),
+    tiles_per_chunk=st.integers(1, 12),
     small_tiles=st.booleans(),
 )
-def test_results_and_gradients_of_any_size_are_the_direct_convolutions(
-    images: int, channels: int, out: int, height: int, width: int, at_once: int, small_tiles: bool
+def test_output_and_gradients_equal_direct_convolution(
+    images: int,
+    channels: int,
+    out: int,
+    height: int,
+    width: int,
+    tiles_per_chunk: int,
+    small_tiles: bool,
 ) -> None:
     """Both algorithms are exact: in fp64 nothing but rounding is left."""
     x, weight, bias = inputs(images, channels, out, height, width, seed=height)
@@ -70,7 +76,7 @@ def test_results_and_gradients_of_any_size_are_the_direct_convolutions(
         name: getattr(algorithm, name).double()
         for name in ("from_inputs", "from_kernel", "to_results")
     }
-    algorithm = dataclasses.replace(algorithm, at_once=at_once, **precise)
+    algorithm = dataclasses.replace(algorithm, tiles_per_chunk=tiles_per_chunk, **precise)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ALGORITHMS, torch.float64, algorithm)
         kernels = transformed_kernels(weight, x.dtype)
@@ -83,7 +89,9 @@ def test_results_and_gradients_of_any_size_are_the_direct_convolutions(
     ("dtype", "tolerance"), [(torch.float32, 5e-6), (torch.bfloat16, 0.01)], ids=["fp32", "bf16"]
 )
 @pytest.mark.parametrize("images", [1, 3])
-def test_rounding_errors_are_small(dtype: torch.dtype, tolerance: float, images: int) -> None:
+def test_training_winograd_rounding_errors(
+    dtype: torch.dtype, tolerance: float, images: int
+) -> None:
     exact_inputs = inputs(images, 64, 64, 20, 22)
     exact = with_gradients(F.conv2d(*exact_inputs), *exact_inputs)
     x, weight, bias = (tensor.detach().float().requires_grad_() for tensor in exact_inputs)
@@ -95,9 +103,9 @@ def test_rounding_errors_are_small(dtype: torch.dtype, tolerance: float, images:
         assert relative_error(own, direct) < tolerance
 
 
-def test_in_bf16_a_sum_over_many_chunks_is_kept_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_weight_gradients_accumulate_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     """In bf16 a sum of 256 equal parts would stop growing half way."""
-    algorithm = dataclasses.replace(ALGORITHMS[torch.bfloat16], at_once=1)
+    algorithm = dataclasses.replace(ALGORITHMS[torch.bfloat16], tiles_per_chunk=1)
     monkeypatch.setitem(ALGORITHMS, torch.bfloat16, algorithm)
     x = torch.ones(1, 1, 34, 34, dtype=torch.bfloat16)
     weight = torch.zeros(1, 1, 3, 3)
@@ -109,7 +117,7 @@ def test_in_bf16_a_sum_over_many_chunks_is_kept_in_fp32(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_torch_finds_nothing_wrong_with_the_operators(dtype: torch.dtype) -> None:
+def test_operators_pass_opcheck(dtype: torch.dtype) -> None:
     x, weight, bias = (tensor.detach().float() for tensor in inputs(2, 3, 4, 9, 6))
     x = x.to(dtype).requires_grad_()
     arguments = (x, weight, bias, transformed_kernels(weight, dtype))
@@ -140,14 +148,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
     return seen
 
 
-def test_a_wide_convolution_in_training_goes_winograds_way(calls: list[torch.dtype]) -> None:
+def test_wide_convolution_uses_winograd_in_training(calls: list[torch.dtype]) -> None:
     conv = WinogradConv2d(64, 64, 3)
     x = torch.randn(1, 64, 26, 26, requires_grad=True)
     torch.testing.assert_close(conv(x), nn.Conv2d.forward(conv, x), rtol=1e-4, atol=1e-4)
     assert calls == [torch.float32]
 
 
-def test_under_autocast_it_computes_in_bf16(calls: list[torch.dtype]) -> None:
+def test_autocast_computes_in_bf16(calls: list[torch.dtype]) -> None:
     conv = WinogradConv2d(64, 64, 3)
     x = torch.randn(1, 64, 26, 26, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
@@ -158,7 +166,7 @@ def test_under_autocast_it_computes_in_bf16(calls: list[torch.dtype]) -> None:
 @pytest.mark.parametrize(
     ("channels", "side", "gradient"), [(63, 26, True), (64, 20, True), (64, 26, False)]
 )
-def test_where_it_does_not_pay_it_is_the_plain_convolution(
+def test_slower_cases_use_the_plain_convolution(
     calls: list[torch.dtype], channels: int, side: int, gradient: bool
 ) -> None:
     conv = WinogradConv2d(channels, 64, 3)
@@ -167,7 +175,7 @@ def test_where_it_does_not_pay_it_is_the_plain_convolution(
     assert calls == []
 
 
-def test_graphs_for_other_runtimes_have_plain_convolutions() -> None:
+def test_exported_graphs_have_plain_convolutions() -> None:
     conv = WinogradConv2d(64, 64, 3)
     x = torch.randn(1, 64, 26, 26, requires_grad=True)
     operators = {str(node.target) for node in torch.export.export(conv, (x,)).graph.nodes}
@@ -183,14 +191,16 @@ def test_graphs_for_other_runtimes_have_plain_convolutions() -> None:
     ],
     ids=str,
 )  # fmt: skip
-def test_what_it_is_given_counts(calls: list[torch.dtype], options: dict[str, Any]) -> None:
+def test_padding_stride_and_dilation_are_respected(
+    calls: list[torch.dtype], options: dict[str, Any]
+) -> None:
     conv = WinogradConv2d(128, 128, **{"kernel_size": 3} | options)
     x = torch.randn(1, 128, 52, 52, requires_grad=True)
     assert torch.equal(conv(x), nn.Conv2d.forward(conv, x))
     assert calls == []
 
 
-def test_whoever_trains_a_generator_with_a_fused_optimiser_sees_new_weights(
+def test_fused_optimizer_updates_invalidate_cached_kernels(
     calls: list[torch.dtype],
 ) -> None:
     generator = ResnetGenerator(GeneratorConfig(16, 1))
@@ -204,9 +214,9 @@ def test_whoever_trains_a_generator_with_a_fused_optimiser_sees_new_weights(
         torch.testing.assert_close(found, generator(images), rtol=1e-3, atol=1e-4)
 
 
-def test_kernels_are_transformed_once_between_two_updates() -> None:
+def test_transformed_kernels_are_cached_between_updates() -> None:
     conv = WinogradConv2d(64, 64, 3)
-    conv.keeps_kernels = True
+    conv.caches_kernels = True
     x = torch.randn(1, 64, 26, 26, requires_grad=True)
     before = conv(x)
     kernels = conv._kernels
@@ -219,16 +229,16 @@ def test_kernels_are_transformed_once_between_two_updates() -> None:
     assert conv._kernels is not kernels
 
 
-def test_transformed_kernels_are_not_saved_with_the_weights() -> None:
+def test_cached_kernels_are_not_in_the_state_dict() -> None:
     conv = WinogradConv2d(64, 64, 3)
-    conv.keeps_kernels = True
+    conv.caches_kernels = True
     conv(torch.randn(1, 64, 26, 26, requires_grad=True))
     assert set(conv.state_dict()) == {"weight", "bias"}
 
 
 @pytest.mark.parametrize("winograd_bf16", [False, True])
 @pytest.mark.parametrize("bf16", [False, True])
-def test_on_a_cpu_with_matrix_units_bf16_is_convolved_directly(
+def test_bf16_with_amx_uses_direct_convolution(
     calls: list[torch.dtype], bf16: bool, winograd_bf16: bool
 ) -> None:
     config = TrainConfig(
@@ -241,14 +251,14 @@ def test_on_a_cpu_with_matrix_units_bf16_is_convolved_directly(
     assert set(calls) == ({dtype} if winograd_bf16 or not bf16 else set())
 
 
-def test_the_trunk_of_a_generator_uses_it(calls: list[torch.dtype]) -> None:
+def test_residual_blocks_use_winograd(calls: list[torch.dtype]) -> None:
     generator = ResnetGenerator(GeneratorConfig(16, 2))
     generator(torch.rand(1, 3, 96, 96))
     assert len(calls) == 4
 
 
 @pytest.mark.parametrize(("bf16", "tolerance"), [(False, 1e-5), (True, 0.02)], ids=["fp32", "bf16"])
-def test_a_training_step_has_the_direct_convolutions_losses(
+def test_training_step_losses_equal_direct_convolution(
     bf16: bool, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = TrainConfig(
@@ -261,11 +271,11 @@ def test_a_training_step_has_the_direct_convolutions_losses(
         return CycleGAN(config, torch.device("cpu"), bf16).step(real_a, real_b).stacked()
 
     found = losses()
-    monkeypatch.setattr(winograd_training, "FEWEST_CHANNELS", 1000)
+    monkeypatch.setattr(winograd_training, "MIN_CHANNELS", 1000)
     torch.testing.assert_close(found, losses(), rtol=tolerance, atol=tolerance / 10)
 
 
-def test_training_goes_on_with_the_weights_of_the_last_update(
+def test_training_uses_current_weights(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """torch's fused Adam changes weights without their version telling so."""
@@ -282,7 +292,7 @@ def test_training_goes_on_with_the_weights_of_the_last_update(
         return torch.stack([model.step(real_a, real_b).stacked() for _ in range(4)])
 
     found = losses()
-    monkeypatch.setattr(winograd_training, "FEWEST_RESULTS", 10**9)
+    monkeypatch.setattr(winograd_training, "MIN_OUTPUT_PIXELS", 10**9)
     direct = losses()
     # Adam makes steps of rounding errors; what stale weights give is off by tenths.
     assert torch.allclose(found, direct, rtol=0.02, atol=0.005)

@@ -45,28 +45,28 @@ def have_cpu_features(monkeypatch: pytest.MonkeyPatch, *features: str) -> None:
 # Devices
 
 
-def test_auto_is_the_cpu_where_there_is_nothing_else() -> None:
+def test_auto_is_cpu_without_accelerator() -> None:
     assert choose_device("auto") == CPU
 
 
-def test_auto_is_mps_where_there_is_metal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_mps_with_metal(monkeypatch: pytest.MonkeyPatch) -> None:
     have_mps(monkeypatch, True)
     assert choose_device("auto") == torch.device("mps")
 
 
-def test_auto_is_cuda_before_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_prefers_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     have_mps(monkeypatch, True)
     have_cuda(monkeypatch, 1)
     assert choose_device("auto") == CUDA
 
 
-def test_the_cpu_can_be_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cpu_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     have_cuda(monkeypatch, 1)
     assert choose_device("cpu") == CPU
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:1"])
-def test_a_cuda_device_that_is_there_is_chosen(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_cuda_device_by_name(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     have_cuda(monkeypatch, 2)
     assert choose_device(name) == torch.device(name)
 
@@ -74,27 +74,27 @@ def test_a_cuda_device_that_is_there_is_chosen(monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.parametrize(
     "name", ["", "gpu", "CPU", "0", "cuda:", "cuda:x", "cuda:-1", "cuda:01", "meta", "xpu", "é"]
 )
-def test_a_name_that_is_no_device_is_a_usage_error(name: str) -> None:
+def test_invalid_device_name_is_a_usage_error(name: str) -> None:
     with pytest.raises(UsageError, match="--device") as caught:
         choose_device(name)
     assert repr(name) in caught.value.message
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:3", "mps"])
-def test_a_device_that_is_missing_exits_with_5_and_says_what_to_use(name: str) -> None:
+def test_missing_device_is_a_device_error(name: str) -> None:
     with pytest.raises(DeviceError, match=f"--device {name}: ") as caught:
         choose_device(name)
     assert caught.value.exit_code == 5
     assert "cpu" in caught.value.hint
 
 
-def test_a_cuda_number_past_the_last_one_is_a_device_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_index_out_of_range_is_a_device_error(monkeypatch: pytest.MonkeyPatch) -> None:
     have_cuda(monkeypatch, 2)
     with pytest.raises(DeviceError, match="found 2 CUDA devices"):
         choose_device("cuda:2")
 
 
-def test_a_cuda_number_that_overflows_in_torch_is_a_device_error(
+def test_overflowing_cuda_index_is_a_device_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     have_cuda(monkeypatch, 1)
@@ -107,19 +107,17 @@ def test_a_cuda_number_that_overflows_in_torch_is_a_device_error(
 
 @pytest.mark.parametrize("choice", ["fp32", "bf16"])
 @pytest.mark.parametrize("device", [CPU, CUDA, torch.device("mps")], ids=str)
-def test_a_precision_asked_for_is_taken_on_any_device(choice: str, device: torch.device) -> None:
+def test_explicit_precision_is_kept(choice: str, device: torch.device) -> None:
     assert choose_precision(choice, device) == choice
 
 
 @pytest.mark.parametrize("capability", [(8, 0), (8, 9), (9, 0)])
-def test_tf32_is_taken_from_ampere_on(
-    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int]
-) -> None:
+def test_tf32_on_ampere(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int]) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert choose_precision("tf32", CUDA) == "tf32"
 
 
-def test_tf32_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tf32_without_support_is_a_device_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     for device, found in ((CPU, "cpu"), (CUDA, "cuda of capability 7.5")):
         with pytest.raises(DeviceError, match=f"--precision tf32 needs .*, found {found}$"):
@@ -129,7 +127,7 @@ def test_tf32_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "auto", "tf32"])
 @pytest.mark.parametrize("before", [False, True])
 @pytest.mark.usefixtures("fp32_settings")
-def test_only_tf32_lets_fp32_be_rounded(precision: PrecisionChoice, before: bool) -> None:
+def test_only_tf32_enables_tf32(precision: PrecisionChoice, before: bool) -> None:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = before
     set_fp32_precision(precision)
     expected = precision == "tf32"
@@ -140,7 +138,7 @@ def test_only_tf32_lets_fp32_be_rounded(precision: PrecisionChoice, before: bool
 @pytest.mark.parametrize(
     ("capability", "expected"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")]
 )
-def test_auto_on_cuda_is_bf16_from_ampere_on(
+def test_auto_precision_on_cuda(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
@@ -148,14 +146,14 @@ def test_auto_on_cuda_is_bf16_from_ampere_on(
 
 
 @pytest.mark.parametrize("feature", ["avx512_bf16", "amx_bf16"])
-def test_auto_on_a_cpu_is_bf16_where_it_multiplies_bf16(
+def test_auto_precision_on_cpu_with_native_bf16(
     monkeypatch: pytest.MonkeyPatch, feature: str
 ) -> None:
     have_cpu_features(monkeypatch, feature)
     assert choose_precision("auto", CPU) == "bf16"
 
 
-def test_auto_on_any_other_cpu_is_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_precision_on_cpu_without_native_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     have_cpu_features(monkeypatch, "avx2", "avx512_f")
     assert choose_precision("auto", CPU) == "fp32"
 
@@ -166,7 +164,7 @@ def test_auto_on_any_other_cpu_is_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
      ("avx2,amx_bf16", True, True)],
 )  # fmt: skip
 @pytest.mark.parametrize("real", [(), ("avx512_bf16", "amx_bf16")])
-def test_what_is_forced_counts_for_more_than_the_cpu(
+def test_environment_variable_overrides_cpu_features(
     monkeypatch: pytest.MonkeyPatch, forced: str, native: bool, amx: bool, real: tuple[str, ...]
 ) -> None:
     have_cpu_features(monkeypatch, *real)
@@ -175,9 +173,7 @@ def test_what_is_forced_counts_for_more_than_the_cpu(
 
 
 @pytest.mark.parametrize("supported", ["_is_avx512_bf16_supported", "_is_amx_tile_supported", ""])
-def test_an_older_torch_is_asked_by_its_private_names(
-    monkeypatch: pytest.MonkeyPatch, supported: str
-) -> None:
+def test_cpu_features_of_older_torch(monkeypatch: pytest.MonkeyPatch, supported: str) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         answer = name == supported
@@ -185,7 +181,7 @@ def test_an_older_torch_is_asked_by_its_private_names(
     assert has_native_bf16(CPU) == bool(supported)
 
 
-def test_an_older_torch_without_the_private_names_gives_fp32(
+def test_older_torch_without_feature_detection_gives_fp32(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("get_capabilities", "_is_avx512_bf16_supported", "_is_amx_tile_supported"):
@@ -193,7 +189,7 @@ def test_an_older_torch_without_the_private_names_gives_fp32(
     assert choose_precision("auto", CPU) == "fp32"
 
 
-def test_the_real_cpu_of_this_machine_gives_an_answer() -> None:
+def test_cpu_features_of_this_machine() -> None:
     assert choose_precision("auto", CPU) in ("fp32", "bf16")
 
 

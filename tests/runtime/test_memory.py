@@ -28,7 +28,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
-def test_memory_that_was_freed_is_not_asked_of_the_system_again() -> None:
+def test_freed_memory_is_kept() -> None:
     def faults(how: str) -> int:
         command = [sys.executable, "-c", COUNT, how]
         return int(subprocess.run(command, check=True, capture_output=True).stdout)
@@ -38,12 +38,12 @@ def test_memory_that_was_freed_is_not_asked_of_the_system_again() -> None:
     assert faults("as it is") > faults("keep")
 
 
-def test_other_c_libraries_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_c_libraries_are_not_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     assert not keep_freed_memory()
 
 
-def test_an_allocation_that_the_cpu_refuses_is_a_device_error() -> None:
+def test_failed_cpu_allocation_is_a_device_error() -> None:
     with pytest.raises(DeviceError) as caught, memory_errors("training", "Use less."):
         torch.empty(2**55, dtype=torch.uint8)  # more than an address space
     assert (caught.value.message, caught.value.hint) == ("training: not enough memory", "Use less.")
@@ -63,13 +63,13 @@ def test_an_allocation_that_the_cpu_refuses_is_a_device_error() -> None:
     ],
     ids=["cuda", "python", "cpu on Windows", "mps"],
 )
-def test_every_kind_of_memory_error_is_a_device_error(error: Exception) -> None:
+def test_memory_errors_are_device_errors(error: Exception) -> None:
     with pytest.raises(DeviceError, match="training: ") as caught, memory_errors("training", ""):
         raise error
     assert caught.value.__cause__ is error
 
 
-def test_other_errors_pass_as_they_are() -> None:
+def test_other_errors_pass_through() -> None:
     error = RuntimeError("shapes do not fit")
     with pytest.raises(RuntimeError) as caught, memory_errors("training", "Use less."):
         raise error
@@ -79,7 +79,7 @@ def test_other_errors_pass_as_they_are() -> None:
 # Free memory
 
 
-def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cgroup_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "CGROUP", tmp_path)
     without = host_memory_free()
     (tmp_path / "memory.current").write_text("600000\n")
@@ -89,9 +89,7 @@ def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert host_memory_free() == 400_000
 
 
-def test_what_a_container_holds_of_files_is_free(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cgroup_page_cache_counts_as_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "CGROUP", tmp_path)
     (tmp_path / "memory.current").write_text("900000\n")
     (tmp_path / "memory.max").write_text("1000000\n")

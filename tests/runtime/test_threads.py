@@ -117,7 +117,7 @@ def test_only_other_processes_count() -> None:
 
 
 @linux
-def test_a_spare_team_exceeds_the_cores_and_changes_no_result() -> None:
+def test_idle_team_does_not_change_results() -> None:
     """The teams are libgomp's own, so its threads are there to be counted."""
     script = (
         "import os, threading, time, torch\n"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cyclegan_cli.data.tensors import array_to_tensor
-from cyclegan_cli.models.sizes import padded_size, reflect_to_multiple
+from cyclegan_cli.models.padding import padded_size, reflect_to_multiple
 from cyclegan_cli.translation.levels import LevelRows, LevelSink, to_channels
 
 

@@ -25,7 +25,7 @@ from cyclegan_cli.config import GeneratorConfig
 from cyclegan_cli.data.decoding import decode
 from cyclegan_cli.errors import CheckpointError, DeviceError, UsageError
 from cyclegan_cli.models.cyclegan import CycleGAN
-from cyclegan_cli.models.networks import ResnetGenerator, initialise_weights
+from cyclegan_cli.models.networks import ResnetGenerator, initialize_weights
 from cyclegan_cli.translation import translator as module
 from cyclegan_cli.translation.strips import StripPlan
 from cyclegan_cli.translation.translator import Translator, TranslatorOptions
@@ -243,7 +243,7 @@ def test_the_two_directions_translate_differently(checkpoint: Path) -> None:
 def grey_translator(channels_in: int, channels_out: int) -> Translator:
     config = GeneratorConfig(4, 1, input_channels=channels_in, output_channels=channels_out)
     network = ResnetGenerator(config).eval().requires_grad_(False)
-    initialise_weights(network, torch.Generator().manual_seed(0))
+    initialize_weights(network, torch.Generator().manual_seed(0))
     network.head.weight.mul_(20)
     return network_translator(network)
 

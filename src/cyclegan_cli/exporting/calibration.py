@@ -14,7 +14,7 @@ from cyclegan_cli.data.image import to_depth
 from cyclegan_cli.data.listing import list_images
 from cyclegan_cli.data.tensors import array_to_tensor, to_levels
 from cyclegan_cli.errors import DataError
-from cyclegan_cli.models.sizes import reflect_to_multiple
+from cyclegan_cli.models.padding import reflect_to_multiple
 
 FEWEST_IMAGES = 8
 MOST_IMAGES = 128

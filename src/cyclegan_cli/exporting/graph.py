@@ -16,7 +16,7 @@ from torch.export import Dim
 
 from cyclegan_cli.data.tensors import to_levels, to_unit_range
 from cyclegan_cli.models.networks import ConvNormReLU, ResidualBlock, ResnetGenerator
-from cyclegan_cli.models.sizes import reflect_to_multiple
+from cyclegan_cli.models.padding import reflect_to_multiple
 
 
 class PixelGenerator(nn.Module):

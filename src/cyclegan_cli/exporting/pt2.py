@@ -15,7 +15,7 @@ from cyclegan_cli.exporting.draft import Document, Draft, Run
 from cyclegan_cli.exporting.graph import dynamic_shapes, example, exporter_silenced, traceable
 from cyclegan_cli.exporting.job import Job
 from cyclegan_cli.models.networks import ResnetGenerator
-from cyclegan_cli.models.sizes import SMALLEST_SIDE
+from cyclegan_cli.models.padding import SMALLEST_SIDE
 
 # Where the document is within the file, for ``torch.export.load(..., extra_files=...)``.
 DOCUMENT_FILE = f"{METADATA_KEY}.json"

@@ -1,11 +1,13 @@
-"""CycleGAN: four networks, two optimisers, and one training step that reads like the paper."""
+"""The CycleGAN model: four networks, two optimizers, and the training step."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,19 +16,21 @@ from torch.nn.parallel import DistributedDataParallel
 from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig, TrainConfig
 from cyclegan_cli.models.ema import GeneratorAverages
 from cyclegan_cli.models.losses import GAN_LOSSES, discriminator_loss, l1_loss
-from cyclegan_cli.models.networks import PatchDiscriminator, ResnetGenerator, initialise_weights
+from cyclegan_cli.models.networks import PatchDiscriminator, ResnetGenerator, initialize_weights
 from cyclegan_cli.models.replay import ReplayPool
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class StepLosses:
-    """The unweighted terms of one step: detached scalars on the device, fp32.
+    """Unweighted losses of one step: detached fp32 scalars on the device.
 
-    ``adversarial_a2b`` is how badly ``generator_a2b`` fools ``discriminator_b``.
+    ``adversarial_a2b`` is the adversarial loss of ``generator_a2b`` against ``discriminator_b``.
 
     Attributes:
-        gradient_norms: L2 norms of the generators' and of the discriminators' gradients.
-        is_applied: Whether the networks were updated: not where a gradient is not finite.
+        gradient_norms: L2 norms of the gradients of both generators and of both discriminators.
+        is_applied: Whether the networks were updated; False if a gradient was not finite.
     """
 
     adversarial_a2b: Tensor
@@ -41,36 +45,37 @@ class StepLosses:
     is_applied: bool
 
     def stacked(self) -> Tensor:
-        """All terms as one tensor ``[8]``, in the order of :data:`LOSS_NAMES`."""
+        """Stack all losses into a tensor ``[8]``, in the order of :data:`LOSS_NAMES`."""
         return torch.stack([getattr(self, name) for name in LOSS_NAMES])
 
 
 LOSS_NAMES = tuple(field.name for field in fields(StepLosses) if field.type == "Tensor")
 
-# Elements of a generator's first feature map up to which translation and identity share a pass: it
-# takes fewer and larger operations, but half as much memory again.
+# Maximum number of elements of a generator's first feature map up to which translation and identity
+# share a forward pass: fewer and larger operations, but 1.5 times the memory.
 SHARED_PASS_ELEMENTS = 1 << 21
-# With CUDA graphs the first pass warms up, the second records, the third replays.
-PASSES_TO_RECORD = 3
+# CUDA graphs: the first pass warms up, the second records, the third replays.
+CUDA_GRAPH_WARMUP_PASSES = 3
 
 
 class CycleGAN:
-    """The model in training.
+    """The CycleGAN model with its optimizers and replay pools.
 
     Attributes:
         generator_a2b, generator_b2a: Translate A to B, and B to A.
-        discriminator_a, discriminator_b: Judge whether an image is a real one of that domain.
-        pool_a, pool_b: Earlier ``fake_a`` and ``fake_b`` for the discriminators to remember.
-        averages: Moving averages of both generators; None where the options have none.
+        discriminator_a, discriminator_b: Classify images of domain A, and of domain B, as real or
+            generated.
+        pool_a, pool_b: Replay pools of ``fake_a`` and ``fake_b``.
+        averages: Exponential moving averages of both generators; None if disabled.
 
     Args:
-        config: The options; the seed decides the first weights.
-        device: Where the networks live.
-        bf16: Whether convolutions run in bfloat16 (weights, losses and optimisers stay fp32).
-        rank: Which of several processes this is that train together: replay pools draw other
-            random numbers in each.
-        winograd_bf16: Whether Winograd's algorithm is used in bf16, too: not on a CPU with matrix
-            units for it.
+        config: Training options; the seed determines the initial weights.
+        device: Device of the networks.
+        bf16: Whether to use mixed precision with bfloat16; weights, losses and optimizer states
+            are fp32.
+        rank: Rank of this process; replay pools are seeded differently on each rank.
+        winograd_bf16: Whether to use Winograd convolutions in bf16. Direct convolutions are faster
+            on CPUs with AMX.
     """
 
     def __init__(
@@ -86,17 +91,17 @@ class CycleGAN:
         self.bf16 = bf16
         generator = GeneratorConfig(config.base_channels, config.generator_blocks)
         discriminator = DiscriminatorConfig(config.discriminator_channels)
-        with torch.device("meta"):  # All weights are drawn below, from the seed alone.
+        with torch.device("meta"):  # Initialized below.
             self.generator_a2b = ResnetGenerator(generator)
             self.generator_b2a = ResnetGenerator(generator)
             self.discriminator_a = PatchDiscriminator(discriminator)
             self.discriminator_b = PatchDiscriminator(discriminator)
         for trained in self.generators().values():
-            trained.keep_kernels(winograd_bf16)
+            trained.enable_kernel_cache(winograd_bf16)
         random = torch.Generator().manual_seed(config.seed)
         for network in self.networks().values():
-            initialise_weights(network.to_empty(device="cpu"), random)
-            # In channels-last all kernels used here are at their fastest.
+            initialize_weights(network.to_empty(device="cpu"), random)
+            # The kernels used here are fastest in channels-last.
             network.to(device).to(memory_format=torch.channels_last)
         self.averages = GeneratorAverages(self.generators(), config.ema) if config.ema else None
         self.generator_optimizer = self._adam("generator_a2b", "generator_b2a")
@@ -105,23 +110,25 @@ class CycleGAN:
         self.pool_b = ReplayPool(config.pool_size, seed=config.seed + 2 * rank + 1)
         self.gan_loss = GAN_LOSSES[config.gan_loss]
         self.is_recorded = False
-        # What gradients are computed through.
+        self._executor = ThreadPoolExecutor(1) if device.type == "cpu" else None
+        # The networks, or their DDP wrappers.
         self.trained: dict[str, nn.Module] = self.networks()
 
     def distribute(self) -> None:
-        """Have gradients averaged over all processes of torch's default group, in each step.
+        """Wrap each network in DistributedDataParallel.
 
-        Each network is wrapped by itself in DistributedDataParallel, which also gives all
-        processes the weights of the first. The group exists already, and every process calls
-        this, and from then on :meth:`step`, equally often.
+        Gradients are then averaged over all processes of the default process group, which must be
+        initialized; the weights are broadcast from rank 0. All processes must call :meth:`step`
+        equally often.
         """
+        self._executor = None
         self.trained = {
             name: DistributedDataParallel(network, gradient_as_bucket_view=True)
             for name, network in self.networks().items()
         }
 
     def networks(self) -> dict[str, nn.Module]:
-        """The four networks by name, always in the same order."""
+        """Return the four networks by name, in a fixed order."""
         return {
             "generator_a2b": self.generator_a2b,
             "generator_b2a": self.generator_b2a,
@@ -130,53 +137,53 @@ class CycleGAN:
         }
 
     def generators(self) -> dict[str, ResnetGenerator]:
-        """The two trained generators by name."""
+        """Return the trained generators by name."""
         return {"generator_a2b": self.generator_a2b, "generator_b2a": self.generator_b2a}
 
     def result(self) -> dict[str, ResnetGenerator]:
-        """The generators that the training is for, by name: the averages where it has them."""
+        """Return the generators to save, by name: the averages if enabled."""
         return self.averages.generators if self.averages else self.generators()
 
     def _adam(self, *names: str) -> torch.optim.Adam:
         networks = self.networks()
         parameters = [p for name in names for p in networks[name].parameters()]
         betas = (self.config.beta1, 0.999)
-        # One fused kernel for all parameters; mps has none.
+        # mps has no fused kernel.
         fused = self.device.type in ("cpu", "cuda")
         return torch.optim.Adam(parameters, self.config.learning_rate, betas, fused=fused)
 
     def is_finite(self) -> bool:
-        """Whether all weights, and Adam's moments of them, are finite numbers."""
+        """Whether all weights and optimizer states are finite."""
         tensors = [p for network in self.networks().values() for p in network.parameters()]
         for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
             tensors += [moment for state in optimizer.state.values() for moment in state.values()]
         return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
     def set_learning_rate(self, learning_rate: float) -> None:
-        """Set the rate of both optimisers for the steps to come."""
+        """Set the learning rate of both optimizers."""
         for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
 
     def step(self, real_a: Tensor, real_b: Tensor) -> StepLosses:
-        """One update of all four networks (Zhu et al. 2017, eq. 3 and 4).
+        """Update all four networks once (Zhu et al. 2017, eq. 3 and 4).
 
-        A step whose gradients are not all finite changes nothing: neither weights nor optimisers'
-        moments nor pools. One such update would poison Adam's moments for thousands of steps.
+        A step with a non-finite gradient is skipped: weights, optimizer states and pools do not
+        change. A single such update would corrupt Adam's moments for thousands of steps.
 
         Args:
-            real_a: ``[B, 3, H, W]`` in [-1, 1], images of domain A, on the model's device.
-            real_b: Likewise of domain B.
+            real_a: Images of domain A, ``[B, 3, H, W]`` in [-1, 1], on the model's device.
+            real_b: Images of domain B, of the same shape and range.
 
         Returns:
-            The loss terms before the update.
+            The losses before the update.
         """
         real_a, real_b = self._begin(real_a, real_b)
         terms, fake_a, fake_b = self._generator_gradients(real_a, real_b)
         pooled_a, pooled_b = self.pool_a.exchange(fake_a), self.pool_b.exchange(fake_b)
         terms |= self._discriminator_gradients(real_a, real_b, pooled_a, pooled_b)
         optimizers = (self.generator_optimizer, self.discriminator_optimizer)
-        # Reading the norms waits for the device, once per step.
+        # The only synchronization with the device in a step.
         norms = torch.stack([_gradient_norm(optimizer) for optimizer in optimizers]).tolist()
         is_applied = all(map(math.isfinite, norms))
         if is_applied:
@@ -189,13 +196,13 @@ class CycleGAN:
 
     @torch.no_grad()
     def update_sizes(self) -> tuple[float, float]:
-        """How far Adam moves a weight in a step, in learning rates, on average.
+        """Mean absolute update of a weight by Adam, as a multiple of the learning rate.
 
-        Between 0.05 and 0.5 while a network learns; nearly 0 where a spike has filled the second
-        moments, or where no gradient arrives.
+        Usually between 0.05 and 0.5; close to 0 after a gradient spike has inflated the second
+        moments, or if gradients vanish.
 
         Returns:
-            Of the generators' and of the discriminators' weights; 0 before the first step.
+            The values of the generators and of the discriminators; 0 before the first step.
         """
         generators, discriminators = map(
             _update_size, (self.generator_optimizer, self.discriminator_optimizer)
@@ -203,7 +210,7 @@ class CycleGAN:
         return generators, discriminators
 
     def _begin(self, *reals: Tensor) -> Iterator[Tensor]:
-        """Begin a step with these images; return them in the networks' memory format."""
+        """Start a step; return the images in channels-last memory format."""
         if self.is_recorded:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         return (real.contiguous(memory_format=torch.channels_last) for real in reals)
@@ -211,32 +218,38 @@ class CycleGAN:
     def _generator_gradients(
         self, real_a: Tensor, real_b: Tensor
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """The gradients of both generators; also return the fakes.
+        """Compute the gradients of both generators; returns the losses, ``fake_a`` and ``fake_b``.
 
-        The objective is a sum. The gradients of each part are taken as soon as it is computed, so
-        that only a third of all feature maps is in memory at a time.
+        Each part of the objective is backpropagated as soon as it is computed, so that only a
+        third of all feature maps is in memory at a time.
         """
         self.generator_optimizer.zero_grad()
         for network in self.generators().values():
-            network.forget_kernels()
+            network.clear_kernel_cache()
         a2b, b2a = self.trained["generator_a2b"], self.trained["generator_b2a"]
-        shares = self._identity_weight > 0 and (
-            real_a.numel() // real_a.shape[1] * self.config.base_channels <= SHARED_PASS_ELEMENTS
-        )
-        with _frozen(self.discriminator_a, self.discriminator_b):
-            with _gradients_kept_here(a2b, b2a):
-                adversarial_a2b, cycle_a, identity_b, fake_b = self._there_and_back(
+        shares = self._identity_weight > 0 and self._is_small(real_a)
+        # Gradients are all-reduced in the last backward pass of each generator.
+        last = shares or self._identity_weight == 0
+
+        def from_a() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            with _no_sync(a2b, b2a):
+                return self._cycle_backward(
                     real_a, a2b, b2a, self.discriminator_b, real_b if shares else None
                 )
-            # Each generator's last backward pass sends its gradients to the other processes.
-            last = shares or self._identity_weight == 0
-            with nullcontext() if last else _gradients_kept_here(a2b, b2a):
-                adversarial_b2a, cycle_b, identity_a, fake_a = self._there_and_back(
+
+        def from_b() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            with nullcontext() if last else _no_sync(a2b, b2a):
+                return self._cycle_backward(
                     real_b, b2a, a2b, self.discriminator_a, real_a if shares else None
                 )
+
+        with _frozen(self.discriminator_a, self.discriminator_b):
+            found_a, found_b = self._both(from_a, from_b, real_a)
+            adversarial_a2b, cycle_a, identity_b, fake_b = found_a
+            adversarial_b2a, cycle_b, identity_a, fake_a = found_b
             if not last:
-                identity_a = self._stay_as_it_is(real_a, b2a)
-                identity_b = self._stay_as_it_is(real_b, a2b)
+                identity_a = self._identity_backward(real_a, b2a)
+                identity_b = self._identity_backward(real_b, a2b)
         terms = {
             "adversarial_a2b": adversarial_a2b,
             "adversarial_b2a": adversarial_b2a,
@@ -247,48 +260,53 @@ class CycleGAN:
         }
         return terms, fake_a, fake_b
 
+    def _is_small(self, real: Tensor) -> bool:
+        """Whether operations on the feature maps of these images are too small for many threads."""
+        elements = real.numel() // real.shape[1] * self.config.base_channels
+        return elements <= SHARED_PASS_ELEMENTS
+
     @property
     def _identity_weight(self) -> float:
         return self.config.lambda_cycle * self.config.lambda_identity
 
-    def _there_and_back(
+    def _cycle_backward(
         self,
         real: Tensor,
-        there: nn.Module,
-        back: nn.Module,
-        judge: nn.Module,
+        forward: nn.Module,
+        backward: nn.Module,
+        discriminator: nn.Module,
         target: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Add the gradients of one direction's adversarial and cycle terms (eq. 1 and 2).
+        """Backpropagate the adversarial and cycle losses of one direction (eq. 1 and 2).
 
         Args:
-            real: ``[B, 3, H, W]`` in [-1, 1].
-            there: The generator that translates it.
-            back: The other one.
-            judge: The discriminator of the target domain.
-            target: ``[B, 3, H, W]``, images of the target domain for the identity term (sec. 5.2),
-                which then shares the pass; None: without that term.
+            real: Images of the source domain, ``[B, 3, H, W]`` in [-1, 1].
+            forward: Generator from the source to the target domain.
+            backward: Generator from the target to the source domain.
+            discriminator: Discriminator of the target domain.
+            target: Images of the target domain, ``[B, 3, H, W]``, to include the identity loss
+                (sec. 5.2) in the same forward pass; None to leave it out.
 
         Returns:
-            The adversarial, cycle and identity terms, unweighted, and the translation.
+            The unweighted adversarial, cycle and identity losses, and the translation.
         """
         identity = real.new_zeros(())
         with self._autocast():
             if target is None:
-                fake = there(real)
+                fake = forward(real)
             else:
-                fake, kept = there(torch.cat([real, target])).chunk(2)
-                identity = l1_loss(kept, target)
-            rec = back(fake)
-            adversarial = self.gan_loss(judge(fake), True)
+                fake, idt = forward(torch.cat([real, target])).chunk(2)
+                identity = l1_loss(idt, target)
+            rec = backward(fake)
+            adversarial = self.gan_loss(discriminator(fake), True)
             cycle = l1_loss(rec, real)
         loss = adversarial + self.config.lambda_cycle * cycle + self._identity_weight * identity
         loss.backward()  # type: ignore[no-untyped-call]
-        # A copy: what a compiled network returns is its memory, which its next calls write to.
+        # A copy: the next call of a compiled network may overwrite its output.
         return adversarial.detach(), cycle.detach(), identity.detach(), fake.detach().clone()
 
-    def _stay_as_it_is(self, real: Tensor, generator: nn.Module) -> Tensor:
-        """An image that already is in the target domain should not change (sec. 5.2)."""
+    def _identity_backward(self, real: Tensor, generator: nn.Module) -> Tensor:
+        """Backpropagate the identity loss of images of the generator's target domain (sec. 5.2)."""
         with self._autocast():
             identity = l1_loss(generator(real), real)
         (self._identity_weight * identity).backward()  # type: ignore[no-untyped-call]
@@ -297,43 +315,69 @@ class CycleGAN:
     def _discriminator_gradients(
         self, real_a: Tensor, real_b: Tensor, pooled_a: Tensor, pooled_b: Tensor
     ) -> dict[str, Tensor]:
-        """The gradients of both discriminators on real images and on fakes from the pools."""
+        """Compute the gradients of both discriminators on real images and images from the pools."""
         self.discriminator_optimizer.zero_grad()
-        judge_a, judge_b = self.trained["discriminator_a"], self.trained["discriminator_b"]
+        discriminator_a = self.trained["discriminator_a"]
+        discriminator_b = self.trained["discriminator_b"]
+        term_a, term_b = self._both(
+            lambda: self._discriminator_backward(discriminator_a, real_a, pooled_a),
+            lambda: self._discriminator_backward(discriminator_b, real_b, pooled_b),
+            real_a,
+        )
+        return {"discriminator_a": term_a, "discriminator_b": term_b}
+
+    def _discriminator_backward(
+        self, discriminator: nn.Module, real: Tensor, pooled: Tensor
+    ) -> Tensor:
+        """Backpropagate the loss of one discriminator on real and generated images."""
         with self._autocast():
-            terms = {
-                "discriminator_a": discriminator_loss(
-                    self.gan_loss, judge_a(real_a), judge_a(pooled_a)
-                ),
-                "discriminator_b": discriminator_loss(
-                    self.gan_loss, judge_b(real_b), judge_b(pooled_b)
-                ),
-            }
-        loss = terms["discriminator_a"] + terms["discriminator_b"]
-        loss.backward()  # type: ignore[no-untyped-call]
-        return {name: term.detach() for name, term in terms.items()}
+            real_logits, fake_logits = discriminator(torch.cat([real, pooled])).chunk(2)
+            term = discriminator_loss(self.gan_loss, real_logits, fake_logits)
+        term.backward()  # type: ignore[no-untyped-call]
+        return term.detach()
+
+    def _both(self, first: Callable[[], T], second: Callable[[], T], real: Tensor) -> tuple[T, T]:
+        """Call both functions; for small feature maps on a CPU concurrently, with half the threads.
+
+        Small operations do not scale over threads. Each function adds one gradient to a weight, and
+        the sum of two gradients does not depend on their order, so the result is deterministic.
+        """
+        threads = torch.get_num_threads()
+        if not self._is_small(real) or self._executor is None or threads == 1:
+            return first(), second()
+        torch.set_num_threads(threads // 2)
+        try:
+            second_result = self._executor.submit(_with_threads, threads // 2, second)
+            try:
+                found = first()
+            finally:
+                wait([second_result])
+            return found, second_result.result()
+        finally:
+            torch.set_num_threads(threads)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def compile(self, real_a: Tensor, real_b: Tensor) -> None:
-        """Compile the networks, forward and backward, for images of this size; takes a minute.
+        """Compile the networks for images of this size, which takes about a minute.
 
-        On CUDA their kernels are recorded, too, and replayed as one (CUDA graphs). Nothing is
-        learned on the way. If it fails, the networks stay as they were.
+        On CUDA this also records CUDA graphs. Weights do not change. If compilation fails, the
+        networks stay uncompiled.
 
         Args:
-            real_a: ``[B, 3, H, W]``, as :meth:`step` will get them.
-            real_b: Likewise.
+            real_a: ``[B, 3, H, W]``, of the shape passed to :meth:`step`.
+            real_b: ``[B, 3, H, W]``, of the shape passed to :meth:`step`.
 
         Raises:
-            Exception: Whatever compilers and their callers raise.
+            Exception: Compilation failed.
         """
+        self._executor = None
         self.is_recorded = self.device.type == "cuda"
         for network in self.networks().values():
             network.compile(mode="reduce-overhead" if self.is_recorded else "default")
         try:
-            for _ in range(PASSES_TO_RECORD if self.is_recorded else 1):
+            for _ in range(CUDA_GRAPH_WARMUP_PASSES if self.is_recorded else 1):
                 self._pass(real_a, real_b)
         except Exception:
             self.is_recorded = False
@@ -344,26 +388,26 @@ class CycleGAN:
             self.discriminator_optimizer.zero_grad()
 
     def _pass(self, real_a: Tensor, real_b: Tensor) -> None:
-        """All of a step but its updates."""
+        """Run a step without its updates."""
         real_a, real_b = self._begin(real_a, real_b)
-        with _gradients_kept_here(*self.trained.values()):
+        with _no_sync(*self.trained.values()):
             _, fake_a, fake_b = self._generator_gradients(real_a, real_b)
             self._discriminator_gradients(real_a, real_b, fake_a, fake_b)
 
     @torch.no_grad()
-    def translate_both_ways(
+    def translate_kronecker(
         self, real_a: Tensor, real_b: Tensor, identities: bool = False
     ) -> dict[str, Tensor]:
-        """Translate fixed images there and back with :meth:`result`; nothing learns from them.
+        """Translate and reconstruct images with the generators of :meth:`result`.
 
         Args:
             real_a: ``[B, 3, H, W]`` in [-1, 1].
-            real_b: Likewise.
-            identities: Whether to also translate into the domain that they are of already.
+            real_b: ``[B, 3, H, W]`` in [-1, 1].
+            identities: Whether to also return the identity mappings ``idt_a`` and ``idt_b``.
 
         Returns:
-            ``fake_b``, ``rec_a``, ``fake_a`` and ``rec_b``, with ``identities`` also ``idt_a`` and
-            ``idt_b``, each ``[B, 3, H, W]`` in [-1, 1], fp32.
+            ``fake_b``, ``rec_a``, ``fake_a``, ``rec_b`` and, if requested, ``idt_a`` and ``idt_b``;
+            each ``[B, 3, H, W]`` in [-1, 1], fp32.
         """
         generator_a2b, generator_b2a = self.result().values()
         with self._autocast():
@@ -379,8 +423,15 @@ class CycleGAN:
         return {name: image.float() for name, image in images.items()}
 
 
+def _with_threads(threads: int, work: Callable[[], T]) -> T:
+    """Call ``work`` with a number of intra-op threads, which torch keeps per thread."""
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+    return work()
+
+
 def _gradient_norm(optimizer: torch.optim.Optimizer) -> Tensor:
-    """The L2 norm of all gradients that an optimizer is about to apply: a scalar on the device."""
+    """L2 norm of all gradients of an optimizer's parameters: a scalar on the device."""
     gradients = [
         parameter.grad
         for group in optimizer.param_groups
@@ -395,7 +446,7 @@ def _update_size(optimizer: torch.optim.Adam) -> float:
     total, elements = 0.0, 0
     for parameter, state in optimizer.state.items():
         if parameter.dim() == 1:
-            continue  # Gradients of biases before norms are rounding noise.
+            continue  # Gradients of biases before norms are zero or rounding noise.
         steps = float(state["step"])
         mean = state["exp_avg"] / (1 - beta1**steps)
         deviation = (
@@ -407,8 +458,8 @@ def _update_size(optimizer: torch.optim.Adam) -> float:
 
 
 @contextmanager
-def _gradients_kept_here(*networks: nn.Module) -> Iterator[None]:
-    """Add up gradients in this process, and send none to others yet."""
+def _no_sync(*networks: nn.Module) -> Iterator[None]:
+    """Accumulate gradients locally, without all-reduce."""
     with ExitStack() as stack:
         for network in networks:
             if isinstance(network, DistributedDataParallel):
@@ -418,7 +469,7 @@ def _gradients_kept_here(*networks: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _frozen(*networks: nn.Module) -> Iterator[None]:
-    """Gradients pass through these networks, but none are computed for their weights."""
+    """Disable gradients of the networks' weights."""
     for network in networks:
         network.requires_grad_(False)
     try:

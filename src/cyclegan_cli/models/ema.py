@@ -1,4 +1,4 @@
-"""Generators whose weights are moving averages over the training (Karras et al. 2018, app. A.1)."""
+"""Exponential moving average of the generators' weights (Karras et al. 2018, app. A.1)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from cyclegan_cli.models.networks import ResnetGenerator
 
 
 class GeneratorAverages:
-    """An exponential moving average of every weight of the generators.
+    """Exponential moving average (EMA) of the weights of the generators.
 
-    The trained weights circle around a good solution; their average lies nearer to it. The decay
-    grows with the steps, so that short runs do not average over their first, random weights:
-    after ``step`` steps it is ``min(decay, step / (step + 9))``.
+    The effective decay is ``min(decay, step / (step + 9))``, so that the averages of short runs
+    do not include the random initialization.
 
     Args:
-        generators: The trained generators, by name. The averages begin as copies of them.
-        decay: The share of the average that a step leaves, in the long run; below 1.
+        generators: Trained generators, by name. The averages are initialized as copies of them.
+        decay: Decay of the average, below 1.
     """
 
     def __init__(self, generators: Mapping[str, ResnetGenerator], decay: float) -> None:
@@ -34,19 +33,19 @@ class GeneratorAverages:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move the averages towards the trained weights.
+        """Update the averages with the current weights.
 
         Args:
-            step: Steps done, the one whose weights are now taken in included: 1 is the first.
+            step: One-based number of the step that produced the weights.
         """
-        # The warm start of TensorFlow's ExponentialMovingAverage, counted from the first step.
+        # The warm-up of TensorFlow's ExponentialMovingAverage.
         decay = min(self.decay, step / (step + 9))
         average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         average(self._averaged(), self._trained(), None)
 
     @torch.no_grad()
     def restart(self) -> None:
-        """Forget the past: begin anew from the trained weights as they are."""
+        """Reset the averages to the current weights."""
         for average, trained in zip(self._averaged(), self._trained(), strict=True):
             average.copy_(trained)
 

@@ -1,7 +1,7 @@
 """The terms of the objective (Zhu et al. 2017, sec. 3).
 
-Logits are what a PatchGAN discriminator returns, ``[B, 1, h, w]``, unbounded; each patch of the
-image is judged by itself and the mean is over all of them. All terms are computed in fp32.
+A PatchGAN discriminator returns logits ``[B, 1, h, w]``, unbounded, one per patch of the image.
+Losses are means over all patches, computed in fp32.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ GanLoss = Callable[[Tensor, bool], Tensor]
 
 
 def lsgan_loss(logits: Tensor, target_is_real: bool) -> Tensor:
-    """Least squares to 1 (real) or 0 (fake) (Mao et al. 2017; Zhu et al. 2017, sec. 4).
+    """Least-squares GAN loss with targets 1 and 0 (Mao et al. 2017; Zhu et al. 2017, sec. 4).
 
     Args:
         logits: ``[B, 1, h, w]``, unbounded.
-        target_is_real: Whether these logits should say "real".
+        target_is_real: Whether the target is "real" (1) or "fake" (0).
 
     Returns:
         A scalar, fp32.
@@ -32,16 +32,16 @@ def lsgan_loss(logits: Tensor, target_is_real: bool) -> Tensor:
 
 
 def vanilla_loss(logits: Tensor, target_is_real: bool) -> Tensor:
-    """The log-likelihood objective of the original GAN (Goodfellow et al. 2014, eq. 1).
+    """Binary cross-entropy loss of the original GAN (Goodfellow et al. 2014, eq. 1).
 
-    ``-log D(x)`` for a real target, ``-log(1 - D(x))`` for a fake one; ``D = sigmoid(logits)``.
-    A generator that calls this with ``target_is_real=True`` minimises ``-log D(G(x))``: the
-    non-saturating form (Goodfellow et al. 2014, sec. 3), whose gradient does not vanish while the
-    discriminator is winning.
+    ``-log D(x)`` for real and ``-log(1 - D(x))`` for fake targets, with ``D = sigmoid(logits)``.
+    For a generator, ``target_is_real=True`` gives the non-saturating loss ``-log D(G(x))``
+    (Goodfellow et al. 2014, sec. 3), whose gradient does not vanish when the discriminator is
+    confident.
 
     Args:
         logits: ``[B, 1, h, w]``, unbounded.
-        target_is_real: Whether these logits should say "real".
+        target_is_real: Whether the target is "real" (1) or "fake" (0).
 
     Returns:
         A scalar, fp32.
@@ -56,12 +56,12 @@ GAN_LOSSES: dict[GanLossChoice, GanLoss] = {"lsgan": lsgan_loss, "vanilla": vani
 
 
 def discriminator_loss(gan_loss: GanLoss, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Half the sum of both terms, as in the paper (Zhu et al. 2017, sec. 7.1).
+    """Half the sum of the losses on real and fake images (Zhu et al. 2017, sec. 7.1).
 
     Args:
         gan_loss: One of ``GAN_LOSSES``.
-        real_logits: ``[B, 1, h, w]``, the judgement of real images.
-        fake_logits: ``[B, 1, h, w]``, the judgement of translated ones.
+        real_logits: ``[B, 1, h, w]``, the discriminator's output on real images.
+        fake_logits: ``[B, 1, h, w]``, the discriminator's output on generated images.
 
     Returns:
         A scalar, fp32.
@@ -70,11 +70,11 @@ def discriminator_loss(gan_loss: GanLoss, real_logits: Tensor, fake_logits: Tens
 
 
 def l1_loss(image: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute difference: the cycle (eq. 2) and identity (sec. 5.2) terms.
+    """Mean absolute error, used for the cycle (eq. 2) and identity (sec. 5.2) losses.
 
     Args:
         image: ``[B, 3, H, W]`` in [-1, 1].
-        target: Likewise.
+        target: ``[B, 3, H, W]`` in [-1, 1].
 
     Returns:
         A scalar, fp32.

@@ -1,6 +1,6 @@
-"""The two networks of CycleGAN, layer by layer (Zhu et al. 2017, sec. 7.2).
+"""The generator and the discriminator (Zhu et al. 2017, sec. 7.2).
 
-Shapes in the comments are for the paper's sizes: 64 channels, 256×256 images.
+Shapes in comments are for 64 channels and 256×256 images.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from cyclegan_cli.models.normalization import instance_norm
 from cyclegan_cli.models.winograd_training import WinogradConv2d
 
 
-def reflect(x: Tensor, rim: int) -> Tensor:
-    """Reflect ``rim`` pixels at each side: ``[B, C, H, W]`` to ``[B, C, H + 2 rim, W + 2 rim]``."""
+def reflection_pad(x: Tensor, padding: int) -> Tensor:
+    """Reflection-pad all sides: ``[B, C, H, W]`` to ``[B, C, H + 2 padding, W + 2 padding]``."""
     if x.dtype == torch.float32:
-        return F.pad(x, [rim] * 4, mode="reflect")
-    # Autocast would do it in fp32, on a copy, and leave another copy to the convolution.
+        return F.pad(x, [padding] * 4, mode="reflect")
+    # Autocast would pad an fp32 copy, which the convolution casts back.
     with torch.autocast(x.device.type, enabled=False):
-        return F.pad(x, [rim] * 4, mode="reflect")
+        return F.pad(x, [padding] * 4, mode="reflect")
 
 
 class InstanceNorm(nn.Module):
-    """Instance norm as a layer; the paper's, not affine, has no parameters.
+    """Instance norm without running statistics; the paper's is not affine.
 
     Attributes:
-        weight: The scale, ``[C]``; None if not affine.
-        bias: The shift, ``[C]``; None if not affine.
+        weight: Scale ``[C]``; None if not affine.
+        bias: Shift ``[C]``; None if not affine.
     """
 
     weight: nn.Parameter | None
@@ -40,50 +40,50 @@ class InstanceNorm(nn.Module):
         self.register_parameter("bias", nn.Parameter(torch.zeros(channels)) if affine else None)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, C, H, W]`` to the same shape and dtype."""
+        """Normalize ``[B, C, H, W]``; shape and dtype are kept."""
         return instance_norm(x, self.weight, self.bias)
 
 
 class ConvNormReLU(nn.Module):
-    """Convolution (also transposed), instance norm and ReLU; reflection padding first, if any."""
+    """Optional reflection padding, (transposed) convolution, instance norm and ReLU."""
 
     def __init__(
-        self, conv: nn.Conv2d | nn.ConvTranspose2d, affine: bool, reflect: int = 0
+        self, conv: nn.Conv2d | nn.ConvTranspose2d, affine: bool, padding: int = 0
     ) -> None:
         super().__init__()
         self.conv = conv
         self.norm = InstanceNorm(conv.out_channels, affine)
-        self.reflect = reflect
+        self.padding = padding
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, C, H, W]`` to ``[B, C', H', W']``, values >= 0."""
-        if self.reflect:
-            x = reflect(x, self.reflect)
+        """Map ``[B, C, H, W]`` to ``[B, C', H', W']``, non-negative."""
+        if self.padding:
+            x = reflection_pad(x, self.padding)
         return F.relu(self.norm(self.conv(x)))
 
 
 class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions whose result is added to their input (He et al. 2016)."""
+    """Two 3×3 convolutions with a skip connection (He et al. 2016)."""
 
     def __init__(self, channels: int, affine: bool) -> None:
         super().__init__()
-        self.first = ConvNormReLU(WinogradConv2d(channels, channels, 3), affine, reflect=1)
+        self.first = ConvNormReLU(WinogradConv2d(channels, channels, 3), affine, padding=1)
         self.second = WinogradConv2d(channels, channels, 3)
         self.norm = InstanceNorm(channels, affine)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, C, H, W]`` to the same shape."""
-        residual = reflect(self.first(x), 1)
+        """Map ``[B, C, H, W]`` to the same shape."""
+        residual = reflection_pad(self.first(x), 1)
         return x + self.norm(self.second(residual))  # type: ignore[no-any-return]
 
 
 class ResnetGenerator(nn.Module):
-    """Translates images of one domain into the other (Johnson et al. 2016, as Zhu et al. use it).
+    """ResNet generator (Johnson et al. 2016; Zhu et al. 2017).
 
-    Fully convolutional: any image whose sides are multiples of 4 and at least 8 pixels.
+    Fully convolutional: accepts images whose sides are multiples of 4 and at least 8 pixels.
 
     Args:
-        config: Width, depth, colours and norm. 9 blocks of 64 channels have 11,378,179 parameters.
+        config: Architecture. With 64 channels and 9 blocks it has 11,378,179 parameters.
     """
 
     def __init__(self, config: GeneratorConfig) -> None:
@@ -91,21 +91,21 @@ class ResnetGenerator(nn.Module):
         self.config = config
         c, affine = config.base_channels, config.affine_norm
         stem = nn.Conv2d(config.input_channels, c, 7)
-        self.stem = ConvNormReLU(stem, affine, reflect=3)  # [B, 64, 256, 256]
+        self.stem = ConvNormReLU(stem, affine, padding=3)  # [B, 64, 256, 256]
         self.down = nn.Sequential(
-            ConvNormReLU(_halving_conv(c, 2 * c), affine),  # [B, 128, 128, 128]
-            ConvNormReLU(_halving_conv(2 * c, 4 * c), affine),  # [B, 256, 64, 64]
+            ConvNormReLU(_downsampling_conv(c, 2 * c), affine),  # [B, 128, 128, 128]
+            ConvNormReLU(_downsampling_conv(2 * c, 4 * c), affine),  # [B, 256, 64, 64]
         )
         blocks = (ResidualBlock(4 * c, affine) for _ in range(config.residual_blocks))
         self.trunk = nn.Sequential(*blocks)
         self.up = nn.Sequential(
-            ConvNormReLU(_doubling_conv(4 * c, 2 * c), affine),  # [B, 128, 128, 128]
-            ConvNormReLU(_doubling_conv(2 * c, c), affine),  # [B, 64, 256, 256]
+            ConvNormReLU(_upsampling_conv(4 * c, 2 * c), affine),  # [B, 128, 128, 128]
+            ConvNormReLU(_upsampling_conv(2 * c, c), affine),  # [B, 64, 256, 256]
         )
         self.head = nn.Conv2d(c, config.output_channels, 7)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Translate a batch of images.
+        """Translate images.
 
         Args:
             x: ``[B, input_channels, H, W]`` in [-1, 1]; H and W multiples of 4, at least 8.
@@ -116,51 +116,49 @@ class ResnetGenerator(nn.Module):
         if torch.compiler.is_exporting():
             x = _zero_if_constant(x)
         x = self.up(self.trunk(self.down(self.stem(x))))
-        return torch.tanh(self.head(reflect(x, 3)))
+        return torch.tanh(self.head(reflection_pad(x, 3)))
 
-    def keep_kernels(self, winograd_bf16: bool) -> None:
-        """Keep transformed kernels from pass to pass, see :class:`WinogradConv2d`.
+    def enable_kernel_cache(self, winograd_bf16: bool) -> None:
+        """Cache transformed kernels between passes, see :class:`WinogradConv2d`.
 
         Args:
-            winograd_bf16: Whether Winograd's algorithm is used in bf16, too.
+            winograd_bf16: Whether to use Winograd convolutions in bf16.
         """
         for module in self.modules():
             if isinstance(module, WinogradConv2d):
-                module.keeps_kernels = True
+                module.caches_kernels = True
                 module.trains_in_bf16 = winograd_bf16
 
-    def forget_kernels(self) -> None:
-        """To be called when the weights have changed, see :meth:`WinogradConv2d.forget_kernels`."""
+    def clear_kernel_cache(self) -> None:
+        """Clear cached kernels after an update of the weights."""
         for module in self.modules():
             if isinstance(module, WinogradConv2d):
-                module.forget_kernels()
+                module.clear_kernel_cache()
 
 
 def _zero_if_constant(x: Tensor) -> Tensor:
-    """Make images of a single colour zero, ``[B, C, H, W]``.
+    """Set images of a single color to zero, ``[B, C, H, W]``.
 
-    It changes no result: the first norm subtracts the colour. Norms of other runtimes would
-    amplify its rounding error (:mod:`cyclegan_cli.models.normalization`); zeros stay zeros.
+    This does not change the output, since the first norm subtracts the color. The norms of other
+    runtimes would amplify its rounding error (:mod:`cyclegan_cli.models.normalization`).
     """
     span = (x.amax((2, 3), keepdim=True) - x.amin((2, 3), keepdim=True)).amax(1, keepdim=True)
     return x * (span > 0).to(x.dtype)
 
 
-def _halving_conv(channels_in: int, channels_out: int) -> nn.Conv2d:
-    """The convolution that halves height and width."""
-    return nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1)
+def _downsampling_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
 
 
-def _doubling_conv(channels_in: int, channels_out: int) -> nn.ConvTranspose2d:
-    """The transposed convolution that doubles height and width."""
-    return nn.ConvTranspose2d(channels_in, channels_out, 3, stride=2, padding=1, output_padding=1)
+def _upsampling_conv(in_channels: int, out_channels: int) -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(in_channels, out_channels, 3, stride=2, padding=1, output_padding=1)
 
 
 class PatchDiscriminator(nn.Module):
-    """Judges every 70×70 patch of an image by itself (Isola et al. 2017; Zhu et al. 2017, sec. 4).
+    """70×70 PatchGAN discriminator (Isola et al. 2017; Zhu et al. 2017, sec. 4).
 
     Args:
-        config: Width. 64 channels have 2,764,737 parameters.
+        config: Architecture. With 64 channels it has 2,764,737 parameters.
     """
 
     def __init__(self, config: DiscriminatorConfig) -> None:
@@ -178,13 +176,13 @@ class PatchDiscriminator(nn.Module):
         self.judge = nn.Conv2d(8 * c, 1, 4, stride=1, padding=1)  # [B, 1, 30, 30]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Judge a batch of images.
+        """Classify the patches of images as real or fake.
 
         Args:
-            x: ``[B, 3, H, W]`` in [-1, 1], H and W at least 32.
+            x: ``[B, 3, H, W]`` in [-1, 1]; H and W at least 32.
 
         Returns:
-            Logits ``[B, 1, h, w]``, unbounded; 256×256 images give 30×30 of them.
+            Logits ``[B, 1, h, w]``, unbounded; 30×30 for 256×256 images.
         """
         x = F.leaky_relu(self.first(x), 0.2)
         for conv in self.hidden:
@@ -192,14 +190,14 @@ class PatchDiscriminator(nn.Module):
         return self.judge(x)  # type: ignore[no-any-return]
 
 
-def initialise_weights(network: nn.Module, random: torch.Generator) -> None:
-    """Draw all weights from N(0, 0.02) and set all biases to 0 (Zhu et al. 2017, sec. 7.1).
+def initialize_weights(network: nn.Module, random: torch.Generator) -> None:
+    """Initialize weights from N(0, 0.02) and biases to 0 (Zhu et al. 2017, sec. 7.1).
 
-    Affine norms begin as plain ones: scale 1, shift 0.
+    Affine norms are initialized to scale 1 and shift 0.
 
     Args:
-        network: One whose parameters are named ``weight`` and ``bias``; changed in place.
-        random: Where the numbers come from.
+        network: Network, modified in place.
+        random: Random number generator.
     """
     for name, parameter in network.named_parameters():
         if name.endswith("bias"):

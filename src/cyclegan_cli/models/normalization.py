@@ -1,11 +1,10 @@
-"""Instance norm (Ulyanov et al. 2016) that passes on no rounding noise.
+"""Instance norm (Ulyanov et al. 2016) that does not amplify rounding errors.
 
-Where a feature map is constant, instance norm is a gain of ``1 / sqrt(EPSILON)`` = 316 and nothing
-else: what it amplifies is the rounding error of the layer before it. A generator has about twenty
-norms in a row, so for an image of a single colour the noise grows until it is the whole output,
-and in bf16 the gradient grows until it overflows. In exact arithmetic both are zero: an image
-of a single colour has the output of a black one, and no gradient reaches the layers before a
-constant map. Both are made so here.
+For a constant feature map, instance norm multiplies its input and its gradient by
+``1 / sqrt(EPSILON)`` = 316, so it amplifies the rounding error of the previous layer. A generator
+has about twenty norms in sequence: for an image of a single color, rounding errors dominate the
+output, and in bf16 gradients grow until they overflow. In exact arithmetic the normalized map is
+zero and no gradient passes through it. Both are enforced here.
 """
 
 from __future__ import annotations
@@ -18,27 +17,26 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 EPSILON = 1e-5
-# A variance that is rounding error: a convolution's result of 1 has an error of about 1e-6 in
-# fp32. A change of one 8-bit value in one pixel of an image of 256×256 gives 1e-9.
+# Variances below this are rounding errors: a convolution output of 1 has an error of about 1e-6 in
+# fp32. A difference of 1/255 in a single pixel of a 256×256 image gives a variance of 1e-9.
 CONSTANT_BELOW = 1e-10
-# Here the gain is within 1 % of that of a constant map, and the gradient is mostly that gain.
+# Below this the gain is within 1 % of that of a constant map.
 NO_GRADIENT_BELOW = EPSILON / 100
 
-
-# Variance over the mean's square below which it is computed again.
+# Ratio of the variance to the squared mean below which the variance is recomputed.
 IMPRECISE_BELOW = 1e-4
 
 
 def refine_moments(x: Tensor, mean: Tensor, variance: Tensor) -> None:
-    """Compute the moments of channels of low variance again, precisely.
+    """Recompute the moments of low-variance channels precisely, in place.
 
-    torch's CPU kernels add up pixels one by one: the mean of 65,536 equal values is wrong by up
-    to 5e-4 of it, and the variance by the square of that.
+    torch's CPU kernels sum pixels sequentially: the mean of 65,536 equal values has a relative
+    error of up to 5e-4, and the variance the square of it.
 
     Args:
         x: ``[1, C, H, W]``, on the CPU.
-        mean: ``[C]`` as the kernel computes it; changed in place.
-        variance: ``[C]``, likewise.
+        mean: ``[C]`` as computed by the kernel.
+        variance: ``[C]`` as computed by the kernel.
     """
     low = variance < IMPRECISE_BELOW * mean.square() + CONSTANT_BELOW
     if low.any():
@@ -47,23 +45,21 @@ def refine_moments(x: Tensor, mean: Tensor, variance: Tensor) -> None:
 
 
 def instance_norm(x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-    """Normalise every channel of every image over all of its pixels.
+    """Apply instance normalization without running statistics.
 
-    No running statistics: the paper's networks have none. A channel whose variance is below
-    ``CONSTANT_BELOW`` is normalised to zero; one whose variance is below ``NO_GRADIENT_BELOW``
-    passes no gradient on to its input.
+    Channels with a variance below ``CONSTANT_BELOW`` are normalized to zero. Channels with a
+    variance below ``NO_GRADIENT_BELOW`` have a zero gradient with respect to the input.
 
     Args:
-        x: ``[B, C, H, W]`` with H·W > 1, fp32 or bf16 (statistics are computed in fp32).
-        scale: ``[C]``, what the normalised channels are multiplied with; None: with nothing.
-        shift: ``[C]``, what is added to them then; None: nothing.
+        x: ``[B, C, H, W]`` with H·W > 1, fp32 or bf16; statistics are computed in fp32.
+        scale: ``[C]``; None for 1.
+        shift: ``[C]``; None for 0.
 
     Returns:
-        The same shape and dtype: for every image and channel mean 0 and variance 1, scaled
-        and shifted.
+        A tensor of the same shape and dtype.
     """
-    # Always a scale and shift in full precision, even where they change nothing: without them
-    # torch's CPU kernels round the statistics of bf16 maps to bf16 before they use them.
+    # Without a scale and shift in fp32, torch's CPU kernels round the statistics of bf16 inputs to
+    # bf16.
     precise = torch.promote_types(x.dtype, torch.float32)
     channels = x.shape[1]
     scale = torch.ones(channels, device=x.device) if scale is None else scale
@@ -72,49 +68,64 @@ def instance_norm(x: Tensor, scale: Tensor | None = None, shift: Tensor | None =
     if torch.compiler.is_exporting():
         return F.instance_norm(x, weight=scale, bias=shift, eps=EPSILON)
     if len(x) == 1 and x.device.type == "cpu" and not torch.compiler.is_compiling():
-        output, mean, inverse_std = _normalise(x, scale, shift)
+        output, mean, inverse_std = _normalize(x, scale, shift)
         if not _has_low_variance(mean, inverse_std):
-            return output  # With torch's own backward pass, which costs no Python.
+            return output  # The backward pass is torch's own, without Python overhead.
     return _InstanceNorm.apply(x, scale, shift)  # type: ignore[no-any-return]
 
 
-def _normalise(image: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Batch norm in training mode, which for one image is instance norm.
+def _normalize(image: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Batch norm in training mode, which equals instance norm for a single image.
 
-    Its CPU kernel keeps channels-last tensors as they are; that of instance norm copies them to
-    and fro.
+    Its CPU kernel preserves channels-last; that of instance norm makes contiguous copies.
 
     Returns:
-        ``[1, C, H, W]``, the mean ``[C]`` and ``1 / sqrt(variance + EPSILON)`` ``[C]``.
+        The output ``[1, C, H, W]``, the mean ``[C]`` and ``1 / sqrt(variance + EPSILON)`` ``[C]``.
     """
     return torch.native_batch_norm(image, scale, shift, None, None, True, 0.0, EPSILON)
 
 
 def _has_low_variance(mean: Tensor, inverse_std: Tensor) -> bool:
-    """Whether any channel, on the CPU, may need more than the kernel's moments and gradient."""
-    enough = mean.square().mul_(IMPRECISE_BELOW).add_(EPSILON + NO_GRADIENT_BELOW)
-    return bool(enough.mul_(inverse_std.square()).max() > 1)
+    """Whether any channel needs refined moments or a zero gradient."""
+    enough = (mean * inverse_std).square_().mul_(IMPRECISE_BELOW)
+    enough.addcmul_(inverse_std, inverse_std, value=EPSILON + NO_GRADIENT_BELOW)
+    return bool(enough.max() > 1)
+
+
+def _normalize_each(x: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalize each image: the output ``[B, C, H, W]``, means and ``1 / std`` ``[B, C]``."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        normalized, means, inverse_stds = zip(
+            *(_normalize(image, scale, shift) for image in torch.split(x, 1)), strict=True
+        )
+        return torch.cat(normalized), torch.stack(means), torch.stack(inverse_stds)
+    output = torch.empty_like(x)
+    mean, inverse_std = torch.empty(2, *x.shape[:2], dtype=scale.dtype)
+    parts = (torch.split(x, 1), torch.split(output, 1), mean.unbind(), inverse_std.unbind())
+    for image, out, save_mean, save_invstd in zip(*parts, strict=True):
+        torch.ops.aten.native_batch_norm.out(
+            image, scale, shift, None, None, True, 0.0, EPSILON,
+            out=out, save_mean=save_mean, save_invstd=save_invstd,
+        )  # fmt: skip
+    return output, mean, inverse_std
 
 
 class _InstanceNorm(torch.autograd.Function):
-    """Instance norm, image by image, with gradients where there is variance alone."""
+    """Instance norm whose low-variance channels have zero gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        normalised, means, inverse_stds = zip(
-            *(_normalise(image, scale, shift) for image in torch.split(x, 1)), strict=True
-        )
-        output = normalised[0] if len(x) == 1 else torch.cat(normalised)
-        mean, inverse_std = torch.stack(means), torch.stack(inverse_stds)  # [B, C]
-        # Only a CPU can be asked without waiting for it.
-        can_ask = x.device.type == "cpu" and not torch.compiler.is_compiling()
-        if can_ask and _has_low_variance(mean, inverse_std):
+        # On other devices the check would synchronize.
+        can_check = x.device.type == "cpu" and not torch.compiler.is_compiling()
+        output, mean, inverse_std = _normalize_each(x, scale, shift)
+        ctx.has_low_variance = not can_check or _has_low_variance(mean, inverse_std)
+        if can_check and ctx.has_low_variance:
             variance = inverse_std.square().reciprocal_().sub_(EPSILON)
             for i in range(len(x)):
                 refine_moments(x[i : i + 1], mean[i], variance[i])
             inverse_std = variance.add_(EPSILON).rsqrt_()
-        constant = inverse_std > (EPSILON + CONSTANT_BELOW) ** -0.5
-        if not can_ask or constant.any():
+        if ctx.has_low_variance:
+            constant = inverse_std > (EPSILON + CONSTANT_BELOW) ** -0.5
             as_shift = shift.to(x.dtype).view(1, -1, 1, 1)
             output = torch.where(constant[:, :, None, None], as_shift, output)
         ctx.save_for_backward(x, scale, mean, inverse_std)
@@ -124,8 +135,10 @@ class _InstanceNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_output: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         x, scale, mean, inverse_std = ctx.saved_tensors
-        has_gradient = inverse_std < (EPSILON + NO_GRADIENT_BELOW) ** -0.5
-        gain = torch.where(has_gradient, scale, 0.0)  # [B, C]
+        gain = scale.expand_as(mean)
+        if ctx.has_low_variance:
+            has_gradient = inverse_std < (EPSILON + NO_GRADIENT_BELOW) ** -0.5
+            gain = torch.where(has_gradient, scale, 0.0)  # [B, C]
         needed = list(ctx.needs_input_grad)
         parts = [
             torch.ops.aten.native_batch_norm_backward(

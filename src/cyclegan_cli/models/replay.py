@@ -1,4 +1,4 @@
-"""The history of translations that the discriminators learn from (Zhu et al. 2017, sec. 4)."""
+"""Replay pool of generated images for the discriminators (Zhu et al. 2017, sec. 4)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch import Tensor
 
 
 class ReplayPool:
-    """A pool of earlier translations of one direction (Shrivastava et al. 2017).
+    """A buffer of previously generated images of one domain (Shrivastava et al. 2017).
 
-    While it fills, images pass through and are remembered. Once it is full, each image is
-    returned as it is with probability one half; otherwise it takes the place of a random
-    remembered image, and that one is returned.
+    Until the pool is full, images are stored and returned. Once it is full, each image is
+    returned with probability 1/2; otherwise it is swapped with a random stored image, which is
+    returned instead.
 
     Args:
-        size: How many images are remembered; 0 returns every image as it came.
-        seed: Seed of the pool's own random numbers, which nothing else draws from.
+        size: Capacity in images; 0 disables the pool.
+        seed: Seed of the pool's own random number generator.
     """
 
     def __init__(self, size: int, seed: int) -> None:
@@ -23,24 +23,24 @@ class ReplayPool:
         self.images: Tensor | None = None
         self.count = 0
         self.random = torch.Generator().manual_seed(seed)
-        # What undoes the last exchange: the images replaced, by index, and the generator's state.
+        # For undo_exchange: the replaced images with their indices, and the generator's state.
         self._replaced: list[tuple[int, Tensor]] = []
         self._count_before, self._random_before = 0, self.random.get_state()
 
     def exchange(self, fakes: Tensor) -> Tensor:
-        """Remember some of these images and return as many, some of them older.
+        """Store images and return a batch of current and previously stored ones.
 
         Args:
             fakes: ``[B, 3, H, W]``, any range, detached.
 
         Returns:
-            ``[B, 3, H, W]``, the same dtype, device and memory format; a new tensor.
+            A new tensor ``[B, 3, H, W]`` of the same dtype, device and memory format.
         """
         if self.size == 0:
             return fakes.clone()
         if self.images is None:
             self.images = fakes.new_zeros((self.size, *fakes.shape[1:]))
-        # A resumed run may have been told to compute in another precision.
+        # A resumed run may use another precision.
         self.images = self.images.to(fakes.dtype)
         self._replaced = []
         self._count_before, self._random_before = self.count, self.random.get_state()
@@ -57,7 +57,7 @@ class ReplayPool:
         return returned
 
     def undo_exchange(self) -> None:
-        """Return to the state before the last :meth:`exchange`, as if it had not been made."""
+        """Restore the state before the last :meth:`exchange`."""
         for index, image in reversed(self._replaced):
             assert self.images is not None
             self.images[index] = image
@@ -65,11 +65,11 @@ class ReplayPool:
         self.count = self._count_before
         self.random.set_state(self._random_before)
 
-    def _draw(self, below: int) -> int:
-        return int(torch.randint(below, (), generator=self.random))
+    def _draw(self, high: int) -> int:
+        return int(torch.randint(high, (), generator=self.random))
 
     def state(self) -> dict[str, Tensor]:
-        """What :meth:`restore` needs: ``images`` ``[count, 3, H, W]`` and ``random`` (bytes).
+        """Return the pool's state: ``images`` ``[count, 3, H, W]`` and ``random`` (uint8).
 
         The images are a view of the pool: save them before the next exchange.
         """
@@ -79,11 +79,11 @@ class ReplayPool:
         return tensors
 
     def restore(self, tensors: dict[str, Tensor], device: torch.device) -> None:
-        """Take over a :meth:`state`, so that the next exchanges are the ones it would have made."""
+        """Load a :meth:`state`; the next exchanges continue exactly as they would have."""
         self.random.set_state(tensors["random"])
         self.images, self.count = None, 0
         if "images" in tensors:
-            remembered = tensors["images"].to(device)
-            self.count = len(remembered)
-            self.images = remembered.new_zeros((self.size, *remembered.shape[1:]))
-            self.images[: self.count] = remembered
+            stored = tensors["images"].to(device)
+            self.count = len(stored)
+            self.images = stored.new_zeros((self.size, *stored.shape[1:]))
+            self.images[: self.count] = stored

@@ -1,4 +1,4 @@
-"""The networks' layers as plain arithmetic: shapes, operations and memory, without torch."""
+"""Layer shapes, FLOPs and memory of the networks, computed without torch."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution, and its norm if it has one.
+    """A convolution and its optional norm.
 
     Attributes:
-        conv: Name of the convolution's parameters, e.g. ``stem.conv``.
-        norm: Name of its norm's parameters; empty where there is no norm.
-        channels_in: Channels that come in.
-        channels_out: Channels that go out.
-        kernel: Side of its kernel.
-        stride: 2 where it halves height and width.
-        doubles: Whether it is transposed, and doubles them.
+        conv: Name of the convolution module, e.g. ``stem.conv``.
+        norm: Name of the norm module; empty if there is none.
+        in_channels: Number of input channels.
+        out_channels: Number of output channels.
+        kernel_size: Side of the square kernel.
+        stride: Stride; for transposed convolutions the upsampling factor is 2.
+        transposed: Whether the convolution is transposed.
     """
 
     conv: str
     norm: str
-    channels_in: int
-    channels_out: int
-    kernel: int
+    in_channels: int
+    out_channels: int
+    kernel_size: int
     stride: int = 1
-    doubles: bool = False
+    transposed: bool = False
 
     def weight_shape(self) -> tuple[int, int, int, int]:
-        """Shape of its weights: transposed convolutions have the incoming channels first."""
-        channels = (self.channels_out, self.channels_in)
-        channels = channels[::-1] if self.doubles else channels
-        return (*channels, self.kernel, self.kernel)
+        """Shape of the weight; transposed convolutions have the input channels first."""
+        channels = (self.out_channels, self.in_channels)
+        channels = channels[::-1] if self.transposed else channels
+        return (*channels, self.kernel_size, self.kernel_size)
 
 
 def generator_layers(config: GeneratorConfig) -> Iterator[Layer]:
-    """The generator's layers in their order (Zhu et al. 2017, sec. 7.2)."""
+    """Layers of the generator in order (Zhu et al. 2017, sec. 7.2)."""
     c = config.base_channels
     yield Layer("stem.conv", "stem.norm", config.input_channels, c, 7)
     yield Layer("down.0.conv", "down.0.norm", c, 2 * c, 3, stride=2)
@@ -47,13 +47,13 @@ def generator_layers(config: GeneratorConfig) -> Iterator[Layer]:
         name = f"trunk.{block}"
         yield Layer(f"{name}.first.conv", f"{name}.first.norm", 4 * c, 4 * c, 3)
         yield Layer(f"{name}.second", f"{name}.norm", 4 * c, 4 * c, 3)
-    yield Layer("up.0.conv", "up.0.norm", 4 * c, 2 * c, 3, doubles=True)
-    yield Layer("up.1.conv", "up.1.norm", 2 * c, c, 3, doubles=True)
+    yield Layer("up.0.conv", "up.0.norm", 4 * c, 2 * c, 3, transposed=True)
+    yield Layer("up.1.conv", "up.1.norm", 2 * c, c, 3, transposed=True)
     yield Layer("head", "", c, config.output_channels, 7)
 
 
 def discriminator_layers(config: DiscriminatorConfig) -> Iterator[Layer]:
-    """The discriminator's layers in their order; its norms have no parameters."""
+    """Layers of the discriminator in order; its norms have no parameters."""
     c = config.base_channels
     yield Layer("first", "", 3, c, 4, stride=2)
     yield Layer("hidden.0", "", c, 2 * c, 4, stride=2)
@@ -63,77 +63,76 @@ def discriminator_layers(config: DiscriminatorConfig) -> Iterator[Layer]:
 
 
 def generator_shapes(config: GeneratorConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of all parameters of ``ResnetGenerator(config)``."""
+    """Names and shapes of all parameters of ``ResnetGenerator(config)``."""
     shapes: dict[str, tuple[int, ...]] = {}
     for layer in generator_layers(config):
         shapes[f"{layer.conv}.weight"] = layer.weight_shape()
-        shapes[f"{layer.conv}.bias"] = (layer.channels_out,)
+        shapes[f"{layer.conv}.bias"] = (layer.out_channels,)
         if config.affine_norm and layer.norm:
-            shapes[f"{layer.norm}.weight"] = shapes[f"{layer.norm}.bias"] = (layer.channels_out,)
+            shapes[f"{layer.norm}.weight"] = shapes[f"{layer.norm}.bias"] = (layer.out_channels,)
     return shapes
 
 
 def generator_flops(config: GeneratorConfig, height: int, width: int) -> int:
-    """Floating-point operations of one translation: a multiplication and an addition each.
+    """FLOPs of one forward pass, counting a multiply-add as two.
 
-    Those of the convolutions; norms and activations come to less than a hundredth of them.
+    Only convolutions are counted; norms and activations add less than 1 %.
     """
     return sum(_flops(layer, scale, height, width) for layer, scale in _scaled(config))
 
 
 def _flops(layer: Layer, scale: int, height: int, width: int) -> int:
-    """Operations of a layer whose result has a ``scale``-th of the image's height and width.
+    """FLOPs of a layer whose output is the image's size divided by ``scale``.
 
-    A transposed convolution works once for every pixel that comes *in*: a quarter of those that
-    go out.
+    A transposed convolution applies its kernel once per *input* pixel: a quarter of the output.
     """
-    pixels = (height // scale) * (width // scale) // (4 if layer.doubles else 1)
-    return 2 * pixels * layer.channels_in * layer.channels_out * layer.kernel**2
+    pixels = (height // scale) * (width // scale) // (4 if layer.transposed else 1)
+    return 2 * pixels * layer.in_channels * layer.out_channels * layer.kernel_size**2
 
 
 def _scaled(config: GeneratorConfig) -> Iterator[tuple[Layer, int]]:
-    """The layers, and by what the image's sides are divided after each."""
+    """Yield each layer with the factor by which the image is downsampled after it."""
     scale = 1
     for layer in generator_layers(config):
-        scale = scale // 2 if layer.doubles else scale * layer.stride
+        scale = scale // 2 if layer.transposed else scale * layer.stride
         yield layer, scale
 
 
 def discriminator_flops(config: DiscriminatorConfig, height: int, width: int) -> int:
-    """The same of one judgement; unlike the generator it shrinks an image by its borders too."""
+    """FLOPs of one forward pass of the discriminator, counting a multiply-add as two."""
     total = 0
     for layer in discriminator_layers(config):
-        # Kernels of 4 with one pixel of padding.
+        # Kernel size 4, padding 1.
         height, width = ((side + 2 - 4) // layer.stride + 1 for side in (height, width))
-        total += 2 * height * width * layer.channels_in * layer.channels_out * layer.kernel**2
+        total += 2 * height * width * layer.in_channels * layer.out_channels * layer.kernel_size**2
     return total
 
 
 def activation_bytes(config: GeneratorConfig, height: int, width: int) -> int:
-    """Bytes of the feature maps that are alive at once at the network's widest, in fp32.
+    """Peak size of the live feature maps of one forward pass in fp32, in bytes.
 
-    For the network over the whole image: a layer's input, its convolution's result and, where
-    there is a norm, the normalised result. A runtime's own work space comes on top.
+    Counts the input of a layer, the output of its convolution and, if there is a norm, the
+    normalized output. The workspace of the runtime is not included.
     """
-    widest, before = 0, config.input_channels * height * width
+    peak, before = 0, config.input_channels * height * width
     for layer, scale in _scaled(config):
-        after = layer.channels_out * (height // scale) * (width // scale)
-        alive = before + (2 * after if layer.norm else after)
-        widest, before = max(widest, alive), after
-    return 4 * widest
+        after = layer.out_channels * (height // scale) * (width // scale)
+        live = before + (2 * after if layer.norm else after)
+        peak, before = max(peak, live), after
+    return 4 * peak
 
 
 def receptive_field(layers: Iterator[Layer]) -> int:
-    """Side, in pixels, of the square of the image that one pixel of the result depends on.
+    """Receptive field of one output pixel in pixels, per side.
 
-    Through the convolutions alone: instance norm looks at the whole image.
+    Counts convolutions only; instance norm depends on the whole image.
     """
     field, step = 1.0, 1.0
     for layer in layers:
-        if layer.doubles:
-            # Of a 3x3 kernel of stride 2, a pixel that goes out sees at most two that come in.
+        if layer.transposed:
+            # With a 3x3 kernel and stride 2, an output pixel depends on at most two input pixels.
             field, step = field + step, step / 2
         else:
-            field += (layer.kernel - 1) * step
+            field += (layer.kernel_size - 1) * step
             step *= layer.stride
     return round(field)

@@ -1,17 +1,16 @@
-"""3×3 convolutions with a quarter of the multiplications (Winograd; Lavin and Gray 2016).
+"""Winograd convolution F(4×4, 3×3) for inference on CPUs (Lavin and Gray 2016).
 
-A tile of 4×4 results of a 3×3 convolution depends on 6×6 inputs and, computed directly, costs 144
-multiplications. Winograd's minimal filtering F(4×4, 3×3) gets it with 36: transform the inputs,
-multiply them element by element with the transformed kernel, transform back. Summed over the
-channels, the 36 element-wise products are 36 matrix products, which run at the speed of BLAS.
+A 4×4 tile of outputs of a 3×3 convolution depends on 6×6 inputs and takes 144 multiplications per
+channel pair when computed directly. Winograd's minimal filtering takes 36: transform the inputs,
+multiply elementwise with the transformed kernel, and transform back. Over all channels, the 36
+products are 36 matrix products, which run at the speed of BLAS.
 
-In fp32 a transform is a dozen additions of whole rows of tiles, first downwards, then across. In
-bf16, where each of them would round, it is one matrix product with both ways in it, which rounds
-once.
+In fp32 a transform is a dozen additions of whole rows of tiles per direction. In bf16, where each
+addition would round, it is one matrix product for both directions.
 
-In fp32 the rounding error is that of a direct convolution (a relative 1e-5). In bf16 it is three to
-five times that: whether a network's weights allow it is for the caller to find out. On GPUs, whose
-libraries do the same, convolutions are left alone.
+In fp32 the rounding error is that of a direct convolution (relative error 1e-5). In bf16 it is
+three to five times as large; the caller decides whether a network tolerates it. On GPUs the vendor
+libraries are used instead.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-TILE = 4  # Results a side.
-PATCH = TILE + 2  # Inputs a side.
-# Tiles worked on at once: the buffers of many more do not stay in the cache, and fewer leave the
-# matrix products thin (docs/performance.md).
-TILES_AT_ONCE = 320
-# With fewer channels the transforms cost more than the products save.
-FEWEST_CHANNELS = 64
+TILE = 4  # Outputs per side.
+PATCH = TILE + 2  # Inputs per side.
+# Tiles per chunk: the buffers of many more exceed the cache, and fewer make the matrix products
+# inefficient (docs/performance.md).
+TILES_PER_CHUNK = 320
+# With fewer channels the transforms take longer than the products save.
+MIN_CHANNELS = 64
 
-# Transforms of inputs, kernels and results by Toom and Cook's rule at the points 0, ±1/√2, ±√2 and
+# Transforms of inputs, kernels and outputs by the Toom-Cook algorithm at the points 0, ±1/√2, ±√2
 # infinity. With the usual ±1 and ±2 (Lavin and Gray 2016, sec. 4.3) rounding errors are twice as
-# large: 0.031 of a result's standard deviation for noise in bf16, here 0.015, direct 0.003.
+# large: 0.031 of the output's standard deviation for noise in bf16, here 0.015, direct 0.003.
 ROOT = math.sqrt(2)
 HALF = ROOT / 2
 INPUT_TRANSFORM = (
@@ -60,66 +59,66 @@ RESULT_TRANSFORM = (
 )
 
 
-def pays(conv: nn.Conv2d) -> bool:
-    """Whether a convolution is one that this is faster for: 3×3, stride 1, wide, on a CPU."""
+def is_faster(conv: nn.Conv2d) -> bool:
+    """Whether Winograd is faster than the direct convolution: 3×3, stride 1, wide, on a CPU."""
     weight = conv.weight
     return (
         conv.kernel_size == (3, 3)
         and conv.stride == (1, 1)
-        and min(weight.shape[:2]) >= FEWEST_CHANNELS
+        and min(weight.shape[:2]) >= MIN_CHANNELS
         and weight.device.type == "cpu"
     )
 
 
 class Workspace:
-    """Two pieces of memory to work in: fresh memory would cost more than the work."""
+    """Two reusable buffers; allocating memory would take longer than the computation."""
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         self.dtype = dtype
         self._halves = torch.empty(2, 0, dtype=dtype)
 
-    def halves(self, numbers: int) -> Tensor:
-        """``[2, n]``, n at least ``numbers``; what it holds is anything."""
-        if self._halves.shape[1] < numbers:
-            self._halves = torch.empty(2, numbers, dtype=self.dtype)
+    def halves(self, elements: int) -> Tensor:
+        """Return an uninitialized tensor ``[2, n]``, where n is at least ``elements``."""
+        if self._halves.shape[1] < elements:
+            self._halves = torch.empty(2, elements, dtype=self.dtype)
         return self._halves
 
 
 class WinogradConv:
-    """A 3×3 convolution of stride 1, without bias, over columns that go on as in mirrors.
+    """A 3×3 convolution with stride 1, without bias, with reflection padding of columns.
 
     Args:
-        weight: ``[O, C, 3, 3]``, in fp32 or better: to bf16 it is rounded once it is transformed.
-        workspace: What it works in, and in which number format; shared among convolutions that
-            run one after the other.
+        weight: ``[O, C, 3, 3]`` in fp32 or fp64; for bf16 it is cast after the transform.
+        workspace: Buffers, which determine the dtype; may be shared by convolutions that run
+            sequentially.
     """
 
     def __init__(self, weight: Tensor, workspace: Workspace) -> None:
         dtype, self.workspace = workspace.dtype, workspace
-        self.channels_out, self.channels_in = weight.shape[:2]
-        by_place = weight.permute(2, 3, 1, 0).reshape(9, -1).float()
-        kernels = (both_ways(KERNEL_TRANSFORM).float() @ by_place).to(dtype)
-        self.kernels = kernels.view(-1, self.channels_in, self.channels_out)  # [36, C, O]
+        self.out_channels, self.in_channels = weight.shape[:2]
+        flat = weight.permute(2, 3, 1, 0).reshape(9, -1).float()
+        kernels = (kronecker(KERNEL_TRANSFORM).float() @ flat).to(dtype)
+        self.kernels = kernels.view(-1, self.in_channels, self.out_channels)  # [36, C, O]
         self.transforms: _Additions | _Products = (
             _Additions() if dtype == torch.float32 else _Products(dtype)
         )
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Convolve a single image.
+        """Apply the convolution to a single image.
 
         Args:
-            x: ``[1, C, H + 2, W]``, of the workspace's dtype, W at least 2.
+            x: ``[1, C, H + 2, W]``, of the workspace's dtype; W at least 2.
 
         Returns:
-            ``[1, O, H, W]``, channels-last.
+            ``[1, O, H, W]`` in channels-last memory format.
         """
         height, width = x.shape[2] - 2, x.shape[3]
         rows, columns = -(-height // TILE), -(-width // TILE)
         below = rows * TILE - height
         pixels = (F.pad(x, [0, 0, 0, below]) if below else x).permute(0, 2, 3, 1).contiguous()[0]
-        results = x.new_empty(1, rows * TILE, columns * TILE, self.channels_out)
-        columns_at_once = _even_parts(columns, TILES_AT_ONCE)
-        rows_at_once = _even_parts(rows, TILES_AT_ONCE // columns_at_once)
+        results = x.new_empty(1, rows * TILE, columns * TILE, self.out_channels)
+        columns_at_once = _chunk_size(columns, TILES_PER_CHUNK)
+        rows_at_once = _chunk_size(rows, TILES_PER_CHUNK // columns_at_once)
         for top in range(0, rows, rows_at_once):
             for left in range(0, columns, columns_at_once):
                 bottom = min(top + rows_at_once, rows)
@@ -132,39 +131,39 @@ class WinogradConv:
         return results[:, :height, :width].permute(0, 3, 1, 2)
 
     def _tiles(self, pixels: Tensor, left: int, results: Tensor) -> None:
-        """Fill ``results [4 h, 4 w, O]``, of the columns from ``left`` on.
+        """Compute outputs from column ``left`` on.
 
         Args:
             pixels: ``[4 h + 2, W, C]``.
             left: A multiple of four.
-            results: What is beyond column W is anything.
+            results: ``[4 h, 4 w, O]``, filled in place; columns beyond W are undefined.
         """
         rows, columns = results.shape[0] // TILE, results.shape[1] // TILE
-        tiles, most = rows * columns, max(self.channels_in, self.channels_out)
-        # The two halves of the workspace take turns: what was read last is overwritten next.
+        tiles, most = rows * columns, max(self.in_channels, self.out_channels)
+        # The stages alternate between the two buffers.
         first, second = self.workspace.halves(PATCH**2 * tiles * most)
-        inputs = _shaped(second, PATCH, PATCH, rows, columns, self.channels_in)
+        inputs = _shaped(second, PATCH, PATCH, rows, columns, self.in_channels)
         self.transforms.inputs(pixels, left, first, inputs)
-        products = _shaped(first, PATCH**2, tiles, self.channels_out)
+        products = _shaped(first, PATCH**2, tiles, self.out_channels)
         torch.bmm(inputs.view(PATCH**2, tiles, -1), self.kernels, out=products)
         products = products.view(PATCH, PATCH, rows, columns, -1)
         self.transforms.results(products, second, results)
 
 
 class _Additions:
-    """Both transforms as sums of whole planes of numbers, in one direction after the other."""
+    """Both transforms as sums of whole planes, one direction after the other."""
 
     def inputs(self, pixels: Tensor, left: int, spare: Tensor, inputs: Tensor) -> None:
         """Fill ``inputs [6, 6, h, w, C]`` from ``pixels [4 h + 2, W, C]``, from ``left`` on."""
         _, _, rows, columns, channels = inputs.shape
-        seen = _Seen(pixels.shape[1], left, columns)
-        overlapping = pixels[:, seen.first : seen.end].as_strided(
-            (PATCH, rows, seen.end - seen.first, channels),
+        inside = _InputColumns(pixels.shape[1], left, columns)
+        overlapping = pixels[:, inside.first : inside.end].as_strided(
+            (PATCH, rows, inside.end - inside.first, channels),
             (pixels.stride(0), TILE * pixels.stride(0), channels, 1),
         )
         downwards = _shaped(spare, PATCH, rows, TILE * columns + 2, channels)
-        _transform_inputs(overlapping, seen.inside(downwards))
-        seen.complete(downwards)
+        _transform_inputs(overlapping, inside.part(downwards))
+        inside.fill(downwards)
         plane, row = downwards.stride()[:2]
         overlapping = downwards.as_strided(
             (PATCH, PATCH, rows, columns, channels), (channels, plane, row, TILE * channels, 1)
@@ -172,26 +171,26 @@ class _Additions:
         _transform_inputs(overlapping, inputs.transpose(0, 1))
 
     def results(self, products: Tensor, spare: Tensor, results: Tensor) -> None:
-        """Fill ``results [4 h, 4 w, O]`` from ``products [6, 6, h, w, O]``, which are used up."""
+        """Fill ``results [4 h, 4 w, O]`` from ``products [6, 6, h, w, O]`` (overwritten)."""
         upwards = _shaped(spare, TILE, *products.shape[1:])
         _transform_results(products.flatten(1), upwards.flatten(1))
-        _transform_results(upwards.transpose(0, 1), _by_place(results).transpose(0, 1))
+        _transform_results(upwards.transpose(0, 1), _view_by_element(results).transpose(0, 1))
 
 
 class _Products:
     """Each transform as one matrix product of both directions."""
 
     def __init__(self, dtype: torch.dtype) -> None:
-        self.from_inputs = both_ways(INPUT_TRANSFORM).to(dtype)  # [36, 36]
-        self.to_results = both_ways(RESULT_TRANSFORM).to(dtype)  # [16, 36]
+        self.from_inputs = kronecker(INPUT_TRANSFORM).to(dtype)  # [36, 36]
+        self.to_results = kronecker(RESULT_TRANSFORM).to(dtype)  # [16, 36]
 
     def inputs(self, pixels: Tensor, left: int, spare: Tensor, inputs: Tensor) -> None:
         """Fill ``inputs [6, 6, h, w, C]`` from ``pixels [4 h + 2, W, C]``, from ``left`` on."""
         columns, channels = inputs.shape[3:]
-        seen = _Seen(pixels.shape[1], left, columns)
+        inside = _InputColumns(pixels.shape[1], left, columns)
         padded = pixels.new_empty(len(pixels), TILE * columns + 2, channels)
-        seen.inside(padded).copy_(pixels[:, seen.first : seen.end])
-        seen.complete(padded)
+        inside.part(padded).copy_(pixels[:, inside.first : inside.end])
+        inside.fill(padded)
         row, column, _ = padded.stride()
         overlapping = padded.as_strided(inputs.shape, (row, column, TILE * row, TILE * column, 1))
         patches = _shaped(spare, *inputs.shape).copy_(overlapping)
@@ -199,35 +198,35 @@ class _Products:
 
     def results(self, products: Tensor, spare: Tensor, results: Tensor) -> None:
         """Fill ``results [4 h, 4 w, O]`` from ``products [6, 6, h, w, O]``."""
-        by_place = _by_place(results)
-        folded = _shaped(spare, *by_place.shape)
+        by_element = _view_by_element(results)
+        folded = _shaped(spare, *by_element.shape)
         torch.mm(self.to_results, products.view(PATCH**2, -1), out=folded.view(TILE**2, -1))
-        by_place.copy_(folded)
+        by_element.copy_(folded)
 
 
-class _Seen:
-    """Which columns of an image some tiles see, and what they see beyond its edges.
+class _InputColumns:
+    """Input columns of a row of tiles, with reflection padding at the edges of the image.
 
     Args:
-        width: Columns of the image.
-        left: The first that results are for.
-        columns: Tiles a row, which see ``4 columns + 2``: one to the left, and one to the right.
+        width: Width of the image.
+        left: First output column.
+        columns: Number of tiles, which depend on ``4 columns + 2`` input columns.
 
     Attributes:
-        first: The first column of the image that they see.
-        end: One past the last.
+        first: First input column inside the image.
+        end: End of the input columns inside the image.
     """
 
     def __init__(self, width: int, left: int, columns: int) -> None:
         self.first, self.end = max(left - 1, 0), min(left + TILE * columns + 1, width)
         self._before = self.first - (left - 1)  # 1 at the left edge, else 0.
 
-    def inside(self, padded: Tensor) -> Tensor:
-        """The part of ``[..., 4 columns + 2, C]`` that is in the image."""
+    def part(self, padded: Tensor) -> Tensor:
+        """Return the part of ``[..., 4 columns + 2, C]`` inside the image."""
         return padded[..., self._before : self._before + self.end - self.first, :]
 
-    def complete(self, padded: Tensor) -> None:
-        """Mirror the neighbours of the edges; beyond, nothing counts, but it must be a number."""
+    def fill(self, padded: Tensor) -> None:
+        """Fill the columns outside the image: one reflected column per edge, zeros beyond."""
         if self._before:
             padded[..., 0, :] = padded[..., 2, :]
         after = self._before + self.end - self.first
@@ -236,13 +235,13 @@ class _Seen:
             padded[..., after + 1 :, :] = 0
 
 
-def _even_parts(whole: int, most: int) -> int:
-    """How large to make parts of a whole, of at most ``most``, for none to be much smaller."""
-    return -(-whole // -(-whole // max(most, 1)))
+def _chunk_size(total: int, limit: int) -> int:
+    """Return the size of nearly equal chunks of at most ``limit``."""
+    return -(-total // -(-total // max(limit, 1)))
 
 
 def _transform_inputs(x: Tensor, out: Tensor) -> None:
-    """``INPUT_TRANSFORM`` over the first dimension, ``[6, ...]`` to ``[6, ...]``."""
+    """Apply ``INPUT_TRANSFORM`` to the first dimension, ``[6, ...]`` to ``[6, ...]``."""
     even, odd = out[1], out[2]
     torch.sub(x[4], x[2], alpha=2, out=even)
     torch.sub(x[3], x[1], alpha=2, out=odd)
@@ -256,7 +255,10 @@ def _transform_inputs(x: Tensor, out: Tensor) -> None:
 
 
 def _transform_results(x: Tensor, out: Tensor) -> None:
-    """``RESULT_TRANSFORM`` over the first dimension, ``[6, ...]``, used up, to ``[4, ...]``."""
+    """Apply ``RESULT_TRANSFORM`` to the first dimension, ``[6, ...]`` to ``[4, ...]``.
+
+    ``x`` is overwritten.
+    """
     sum_1, difference_1, sum_2, difference_2 = x[1], x[2], x[3], x[4]
     _sum_and_difference(sum_1, difference_1, 1)
     _sum_and_difference(sum_2, difference_2, 1)
@@ -267,13 +269,13 @@ def _transform_results(x: Tensor, out: Tensor) -> None:
 
 
 def _sum_and_difference(a: Tensor, b: Tensor, factor: float) -> None:
-    """``a + factor b`` and ``a - factor b`` in the places of a and b."""
+    """Replace a by ``a + factor b`` and b by ``a - factor b``."""
     a.add_(b, alpha=factor)
     torch.sub(a, b, alpha=2 * factor, out=b)
 
 
-def _by_place(results: Tensor) -> Tensor:
-    """``[4 h, 4 w, O]`` seen as ``[4, 4, h, w, O]``: a tile's numbers by their place in it."""
+def _view_by_element(results: Tensor) -> Tensor:
+    """View ``[4 h, 4 w, O]`` as ``[4, 4, h, w, O]``, grouped by the position in a tile."""
     row, column, _ = results.stride()
     rows, columns, channels = results.shape[0] // TILE, results.shape[1] // TILE, results.shape[2]
     return results.as_strided(
@@ -283,11 +285,11 @@ def _by_place(results: Tensor) -> Tensor:
 
 
 def _shaped(memory: Tensor, *shape: int) -> Tensor:
-    """The beginning of a piece of memory, as a tensor of this shape."""
+    """View the beginning of a buffer as a tensor of this shape."""
     return memory[: math.prod(shape)].view(shape)
 
 
-def both_ways(transform: Sequence[Sequence[float]]) -> Tensor:
-    """A transform of rows and columns as one matrix over the flattened tile, fp64."""
-    one_way = torch.tensor(transform, dtype=torch.float64)
-    return torch.kron(one_way, one_way)
+def kronecker(transform: Sequence[Sequence[float]]) -> Tensor:
+    """Combine a transform of rows and columns into one fp64 matrix for flattened tiles."""
+    matrix = torch.tensor(transform, dtype=torch.float64)
+    return torch.kron(matrix, matrix)

@@ -1,13 +1,13 @@
-"""Winograd's 3×3 convolutions to train with: their results and the gradients of all that goes in.
+"""Winograd convolutions with gradients, for training on CPUs.
 
-In fp32 the algorithm is F(4×4, 3×3), with a quarter of a direct convolution's multiplications
-(:mod:`cyclegan_cli.models.winograd`). In bf16 its large factors would cost four bits more than the
-format has to spare; there it is F(2×2, 3×3), 1 / 2.25 of the multiplications, whose factors are 1
-and 1/2 (rounding error of a result: 0.5 % of its deviation, a direct convolution's 0.3 %).
+In fp32 the algorithm is F(4×4, 3×3), with a quarter of the multiplications of a direct convolution
+(:mod:`cyclegan_cli.models.winograd`). In bf16 its large coefficients would lose four bits of
+precision, so F(2×2, 3×3) is used, with 1 / 2.25 of the multiplications and coefficients 1 and 1/2
+(rounding error of an output: 0.5 % of its standard deviation; 0.3 % for a direct convolution).
 
-Every step is linear. The gradients are the transposed steps in opposite order, so they cost as
-little. A tile is 4×4 (2×2) results, its patch the 6×6 (4×4) inputs that they depend on; t tiles are
-worked on at once, by n matrix products, one for each of the n = 36 (16) numbers of a patch.
+All stages are linear. The gradients are the transposed stages in reverse order, at equal cost. A
+tile is 4×4 (2×2) outputs, and its patch the 6×6 (4×4) inputs that they depend on. A chunk of t
+tiles is computed by n matrix products, one for each of the n = 36 (16) elements of a patch.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cyclegan_cli.models.winograd import (
-    FEWEST_CHANNELS,
     INPUT_TRANSFORM,
     KERNEL_TRANSFORM,
+    MIN_CHANNELS,
     RESULT_TRANSFORM,
-    both_ways,
+    kronecker,
 )
 
-# Results an image: below, reading and writing all kernels costs more than the products save.
-FEWEST_RESULTS = 512
+# Output pixels of a batch below which transferring the kernels takes longer than the products save.
+MIN_OUTPUT_PIXELS = 512
 
 
 @dataclass(frozen=True)
 class Algorithm:
-    """One of Winograd's minimal filtering algorithms for 3×3 kernels, in one precision.
+    """A minimal filtering algorithm for 3×3 kernels in one dtype.
 
     Attributes:
-        tile: Results a side.
-        at_once: How many tiles are worked on at once.
-        tile_by_tile: Whether each tile is transformed by itself, a small matrix product, instead
-            of all in one flat one. Either is up to twice as fast as the other (fp32, bf16).
-        from_inputs: ``[n, n]``, transforms a patch.
-        from_kernel: ``[n, 9]``, transforms a kernel, fp32.
-        to_results: ``[tile², n]``, transforms the products into a tile.
+        tile: Outputs per side.
+        tiles_per_chunk: Number of tiles computed at a time.
+        tile_by_tile: Whether tiles are transformed by a batched matrix product instead of a single
+            one; up to twice as fast in fp32, and half as fast in bf16.
+        from_inputs: ``[n, n]``, the transform of a patch.
+        from_kernel: ``[n, 9]``, the transform of a kernel, fp32.
+        to_results: ``[tile², n]``, the transform of products to a tile.
     """
 
     tile: int
-    at_once: int
+    tiles_per_chunk: int
     tile_by_tile: bool
     from_inputs: Tensor
     from_kernel: Tensor
@@ -56,7 +56,7 @@ class Algorithm:
 
     @property
     def patch(self) -> int:
-        """Inputs a side."""
+        """Inputs per side."""
         return self.tile + 2
 
 
@@ -71,7 +71,7 @@ def _algorithm(dtype: torch.dtype) -> Algorithm:
             ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
             ((1, 1, 1, 0), (0, 1, -1, -1)),
         )
-    inputs, kernel, results = map(both_ways, transforms)
+    inputs, kernel, results = map(kronecker, transforms)
     precise = torch.promote_types(dtype, torch.float32)
     matrices = inputs.to(dtype), kernel.to(precise), results.to(dtype)
     return Algorithm(tile, at_once, tile_by_tile, *matrices)
@@ -81,59 +81,59 @@ ALGORITHMS = {dtype: _algorithm(dtype) for dtype in (torch.bfloat16, torch.float
 
 
 class WinogradConv2d(nn.Conv2d):
-    """A 3×3 convolution of stride 1, without padding, that trains faster on a CPU.
+    """A 3×3 convolution with stride 1 and without padding that trains faster on a CPU.
 
-    On other devices, where it is narrow or the image small, where no gradient is asked for and
-    in graphs for other runtimes it is the plain convolution that it inherits from; likewise with
-    another stride, padding, dilation or kernel size, in groups, or without bias.
+    Falls back to `torch.nn.Conv2d` on other devices, for few channels or small images, without
+    gradients, in exported graphs, and for another kernel size, stride, padding, dilation or number
+    of groups, or without bias.
 
     Attributes:
-        keeps_kernels: Whether transformed kernels are kept from pass to pass, by someone who calls
-            :meth:`forget_kernels` after each update of the weights.
-        trains_in_bf16: Whether the algorithm is used in bf16, too. CPUs with matrix units for it
-            (AMX) are faster at direct convolutions.
+        caches_kernels: Whether transformed kernels are cached between passes; the caller must then
+            call :meth:`clear_kernel_cache` after each update of the weights.
+        trains_in_bf16: Whether to use the algorithm in bf16. On CPUs with AMX direct convolutions
+            are faster.
     """
 
-    keeps_kernels = False
+    caches_kernels = False
     trains_in_bf16 = True
     _kernels: Tensor | None = None
     _kernels_of: tuple[Any, ...] = ()
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, C, H + 2, W + 2]`` to ``[B, O, H, W]``."""
-        if not self._pays(x):
+        """Map ``[B, C, H + 2, W + 2]`` to ``[B, O, H, W]``."""
+        if not self._is_faster(x):
             return super().forward(x)
         x = x.to(_computes_in(x))
         kernels = self._transformed_kernels(x.dtype)
         return convolution(x, self.weight, self.bias, kernels)  # type: ignore[no-any-return]
 
-    def _pays(self, x: Tensor) -> bool:
+    def _is_faster(self, x: Tensor) -> bool:
         return (
             x.requires_grad
             and x.device.type == "cpu"
             and self.weight.dtype == torch.float32
-            and min(self.weight.shape[:2]) >= FEWEST_CHANNELS
-            and self._is_of_the_kind
-            and len(x) * (x.shape[2] - 2) * (x.shape[3] - 2) >= FEWEST_RESULTS
+            and min(self.weight.shape[:2]) >= MIN_CHANNELS
+            and self._is_supported
+            and len(x) * (x.shape[2] - 2) * (x.shape[3] - 2) >= MIN_OUTPUT_PIXELS
             and (self.trains_in_bf16 or _computes_in(x) != torch.bfloat16)
             and not torch.compiler.is_exporting()
         )
 
     @property
-    def _is_of_the_kind(self) -> bool:
+    def _is_supported(self) -> bool:
         found = self.kernel_size, self.stride, self.padding, self.dilation, self.groups
         return found == ((3, 3), (1, 1), (0, 0), (1, 1), 1) and self.bias is not None
 
-    def forget_kernels(self) -> None:
-        """Have the kernels transformed anew: the weights have changed.
+    def clear_kernel_cache(self) -> None:
+        """Clear the cached kernels after an update of the weights.
 
-        Their version does not tell: torch's fused optimisers change them without counting.
+        Fused optimizers do not bump ``_version``, so updates cannot be detected.
         """
         self._kernels = None
 
     def _transformed_kernels(self, dtype: torch.dtype) -> Tensor:
-        """``[n, O, C]``, transformed once for all passes between two updates of the weights."""
-        if torch.compiler.is_compiling() or not self.keeps_kernels:
+        """Return the transformed kernels ``[n, O, C]``, cached between updates of the weights."""
+        if torch.compiler.is_compiling() or not self.caches_kernels:
             return transformed_kernels(self.weight, dtype)
         version = (dtype, self.weight.data_ptr(), self.weight._version)
         if self._kernels is None or self._kernels_of != version:
@@ -147,31 +147,31 @@ def _computes_in(x: Tensor) -> torch.dtype:
 
 
 def transformed_kernels(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """``[O, C, 3, 3]`` to ``[n, O, C]`` for convolutions of ``dtype``."""
+    """Transform ``[O, C, 3, 3]`` to ``[n, O, C]`` for convolutions in ``dtype``."""
     out, channels = weight.shape[:2]
     flat = weight.detach().permute(2, 3, 0, 1).reshape(9, out * channels)
     return torch.mm(ALGORITHMS[dtype].from_kernel, flat).view(-1, out, channels).to(dtype)
 
 
-# Operators of torch's, so that a compiled network can call them as they are.
+# Custom operators, which torch.compile does not trace into.
 
 
 @torch.library.custom_op("cyclegan_cli::winograd", mutates_args=())
 def convolution(x: Tensor, weight: Tensor, bias: Tensor, kernels: Tensor) -> Tensor:
-    """A 3×3 convolution of stride 1, without padding, and its gradients.
+    """Compute a 3×3 convolution with stride 1 and without padding.
 
     Args:
         x: ``[B, C, H + 2, W + 2]``, on the CPU.
         weight: ``[O, C, 3, 3]``, fp32 or better.
-        bias: ``[O]``, like the weight.
-        kernels: ``[n, O, C]``: :func:`transformed_kernels` of the weight, in the dtype of ``x``.
+        bias: ``[O]``, of the dtype of the weight.
+        kernels: ``[n, O, C]``, the result of :func:`transformed_kernels` for the dtype of ``x``.
 
     Returns:
-        ``[B, O, H, W]`` in the dtype of ``x``, channels-last.
+        ``[B, O, H, W]`` in the dtype of ``x`` and channels-last memory format.
     """
     algorithm = ALGORITHMS[x.dtype]
     height, width = x.shape[2] - 2, x.shape[3] - 2
-    pixels = _in_whole_tiles(x, algorithm.tile, rim=2)
+    pixels = _pad_to_tiles(x, algorithm.tile, rim=2)
     shape = (len(x), pixels.shape[1] - 2, pixels.shape[2] - 2, len(weight))
     results = torch.empty(shape, dtype=x.dtype)
     bias = bias.to(x.dtype)
@@ -199,12 +199,12 @@ def _(x: Tensor, weight: Tensor, bias: Tensor, kernels: Tensor) -> Tensor:
 def convolution_backward(
     d_results: Tensor, x: Tensor, weight: Tensor, kernels: Tensor, needs_x: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of ``x`` (empty unless needed), the weight and the bias."""
+    """Compute the gradients of ``x`` (empty unless needed), weight and bias."""
     algorithm = ALGORITHMS[x.dtype]
-    pixels = _in_whole_tiles(x, algorithm.tile, rim=2)
-    d_results = _in_whole_tiles(d_results, algorithm.tile, rim=0)
+    pixels = _pad_to_tiles(x, algorithm.tile, rim=2)
+    d_results = _pad_to_tiles(d_results, algorithm.tile, rim=0)
     d_kernels = None
-    d_pixels = _Overlapping(pixels, algorithm) if needs_x else None
+    d_pixels = _PatchGradients(pixels, algorithm) if needs_x else None
     for images, top, bottom in _chunks(d_results, algorithm):
         tiles = _tiles(d_results[images, top:bottom], algorithm.tile)
         d_products = _from_tiles(algorithm.to_results.t(), tiles, 2, algorithm)
@@ -220,7 +220,7 @@ def convolution_backward(
     assert d_kernels is not None
     return (
         d_pixels.like(x) if d_pixels else x.new_empty(0),
-        _kernels_gradient(d_kernels, weight, algorithm),
+        _weight_gradient(d_kernels, weight, algorithm),
         d_results.sum((0, 1, 2), dtype=weight.dtype),
     )
 
@@ -234,23 +234,23 @@ def _(
     return d_x, torch.empty_like(weight), weight.new_empty(len(weight))
 
 
-def _remember(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     del output
     x, weight, _, kernels = inputs
     ctx.save_for_backward(x, weight, kernels)
 
 
-def _gradients(ctx: Any, d_results: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, d_results: Tensor) -> tuple[Tensor | None, ...]:
     needs_x = ctx.needs_input_grad[0]
     d_x, d_weight, d_bias = convolution_backward(d_results, *ctx.saved_tensors, needs_x)
     return d_x if needs_x else None, d_weight, d_bias, None
 
 
-convolution.register_autograd(_gradients, setup_context=_remember)
+convolution.register_autograd(_backward, setup_context=_setup_context)
 
 
-def _in_whole_tiles(x: Tensor, tile: int, rim: int) -> Tensor:
-    """``[B, C, H + rim, W + rim]`` as ``[B, H' + rim, W' + rim, C]``, H' and W' whole tiles."""
+def _pad_to_tiles(x: Tensor, tile: int, rim: int) -> Tensor:
+    """Return ``[B, C, H + rim, W + rim]`` as ``[B, H' + rim, W' + rim, C]`` in whole tiles."""
     spare = [-(side - rim) % tile for side in (x.shape[3], x.shape[2])]
     if any(spare):
         x = F.pad(x, [0, spare[0], 0, spare[1]])
@@ -258,11 +258,11 @@ def _in_whole_tiles(x: Tensor, tile: int, rim: int) -> Tensor:
 
 
 def _chunks(results: Tensor, algorithm: Algorithm) -> Iterator[tuple[slice, int, int]]:
-    """Pieces of ``[B, H', W', O]`` to work on at once: images, first row, one past the last."""
+    """Yield chunks of ``[B, H', W', O]``: images, first row, and end row."""
     tile = algorithm.tile
     images, rows, columns = len(results), results.shape[1] // tile, results.shape[2] // tile
-    images_at_once = max(algorithm.at_once // (rows * columns), 1)
-    rows_at_once = min(max(algorithm.at_once // columns, 1), rows)
+    images_at_once = max(algorithm.tiles_per_chunk // (rows * columns), 1)
+    rows_at_once = min(max(algorithm.tiles_per_chunk // columns, 1), rows)
     for image in range(0, images, images_at_once):
         for row in range(0, rows, rows_at_once):
             bottom = min(row + rows_at_once, rows)
@@ -270,14 +270,14 @@ def _chunks(results: Tensor, algorithm: Algorithm) -> Iterator[tuple[slice, int,
 
 
 def _tiles(results: Tensor, tile: int) -> Tensor:
-    """``[b, tile h, tile w, O]`` seen as ``[b, h, w, tile, tile, O]``."""
+    """View ``[b, tile h, tile w, O]`` as ``[b, h, w, tile, tile, O]``."""
     rows, columns = results.shape[1] // tile, results.shape[2] // tile
     shape = (len(results), rows, tile, columns, tile, results.shape[3])
     return results.view(shape).transpose(2, 3)
 
 
 def _patches(pixels: Tensor, algorithm: Algorithm) -> Tensor:
-    """``[b, tile h + 2, tile w + 2, C]`` seen as ``[b, h, w, patch, patch, C]``: they overlap."""
+    """View ``[b, tile h + 2, tile w + 2, C]`` as overlapping ``[b, h, w, patch, patch, C]``."""
     tile, patch = algorithm.tile, algorithm.patch
     images, height, width, channels = pixels.shape
     image, row, column, _ = pixels.stride()
@@ -288,16 +288,16 @@ def _patches(pixels: Tensor, algorithm: Algorithm) -> Tensor:
 
 
 def _from_tiles(transform: Tensor, tiles: Tensor, space: int, algorithm: Algorithm) -> Tensor:
-    """Transform tiles for the products with the kernels; takes spaces 0 and 1.
+    """Transform tiles for the products with the kernels; uses workspaces 0 and 1.
 
     Args:
         transform: ``[n, m²]``.
         tiles: ``[b, h, w, m, m, c]``.
-        space: Where to leave the result.
-        algorithm: Whether tile by tile.
+        space: Workspace of the result.
+        algorithm: Algorithm of the dtype.
 
     Returns:
-        ``[n, t, c]``: what is multiplied with the same kernels is side by side.
+        ``[n, t, c]``, grouped by kernel element.
     """
     numbers, channels = len(transform), tiles.shape[-1]
     if not algorithm.tile_by_tile:
@@ -315,13 +315,13 @@ def _from_tiles(transform: Tensor, tiles: Tensor, space: int, algorithm: Algorit
 def _to_tiles(
     transform: Tensor, products: Tensor, shape: tuple[int, ...], algorithm: Algorithm
 ) -> Tensor:
-    """Transform products of the kernels into tiles; takes spaces 0 and 1.
+    """Transform products with the kernels into tiles; uses workspaces 0 and 1.
 
     Args:
         transform: ``[m², n]``.
         products: ``[n, t, c]``.
-        shape: ``(b, h, w)``, the tiles.
-        algorithm: Whether tile by tile.
+        shape: ``(b, h, w)``, the number of tiles.
+        algorithm: Algorithm of the dtype.
 
     Returns:
         ``[b, h, w, m, m, c]``.
@@ -339,7 +339,7 @@ def _to_tiles(
 
 
 def _add_product(total: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
-    """Add a product of matrices to what there is so far, in fp32 or better; takes spaces 4, 5."""
+    """Accumulate a matrix product in fp32 or fp64; uses workspaces 4 and 5."""
     shape = (len(a), a.shape[1], b.shape[2])
     if total is None:
         return torch.bmm(a, b, out=_space(4, shape, a))
@@ -348,24 +348,24 @@ def _add_product(total: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
     return total.baddbmm_(a, b)
 
 
-class _Overlapping:
-    """The gradient of pixels, to which each patch adds what it has: neighbours share two rows.
+class _PatchGradients:
+    """Accumulates the gradients of overlapping patches into the gradient of pixels.
 
     Args:
-        pixels: ``[B, tile h + 2, tile w + 2, C]``, what it is the gradient of.
-        algorithm: Whose patches.
+        pixels: ``[B, tile h + 2, tile w + 2, C]``, whose gradient is computed.
+        algorithm: Algorithm of the dtype.
     """
 
     def __init__(self, pixels: Tensor, algorithm: Algorithm) -> None:
         tile = self.tile = algorithm.tile
         images, height, width, channels = pixels.shape
-        # One more tile below and to the right takes the rim.
+        # One more tile at the bottom and right for the rim.
         rows, columns = (height - 2) // tile + 1, (width - 2) // tile + 1
         shape = (images, rows, tile, columns, tile, channels)
         self.tiles = torch.zeros(shape, dtype=pixels.dtype)
 
     def add(self, d_patches: Tensor, images: slice, top: int, bottom: int) -> None:
-        """Add those of some tiles, ``[b, h, w, patch, patch, C]``."""
+        """Add the gradients of patches ``[b, h, w, patch, patch, C]``."""
         tile = self.tile
         tiles = self.tiles[images, top // tile : bottom // tile + 1]
         patches = d_patches.transpose(2, 3)  # [b, h, patch, w, patch, C]
@@ -375,13 +375,13 @@ class _Overlapping:
         tiles[:, 1:, :2, 1:, :2] += patches[:, :, tile:, :, tile:]
 
     def like(self, x: Tensor) -> Tensor:
-        """The finished gradient, ``[B, C, H + 2, W + 2]`` as ``x`` is."""
+        """Return the gradient ``[B, C, H + 2, W + 2]`` of ``x``."""
         pixels = self.tiles.flatten(3, 4).flatten(1, 2)
         return pixels[:, : x.shape[2], : x.shape[3]].contiguous().permute(0, 3, 1, 2)
 
 
-def _kernels_gradient(d_kernels: Tensor, weight: Tensor, algorithm: Algorithm) -> Tensor:
-    """``[n, O, C]`` to ``[O, C, 3, 3]``, in the precision and memory format of the weight."""
+def _weight_gradient(d_kernels: Tensor, weight: Tensor, algorithm: Algorithm) -> Tensor:
+    """Transform ``[n, O, C]`` to ``[O, C, 3, 3]``, in the dtype and memory format of the weight."""
     out, channels = weight.shape[:2]
     flat = d_kernels.view(len(d_kernels), out * channels).to(weight.dtype)
     gradient = torch.mm(algorithm.from_kernel.t(), flat).view(3, 3, out, channels)
@@ -392,7 +392,7 @@ _spaces = threading.local()
 
 
 def _space(number: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Memory to work in, the same one again: fresh memory would cost more than the work."""
+    """Return a reusable buffer; allocating memory would take longer than the computation."""
     spaces = _spaces.__dict__
     numbers = torch.Size(shape).numel()
     key = f"{number} {like.dtype}"

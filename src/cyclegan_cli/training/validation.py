@@ -81,7 +81,7 @@ class Validator:
             real_a, real_b = (
                 real[start : start + BATCH_SIZE] for real in (self.real_a, self.real_b)
             )
-            parts.append(model.translate_both_ways(real_a, real_b, identities=True))
+            parts.append(model.translate_kronecker(real_a, real_b, identities=True))
         translated = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         return ValidationBatch(self.real_a, self.real_b, **translated)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cyclegan_cli.data.image import BitDepth, Levels
 from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
-from cyclegan_cli.models.sizes import padded_size, reflect_to_multiple
+from cyclegan_cli.models.padding import padded_size, reflect_to_multiple
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: how Pillow and the original make grey of RGB.
 

@@ -119,7 +119,7 @@ class StripGenerator:
         """The trunk's input, before its norm."""
         stem, (down_1, down_2) = self.generator.stem, self.generator.down
         convolve = partial(F.conv2d, weight=stem.conv.weight)
-        stem_conv = ReflectedConv(image, convolve, stem.reflect)
+        stem_conv = ReflectedConv(image, convolve, stem.padding)
         room = self.space.first
         full = NormalisedReLU(
             stem_conv, _norm(stem), 4 * plan.rows, room if plan.keep_full else None
@@ -237,7 +237,7 @@ def _has_fast_winograd(dtype: torch.dtype) -> bool:
 
 def _trunk_convolution(conv: nn.Conv2d, workspace: Workspace | None) -> Convolution:
     """A 3×3 convolution, ``[1, C, h + 2, W]`` to ``[1, C, h, W]``, without its bias."""
-    if workspace is not None and winograd.pays(conv):
+    if workspace is not None and winograd.is_faster(conv):
         return WinogradConv(conv.weight, workspace)
     return lambda x: F.conv2d(reflected(x, 1, 0, 0), conv.weight)
 

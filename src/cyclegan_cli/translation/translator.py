@@ -24,7 +24,7 @@ from cyclegan_cli.data.image import BitDepth, Levels, to_depth
 from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
 from cyclegan_cli.errors import DeviceError, UsageError
 from cyclegan_cli.models.networks import ResnetGenerator
-from cyclegan_cli.models.sizes import padded_size, reflect_to_multiple
+from cyclegan_cli.models.padding import padded_size, reflect_to_multiple
 from cyclegan_cli.runtime.devices import choose_device
 from cyclegan_cli.runtime.memory import memory_errors
 from cyclegan_cli.translation.levels import LevelRows, LevelSink, to_channels

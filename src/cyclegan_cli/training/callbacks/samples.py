@@ -51,7 +51,7 @@ class SampleGrids(ScheduledCallback):
 
     def _write(self, run: TrainingRun) -> None:
         images = {"real_a": self.real_a, "real_b": self.real_b}
-        images |= run.model.translate_both_ways(self.real_a, self.real_b)
+        images |= run.model.translate_kronecker(self.real_a, self.real_b)
         path = run.run_dir.file(SAMPLES_FOLDER) / f"step_{run.step:08d}.jpg"
         save_sample_grid(path, images)
         run.call("on_samples", run, path)

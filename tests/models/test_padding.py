@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cyclegan_cli.models.sizes import reflect_to_multiple
+from cyclegan_cli.models.padding import reflect_to_multiple
 
 
 def random_images(*shape: int) -> Tensor:
@@ -15,7 +15,7 @@ def random_images(*shape: int) -> Tensor:
 
 
 @pytest.mark.parametrize("size", range(5, 25))  # Below, numpy.pad would have to reflect twice.
-def test_borders_continue_like_numpys_reflection(size: int) -> None:
+def test_padding_equals_numpy_reflect(size: int) -> None:
     images = random_images(1, 2, size, 8)
     wanted = max(8, (size + 3) // 4 * 4)
     padding = [(0, 0), (0, 0), (0, wanted - size), (0, 0)]
@@ -33,12 +33,14 @@ def test_borders_continue_like_numpys_reflection(size: int) -> None:
         ([1, 2, 3, 4], [1, 2, 3, 4, 3, 2, 1, 2]),
     ],
 )
-def test_tiny_images_are_mirrored_again_and_again(row: list[int], continued: list[int]) -> None:
+def test_padding_larger_than_the_image_reflects_repeatedly(
+    row: list[int], continued: list[int]
+) -> None:
     images = torch.tensor(row).reshape(1, 1, 1, -1)
     assert reflect_to_multiple(images).tolist() == [[[continued] * 8]]
 
 
 @pytest.mark.parametrize("size", [8, 12, 64])
-def test_sides_that_are_multiples_of_4_are_left_alone(size: int) -> None:
+def test_multiples_of_4_are_not_padded(size: int) -> None:
     images = random_images(2, 3, size, 8)
     assert torch.equal(reflect_to_multiple(images), images)

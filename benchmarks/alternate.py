@@ -1,4 +1,4 @@
-"""Measure several ways of doing one thing, each in a process of its own, in alternation."""
+"""Run several implementations in alternation, each in its own process."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from typing import Any
 
 
 def serve(work: Callable[[], dict[str, Any]]) -> None:
-    """Do the work once for every line on stdin, and print what it found and the peak memory.
+    """Call ``work`` once per line on stdin, and print its result and the peak memory as JSON.
 
     Args:
-        work: Returns numbers, ``seconds`` among them.
+        work: Returns measurements, including ``seconds``.
     """
     for _ in sys.stdin:
         found = work()
-        # Linux counts in kB, macOS in bytes.
+        # In kB on Linux, in bytes on macOS.
         unit = 1 if sys.platform == "darwin" else 1024
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         print(json.dumps({**found, "peak_rss_bytes": peak}), flush=True)
 
 
-def in_turns(commands: Mapping[str, list[str]], rounds: int) -> dict[str, list[dict[str, Any]]]:
-    """The answers of each way; fewer than asked for from one that has died, of memory perhaps.
+def alternate(commands: Mapping[str, list[str]], rounds: int) -> dict[str, list[dict[str, Any]]]:
+    """Collect measurements of each implementation; fewer if its process died.
 
     Args:
-        commands: Arguments for this Python, by way; each runs a script that calls :func:`serve`.
-        rounds: How often each takes its turn.
+        commands: Python arguments by implementation; each runs a script that calls :func:`serve`.
+        rounds: Number of measurements of each.
     """
     workers = {
         way: subprocess.Popen(
@@ -55,7 +55,7 @@ def in_turns(commands: Mapping[str, list[str]], rounds: int) -> dict[str, list[d
 
 
 def summary(answers: list[dict[str, Any]]) -> dict[str, Any]:
-    """The median of the seconds, and the last peak memory."""
+    """Return the median of the seconds and the last peak memory."""
     return {
         "seconds": statistics.median(answer["seconds"] for answer in answers),
         "peak_rss_bytes": int(answers[-1]["peak_rss_bytes"]),
