@@ -40,10 +40,11 @@ from cyclegan_cli.data.listing import list_images
 from cyclegan_cli.data.tensors import to_unit_range
 from cyclegan_cli.data.unpaired import UnpairedDataset, loader
 from cyclegan_cli.errors import InterruptedRunError
-from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.models.cyclegan import CycleGAN, StepLosses
 from cyclegan_cli.runtime.devices import choose_device, choose_precision
-from cyclegan_cli.training.domains import Domains
+from cyclegan_cli.training.callbacks.base import TrainingCallback, TrainingRun
 from cyclegan_cli.training.plan import Plan, plan_new
+from cyclegan_cli.training.split import DataSplit
 from cyclegan_cli.training.trainer import train
 from large_images import image
 
@@ -152,7 +153,7 @@ def measure_waiting(device_name: str) -> Iterator[dict[str, Any]]:
         paths = make_photos(Path(folder, "photos"), 400, 90)
         for size, (options, steps) in WAITING.items():
             config = TrainConfig(steps=10**6, **options)  # type: ignore[arg-type]
-            plan = Plan(config, Path(folder, "run"), Domains(paths, paths, [], []), device)
+            plan = Plan(config, Path(folder, "run"), DataSplit(paths, paths, [], []), device)
             dataset = UnpairedDataset(paths, paths, config, ImageCache(plan.cache))
             batches = loader(dataset, 0, steps + 3, plan.workers, device.type == "cuda")
             precision = choose_precision("auto", device)
@@ -186,40 +187,28 @@ def waited(batches: Iterator[Any], model: CycleGAN, warm_up: int) -> dict[str, f
 # --- start-up and steady ---------------------------------------------------------------------
 
 
-class Clock:
-    """A watcher that notes when the first step was done, and the memory in use now and then."""
+class Clock(TrainingCallback):
+    """Records the time of the first step, and the resident memory at intervals."""
 
     def __init__(self) -> None:
         self.begin = 0.0
         self.first_step = 0.0
         self.resident: dict[int, int] = {}
 
-    def started(self, plan: Plan) -> None:  # noqa: ARG002
-        """Note when."""
+    def on_train_begin(self, run: TrainingRun) -> None:  # noqa: ARG002
+        """Record the time."""
         self.begin = time.time()
 
-    def stepped(self, step: int) -> None:
-        """Note the first, and memory every 250."""
-        if step == 1:
+    def on_step_end(self, run: TrainingRun, losses: StepLosses) -> None:  # noqa: ARG002
+        """Record the time of the first step, and the memory every 250 steps."""
+        if run.step == 1:
             self.first_step = time.time()
-        if step % 250 == 0:
-            self.resident[step] = psutil.Process().memory_info().rss
+        if run.step % 250 == 0:
+            self.resident[run.step] = psutil.Process().memory_info().rss
 
-    def measured(self, row: dict[str, float]) -> None:
-        """Nothing to note."""
-
-    def validated(self, row: dict[str, float]) -> None:
-        """Nothing to note."""
-
-    def sampled(self, step: int, grid: Path) -> None:
-        """Nothing to note."""
-
-    def told(self, sentence: str) -> None:
-        """Nothing to note."""
-
-    def warned(self, sentence: str) -> None:
-        """Should not come."""
-        print(sentence, file=sys.stderr)
+    def on_warning(self, message: str) -> None:
+        """Print it: no warning is expected."""
+        print(message, file=sys.stderr)
 
 
 def run_start_up(folder: Path) -> dict[str, Any]:
@@ -230,7 +219,7 @@ def run_start_up(folder: Path) -> dict[str, Any]:
     plan = plan_new(config)
     seconds_planning = time.time() - planned
     with suppress(InterruptedRunError):
-        train(plan, clock, lambda: 2 if clock.first_step else None)
+        train(plan, [clock], lambda: 2 if clock.first_step else None)
     process = psutil.Process()
     before = process.memory_info().rss
     images = list_images(folder / "a")
@@ -249,7 +238,7 @@ def run_steady(folder: Path) -> dict[str, Any]:
         domain_a=folder / "a", domain_b=folder / "b", run_dir=folder / "run", steps=2000,
         **TINY,  # type: ignore[arg-type]
     )  # fmt: skip
-    train(plan_new(config), clock, lambda: None)
+    train(config, [clock])
     return {"resident_bytes": clock.resident}
 
 

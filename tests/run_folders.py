@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from cyclegan_cli.models.cyclegan import LOSS_NAMES
-from cyclegan_cli.training.domains import Domains
+from cyclegan_cli.training.callbacks.samples import GRID_COLUMNS, save_sample_grid
 from cyclegan_cli.training.plan import Plan
-from cyclegan_cli.training.report import GRID_COLUMNS, save_sample_grid
+from cyclegan_cli.training.split import DataSplit
 from cyclegan_cli.training.tables import VALIDATION_COLUMNS, VALIDATION_FILE, StepTable
 from runs import make_config
 
@@ -25,7 +25,7 @@ def make_plan(tmp_path: Path) -> Plan:
     )
     images = [Path(f"{i}.png") for i in range(10)]
     (tmp_path / "run").mkdir()
-    domains = Domains(images, images, images[:2], images[:2])
+    domains = DataSplit(images, images, images[:2], images[:2])
     return Plan(config, tmp_path / "run", domains, torch.device("cpu"))
 
 

@@ -1,4 +1,4 @@
-"""Trainings of the smallest networks, and who watches them."""
+"""Trainings of tiny networks, and a callback that records them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from safetensors import safe_open
 from torch import Tensor
 
 from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.training.callbacks.base import TrainingCallback
 
 STEPS = 7
 
 
-class Recorder:
-    """A watcher that remembers what it was told."""
+class Recorder(TrainingCallback):
+    """Records the calls of its hooks."""
 
     def __init__(self) -> None:
         self.steps: list[int] = []
@@ -26,36 +27,36 @@ class Recorder:
         self.validations: list[dict[str, float]] = []
         self.grids: list[tuple[int, Path]] = []
         self.warnings: list[str] = []
-        self.told_of: list[str] = []
+        self.messages: list[str] = []
         self.starts = 0
 
-    def started(self, plan):
+    def on_train_begin(self, run):
         self.starts += 1
 
-    def stepped(self, step):
-        self.steps.append(step)
+    def on_step_end(self, run, losses):
+        self.steps.append(run.step)
 
-    def measured(self, row):
+    def on_log(self, run, row):
         self.rows.append(row)
 
-    def validated(self, row):
+    def on_validation(self, run, row):
         self.validations.append(row)
 
-    def sampled(self, step, grid):
-        self.grids.append((step, grid))
+    def on_samples(self, run, path):
+        self.grids.append((run.step, path))
 
-    def told(self, sentence):
-        self.told_of.append(sentence)
+    def on_message(self, message):
+        self.messages.append(message)
 
-    def warned(self, sentence):
-        self.warnings.append(sentence)
+    def on_warning(self, message):
+        self.warnings.append(message)
 
 
-class TickingRecorder(Recorder):
-    """A recorder with a clock, by which every step takes the same time.
+class ClockRecorder(Recorder):
+    """A recorder with a clock that advances by a constant time per step.
 
     Args:
-        seconds: Of a step.
+        seconds: Time per step.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -65,13 +66,9 @@ class TickingRecorder(Recorder):
     def clock(self) -> float:
         return self.now
 
-    def stepped(self, step):
-        super().stepped(step)
+    def on_step_end(self, run, losses):
+        super().on_step_end(run, losses)
         self.now += self.seconds
-
-
-def never() -> None:
-    return None
 
 
 def make_config(folder: Path, **changes) -> TrainConfig:

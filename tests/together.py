@@ -16,11 +16,11 @@ from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.runtime.distributed_env import DistributedEnv
-from cyclegan_cli.training import schedule
-from cyclegan_cli.training.distributed import EndedTogetherError, joined
+from cyclegan_cli.training.callbacks import base
+from cyclegan_cli.training.distributed import CollectiveStopError, process_group
 from cyclegan_cli.training.plan import plan_new
 from cyclegan_cli.training.trainer import train
-from runs import Recorder, TickingRecorder, never
+from runs import ClockRecorder, Recorder
 
 CPU = torch.device("cpu")
 Work = Callable[..., Any]
@@ -114,26 +114,26 @@ def agree(index: int, ranks: int, port: int) -> dict[str, Any]:
     """What a group's questions are answered with."""
     rank = _as_torchrun_starts(index, ranks, port)
     found: dict[str, Any] = {}
-    with joined(rank, CPU) as group:
-        found["mean"] = group.mean({"x": float(index), "y": 2.0})
-        found["highest"] = group.highest([index, 5 - index, False])
-        found["gathered"] = group.gathered({"mine": torch.full((index + 1,), index)})
-        found["of_first"] = group.of_first(Path(f"from-{index}"))
-        group.on_first(lambda: found.update(worked=True))
+    with process_group(rank, CPU) as group:
+        found["mean"] = group.all_reduce_mean({"x": float(index), "y": 2.0})
+        found["highest"] = group.all_reduce_max([index, 5 - index, False])
+        found["gathered"] = group.gather({"mine": torch.full((index + 1,), index)})
+        found["of_first"] = group.broadcast(Path(f"from-{index}"))
+        group.on_rank_zero(lambda: found.update(worked=True))
         try:
-            group.on_first(_fail)
-        except (DataError, EndedTogetherError) as error:
+            group.on_rank_zero(_fail)
+        except (DataError, CollectiveStopError) as error:
             found["failed"] = type(error).__name__
-        found["left_by"] = type(group.left_by(DataError("x"))).__name__
+        found["left_by"] = type(group.collective_error(DataError("x"))).__name__
     return found
 
 
 def train_by_own_clock(index: int, config: TrainConfig, ranks: int, port: int) -> dict[str, Any]:
     """What a run of several processes does at intervals, where only the first one's clock runs."""
     rank = _as_torchrun_starts(index, ranks, port)
-    recorder = Recorder() if index else TickingRecorder(30)
-    schedule.monotonic = recorder.clock if isinstance(recorder, TickingRecorder) else float
-    train(plan_new(config, rank), recorder, never)
+    recorder = Recorder() if index else ClockRecorder(30)
+    base.monotonic = recorder.clock if isinstance(recorder, ClockRecorder) else float
+    train(plan_new(config, rank), [recorder])
     return {
         "drawn": [step for step, _ in recorder.grids],
         "validated": [row["step"] for row in recorder.validations],

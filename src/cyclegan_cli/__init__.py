@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from cyclegan_cli.inspection import describe
     from cyclegan_cli.models.cyclegan import CycleGAN
     from cyclegan_cli.models.networks import PatchDiscriminator, ResnetGenerator
+    from cyclegan_cli.training.callbacks.base import TrainingCallback
+    from cyclegan_cli.training.trainer import train
     from cyclegan_cli.translation.translator import Translator
 
 __version__ = "0.1.0"
@@ -27,8 +29,10 @@ _HOMES = {
     "PatchDiscriminator": "cyclegan_cli.models.networks",
     "ResnetGenerator": "cyclegan_cli.models.networks",
     "TrainConfig": "cyclegan_cli.config",
+    "TrainingCallback": "cyclegan_cli.training.callbacks.base",
     "Translator": "cyclegan_cli.translation.translator",
     "describe": "cyclegan_cli.inspection",
+    "train": "cyclegan_cli.training.trainer",
 }
 
 __all__ = [
@@ -39,9 +43,11 @@ __all__ = [
     "PatchDiscriminator",
     "ResnetGenerator",
     "TrainConfig",
+    "TrainingCallback",
     "Translator",
     "__version__",
     "describe",
+    "train",
 ]
 
 

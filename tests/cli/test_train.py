@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import trainings
-from cyclegan_cli.training.domains import name_digest
+from cyclegan_cli.training.split import name_digest
 from trainings import TINY, draw_domains, wait_for_steps
 
 CLI = [sys.executable, "-m", "cyclegan_cli"]
@@ -65,7 +65,7 @@ def whole(tmp_path_factory) -> bytes:
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_random_steps_resumes_to_the_same_bytes(folder, whole):
+def test_killed_run_resumes_to_identical_model(folder, whole):
     arguments = [*new_run("killed", *LONG), "--workers", "1"]
     moments = sorted(random.sample(range(1, 50), 2))
     print(f"killed after the rows {moments}")
@@ -82,15 +82,15 @@ def test_a_run_killed_at_random_steps_resumes_to_the_same_bytes(folder, whole):
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.slow
-def test_a_signal_saves_and_says_how_to_go_on(folder, whole, number, exit_code):
+def test_signal_saves_and_prints_resume_command(folder, whole, number, exit_code):
     process = start(folder, *new_run("stopped", *LONG), "--workers", "1")
     wait_for_steps(folder, "stopped", random.randint(1, 40))
     # To the whole group, as a terminal and a scheduler do.
     os.killpg(process.pid, number)
     _, err = process.communicate(timeout=120)
     assert process.returncode == exit_code
-    assert re.search(r"error: stopped after step \d+ of 60; everything is saved", err)
-    assert "hint: Go on with: cyclegan train --resume stopped" in err
+    assert re.search(r"error: stopped after step \d+ of 60; the run was saved", err)
+    assert "hint: Resume with: cyclegan train --resume stopped" in err
     assert "Traceback" not in err
     code, _, err = finish(folder, "--resume", "stopped")
     assert code == 0, err
@@ -99,9 +99,7 @@ def test_a_signal_saves_and_says_how_to_go_on(folder, whole, number, exit_code):
 
 @pytest.mark.parametrize("grace", [0.0, 0.02, 0.1])
 @pytest.mark.slow
-def test_a_scheduler_that_kills_soon_after_its_signal_costs_no_more_than_the_last_steps(
-    folder, whole, grace
-):
+def test_sigkill_after_sigterm_resumes_to_identical_model(folder, whole, grace):
     process = start(folder, *new_run("short", *LONG), "--workers", "1")
     wait_for_steps(folder, "short", 20)
     os.killpg(process.pid, signal.SIGTERM)
@@ -116,13 +114,13 @@ def test_a_scheduler_that_kills_soon_after_its_signal_costs_no_more_than_the_las
 
 @pytest.mark.cpu_features
 @pytest.mark.slow
-def test_a_run_says_where_its_page_and_its_checkpoint_are_and_what_to_try(folder):
+def test_training_prints_report_checkpoint_and_example(folder):
     code, out, err = finish(folder, *new_run("r", "--steps", "2", "--log-every", "1"))
     assert code == 0
     assert out == "checkpoint: r/model.safetensors\n"
     assert "step 1/2" in err
     assert "step 2/2" in err
-    [page] = re.findall(r"watch it in a browser: (.*)", err)
+    [page] = re.findall(r"report: (.*)", err)
     assert "step 2 of 2 (100%)" in (folder / page).read_text(encoding="utf-8")
     [command] = re.findall(r"try: cyclegan (.*)", err)
     done = subprocess.run([*CLI, *command.split()], cwd=folder, capture_output=True, text=True)
@@ -137,13 +135,13 @@ def test_quiet_shows_nothing(train):
     assert (code, out, err) == (0, "checkpoint: r/model.safetensors\n", "")
 
 
-def test_a_dry_run_shows_the_plan_and_leaves_nothing(folder, train):
+def test_dry_run_prints_plan_and_writes_nothing(folder, train):
     before = sorted(folder.rglob("*"))
     code, out, err = train(*new_run("r", "--steps", "10"), "--dry-run")
     assert (code, err) == (0, "")
     assert "5 images" in out
     assert "5 PNG; short side 40 pixels" in out
-    assert "5 looked at, 5 of them decoded: none left out" in out
+    assert "5 checked, 5 of them decoded: none left out" in out
     assert "0 done of 10 (2.0 epochs of 5 images)" in out
     assert "0.0002 to step 5, then falling to 3.33333e-05 at step 10" in out
     assert "--base-channels 2" in out
@@ -151,7 +149,7 @@ def test_a_dry_run_shows_the_plan_and_leaves_nothing(folder, train):
     assert sorted(folder.rglob("*")) == before
 
 
-def test_a_dry_run_in_json_names_all_that_is_wrong(folder, train):
+def test_dry_run_json_lists_all_problems(folder, train):
     shutil.copy(folder / "day" / "1.png", folder / "night" / "again.png")
     (folder / "day" / "words.png").write_text("no image")
     for number in range(5):
@@ -177,18 +175,18 @@ def test_a_dry_run_in_json_names_all_that_is_wrong(folder, train):
     assert found["options"]["crop_size"] == 32
     code, out, err = train(*new_run("r"), "--dry-run", "--strict")
     assert (code, out) == (3, "")
-    assert err.splitlines()[-2].startswith("error: --strict: --domain-a: of 6 images looked at")
+    assert err.splitlines()[-2].startswith("error: --strict: --domain-a: 1 of 6 checked images")
 
 
 @pytest.mark.parametrize("option", ["--full", "--json"])
-def test_what_belongs_to_a_dry_run_is_refused_without_one(folder, option):
+def test_full_and_json_need_dry_run(folder, option):
     code, _, err = finish(folder, *new_run("r"), option)
     assert code == 2
     assert f"error: {option} needs --dry-run" in err
     assert not (folder / "r").exists()
 
 
-def test_a_dry_run_of_a_resumed_run_says_what_is_left(train):
+def test_dry_run_of_resumed_run_shows_remaining_steps(train):
     code, _, err = train(*new_run("r", "--steps", "4"))
     assert code == 0, err
     code, out, err = train("--resume", "r", "--steps", "10", "--dry-run", "--json")
@@ -214,7 +212,7 @@ def test_the_command_line_wins_over_the_file(folder, train):
     assert "of 510 (" in out
 
 
-def test_a_run_s_options_can_be_fed_back(folder, train):
+def test_config_file_of_run_reproduces_model(folder, train):
     train(*new_run("r", "--steps", "1"))
     code, _, err = train("--config", "r/config.toml")
     assert code == 0, err
@@ -248,7 +246,7 @@ def test_a_run_s_options_can_be_fed_back(folder, train):
         (["--device", "tpu"], 2, "error: --device must be auto, cpu"),
     ],
 )
-def test_bad_input_is_one_sentence_and_its_exit_code(train, arguments, code, sentence):
+def test_invalid_input_message_and_exit_code(train, arguments, code, sentence):
     found, out, err = train(*arguments)
     assert found == code
     assert out == ""
@@ -258,7 +256,7 @@ def test_bad_input_is_one_sentence_and_its_exit_code(train, arguments, code, sen
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's file size limit")
 @pytest.mark.slow
-def test_a_full_disk_keeps_the_last_checkpoint(folder):
+def test_full_disk_keeps_last_checkpoint(folder):
     """RLIMIT_FSIZE stands for the disk: the next file that grows beyond it cannot be written."""
     code, _, err = finish(folder, *new_run("r", "--steps", "2"))
     assert code == 0, err
@@ -302,7 +300,7 @@ def contents(run: Path) -> dict[str, bytes]:
         (["state", "model", "best", "checkpoints/*"], "metrics.csv"),
     ],
 )
-def test_a_run_that_lost_its_state_is_not_begun_anew(folder, train, cyclegan, lost, left):
+def test_run_without_state_is_not_restarted(folder, train, cyclegan, lost, left):
     assert train(*new_run("run", *FEW), "--keep-checkpoints", "1")[0] == 0
     for name in lost:
         for path in (folder / "run").glob(f"{name}.safetensors"):
@@ -319,7 +317,7 @@ def test_a_run_that_lost_its_state_is_not_begun_anew(folder, train, cyclegan, lo
 
 
 @pytest.mark.parametrize("name", ["state", "model"])
-def test_a_link_to_a_disk_that_is_not_mounted_is_not_written_through(folder, train, cyclegan, name):
+def test_dangling_links_in_run_folder_are_refused(folder, train, cyclegan, name):
     assert train(*new_run("run", *FEW))[0] == 0
     file = folder / "run" / f"{name}.safetensors"
     file.unlink()
@@ -333,7 +331,7 @@ def test_a_link_to_a_disk_that_is_not_mounted_is_not_written_through(folder, tra
     assert cyclegan("inspect", "run", "--json").documents[0]["resumable"] is False
 
 
-def test_the_first_best_model_is_not_without_a_state(folder):
+def test_state_precedes_first_best_model(folder):
     late = ["--steps", "100000", "--checkpoint-every", "1000", "--validate-every", "2"]
     process = start(folder, *new_run("run", *late, "--val-fraction", "0.5"))
     deadline = time.monotonic() + 100
@@ -344,18 +342,18 @@ def test_the_first_best_model_is_not_without_a_state(folder):
     assert (folder / "run" / "state.safetensors").exists()
 
 
-def test_a_run_ended_before_it_had_results_says_that_it_begins_again(folder, train):
+def test_resume_without_results_starts_again(folder, train):
     assert train(*new_run("run", "--steps", "2"))[0] == 0
     for path in (folder / "run").iterdir():
         if path.name != "config.toml":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     code, _, err = train("--resume", "run")
     assert code == 0
-    assert "warning: run was ended before it had any results, and begins again" in err
+    assert "warning: run was stopped before its first checkpoint and starts again" in err
 
 
 @pytest.mark.parametrize("interval", ["--log-every", "--sample-every"])
-def test_the_first_results_are_preceded_by_a_state(folder, interval):
+def test_state_precedes_first_results(folder, interval):
     options = ("--log-every", "1000", "--sample-every", "1000", "--checkpoint-every", "1000")
     process = start(folder, *new_run("run", *options, interval, "2", "--steps", "100000"))
     deadline = time.monotonic() + 100
@@ -378,7 +376,7 @@ def test_the_first_results_are_preceded_by_a_state(folder, interval):
         ("link", "--resume link is a link to unmounted/run, which does not exist"),
     ],
 )
-def test_what_is_no_run_folder_is_refused_with_a_hint_for_resume(folder, train, named, sentence):
+def test_missing_run_folder_is_refused_with_a_hint(folder, train, named, sentence):
     (folder / "link").symlink_to("unmounted/run")
     code, _, err = train("--resume", named)
     assert code == 4
@@ -387,23 +385,23 @@ def test_what_is_no_run_folder_is_refused_with_a_hint_for_resume(folder, train, 
     assert not (folder / "unmounted").exists()
 
 
-def test_a_finished_run_has_nothing_left_to_do_which_is_success(folder, train):
+def test_resuming_finished_run_exits_with_zero(folder, train):
     assert train(*new_run("run", "--steps", "2"))[0] == 0
     before = contents(folder / "run")
     code, out, err = train("--resume", "run")
     assert (code, out) == (0, "")
     assert err == (
-        "run is complete: it has done 2 of 2 steps; to train it further, resume with more "
-        "--steps or --epochs\n"
+        "run is complete: 2 of 2 steps are done; to continue, resume with more --steps or "
+        "--epochs\n"
     )
     assert contents(folder / "run") == before
     code, _, err = train("--resume", "run", "--steps", "1")
     assert code == 2
-    assert "error: --steps: run has done 2 steps, more than the 1 asked for" in err
+    assert "error: --steps: run has done 2 steps, more than the 1 requested" in err
 
 
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
-def test_a_warning_saves_and_ends_and_may_come_twice(folder, name):
+def test_warning_signal_saves_and_may_repeat(folder, name):
     number = getattr(signal, name)
     before = signal.signal(number, signal.SIG_DFL)  # nohup and schedulers have it ignored.
     process = start(folder, *new_run("warned", *LONG, "--steps", "100000"))
@@ -413,12 +411,12 @@ def test_a_warning_saves_and_ends_and_may_come_twice(folder, name):
     process.send_signal(number)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 128 + number
-    assert re.search(r"error: stopped after step \d+ of 100000; everything is saved", err)
+    assert re.search(r"error: stopped after step \d+ of 100000; the run was saved", err)
     assert (folder / "warned" / "state.safetensors").exists()
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_held_out_images_that_cannot_be_read_are_named_and_refused_by_strict(folder, train, own):
+def test_unreadable_validation_images_are_reported(folder, train, own):
     if own:
         shutil.copytree(folder / "day", folder / "val")
         spoilt, options = folder / "val" / "0.png", ["--val-a", "val", "--val-b", "night"]
@@ -430,7 +428,7 @@ def test_held_out_images_that_cannot_be_read_are_named_and_refused_by_strict(fol
     assert code == 0
     assert f"{spoilt.name}: " in err
     option, count = ("--val-a", 5) if own else ("--domain-a", 2)
-    sentence = f"{option}: of {count} held-out images, 1 will not be measured on"
+    sentence = f"{option}: 1 of {count} validation images cannot be used"
     assert sentence in err
     if own:
         assert "--val-b and --domain-b are the same folder" in err
@@ -439,4 +437,4 @@ def test_held_out_images_that_cannot_be_read_are_named_and_refused_by_strict(fol
     assert f"error: --strict: {sentence}" in err
     code, out, err = train(*new_run("dry", *options, "--dry-run"))
     assert code == 0
-    assert f"{count} more to measure on (1 left out)" in out
+    assert f"{count} for validation (1 left out)" in out

@@ -57,16 +57,14 @@ def whole(folder: Path) -> bytes:
     # The first process alone speaks.
     assert out == "checkpoint: whole/model.safetensors\n"
     assert err.count("training day <-> night to step 40") == 1
-    assert "2 processes, each with batches of 1: 2 images of each domain a step" in err
+    assert "2 processes with a batch size of 1 each: 2 images of each domain per step" in err
     assert "warning" not in err.lower()
     tensors = read_header(folder / "whole" / "state.safetensors").tensors
     assert {"pool_a.images", "rank.1.pool_a.images"} <= tensors.keys()
     return model(folder, "whole")
 
 
-def test_a_killed_process_is_restarted_and_the_run_ends_as_if_it_had_not_been(
-    folder: Path, whole: bytes
-) -> None:
+def test_killed_rank_is_restarted_with_identical_result(folder: Path, whole: bytes) -> None:
     process = start(folder, *OPTIONS, "--run-dir", "hurt", launch=("--max-restarts", "1"))
     wait_for_steps(folder, "hurt", 12)
     children = psutil.Process(process.pid).children()
@@ -78,14 +76,12 @@ def test_a_killed_process_is_restarted_and_the_run_ends_as_if_it_had_not_been(
     assert model(folder, "hurt") == whole
 
 
-def test_ctrl_c_saves_and_a_resumed_run_ends_as_if_it_had_not_been(
-    folder: Path, whole: bytes
-) -> None:
+def test_ctrl_c_saves_and_resume_gives_identical_model(folder: Path, whole: bytes) -> None:
     process = start(folder, *OPTIONS, "--run-dir", "stopped")
     wait_for_steps(folder, "stopped", 7)
     os.killpg(process.pid, signal.SIGINT)  # As a terminal does; torchrun passes it on once more.
     _, err = process.communicate(timeout=120)
-    [step] = re.findall(r"error: stopped after step (\d+) of 40; everything is saved", err)
+    [step] = re.findall(r"error: stopped after step (\d+) of 40; the run was saved", err)
     assert 7 <= int(step) < 40
     assert err.count("error: ") == 1
     code, _, err = finish(folder, "--resume", "stopped")
@@ -93,7 +89,7 @@ def test_ctrl_c_saves_and_a_resumed_run_ends_as_if_it_had_not_been(
     assert model(folder, "stopped") == whole
 
 
-def test_bad_options_are_one_sentence(folder: Path) -> None:
+def test_invalid_options_are_reported_once(folder: Path) -> None:
     code, _, err = finish(folder, *OPTIONS, "--run-dir", "r", "--crop-size", "33")
     assert code != 0
     assert err.count("error: --crop-size 33 ") == 1
@@ -101,21 +97,21 @@ def test_bad_options_are_one_sentence(folder: Path) -> None:
     assert not (folder / "r").exists()
 
 
-def test_what_the_first_process_refuses_ends_all(folder: Path) -> None:
+def test_error_on_rank_zero_ends_all_ranks(folder: Path) -> None:
     shutil.copytree(folder / "day", folder / "spoilt")
     (folder / "spoilt" / "0.png").write_text("no image")
     spoilt = ["--domain-a", "spoilt", "--run-dir", "r", "--strict"]
     code, _, err = finish(folder, *OPTIONS, *spoilt)
     assert code != 0
     assert err.count("error: ") == 1
-    assert "error: --strict: --domain-a: of 9 images looked at, 1 will be left out" in err
+    assert "error: --strict: --domain-a: 1 of 9 checked images will be left out" in err
     assert not (folder / "r").exists()
 
 
-def test_a_dry_run_is_for_one_process(folder: Path) -> None:
+def test_dry_run_is_refused_under_torchrun(folder: Path) -> None:
     code, _, err = finish(folder, *OPTIONS, "--dry-run")
     assert code != 0
-    assert err.count("error: --dry-run is for one process") == 1
+    assert err.count("error: --dry-run needs a single process") == 1
 
 
 def free_port() -> str:
@@ -137,7 +133,7 @@ ALONE_IN_TWO = {"RANK": "0", "WORLD_SIZE": "2"}
         ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2 and WORLD_SIZE=2"),
     ],
 )
-def test_an_environment_that_is_half_torchrun_s_is_one_sentence(
+def test_incomplete_torchrun_environment_is_a_usage_error(
     folder: Path,
     cyclegan: Callable[..., Answer],
     monkeypatch: pytest.MonkeyPatch,
@@ -155,10 +151,10 @@ def test_an_environment_that_is_half_torchrun_s_is_one_sentence(
 
 
 @pytest.mark.parametrize(("rank", "awaited"), [
-    ("0", "1 other process of 2 to join at"), ("1", "the first process to listen at"),
+    ("0", "1 other process of 2 to join at"), ("1", "rank 0 to listen at"),
 ])  # fmt: skip
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_who_waits_for_others_says_so_and_hears_signals(
+def test_waiting_for_other_ranks_handles_signals(
     folder: Path, monkeypatch: pytest.MonkeyPatch, rank: str, awaited: str,
     number: signal.Signals, code: int,
 ) -> None:  # fmt: skip
@@ -179,22 +175,22 @@ def test_who_waits_for_others_says_so_and_hears_signals(
     assert not (folder / "lonely").exists()
 
 
-def test_waiting_for_others_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_join_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "JOIN_SECONDS", 0.0)
-    monkeypatch.setattr(distributed, "SAY_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(distributed, "REPORT_AFTER_SECONDS", 0.0)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", free_port())
     for index in (0, 1):
         monkeypatch.setenv("RANK", str(index))
         rank = DistributedEnv(index, 2)
         with (
-            pytest.raises(DeviceError, match="in vain"),
-            distributed.joined(rank, torch.device("cpu")),
+            pytest.raises(DeviceError, match="timed out"),
+            distributed.process_group(rank, torch.device("cpu")),
         ):
             pass
 
 
-def test_a_port_that_others_listen_at_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_occupied_port_is_a_device_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", 0))
         taken.listen()
@@ -202,7 +198,7 @@ def test_a_port_that_others_listen_at_is_one_sentence(monkeypatch: pytest.Monkey
         monkeypatch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
         monkeypatch.setenv("RANK", "0")
         with (
-            pytest.raises(DeviceError, match="cannot meet the other processes at 127"),
-            distributed.joined(DistributedEnv(0, 2), torch.device("cpu")),
+            pytest.raises(DeviceError, match="cannot join the other processes at 127"),
+            distributed.process_group(DistributedEnv(0, 2), torch.device("cpu")),
         ):
             pass

@@ -13,7 +13,7 @@ from cyclegan_cli.data.passed_over import PassedOver
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.inspection import describe
 from cyclegan_cli.inspection.summary import Request
-from cyclegan_cli.training.domains import find_images
+from cyclegan_cli.training.split import split_images
 from cyclegan_cli.translation.inputs import Inputs
 from cyclegan_cli.translation.outputs import TranslationPlan, resolve_naming
 from images import encoded, noise, saved, written
@@ -65,7 +65,7 @@ def test_a_folder_of_nothing_else_says_so(folder: Path) -> None:
         next(Inputs((str(folder),)).checked(PassedOver()))
     assert "6 image files were passed over" in caught.value.hint
     with pytest.raises(DataError, match="has no images") as caught:
-        find_images(TrainConfig(domain_a=folder, domain_b=folder))
+        split_images(TrainConfig(domain_a=folder, domain_b=folder))
     assert "6 image files were passed over" in caught.value.hint
 
 

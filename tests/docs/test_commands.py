@@ -94,7 +94,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     validation = {"validate_every": 2, "val_fraction": 0.2}  # It leaves a best model.
     config = make_config(folder, run_dir=folder / "runs" / "day2night", **validation)
     with pytest.raises(InterruptedRunError):  # So that there is something to resume.
-        train(plan_new(config), recorder, stop_after(recorder, 3), float("inf"))
+        train(plan_new(config), [recorder], stop_after(recorder, 3), float("inf"))
     _copy_images(folder)
     _copy_checkpoints(folder)
     shutil.copytree(ROOT / "examples", folder / "examples", ignore=lambda *_: ["node_modules"])

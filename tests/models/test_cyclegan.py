@@ -514,7 +514,7 @@ def test_bf16_steps_with_full_pools() -> None:
 def test_sample_returns_fp32_translations_and_reconstructions(bf16: bool) -> None:
     model = tiny(bf16=bf16)
     real_a, real_b = images(2)
-    samples = model.translate_kronecker(real_a, real_b)
+    samples = model.translate_and_reconstruct(real_a, real_b)
     with torch.no_grad():
         fake_b, fake_a = model.generator_a2b(real_a), model.generator_b2a(real_b)
         expected = {
@@ -533,7 +533,7 @@ def test_sample_returns_fp32_translations_and_reconstructions(bf16: bool) -> Non
 def test_sample_does_not_change_the_training_state() -> None:
     model = tiny()
     before = weights(model)
-    model.translate_kronecker(*images())
+    model.translate_and_reconstruct(*images())
     assert changed(before, weights(model)) == set()
     assert model.pool_a.count == model.pool_b.count == 0
     assert all(

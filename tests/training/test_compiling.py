@@ -13,7 +13,7 @@ from torch import nn
 from cyclegan_cli.config import CompileChoice, TrainConfig
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.training import compiling
-from cyclegan_cli.training.compiling import WARM_UP_STEPS, WATCHED_STEPS, Compiler, pays
+from cyclegan_cli.training.compiling import TIMED_STEPS, WARM_UP_STEPS, Compiler, is_faster
 
 CPU = torch.device("cpu")
 
@@ -74,7 +74,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-DECIDED = WARM_UP_STEPS + WATCHED_STEPS
+DECIDED = WARM_UP_STEPS + TIMED_STEPS
 
 
 @pytest.mark.parametrize(
@@ -87,19 +87,19 @@ DECIDED = WARM_UP_STEPS + WATCHED_STEPS
         ("mps", 10.0, 1_000_000, False),
     ],
 )
-def test_it_pays_where_it_saves_twice_what_it_takes(
+def test_is_faster_if_it_saves_twice_the_compile_time(
     device: str, seconds: float, steps: int, expected: bool
 ) -> None:
     """By hand: 12,000 steps of 0.1 s are 1,200 s, a fifth of which is twice 120 s."""
-    assert pays(device, seconds, steps) is expected
+    assert is_faster(device, seconds, steps) is expected
 
 
-def test_a_long_run_on_a_gpu_is_compiled_after_it_was_watched(clock: Clock) -> None:
+def test_auto_compiles_long_gpu_runs_after_timing(clock: Clock) -> None:
     run = Run("auto", "cuda", 0.1, clock)
     run.make_steps(DECIDED + 50, of=33_000)
     assert run.model.compiled_at == [DECIDED]
     assert run.told == [
-        f"compiling the networks: {33_000 - DECIDED} steps of 0.1 s are left, which repays it"
+        f"compiling the networks: {33_000 - DECIDED} steps of 0.1 s are left, which makes up for it"
     ]
     assert run.warned == []
     assert run.model.steps == DECIDED + 50
@@ -109,12 +109,12 @@ def test_the_first_steps_do_not_count(clock: Clock) -> None:
     run = Run("auto", "cuda", 60.0, clock)
     run.make_steps(WARM_UP_STEPS, of=3_000)
     run.model.seconds = 0.001
-    run.make_steps(WATCHED_STEPS + 10, of=3_000)
+    run.make_steps(TIMED_STEPS + 10, of=3_000)
     assert run.model.compiled_at == []
 
 
 @pytest.mark.parametrize(("device", "of"), [("cuda", 1_000), ("cpu", 1_000_000)])
-def test_else_auto_does_nothing_and_says_nothing(clock: Clock, device: str, of: int) -> None:
+def test_auto_does_not_compile_otherwise(clock: Clock, device: str, of: int) -> None:
     run = Run("auto", device, 0.1, clock)
     run.make_steps(DECIDED + 50, of=of)
     assert (run.model.compiled_at, run.told, run.warned) == ([], [], [])
@@ -150,29 +150,23 @@ def test_off_does_not(clock: Clock) -> None:
         (AssertionError(), "AssertionError()"),
     ],
 )
-def test_a_run_that_cannot_be_compiled_goes_on_as_it_is(
-    clock: Clock, failure: Exception, reason: str
-) -> None:
+def test_failed_compilation_is_a_warning(clock: Clock, failure: Exception, reason: str) -> None:
     run = Run("on", "cpu", 0.1, clock)
     run.model.failure = failure
     run.make_steps(5, of=5)
     assert run.model.compiled_at == [0]
-    assert run.warned == [
-        f"the networks cannot be compiled here and are used as they are: {reason}"
-    ]
+    assert run.warned == [f"the networks cannot be compiled and run without compilation: {reason}"]
     assert run.model.steps == 5
 
 
 @pytest.mark.parametrize("name", ["g++", "clang++"])
-def test_a_compiler_is_looked_for_by_its_usual_names(
-    monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_compiler_is_found_by_usual_names(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr("shutil.which", lambda asked: asked if asked == name else None)
     assert compiling.has_compiler()
 
 
-def test_a_compiler_is_looked_for_in_cxx(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiler_is_found_in_cxx_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda asked: asked if asked == "/opt/mine" else None)
     monkeypatch.setenv("CXX", "/opt/mine")
     assert compiling.has_compiler()
@@ -216,7 +210,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 @traced
 @pytest.mark.usefixtures("backend")
 @pytest.mark.slow
-def test_a_compiled_model_makes_the_same_steps() -> None:
+def test_compiled_model_computes_the_same_steps() -> None:
     plain, compiled = tiny(), tiny()
     compiled.compile(*images())
     assert compiled.pool_a.count == 0
@@ -251,9 +245,7 @@ def test_where_compiling_fails_the_networks_stay_as_they_were(backend: list[Any]
     assert torch.equal(*losses)
 
 
-def test_recorded_passes_are_told_where_each_begins(
-    monkeypatch: pytest.MonkeyPatch, backend: list[Any]
-) -> None:
+def test_cuda_graph_steps_are_marked(monkeypatch: pytest.MonkeyPatch, backend: list[Any]) -> None:
     """A fake GPU: what is asked of it, in which order."""
     model = tiny()
     seen: list[str] = []

@@ -13,7 +13,6 @@ from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.runtime.distributed_env import DistributedEnv
 from cyclegan_cli.training.plan import Plan, plan_new, plan_restarted, plan_resumed
 from cyclegan_cli.training.trainer import train
-from runs import Recorder, never
 from together import agree, learn_by_adam, learn_by_sgd, together, train_by_own_clock
 
 SMALL = TrainConfig(
@@ -60,7 +59,7 @@ def free_port() -> int:
 
 
 @pytest.mark.slow
-def test_processes_agree(tmp_path: Path) -> None:
+def test_collectives(tmp_path: Path) -> None:
     first, second = together(agree, tmp_path, 2, 2, free_port())
     assert first["mean"] == second["mean"] == {"x": 0.5, "y": 2.0}
     assert first["highest"] == second["highest"] == [1, 5, 0]
@@ -68,11 +67,11 @@ def test_processes_agree(tmp_path: Path) -> None:
     assert second["gathered"] == []
     assert first["of_first"] == second["of_first"] == Path("from-0")
     assert (first.get("worked"), second.get("worked")) == (True, None)
-    assert (first["failed"], second["failed"]) == ("DataError", "EndedTogetherError")
-    assert (first["left_by"], second["left_by"]) == ("DataError", "EndedTogetherError")
+    assert (first["failed"], second["failed"]) == ("DataError", "CollectiveStopError")
+    assert (first["left_by"], second["left_by"]) == ("DataError", "CollectiveStopError")
 
 
-def test_the_first_processs_clock_decides_for_all(tmp_path: Path, config: TrainConfig) -> None:
+def test_clock_of_rank_zero_decides(tmp_path: Path, config: TrainConfig) -> None:
     timed = TrainConfig(**{
         **vars(config), "steps": 50, "sample_every": "10m", "validate_every": "11m",
         "checkpoint_every": "12m", "val_fraction": 0.5,
@@ -85,7 +84,7 @@ def of_two(rank: int, local: tuple[int, int] | None = None) -> DistributedEnv:
     return DistributedEnv(rank, 2, *(local or (rank, 2)))
 
 
-def test_a_step_has_a_batch_on_each_device(config: TrainConfig) -> None:
+def test_steps_and_epochs_with_several_ranks(config: TrainConfig) -> None:
     by_epochs = TrainConfig(**{**vars(config), "steps": None, "epochs": 3, "decay_epochs": 1})
     alone, one, other = (
         plan_new(by_epochs, rank) for rank in (DistributedEnv(), of_two(0), of_two(1))
@@ -99,11 +98,11 @@ def test_a_step_has_a_batch_on_each_device(config: TrainConfig) -> None:
 
 def trained(config: TrainConfig) -> Plan:
     plan = plan_new(config)
-    train(plan, Recorder(), never)
+    train(plan)
     return plan
 
 
-def test_on_another_number_of_devices_a_run_goes_on_where_it_was(config: TrainConfig) -> None:
+def test_resume_with_other_number_of_ranks(config: TrainConfig) -> None:
     by_epochs = TrainConfig(**{**vars(config), "steps": None, "epochs": 1, "decay_epochs": 0})
     run = trained(by_epochs).run_dir
     two = plan_resumed(run, {"epochs": 3}, of_two(0))
@@ -111,10 +110,10 @@ def test_on_another_number_of_devices_a_run_goes_on_where_it_was(config: TrainCo
     assert two.total_steps == 5 + 5
     assert two.epoch_of(two.total_steps) == 3
     [sentence] = two.warnings
-    assert "was saved by 1 processes and goes on with 2" in sentence
+    assert "was saved by 1 processes and continues with 2" in sentence
 
 
-def test_a_restart_goes_on_only_with_a_run_of_the_same_options(
+def test_restart_resumes_only_run_with_same_options(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -14,9 +14,11 @@ import pytest
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.data.unpaired import Batch, UnpairedDataset
 from cyclegan_cli.errors import DeviceError, OutputError
+from cyclegan_cli.models.cyclegan import StepLosses
+from cyclegan_cli.training.callbacks.base import TrainingRun
 from cyclegan_cli.training.plan import plan_new, plan_resumed
 from cyclegan_cli.training.trainer import train
-from runs import Recorder, never
+from runs import Recorder
 
 
 class Saboteur(Recorder):
@@ -26,9 +28,9 @@ class Saboteur(Recorder):
         super().__init__()
         self.step, self.act = step, act
 
-    def stepped(self, step: int) -> None:
-        super().stepped(step)
-        if step == self.step:
+    def on_step_end(self, run: TrainingRun, losses: StepLosses) -> None:
+        super().on_step_end(run, losses)
+        if run.step == self.step:
             self.act()
 
 
@@ -44,7 +46,7 @@ def replaced(folder: Path) -> None:
 
 @pytest.mark.parametrize("act", [removed, replaced])
 @pytest.mark.parametrize("first_write", ["log_every", "checkpoint_every", "sample_every"])
-def test_a_run_folder_removed_under_a_training_ends_it_and_nothing_is_written_elsewhere(
+def test_removed_run_folder_ends_training(
     config: TrainConfig, act: Callable[[Path], None], first_write: str
 ) -> None:
     never_due = {"log_every": 1000, "checkpoint_every": 1000, "sample_every": 1000}
@@ -52,15 +54,15 @@ def test_a_run_folder_removed_under_a_training_ends_it_and_nothing_is_written_el
     assert config.run_dir
     saboteur = Saboteur(2, lambda: act(plan.run_dir))
     plan = plan_new(config)
-    with pytest.raises(OutputError, match=r"run was removed or replaced under the training"):
-        train(plan, saboteur, never)
+    with pytest.raises(OutputError, match=r"run was removed or replaced during the training"):
+        train(plan, [saboteur])
     assert saboteur.steps[-1] == 5
     left = [path.name for path in plan.run_dir.rglob("*")] if plan.run_dir.exists() else []
     assert left == (["mine.txt"] if act is replaced else [])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_loading_thread_without_memory_ends_the_run_with_one_sentence(
+def test_out_of_memory_in_loading_thread_is_a_device_error(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     config = dataclasses.replace(config, workers=workers, checkpoint_every=2)
@@ -75,24 +77,24 @@ def test_a_loading_thread_without_memory_ends_the_run_with_one_sentence(
     with monkeypatch.context() as patch:
         patch.setattr(UnpairedDataset, "__getitem__", fail_at_5)
         with pytest.raises(DeviceError, match="training: not enough memory"):
-            train(plan, Recorder(), never)
+            train(plan)
     assert plan_resumed(plan.run_dir, {}).first_step == 4
     rest = Recorder()
-    train(plan_resumed(plan.run_dir, {}), rest, never)
+    train(plan_resumed(plan.run_dir, {}), [rest])
     assert rest.steps == [5, 6, 7]
 
 
 @pytest.mark.parametrize("hour", [-3600, 3600])
-def test_a_clock_that_is_set_changes_nothing(
+def test_system_clock_changes_have_no_effect(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch, hour: int
 ) -> None:
-    undisturbed = train(plan_new(config), Recorder(), never).read_bytes()
+    undisturbed = train(plan_new(config)).read_bytes()
     clock = time.time
     hours = itertools.count(step=hour)
     monkeypatch.setattr(time, "time", lambda: clock() + next(hours))
     config = dataclasses.replace(config, run_dir=config.domain_a.parent / "other", log_every=1)
     recorder = Recorder()
-    model = train(plan_new(config), recorder, never, time_limit=600)
+    model = train(plan_new(config), [recorder], time_limit=600)
     assert model.read_bytes() == undisturbed
     assert recorder.steps[-1] == 7
     seconds = [row["seconds"] for row in recorder.rows]

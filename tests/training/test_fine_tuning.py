@@ -14,7 +14,7 @@ from cyclegan_cli.errors import CheckpointError, InterruptedRunError, UsageError
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.training.plan import plan_new, plan_resumed
 from cyclegan_cli.training.trainer import Trainer, train
-from runs import Recorder, draw_discs, load_tensors, make_config, never, stop_after
+from runs import Recorder, draw_discs, load_tensors, make_config, stop_after
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def config(tmp_path: Path) -> TrainConfig:
 
 @pytest.fixture
 def trained(config: TrainConfig) -> Path:
-    train(plan_new(config), Recorder(), never)
+    train(plan_new(config))
     assert config.run_dir
     return config.run_dir
 
@@ -40,12 +40,10 @@ def after(config: TrainConfig, init_from: Path, **changes: object) -> TrainConfi
 
 
 @pytest.mark.parametrize("file", ["", "model.safetensors", "state.safetensors"])
-def test_a_run_begins_with_the_generators_it_is_given(
-    config: TrainConfig, trained: Path, file: str
-) -> None:
+def test_init_from_loads_generators(config: TrainConfig, trained: Path, file: str) -> None:
     plan = plan_new(after(config, trained / file))
     assert (plan.config.base_channels, plan.config.residual_blocks) == (3, 2)
-    model = Trainer(plan, Recorder()).model
+    model = Trainer(plan, []).model
     assert model.averages
     for direction in ("a2b", "b2a"):
         expected, _ = load_generator(trained / (file or "model.safetensors"), direction)
@@ -60,19 +58,19 @@ def test_the_same_domains_in_the_other_order_change_the_generators_places(
     config: TrainConfig, trained: Path
 ) -> None:
     turned = after(config, trained, domain_a=config.domain_b, domain_b=config.domain_a)
-    model = Trainer(plan_new(turned), Recorder()).model
+    model = Trainer(plan_new(turned), []).model
     expected, _ = load_generator(trained / "model.safetensors", "b2a")
     assert torch.equal(model.generator_a2b.head.weight, expected.head.weight)
 
 
-def test_a_resumed_run_needs_what_it_began_with_no_more(config: TrainConfig, trained: Path) -> None:
+def test_resume_does_not_need_initial_checkpoint(config: TrainConfig, trained: Path) -> None:
     changed = after(config, trained)
     with pytest.raises(InterruptedRunError):
         recorder = Recorder()
-        train(plan_new(changed), recorder, stop_after(recorder, 3))
+        train(plan_new(changed), [recorder], stop_after(recorder, 3))
     (trained / "model.safetensors").unlink()
     assert changed.run_dir
-    train(plan_resumed(changed.run_dir, {}), Recorder(), never)
+    train(plan_resumed(changed.run_dir, {}))
     [step] = load_tensors(changed.run_dir / "state.safetensors", ["pool_a.random"]).values()
     assert len(step)
 
@@ -80,7 +78,7 @@ def test_a_resumed_run_needs_what_it_began_with_no_more(config: TrainConfig, tra
 @pytest.mark.parametrize(
     ("option", "value", "found"), [("base_channels", 8, 3), ("residual_blocks", 9, 2)]
 )
-def test_an_architecture_that_contradicts_is_refused(
+def test_contradicting_architecture_is_refused(
     config: TrainConfig, trained: Path, option: str, value: int, found: int
 ) -> None:
     name = "--" + option.replace("_", "-")
@@ -102,19 +100,17 @@ def test_one_direction_alone_is_refused(config: TrainConfig, trained: Path) -> N
     generator, info = load_generator(trained / "model.safetensors", "a2b")
     path = trained / "one.safetensors"
     save_generators(path, {"a2b": generator}, dataclasses.replace(info, directions=("a2b",)))
-    with pytest.raises(UsageError, match="one.safetensors has the generator a2b alone"):
+    with pytest.raises(UsageError, match="one.safetensors has only the generator a2b"):
         plan_new(after(config, path))
 
 
-def test_generators_that_are_not_trained_here_are_refused(
-    config: TrainConfig, trained: Path
-) -> None:
+def test_untrainable_generators_are_refused(config: TrainConfig, trained: Path) -> None:
     _, info = load_generator(trained / "model.safetensors", "a2b")
     grey = GeneratorConfig(2, 1, input_channels=1)
     info = dataclasses.replace(info, generator=grey)
     path = trained / "grey.safetensors"
     save_generators(path, {"a2b": ResnetGenerator(grey), "b2a": ResnetGenerator(grey)}, info)
-    with pytest.raises(UsageError, match="grey images or with affine norms"):
+    with pytest.raises(UsageError, match="grayscale images or with affine normalization"):
         plan_new(after(config, path))
 
 
@@ -125,9 +121,9 @@ def kept(run: Path) -> list[str]:
     return sorted(path.name for path in (run / "checkpoints").iterdir())
 
 
-def test_so_many_last_models_are_kept(config: TrainConfig) -> None:
+def test_keep_checkpoints(config: TrainConfig) -> None:
     config = dataclasses.replace(config, keep_checkpoints=2, checkpoint_every=2)
-    train(plan_new(config), Recorder(), never)
+    train(plan_new(config))
     assert config.run_dir
     assert kept(config.run_dir) == ["step_00000006.safetensors", "step_00000007.safetensors"]
     last = (config.run_dir / "checkpoints/step_00000007.safetensors").read_bytes()
@@ -145,7 +141,7 @@ def test_files_of_other_names_are_left_alone(config: TrainConfig) -> None:
     mine = plan.run_dir / "checkpoints" / "mine.safetensors"
     mine.parent.mkdir(parents=True)
     mine.write_text("x")
-    train(plan, Recorder(), never)
+    train(plan)
     assert kept(plan.run_dir) == ["mine.safetensors", "step_00000007.safetensors"]
 
 

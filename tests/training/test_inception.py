@@ -13,12 +13,13 @@ from torch_fidelity import feature_extractor_inceptionv3 as fidelity
 
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.errors import DataError, UsageError
-from cyclegan_cli.training import inception, plan
-from cyclegan_cli.training.inception import InceptionJudge
+from cyclegan_cli.training import plan
+from cyclegan_cli.training.callbacks import inception
+from cyclegan_cli.training.callbacks.inception import KernelInceptionDistance
 from cyclegan_cli.training.plan import plan_new, plan_resumed
 from cyclegan_cli.training.trainer import train
-from cyclegan_cli.training.validation import Examination
-from runs import Recorder, never
+from cyclegan_cli.training.validation import ValidationBatch
+from runs import Recorder
 
 CPU = torch.device("cpu")
 
@@ -56,37 +57,38 @@ def weights(hub: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def examination(real: torch.Tensor, fake: torch.Tensor) -> Examination:
-    return Examination(real, real, fake, real, real, real, real, real)
+def translated(real: torch.Tensor, fake: torch.Tensor) -> ValidationBatch:
+    return ValidationBatch(real, real, fake, real, real, real, real, real)
 
 
 @pytest.mark.slow
 def test_equal_images_are_nearer_than_others(weights: Path) -> None:
     random = torch.Generator().manual_seed(1)
     real = torch.rand(4, 3, 32, 32, generator=random) * 2 - 1
-    judge = InceptionJudge(CPU)
-    other = judge.distances(examination(real, -torch.ones_like(real)))
+    kid = KernelInceptionDistance()
+    kid.load(CPU)
+    other = kid.distances(translated(real, -torch.ones_like(real)))
     assert other["kid_a2b"] > other["kid_b2a"]
     # An unbiased estimate of a squared distance that is 0 may lie below.
     assert abs(other["kid_b2a"]) < 0.1 * other["kid_a2b"]
-    assert judge.distances(examination(real, real))["kid_a2b"] == other["kid_b2a"]
+    assert kid.distances(translated(real, real))["kid_a2b"] == other["kid_b2a"]
 
 
 @pytest.mark.slow
-def test_a_training_measures_it_and_resumes_its_table(config: TrainConfig, weights: Path) -> None:
+def test_kid_table_is_resumed(config: TrainConfig, weights: Path) -> None:
     config = dataclasses.replace(config, kid=True, val_fraction=0.5, validate_every=3, steps=4)
     recorder = Recorder()
     run = plan_new(config)
-    train(run, recorder, never)
-    assert sum("Kernel Inception Distance" in sentence for sentence in recorder.told_of) == 2
-    train(plan_resumed(run.run_dir, {"steps": 6}), Recorder(), never)
+    train(run, [recorder])
+    assert sum("Kernel Inception Distance" in sentence for sentence in recorder.messages) == 2
+    train(plan_resumed(run.run_dir, {"steps": 6}))
     with (run.run_dir / "kid.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert [row["step"] for row in rows] == ["3", "4", "6"]
     assert all(float(row["kid_a2b"]) == float(row["kid_a2b"]) for row in rows)
 
 
-def test_weights_that_cannot_be_had_are_one_sentence_before_the_first_step(
+def test_failed_download_of_inception_weights(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def offline(*_: object, **__: object) -> None:
@@ -96,26 +98,24 @@ def test_weights_that_cannot_be_had_are_one_sentence_before_the_first_step(
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     run = plan_new(dataclasses.replace(config, kid=True, val_fraction=0.5))
     with pytest.raises(DataError, match=r"--kid needs .*cannot be downloaded: no route") as refusal:
-        train(run, Recorder(), never)
+        train(run)
     assert fidelity.URL_INCEPTION_V3 in refusal.value.hint
     assert not run.run_dir.exists()
 
 
 def test_other_weights_are_refused(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inception, "WEIGHTS_DIGEST", "00000000")
-    with pytest.raises(DataError, match="is damaged, or another file"):
-        InceptionJudge(CPU)
+    with pytest.raises(DataError, match="is damaged"):
+        KernelInceptionDistance().load(CPU)
 
 
-def test_without_held_out_images_there_is_nothing_to_measure(
-    config: TrainConfig, weights: Path
-) -> None:
+def test_kid_needs_validation_set(config: TrainConfig, weights: Path) -> None:
     run = plan_new(dataclasses.replace(config, kid=True, val_fraction=0.0))
-    with pytest.raises(UsageError, match="--kid measures held-out images"):
-        train(run, Recorder(), never)
+    with pytest.raises(UsageError, match="--kid needs a validation set"):
+        train(run)
 
 
-def test_without_the_extra_one_sentence_says_so(
+def test_kid_without_extra_is_a_usage_error(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan, "find_spec", lambda name: None)

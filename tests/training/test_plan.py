@@ -47,7 +47,7 @@ def test_names_can_be_chosen(folders):
 
 
 @pytest.mark.parametrize("name", ["a/b", "..\\x", "", "tab\t", "new\nline"])
-def test_a_name_that_cannot_be_part_of_a_file_name_is_refused(folders, name):
+def test_invalid_domain_name_is_refused(folders, name):
     with pytest.raises(UsageError, match="--name-b"):
         plan_new(config(folders, name_a="day", name_b=name or " "))
 
@@ -57,14 +57,14 @@ def test_two_equal_names_are_refused(folders):
         plan_new(config(folders, name_a="x", name_b="x"))
 
 
-def test_a_taken_run_folder_gets_the_next_number(folders):
+def test_used_run_folder_gets_next_number(folders):
     for name in ("runs/day2night", "runs/day2night-2"):
         Path(name).mkdir(parents=True)
         Path(name, "file").touch()
     assert plan_new(config(folders)).run_dir == Path("runs/day2night-3")
 
 
-def test_a_chosen_run_folder_that_is_taken_is_refused(folders):
+def test_run_dir_in_use_is_refused(folders):
     with pytest.raises(UsageError, match="--run-dir day already exists"):
         plan_new(config(folders, run_dir=Path("day")))
 
@@ -104,7 +104,7 @@ def test_a_missing_device_is_refused(folders):
         plan_new(config(folders, device="cuda:77"))
 
 
-def test_a_run_killed_before_it_had_results_resumes_from_its_options(folders):
+def test_run_killed_before_results_resumes_from_config(folders):
     plan = plan_new(config(folders, steps=5))
     plan.run_dir.mkdir(parents=True)
     (plan.run_dir / "config.toml").write_text(tomli_w.dumps(plan.config.to_document()))
@@ -114,14 +114,14 @@ def test_a_run_killed_before_it_had_results_resumes_from_its_options(folders):
     assert resumed.images_digest == plan.images_digest
 
 
-def test_a_file_is_no_run_but_its_state_stands_for_it(folders, run_folder):
+def test_resume_accepts_state_file(folders, run_folder):
     with pytest.raises(UsageError, match="is a file, not a run folder"):
         plan_resumed(run_folder / "model.safetensors", {})
     plan = plan_resumed(run_folder / "state.safetensors", {})
     assert plan.run_dir == run_folder
 
 
-def test_what_is_no_run_cannot_be_resumed(folders):
+def test_resume_of_missing_run_is_refused(folders):
     with pytest.raises(CheckpointError, match="no run folder nowhere"):
         plan_resumed(Path("nowhere"), {})
     with pytest.raises(CheckpointError, match=r"has no state\.safetensors"):
@@ -145,7 +145,7 @@ def test_the_options_of_a_run_can_be_fed_back(folders):
         ("# \xe4", "not valid TOML: byte 2 is not UTF-8"),
     ],
 )
-def test_a_bad_options_file_is_one_sentence(tmp_path, text, sentence):
+def test_invalid_config_file_is_a_usage_error(tmp_path, text, sentence):
     path = tmp_path / "options.toml"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(UsageError, match=sentence):

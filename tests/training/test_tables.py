@@ -19,7 +19,7 @@ def steps_in(path) -> list[int]:
         return [int(row["step"]) for row in csv.DictReader(stream)]
 
 
-def test_a_row_is_on_disk_as_soon_as_it_is_measured(tmp_path):
+def test_rows_are_written_at_once(tmp_path):
     metrics = table(tmp_path / "metrics.csv", 0)
     metrics.append(row(10))
     with (tmp_path / "metrics.csv").open(newline="") as stream:
@@ -27,7 +27,7 @@ def test_a_row_is_on_disk_as_soon_as_it_is_measured(tmp_path):
     assert {name: float(value) for name, value in found.items()} == row(10)
 
 
-def test_a_resumed_run_drops_the_rows_after_its_checkpoint(tmp_path):
+def test_resume_drops_rows_after_checkpoint(tmp_path):
     metrics = table(tmp_path / "metrics.csv", 0)
     for step in (10, 20, 30):
         metrics.append(row(step))
@@ -44,7 +44,7 @@ def test_steps_beyond_a_million_are_whole_numbers(tmp_path):
 
 
 @pytest.mark.parametrize("tail", ["20,1", "20", "20,x,y\n", ",\n", "\0\n"])
-def test_half_a_row_left_by_a_kill_is_dropped(tmp_path, tail):
+def test_incomplete_row_is_dropped(tmp_path, tail):
     path = tmp_path / "metrics.csv"
     table(path, 0).append(row(10))
     path.write_text(path.read_text() + tail)

@@ -4,6 +4,7 @@ import csv
 import io
 from importlib import util
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -11,11 +12,11 @@ from PIL import Image
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.errors import OutputError, UsageError
 from cyclegan_cli.models.cyclegan import LOSS_NAMES
+from cyclegan_cli.training.callbacks.tensorboard import TensorBoardLogger
 from cyclegan_cli.training.plan import plan_new, plan_resumed
 from cyclegan_cli.training.tables import LATER_COLUMNS
-from cyclegan_cli.training.tensorboard import TensorBoard
 from cyclegan_cli.training.trainer import train
-from runs import Recorder, make_config, never
+from runs import Recorder, make_config
 
 accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
@@ -31,9 +32,9 @@ class CutOff(Recorder):
         super().__init__()
         self.last = last
 
-    def stepped(self, step):
-        super().stepped(step)
-        if step == self.last:
+    def on_step_end(self, run, losses):
+        super().on_step_end(run, losses)
+        if run.step == self.last:
             raise PowerCut
 
 
@@ -63,8 +64,8 @@ def column(path: Path, name: str) -> list[tuple[int, float]]:
     return [(int(row["step"]), pytest.approx(float(row[name]), rel=1e-4)) for row in rows]
 
 
-def test_curves_are_those_of_the_tables(watched):
-    train(plan_new(watched), Recorder(), never)
+def test_tensorboard_scalars_match_tables(watched):
+    train(plan_new(watched))
     events = events_of(watched.run_dir)
     metrics, validation = (watched.run_dir / f"{name}.csv" for name in ("metrics", "validation"))
     for name in LOSS_NAMES:
@@ -76,7 +77,7 @@ def test_curves_are_those_of_the_tables(watched):
 
 
 def test_samples_are_the_grids(watched):
-    train(plan_new(watched), Recorder(), never)
+    train(plan_new(watched))
     found = events_of(watched.run_dir).Images("samples")
     assert [image.step for image in found] == [2, 4, 6, 7]
     grid = watched.run_dir / "samples" / "step_00000004.jpg"
@@ -85,30 +86,30 @@ def test_samples_are_the_grids(watched):
         assert (found[1].width, found[1].height) == opened.size
 
 
-def test_what_was_lost_by_a_crash_is_seen_once(watched):
+def test_tensorboard_events_after_crash_are_unique(watched):
     with pytest.raises(PowerCut):
-        train(plan_new(watched), CutOff(6), never)
+        train(plan_new(watched), [CutOff(6)])
     assert [step for step, _ in scalars(events_of(watched.run_dir), "loss/cycle_a")][-1] == 5
-    train(plan_resumed(watched.run_dir, {}), Recorder(), never)  # From step 3.
+    train(plan_resumed(watched.run_dir, {}))  # From step 3.
     events = events_of(watched.run_dir)
     assert [step for step, _ in scalars(events, "loss/cycle_a")] == [1, 2, 3, 4, 5, 6, 7]
     assert [step for step, _ in scalars(events, "quality/swd_a2b")] == [3, 6, 7]
     assert [image.step for image in events.Images("samples")] == [2, 4, 6, 7]
 
 
-def test_half_a_record_does_no_harm(watched):
+def test_incomplete_event_record_is_harmless(watched):
     with pytest.raises(PowerCut):
-        train(plan_new(watched), CutOff(5), never)
+        train(plan_new(watched), [CutOff(5)])
     [path] = (watched.run_dir / "tensorboard").iterdir()
     path.write_bytes(path.read_bytes()[:-3])
-    train(plan_resumed(watched.run_dir, {}), Recorder(), never)
+    train(plan_resumed(watched.run_dir, {}))
     found = scalars(events_of(watched.run_dir), "loss/cycle_a")
     assert [step for step, _ in found] == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_the_watcher_of_the_command_is_told_everything_too(watched):
+def test_other_callbacks_are_called_with_tensorboard(watched):
     recorder = Recorder()
-    train(plan_new(watched), recorder, never)
+    train(plan_new(watched), [recorder])
     assert recorder.starts == 1
     assert recorder.steps == [1, 2, 3, 4, 5, 6, 7]
     assert [step for step, _ in recorder.grids] == [2, 4, 6, 7]
@@ -116,7 +117,7 @@ def test_the_watcher_of_the_command_is_told_everything_too(watched):
 
 
 def test_without_the_option_there_is_no_folder(config):
-    train(plan_new(config), Recorder(), never)
+    train(plan_new(config))
     assert not (config.run_dir / "tensorboard").exists()
 
 
@@ -129,28 +130,29 @@ def not_installed(monkeypatch) -> None:
     )
 
 
-def test_without_the_package_a_sentence_says_so_before_anything_is_written(watched, not_installed):
+def test_tensorboard_without_package_is_a_usage_error(watched, not_installed):
     with pytest.raises(UsageError, match="--tensorboard needs the package tensorboard") as caught:
         plan_new(watched)
     assert "pip install" in caught.value.hint
     assert not watched.run_dir.exists()
 
 
-def test_a_run_goes_on_without_the_package_if_told_to(watched, monkeypatch, request):
+def test_resume_without_tensorboard_package(watched, monkeypatch, request):
     with pytest.raises(PowerCut):
-        train(plan_new(watched), CutOff(4), never)
+        train(plan_new(watched), [CutOff(4)])
     request.getfixturevalue("not_installed")
     with pytest.raises(UsageError, match="not installed"):
         plan_resumed(watched.run_dir, {})
-    train(plan_resumed(watched.run_dir, {"tensorboard": False}), Recorder(), never)
+    train(plan_resumed(watched.run_dir, {"tensorboard": False}))
 
 
-def test_a_full_disk_is_one_sentence(watched):
-    board = TensorBoard()
-    board.started(plan_new(watched))
-    board.close()
+def test_full_disk_is_an_output_error(watched):
+    board = TensorBoardLogger()
+    run = SimpleNamespace(plan=plan_new(watched))
+    board.on_train_begin(run)
+    board.close(run)
     board.stream = Path("/dev/full").open("r+b", buffering=0)  # noqa: SIM115 closed below
     with pytest.raises(OutputError, match=r"cannot write .*tfevents\.000001: No space left"):
         names = ("step", "learning_rate", "images_per_second", *LOSS_NAMES, *LATER_COLUMNS)
-        board.measured(dict.fromkeys(names, 1))
-    board.close()
+        board.on_log(run, dict.fromkeys(names, 1))
+    board.close(run)

@@ -22,18 +22,18 @@ from cyclegan_cli.errors import (
     UsageError,
 )
 from cyclegan_cli.models.cyclegan import CycleGAN
-from cyclegan_cli.training import run_folder
-from cyclegan_cli.training.disk import disk_need
-from cyclegan_cli.training.distributed import Group
+from cyclegan_cli.training.callbacks import checkpointing, default_callbacks
+from cyclegan_cli.training.callbacks.health import Health
+from cyclegan_cli.training.distributed import ProcessGroup
+from cyclegan_cli.training.estimate import disk_space
 from cyclegan_cli.training.plan import plan_new, plan_resumed
-from cyclegan_cli.training.run_folder import RunFolder
 from cyclegan_cli.training.trainer import Trainer, train
-from runs import STEPS, Recorder, make_config, never, stop_after
+from runs import STEPS, Recorder, make_config, stop_after
 
 
-def test_a_run_leaves_everything_that_it_promises(config):
+def test_run_folder_contents(config):
     recorder = Recorder()
-    checkpoint = train(plan_new(config), recorder, never)
+    checkpoint = train(plan_new(config), [recorder])
     run = config.run_dir
     assert checkpoint == run / "model.safetensors"
     assert sorted(path.name for path in run.iterdir()) == [
@@ -53,14 +53,14 @@ def test_a_run_leaves_everything_that_it_promises(config):
 def test_fp32_is_exact_on_gpus_too(tmp_path, config, precision):
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     run = make_config(tmp_path, run_dir=tmp_path / "run", steps=1, precision=precision)
-    train(plan_new(run), Recorder(), never)
+    train(plan_new(run))
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
 
 
 def test_the_run_folder_has_the_resolved_options(config):
     plan = plan_new(config)
-    train(plan, Recorder(), never)
+    train(plan)
     document = tomllib.loads((config.run_dir / "config.toml").read_text())
     found = TrainConfig.from_document(document, "config.toml")
     # Without its own folder, so that the file can be fed back as it is.
@@ -68,7 +68,7 @@ def test_the_run_folder_has_the_resolved_options(config):
 
 
 def test_the_checkpoint_describes_itself(config):
-    train(plan_new(config), Recorder(), never)
+    train(plan_new(config))
     _, info = load_generator(config.run_dir / "model.safetensors", "a2b")
     assert (info.kind, info.name_a, info.name_b) == ("model", "day", "night")
     assert info.training == {
@@ -79,26 +79,26 @@ def test_the_checkpoint_describes_itself(config):
     assert set(info.versions) == {"cyclegan_cli", "safetensors", "torch"}
 
 
-def test_a_model_file_says_nothing_of_the_machine(config, tmp_path):
-    train(plan_new(config), Recorder(), never)
+def test_model_file_contains_no_local_paths(config, tmp_path):
+    train(plan_new(config))
     assert str(tmp_path).encode() not in (config.run_dir / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("stop", [1, 4, 6])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_resumed_run_ends_with_the_same_bytes(tmp_path, config, stop, precision):
+def test_resumed_run_gives_identical_model(tmp_path, config, stop, precision):
     whole = make_config(tmp_path, run_dir=tmp_path / "whole", precision=precision)
-    train(plan_new(whole), Recorder(), never)
+    train(plan_new(whole))
 
     stopped = make_config(tmp_path, run_dir=tmp_path / "stopped", precision=precision)
     recorder = Recorder()
     with pytest.raises(InterruptedRunError) as caught:
-        train(plan_new(stopped), recorder, stop_after(recorder, stop))
+        train(plan_new(stopped), [recorder], stop_after(recorder, stop))
     assert caught.value.exit_code == 143
     assert f"stopped after step {stop} of {STEPS}" in caught.value.message
     assert f"cyclegan train --resume {stopped.run_dir}" in caught.value.hint
     torch.rand(3)  # Nobody else's random numbers matter.
-    train(plan_resumed(stopped.run_dir, {}), Recorder(), never)
+    train(plan_resumed(stopped.run_dir, {}))
 
     first, second = (run.run_dir / "model.safetensors" for run in (whole, stopped))
     assert first.read_bytes() == second.read_bytes()
@@ -106,42 +106,40 @@ def test_a_resumed_run_ends_with_the_same_bytes(tmp_path, config, stop, precisio
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 @pytest.mark.parametrize("cache", ["none", "ram"])
-def test_neither_threads_that_load_nor_images_kept_change_anything(
-    tmp_path, config, workers, cache
-):
+def test_workers_and_cache_do_not_change_the_model(tmp_path, config, workers, cache):
     whole = make_config(tmp_path, run_dir=tmp_path / "whole", workers=0, cache="none")
-    expected = train(plan_new(whole), Recorder(), never).read_bytes()
+    expected = train(plan_new(whole)).read_bytes()
     run = make_config(tmp_path, run_dir=tmp_path / "run", workers=workers, cache=cache)
     recorder = Recorder()
     with pytest.raises(InterruptedRunError):
-        train(plan_new(run), recorder, stop_after(recorder, 3))
-    found = train(plan_resumed(run.run_dir, {}), Recorder(), never)
+        train(plan_new(run), [recorder], stop_after(recorder, 3))
+    found = train(plan_resumed(run.run_dir, {}))
     assert found.read_bytes() == expected
 
 
-def test_a_run_ends_its_threads_whether_it_ends_well_or_not(tmp_path, config):
+def test_loading_threads_end_with_the_run(tmp_path, config):
     before = threading.active_count()
     run = make_config(tmp_path, run_dir=tmp_path / "run", workers=2)
     recorder = Recorder()
     with pytest.raises(InterruptedRunError):
-        train(plan_new(run), recorder, stop_after(recorder, 3))
+        train(plan_new(run), [recorder], stop_after(recorder, 3))
     assert threading.active_count() == before
-    train(plan_resumed(run.run_dir, {}), Recorder(), never)
+    train(plan_resumed(run.run_dir, {}))
     assert threading.active_count() == before
 
 
-def test_a_cache_that_is_asked_for_and_does_not_hold_all_is_said(tmp_path, config, monkeypatch):
+def test_cache_ram_warns_if_it_cannot_hold_all_images(tmp_path, config, monkeypatch):
     run = make_config(tmp_path, run_dir=tmp_path / "run", cache="ram")
     plan = plan_new(run)
     needed = plan.cache.needed
     monkeypatch.setattr(cache, "host_memory_free", lambda: needed)
     recorder = Recorder()
-    train(plan_new(run), recorder, never)
+    train(plan_new(run), [recorder])
     [sentence] = recorder.warnings
     assert sentence.startswith("--cache ram keeps images in memory: up to ")
 
 
-def test_a_run_opens_no_image_before_its_time(tmp_path, config, monkeypatch):
+def test_images_are_loaded_lazily(tmp_path, config, monkeypatch):
     for number in range(40):
         shutil.copy(tmp_path / "day" / "0.png", tmp_path / "day" / f"more{number}.png")
     opened = []
@@ -152,14 +150,13 @@ def test_a_run_opens_no_image_before_its_time(tmp_path, config, monkeypatch):
     run = make_config(tmp_path, run_dir=tmp_path / "run", sample_every=0, validate_every=0)
     recorder = Recorder()
     with pytest.raises(InterruptedRunError):
-        train(plan_new(run), recorder, stop_after(recorder, 1))
+        train(plan_new(run), [recorder], stop_after(recorder, 1))
     assert len(opened) == 2
 
 
 def test_the_seed_changes_the_result(tmp_path, config):
     results = [
-        train(plan_new(make_config(tmp_path, run_dir=tmp_path / f"{s}", seed=s)), Recorder(), never)
-        for s in (0, 1)
+        train(plan_new(make_config(tmp_path, run_dir=tmp_path / f"{s}", seed=s))) for s in (0, 1)
     ]
     assert results[0].read_bytes() != results[1].read_bytes()
 
@@ -167,150 +164,146 @@ def test_the_seed_changes_the_result(tmp_path, config):
 def test_metrics_of_a_resumed_run_have_each_step_once(config):
     recorder = Recorder()
     with pytest.raises(InterruptedRunError):
-        train(plan_new(config), recorder, stop_after(recorder, 4))
+        train(plan_new(config), [recorder], stop_after(recorder, 4))
     # As if the process had gone on for a while after its last checkpoint, and then been killed.
     metrics = config.run_dir / "metrics.csv"
     late = "6," + ",".join("1" for _ in metrics.read_text().splitlines()[0].split(",")[1:])
     metrics.write_text(metrics.read_text() + late + "\n6,")
-    train(plan_resumed(config.run_dir, {}), Recorder(), never)
+    train(plan_resumed(config.run_dir, {}))
     with metrics.open(newline="") as stream:
         assert [int(row["step"]) for row in csv.DictReader(stream)] == [3, 6, 7]
 
 
-def test_a_finished_run_can_be_made_longer(config):
-    train(plan_new(config), Recorder(), never)
+def test_finished_run_resumes_with_more_steps(config):
+    train(plan_new(config))
     assert plan_resumed(config.run_dir, {}).is_complete
-    with pytest.raises(UsageError, match="--steps: .* has done 7 steps, more than the 5 asked for"):
+    with pytest.raises(UsageError, match="--steps: .* has done 7 steps, more than the 5 requested"):
         plan_resumed(config.run_dir, {"steps": 5})
     recorder = Recorder()
-    train(plan_resumed(config.run_dir, {"steps": 9}), recorder, never)
+    train(plan_resumed(config.run_dir, {"steps": 9}), [recorder])
     assert recorder.steps == [8, 9]
 
 
-def test_epochs_take_the_place_of_a_run_s_steps(config):
-    train(plan_new(config), Recorder(), never)
+def test_epochs_replace_steps_on_resume(config):
+    train(plan_new(config))
     plan = plan_resumed(config.run_dir, {"epochs": 1, "decay_epochs": 1})
     assert (plan.config.steps, plan.total_steps) == (None, 10)
 
 
-def test_a_folder_named_on_resume_is_stored_so_that_it_is_found_from_anywhere(
-    config, tmp_path, monkeypatch
-):
+def test_resume_stores_absolute_paths(config, tmp_path, monkeypatch):
     recorder = Recorder()
     with pytest.raises(InterruptedRunError):
-        train(plan_new(config), recorder, stop_after(recorder, 2))
+        train(plan_new(config), [recorder], stop_after(recorder, 2))
     monkeypatch.chdir(tmp_path)
     plan = plan_resumed(config.run_dir, {"domain_a": Path("day")})
     assert plan.config.domain_a == tmp_path / "day"
 
 
-def test_what_would_change_the_model_cannot_change_on_resume(config):
+def test_architecture_cannot_change_on_resume(config):
     recorder = Recorder()
     with pytest.raises(InterruptedRunError):
-        train(plan_new(config), recorder, stop_after(recorder, 2))
+        train(plan_new(config), [recorder], stop_after(recorder, 2))
     with pytest.raises(UsageError, match="--base-channels cannot be changed by --resume"):
         plan_resumed(config.run_dir, {"base_channels": 4})
     assert plan_resumed(config.run_dir, {"base_channels": 2, "workers": 1}).workers == 1
 
 
-def test_changed_folders_are_said_on_resume(config, tmp_path):
+def test_resume_warns_of_changed_images(config, tmp_path):
     recorder = Recorder()
     with pytest.raises(InterruptedRunError):
-        train(plan_new(config), recorder, stop_after(recorder, 2))
+        train(plan_new(config), [recorder], stop_after(recorder, 2))
     Image.new("RGB", (40, 40)).save(tmp_path / "day" / "new.png")
     recorder = Recorder()
-    train(plan_resumed(config.run_dir, {}), recorder, never)
+    train(plan_resumed(config.run_dir, {}), [recorder])
     [sentence] = recorder.warnings
-    assert "not the ones that the run began with" in sentence
+    assert "other images than when the run started" in sentence
 
 
-def test_a_bad_image_is_said_once_and_replaced(config, tmp_path):
+def test_unreadable_image_is_replaced_with_one_warning(config, tmp_path):
     cut_off = tmp_path / "night" / "2.png"
     cut_off.write_bytes(cut_off.read_bytes()[:-200])  # Its header, which is looked at, is whole.
     recorder = Recorder()
-    train(plan_new(config), recorder, never)
+    train(plan_new(config), [recorder])
     [sentence] = recorder.warnings
     assert "2.png" in sentence
-    assert "another image takes its place" in sentence
+    assert "another image was used instead" in sentence
 
 
-def test_what_is_found_before_the_first_step_is_not_said_again(config, tmp_path):
+def test_preflight_warnings_are_not_repeated(config, tmp_path):
     (tmp_path / "night" / "2.png").write_bytes(b"no image")
     Image.new("RGB", (7, 7)).save(tmp_path / "day" / "icon.png")
     shutil.copy(tmp_path / "day" / "0.png", tmp_path / "night" / "same.png")
     recorder = Recorder()
-    train(plan_new(config), recorder, never)
+    train(plan_new(config), [recorder])
     of_a, of_b, same = recorder.warnings
-    assert of_a.startswith("--domain-a: of 6 images looked at, 1 will be left out: ")
+    assert of_a.startswith("--domain-a: 1 of 6 checked images will be left out: ")
     assert of_a.endswith("icon.png is 7x7: too small for crops of 32 pixels")
     assert of_b.endswith("2.png is not an image in a format that is read here")
-    assert same.startswith("1 image in both domains, of which nothing can be learned: ")
+    assert same.startswith("1 image in both domains, which teach the networks nothing: ")
 
 
 def test_strict_refuses_before_the_first_step_and_leaves_no_folder(config, tmp_path):
     (tmp_path / "night" / "2.png").write_bytes(b"no image")
     plan = plan_new(dataclasses.replace(config, strict=True))
     with pytest.raises(DataError, match=r"--strict: --domain-b: .*2\.png"):
-        train(plan, Recorder(), never)
+        train(plan)
     assert not plan.run_dir.exists()
 
 
 @pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"no image")])
-def test_a_image_lost_in_the_middle_is_replaced_or_with_strict_ends_the_run(config, tmp_path, harm):
+def test_image_lost_during_training_is_replaced_or_refused_by_strict(config, tmp_path, harm):
     config = dataclasses.replace(config, cache="none", steps=40)
 
     class Harmful(Recorder):
-        def stepped(self, step):
-            super().stepped(step)
-            if step == 3:
+        def on_step_end(self, run, losses):
+            super().on_step_end(run, losses)
+            if run.step == 3:
                 harm(tmp_path / "day" / "1.png")
 
     harmful = Harmful()
-    train(plan_new(config), harmful, never)
+    train(plan_new(config), [harmful])
     assert len(harmful.steps) == 40
     [sentence] = harmful.warnings
     assert "1.png" in sentence
     Image.new("RGB", (40, 40)).save(tmp_path / "day" / "1.png")
     strict = dataclasses.replace(config, strict=True, run_dir=tmp_path / "strict")
-    with pytest.raises(DataError, match=r"--strict: .*1\.png.*everything is saved") as refusal:
-        train(plan_new(strict), Harmful(), never)
+    with pytest.raises(DataError, match=r"--strict: .*1\.png.*the run was saved") as refusal:
+        train(plan_new(strict), [Harmful()])
     assert "--resume" in refusal.value.hint
     Image.new("RGB", (40, 40)).save(tmp_path / "day" / "1.png")
     rest = Recorder()
-    train(plan_resumed(strict.run_dir, {}), rest, never)
+    train(plan_resumed(strict.run_dir, {}), [rest])
     assert rest.steps[-1] == 40
 
 
-def test_a_disk_without_room_for_a_checkpoint_is_told_before_anything_is_written(
-    config, monkeypatch
-):
+def test_full_disk_is_refused_before_anything_is_written(config, monkeypatch):
     plan = plan_new(config)
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(OutputError, match=r"a checkpoint in .*run needs .* MB, and 0 MB are free"):
-        train(plan, Recorder(), never)
+        train(plan)
     assert not plan.run_dir.exists()
-    checkpoint = disk_need(plan).checkpoint
+    checkpoint = disk_space(plan).checkpoint
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=checkpoint))
     recorder = Recorder()
-    train(plan, recorder, never)
+    train(plan, [recorder])
     [sentence] = recorder.warnings
     assert "the run needs about" in sentence
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_domain_without_a_readable_image_ends_the_run(tmp_path, config, workers):
+def test_domain_without_readable_image_ends_run(tmp_path, config, workers):
     for path in (tmp_path / "night").iterdir():
         path.write_bytes(b"no image")
     run = make_config(tmp_path, run_dir=tmp_path / "x", workers=workers, sample_every=0)
     with pytest.raises(DataError, match="^no image of domain B can be read: .*not an image"):
-        train(plan_new(run), Recorder(), never)
+        train(plan_new(run))
 
 
-def test_a_diverged_run_keeps_its_last_checkpoint(config, monkeypatch):
+def test_diverged_run_keeps_last_checkpoint(config, monkeypatch):
     recorder = Recorder()
     with pytest.raises(InterruptedRunError):
-        train(plan_new(config), recorder, stop_after(recorder, 4))
+        train(plan_new(config), [recorder], stop_after(recorder, 4))
     before = (config.run_dir / "state.safetensors").read_bytes()
 
     real_step = CycleGAN.step
@@ -319,14 +312,14 @@ def test_a_diverged_run_keeps_its_last_checkpoint(config, monkeypatch):
         return real_step(self, real_a * float("nan"), real_b)
 
     monkeypatch.setattr(CycleGAN, "step", broken_step)
-    monkeypatch.setattr("cyclegan_cli.training.trainer.SKIPPED_IN_A_ROW", 2)
+    monkeypatch.setattr("cyclegan_cli.training.callbacks.health.MAX_CONSECUTIVE_SKIPS", 2)
     with pytest.raises(DivergedError, match="the gradients of 2 steps are not finite") as caught:
-        train(plan_resumed(config.run_dir, {}), Recorder(), never)
+        train(plan_resumed(config.run_dir, {}))
     assert "--learning-rate 0.0001 --precision fp32" in caught.value.hint
     assert (config.run_dir / "state.safetensors").read_bytes() == before
 
 
-def test_a_checkpoint_of_weights_that_are_no_numbers_is_not_saved(tmp_path, config, monkeypatch):
+def test_non_finite_weights_are_not_saved(tmp_path, config, monkeypatch):
     """The losses of a step are from before its update: only the weights show what it did."""
     run = make_config(tmp_path, run_dir=tmp_path / "run", checkpoint_every=1)
     real_step = CycleGAN.step
@@ -340,60 +333,60 @@ def test_a_checkpoint_of_weights_that_are_no_numbers_is_not_saved(tmp_path, conf
     recorder = Recorder()
     monkeypatch.setattr(CycleGAN, "step", breaking_step)
     with pytest.raises(DivergedError, match="the weights are not finite at step 4") as caught:
-        train(plan_new(run), recorder, never)
-    assert "the checkpoint before it is kept" in caught.value.message
+        train(plan_new(run), [recorder])
+    assert "the previous checkpoint is kept" in caught.value.message
     monkeypatch.undo()
     assert plan_resumed(run.run_dir, {}).first_step == 3
 
 
-def test_a_run_that_diverges_before_its_first_checkpoint_does_not_speak_of_one(config, monkeypatch):
+def test_divergence_without_checkpoint_suggests_new_run(config, monkeypatch):
     monkeypatch.setattr(CycleGAN, "is_finite", lambda self: False)
     with pytest.raises(DivergedError) as caught:
-        train(plan_new(config), Recorder(), never)
+        train(plan_new(config))
     assert "checkpoint" not in caught.value.message
     assert "--resume" not in caught.value.hint
 
 
 @pytest.mark.parametrize("stale", [False, True])
-def test_a_crash_before_the_very_last_file_is_mended_by_resume(config, stale):
-    model = train(plan_new(config), Recorder(), never)
+def test_resume_repairs_missing_or_stale_model(config, stale):
+    model = train(plan_new(config))
     finished = model.read_bytes()
     if stale:
         other = make_config(config.domain_a.parent, run_dir=config.run_dir / "other", steps=3)
-        model.write_bytes(train(plan_new(other), Recorder(), never).read_bytes())
+        model.write_bytes(train(plan_new(other)).read_bytes())
     else:
         model.unlink()
     recorder = Recorder()
-    assert train(plan_resumed(config.run_dir, {}), recorder, never) == model
+    assert train(plan_resumed(config.run_dir, {}), [recorder]) == model
     assert recorder.steps == []
     assert model.read_bytes() == finished
 
 
-def test_what_cannot_start_leaves_no_run_folder(config, tmp_path):
+def test_failed_start_leaves_no_run_folder(config, tmp_path):
     for path in (tmp_path / "night").iterdir():
         path.write_bytes(b"no image")
     with pytest.raises(DataError):
-        train(plan_new(config), Recorder(), never)
+        train(plan_new(config))
     assert not config.run_dir.exists()
 
 
-def test_a_resume_command_can_be_pasted(tmp_path, config):
+def test_resume_command_is_shell_quoted(tmp_path, config):
     run = make_config(tmp_path, run_dir=tmp_path / "my run")
     recorder = Recorder()
     with pytest.raises(InterruptedRunError) as caught:
-        train(plan_new(run), recorder, stop_after(recorder, 1))
-    assert caught.value.hint == f"Go on with: cyclegan train --resume '{tmp_path}/my run'"
+        train(plan_new(run), [recorder], stop_after(recorder, 1))
+    assert caught.value.hint == f"Resume with: cyclegan train --resume '{tmp_path}/my run'"
 
 
-def test_a_run_resumes_in_another_precision(config):
+def test_resume_with_other_precision(config):
     recorder = Recorder()
     with pytest.raises(InterruptedRunError):
-        train(plan_new(config), recorder, stop_after(recorder, 4))
-    train(plan_resumed(config.run_dir, {"precision": "bf16"}), Recorder(), never)
+        train(plan_new(config), [recorder], stop_after(recorder, 4))
+    train(plan_resumed(config.run_dir, {"precision": "bf16"}))
 
 
-def test_a_crash_between_the_two_files_still_resumes(config, monkeypatch):
-    whole = train(plan_new(config), Recorder(), never).read_bytes()
+def test_crash_between_state_and_model_resumes(config, monkeypatch):
+    whole = train(plan_new(config)).read_bytes()
 
     class CrashError(BaseException):
         pass
@@ -401,13 +394,13 @@ def test_a_crash_between_the_two_files_still_resumes(config, monkeypatch):
     def crash(*arguments):
         raise CrashError
 
-    monkeypatch.setattr(run_folder, "save_model", crash)
+    monkeypatch.setattr(checkpointing, "save_model", crash)
     run = make_config(config.domain_a.parent, run_dir=config.run_dir / "inner", checkpoint_every=4)
     with pytest.raises(CrashError):
-        train(plan_new(run), Recorder(), never)
+        train(plan_new(run))
     assert not (run.run_dir / "model.safetensors").exists()
     monkeypatch.undo()
-    assert train(plan_resumed(run.run_dir, {}), Recorder(), never).read_bytes() == whole
+    assert train(plan_resumed(run.run_dir, {})).read_bytes() == whole
 
 
 def test_the_learning_rate_follows_the_schedule(config, monkeypatch):
@@ -417,39 +410,39 @@ def test_the_learning_rate_follows_the_schedule(config, monkeypatch):
         CycleGAN, "set_learning_rate", lambda self, rate: (rates.append(rate), real(self, rate))
     )
     plan = plan_new(config)
-    train(plan, Recorder(), never)
+    train(plan)
     # 7 steps, the last 3 of which decay: rate * 3/4, 2/4, 1/4.
     assert rates == pytest.approx([2e-4] * 4 + [1.5e-4, 1e-4, 0.5e-4])
 
 
-def test_not_enough_memory_is_one_sentence(config, monkeypatch):
+def test_out_of_memory_is_a_device_error(config, monkeypatch):
     def exhausted(self, real_a, real_b):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
     monkeypatch.setattr(CycleGAN, "step", exhausted)
     with pytest.raises(DeviceError, match="training: not enough memory") as caught:
-        train(plan_new(config), Recorder(), never)
+        train(plan_new(config))
     assert "--batch-size" in caught.value.hint
 
 
-def test_a_run_folder_that_cannot_be_made_is_one_sentence(tmp_path, config):
+def test_uncreatable_run_folder_is_an_output_error(tmp_path, config):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot write .*file"):
-        train(plan_new(make_config(tmp_path, run_dir=tmp_path / "file" / "run")), Recorder(), never)
+        train(plan_new(make_config(tmp_path, run_dir=tmp_path / "file" / "run")))
 
 
 def test_leftovers_of_a_killed_run_are_removed(config):
     recorder = Recorder()
     with pytest.raises(InterruptedRunError):
-        train(plan_new(config), recorder, stop_after(recorder, 2))
+        train(plan_new(config), [recorder], stop_after(recorder, 2))
     leftover = config.run_dir / ".cyclegan-0123456789abcdef.tmp"
     leftover.touch()
-    train(plan_resumed(config.run_dir, {}), Recorder(), never)
+    train(plan_resumed(config.run_dir, {}))
     assert not leftover.exists()
 
 
-def test_a_state_has_no_more_than_resume_needs(config):
-    train(plan_new(config), Recorder(), never)
+def test_state_tensor_names(config):
+    train(plan_new(config))
     names = read_header(config.run_dir / "state.safetensors").tensors
     networks = ("generator_a2b", "generator_b2a", "discriminator_a", "discriminator_b")
     assert {name.split(".")[0] for name in names} == {
@@ -462,32 +455,33 @@ def test_a_state_has_no_more_than_resume_needs(config):
     assert names["pool_a.images"].shape == (3, 3, 32, 32)
 
 
-def test_a_resumed_run_of_wide_networks_ends_in_the_same_bytes(config):
+def test_resumed_run_of_wide_networks_gives_identical_model(config):
     """Wide enough for Winograd's convolutions, which remember their kernels transformed."""
     wide = dataclasses.replace(
         config, base_channels=32, crop_size=96, load_size=96, steps=4, validate_every=0,
         sample_every=0,
     )  # fmt: skip
-    whole = train(plan_new(wide), Recorder(), never).read_bytes()
+    whole = train(plan_new(wide)).read_bytes()
     recorder = Recorder()
     wide = dataclasses.replace(wide, run_dir=config.domain_a.parent / "stopped")
     with pytest.raises(InterruptedRunError):
-        train(plan_new(wide), recorder, stop_after(recorder, 2))
-    assert train(plan_resumed(wide.run_dir, {}), Recorder(), never).read_bytes() == whole
+        train(plan_new(wide), [recorder], stop_after(recorder, 2))
+    assert train(plan_resumed(wide.run_dir, {})).read_bytes() == whole
 
 
-def test_a_full_disk_under_the_health_ends_all_processes_together(config, monkeypatch):
+def test_health_is_written_inside_rank_zero_collective(config, monkeypatch):
     """What the first process alone writes, it writes where the others hear that it has failed."""
     writing = []
 
-    class Watched(Group):
-        def on_first(self, work):
+    class Watched(ProcessGroup):
+        def on_rank_zero(self, function):
             writing.append(True)
-            super().on_first(work)
+            super().on_rank_zero(function)
             writing.pop()
 
-    def write_health(_folder, _document):
+    def write_health(_callback, _run):
         assert writing
 
-    monkeypatch.setattr(RunFolder, "write_health", write_health)
-    Trainer(plan_new(config), Recorder(), group=Watched()).run(never)
+    monkeypatch.setattr(Health, "_write", write_health)
+    plan = plan_new(config)
+    Trainer(plan, default_callbacks(plan), Watched()).fit()

@@ -6,6 +6,8 @@ import csv
 import dataclasses
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +18,12 @@ from cyclegan_cli.checkpoints.header import read_header
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.errors import DataError, InterruptedRunError, UsageError
+from cyclegan_cli.training.callbacks.checkpointing import BestModel
 from cyclegan_cli.training.plan import plan_new, plan_resumed
 from cyclegan_cli.training.tables import VALIDATION_COLUMNS
 from cyclegan_cli.training.trainer import train
-from cyclegan_cli.training.validation import BestSoFar, Examination, Examiner, quality
-from runs import Recorder, load_tensors, make_config, never, stop_after
+from cyclegan_cli.training.validation import ValidationBatch, Validator, quality
+from runs import Recorder, load_tensors, make_config, stop_after
 
 
 @pytest.fixture
@@ -50,35 +53,37 @@ def without_seconds(rows: list[dict[str, float]]) -> list[dict[str, float]]:
 
 
 def test_images_are_held_out_of_the_training(config: TrainConfig) -> None:
-    domains = plan_new(config).domains
-    assert (len(domains.held_out_a), len(domains.held_out_b)) == (2, 2)
-    assert (len(domains.images_a), len(domains.images_b)) == (18, 14)
-    assert not set(domains.held_out_a) & set(domains.images_a)
+    split = plan_new(config).split
+    assert (len(split.val_a), len(split.val_b)) == (2, 2)
+    assert (len(split.images_a), len(split.images_b)) == (18, 14)
+    assert not set(split.val_a) & set(split.images_a)
 
 
-def test_neither_seed_nor_new_images_move_the_choice(config: TrainConfig, tmp_path: Path) -> None:
-    first = plan_new(config).domains
+def test_validation_set_does_not_depend_on_seed_or_new_images(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    first = plan_new(config).split
     other = dataclasses.replace(config, seed=9, run_dir=tmp_path / "other")
-    assert plan_new(other).domains == first
-    taken = set(first.held_out_a)
+    assert plan_new(other).split == first
+    taken = set(first.val_a)
     for i in range(20, 24):
         (tmp_path / "day" / f"{i}.png").write_bytes((tmp_path / "day" / "0.png").read_bytes())
-    found = set(plan_new(other).domains.held_out_a)
+    found = set(plan_new(other).split.val_a)
     new = {tmp_path / "day" / f"{i}.png" for i in range(20, 24)}
     assert found - taken <= new
 
 
 def test_the_order_of_images_does_not_move_when_others_are_held_out(config: TrainConfig) -> None:
-    domains = plan_new(config).domains
-    assert domains.images_a == sorted(domains.images_a, key=lambda path: path.name)
+    split = plan_new(config).split
+    assert split.images_a == sorted(split.images_a, key=lambda path: path.name)
 
 
 def test_folders_can_be_named(config: TrainConfig, tmp_path: Path) -> None:
     named = dataclasses.replace(config, val_a=tmp_path / "night", val_b=tmp_path / "day")
-    domains = plan_new(named).domains
-    assert {path.parent.name for path in domains.held_out_a} == {"night"}
-    assert (len(domains.held_out_a), len(domains.held_out_b)) == (16, 16)
-    assert (len(domains.images_a), len(domains.images_b)) == (20, 16)
+    split = plan_new(named).split
+    assert {path.parent.name for path in split.val_a} == {"night"}
+    assert (len(split.val_a), len(split.val_b)) == (16, 16)
+    assert (len(split.images_a), len(split.images_b)) == (20, 16)
 
 
 def test_one_folder_alone_is_refused(config: TrainConfig, tmp_path: Path) -> None:
@@ -86,9 +91,7 @@ def test_one_folder_alone_is_refused(config: TrainConfig, tmp_path: Path) -> Non
         dataclasses.replace(config, val_a=tmp_path)
 
 
-def test_a_folder_without_images_is_refused_by_its_option(
-    config: TrainConfig, tmp_path: Path
-) -> None:
+def test_empty_validation_folder_is_refused(config: TrainConfig, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     named = dataclasses.replace(config, val_a=tmp_path / "night", val_b=tmp_path / "empty")
     with pytest.raises(DataError, match=r"--val-b: .*empty has no images"):
@@ -96,11 +99,13 @@ def test_a_folder_without_images_is_refused_by_its_option(
 
 
 @pytest.mark.parametrize("changes", [{"val_fraction": 0.0}, {"val_fraction": 0.1}])
-def test_none_or_a_single_one_is_none(config: TrainConfig, changes: dict[str, float]) -> None:
+def test_fewer_than_two_validation_images_disable_validation(
+    config: TrainConfig, changes: dict[str, float]
+) -> None:
     run = dataclasses.replace(config, **changes)
     plan = plan_new(run)
     assert (len(plan.images_a), plan.validates) == (20, False)
-    train(plan, Recorder(), never)
+    train(plan)
     assert not (plan.run_dir / "validation.csv").exists()
     assert not (plan.run_dir / "best.safetensors").exists()
 
@@ -108,12 +113,12 @@ def test_none_or_a_single_one_is_none(config: TrainConfig, changes: dict[str, fl
 # --- measures -----------------------------------------------------------------------------------
 
 
-def test_measures_of_translations_that_are_known() -> None:
+def test_quality_of_known_translations() -> None:
     random = torch.Generator().manual_seed(0)
     real_a = torch.rand((3, 3, 32, 32), generator=random) * 2 - 1
     real_b = real_a.flip(0) * 0.5
     found = quality(
-        Examination(
+        ValidationBatch(
             real_a,
             real_b,
             fake_b=real_b,
@@ -133,16 +138,16 @@ def test_measures_of_translations_that_are_known() -> None:
     assert found["swd_a2b"] < found["swd_b2a"]
 
 
-def test_rows_are_what_the_delivered_model_gives(config: TrainConfig) -> None:
+def test_validation_matches_saved_model(config: TrainConfig) -> None:
     recorder = Recorder()
     plan = plan_new(config)
-    train(plan, recorder, never)
+    train(plan, [recorder])
     rows = table(config.run_dir)
     assert [row["step"] for row in rows] == [2, 4, 6]
     assert tuple(rows[0]) == VALIDATION_COLUMNS
     assert [row["step"] for row in recorder.validations] == [2, 4, 6]
     generator, _ = load_generator(config.run_dir / "model.safetensors", "a2b")
-    real_b = Examiner(plan).real_b
+    real_b = Validator(plan).real_b
     expected = float((generator(real_b) - real_b).abs().mean())
     assert rows[-1]["identity_b"] == pytest.approx(expected, rel=1e-4)
 
@@ -154,27 +159,32 @@ def row(step: int, swd: float) -> dict[str, float]:
     return {"step": step, "swd_a2b": swd - 1, "swd_b2a": swd + 1}
 
 
+def best_model(state: dict[str, Any] | None = None) -> BestModel:
+    plan: Any = SimpleNamespace(callback_state=state or {}, config=SimpleNamespace(patience=0))
+    return BestModel(plan)
+
+
 def test_the_best_is_the_lowest_mean_of_both_directions() -> None:
-    best = BestSoFar({})
-    assert [best.improves(row(step, swd)) for step, swd in ((1, 9), (2, 8), (3, 8), (4, 8.5))] == [
+    best = best_model()
+    assert [best.update(row(step, swd)) for step, swd in ((1, 9), (2, 8), (3, 8), (4, 8.5))] == [
         True, True, False, False,
     ]  # fmt: skip
     assert (best.step, best.swd, best.worse) == (2, 8, 2)
-    again = BestSoFar(best.state())
-    assert (again.improves(row(5, 8.1)), again.worse) == (False, 3)
-    assert (again.improves(row(6, 7)), again.worse) == (True, 0)
+    again = best_model(best.state_dict(4))
+    assert (again.update(row(5, 8.1)), again.worse) == (False, 3)
+    assert (again.update(row(6, 7)), again.worse) == (True, 0)
 
 
-def test_before_the_first_measurement_nothing_is_best() -> None:
-    assert BestSoFar(BestSoFar({}).state()).improves(row(1, 1e9))
+def test_first_validation_is_best() -> None:
+    assert best_model(best_model().state_dict(0)).update(row(1, 1e9))
 
 
-def test_a_distance_that_is_no_number_is_never_best() -> None:
-    assert not BestSoFar({}).improves(row(1, math.nan))
+def test_nan_distance_is_never_best() -> None:
+    assert not best_model().update(row(1, math.nan))
 
 
 def test_best_is_the_model_of_the_lowest_row(config: TrainConfig) -> None:
-    train(plan_new(config), Recorder(), never)
+    train(plan_new(config))
     rows = table(config.run_dir)
     lowest = min(rows, key=lambda found: found["swd_a2b"] + found["swd_b2a"])
     training = read_header(config.run_dir / "best.safetensors").document["training"]
@@ -187,23 +197,21 @@ def measured_as(monkeypatch: pytest.MonkeyPatch, distances: list[float]) -> None
     left = iter(distances)
     real = quality
 
-    def measured(found: Examination) -> dict[str, float]:
+    def measured(found: ValidationBatch) -> dict[str, float]:
         return real(found) | dict.fromkeys(("swd_a2b", "swd_b2a"), next(left))
 
-    monkeypatch.setattr("cyclegan_cli.training.trainer.quality", measured)
+    monkeypatch.setattr("cyclegan_cli.training.callbacks.validation.quality", measured)
 
 
-def test_a_run_that_gets_no_better_stops(
-    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_patience_stops_run(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     measured_as(monkeypatch, [5, 3, 4, 4, 9, 9])
     recorder = Recorder()
     run = dataclasses.replace(config, steps=12, patience=2)
-    train(plan_new(run), recorder, never)
+    train(plan_new(run), [recorder])
     assert recorder.steps[-1] == 8
-    [sentence] = recorder.told_of
-    assert "stopped after step 8 of 12; everything is saved" in sentence
-    assert "nearest to their domains at step 4" in sentence
+    [sentence] = recorder.messages
+    assert "stopped after step 8 of 12; the run was saved" in sentence
+    assert "the best validation was at step 4" in sentence
     assert read_header(run.run_dir / "best.safetensors").document["training"]["step"] == 4
     assert plan_resumed(run.run_dir, {}).first_step == 8
 
@@ -212,14 +220,16 @@ def test_a_run_that_gets_no_better_stops(
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 5])
-def test_a_resumed_run_measures_the_same(config: TrainConfig, tmp_path: Path, stop: int) -> None:
+def test_resumed_run_gives_identical_validation(
+    config: TrainConfig, tmp_path: Path, stop: int
+) -> None:
     whole = dataclasses.replace(config, run_dir=tmp_path / "whole", log_every=4)
-    train(plan_new(whole), Recorder(), never)
+    train(plan_new(whole))
     stopped = dataclasses.replace(whole, run_dir=tmp_path / "stopped")
     recorder = Recorder()
     with pytest.raises(InterruptedRunError):
-        train(plan_new(stopped), recorder, stop_after(recorder, stop))
-    train(plan_resumed(stopped.run_dir, {}), Recorder(), never)
+        train(plan_new(stopped), [recorder], stop_after(recorder, stop))
+    train(plan_resumed(stopped.run_dir, {}))
     for name in ("model.safetensors", "best.safetensors"):
         assert (stopped.run_dir / name).read_bytes() == (whole.run_dir / name).read_bytes()
     assert without_seconds(table(stopped.run_dir)) == without_seconds(table(whole.run_dir))
@@ -232,23 +242,23 @@ def test_a_resumed_run_measures_the_same(config: TrainConfig, tmp_path: Path, st
     assert all(torch.equal(first[name], second[name]) for name in names)
 
 
-def test_who_asks_to_stop_does_not_wait_for_the_measurement(config: TrainConfig) -> None:
+def test_signal_skips_validation_until_resume(config: TrainConfig) -> None:
     """It is made up for by the resumed run."""
     recorder = Recorder()
     with pytest.raises(InterruptedRunError, match="after step 2"):
-        train(plan_new(config), recorder, stop_after(recorder, 2))
+        train(plan_new(config), [recorder], stop_after(recorder, 2))
     assert recorder.validations == []
     again = Recorder()
-    train(plan_resumed(config.run_dir, {}), again, never)
+    train(plan_resumed(config.run_dir, {}), [again])
     assert [row["step"] for row in again.validations] == [2, 4, 6]
 
 
 # --- averages -----------------------------------------------------------------------------------
 
 
-def test_a_model_has_the_averages_and_a_state_both(config: TrainConfig) -> None:
+def test_model_has_averages_and_state_has_both(config: TrainConfig) -> None:
     run = dataclasses.replace(config, learning_rate=0.01)
-    train(plan_new(run), Recorder(), never)
+    train(plan_new(run))
     name = "generator_a2b.head.weight"
     [model] = load_tensors(run.run_dir / "model.safetensors", [name]).values()
     trained, average = load_tensors(
@@ -260,7 +270,7 @@ def test_a_model_has_the_averages_and_a_state_both(config: TrainConfig) -> None:
 
 def test_without_averages_the_model_is_what_was_trained(config: TrainConfig) -> None:
     run = dataclasses.replace(config, ema=0.0)
-    train(plan_new(run), Recorder(), never)
+    train(plan_new(run))
     name = "generator_a2b.head.weight"
     paths = [run.run_dir / "model.safetensors", run.run_dir / "state.safetensors"]
     first, second = (load_tensors(path, [name])[name] for path in paths)
@@ -272,7 +282,7 @@ def test_averaging_does_not_change_what_is_trained(config: TrainConfig, tmp_path
     states = []
     for ema in (0.0, 0.9):
         run = dataclasses.replace(config, ema=ema, run_dir=tmp_path / f"run{ema}")
-        train(plan_new(run), Recorder(), never)
+        train(plan_new(run))
         names = [n for n in read_header(run.run_dir / "state.safetensors").tensors
                  if not n.startswith("average.")]  # fmt: skip
         states.append(load_tensors(run.run_dir / "state.safetensors", names))

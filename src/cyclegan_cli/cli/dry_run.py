@@ -1,4 +1,4 @@
-"""``cyclegan train --dry-run``: what a training would do and take, as one screen or as JSON."""
+"""``cyclegan train --dry-run``: the settings and the cost of a training, as text or JSON."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from cyclegan_cli.cli import console
 from cyclegan_cli.config import TrainConfig, option_name
 
 if TYPE_CHECKING:
-    from cyclegan_cli.training.measuring import Measured
+    from cyclegan_cli.training.estimate import StepCost
     from cyclegan_cli.training.plan import Plan
     from cyclegan_cli.training.preflight import DomainReport, Preflight
 
-SCHEMA = 1  # Of the JSON: docs/training.md. New keys do not change it; other meanings do.
-# What other rows than that of the options say.
-SAID = frozenset(
+SCHEMA_VERSION = 1  # Of the JSON (docs/training.md). New keys do not change it.
+# Options that have rows of their own.
+SHOWN_OPTIONS = frozenset(
     {"domain_a", "domain_b", "name_a", "name_b", "val_a", "val_b", "run_dir", "device",
      "precision", "workers", "cache", "steps", "decay_steps", "epochs", "decay_epochs",
      "learning_rate", "crop_size", "load_size", "batch_size"}
@@ -24,42 +24,41 @@ SAID = frozenset(
 
 
 def show_dry_run(plan: Plan, full: bool, as_json: bool) -> None:
-    """Look at the images, make a few steps, and say what was found. Nothing is written.
+    """Check the images, measure a few steps, and print the results. Write nothing.
 
     Args:
-        plan: What would be done.
-        full: Whether to look at every image instead of a sample.
-        as_json: Whether to say it in JSON, on stdout.
+        plan: The training.
+        full: Whether to check every image instead of a sample.
+        as_json: Whether to print JSON.
 
     Raises:
         DataError: No image of a domain can be read or, with ``--strict``, one of them cannot.
         DeviceError: A step does not fit into memory.
     """
-    from cyclegan_cli.training.disk import disk_need
-    from cyclegan_cli.training.measuring import measure_steps
+    from cyclegan_cli.training.estimate import disk_space, measure_steps
     from cyclegan_cli.training.preflight import DRY_RUN, FULL, preflight
 
     found = preflight(plan, FULL if full else DRY_RUN)
     for sentence in (*plan.warnings, *found.warnings()):
         console.warn(sentence)
     if plan.config.strict:
-        found.refuse_useless()
-    measured = measure_steps(plan)
-    found = dataclasses.replace(found, disk=disk_need(plan, measured.seconds))
+        found.check_strict()
+    cost = measure_steps(plan)
+    found = dataclasses.replace(found, disk=disk_space(plan, cost.seconds))
     if as_json:
-        console.json_line(_document(plan, found, measured))
+        console.json_line(_document(plan, found, cost))
         return
-    rows = [*_data_rows(found), *_run_rows(plan), *_cost_rows(plan, found, measured)]
+    rows = [*_data_rows(found), *_run_rows(plan), *_cost_rows(plan, found, cost)]
     console.table("dry run: nothing is trained or written", rows)
 
 
-def _document(plan: Plan, found: Preflight, measured: Measured) -> dict[str, Any]:
+def _document(plan: Plan, found: Preflight, cost: StepCost) -> dict[str, Any]:
     config = plan.config
     left = plan.total_steps - plan.first_step
     return {
-        "schema": SCHEMA,
+        "schema": SCHEMA_VERSION,
         "domains": {"a": found.a.to_document(), "b": found.b.to_document()},
-        "same_files": found.same.to_document() if found.same else None,
+        "same_files": found.duplicates.to_document() if found.duplicates else None,
         "warnings": [*plan.warnings, *found.warnings()],
         "run_dir": str(plan.run_dir),
         "device": str(plan.device),
@@ -71,10 +70,10 @@ def _document(plan: Plan, found: Preflight, measured: Measured) -> dict[str, Any
             "falls_after_step": plan.constant_steps,
             "last": plan.learning_rate_at(plan.total_steps - 1),
         },
-        "memory_bytes": measured.memory,
+        "memory_bytes": cost.memory,
         "pictures_in_memory_bytes": min(plan.cache.needed, plan.cache.budget),
-        "seconds_per_step": round(measured.seconds, 4),
-        "seconds_left": round(measured.seconds * left),
+        "seconds_per_step": round(cost.seconds, 4),
+        "seconds_left": round(cost.seconds * left),
         "disk": {"needed_bytes": found.disk.run, "free_bytes": found.disk.free},
         "options": config.to_document(),
     }
@@ -82,22 +81,26 @@ def _document(plan: Plan, found: Preflight, measured: Measured) -> dict[str, Any
 
 def _data_rows(found: Preflight) -> Iterator[tuple[str, str]]:
     for letter, report in (("A", found.a), ("B", found.b)):
-        held_out = f", {report.held_out} more to measure on" if report.held_out else ""
-        held_out += f" ({len(report.unmeasured)} left out)" if report.unmeasured else ""
+        validation = f", {report.val_images} for validation" if report.val_images else ""
+        validation += f" ({len(report.unusable_val)} left out)" if report.unusable_val else ""
         yield (
             f"domain {letter}: {report.name}",
-            f"{report.folder}: {report.images:,} images{held_out}",
+            f"{report.folder}: {report.images:,} images{validation}",
         )
         if facts := report.survey.facts():
             formats = ", ".join(f"{count:,} {kind}" for kind, count in facts["formats"].items())
             yield "", f"{formats}; short side {_spread(facts['short_side'])} pixels"
         yield "", _left_out(report)
-    if found.same is None:
-        yield "same files", "not searched for among so many images: --full does"
+    if found.duplicates is None:
+        yield "duplicates", "not searched for in a data set of this size; use --full"
     else:
-        counts = {"in A": found.same.a, "in B": found.same.b, "in both": found.same.across}
+        counts = {
+            "in A": found.duplicates.a,
+            "in B": found.duplicates.b,
+            "in both": found.duplicates.across,
+        }
         named = ", ".join(f"{len(groups)} {where}" for where, groups in counts.items() if groups)
-        yield "same files", named or "none"
+        yield "duplicates", named or "none"
 
 
 def _spread(facts: dict[str, float]) -> str:
@@ -107,9 +110,9 @@ def _spread(facts: dict[str, float]) -> str:
 
 
 def _left_out(report: DomainReport) -> str:
-    looked = f"{report.looked_at:,} looked at, {report.decoded:,} of them decoded"
+    checked = f"{report.checked:,} checked, {report.decoded:,} of them decoded"
     enlarged = f", {report.enlarged:,} enlarged" if report.enlarged else ""
-    return f"{looked}: {len(report.useless) or 'none'} left out{enlarged}"
+    return f"{checked}: {len(report.unusable) or 'none'} left out{enlarged}"
 
 
 def _run_rows(plan: Plan) -> Iterator[tuple[str, str]]:
@@ -118,7 +121,7 @@ def _run_rows(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "device", f"{plan.device} in {config.precision}, {plan.workers} loading threads"
     yield (
         "crops",
-        f"{config.batch_size} of {config.crop_size} pixels a step and domain, "
+        f"{config.batch_size} of {config.crop_size} pixels per step and domain, "
         f"from images of {config.load_size}",
     )
     yield (
@@ -142,11 +145,11 @@ def _schedule(plan: Plan) -> str:
 
 
 def _chosen_options(config: TrainConfig) -> Iterator[str]:
-    """The options that are not what the paper, and so the defaults, would have."""
+    """Yield the options that differ from their defaults."""
     values = config.to_document()
     for field in dataclasses.fields(config):
         value = values.get(field.name)
-        if field.name in SAID or value is None or value == field.default:
+        if field.name in SHOWN_OPTIONS or value is None or value == field.default:
             continue
         if isinstance(value, bool):
             yield option_name(field.name if value else f"no_{field.name}")
@@ -154,19 +157,19 @@ def _chosen_options(config: TrainConfig) -> Iterator[str]:
             yield f"{option_name(field.name)} {value}"
 
 
-def _cost_rows(plan: Plan, found: Preflight, measured: Measured) -> Iterator[tuple[str, str]]:
-    from cyclegan_cli.training.disk import gigabytes
+def _cost_rows(plan: Plan, found: Preflight, cost: StepCost) -> Iterator[tuple[str, str]]:
+    from cyclegan_cli.training.estimate import gigabytes
 
     left = plan.total_steps - plan.first_step
-    where = "of the GPU's" if plan.device.type == "cuda" else "in all"
+    where = "on the GPU" if plan.device.type == "cuda" else "in total"
     yield "images in memory", str(plan.cache)
-    yield "memory without them", f"{gigabytes(measured.memory)} {where}, measured"
+    yield "memory without images", f"{gigabytes(cost.memory)} {where}, measured"
     yield (
         "time",
-        f"{console.duration(measured.seconds * left)} "
-        f"({measured.seconds:.3g} s a step, measured on {measured.steps} steps)",
+        f"{console.duration(cost.seconds * left)} "
+        f"({cost.seconds:.3g} s per step, measured on {cost.steps} steps)",
     )
     yield (
         "disk",
-        f"{gigabytes(found.disk.run)} needed, at most; {gigabytes(found.disk.free)} free",
+        f"up to {gigabytes(found.disk.run)} needed; {gigabytes(found.disk.free)} free",
     )

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request that long work answers at its next good moment."""
+"""Signals as requests to stop, which long work polls."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from types import FrameType
 from cyclegan_cli.cli import console
 from cyclegan_cli.files import abandon_writes
 
-# Besides Ctrl-C and SIGTERM: the terminal was closed, a scheduler warns (SIGUSR1, and SIGUSR2 for
-# those that are set up with it), the CPU time that a user may have is used up. By default each
-# would end the process at once. Windows has none of them.
-WARNINGS = [
+# A closed terminal, a scheduler that warns before it kills the process (SIGUSR1 or SIGUSR2), or the
+# CPU time limit. By default each ends the process. Windows has none of them.
+WARNING_SIGNALS = [
     getattr(signal, name)
     for name in ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
     if hasattr(signal, name)
@@ -24,17 +23,17 @@ WARNINGS = [
 
 
 class StopRequest:
-    """Whether the user or the system asked to stop."""
+    """Holds the first signal that asked to stop."""
 
     signal_number: int | None = None
 
     def __call__(self) -> int | None:
-        """The signal that asked, or None."""
+        """Return the number of the signal, or None."""
         return self.signal_number
 
 
 def leave_at_once(code: int) -> None:
-    """End the process though its threads are at work, without the files that they are writing."""
+    """Exit at once, whatever threads are running, and discard files being written."""
     abandon_writes()
     os._exit(code)
 
@@ -43,17 +42,16 @@ def leave_at_once(code: int) -> None:
 def stop_request(
     answer: str, at_second: Callable[[int], object] = sys.exit, echo_seconds: float = 0.0
 ) -> Iterator[StopRequest]:
-    """While inside, the first signal that asks to stop is a request; a second one ends it at once.
+    """Treat the first signal as a request to stop; a second SIGINT or SIGTERM stops at once.
 
-    SIGINT and SIGTERM ask, and so do SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU, which warn: of these
-    a second one changes nothing. A process started with SIGHUP ignored (``nohup``) ignores it.
+    SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU are requests too; repeating them has no effect. If SIGHUP
+    was ignored when the process started (``nohup``), it stays ignored.
 
     Args:
-        answer: What is done about the request, for the user to know that it was heard; empty to
-            say nothing.
+        answer: Message printed on the first signal; empty for none.
         at_second: Called on the second signal, with 130 for SIGINT and 143 for SIGTERM.
-        echo_seconds: For so long after the first, others are taken for its echo: torchrun passes
-            on to its processes what a terminal has sent them already.
+        echo_seconds: Time after the first signal in which others are ignored: torchrun forwards to
+            its processes what a terminal has sent them already.
 
     Raises:
         SystemExit: On the second signal, unless ``at_second`` does something else.
@@ -66,17 +64,20 @@ def stop_request(
         if time.monotonic() < echoes_until:
             return
         if request.signal_number is not None:
-            if number in WARNINGS:
-                return  # Schedulers and CPU limits warn again and again.
+            if number in WARNING_SIGNALS:
+                return  # Schedulers and CPU limits repeat their warnings.
             at_second(128 + number)
         request.signal_number = number
         echoes_until = time.monotonic() + echo_seconds
         if answer:
-            console.say(f"{answer}; once more to stop at once")
+            console.say(f"{answer}; repeat to stop at once")
 
-    heard = [number for number in WARNINGS if signal.getsignal(number) is not signal.SIG_IGN]
+    handled = [
+        number for number in WARNING_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN
+    ]
     previous = {
-        number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, *heard)
+        number: signal.signal(number, handle)
+        for number in (signal.SIGINT, signal.SIGTERM, *handled)
     }
     try:
         yield request

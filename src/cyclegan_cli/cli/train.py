@@ -40,8 +40,8 @@ def train_command(
         Path | None,
         typer.Option(
             "--config",
-            readable=False,  # Whoever opens it says what is wrong.
-            help="TOML file that sets any of these options; the command line wins.",
+            readable=False,  # Reading it reports errors.
+            help="TOML file with options; options on the command line take precedence.",
             metavar="FILE",
             rich_help_panel="Run",
         ),
@@ -49,8 +49,8 @@ def train_command(
     resume: Annotated[
         Path | None,
         typer.Option(
-            readable=False,  # Whoever opens it says what is wrong.
-            help="Go on with this run exactly where it was saved; needs no other option.",
+            readable=False,  # Reading it reports errors.
+            help="Resume this run from its last checkpoint. Needs no other option.",
             metavar="RUN",
             rich_help_panel="Run",
         ),
@@ -58,7 +58,7 @@ def train_command(
     time_limit: Annotated[
         str | None,
         typer.Option(
-            help="Save and end after so long, like 2h or 90m; --resume goes on.",
+            help="Save and stop after this time, such as 2h or 90m. Continue with --resume.",
             metavar="TIME",
             rich_help_panel="Run",
             show_default="none",
@@ -68,8 +68,8 @@ def train_command(
         bool,
         typer.Option(
             "--dry-run",
-            help="Look at the images, make a few steps, and say what the training would do and "
-            "take: memory, time, disk. Nothing is left behind.",
+            help="Check the images and the disk, run a few steps, and report the settings, memory, "
+            "time and disk space of the training. Writes nothing.",
             rich_help_panel="Run",
         ),
     ] = False,
@@ -77,13 +77,13 @@ def train_command(
         bool,
         typer.Option(
             "--full",
-            help="With --dry-run, look at every image instead of a sample.",
+            help="With --dry-run, check every image instead of a sample.",
             rich_help_panel="Run",
         ),
     ] = False,
     as_json: Annotated[
         bool,
-        typer.Option("--json", help="With --dry-run, say it in JSON.", rich_help_panel="Run"),
+        typer.Option("--json", help="With --dry-run, print JSON.", rich_help_panel="Run"),
     ] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Show no progress.", rich_help_panel="Run")
@@ -91,52 +91,60 @@ def train_command(
     verbose: Annotated[
         bool,
         typer.Option(
-            "--verbose", "-v", help="Also say where and how it computes.", rich_help_panel="Run"
+            "--verbose",
+            "-v",
+            help="Also show the device, the networks and the caching.",
+            rich_help_panel="Run",
         ),
     ] = False,
 ) -> None:
-    """Learn to translate between two folders of images, in both directions.
+    """Train a CycleGAN on two folders of unpaired images.
 
-    Networks, losses and schedule are by default the paper's (Zhu et al. 2017). Ctrl-C saves and
-    stops; --resume goes on.
+    Networks, losses and learning rate schedule default to those of the paper (Zhu et al. 2017).
+    Ctrl-C saves and stops; --resume continues.
     """
     refuse_both("--verbose", "--quiet", verbose and quiet)
     seconds = math.inf if time_limit is None else parse_duration(time_limit)
     for option, is_given in (("--full", full), ("--json", as_json)):
         if is_given and not dry_run:
-            raise UsageError(f"{option} needs --dry-run", "Give both, or leave it out.")
+            raise UsageError(f"{option} needs --dry-run", "Give both, or omit it.")
     env = read_distributed_env()
-    with _speaking(env, env.local_rank == 0):  # All have the same to say of bad options.
+    with _reported_errors(env, env.local_rank == 0):  # All ranks find the same invalid options.
         if dry_run and env.world_size > 1:
-            raise UsageError("--dry-run is for one process", "Leave torchrun out.")
+            raise UsageError("--dry-run needs a single process", "Run it without torchrun.")
         if env.world_size > 1:
             rendezvous_address()
         plan = _plan(given, config_file, resume, env)
     if plan.is_complete:
         if env.is_rank_zero:
             console.say(
-                f"{plan.run_dir} is complete: it has done {plan.first_step} of {plan.total_steps} "
-                "steps; to train it further, resume with more --steps or --epochs"
+                f"{plan.run_dir} is complete: {plan.first_step} of {plan.total_steps} steps are "
+                "done; to continue, resume with more --steps or --epochs"
             )
         return
     if dry_run:
         show_dry_run(plan, full, as_json)
         return
+    if verbose and env.is_rank_zero:
+        say_how_it_trains(plan)
+    _train(plan, seconds, quiet)
+
+
+def _train(plan: Plan, time_limit: float, quiet: bool) -> None:
+    from cyclegan_cli.cli.progress import training_progress
     from cyclegan_cli.runtime.threads import divide_threads, limit_openmp_spin
     from cyclegan_cli.training.trainer import train
 
+    env = plan.env
     divide_threads(env.local_world_size)
     echo = ECHO_SECONDS if env.is_torchrun else 0.0
-    if verbose and env.is_rank_zero:
-        say_how_it_trains(plan)
     answer = "finishing this step, then saving" if env.is_rank_zero else ""
     with (
-        _speaking(env, True),
-        console.training_watcher(quiet) as watcher,
+        _reported_errors(env, True),
         stop_request(answer, echo_seconds=echo) as stop_requested,
         limit_openmp_spin(),
     ):
-        checkpoint = train(plan, watcher, stop_requested, seconds)
+        checkpoint = train(plan, [training_progress(quiet)], stop_requested, time_limit)
     if not env.is_rank_zero:
         return
     console.result(f"checkpoint: {checkpoint}")
@@ -144,27 +152,28 @@ def train_command(
         from cyclegan_cli.data.formats import writable_format
 
         photo = plan.images_a[0]
-        ending = photo.suffix if writable_format(photo.suffix) else ".png"
-        translation = f"{photo.stem}_{plan.name_b}{ending}"
+        extension = photo.suffix if writable_format(photo.suffix) else ".png"
+        translation = f"{photo.stem}_{plan.name_b}{extension}"
         command = ["cyclegan", "translate", str(photo), "-o", translation]
         console.say(f"try: {shlex.join([*command, '--checkpoint', str(plan.run_dir)])}")
 
 
-SILENT_SECONDS = 10.0  # At most: torchrun ends them earlier.
+SILENT_EXIT_SECONDS = 10.0  # At most; torchrun ends the process earlier.
 
 
 @contextmanager
-def _speaking(env: DistributedEnv, speaks: bool) -> Iterator[None]:
-    """Let a process that is not the first say who it is, or end without a word.
+def _reported_errors(env: DistributedEnv, is_reporter: bool) -> Iterator[None]:
+    """Prefix errors with the rank, or exit silently if another rank reports them.
 
-    torchrun ends all processes as soon as one has failed: those without a word wait for that.
+    torchrun ends all processes once one has failed. Silent ones wait for that, so that the report
+    is not cut off.
     """
     try:
         yield
     except CycleGANError as error:
-        if error.exit_code == 0 or not speaks:
-            if not speaks:
-                time.sleep(SILENT_SECONDS)
+        if error.exit_code == 0 or not is_reporter:
+            if not is_reporter:
+                time.sleep(SILENT_EXIT_SECONDS)
             raise typer.Exit(error.exit_code) from None
         if not env.is_rank_zero:
             error.message = f"process {env.shard}: {error.message}"
@@ -174,7 +183,8 @@ def _speaking(env: DistributedEnv, speaks: bool) -> Iterator[None]:
 def _plan(
     given: dict[str, Any], config_file: Path | None, resume: Path | None, env: DistributedEnv
 ) -> Plan:
-    _refuse_two_lengths(given)
+    if "steps" in given and ("epochs" in given or "decay_epochs" in given):
+        raise UsageError("--steps and --epochs exclude each other", "Give one of them.")
     from cyclegan_cli.training.plan import (
         plan_new,
         plan_restarted,
@@ -185,16 +195,9 @@ def _plan(
     if resume is not None:
         if config_file is not None:
             raise UsageError(
-                "--resume and --config exclude each other", "A run remembers its own options."
+                "--resume and --config exclude each other", "A run has its own options."
             )
         return plan_resumed(resume, given, env)
     from_file = read_config_values(config_file) if config_file else {}
     config = TrainConfig(**layered(from_file, given))
     return plan_restarted(config, env) if restart_count() else plan_new(config, env)
-
-
-def _refuse_two_lengths(given: dict[str, Any]) -> None:
-    if "steps" in given and ("epochs" in given or "decay_epochs" in given):
-        raise UsageError(
-            "--steps and --epochs exclude each other", "Give the length in one of them."
-        )

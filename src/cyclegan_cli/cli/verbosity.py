@@ -30,7 +30,7 @@ def show_environment(device: torch.device) -> None:
 def say_how_it_trains(plan: Plan) -> None:
     """Where a training computes, and what it keeps and holds out."""
     show_environment(plan.device)
-    held_out = len(plan.domains.held_out_a), len(plan.domains.held_out_b)
+    held_out = len(plan.split.val_a), len(plan.split.val_b)
     console.say(
         f"networks: {plan.config.base_channels} channels, {plan.config.generator_blocks} residual "
         f"blocks, discriminators of {plan.config.discriminator_channels} channels"

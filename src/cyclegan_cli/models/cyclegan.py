@@ -395,7 +395,7 @@ class CycleGAN:
             self._discriminator_gradients(real_a, real_b, fake_a, fake_b)
 
     @torch.no_grad()
-    def translate_kronecker(
+    def translate_and_reconstruct(
         self, real_a: Tensor, real_b: Tensor, identities: bool = False
     ) -> dict[str, Tensor]:
         """Translate and reconstruct images with the generators of :meth:`result`.

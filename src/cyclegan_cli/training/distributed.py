@@ -1,8 +1,8 @@
-"""Several processes that train one model together, started by torchrun.
+"""Data-parallel training by several processes, started by torchrun.
 
-Gradients are averaged by torch's DistributedDataParallel (``CycleGAN.distribute``). Here is all
-else that has to be agreed on: what is told and written by the first process alone, and when all of
-them stop. One process alone agrees with itself, so that the trainer knows no difference.
+DistributedDataParallel averages the gradients (``CycleGAN.distribute``). This module holds the
+other collectives: rank 0 logs and writes, and all ranks stop together. In a single process each
+collective is the identity, so that callers need not distinguish the two cases.
 """
 
 from __future__ import annotations
@@ -30,160 +30,156 @@ from cyclegan_cli.runtime.distributed_env import (
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
 
-# The others wait while the first measures, draws and saves.
-PATIENCE = timedelta(minutes=30)
-# For all processes to be started: a scheduler may find a place for one long before the others.
+# The other ranks wait while rank 0 validates, writes samples and saves.
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+# A scheduler may start one process long before the others.
 JOIN_SECONDS = 15 * 60.0
-SAY_AFTER_SECONDS = 3.0  # All come at once, mostly, and nobody needs to hear of it.
+REPORT_AFTER_SECONDS = 3.0  # Usually all processes start at the same time.
 POLL_SECONDS = 0.1
-# How gloo and NCCL say that a process they wait for has gone.
-LOST_WORDS = (
+# Texts in the errors of gloo and NCCL when another process has ended.
+CONNECTION_ERRORS = (
     "connection closed by peer", "connection reset by peer", "broken pipe", "connection refused",
     "timed out waiting", "remote process exited", "socket", "nccl communicator was aborted",
 )  # fmt: skip
 
 
-class EndedTogetherError(CycleGANError):
-    """The run has ended in good order, and the first process says how and why."""
+class CollectiveStopError(CycleGANError):
+    """Raised on other ranks where all ranks stop for a reason that rank 0 reports."""
 
     exit_code = 0
 
 
-class Group:
-    """The processes that train together; by itself, one process alone.
+class ProcessGroup:
+    """The collectives of a single process.
 
     Args:
-        env: This one among them.
+        env: The rank of this process.
     """
 
     def __init__(self, env: DistributedEnv = SINGLE_PROCESS) -> None:
         self.env = env
 
     @property
-    def index(self) -> int:
-        """This process's number, from 0."""
+    def rank(self) -> int:
+        """The rank of this process."""
         return self.env.rank
 
     @property
-    def is_first(self) -> bool:
-        """Whether this process speaks and writes for all."""
+    def is_rank_zero(self) -> bool:
+        """Whether this process logs and writes for all ranks."""
         return self.env.is_rank_zero
 
-    def mean(self, values: Mapping[str, float]) -> dict[str, float]:
-        """The means over all processes, by name."""
+    def all_reduce_mean(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Return the mean over all ranks of each value."""
         return dict(values)
 
-    def highest(self, values: Sequence[int]) -> list[int]:
-        """The highest of each over all processes."""
+    def all_reduce_max(self, values: Sequence[int]) -> list[int]:
+        """Return the maximum over all ranks of each value."""
         return list(values)
 
-    def gathered(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-        """What the processes have, in their order, in the first one; empty in the others."""
+    def gather(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """Return the tensors of all ranks on rank 0, and an empty list on the others."""
         return [tensors]
 
-    def of_first(self, value: Any) -> Any:
-        """What the first process has."""
+    def broadcast(self, value: Any) -> Any:
+        """Return the value of rank 0."""
         return value
 
-    def on_first(self, work: Callable[[], object]) -> None:
-        """Have the first process do something; where it fails, all leave together.
+    def on_rank_zero(self, function: Callable[[], object]) -> None:
+        """Call a function on rank 0; if it fails, all ranks raise.
 
         Raises:
-            CycleGANError: It has failed.
-            EndedTogetherError: Likewise, in the other processes.
+            CycleGANError: The error, on rank 0.
+            CollectiveStopError: On the other ranks.
         """
-        work()
+        function()
 
-    def left_by(self, error: CycleGANError) -> CycleGANError:
-        """What to raise where every process has found the same reason to leave."""
-        return error if self.is_first else EndedTogetherError(error.message)
+    def collective_error(self, error: CycleGANError) -> CycleGANError:
+        """Return what this rank raises for an error that all ranks have found."""
+        return error if self.is_rank_zero else CollectiveStopError(error.message)
 
 
-class ProcessGroup(Group):
-    """Processes that are connected, over the network or in one machine.
+class DistributedProcessGroup(ProcessGroup):
+    """The collectives of several connected processes.
 
     Args:
-        env: This one among them.
+        env: The rank of this process.
     """
 
     def __init__(self, env: DistributedEnv) -> None:
         super().__init__(env)
-        # Of numbers in host memory, whatever the networks compute on.
-        self.control: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
+        # For values in host memory, whatever device the networks use.
+        self.gloo: Any = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
 
-    def mean(self, values: Mapping[str, float]) -> dict[str, float]:
-        """The means over all processes, by name."""
+    def all_reduce_mean(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Return the mean over all ranks of each value."""
         sums = torch.tensor(list(values.values()), dtype=torch.float64)
-        dist.all_reduce(sums, group=self.control)
+        dist.all_reduce(sums, group=self.gloo)
         return dict(zip(values, (sums / self.env.world_size).tolist(), strict=True))
 
-    def highest(self, values: Sequence[int]) -> list[int]:
-        """The highest of each over all processes."""
+    def all_reduce_max(self, values: Sequence[int]) -> list[int]:
+        """Return the maximum over all ranks of each value."""
         found = torch.tensor(values)
-        dist.all_reduce(found, dist.ReduceOp.MAX, group=self.control)
+        dist.all_reduce(found, dist.ReduceOp.MAX, group=self.gloo)
         return [int(value) for value in found]
 
-    def gathered(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-        """What the processes have, in their order, in the first one; empty in the others."""
-        found: list[Any] | None = [None] * self.env.world_size if self.is_first else None
-        dist.gather_object(tensors, found, group=self.control)
+    def gather(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """Return the tensors of all ranks on rank 0, and an empty list on the others."""
+        found: list[Any] | None = [None] * self.env.world_size if self.is_rank_zero else None
+        dist.gather_object(tensors, found, group=self.gloo)
         return found or []
 
-    def of_first(self, value: Any) -> Any:
-        """What the first process has."""
-        box = [value]
-        dist.broadcast_object_list(box, group=self.control)
-        return box[0]
+    def broadcast(self, value: Any) -> Any:
+        """Return the value of rank 0."""
+        objects = [value]
+        dist.broadcast_object_list(objects, group=self.gloo)
+        return objects[0]
 
-    def on_first(self, work: Callable[[], object]) -> None:
-        """Have the first process do something; where it fails, all leave together."""
+    def on_rank_zero(self, function: Callable[[], object]) -> None:
+        """Call a function on rank 0; if it fails, all ranks raise."""
         error: CycleGANError | None = None
-        if self.is_first:
+        if self.is_rank_zero:
             try:
-                work()
+                function()
             except CycleGANError as caught:
                 error = caught
-        [failed] = self.highest([error is not None])
+        [failed] = self.all_reduce_max([error is not None])
         if error:
             raise error
         if failed:
-            raise EndedTogetherError("the first process has failed")
+            raise CollectiveStopError("rank 0 has failed")
 
 
-def _nobody() -> None:
-    """Nobody has asked to stop."""
-
-
-class _Waiting:
-    """Waits for other processes, in short pieces, so that signals are heard.
+class _Polling:
+    """Waits for other processes in short intervals, so that signals are handled.
 
     Args:
-        env: This process.
-        stop_requested: Asked again and again.
-        told: Is told, after a moment, what is waited for.
+        env: The rank of this process.
+        stop_requested: Returns the number of a signal that asks to stop, or None.
+        on_message: Called once with what this process waits for.
     """
 
     def __init__(
         self,
         env: DistributedEnv,
         stop_requested: Callable[[], int | None],
-        told: Callable[[str], object],
+        on_message: Callable[[str], object],
     ) -> None:
         self.env = env
         self.stop_requested = stop_requested
-        self.told = told
+        self.on_message = on_message
         self.started = time.monotonic()
-        self.has_told = False
+        self.is_reported = False
 
-    def poll(self, awaited: str) -> None:
-        """Wait a little.
+    def wait(self, awaited: str) -> None:
+        """Wait for a short time.
 
         Args:
-            awaited: What for.
+            awaited: What this process waits for.
 
         Raises:
-            InterruptedRunError: Asked to stop.
-            DeviceError: It has been too long.
+            InterruptedRunError: A signal asked to stop.
+            DeviceError: The wait has timed out.
         """
         number = self.stop_requested()
         if number:
@@ -191,43 +187,44 @@ class _Waiting:
         waited = time.monotonic() - self.started
         if waited > JOIN_SECONDS:
             raise DeviceError(
-                f"waited {JOIN_SECONDS / 60:g} minutes for {awaited}, in vain", TORCHRUN_HINT
+                f"timed out after waiting {JOIN_SECONDS / 60:g} minutes for {awaited}",
+                TORCHRUN_HINT,
             )
-        if waited > SAY_AFTER_SECONDS and not self.has_told:
-            self.told(f"process {self.env.shard}: waiting for {awaited}")
-            self.has_told = True
+        if waited > REPORT_AFTER_SECONDS and not self.is_reported:
+            self.on_message(f"process {self.env.shard}: waiting for {awaited}")
+            self.is_reported = True
         time.sleep(POLL_SECONDS)
 
 
-def _met(waiting: _Waiting) -> Store:
-    """The store of the processes, as soon as all have come there.
+def _joined_store(polling: _Polling) -> Store:
+    """Return the rendezvous store once all processes have joined.
 
     Raises:
-        UsageError: The environment does not say where it is.
-        DeviceError: The others do not come, or nobody can listen there.
-        InterruptedRunError: Asked to stop.
+        UsageError: The environment does not name its address.
+        DeviceError: Other processes do not join, or the port is in use.
+        InterruptedRunError: A signal asked to stop.
     """
-    address, share = rendezvous_address(), waiting.env.shard
-    if address.is_hosted_by_torchrun or share.index:
-        while not _is_listened_at(address.host, address.port):
-            waiting.poll(f"the first process to listen at {address}")
+    address, shard = rendezvous_address(), polling.env.shard
+    if address.is_hosted_by_torchrun or shard.index:
+        while not _is_listening(address.host, address.port):
+            polling.wait(f"rank 0 to listen at {address}")
     try:
         store = rendezvous_store()
     except RuntimeError as error:
         raise DeviceError(
-            f"cannot meet the other processes at {address}: {str(error).splitlines()[0]}",
+            f"cannot join the other processes at {address}: {str(error).splitlines()[0]}",
             "Choose another MASTER_PORT.",
         ) from error
-    store.set(f"joined/{share.index}", "")
+    store.set(f"joined/{shard.index}", "")
     while missing := [
-        index for index in range(share.count) if not store.check([f"joined/{index}"])
+        index for index in range(shard.count) if not store.check([f"joined/{index}"])
     ]:
         others = "other process" if len(missing) == 1 else "other processes"
-        waiting.poll(f"{len(missing)} {others} of {share.count} to join at {address}")
+        polling.wait(f"{len(missing)} {others} of {shard.count} to join at {address}")
     return store
 
 
-def _is_listened_at(host: str, port: int) -> bool:
+def _is_listening(host: str, port: int) -> bool:
     try:
         socket.create_connection((host, port), timeout=1.0).close()
     except OSError:
@@ -236,47 +233,47 @@ def _is_listened_at(host: str, port: int) -> bool:
 
 
 @contextmanager
-def joined(
+def process_group(
     env: DistributedEnv,
     device: torch.device,
-    stop_requested: Callable[[], int | None] = _nobody,
-    told: Callable[[str], object] = len,
-) -> Iterator[Group]:
-    """The group that a process trains in, while inside.
+    stop_requested: Callable[[], int | None] = lambda: None,
+    on_message: Callable[[str], object] = lambda _message: None,
+) -> Iterator[ProcessGroup]:
+    """Join the processes of a training, and leave them at the end of the ``with`` block.
 
     Args:
-        env: From the environment that torchrun makes.
-        device: What this process computes on.
-        stop_requested: Asked while other processes are waited for.
-        told: Is told that they are.
+        env: The rank of this process, from the environment that torchrun sets.
+        device: The device of this process.
+        stop_requested: Called while waiting for other processes.
+        on_message: Called with what this process waits for.
 
     Raises:
-        UsageError: The environment does not say where the processes meet.
-        DeviceError: Another process has not come, or has gone.
-        InterruptedRunError: Asked to stop before all had come.
+        UsageError: The environment does not name the rendezvous address.
+        DeviceError: Another process did not join, or has ended.
+        InterruptedRunError: A signal asked to stop before all had joined.
     """
     if env.world_size == 1:
-        yield Group(env)
+        yield ProcessGroup(env)
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
-            store=_met(_Waiting(env, stop_requested, told)),
+            store=_joined_store(_Polling(env, stop_requested, on_message)),
             rank=env.rank,
             world_size=env.world_size,
-            timeout=PATIENCE,
+            timeout=COLLECTIVE_TIMEOUT,
         )
-        yield ProcessGroup(env)
-        dist.barrier()  # Nobody takes the connections away while others still need them.
+        yield DistributedProcessGroup(env)
+        dist.barrier()  # Keep the connections open while other ranks need them.
     except RuntimeError as error:
-        if not any(words in str(error).lower() for words in LOST_WORDS):
+        if not any(text in str(error).lower() for text in CONNECTION_ERRORS):
             raise
         raise DeviceError(
             "another process of this training has ended or cannot be reached",
-            "What it said is the reason. Go on from the last checkpoint with --resume, or have "
-            "torchrun do so: --max-restarts.",
+            "See its error message. Resume from the last checkpoint with --resume, or let torchrun "
+            "do so with --max-restarts.",
         ) from error
     finally:
         if dist.is_initialized():

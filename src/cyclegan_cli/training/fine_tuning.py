@@ -1,4 +1,4 @@
-"""Trainings that begin with generators that were trained before (``--init-from``)."""
+"""Fine-tuning: start from trained generators (``--init-from``)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from cyclegan_cli.models.cyclegan import CycleGAN
 DIRECTIONS: tuple[Direction, ...] = ("a2b", "b2a")
 
 
-def with_its_architecture(config: TrainConfig) -> TrainConfig:
-    """The options with the generators of ``--init-from``, if it is given.
+def with_initial_architecture(config: TrainConfig) -> TrainConfig:
+    """Return the options with the architecture of the generators of ``--init-from``, if given.
 
     Raises:
-        UsageError: They contradict the options, or are not of the sort that is trained here.
-        CheckpointError: There is no such checkpoint, or it is damaged.
+        UsageError: The architecture contradicts the options, or cannot be trained.
+        CheckpointError: The checkpoint does not exist or is damaged.
     """
     if config.init_from is None:
         return config
@@ -46,14 +46,14 @@ _DEFAULT_CHANNELS = TrainConfig().base_channels
 def _require_trainable(path: Path, info: ModelInfo) -> None:
     if len(info.directions) < len(DIRECTIONS):
         raise UsageError(
-            f"--init-from {path} has the generator {info.directions[0]} alone",
+            f"--init-from {path} has only the generator {info.directions[0]}",
             "Name a checkpoint with both directions: a run folder or its model.safetensors.",
         )
     plain = GeneratorConfig(info.generator.base_channels, info.generator.residual_blocks)
     if info.generator != plain:
         raise UsageError(
-            f"--init-from {path} has generators for grey images or with affine norms",
-            "They can be translated with, not trained further.",
+            f"--init-from {path} has generators for grayscale images or with affine normalization",
+            "They can translate, but cannot be trained.",
         )
 
 
@@ -61,22 +61,22 @@ def _require_equal(option: str, given: int | None, default: int | None, found: i
     if given not in (default, found):
         raise UsageError(
             f"{option} {given} contradicts --init-from, whose generators have {found}",
-            "Leave it out: the architecture is taken from the checkpoint.",
+            "Omit it: the architecture is taken from the checkpoint.",
         )
 
 
-def begin_with(model: CycleGAN, config: TrainConfig) -> None:
-    """Give the generators of ``config.init_from`` to a model that has not learned anything yet.
+def load_initial_generators(model: CycleGAN, config: TrainConfig) -> None:
+    """Load the generators of ``config.init_from`` into a new model.
 
-    They keep their directions; if the checkpoint has the same two domains the other way round,
-    they change places. The discriminators, which no model file has, begin from nothing.
+    If the checkpoint has the same two domains in the other order, the generators are swapped.
+    Model files have no discriminators: those keep their random initialization.
 
     Args:
-        model: Its generators, and their averages, are overwritten.
-        config: With the checkpoint and the domains' names.
+        model: The model whose generators, and their averages, are overwritten.
+        config: The checkpoint and the names of the domains.
 
     Raises:
-        CheckpointError: It is damaged or has gone.
+        CheckpointError: The checkpoint is damaged or was removed.
     """
     assert config.init_from is not None
     checkpoint = read_checkpoint(config.init_from)

@@ -1,7 +1,4 @@
-"""How near one set of images is to another, without pairs and without downloaded networks.
-
-``benchmarks/judge.py`` measures translations with it.
-"""
+"""Distances between unpaired sets of images, without pretrained networks."""
 
 from __future__ import annotations
 
@@ -9,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Karras et al. 2018, sec. 5 and app. A: patches of 7×7, 128 of them an image and level.
+# Karras et al. 2018, sec. 5 and app. A: 128 patches of 7×7 per image and pyramid level.
 PATCH_SIZE = 7
-PATCHES_A_IMAGE = 128
+PATCHES_PER_IMAGE = 128
 PROJECTIONS = 512
-SMALLEST_LEVEL = 16
+MIN_PYRAMID_SIZE = 16
 AREAS, DIVERSITY_AREAS = 16, 32
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -23,19 +20,19 @@ def sliced_wasserstein_distance(
 ) -> list[float]:
     """Sliced Wasserstein distance of Laplacian pyramid patches (Karras et al. 2018, sec. 5).
 
-    Each level of the pyramid compares structure of one scale, the last one the low-frequency rest
-    that carries brightness and colour. Unlike in the paper, patches of both sets are normalised
-    by the *reference's* mean and deviation: normalising each set by its own would hide exactly the
-    difference between day and night.
+    Each level of the pyramid compares structure at one scale; the last one holds the low
+    frequencies, with luminance and color. Unlike in the paper, the patches of both sets are
+    normalized by the mean and standard deviation of the *reference*: normalizing each set by its
+    own would hide differences such as between day and night.
 
     Args:
         images: ``[N, 3, H, W]`` in [-1, 1].
         reference: ``[M, 3, H, W]`` in [-1, 1], on the same device; M may differ from N.
-        seed: Of the patches and projections.
-        projections: Directions that the patches are compared along.
+        seed: Seed for the patches and projections.
+        projections: Number of random projections.
 
     Returns:
-        The distance a level, finest first, times 1000 as in the paper; 0 for equal sets.
+        The distance at each level, finest first, times 1000 as in the paper; 0 for equal sets.
     """
     random = torch.Generator().manual_seed(seed)
     levels = zip(laplacian_pyramid(images), laplacian_pyramid(reference), strict=True)
@@ -43,17 +40,17 @@ def sliced_wasserstein_distance(
 
 
 def laplacian_pyramid(images: Tensor) -> list[Tensor]:
-    """What each halving of the resolution loses, finest first, and the rest that is left.
+    """Return the Laplacian pyramid, finest level first, with the low-pass residual last.
 
     Args:
         images: ``[N, 3, H, W]``, any range.
 
     Returns:
-        ``[N, 3, H, W]``, ``[N, 3, H/2, W/2]``, ... down to a short side of at least 16. Adding
-        them up again, each doubled in size, gives the images.
+        ``[N, 3, H, W]``, ``[N, 3, H/2, W/2]``, ... down to a short side of at least 16.
+        Upsampling and adding them gives the images.
     """
     levels = []
-    while min(images.shape[-2:]) >= 2 * SMALLEST_LEVEL:
+    while min(images.shape[-2:]) >= 2 * MIN_PYRAMID_SIZE:
         smaller = F.interpolate(
             images, scale_factor=0.5, mode="bilinear", antialias=True, align_corners=False
         )
@@ -63,15 +60,15 @@ def laplacian_pyramid(images: Tensor) -> list[Tensor]:
 
 
 def enlarge(smaller: Tensor, like: Tensor) -> Tensor:
-    """Resize to the size of ``like``, as the pyramid does."""
+    """Resize to the size of ``like``, as in the pyramid."""
     return F.interpolate(smaller, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def _level_distance(
     images: Tensor, reference: Tensor, random: torch.Generator, projections: int
 ) -> float:
-    # As many patches of each set: sorted projections are then compared one to one.
-    count = PATCHES_A_IMAGE * max(len(images), len(reference))
+    # Equal numbers of patches, so that sorted projections pair up.
+    count = PATCHES_PER_IMAGE * max(len(images), len(reference))
     own, other = _patches(images, count, random), _patches(reference, count, random)
     deviation, mean = torch.std_mean(other, dim=(0, 2), keepdim=True)
     own, other = ((set_ - mean) / (deviation + 1e-8) for set_ in (own, other))
@@ -83,7 +80,7 @@ def _level_distance(
 
 
 def _patches(images: Tensor, count: int, random: torch.Generator) -> Tensor:
-    """``count`` random patches, as evenly over the images as they go: ``[count, 3, 49]``."""
+    """Return ``count`` random patches, evenly distributed over the images: ``[count, 3, 49]``."""
     number, _, height, width = images.shape
     image = torch.arange(count) % number
     top = torch.randint(height - PATCH_SIZE + 1, (count,), generator=random)
@@ -95,21 +92,22 @@ def _patches(images: Tensor, count: int, random: torch.Generator) -> Tensor:
 
 
 def histogram_distance(images: Tensor, reference: Tensor) -> float:
-    """How far apart the colours of two sets are.
+    """Return the distance between the color histograms of two sets.
 
-    The mean over channels of the one-dimensional Wasserstein distance between their histograms.
+    This is the mean over channels of the one-dimensional Wasserstein distance between their
+    histograms.
 
     Args:
         images: ``[N, 3, H, W]`` in [-1, 1].
         reference: ``[M, 3, H', W']`` in [-1, 1].
 
     Returns:
-        In levels of 8 bits: 0 for equal histograms, 255 for black against white.
+        In 8-bit pixel values: 0 for equal histograms, 255 for black and white.
     """
-    shares = [_cumulative_histogram(channel) for channel in _channels(images)]
+    cumulative = [_cumulative_histogram(channel) for channel in _channels(images)]
     others = [_cumulative_histogram(channel) for channel in _channels(reference)]
     # In one dimension the distance is the area between the cumulative histograms.
-    areas = [float((a - b).abs().sum()) for a, b in zip(shares, others, strict=True)]
+    areas = [float((a - b).abs().sum()) for a, b in zip(cumulative, others, strict=True)]
     return sum(areas) / len(areas)
 
 
@@ -118,33 +116,32 @@ def _channels(images: Tensor) -> tuple[Tensor, ...]:
 
 
 def _cumulative_histogram(values: Tensor) -> Tensor:
-    """Shard of pixels at or below each of the 256 levels."""
-    levels = values.add(1).mul(127.5).round().clamp(0, 255)
-    return torch.histc(levels, bins=256, min=0, max=255).cumsum(0) / values.numel()
+    """Return the fraction of pixels at or below each of the 256 pixel values: ``[256]``."""
+    pixels = values.add(1).mul(127.5).round().clamp(0, 255)
+    return torch.histc(pixels, bins=256, min=0, max=255).cumsum(0) / values.numel()
 
 
 def mean_luminance(images: Tensor) -> float:
-    """Mean brightness (ITU-R BT.601) of ``[N, 3, H, W]`` in [-1, 1], in levels of 8 bits."""
+    """Return the mean luminance (ITU-R BT.601) of ``[N, 3, H, W]`` in [-1, 1], in [0, 255]."""
     return float((luminance(images) + 1).mean() * 127.5)
 
 
 def luminance(images: Tensor) -> Tensor:
-    """Brightness (ITU-R BT.601): ``[N, 3, H, W]`` to ``[N, H, W]``, in the same range."""
+    """Return the luminance (ITU-R BT.601): ``[N, 3, H, W]`` to ``[N, H, W]``, same range."""
     weights = torch.tensor(LUMA, device=images.device).view(1, 3, 1, 1)
     return (images * weights).sum(dim=1)
 
 
 def luminance_correlation(images: Tensor, translated: Tensor) -> float:
-    """Whether what is bright in images is bright in their translations.
+    """Return the correlation of luminance between images and their translations.
 
     Args:
         images: ``[N, 3, H, W]``, any range.
-        translated: Likewise, one for each of them.
+        translated: The translations, ``[N, 3, H, W]``.
 
     Returns:
-        Pearson's correlation over the areas of an image (a grid of 16×16), mean over images:
-        1 for translations that only brighten or darken, -1 for negatives, 0 where either image
-        has one brightness all over.
+        Pearson correlation over a 16×16 grid of areas, mean over images: 1 if translations only
+        change brightness or contrast, -1 for negatives, 0 if either image is uniform.
     """
     before, after = (
         F.adaptive_avg_pool2d(luminance(one), AREAS).flatten(1) for one in (images, translated)
@@ -154,14 +151,14 @@ def luminance_correlation(images: Tensor, translated: Tensor) -> float:
 
 
 def diversity(images: Tensor) -> float:
-    """How different images are from each other.
+    """Return the diversity of a set of images.
 
     Args:
         images: ``[N, 3, H, W]``, any range.
 
     Returns:
-        Mean absolute difference of two of them, seen at 32×32 areas so that noise does not count;
-        0 for equal images, or for a single one.
+        Mean absolute difference between pairs, averaged over 32×32 areas to suppress noise; 0 for
+        equal images or a single one.
     """
     small = F.adaptive_avg_pool2d(images, DIVERSITY_AREAS).flatten(1)
     if len(small) < 2:

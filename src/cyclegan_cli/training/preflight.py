@@ -1,6 +1,6 @@
-"""Looked at before the first step: what is wrong with the images, and is the disk large enough.
+"""Checks before the first step: the images and the disk space.
 
-At every start this takes a moment however many images there are; ``--dry-run`` looks longer.
+Large data sets are sampled, so that every training starts quickly; ``--dry-run`` checks more.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from pathlib import Path
 from typing import Any
 
 from cyclegan_cli.config import TrainConfig
-from cyclegan_cli.data.listing import list_images
 from cyclegan_cli.data.passed_over import PassedOver
 from cyclegan_cli.data.survey import Survey, duplicates, evenly, survey
 from cyclegan_cli.data.unpaired import load_training_image, refuse_useless, single_threaded
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.runtime.threads import available_cores
-from cyclegan_cli.training.disk import DiskNeed, disk_need
+from cyclegan_cli.training.callbacks.base import TrainingCallback
+from cyclegan_cli.training.estimate import DiskSpace, disk_space
 from cyclegan_cli.training.plan import Plan
 
-MOST_NAMED = 3  # In a sentence; the JSON of a dry run names all.
+MAX_NAMED = 3  # In a warning; the JSON of a dry run names all.
 
 
 @dataclass(frozen=True)
-class Depth:
-    """How closely to look; None: at all.
+class ScanLimits:
+    """How many images to check; None for all.
 
     Attributes:
-        headers: Images a domain whose header is read, evenly over it.
-        pixels: Of these, images that are decoded, which finds those that are cut off.
-        duplicates: Images in all among which equal ones are searched for; among more, none are.
+        headers: Images per domain whose header is read, evenly spaced.
+        pixels: How many of these are decoded, which detects truncated files.
+        duplicates: Total number of images up to which duplicates are searched for.
     """
 
     headers: int | None
@@ -39,107 +39,107 @@ class Depth:
     duplicates: int | None
 
 
-START = Depth(headers=500, pixels=0, duplicates=2_000)
-STRICT_START = Depth(headers=None, pixels=0, duplicates=2_000)
-DRY_RUN = Depth(headers=2_000, pixels=200, duplicates=20_000)
-FULL = Depth(None, None, None)
+START = ScanLimits(headers=500, pixels=0, duplicates=2_000)
+STRICT_START = ScanLimits(headers=None, pixels=0, duplicates=2_000)
+DRY_RUN = ScanLimits(headers=2_000, pixels=200, duplicates=20_000)
+FULL = ScanLimits(None, None, None)
 
 
 @dataclass(frozen=True)
 class DomainReport:
-    """What was found in one domain.
+    """The results for one domain.
 
     Attributes:
-        option: What names its folder on the command line.
-        held_out_option: What names the folder of its held-out images.
-        name: The domain's.
-        folder: Where its images are.
-        images: How many are trained on.
-        held_out: How many are measured on.
-        looked_at: Of how many the header was read.
-        decoded: How many were decoded.
-        survey: What the headers say.
-        useless: Images that will be left out, each with a sentence why.
-        enlarged: How many, of those looked at, have a short side below the load size.
+        option: The option that names the folder.
+        val_option: The option that names the folder of the validation images.
+        name: Name of the domain.
+        folder: Folder of the images.
+        images: Number of training images.
+        val_images: Number of validation images.
+        checked: Number of images whose header was read.
+        decoded: Number of images that were decoded.
+        survey: Formats and sizes from the headers.
+        unusable: Images that the training leaves out, each with the reason.
+        enlarged: Number of checked images whose short side is below the load size.
         passed_over: Counts image files in the folder that are not read.
-        unmeasured: Held-out images that cannot be read, each with a sentence why; all are decoded.
-        is_measured_on_itself: Whether ``--val-a`` or ``--val-b`` names the folder trained on.
+        unusable_val: Validation images that cannot be read, each with the reason. All are decoded.
+        validates_on_training_images: Whether the validation folder is the training folder.
     """
 
     option: str
-    held_out_option: str
+    val_option: str
     name: str
     folder: Path
     images: int
-    held_out: int
-    looked_at: int
+    val_images: int
+    checked: int
     decoded: int
     survey: Survey
-    useless: dict[Path, str]
+    unusable: dict[Path, str]
     enlarged: int
     passed_over: PassedOver
-    unmeasured: dict[Path, str]
-    is_measured_on_itself: bool
+    unusable_val: dict[Path, str]
+    validates_on_training_images: bool
 
     @property
     def named(self) -> list[str]:
-        """Why images will be left out, of those that :meth:`warning` names."""
-        return list(self.useless.values())[:MOST_NAMED]
+        """The reasons for the images that :meth:`warning` names."""
+        return list(self.unusable.values())[:MAX_NAMED]
 
-    def held_out_warnings(self) -> list[str]:
-        """A sentence for each thing that is wrong with the images to measure on."""
+    def val_warnings(self) -> list[str]:
+        """Return the warnings about the validation images."""
         sentences = []
-        if self.unmeasured:
+        if self.unusable_val:
             sentences.append(
-                f"{self.held_out_option}: of {self.held_out} held-out images, "
-                f"{len(self.unmeasured)} will not be measured on: "
-                f"{_some(list(self.unmeasured.values()))}"
+                f"{self.val_option}: {len(self.unusable_val)} of {self.val_images} validation "
+                "images cannot be used: "
+                f"{_some(list(self.unusable_val.values()))}"
             )
-        if self.is_measured_on_itself:
+        if self.validates_on_training_images:
             sentences.append(
-                f"{self.held_out_option} and {self.option} are the same folder: what is measured "
-                "on images that are trained on says little of others"
+                f"{self.val_option} and {self.option} are the same folder: results on training "
+                "images do not show how well the model generalizes"
             )
         return sentences
 
     def warning(self) -> str:
-        """A sentence that names images which will be left out; empty where there are none."""
-        if not self.useless:
+        """Return a warning about unusable images, or an empty string."""
+        if not self.unusable:
             return ""
         return (
-            f"{self.option}: of {self.looked_at} images looked at, {len(self.useless)} will be "
-            f"left out: {_some(list(self.useless.values()))}"
+            f"{self.option}: {len(self.unusable)} of {self.checked} checked images will be left "
+            f"out: {_some(list(self.unusable.values()))}"
         )
 
     def to_document(self) -> dict[str, Any]:
-        """As plain values for JSON."""
+        """Return plain values for JSON."""
         return {
             "name": self.name,
             "folder": str(self.folder),
             "pictures": self.images,
-            "held_out": self.held_out,
-            "looked_at": self.looked_at,
+            "held_out": self.val_images,
+            "looked_at": self.checked,
             "decoded": self.decoded,
             **self.survey.facts(),
             "enlarged": self.enlarged,
             "passed_over": self.passed_over.counts,
             "useless": [
-                {"path": str(path), "reason": reason} for path, reason in self.useless.items()
+                {"path": str(path), "reason": reason} for path, reason in self.unusable.items()
             ],
             "unreadable_held_out": [
-                {"path": str(path), "reason": reason} for path, reason in self.unmeasured.items()
+                {"path": str(path), "reason": reason} for path, reason in self.unusable_val.items()
             ],
         }
 
 
 @dataclass(frozen=True)
-class SameFiles:
-    """Files with the same bytes.
+class Duplicates:
+    """Groups of files with the same bytes.
 
     Attributes:
-        a: Groups of them in domain A.
-        b: Likewise in domain B.
-        across: A group for each content that both domains have.
+        a: Duplicates in domain A.
+        b: Duplicates in domain B.
+        across: One group for each content that both domains have.
     """
 
     a: list[list[Path]]
@@ -147,7 +147,7 @@ class SameFiles:
     across: list[list[Path]]
 
     def warnings(self) -> list[str]:
-        """A sentence for each kind that there is."""
+        """Return a warning for each kind of duplicate."""
         sentences = []
         for option, groups in (("--domain-a", self.a), ("--domain-b", self.b)):
             if groups:
@@ -157,112 +157,134 @@ class SameFiles:
         if self.across:
             counted = f"{len(self.across)} image" + ("" if len(self.across) == 1 else "s")
             sentences.append(
-                f"{counted} in both domains, of which nothing can be learned: "
+                f"{counted} in both domains, which teach the networks nothing: "
                 f"{_some(_as_texts(self.across))}"
             )
         return sentences
 
     def to_document(self) -> dict[str, list[list[str]]]:
-        """As plain values for JSON."""
+        """Return plain values for JSON."""
         return {name: [list(map(str, group)) for group in groups]
                 for name, groups in vars(self).items()}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """What was found before the first step.
+    """The results of all checks.
 
     Attributes:
-        a: In domain A.
-        b: In domain B.
-        same: Equal files; None where there are too many to search for them.
-        disk: What the run needs of it.
+        a: Results for domain A.
+        b: Results for domain B.
+        duplicates: Duplicates; None if there are too many images to search for them.
+        disk: Disk space.
         run_dir: The run folder.
     """
 
     a: DomainReport
     b: DomainReport
-    same: SameFiles | None
-    disk: DiskNeed
+    duplicates: Duplicates | None
+    disk: DiskSpace
     run_dir: Path
 
     def warnings(self) -> list[str]:
-        """A sentence for everything that is not as it should be."""
+        """Return all warnings."""
         sentences = [self.a.warning(), self.b.warning()]
         sentences += [one.passed_over.sentence(one.option) for one in (self.a, self.b)]
-        sentences += [*self.a.held_out_warnings(), *self.b.held_out_warnings()]
-        if self.same:
-            sentences += self.same.warnings()
+        sentences += [*self.a.val_warnings(), *self.b.val_warnings()]
+        if self.duplicates:
+            sentences += self.duplicates.warnings()
         sentences.append(self.disk.warning(self.run_dir))
         return [sentence for sentence in sentences if sentence]
 
-    def refuse_useless(self) -> None:
-        """What ``--strict`` asks for.
+    def check_strict(self) -> None:
+        """Check that every image can be used, for ``--strict``.
 
         Raises:
             DataError: An image would be left out.
         """
         for report in (self.a, self.b):
-            if report.useless or report.unmeasured:
+            if report.unusable or report.unusable_val:
                 raise DataError(
-                    f"--strict: {report.warning() or report.held_out_warnings()[0]}",
-                    "Mend or remove them, or train without them: --no-strict.",
+                    f"--strict: {report.warning() or report.val_warnings()[0]}",
+                    "Repair or remove them, or train without them: --no-strict.",
                 )
 
 
-def preflight(plan: Plan, depth: Depth) -> Preflight:
-    """Look at both domains and at the disk.
+def check_before_training(plan: Plan, callbacks: Sequence[TrainingCallback]) -> list[str]:
+    """Check the images and the disk, and pass warnings to the callbacks.
+
+    Returns:
+        The reasons for single images that the warnings name.
+
+    Raises:
+        DataError: An image cannot be used, and ``--strict`` is set.
+        OutputError: The disk is too small for a checkpoint.
+    """
+    found = preflight(plan, STRICT_START if plan.config.strict else START)
+    if plan.config.strict:
+        found.check_strict()
+    found.disk.check(plan.run_dir)
+    for warning in found.warnings():
+        for callback in callbacks:
+            callback.on_warning(warning)
+    return [*found.a.named, *found.b.named]
+
+
+def preflight(plan: Plan, limits: ScanLimits) -> Preflight:
+    """Check the images of both domains and the disk space.
 
     Args:
-        plan: What is to be done.
-        depth: How closely to look.
+        plan: The training.
+        limits: How many images to check.
     """
-    domains, config = plan.domains, plan.config
-    all_a = [*domains.images_a, *(() if config.val_a else domains.held_out_a)]
-    all_b = [*domains.images_b, *(() if config.val_b else domains.held_out_b)]
+    split, config = plan.split, plan.config
+    all_a = [*split.images_a, *(() if config.val_a else split.val_a)]
+    all_b = [*split.images_b, *(() if config.val_b else split.val_b)]
     return Preflight(
-        _report(plan, "a", all_a, depth),
-        _report(plan, "b", all_b, depth),
-        _same_files(all_a, all_b, depth.duplicates),
-        disk_need(plan),
+        _check_domain(plan, "a", all_a, limits),
+        _check_domain(plan, "b", all_b, limits),
+        _find_duplicates(all_a, all_b, limits.duplicates),
+        disk_space(plan),
         plan.run_dir,
     )
 
 
-def _report(plan: Plan, domain: str, images: Sequence[Path], depth: Depth) -> DomainReport:
+def _check_domain(
+    plan: Plan, domain: str, images: Sequence[Path], limits: ScanLimits
+) -> DomainReport:
     config = plan.config
-    found = survey(evenly(images, depth.headers))
-    useless = dict(found.problems)
-    for path, one in found.probes.items():
+    found = survey(evenly(images, limits.headers))
+    unusable = dict(found.problems)
+    for path, header in found.probes.items():
         try:
-            refuse_useless(path, one.width, one.height, config)
+            refuse_useless(path, header.width, header.height, config)
         except DataError as error:
-            useless[path] = error.message
-    chosen: Sequence[Path] = ()
-    if depth.pixels != 0:
-        chosen = evenly([path for path in found.probes if path not in useless], depth.pixels)
-        useless |= _undecodable(chosen, config)
-    folder, passed_over = getattr(config, f"domain_{domain}"), PassedOver()
-    list_images(folder, passed_over)
-    val = getattr(config, f"val_{domain}")
-    to_measure = getattr(plan.domains, f"held_out_{domain}")
-    unmeasured = {path: useless[path] for path in to_measure if path in useless}
-    unmeasured |= _undecodable([path for path in to_measure if path not in useless], config)
+            unusable[path] = error.message
+    decoded: Sequence[Path] = ()
+    if limits.pixels != 0:
+        decoded = evenly([path for path in found.probes if path not in unusable], limits.pixels)
+        unusable |= _undecodable(decoded, config)
+    folder: Path = getattr(config, f"domain_{domain}")
+    val_folder: Path | None = getattr(config, f"val_{domain}")
+    val_images: list[Path] = getattr(plan.split, f"val_{domain}")
+    unusable_val = {path: unusable[path] for path in val_images if path in unusable}
+    unusable_val |= _undecodable([path for path in val_images if path not in unusable], config)
     return DomainReport(
         option=f"--domain-{domain}",
-        held_out_option=f"--domain-{domain}" if val is None else f"--val-{domain}",
+        val_option=f"--domain-{domain}" if val_folder is None else f"--val-{domain}",
         name=getattr(plan, f"name_{domain}"),
         folder=folder,
-        images=len(images) - (len(to_measure) if val is None else 0),
-        held_out=len(to_measure),
-        looked_at=len(found.probes) + len(found.problems),
-        decoded=len(chosen),
+        images=len(images) - (len(val_images) if val_folder is None else 0),
+        val_images=len(val_images),
+        checked=len(found.probes) + len(found.problems),
+        decoded=len(decoded),
         survey=found,
-        useless=useless,
-        passed_over=passed_over,
+        unusable=unusable,
+        passed_over=getattr(plan.split, f"passed_over_{domain}"),
         enlarged=sum(min(o.width, o.height) < config.load_size for o in found.probes.values()),
-        unmeasured=unmeasured,
-        is_measured_on_itself=val is not None and val.resolve() == folder.resolve(),
+        unusable_val=unusable_val,
+        validates_on_training_images=val_folder is not None
+        and val_folder.resolve() == folder.resolve(),
     )
 
 
@@ -282,14 +304,14 @@ def _undecodable(images: Sequence[Path], config: TrainConfig) -> dict[Path, str]
     return {path: sentence for path, sentence in zip(images, problems, strict=True) if sentence}
 
 
-def _same_files(
+def _find_duplicates(
     all_a: Sequence[Path], all_b: Sequence[Path], limit: int | None
-) -> SameFiles | None:
+) -> Duplicates | None:
     if limit is not None and len(all_a) + len(all_b) > limit:
         return None
     in_a, in_b = set(all_a), set(all_b)
     # Where one folder lies in the other, the files themselves are in both domains.
-    found = SameFiles([], [], [[path] for path in all_a if path in in_b])
+    found = Duplicates([], [], [[path] for path in all_a if path in in_b])
     for group in duplicates(dict.fromkeys([*all_a, *all_b])):
         of_a, of_b = ([path for path in group if path in domain] for domain in (in_a, in_b))
         found.a.extend([of_a] if len(of_a) > 1 else [])
@@ -303,5 +325,5 @@ def _as_texts(groups: Sequence[Sequence[Path]]) -> list[str]:
 
 
 def _some(texts: Sequence[str]) -> str:
-    shown = "; ".join(texts[:MOST_NAMED])
-    return shown + (f"; and {len(texts) - MOST_NAMED} more" if len(texts) > MOST_NAMED else "")
+    shown = "; ".join(texts[:MAX_NAMED])
+    return shown + (f"; and {len(texts) - MAX_NAMED} more" if len(texts) > MAX_NAMED else "")

@@ -1,4 +1,4 @@
-"""``metrics.csv`` and ``validation.csv``: a row an interval, on disk as soon as it is measured."""
+"""CSV tables with one row per step: ``metrics.csv``, ``validation.csv`` and ``kid.csv``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cyclegan_cli.models.cyclegan import LOSS_NAMES
 
 METRICS_FILE = "metrics.csv"
 HEALTH_COLUMN = "health"
-# Tables of earlier versions lack them; a resumed run leaves those cells empty.
+# Tables of earlier versions lack these columns; a resumed run leaves the cells empty.
 LATER_COLUMNS = ("gradient_norm_generators", "gradient_norm_discriminators", "skipped_steps")
 METRICS_COLUMNS = (
     "step", "epoch", "learning_rate", *LOSS_NAMES, *LATER_COLUMNS, "images_per_second", "seconds",
@@ -27,21 +27,21 @@ VALIDATION_COLUMNS = (
 
 
 class StepTable:
-    """A table whose rows each belong to a step.
+    """A table whose rows belong to steps. Rows are written at once.
 
     Args:
-        path: The file; created, or cut back to what the run had when it was saved.
-        columns: Their names; ``step`` is one.
-        steps_done: Rows of later steps are dropped: a resumed run will write them again.
+        path: The file, which is created if it does not exist.
+        columns: Names of the columns, including ``step``.
+        steps_done: Rows of later steps are removed: a resumed run writes them again.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The file cannot be written.
     """
 
     def __init__(self, path: Path, columns: Sequence[str], steps_done: int) -> None:
         self.path = path
         self.columns = columns
-        kept = [row for row in whole_rows(path, columns) if float(row["step"]) <= steps_done]
+        kept = [row for row in read_rows(path, columns) if float(row["step"]) <= steps_done]
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
@@ -49,10 +49,10 @@ class StepTable:
         files.write_text(path, text.getvalue())
 
     def append(self, row: Mapping[str, float | str]) -> None:
-        """Add a row.
+        """Append a row.
 
         Raises:
-            OutputError: It cannot be written.
+            OutputError: The file cannot be written.
         """
         text = io.StringIO()
         values = (_cell(name, row[name]) for name in self.columns)
@@ -64,12 +64,12 @@ class StepTable:
             raise OutputError(f"cannot write {self.path}: {error.strerror}") from error
 
 
-def whole_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The whole rows of a table; a kill may have left half a row at its end.
+def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Read a table without incomplete rows, which a killed process may leave at the end.
 
     Args:
-        path: The table; one that does not exist has no rows.
-        columns: The columns that a whole row has.
+        path: The table; a missing file has no rows.
+        columns: The columns of a complete row.
     """
     if not path.exists():
         return []

@@ -1,0 +1,122 @@
+"""Losses in ``metrics.csv`` and validation results in ``validation.csv``."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from cyclegan_cli.models.cyclegan import LOSS_NAMES, StepLosses
+from cyclegan_cli.training.callbacks.base import IntervalTrigger, ScheduledCallback, TrainingRun
+from cyclegan_cli.training.plan import Plan
+from cyclegan_cli.training.tables import (
+    LATER_COLUMNS,
+    METRICS_COLUMNS,
+    METRICS_FILE,
+    VALIDATION_COLUMNS,
+    VALIDATION_FILE,
+    StepTable,
+)
+
+
+class LossAccumulator:
+    """Sums the losses between two rows of ``metrics.csv`` without waiting for the device.
+
+    Args:
+        device: The device of the losses.
+        state: Values from :meth:`state_dict`; empty for a new interval.
+
+    Attributes:
+        steps: Number of applied steps.
+        skipped: Number of steps skipped because a gradient was not finite.
+        gradient_norms: Largest gradient norms of the generators and of the discriminators.
+    """
+
+    def __init__(self, device: torch.device, state: dict[str, Any]) -> None:
+        zeros = [0.0] * len(LOSS_NAMES)
+        self.sum = torch.tensor(state.get("losses", zeros), device=device)
+        self.steps: int = state.get("steps", 0)
+        self.skipped: int = state.get("skipped", 0)
+        self.gradient_norms: list[float] = state.get("gradient_norms", [0.0, 0.0])
+        self.timed_steps = 0
+        self.started = time.monotonic()
+
+    def update(self, losses: StepLosses) -> None:
+        """Add the losses of a step. They stay on the device."""
+        self.timed_steps += 1
+        if not losses.is_applied:
+            self.skipped += 1
+            return
+        self.sum += losses.stacked()
+        self.steps += 1
+        self.gradient_norms = list(map(max, self.gradient_norms, losses.gradient_norms))
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of each loss over the applied steps. Waits for the device."""
+        means = (self.sum / max(self.steps, 1)).tolist()
+        return dict(zip(LOSS_NAMES, means, strict=True))
+
+    def steps_per_second(self) -> float:
+        """Return the speed in this session."""
+        return self.timed_steps / max(time.monotonic() - self.started, 1e-9)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "losses": self.sum.tolist(),
+            "steps": self.steps,
+            "skipped": self.skipped,
+            "gradient_norms": self.gradient_norms,
+        }
+
+
+class CSVLogger(ScheduledCallback):
+    """Averages the losses and writes ``metrics.csv`` and ``validation.csv``."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(IntervalTrigger(plan.config.log_every, plan))
+        self.losses = LossAccumulator(plan.device, plan.callback_state.get("interval", {}))
+
+    def on_train_begin(self, run: TrainingRun) -> None:
+        """Create the tables, or remove the rows that the resumed run will write again."""
+        self.losses.started = time.monotonic()
+        run.group.on_rank_zero(lambda: self._open(run))
+
+    def _open(self, run: TrainingRun) -> None:
+        self.metrics = StepTable(run.run_dir.file(METRICS_FILE), METRICS_COLUMNS, run.step)
+        if run.plan.validates:
+            path = run.run_dir.file(VALIDATION_FILE)
+            self.validation = StepTable(path, VALIDATION_COLUMNS, run.step)
+
+    def on_step_end(self, run: TrainingRun, losses: StepLosses) -> None:
+        self.losses.update(losses)
+
+    def on_due(self, run: TrainingRun) -> None:
+        run.call("before_results", run)
+        if not self.losses.steps:
+            return  # All steps were skipped: the row follows the next applied step.
+        means = run.group.all_reduce_mean(self.losses.means())
+        later = (*self.losses.gradient_norms, self.losses.skipped)
+        row = {
+            "step": run.step,
+            "epoch": run.plan.epoch_of(run.step),
+            "learning_rate": run.plan.learning_rate_at(run.step - 1),
+            **means,
+            **dict(zip(LATER_COLUMNS, later, strict=True)),
+            "images_per_second": self.losses.steps_per_second() * run.plan.step_items,
+            "seconds": run.seconds,
+            "steps": self.losses.steps,
+        }
+        run.group.on_rank_zero(lambda: run.call("on_log", run, row))
+        self.losses = LossAccumulator(run.plan.device, {})
+
+    def on_log(self, run: TrainingRun, row: dict[str, Any]) -> None:
+        run.run_dir.check()
+        self.metrics.append(row)
+
+    def on_validation(self, run: TrainingRun, row: dict[str, float]) -> None:
+        run.run_dir.check()
+        self.validation.append(row)
+
+    def state_dict(self, step: int) -> dict[str, Any]:
+        return {"interval": self.losses.state_dict()}

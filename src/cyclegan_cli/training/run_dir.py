@@ -1,0 +1,244 @@
+"""The run folder: its name, its lock, and what a resumed run finds in it."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import tomli_w
+
+from cyclegan_cli import files
+from cyclegan_cli.checkpoints.header import StateInfo, read_model_info, read_state_info
+from cyclegan_cli.checkpoints.locate import (
+    BEST_FILE,
+    CONFIG_FILE,
+    KEPT_FOLDER,
+    MODEL_FILE,
+    RUNS_FOLDER,
+    STATE_FILE,
+    refuse_locked,
+)
+from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.errors import CheckpointError, OutputError, UsageError
+
+LOCK_FILE = ".lock"
+
+
+class RunDirectory:
+    """The directory that a training writes to. Only one process at a time has it open.
+
+    Args:
+        path: The directory; :meth:`open` creates it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lock: RunLock | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this process holds the lock of the directory."""
+        return self.lock is not None
+
+    def open(self, config: TrainConfig, resumed: StateInfo | None) -> None:
+        """Create and lock the directory, and write ``config.toml``.
+
+        Raises:
+            OutputError: The directory cannot be written.
+            UsageError: Another training uses it, or has used it since the training was planned.
+        """
+        files.make_folder(self.path)
+        self.lock = RunLock(self.path)
+        try:
+            self._check_step(resumed)
+            files.remove_leftovers(self.path)
+            # A run that is killed before its first checkpoint resumes from this file alone. It
+            # does not name its own directory, so that --config accepts it for a new run.
+            options = config.to_document()
+            options.pop("run_dir", None)
+            files.write_text(self.path / CONFIG_FILE, tomli_w.dumps(options))
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_step(self, resumed: StateInfo | None) -> None:
+        path = self.path / STATE_FILE
+        expected = resumed.step if resumed else None
+        found = read_state_info(path).step if path.exists() else None
+        if found != expected:
+            raise UsageError(
+                f"another training has just saved {path}, at step {found}",
+                "Run the command again to resume from there.",
+            )
+
+    def file(self, name: str) -> Path:
+        """Return the path of a file in the directory, for writing.
+
+        Raises:
+            OutputError: The directory was removed or replaced.
+        """
+        self.check()
+        return self.path / name
+
+    def check(self) -> None:
+        """Check that the directory is still the one that was locked.
+
+        Raises:
+            OutputError: The directory was removed or replaced.
+        """
+        if self.lock is None or not self.lock.is_in_place():
+            raise OutputError(
+                f"the run folder {self.path} was removed or replaced during the training",
+                "Nothing more can be saved in it: start again, or resume from a copy.",
+            )
+
+    def close(self) -> None:
+        """Release the directory."""
+        if self.lock:
+            self.lock.release()
+        self.lock = None
+
+
+class RunLock:
+    """A lock on a run folder, released by the system when the process ends.
+
+    The file remains; the lock is the system's. Child processes do not inherit it.
+
+    Args:
+        folder: The run folder, which exists.
+
+    Raises:
+        UsageError: Another process holds the lock.
+        OutputError: The file cannot be created.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = path = folder / LOCK_FILE
+        try:
+            self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {(error.strerror or '').lower()}") from error
+        try:
+            _lock(self.descriptor)
+        except OSError as error:
+            if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP):
+                return  # The file system has no locks.
+            self.release()
+            raise UsageError(
+                f"another training is running in {folder}",
+                "Wait for it or stop it, or choose another folder with --run-dir.",
+            ) from error
+
+    def is_in_place(self) -> bool:
+        """Return whether the lock file still exists and is the one that was locked."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self.descriptor))
+        except OSError:
+            return False
+
+    def release(self) -> None:
+        """Release the lock."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+        self.descriptor = -1
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> None:
+        # POSIX locks belong to the process: forked children (of compilers, for example), which may
+        # outlive a killed training for seconds, do not hold them.
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def new_run_dir(config: TrainConfig) -> Path:
+    """Return the directory of a new run: ``--run-dir`` or the first free number.
+
+    Raises:
+        UsageError: ``--run-dir`` is in use.
+    """
+    if config.run_dir is None:
+        return next(folder for folder in _numbered(config) if not _is_used(folder))
+    if _is_used(config.run_dir):
+        raise UsageError(
+            f"--run-dir {config.run_dir} already exists and is not empty",
+            "Resume it with --resume, or choose another folder.",
+        )
+    return config.run_dir
+
+
+def last_run_dir(config: TrainConfig) -> Path | None:
+    """Return the last numbered directory of runs without ``--run-dir``."""
+    used = list(itertools.takewhile(_is_used, _numbered(config)))
+    return used[-1] if used else None
+
+
+def _numbered(config: TrainConfig) -> Iterator[Path]:
+    first = RUNS_FOLDER / f"{config.name_a}2{config.name_b}"
+    yield first
+    for number in itertools.count(2):
+        yield first.with_name(f"{first.name}-{number}")
+
+
+def _is_used(folder: Path) -> bool:
+    """Return whether it holds more than the files of a training killed at its start."""
+    if not folder.is_dir():
+        return folder.exists()
+    names = (path.name for path in folder.iterdir())
+    return any(name != LOCK_FILE and not files.is_temporary(name) for name in names)
+
+
+def find_run(path: Path) -> Path:
+    """Return the run folder that ``--resume`` names, itself or by its state file.
+
+    Raises:
+        UsageError: The path is another file.
+        CheckpointError: The directory does not exist or cannot be read.
+    """
+    run = path.parent if path.name == STATE_FILE and not os.path.isdir(path) else path
+    if os.path.islink(run) and not os.path.exists(run):
+        raise CheckpointError(
+            f"--resume {run} is a link to {os.readlink(run)}, which does not exist",
+            "Mount its disk, or name the run folder itself.",
+        )
+    if not os.path.exists(run):
+        raise CheckpointError(
+            f"--resume: there is no run folder {run}",
+            "Name one that cyclegan train has written.",
+        )
+    if not os.path.isdir(run):
+        raise UsageError(
+            f"--resume {run} is a file, not a run folder", f"Name its folder: {run.parent}."
+        )
+    refuse_locked(run)
+    return run
+
+
+def model_is_of_step(run: Path, step: int) -> bool:
+    """Return whether the model of a run is complete and of this step, as its state is."""
+    try:
+        return read_model_info(run / MODEL_FILE).training.get("step") == step
+    except CheckpointError:
+        return False
+
+
+def hint_without_state(run: Path) -> str:
+    """Return what the user can do if the state of a run is missing."""
+    begin = f"start a new run with its options: --config {run / CONFIG_FILE}"
+    kept = sorted((run / KEPT_FOLDER).glob("*.safetensors"))
+    for path in (run / MODEL_FILE, run / BEST_FILE, *kept[-1:]):
+        if path.exists():
+            begin = f"start a new run from the remaining weights: --init-from {path}"
+            break
+    return f"Put the file back (or mount its disk), or {begin}."

@@ -1,0 +1,128 @@
+"""The training and validation images of both domains."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cyclegan_cli.config import TrainConfig, option_name
+from cyclegan_cli.data.listing import list_images
+from cyclegan_cli.data.passed_over import PassedOver
+from cyclegan_cli.errors import DataError, UsageError
+
+MIN_VALIDATION_IMAGES = 2  # A single image has no diversity.
+
+
+@dataclass(frozen=True)
+class DataSplit:
+    """Paths of the training and validation images.
+
+    Attributes:
+        images_a: Training images of domain A, in listing order.
+        images_b: Likewise of domain B.
+        val_a: Validation images of domain A; empty without validation.
+        val_b: Likewise of domain B.
+        passed_over_a: Counts the image files below the folder of domain A that are not read.
+        passed_over_b: Likewise of domain B.
+    """
+
+    images_a: list[Path]
+    images_b: list[Path]
+    val_a: list[Path]
+    val_b: list[Path]
+    passed_over_a: PassedOver = field(default_factory=PassedOver, compare=False)
+    passed_over_b: PassedOver = field(default_factory=PassedOver, compare=False)
+
+
+def split_images(config: TrainConfig) -> DataSplit:
+    """List the folders and hold out the validation images.
+
+    Raises:
+        UsageError: A folder is missing from the options, is named for both domains, or its name
+            is not valid UTF-8.
+        DataError: A folder does not exist or has no images.
+    """
+    images_a, passed_over_a = _list_images(config.domain_a, "domain_a")
+    images_b, passed_over_b = _list_images(config.domain_b, "domain_b")
+    folder_a, folder_b = config.domain_a, config.domain_b
+    if folder_a and folder_b and folder_a.resolve() == folder_b.resolve():
+        raise UsageError(
+            f"--domain-a and --domain-b are the same folder {folder_a}",
+            "Name one folder for each domain.",
+        )
+    if config.val_a and config.val_b:
+        val_a, val_b = (
+            _choose(_list_images(folder, name)[0], folder, config.val_pictures)
+            for folder, name in ((config.val_a, "val_a"), (config.val_b, "val_b"))
+        )
+    else:
+        smaller = min(len(images_a), len(images_b))
+        count = min(int(smaller * config.val_fraction), config.val_pictures)
+        if count < MIN_VALIDATION_IMAGES or not config.validate_every:
+            count = 0
+        val_a, val_b = _choose(images_a, folder_a, count), _choose(images_b, folder_b, count)
+        images_a, images_b = _without(images_a, val_a), _without(images_b, val_b)
+    return DataSplit(images_a, images_b, val_a, val_b, passed_over_a, passed_over_b)
+
+
+def _choose(images: Sequence[Path], folder: Path | None, count: int) -> list[Path]:
+    """Choose images by the digests of their names.
+
+    The choice depends neither on the seed nor on other images in the folder: runs are comparable,
+    and a folder that grows keeps most of its validation images.
+    """
+    return heapq.nsmallest(count, images, key=lambda path: name_digest(path, folder))
+
+
+def name_digest(path: Path, folder: Path | None) -> bytes:
+    """Return the SHA-256 of the name of an image relative to its folder."""
+    return hashlib.sha256(relative_name(path, folder)).digest()
+
+
+def relative_name(path: Path, folder: Path | None) -> bytes:
+    """Return the name of an image relative to its folder, the same on every system."""
+    name = path.as_posix()
+    if folder:
+        prefix = f"{folder.as_posix()}/"
+        # relative_to is slow: with many images it would dominate the start of a run.
+        if name.startswith(prefix):
+            name = name.removeprefix(prefix)
+        else:
+            name = path.relative_to(folder).as_posix()
+    return name.encode(errors="surrogateescape")
+
+
+def _without(images: Sequence[Path], excluded: Sequence[Path]) -> list[Path]:
+    names = set(excluded)
+    return [path for path in images if path not in names]
+
+
+def _list_images(folder: Path | None, field_name: str) -> tuple[list[Path], PassedOver]:
+    name = option_name(field_name)
+    if folder is None:
+        raise UsageError(f"{name} is missing", "Name a folder of images for each domain.")
+    if not is_utf8(folder):
+        raise UsageError(f"{name}: the name {str(folder)!r} is not valid UTF-8", "Rename it.")
+    passed_over = PassedOver()
+    try:
+        images = list_images(folder, passed_over)
+    except DataError as error:
+        raise DataError(f"{name}: {error.message}", error.hint) from error
+    if not images:
+        raise DataError(
+            f"{name}: {folder} has no images",
+            passed_over.sentence() or "Folders are searched recursively for images.",
+        )
+    return images, passed_over
+
+
+def is_utf8(path: Path) -> bool:
+    """Return whether a path can be written to config.toml and to checkpoints."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
