@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, JpegImagePlugin
 
-from cyclegan_cli.data.decoding import decode
+from cyclegan_cli.data.decode import decode
 from cyclegan_cli.errors import OutputError
 from cyclegan_cli.translation.outcomes import Outcome
 from cyclegan_cli.translation.pipeline import Pipeline
@@ -344,7 +344,7 @@ def test_each_frame_of_an_animation_is_translated_or_the_whole_refused(
     assert json.dumps(outcome.to_document())
     if frames is None:
         assert outcome.status == "failed"
-        assert "JPEG holds no animation, and this one has 2 frames" in str(outcome.error)
+        assert "JPEG does not support animation, and this image has 2 frames" in str(outcome.error)
         return
     assert (outcome.status, outcome.width) == ("ok", 13)
     expected = [translator.translate_levels(level) for level in decode(source).frames]

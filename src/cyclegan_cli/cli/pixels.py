@@ -21,14 +21,14 @@ def ending_of(request: Request) -> str | None:
     Raises:
         UsageError: ``--format`` names none that can be written.
     """
-    from cyclegan_cli.data.formats import HEIF_SUFFIXES, writable_format
+    from cyclegan_cli.data.formats import HEIF_EXTENSIONS, writable_format
 
     if request.format is None:
         return None
     ending = "." + request.format.lower().removeprefix(".")
     if writable_format(ending):
         return ending
-    if ending in HEIF_SUFFIXES:
+    if ending in HEIF_EXTENSIONS:
         hint = "It needs another package: pip install pillow-heif."
     else:
         hint = f"There are {COMMON}, among others."
@@ -45,11 +45,11 @@ def encode_options(request: Request, ending: str | None) -> EncodeOptions:
     Raises:
         UsageError: That format cannot do what they ask for.
     """
-    from cyclegan_cli.data.formats import DEEP_FORMATS, QUALITY_FORMATS, writable_format
+    from cyclegan_cli.data.formats import QUALITY_FORMATS, SIXTEEN_BIT_FORMATS, writable_format
     from cyclegan_cli.data.image import EncodeOptions
 
     kind = writable_format(ending) if ending else None
-    if kind and request.bit_depth == "16" and kind not in DEEP_FORMATS:
+    if kind and request.bit_depth == "16" and kind not in SIXTEEN_BIT_FORMATS:
         raise UsageError(f"--bit-depth 16: {kind} has 8 bits a channel", DEEP)
     if kind and request.quality is not None and kind not in QUALITY_FORMATS:
         raise UsageError(

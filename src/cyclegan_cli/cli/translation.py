@@ -102,7 +102,7 @@ def translate(request: Request) -> None:
     request = _with_streams(request)
     _refuse_contradictions(request)
     if request.max_megapixels is not None:
-        from cyclegan_cli.data.opening import limit_pixels
+        from cyclegan_cli.data.open_image import limit_pixels
 
         limit_pixels(round(request.max_megapixels * 1e6))
     env = read_distributed_env()

@@ -9,15 +9,20 @@ from pathlib import Path
 
 from PIL import Image, ImageStat
 
-from cyclegan_cli.data.listing import list_images
-from cyclegan_cli.data.opening import opened, probe
-from cyclegan_cli.data.passed_over import PassedOver
-from cyclegan_cli.data.survey import duplicates, evenly, spread, survey
+from cyclegan_cli.data.folder import (
+    SkippedFiles,
+    duplicates,
+    list_images,
+    spread,
+    subsample,
+    survey,
+)
+from cyclegan_cli.data.open_image import open_image, probe
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.inspection.summary import Facts, Request, Summary
 
 MOST_LISTED = 20
-SAMPLE = 100  # Images decoded for the statistics of colours, evenly over the folder.
+SAMPLE = 100  # Images decoded for the statistics of colours, subsample over the folder.
 THUMBNAIL = 64  # Their short side in pixels; averages need no more.
 
 
@@ -29,7 +34,7 @@ def describe_image(path: Path) -> Summary:
     """
     facts: Facts = {"bytes": path.stat().st_size, **vars(probe(path))}
     try:
-        with opened(path, str(path)) as image:
+        with open_image(path, str(path)) as image:
             image.load()
     except DataError as error:
         facts["problem"] = error.message
@@ -42,13 +47,13 @@ def describe_images(path: Path, request: Request) -> Summary:
     Raises:
         DataError: It cannot be listed.
     """
-    passed_over = PassedOver()
+    passed_over = SkippedFiles()
     images = list_images(path, passed_over)
     found = survey(images)
     facts: Facts = {"pictures": len(images), **found.facts()}
     if found.probes:
         limit = None if request.full else SAMPLE
-        facts |= _colour_facts(evenly(list(found.probes), limit), found.problems)
+        facts |= _colour_facts(subsample(list(found.probes), limit), found.problems)
     same = duplicates(found.probes)
     problems = list(found.problems.values())
     facts |= {"unreadable": len(problems), "duplicates": sum(len(group) - 1 for group in same)}
@@ -89,7 +94,7 @@ def _colours(path: Path) -> list[float]:
     Raises:
         DataError: It cannot be decoded.
     """
-    from cyclegan_cli.data.decoding import decode  # Needs numpy, which headers do not.
+    from cyclegan_cli.data.decode import decode  # Needs numpy, which headers do not.
 
     levels = decode(path, shrink_to=THUMBNAIL).frames[0]
     image = Image.fromarray(levels if levels.itemsize == 1 else (levels >> 8).astype("uint8"))

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from cyclegan_cli.data.listing import refuse_folder, walk_images
-from cyclegan_cli.data.passed_over import PassedOver
+from cyclegan_cli.data.folder import SkippedFiles, refuse_folder, walk_images
 from cyclegan_cli.errors import DataError, OutputError, UsageError
 from cyclegan_cli.files import is_temporary
 from cyclegan_cli.translation.globbing import iglob_in_order
@@ -139,7 +138,7 @@ class Inputs:
     root: str | None = None
     leave_out: str | None = None
 
-    def checked(self, passed_over: PassedOver | None = None) -> Iterator[Source]:
+    def checked(self, passed_over: SkippedFiles | None = None) -> Iterator[Source]:
         """The images, in order, each argument checked.
 
         Args:
@@ -164,7 +163,7 @@ class Inputs:
 
     def first_two(self) -> list[Source]:
         """The first two images, or as many as there are; see :meth:`checked`."""
-        return list(itertools.islice(self.checked(PassedOver()), 2))
+        return list(itertools.islice(self.checked(SkippedFiles()), 2))
 
     def __iter__(self) -> Iterator[Source]:
         """The images, in order; what has gone since it was checked is passed over."""
@@ -177,7 +176,7 @@ class Inputs:
         self,
         text: str,
         on_error: Callable[[OSError], None],
-        passed_over: PassedOver | None = None,
+        passed_over: SkippedFiles | None = None,
     ) -> Iterator[Source]:
         """The images that an argument stands for: a name that exists is never a glob."""
         if glob.has_magic(text) and not os.path.lexists(text):
@@ -187,7 +186,7 @@ class Inputs:
         else:
             yield from self._expand_literal(text, on_error, passed_over)
 
-    def _listed(self, text: str, passed_over: PassedOver | None = None) -> Iterator[Source]:
+    def _listed(self, text: str, passed_over: SkippedFiles | None = None) -> Iterator[Source]:
         """The images that an entry of the list stands for; one that cannot be listed fails."""
         unlistable: list[OSError] = []
         yield from self._expand_literal(text, unlistable.append, passed_over)
@@ -198,7 +197,7 @@ class Inputs:
         self,
         text: str,
         on_error: Callable[[OSError], None],
-        passed_over: PassedOver | None = None,
+        passed_over: SkippedFiles | None = None,
     ) -> Iterator[Source]:
         if not _is_folder(text):
             if not is_temporary(os.path.basename(text)):
@@ -211,7 +210,7 @@ class Inputs:
             self.leave_out,
             on_error,
             unlistable=True,
-            passed_over=passed_over,
+            skipped=passed_over,
         ):
             path = os.path.join("" if folder == Path() else folder, below)
             yield Source(path, below if self.root is None else self._place(path), str(folder))
@@ -258,7 +257,7 @@ def _is_folder(path: str) -> bool:
         return False
 
 
-def _nothing(text: str, recursive: bool, passed_over: PassedOver | None) -> DataError:
+def _nothing(text: str, recursive: bool, passed_over: SkippedFiles | None) -> DataError:
     """What to say of an argument that stands for no image."""
     if _is_folder(text):
         searched = "Folders are searched recursively."

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cyclegan_cli.data.image import BitDepth, Levels
+from cyclegan_cli.data.image import BitDepth, PixelArray
 from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
 from cyclegan_cli.models.sizes import padded_size, reflect_to_multiple
 
@@ -26,7 +26,7 @@ class LevelRows:
         like: A tensor of the dtype and on the device that rows are wanted in.
     """
 
-    def __init__(self, levels: Levels, channels: int, like: Tensor) -> None:
+    def __init__(self, levels: PixelArray, channels: int, like: Tensor) -> None:
         self.levels, self.channels, self.like = levels, channels, like
         self.height = padded_size(levels.shape[0])
 

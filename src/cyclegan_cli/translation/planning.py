@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple, NoReturn
 
-from cyclegan_cli.data.passed_over import PassedOver
+from cyclegan_cli.data.folder import SkippedFiles
 from cyclegan_cli.errors import UsageError
 from cyclegan_cli.runtime.distributed_env import SINGLE_SHARD, Shard
 from cyclegan_cli.translation.inputs import Inputs, Source
@@ -60,7 +60,7 @@ class Plan:
         self._inputs, self._naming = inputs, naming
         self._real_folder = functools.lru_cache(maxsize=4096)(os.path.realpath)
         self._folder_ignores_case = functools.lru_cache(maxsize=4096)(ignores_case)
-        draft, passed_over = Draft(), PassedOver()
+        draft, passed_over = Draft(), SkippedFiles()
         for source in inputs.checked(passed_over):
             output = naming.output_of(source)
             draft.add(self._key(source.path), self._key(output), _share_number_of(source))

@@ -19,8 +19,8 @@ from cyclegan_cli.checkpoints.locate import checkpoint_file
 from cyclegan_cli.checkpoints.reading import Domains, read_model
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.config import PrecisionChoice
-from cyclegan_cli.data.decoding import from_pillow
-from cyclegan_cli.data.image import BitDepth, Levels, to_depth
+from cyclegan_cli.data.decode import from_pillow
+from cyclegan_cli.data.image import BitDepth, PixelArray, to_depth
 from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
 from cyclegan_cli.errors import DeviceError, UsageError
 from cyclegan_cli.models.networks import ResnetGenerator
@@ -43,7 +43,7 @@ LEVELS = "an array must be [H, W, 3] of uint8 or uint16"
 # Images this many times larger than those trained on come out with textures too fine for them.
 LARGEST_SCALE = 4
 
-AnyImage = TypeVar("AnyImage", Image.Image, Tensor, Levels)
+AnyImage = TypeVar("AnyImage", Image.Image, Tensor, PixelArray)
 
 
 @dataclass(frozen=True)
@@ -258,10 +258,10 @@ class Translator:
 
     def translate_levels(
         self,
-        levels: Levels,
+        levels: PixelArray,
         bit_depth: BitDepth | None = None,
         size: tuple[int, int] | None = None,
-    ) -> Levels:
+    ) -> PixelArray:
         """Translate an image of any size, given as an array.
 
         Args:
@@ -284,7 +284,7 @@ class Translator:
                 return self._resized(levels, depth, size)
             return self._translate_levels(levels, depth)
 
-    def _resized(self, levels: Levels, depth: BitDepth, size: tuple[int, int]) -> Levels:
+    def _resized(self, levels: PixelArray, depth: BitDepth, size: tuple[int, int]) -> PixelArray:
         """Translate at the scale of ``--resize``, and scale the result to ``size``."""
         small = _scaled_levels(levels, _short_side_of(levels, self.options.resize), 16)
         width, height = size
@@ -293,7 +293,7 @@ class Translator:
         return np.ascontiguousarray(translated[:height, :width])
 
     @torch.inference_mode()
-    def _translate_levels(self, levels: Levels, depth: BitDepth) -> Levels:
+    def _translate_levels(self, levels: PixelArray, depth: BitDepth) -> PixelArray:
         height, width = levels.shape[:2]
         sink = LevelSink(height, width, depth)
         image = LevelRows(levels, self.generator.config.input_channels, self._like)
@@ -333,19 +333,19 @@ def repays_compiling(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
-def _refuse_unless(fits: bool, image: Tensor | Levels, wanted: str) -> None:
+def _refuse_unless(fits: bool, image: Tensor | PixelArray, wanted: str) -> None:
     if not fits:
         raise ValueError(f"{wanted}, found {list(image.shape)} of {image.dtype}")
 
 
-def _short_side_of(levels: Levels, short: int | None) -> tuple[int, int]:
+def _short_side_of(levels: PixelArray, short: int | None) -> tuple[int, int]:
     """Height and width of an image scaled down to a short side; of a smaller one, its own."""
     height, width = levels.shape[:2]
     scale = min(1.0, (short or height) / min(height, width))
     return max(round(height * scale), 1), max(round(width * scale), 1)
 
 
-def _shown_by(levels: Levels, width: int, height: int) -> tuple[int, int]:
+def _shown_by(levels: PixelArray, width: int, height: int) -> tuple[int, int]:
     """Height and width of what a frame shows of an image of some width and height.
 
     Decoded at a half, quarter or eighth, its last row and column may reach beyond the image.
@@ -356,7 +356,7 @@ def _shown_by(levels: Levels, width: int, height: int) -> tuple[int, int]:
     return height, width
 
 
-def _scaled_levels(levels: Levels, size: tuple[int, int], depth: BitDepth) -> Levels:
+def _scaled_levels(levels: PixelArray, size: tuple[int, int], depth: BitDepth) -> PixelArray:
     """An image scaled to height and width, antialiased."""
     images = array_to_tensor(levels)
     if images.shape[-2:] != size:
