@@ -138,9 +138,9 @@ RGB = np.asarray(noise())
 CMYK_ALPHA = np.dstack([RGB, RGB[..., :2]])
 REASONS = {
     "cmyk and alpha.tif": (tiff_of(CMYK_ALPHA, photometric="separated", extrasamples=[2]),
-                           "this kind of TIFF is not supported: 5 channels of 8-bit unsigned integers"),
+                           "TIFF is not supported: 5 channels of 8-bit unsigned integers"),
     "float.tif": (tiff_of(RGB.astype(np.float32), photometric="rgb"),
-                  "this kind of TIFF is not supported: 3 channels of 32-bit floating-point numbers"),
+                  "TIFF is not supported: 3 channels of 32-bit floating-point numbers"),
     "16.psd": (psd_of_16_bits(), "this kind of PSD is not supported: 3 channels of 16 bits"),
     "cut.gif": (b"GIF89a\1", "its GIF header is damaged or truncated"),
     "lzw.tif": (DAMAGES["zeros"](encoded(noise(200, 150), "TIFF", compression="tiff_lzw"), 20_000),

@@ -20,7 +20,7 @@ def test_nothing_is_wrong_with_good_images(config):
     assert found.warnings() == []
     assert (found.a.looked_at, found.a.decoded, found.a.images) == (5, 5, 5)
     assert found.same.to_document() == {"a": [], "b": [], "across": []}
-    found.check_training_size()
+    found.refuse_useless()
 
 
 def test_copies_are_found_within_and_across_the_domains(config, tmp_path):

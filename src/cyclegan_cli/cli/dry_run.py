@@ -43,7 +43,7 @@ def show_dry_run(plan: Plan, full: bool, as_json: bool) -> None:
     for sentence in (*plan.warnings, *found.warnings()):
         console.warn(sentence)
     if plan.config.strict:
-        found.check_training_size()
+        found.refuse_useless()
     measured = measure_steps(plan)
     found = dataclasses.replace(found, disk=disk_need(plan, measured.seconds))
     if as_json:

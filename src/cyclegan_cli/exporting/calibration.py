@@ -36,7 +36,7 @@ class Calibration:
 
 
 def calibration_files(folder: Path) -> list[Path]:
-    """The images of a folder that are used: at most 128, subsample spread over their names.
+    """The images of a folder that are used: at most 128, evenly spread over their names.
 
     Raises:
         DataError: Not a folder, or with fewer than 8 images.

@@ -23,7 +23,7 @@ class Draft:
     """A converted model, not yet written.
 
     Attributes:
-        save: ``save(paths, document)`` writes the file (and auxiliary_data), with the document in
+        save: ``save(paths, document)`` writes the file (and companions), with the document in
             its metadata.
         open: ``open(paths, direction)`` reads them again, with the runtime that they are for,
             and gives the model as a function of tensors.

@@ -55,7 +55,7 @@ class Job:
 
     @property
     def outputs(self) -> tuple[Path, ...]:
-        """The files that the job writes: the output, and auxiliary_data of other endings."""
+        """The files that the job writes: the output, and companions of other endings."""
         return (self.output, *(self.output.with_suffix(end) for end in self.format.suffixes[1:]))
 
 

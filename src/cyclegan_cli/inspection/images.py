@@ -22,7 +22,7 @@ from cyclegan_cli.errors import DataError
 from cyclegan_cli.inspection.summary import Facts, Request, Summary
 
 MOST_LISTED = 20
-SAMPLE = 100  # Images decoded for the statistics of colours, subsample over the folder.
+SAMPLE = 100  # Images decoded for the statistics of colours, evenly over the folder.
 THUMBNAIL = 64  # Their short side in pixels; averages need no more.
 
 

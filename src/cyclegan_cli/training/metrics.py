@@ -83,7 +83,7 @@ def _level_distance(
 
 
 def _patches(images: Tensor, count: int, random: torch.Generator) -> Tensor:
-    """``count`` random patches, as subsample over the images as they go: ``[count, 3, 49]``."""
+    """``count`` random patches, as evenly over the images as they go: ``[count, 3, 49]``."""
     number, _, height, width = images.shape
     image = torch.arange(count) % number
     top = torch.randint(height - PATCH_SIZE + 1, (count,), generator=random)

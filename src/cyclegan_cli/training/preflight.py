@@ -34,7 +34,7 @@ class Depth:
     """How closely to look; None: at all.
 
     Attributes:
-        headers: Images a domain whose header is read, subsample over it.
+        headers: Images a domain whose header is read, evenly over it.
         pixels: Of these, images that are decoded, which finds those that are cut off.
         duplicates: Images in all among which equal ones are searched for; among more, none are.
     """
@@ -201,7 +201,7 @@ class Preflight:
         sentences.append(self.disk.warning(self.run_dir))
         return [sentence for sentence in sentences if sentence]
 
-    def check_training_size(self) -> None:
+    def refuse_useless(self) -> None:
         """What ``--strict`` asks for.
 
         Raises:

@@ -128,7 +128,7 @@ def _look(plan: Plan, watcher: Watcher) -> list[str]:
     """The checks before the first step; returns what was said of single images."""
     found = preflight(plan, STRICT_START if plan.config.strict else START)
     if plan.config.strict:
-        found.check_training_size()
+        found.refuse_useless()
     found.disk.refuse_too_little(plan.run_dir)
     for sentence in found.warnings():
         watcher.warned(sentence)

@@ -20,7 +20,7 @@ from cyclegan_cli.training.report import GAP, GRID_COLUMNS
 GRID_NAME = re.compile(r"step_(\d+)\.jpg")
 MOST_STEPS = 40
 MOST_ROWS = 6
-MAX_SIDE = 256
+LARGEST_SIDE = 256
 JPEG_QUALITY = 80
 # The same image out of two grids differs by what JPEG makes of its edges, in levels of 255.
 SAME_IMAGE = 8.0
@@ -171,7 +171,7 @@ def _size(frames: Mapping[int, Frame]) -> int:
 def _cell(grid: Image.Image, row: int, column: int, side: int) -> Image.Image:
     left, top = GAP + column * (side + GAP), GAP + row * (side + GAP)
     cell = grid.crop((left, top, left + side, top + side))
-    cell.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    cell.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
     return cell
 
 
