@@ -102,7 +102,7 @@ def make_hostile(folder: Path) -> None:
     """The files of the tests that are made to take time or memory: loops, fan-outs, repeats."""
     tests = Path(__file__).resolve().parents[1] / "tests"
     sys.path.insert(0, str(tests))
-    for name, content in importlib.import_module("hostile").files().items():
+    for name, content in importlib.import_module("hostile_files").files().items():
         (folder / f"hostile {name}").write_bytes(content)
 
 

@@ -145,15 +145,15 @@ def test_a_image_from_a_file_to_standard_output_gets_the_format_asked_for(
     assert (decode(Path("out.tif")).format, decode(Path("out.tif")).size) == ("TIFF", (13, 10))
 
 
-def test_a_folder_of_awful_images_is_translated_or_each_refused_in_a_sentence(
-    cyclegan: Cyclegan, here: Path, awful: dict[str, bytes]
+def test_a_folder_of_damaged_images_is_translated_or_each_refused_in_a_sentence(
+    cyclegan: Cyclegan, here: Path, damaged_images: dict[str, bytes]
 ) -> None:
     Path("awful").mkdir()
-    for number, (name, content) in enumerate(awful.items()):
+    for number, (name, content) in enumerate(damaged_images.items()):
         (here / "awful" / f"{number}-{name}").write_bytes(content)
     answer = cyclegan("translate", "awful", "-o", "out", "--format", "tiff", "--json", "--ordered")
     *documents, summary = answer.documents
-    assert len(documents) == len(awful)
+    assert len(documents) == len(damaged_images)
     assert answer.code == 6
     assert summary["summary"]["failed"] == sum(d["status"] == "failed" for d in documents)
     for document in documents:

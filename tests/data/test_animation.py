@@ -63,7 +63,7 @@ def test_frames_times_and_repetitions_are_kept(source: str, target: str, loop: i
     ("asked", "written"),
     [(0.0, 0.0), (70_001.0, 70_001.0), (1e9, 65_535_000.0), (1 / 3, 1 / 3), (41.708, 41.708)],
 )
-def test_an_animated_png_has_the_nearest_time_that_it_can_say(asked: float, written: float) -> None:
+def test_apng_durations_are_rounded_to_storable_fractions(asked: float, written: float) -> None:
     image = decode(io.BytesIO(animated("PNG")))
     assert image.animation is not None
     times = replace(image.animation, durations=(asked, 50.0, 50.0, 50.0))
@@ -109,7 +109,7 @@ def test_an_animated_png_keeps_equal_frames(
     )
 
 
-def test_a_gif_that_is_shown_once_stays_so() -> None:
+def test_gif_without_loop_stays_without() -> None:
     read, again, output, _ = round_trip(animated("GIF"), "GIF")
     assert read.animation is not None
     assert read.animation.plays == 1
@@ -189,7 +189,7 @@ def test_pages_are_not_written_as_one_image_or_animation(kind: str) -> None:
         encode(read, io.BytesIO(), kind)
 
 
-def test_a_reduced_version_of_a_page_is_no_page() -> None:
+def test_tiff_preview_is_not_a_page() -> None:
     import tifffile
 
     stream = io.BytesIO()
@@ -206,7 +206,7 @@ def test_a_reduced_version_of_a_page_is_no_page() -> None:
         pytest.param(tiff_of(np.zeros((4, 16, 24, 3), np.uint16), photometric="rgb"), id="pages"),
     ],
 )
-def test_a_bomb_of_many_frames_is_refused_before_its_pixels_are_made(
+def test_decompression_bomb_of_many_frames_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     path = written(tmp_path / "bomb", content)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import hostile
+import hostile_files
 from cyclegan_cli.data import metadata
 from cyclegan_cli.data import open_image as open_module
 from cyclegan_cli.data.containers import whole_file
@@ -22,7 +22,7 @@ from cyclegan_cli.data.exif import Block, normalize_orientation
 from cyclegan_cli.errors import DataError
 from images import encoded, noise
 
-FILES = hostile.files()
+FILES = hostile_files.files()
 
 
 class Work:
@@ -48,16 +48,16 @@ class Work:
 @pytest.mark.parametrize(
     "block",
     [
-        lambda size: hostile.exif_that_points_back(size // 12),
-        lambda size: hostile.exif_of_overlapping_directories(size // 12),
-        lambda size: hostile.exif_of_one_large_value(size // 24, size // 2),
-        lambda size: hostile.exif_of_one_large_value_below(size // 24, size // 2),
-        lambda size: hostile.exif_of_thumbnail_strips(size // 16, size // 2),
+        lambda size: hostile_files.exif_that_points_back(size // 12),
+        lambda size: hostile_files.exif_of_overlapping_directories(size // 12),
+        lambda size: hostile_files.exif_of_one_large_value(size // 24, size // 2),
+        lambda size: hostile_files.exif_of_one_large_value_below(size // 24, size // 2),
+        lambda size: hostile_files.exif_of_thumbnail_strips(size // 16, size // 2),
     ],
-    ids=hostile.exif_blocks(),
+    ids=hostile_files.exif_blocks(),
 )
 @pytest.mark.parametrize("size", [3000, 12_000])
-def test_an_exif_block_takes_work_of_its_size(
+def test_exif_parsing_work_is_linear(
     block: Callable[[int], bytes], size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content, work = block(size), Work(monkeypatch)
@@ -71,7 +71,7 @@ def test_an_exif_block_takes_work_of_its_size(
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # As outside of tests: Pillow's.
 @pytest.mark.parametrize("name", FILES)
-def test_a_hostile_image_is_translated_without_what_is_hostile(
+def test_hostile_image_is_decoded_with_bounded_work(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = Work(monkeypatch)
@@ -87,7 +87,7 @@ def test_a_hostile_image_is_translated_without_what_is_hostile(
     assert work.bytes < 5 * len(FILES[name])
 
 
-def test_thumbnails_in_xmp_are_found_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_xmp_thumbnails_are_found_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     class Tags:
         """Counts what is looked at, which is a pass over the packet however many begin there."""
 
@@ -100,7 +100,7 @@ def test_thumbnails_in_xmp_are_found_in_one_pass(monkeypatch: pytest.MonkeyPatch
 
     found, tags = metadata.XMP_THUMBNAILS, Tags()
     monkeypatch.setattr(metadata, "XMP_THUMBNAILS", tags)
-    packet = hostile.xmp_of_thumbnails_without_end(1000)
+    packet = hostile_files.xmp_of_thumbnails_without_end(1000)
     assert metadata._without_thumbnails(packet) == packet
     assert tags.passes == 1
 
@@ -115,11 +115,11 @@ def test_thumbnails_in_xmp_are_found_in_one_pass(monkeypatch: pytest.MonkeyPatch
         (b"a<p:Thumbnails rdf:x='1'>", b"a<p:Thumbnails rdf:x='1'>"),
     ],
 )
-def test_thumbnails_are_cut_out_of_xmp(packet: bytes, left: bytes) -> None:
+def test_xmp_thumbnails_are_removed(packet: bytes, left: bytes) -> None:
     assert metadata._without_thumbnails(packet) == left
 
 
-def test_a_tiff_of_endlessly_many_pages_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiff_with_too_many_pages_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(open_module, "MAX_PAGES", 299)
     with pytest.raises(DataError, match="more than 299 pages"):
         decode(io.BytesIO(FILES["pages.tif"]))
@@ -127,7 +127,7 @@ def test_a_tiff_of_endlessly_many_pages_is_refused(monkeypatch: pytest.MonkeyPat
     assert len(decode(io.BytesIO(FILES["pages.tif"])).frames) == 300
 
 
-def test_a_file_that_is_cut_short_while_it_is_read_does_not_end_the_process(
+def test_file_truncated_while_reading_does_not_kill_process(
     tmp_path: Path,
 ) -> None:
     """A mapped one would: reading beyond the end of the file behind it is a SIGBUS."""
@@ -141,8 +141,8 @@ def test_a_file_that_is_cut_short_while_it_is_read_does_not_end_the_process(
 
 
 @pytest.mark.parametrize(("segments", "is_read"), [(64, True), (65, False)])
-def test_a_jpeg_of_endlessly_many_exif_segments_is_refused(segments: int, is_read: bool) -> None:
-    content = io.BytesIO(hostile.jpeg_of_many_exif_segments(segments))
+def test_jpeg_with_too_many_exif_segments_is_refused(segments: int, is_read: bool) -> None:
+    content = io.BytesIO(hostile_files.jpeg_of_many_exif_segments(segments))
     if is_read:
         assert decode(content).remarks == ("its EXIF data is damaged and was left out",)
         return

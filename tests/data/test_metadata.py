@@ -67,7 +67,7 @@ def test_a_tiffs_exif_is_kept_through_a_second_translation() -> None:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "JPEG2000"])
-def test_what_a_format_does_not_hold_is_said(kind: str) -> None:
+def test_unsupported_metadata_gives_warning(kind: str) -> None:
     *_, remarks = round_trip(photo("JPEG", camera_exif()), kind)
     assert remarks == (f"{kind} does not support EXIF and XMP: left out",)
 
@@ -88,7 +88,7 @@ def test_damaged_exif_is_left_out_and_the_image_translated(kind: str) -> None:
     assert not open_image(output).getexif()
 
 
-def test_exif_that_does_not_fit_into_the_format_is_said() -> None:
+def test_oversized_exif_is_dropped_with_warning() -> None:
     exif = camera_exif()
     exif[0x010E] = "x" * 70_000
     *_, output, remarks = round_trip(encoded(noise(), "PNG", exif=exif), "JPEG")
@@ -96,7 +96,7 @@ def test_exif_that_does_not_fit_into_the_format_is_said() -> None:
     assert not open_image(output).getexif()
 
 
-def test_xmp_that_does_not_fit_takes_nothing_else_with_it() -> None:
+def test_oversized_xmp_is_dropped_alone() -> None:
     content = photo("PNG", camera_exif(1), XMP + b" " * 70_000)
     *_, output, remarks = round_trip(content, "JPEG")
     assert remarks == ("its XMP data does not fit into a JPEG file and was left out",)
@@ -105,7 +105,7 @@ def test_xmp_that_does_not_fit_takes_nothing_else_with_it() -> None:
 
 
 @pytest.mark.parametrize("target", ["JPEG", "TIFF"])
-def test_the_resolutions_of_a_turned_image_change_places(target: str) -> None:
+def test_resolutions_are_swapped_with_orientation(target: str) -> None:
     exif = camera_exif(6)
     exif[0x011A], exif[0x011B] = 300.0, 150.0
     content = encoded(noise(), "JPEG", exif=exif, dpi=(300, 150))
@@ -138,9 +138,7 @@ def test_exif_without_a_place_for_a_thumbnail_is_kept() -> None:
         (b'tiff:ImageWidth="24"', b'tiff:ImageWidth="24"'),
     ],
 )  # fmt: skip
-def test_what_xmp_says_of_the_sides_of_a_turned_image_changes_places(
-    said: bytes, expected: bytes
-) -> None:
+def test_xmp_width_and_height_are_swapped(said: bytes, expected: bytes) -> None:
     xmp = b'<x tiff:Orientation="6" ' + said + b"/>"
     turned = round_trip(photo("JPEG", camera_exif(6), xmp), "JPEG")[2]
     assert expected in xmp_of(open_image(turned))
@@ -148,7 +146,7 @@ def test_what_xmp_says_of_the_sides_of_a_turned_image_changes_places(
     assert said in xmp_of(open_image(upright))
 
 
-def test_an_orientation_that_was_not_applied_is_not_reset() -> None:
+def test_unapplied_xmp_orientation_is_kept() -> None:
     """Pillow understands it in double quotes alone."""
     said = b"<x tiff:Orientation='6'/>"
     read = round_trip(photo("JPEG", camera_exif(1), said), "JPEG")[0]

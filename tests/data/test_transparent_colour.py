@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from awful import png_chunk
 from cyclegan_cli.data.decode import decode, from_pillow
+from damaged_files import png_chunk
 from images import open_image
 
 
@@ -70,7 +70,7 @@ def test_the_transparent_colour(colour: tuple[int, int, int]) -> None:
     assert opacity_of(content).tolist() == [255, 0]
 
 
-def test_set_bits_of_an_xbm_are_ink() -> None:
+def test_xbm_set_bits_are_black() -> None:
     # The X window system's bitmap format: bits from the lowest on, 1 is the foreground, black.
     content = b"#define a_width 8\n#define a_height 1\nstatic char a_bits[] = {\n0x03};\n"
     expected = [0, 0] + [255] * 6

@@ -20,7 +20,7 @@ ANIMATED = {"save_all": True, "append_images": [noise(seed=1)], "duration": 50}
 @pytest.mark.parametrize(
     "options", [{}, {"icc_profile": srgb_profile()}, ANIMATED], ids=["bare", "profile", "frames"]
 )
-def test_lossless_ones_are_known_and_stay_so(lossless: bool, options: dict[str, Any]) -> None:
+def test_lossless_webp_stays_lossless(lossless: bool, options: dict[str, Any]) -> None:
     content = encoded(noise(), "WEBP", lossless=lossless, **options)
     assert is_lossless_webp(content) == lossless
     read, written, output, _ = round_trip(content, "WEBP")

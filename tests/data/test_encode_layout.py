@@ -77,9 +77,7 @@ def test_the_mode_is_kept_on_request_and_else_rgb(mode: str, kind: str, kept: st
         ("1", "JPEG", "L", "JPEG does not support black-and-white images: written as grey"),
     ],
 )
-def test_a_mode_that_the_format_has_not_is_said(
-    mode: str, kind: str, written: str, remark: str
-) -> None:
+def test_unsupported_mode_gives_warning(mode: str, kind: str, written: str, remark: str) -> None:
     image, remarks = written_as(encoded(smooth(mode), "TIFF"), kind, KEEP_MODE)
     assert (image.mode, remarks) == (written, (remark,))
 
@@ -100,7 +98,7 @@ def test_grey_is_as_light_as_the_colours_were() -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "BMP", "PPM"])
-def test_transparency_is_laid_on_white_where_there_is_none(kind: str) -> None:
+def test_transparency_is_composited_on_white(kind: str) -> None:
     image = Image.new("RGBA", (24, 16), (200, 0, 100, 64))
     result, remarks = written_as(encoded(image, "PNG"), kind, EncodeOptions())
     assert remarks == (f"{kind} does not support transparency: composited on white",)
@@ -112,7 +110,7 @@ def test_opacity_that_hides_nothing_is_dropped_in_silence() -> None:
     assert written_as(opaque, "JPEG", EncodeOptions())[1] == ()
 
 
-def test_half_transparency_is_rounded_in_a_gif_and_keeps_a_png_from_its_palette() -> None:
+def test_partial_transparency_in_gif_and_palette_png() -> None:
     half = noise().convert("RGBA")
     half.putalpha(Image.linear_gradient("L").resize((24, 16)))
     gif, remarks = written_as(encoded(half, "PNG"), "GIF", EncodeOptions())
@@ -131,7 +129,7 @@ def test_half_transparency_is_rounded_in_a_gif_and_keeps_a_png_from_its_palette(
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "GIF", "BMP"])
-def test_16_bits_are_reduced_with_a_remark_unless_8_were_asked_for(kind: str) -> None:
+def test_16_bits_are_reduced_to_8_with_a_warning(kind: str) -> None:
     content = tiff_of(deep_noise(16, 24, 3), photometric="rgb")
     assert written_as(content, kind, EncodeOptions())[1] == (
         f"{kind} supports 8 bits per channel: reduced from 16",
@@ -140,14 +138,14 @@ def test_16_bits_are_reduced_with_a_remark_unless_8_were_asked_for(kind: str) ->
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_a_image_of_8_bits_may_be_written_at_16(kind: str) -> None:
+def test_8_bit_image_written_at_16_bits(kind: str) -> None:
     read, again, *_ = round_trip(encoded(noise(), "PNG"), kind, EncodeOptions(bit_depth=16))
     assert again.bit_depth == 16
     assert np.array_equal(again.frames[0], read.frames[0].astype(np.uint16) * np.uint16(257))
 
 
 @pytest.mark.parametrize("kind", ["JPEG2000", "AVIF", "PPM"])
-def test_depth_that_is_not_read_is_said(kind: str) -> None:
+def test_unread_bit_depth_gives_warning(kind: str) -> None:
     levels = deep_noise(16, 24, 3)
     content, bits = {
         "JPEG2000": lambda: (imagecodecs.jpeg2k_encode(levels), 16),
@@ -173,7 +171,7 @@ def test_outputs_are_tagged_as_srgb_where_the_input_had_a_profile(kind: str) -> 
 
 @pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_a_kept_profile_gives_back_the_colours_of_the_input(kind: str, deep: bool) -> None:
+def test_keep_profile_restores_input_colours(kind: str, deep: bool) -> None:
     colours = np.asarray(smooth())
     # Saturated colours of one space may lie outside of the other.
     colours = (colours // 3 + 80).astype(np.uint8)
@@ -190,7 +188,7 @@ def test_a_kept_profile_gives_back_the_colours_of_the_input(kind: str, deep: boo
     assert np.abs(np.subtract(again.frames[0], read.frames[0], dtype=int)).max() <= 2 * one_level
 
 
-def test_a_grey_profile_is_honoured_and_kept_with_the_mode() -> None:
+def test_grey_profile_is_applied_and_kept_with_keep_mode() -> None:
     grey = Image.linear_gradient("L").resize((24, 16))
     content = encoded(grey, "TIFF", icc_profile=grey_profile(1.0))
     read, _, output, remarks = round_trip(content, "TIFF", KEEP_MODE)
@@ -211,14 +209,14 @@ def test_a_profile_for_rgb_suits_grey_images_too() -> None:
     assert np.abs(np.subtract(read.frames[0][..., 0], smooth("L"), dtype=int)).max() <= 1
 
 
-def test_a_format_without_profiles_says_so() -> None:
+def test_format_without_profiles_gives_warning() -> None:
     content = encoded(smooth(), "PNG", icc_profile=display_p3_profile())
     assert written_as(content, "BMP", KEEP_PROFILE)[1] == (
         "BMP does not support colour profiles: written in sRGB",
     )
 
 
-def test_the_tag_of_srgb_is_the_same_at_any_time() -> None:
+def test_srgb_profile_is_reproducible() -> None:
     profile = ImageCms.ImageCmsProfile(io.BytesIO(icc.srgb()))
     assert profile.profile.xcolor_space.strip() == "RGB"
     assert profile.profile.creation_date is not None
@@ -245,9 +243,7 @@ def test_heic_is_read_and_written_with_the_extra(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "side"), [("WEBP", 16383), ("JPEG", 65500), ("GIF", 65535)])
-def test_what_is_too_large_for_a_format_is_refused_before_it_is_translated(
-    kind: str, side: int
-) -> None:
+def test_image_too_large_for_format_is_refused(kind: str, side: int) -> None:
     fits = DecodedImage((np.zeros((1, side, 3), np.uint8),))
     refuse_unwritable(fits, kind, EncodeOptions(), "x")
     encode(fits, io.BytesIO(), kind)
@@ -283,9 +279,7 @@ def test_shallow_transparency_is_laid_on_white_at_16_bits() -> None:
 
 
 @pytest.mark.parametrize(("kind", "transparent"), [("TIFF", True), ("TGA", True), ("BMP", False)])
-def test_a_palette_with_transparency_becomes_rgb_where_only_png_and_gif_have_it(
-    kind: str, transparent: bool
-) -> None:
+def test_palette_with_transparency_only_in_png_and_gif(kind: str, transparent: bool) -> None:
     image = noise().quantize(8)
     output, remarks = written_as(encoded(image, "PNG", transparency=3), kind, KEEP_MODE)
     assert remarks[0] == f"{kind} does not support palettes with transparency: written as RGB"
@@ -301,14 +295,14 @@ def test_grey_with_transparency_becomes_rgb_in_sgi() -> None:
     assert output.mode == "RGBA"
 
 
-def test_a_grey_jpeg_stays_as_fine_as_it_was() -> None:
+def test_grey_jpeg_keeps_quality() -> None:
     content = encoded(noise().convert("L"), "JPEG", quality=40)
     output, _ = written_as(content, "JPEG", KEEP_MODE)
     assert output.mode == "L"
     assert output.quantization == open_image(content).quantization
 
 
-def test_a_grey_tiff_without_compression_stays_without() -> None:
+def test_uncompressed_tiff_stays_uncompressed() -> None:
     content = tiff_of(np.asarray(noise().convert("L")))
     assert written_as(content, "TIFF", KEEP_MODE)[0].info["compression"] == "raw"
 
@@ -319,6 +313,6 @@ def test_an_animation_without_its_mode_says_so() -> None:
     assert "an animation is written as RGB" in written_as(content, "PNG", KEEP_MODE)[1]
 
 
-def test_sixteen_bits_of_sgi_are_missed() -> None:
+def test_16_bit_sgi_gives_warning() -> None:
     content = encoded(noise(), "SGI", bpc=2)
     assert decode(io.BytesIO(content)).remarks == ("only 8 of its 16 bits per channel were read",)

@@ -68,7 +68,7 @@ def test_pages_of_several_modes_are_written_in_colour() -> None:
     assert np.array_equal(np.asarray(output), COLOURS)
 
 
-def test_a_heic_of_several_images_is_its_main_one_and_says_so() -> None:
+def test_heic_of_several_images_reads_main_image_with_warning() -> None:
     heif = pytest.importorskip("pillow_heif")
     colours = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
     images = [Image.new("RGB", (64, 64), colour) for colour in colours]

@@ -47,7 +47,7 @@ VIDEO, GAIN_MAP, DEPTH = (
         ("", "", ()),
     ],
 )  # fmt: skip
-def test_xmp_does_not_point_to_what_is_left_out(
+def test_xmp_references_to_auxiliary_data_are_removed(
     attributes: str, elements: str, remarks: tuple[str, ...]
 ) -> None:
     packet = PACKET.format(attributes=attributes, elements=elements).encode()
@@ -73,7 +73,7 @@ def with_segment(jpeg: bytes, content: bytes) -> bytes:
     return jpeg[:2] + b"\xff\xe2" + struct.pack(">H", len(content) + 2) + content + jpeg[2:]
 
 
-def test_what_xmp_does_not_tell_of_is_found_in_the_jpeg() -> None:
+def test_auxiliary_data_in_jpeg_without_xmp_is_reported() -> None:
     jpeg = encoded(noise(), "JPEG")
     film = b"\0\0\0\x18ftypmp42" + bytes(200)
     cases: list[tuple[bytes, tuple[str, ...]]] = [
@@ -88,7 +88,7 @@ def test_what_xmp_does_not_tell_of_is_found_in_the_jpeg() -> None:
         assert decode(io.BytesIO(content)).remarks == remarks
 
 
-def test_a_gain_map_behind_the_photo() -> None:
+def test_gain_map_in_mpo_is_reported() -> None:
     stream = io.BytesIO()
     noise().save(stream, "MPO", save_all=True, append_images=[noise(12, 8)])
     assert decode(io.BytesIO(stream.getvalue())).remarks == ()
@@ -98,7 +98,7 @@ def test_a_gain_map_behind_the_photo() -> None:
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
-def test_a_gain_map_of_an_avif() -> None:
+def test_gain_map_in_avif_is_reported() -> None:
     avif = encoded(noise(), "AVIF")
     assert decode(io.BytesIO(avif)).remarks == ()
     # Brands and items of one: without the item itself the decoder would refuse it.
@@ -107,7 +107,7 @@ def test_a_gain_map_of_an_avif() -> None:
         assert metadata.auxiliary_data(image) == GAIN_MAP
 
 
-def test_a_depth_map_and_gain_map_of_a_heic() -> None:
+def test_heic_gain_map_and_depth_map_are_reported() -> None:
     class Stub:
         format = "HEIF"
 

@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_they_are_counted_by_extension(folder: Path) -> None:
+def test_skipped_files_are_counted_by_extension(folder: Path) -> None:
     passed_over = SkippedFiles()
     assert len(list_images(folder, passed_over)) == 1
     assert passed_over.counts == {".dng": 2, ".jxl": 1, "without extension": 2, ".png_large": 1}
@@ -49,7 +49,7 @@ def test_they_are_counted_by_extension(folder: Path) -> None:
     assert SkippedFiles().sentence() == ""
 
 
-def test_translate_counts_them_once(folder: Path, tmp_path: Path) -> None:
+def test_translate_counts_skipped_files_once(folder: Path, tmp_path: Path) -> None:
     inputs = Inputs((str(folder),))
     naming = plan_naming(str(tmp_path / "out"), inputs.first_two(), "night", None, None, None)
     plan = Plan(inputs, naming)
@@ -59,7 +59,7 @@ def test_translate_counts_them_once(folder: Path, tmp_path: Path) -> None:
     assert Plan(shallow, naming).passed_over.startswith("3 image files were skipped")
 
 
-def test_a_folder_of_nothing_else_says_so(folder: Path) -> None:
+def test_folder_of_unsupported_images_error_message(folder: Path) -> None:
     (folder / "a.png").unlink()
     with pytest.raises(DataError, match="has no images") as caught:
         next(Inputs((str(folder),)).checked(SkippedFiles()))
@@ -69,5 +69,5 @@ def test_a_folder_of_nothing_else_says_so(folder: Path) -> None:
     assert "6 image files were skipped" in caught.value.hint
 
 
-def test_inspect_counts_them(folder: Path) -> None:
+def test_inspect_counts_skipped_files(folder: Path) -> None:
     assert describe(folder, Request()).facts["passed_over"][".dng"] == 2
