@@ -182,13 +182,13 @@ def _resize(pixels: PixelArray, full: tuple[int, int], size: list[int]) -> Tenso
     """
     writable = pixels if pixels.flags.writeable else pixels.copy()
     image = torch.from_numpy(writable).permute(2, 0, 1)
-    if pixels.shape[:2] == full:
+    reduction = round(full[0] / pixels.shape[0])
+    if full == (pixels.shape[0] * reduction, pixels.shape[1] * reduction):
         resized: Tensor = transforms.resize(image, size, InterpolationMode.BICUBIC, antialias=True)
         return resized
-    # At a reduced scale the last row and column may reach beyond the image by a fraction of a
-    # pixel, so that the scale does not follow from the two sizes, which is all that torchvision
-    # takes. The result is cut to whole pixels; the epsilon keeps exact sizes from rounding down.
-    reduction = round(full[0] / pixels.shape[0])
+    # The last row or column reaches beyond the image by a fraction of a pixel, so that the scale
+    # does not follow from the two sizes, which is all that torchvision takes. The result is cut to
+    # whole pixels; the epsilon keeps exact sizes from rounding down.
     scale = [side * reduction / whole * (1 + 1e-9) for side, whole in zip(size, full, strict=True)]
     batch = image.unsqueeze(0)
     return F.interpolate(batch, scale_factor=scale, mode="bicubic", antialias=True)[0]

@@ -133,7 +133,7 @@ def _refuse_no_file(path: Path, name: str) -> NoReturn:
             os.scandir(path).close()
         except OSError as error:
             raise DataError(f"cannot list {error.filename}: {error.strerror}") from error
-    raise DataError(f"cannot read {name}: it is a folder, pipe or device, not a file")
+    raise DataError(f"cannot read {name}: it is not a file but a folder, pipe or device")
 
 
 def go_to(image: Any, page: int) -> None:
