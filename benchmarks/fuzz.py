@@ -49,10 +49,10 @@ from PIL import Image, ImageCms
 
 from cyclegan_cli.checkpoints import locate
 from cyclegan_cli.checkpoints.store import load_generator
-from cyclegan_cli.data.decoding import decode, decode_opaque, pixel_bytes
-from cyclegan_cli.data.encoding import encode
+from cyclegan_cli.data.decode import decode, decode_opaque, pixel_bytes
+from cyclegan_cli.data.encode import encode
 from cyclegan_cli.data.formats import readable_formats
-from cyclegan_cli.data.opening import limit_pixels, probe
+from cyclegan_cli.data.open_image import limit_pixels, probe
 from cyclegan_cli.errors import CycleGANError
 from cyclegan_cli.inspection import Request, describe
 from cyclegan_cli.inspection.comparison import compare
@@ -102,7 +102,7 @@ def make_hostile(folder: Path) -> None:
     """Crafted files that would take excessive time or memory: loops, fan-outs, repeats."""
     tests = Path(__file__).resolve().parents[1] / "tests"
     sys.path.insert(0, str(tests))
-    for name, content in importlib.import_module("hostile").files().items():
+    for name, content in importlib.import_module("hostile_files").files().items():
         (folder / f"hostile {name}").write_bytes(content)
 
 

@@ -294,9 +294,9 @@ def cyclegan_process(
 
 
 @pytest.fixture(scope="session")
-def awful() -> dict[str, bytes]:
-    """Awful images by their file names; one of each sort."""
-    from awful import all_of_them
+def damaged_images() -> dict[str, bytes]:
+    """Unusual and damaged images by file name; one of each kind."""
+    from damaged_files import all_of_them
 
     sorts: dict[str, tuple[str, bytes]] = {}
     for name, content in all_of_them().items():

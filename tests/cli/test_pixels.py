@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cyclegan_cli.cli import translate
-from cyclegan_cli.data.decoding import decode
+from cyclegan_cli.data.decode import decode
 from images import deep_noise, display_p3_profile, encoded, noise, tiff_of, written
 
 pytestmark = pytest.mark.cpu_features

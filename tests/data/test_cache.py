@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.data import cache as module
-from cyclegan_cli.data.cache import LOOK_EVERY, CachePlan, ImageCache, plan_cache
+from cyclegan_cli.data.cache import MEMORY_CHECK_BYTES, CachePlan, ImageCache, plan_cache
 
 GIGABYTE = 10**9
 STRETCHED = TrainConfig(load_size=100, crop_size=32, resize_mode="stretch")
@@ -43,7 +43,7 @@ def test_all_images_are_counted() -> None:
 
 
 @pytest.mark.parametrize(("free", "kept"), [(4 * ALL, True), (4 * ALL - 4, False)])
-def test_unasked_all_are_kept_in_a_quarter_of_what_is_free_or_none(free: int, kept: bool) -> None:
+def test_cache_auto_uses_quarter_of_free_memory_or_nothing(free: int, kept: bool) -> None:
     plan = planned(free)
     assert (plan.budget > 0) == kept
     assert not plan.is_short
@@ -51,31 +51,31 @@ def test_unasked_all_are_kept_in_a_quarter_of_what_is_free_or_none(free: int, ke
 
 
 @pytest.mark.parametrize(("free", "is_short"), [(2 * ALL, False), (ALL, True)])
-def test_when_asked_as_many_are_kept_as_there_is_room_for(free: int, is_short: bool) -> None:
+def test_cache_ram_budget(free: int, is_short: bool) -> None:
     plan = planned(free, cache="ram")
-    assert (plan.budget, plan.spared) == (free * 4 // 5, free // 5)
+    assert (plan.budget, plan.reserved) == (free * 4 // 5, free // 5)
     assert plan.is_short == is_short
     words = "up to 0.024 GB of about 0.03 GB, the rest is decoded in every pass"
     assert str(plan) == (words if is_short else "all, about 0.03 GB")
 
 
-def test_none_is_none() -> None:
+def test_cache_none_has_no_budget() -> None:
     assert planned(1000 * GIGABYTE, cache="none").budget == 0
 
 
-def test_the_free_memory_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_cache_measures_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "host_memory_free", lambda: 4 * ALL)
     assert plan_cache(STRETCHED, 1000) == planned(4 * ALL)
 
 
-def test_a_image_is_loaded_once_where_there_is_room() -> None:
+def test_image_is_cached() -> None:
     cache = ImageCache(CachePlan(0, 1000, 0))
     first = cache.get("a", loads(1))
     assert cache.get("a", must_not_load) is first
     assert int(cache.get("b", loads(2))[0]) == 2
 
 
-def test_a_image_that_two_load_at_once_counts_once() -> None:
+def test_concurrent_loads_of_one_image_count_once() -> None:
     cache = ImageCache(CachePlan(0, 1000, 0))
 
     def load_while_another_does() -> Tensor:
@@ -86,14 +86,14 @@ def test_a_image_that_two_load_at_once_counts_once() -> None:
     assert cache.size == 300
 
 
-def test_a_cache_without_room_loads_again() -> None:
+def test_disabled_cache_loads_again() -> None:
     for cache in (ImageCache(), ImageCache(CachePlan(0, 0, 0))):
         assert int(cache.get("a", loads(1))[0]) == 1
         assert int(cache.get("a", loads(2))[0]) == 2
         assert cache.images == {}
 
 
-def test_no_more_is_kept_than_fits_and_those_that_came_first_stay() -> None:
+def test_cache_keeps_first_images_within_budget() -> None:
     cache = ImageCache(CachePlan(0, 700, 0))
     for number in range(5):
         cache.get(number, loads(number))
@@ -104,11 +104,11 @@ def test_no_more_is_kept_than_fits_and_those_that_came_first_stay() -> None:
     assert cache.size == 700
 
 
-def test_when_memory_runs_short_nothing_more_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_stops_growing_when_memory_is_low(monkeypatch: pytest.MonkeyPatch) -> None:
     free = GIGABYTE
     monkeypatch.setattr(module, "host_memory_free", lambda: free)
-    cache = ImageCache(CachePlan(0, 10 * GIGABYTE, spared=GIGABYTE // 5))
-    half = LOOK_EVERY // 2 + 1
+    cache = ImageCache(CachePlan(0, 10 * GIGABYTE, reserved=GIGABYTE // 5))
+    half = MEMORY_CHECK_BYTES // 2 + 1
     cache.get(0, loads(0, half))
     cache.get(1, loads(1, half))
     assert len(cache.images) == 2

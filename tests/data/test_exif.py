@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cyclegan_cli.data.exif import Block, from_tiff, into_tiff, made_upright
+from cyclegan_cli.data.exif import Block, from_tiff, into_tiff, normalize_orientation
 from images import camera_exif, encoded, noise, tiff_of
 
 MAKER_NOTE, EXIF_DIRECTORY, GPS = 0x927C, 0x8769, 0x8825
@@ -41,9 +41,9 @@ def with_thumbnail(block: bytes, thumbnail: bytes) -> bytes:
     return bytes(head) + directory + thumbnail
 
 
-def test_only_orientation_and_sides_of_a_turned_image_change() -> None:
+def test_exif_changes_only_orientation_and_sides() -> None:
     block = block_of(camera_exif(6, 24, 16))
-    upright = made_upright(b"Exif\0\0" + block, turned=True)
+    upright = normalize_orientation(b"Exif\0\0" + block, swaps_sides=True)
     found = read(upright)
     assert found[0x0112] == 1
     assert (found.get_ifd(EXIF_DIRECTORY)[0xA002], found.get_ifd(EXIF_DIRECTORY)[0xA003]) == (
@@ -55,26 +55,26 @@ def test_only_orientation_and_sides_of_a_turned_image_change() -> None:
     assert sum(a != b for a, b in zip(upright, block, strict=True)) == 3  # one byte each
 
 
-def test_a_makers_note_stays_where_its_offsets_are_true() -> None:
+def test_maker_note_keeps_its_offset() -> None:
     exif = camera_exif(8)
     exif.get_ifd(EXIF_DIRECTORY)[MAKER_NOTE] = b"offsets from the block's beginning"
     block = block_of(exif)
-    upright = made_upright(block, turned=True)
+    upright = normalize_orientation(block, swaps_sides=True)
     assert upright.index(b"offsets from") == block.index(b"offsets from")
 
 
-def test_a_thumbnail_of_the_old_image_is_gone() -> None:
+def test_exif_thumbnail_is_removed() -> None:
     thumbnail = encoded(noise(), "JPEG")
     block = with_thumbnail(block_of(camera_exif()), thumbnail)
     assert Block(block).thumbnail() == (slice(len(block) - len(thumbnail), len(block)),)
-    upright = made_upright(block, turned=False)
+    upright = normalize_orientation(block, swaps_sides=False)
     assert thumbnail[:40] not in upright
     assert len(upright) == len(block) - len(thumbnail)
     assert Block(upright).thumbnail() == ()
     assert read(upright)[0x010F] == "Maker"
 
 
-def test_a_thumbnail_of_pixels_in_strips_is_gone_too() -> None:
+def test_exif_thumbnail_in_strips_is_removed() -> None:
     """EXIF 2.32, 4.6.3: not compressed, with the tags of a TIFF."""
     block = bytearray(block_of(camera_exif()))
     (start,) = struct.unpack_from("<I", block, 4)
@@ -87,7 +87,7 @@ def test_a_thumbnail_of_pixels_in_strips_is_gone_too() -> None:
     block += struct.pack("<HHII", 0x0111, 4, 2, at)
     block += struct.pack("<HHIHH", 0x0117, 3, 2, *map(len, strips)) + bytes(4)
     block += struct.pack("<II", at + 8, at + 8 + len(strips[0])) + b"".join(strips)
-    upright = made_upright(bytes(block), turned=False)
+    upright = normalize_orientation(bytes(block), swaps_sides=False)
     assert b"strip of" not in upright
     assert b"the second" not in upright
     assert Block(upright).thumbnail() == ()
@@ -95,7 +95,7 @@ def test_a_thumbnail_of_pixels_in_strips_is_gone_too() -> None:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_a_tiff_says_what_its_block_says(order: str) -> None:
+def test_exif_is_written_into_tiff(order: str) -> None:
     block = block_of(camera_exif(1), order)
     assert Block(block).order == order
     plain = tiff_of(np.asarray(noise()), photometric="rgb", byteorder=order)
@@ -110,7 +110,7 @@ def test_a_tiff_says_what_its_block_says(order: str) -> None:
     assert 0x0100 not in again, "the file's own layout is no business of the block's"
 
 
-def test_all_pages_of_a_tiff_stay_when_its_first_gets_a_block() -> None:
+def test_exif_in_multipage_tiff_keeps_all_pages() -> None:
     pages = np.stack([np.asarray(noise(seed=seed)) for seed in range(3)])
     tagged = into_tiff(tiff_of(pages, photometric="rgb"), block_of(camera_exif()))
     with Image.open(io.BytesIO(tagged)) as image:
@@ -126,28 +126,28 @@ def test_all_pages_of_a_tiff_stay_when_its_first_gets_a_block() -> None:
         b"II*\0" + struct.pack("<IH", 8, 65535), b"MM\0*" + struct.pack(">I", 12) + bytes(3),
     ],
 )  # fmt: skip
-def test_a_damaged_block_is_refused(block: bytes) -> None:
+def test_damaged_exif_block_is_refused(block: bytes) -> None:
     with pytest.raises(ValueError, match="EXIF block"):
-        made_upright(block, turned=True)
+        normalize_orientation(block, swaps_sides=True)
 
 
-def test_a_directory_that_contains_itself_ends() -> None:
+def test_recursive_exif_directory() -> None:
     entry = struct.pack("<HHII", EXIF_DIRECTORY, 4, 1, 8)
     block = b"II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
-    assert made_upright(block, turned=True) == block
+    assert normalize_orientation(block, swaps_sides=True) == block
     chained = b"II*\0" + struct.pack("<IH", 8, 1) + entry + struct.pack("<I", 8)
-    assert len(made_upright(chained, turned=True)) == len(block)
+    assert len(normalize_orientation(chained, swaps_sides=True)) == len(block)
 
 
 @settings(deadline=None, max_examples=300)
 @given(data=st.data())
-def test_any_damage_gives_a_block_or_a_refusal(data: st.DataObject) -> None:
+def test_exif_fuzzing(data: st.DataObject) -> None:
     block = bytearray(with_thumbnail(block_of(camera_exif()), b"\xff\xd8 thumbnail \xff\xd9"))
     for _ in range(data.draw(st.integers(1, 6))):
         place = data.draw(st.integers(0, len(block) - 1))
         block[place] = data.draw(st.integers(0, 255))
     try:
-        upright = made_upright(bytes(block), turned=True)
+        upright = normalize_orientation(bytes(block), swaps_sides=True)
     except ValueError:
         return
     assert len(upright) <= len(block)

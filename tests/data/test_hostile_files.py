@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import hostile
-from cyclegan_cli.data import metadata, opening
-from cyclegan_cli.data.decoding import decode
-from cyclegan_cli.data.encoding import encode
-from cyclegan_cli.data.exif import Block, made_upright
+import hostile_files
+from cyclegan_cli.data import metadata
+from cyclegan_cli.data import open_image as open_module
+from cyclegan_cli.data.containers import whole_file
+from cyclegan_cli.data.decode import decode
+from cyclegan_cli.data.encode import encode
+from cyclegan_cli.data.exif import Block, normalize_orientation
 from cyclegan_cli.errors import DataError
 from images import encoded, noise
 
-FILES = hostile.files()
+FILES = hostile_files.files()
 
 
 class Work:
@@ -28,9 +30,9 @@ class Work:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.numbers = self.bytes = 0
-        number, entry = Block._number, Block._entry
+        number, entry = Block._integer, Block._entry
 
-        def count_number(block: Block, kind: str, at: int) -> int:
+        def count_integer(block: Block, kind: str, at: int) -> int:
             self.numbers += 1
             return number(block, kind, at)
 
@@ -39,28 +41,28 @@ class Work:
             self.bytes += len(found.value) if found and isinstance(found.value, bytes) else 0
             return found
 
-        monkeypatch.setattr(Block, "_number", count_number)
+        monkeypatch.setattr(Block, "_integer", count_integer)
         monkeypatch.setattr(Block, "_entry", count_entry)
 
 
 @pytest.mark.parametrize(
     "block",
     [
-        lambda size: hostile.exif_that_points_back(size // 12),
-        lambda size: hostile.exif_of_overlapping_directories(size // 12),
-        lambda size: hostile.exif_of_one_large_value(size // 24, size // 2),
-        lambda size: hostile.exif_of_one_large_value_below(size // 24, size // 2),
-        lambda size: hostile.exif_of_thumbnail_strips(size // 16, size // 2),
+        lambda size: hostile_files.exif_that_points_back(size // 12),
+        lambda size: hostile_files.exif_of_overlapping_directories(size // 12),
+        lambda size: hostile_files.exif_of_one_large_value(size // 24, size // 2),
+        lambda size: hostile_files.exif_of_one_large_value_below(size // 24, size // 2),
+        lambda size: hostile_files.exif_of_thumbnail_strips(size // 16, size // 2),
     ],
-    ids=hostile.exif_blocks(),
+    ids=hostile_files.exif_blocks(),
 )
 @pytest.mark.parametrize("size", [3000, 12_000])
-def test_an_exif_block_takes_work_of_its_size(
+def test_exif_parsing_work_is_linear(
     block: Callable[[int], bytes], size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content, work = block(size), Work(monkeypatch)
     try:
-        made_upright(content, turned=True)
+        normalize_orientation(content, swaps_sides=True)
     except ValueError as error:
         assert "EXIF block" in str(error)
     assert work.numbers < 8 * len(content)
@@ -69,7 +71,7 @@ def test_an_exif_block_takes_work_of_its_size(
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # As outside of tests: Pillow's.
 @pytest.mark.parametrize("name", FILES)
-def test_a_hostile_image_is_translated_without_what_is_hostile(
+def test_hostile_image_is_decoded_with_bounded_work(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = Work(monkeypatch)
@@ -85,7 +87,7 @@ def test_a_hostile_image_is_translated_without_what_is_hostile(
     assert work.bytes < 5 * len(FILES[name])
 
 
-def test_thumbnails_in_xmp_are_found_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_xmp_thumbnails_are_found_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     class Tags:
         """Counts what is looked at, which is a pass over the packet however many begin there."""
 
@@ -98,7 +100,7 @@ def test_thumbnails_in_xmp_are_found_in_one_pass(monkeypatch: pytest.MonkeyPatch
 
     found, tags = metadata.XMP_THUMBNAILS, Tags()
     monkeypatch.setattr(metadata, "XMP_THUMBNAILS", tags)
-    packet = hostile.xmp_of_thumbnails_without_end(1000)
+    packet = hostile_files.xmp_of_thumbnails_without_end(1000)
     assert metadata._without_thumbnails(packet) == packet
     assert tags.passes == 1
 
@@ -113,19 +115,19 @@ def test_thumbnails_in_xmp_are_found_in_one_pass(monkeypatch: pytest.MonkeyPatch
         (b"a<p:Thumbnails rdf:x='1'>", b"a<p:Thumbnails rdf:x='1'>"),
     ],
 )
-def test_thumbnails_are_cut_out_of_xmp(packet: bytes, left: bytes) -> None:
+def test_xmp_thumbnails_are_removed(packet: bytes, left: bytes) -> None:
     assert metadata._without_thumbnails(packet) == left
 
 
-def test_a_tiff_of_endlessly_many_pages_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "MOST_PAGES", 299)
+def test_tiff_with_too_many_pages_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_module, "MAX_PAGES", 299)
     with pytest.raises(DataError, match="more than 299 pages"):
         decode(io.BytesIO(FILES["pages.tif"]))
-    monkeypatch.setattr(opening, "MOST_PAGES", 300)
+    monkeypatch.setattr(open_module, "MAX_PAGES", 300)
     assert len(decode(io.BytesIO(FILES["pages.tif"])).frames) == 300
 
 
-def test_a_file_that_is_cut_short_while_it_is_read_does_not_end_the_process(
+def test_file_truncated_while_reading_does_not_kill_process(
     tmp_path: Path,
 ) -> None:
     """A mapped one would: reading beyond the end of the file behind it is a SIGBUS."""
@@ -133,14 +135,14 @@ def test_a_file_that_is_cut_short_while_it_is_read_does_not_end_the_process(
     path.write_bytes(bytes(100_000))
     with path.open("rb") as stream:
         image = type("Image", (), {"fp": stream})
-        content = metadata.whole_file(image)
+        content = whole_file(image)
         os.truncate(path, 10)
         assert len(bytes(content)) == 100_000
 
 
 @pytest.mark.parametrize(("segments", "is_read"), [(64, True), (65, False)])
-def test_a_jpeg_of_endlessly_many_exif_segments_is_refused(segments: int, is_read: bool) -> None:
-    content = io.BytesIO(hostile.jpeg_of_many_exif_segments(segments))
+def test_jpeg_with_too_many_exif_segments_is_refused(segments: int, is_read: bool) -> None:
+    content = io.BytesIO(hostile_files.jpeg_of_many_exif_segments(segments))
     if is_read:
         assert decode(content).remarks == ("its EXIF data is damaged and was left out",)
         return

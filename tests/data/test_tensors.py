@@ -1,4 +1,4 @@
-"""Levels to tensors, and back."""
+"""PixelArray to tensors, and back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array, to_levels, to_unit_range
+from cyclegan_cli.data.tensors import (
+    array_to_tensor,
+    tensor_to_array,
+    to_pixel_values,
+    to_unit_range,
+)
 from images import (
     noise,
 )
@@ -23,16 +28,16 @@ def test_every_level_survives_the_way_to_the_unit_range_and_back() -> None:
     images = to_unit_range(ALL_LEVELS)
     assert images.dtype == torch.float32
     assert (images.min(), images.max()) == (-1, 1)
-    assert torch.equal(to_levels(images), ALL_LEVELS)
+    assert torch.equal(to_pixel_values(images), ALL_LEVELS)
 
 
-def test_levels_are_rounded_to_the_nearest_and_held_within_their_range() -> None:
+def test_pixel_values_are_rounded_and_clamped() -> None:
     near = torch.tensor([-1.5, -1.0, -1 + 0.4 / 127.5, -1 + 0.6 / 127.5, 0.999, 1.0, 7.0])
-    assert to_levels(near).tolist() == [0, 0, 0, 1, 255, 255, 255]
+    assert to_pixel_values(near).tolist() == [0, 0, 0, 1, 255, 255, 255]
 
 
 @pytest.mark.parametrize(
-    ("convert", "dtype"), [(to_unit_range, torch.uint8), (to_levels, torch.float32)]
+    ("convert", "dtype"), [(to_unit_range, torch.uint8), (to_pixel_values, torch.float32)]
 )
 def test_conversions_leave_their_input_as_it_was(
     convert: Callable[[torch.Tensor], torch.Tensor], dtype: torch.dtype
@@ -44,7 +49,7 @@ def test_conversions_leave_their_input_as_it_was(
 
 @settings(deadline=None)
 @given(width=st.integers(1, 40), height=st.integers(1, 40), seed=st.integers(0, 100))
-def test_a_image_survives_the_way_to_a_tensor_and_back(width: int, height: int, seed: int) -> None:
+def test_tensor_round_trip(width: int, height: int, seed: int) -> None:
     image = noise(width, height, seed)
     tensor = array_to_tensor(np.asarray(image))
     assert (tensor.shape, tensor.dtype) == ((1, 3, height, width), torch.float32)
@@ -65,7 +70,7 @@ def test_every_16_bit_level_survives_the_way_to_a_tensor_and_back() -> None:
     assert np.array_equal(tensor_to_array(tensor, 16), levels)
 
 
-def test_a_level_of_8_bits_is_as_light_in_16() -> None:
+def test_8_and_16_bit_pixel_values_map_to_same_tensor_value() -> None:
     eight = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
     sixteen = eight.astype(np.uint16) * 257
     assert torch.allclose(array_to_tensor(eight), array_to_tensor(sixteen), atol=1e-6)

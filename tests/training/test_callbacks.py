@@ -11,7 +11,7 @@ import torch
 
 import cyclegan_cli
 from cyclegan_cli.config import TrainConfig
-from cyclegan_cli.data.unpaired import Batch
+from cyclegan_cli.data.dataset import Batch
 from cyclegan_cli.errors import DataError, DivergedError, InterruptedRunError
 from cyclegan_cli.models.cyclegan import LOSS_NAMES
 from cyclegan_cli.training.callbacks.base import TrainingCallback, TrainingRun

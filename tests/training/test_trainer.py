@@ -12,7 +12,7 @@ from PIL import Image
 from cyclegan_cli.checkpoints.header import read_header
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.config import TrainConfig
-from cyclegan_cli.data import cache, unpaired
+from cyclegan_cli.data import cache
 from cyclegan_cli.errors import (
     DataError,
     DeviceError,
@@ -143,9 +143,9 @@ def test_images_are_loaded_lazily(tmp_path, config, monkeypatch):
     for number in range(40):
         shutil.copy(tmp_path / "day" / "0.png", tmp_path / "day" / f"more{number}.png")
     opened = []
-    real = unpaired.decode_opaque
+    real = dataset.decode_opaque
     monkeypatch.setattr(
-        unpaired, "decode_opaque", lambda path, to: (opened.append(path), real(path, to))[1]
+        dataset, "decode_opaque", lambda path, to: (opened.append(path), real(path, to))[1]
     )
     run = make_config(tmp_path, run_dir=tmp_path / "run", sample_every=0, validate_every=0)
     recorder = Recorder()
@@ -238,7 +238,7 @@ def test_preflight_warnings_are_not_repeated(config, tmp_path):
     of_a, of_b, same = recorder.warnings
     assert of_a.startswith("--domain-a: 1 of 6 checked images will be left out: ")
     assert of_a.endswith("icon.png is 7x7: too small for crops of 32 pixels")
-    assert of_b.endswith("2.png is not an image in a format that is read here")
+    assert of_b.endswith("2.png is not an image in a supported format")
     assert same.startswith("1 image in both domains, which teach the networks nothing: ")
 
 

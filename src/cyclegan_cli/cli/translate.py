@@ -94,7 +94,7 @@ def _resolve(config: TranslateConfig) -> TranslationRun:
         pretrained_file,
         read_checkpoint,
     )
-    from cyclegan_cli.data.opening import limit_pixels
+    from cyclegan_cli.data.open_image import limit_pixels
     from cyclegan_cli.runtime.distributed_env import read_distributed_env
     from cyclegan_cli.translation.outputs import output_extension
 

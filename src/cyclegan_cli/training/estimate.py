@@ -26,8 +26,8 @@ from cyclegan_cli.config import (
     TrainConfig,
     duration_seconds,
 )
+from cyclegan_cli.data.dataset import UnpairedDataset, loader
 from cyclegan_cli.data.tensors import to_unit_range
-from cyclegan_cli.data.unpaired import UnpairedDataset, loader
 from cyclegan_cli.errors import CycleGANError, DeviceError, OutputError
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.models.networks import PatchDiscriminator, ResnetGenerator

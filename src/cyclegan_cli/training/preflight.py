@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cyclegan_cli.config import TrainConfig
-from cyclegan_cli.data.passed_over import PassedOver
-from cyclegan_cli.data.survey import Survey, duplicates, evenly, survey
-from cyclegan_cli.data.unpaired import load_training_image, refuse_useless, single_threaded
+from cyclegan_cli.data.dataset import check_training_size, load_training_image, single_threaded
+from cyclegan_cli.data.folder import SkippedFiles, Survey, duplicates, subsample, survey
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.runtime.threads import available_cores
 from cyclegan_cli.training.callbacks.base import TrainingCallback
@@ -29,7 +28,7 @@ class ScanLimits:
     """How many images to check; None for all.
 
     Attributes:
-        headers: Images per domain whose header is read, evenly spaced.
+        headers: Images per domain whose header is read, subsample spaced.
         pixels: How many of these are decoded, which detects truncated files.
         duplicates: Total number of images up to which duplicates are searched for.
     """
@@ -77,7 +76,7 @@ class DomainReport:
     survey: Survey
     unusable: dict[Path, str]
     enlarged: int
-    passed_over: PassedOver
+    passed_over: SkippedFiles
     unusable_val: dict[Path, str]
     validates_on_training_images: bool
 
@@ -253,16 +252,16 @@ def _check_domain(
     plan: Plan, domain: str, images: Sequence[Path], limits: ScanLimits
 ) -> DomainReport:
     config = plan.config
-    found = survey(evenly(images, limits.headers))
+    found = survey(subsample(images, limits.headers))
     unusable = dict(found.problems)
     for path, header in found.probes.items():
         try:
-            refuse_useless(path, header.width, header.height, config)
+            check_training_size(path, header.width, header.height, config)
         except DataError as error:
             unusable[path] = error.message
     decoded: Sequence[Path] = ()
     if limits.pixels != 0:
-        decoded = evenly([path for path in found.probes if path not in unusable], limits.pixels)
+        decoded = subsample([path for path in found.probes if path not in unusable], limits.pixels)
         unusable |= _undecodable(decoded, config)
     folder: Path = getattr(config, f"domain_{domain}")
     val_folder: Path | None = getattr(config, f"val_{domain}")

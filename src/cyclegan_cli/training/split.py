@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cyclegan_cli.config import TrainConfig, option_name
-from cyclegan_cli.data.listing import list_images
-from cyclegan_cli.data.passed_over import PassedOver
+from cyclegan_cli.data.folder import SkippedFiles, list_images
 from cyclegan_cli.errors import DataError, UsageError
 
 MIN_VALIDATION_IMAGES = 2  # A single image has no diversity.
@@ -33,8 +32,8 @@ class DataSplit:
     images_b: list[Path]
     val_a: list[Path]
     val_b: list[Path]
-    passed_over_a: PassedOver = field(default_factory=PassedOver, compare=False)
-    passed_over_b: PassedOver = field(default_factory=PassedOver, compare=False)
+    passed_over_a: SkippedFiles = field(default_factory=SkippedFiles, compare=False)
+    passed_over_b: SkippedFiles = field(default_factory=SkippedFiles, compare=False)
 
 
 def split_images(config: TrainConfig) -> DataSplit:
@@ -100,13 +99,13 @@ def _without(images: Sequence[Path], excluded: Sequence[Path]) -> list[Path]:
     return [path for path in images if path not in names]
 
 
-def _list_images(folder: Path | None, field_name: str) -> tuple[list[Path], PassedOver]:
+def _list_images(folder: Path | None, field_name: str) -> tuple[list[Path], SkippedFiles]:
     name = option_name(field_name)
     if folder is None:
         raise UsageError(f"{name} is missing", "Name a folder of images for each domain.")
     if not is_utf8(folder):
         raise UsageError(f"{name}: the name {str(folder)!r} is not valid UTF-8", "Rename it.")
-    passed_over = PassedOver()
+    passed_over = SkippedFiles()
     try:
         images = list_images(folder, passed_over)
     except DataError as error:

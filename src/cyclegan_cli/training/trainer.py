@@ -14,8 +14,8 @@ from cyclegan_cli.checkpoints.locate import MODEL_FILE, STATE_FILE
 from cyclegan_cli.checkpoints.store import restore_state
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.data.cache import ImageCache
+from cyclegan_cli.data.dataset import Batch, UnpairedDataset, loader
 from cyclegan_cli.data.tensors import to_unit_range
-from cyclegan_cli.data.unpaired import Batch, UnpairedDataset, loader
 from cyclegan_cli.errors import CycleGANError, DataError, InterruptedRunError, OutputError
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.runtime.devices import has_amx, set_fp32_precision

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.data.dataset import center_crop, load_training_image, random_order
 from cyclegan_cli.data.tensors import to_unit_range
-from cyclegan_cli.data.unpaired import center_crop, load_training_image, random_order
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.models.losses import l1_loss

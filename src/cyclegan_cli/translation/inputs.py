@@ -20,8 +20,7 @@ from pathlib import Path, PurePath
 from typing import BinaryIO, NamedTuple
 
 from cyclegan_cli.config import STREAM
-from cyclegan_cli.data.listing import refuse_folder, walk_images
-from cyclegan_cli.data.passed_over import PassedOver
+from cyclegan_cli.data.folder import SkippedFiles, refuse_folder, walk_images
 from cyclegan_cli.errors import DataError, OutputError, UsageError
 from cyclegan_cli.files import is_temporary
 
@@ -144,7 +143,7 @@ class Inputs:
     root: str | None = None
     excluded: str | None = None
 
-    def checked(self, passed_over: PassedOver | None = None) -> Iterator[InputImage]:
+    def checked(self, passed_over: SkippedFiles | None = None) -> Iterator[InputImage]:
         """Yield the images in order, and check every argument.
 
         Args:
@@ -170,7 +169,7 @@ class Inputs:
 
     def first_two(self) -> list[InputImage]:
         """Return the first two images, or fewer; see :meth:`checked`."""
-        return list(itertools.islice(self.checked(PassedOver()), 2))
+        return list(itertools.islice(self.checked(SkippedFiles()), 2))
 
     def __iter__(self) -> Iterator[InputImage]:
         """Yield the images in order; files that have disappeared since the check are skipped."""
@@ -183,7 +182,7 @@ class Inputs:
         self,
         text: str,
         on_error: Callable[[OSError], None],
-        passed_over: PassedOver | None = None,
+        passed_over: SkippedFiles | None = None,
     ) -> Iterator[InputImage]:
         """Yield the images that an argument names; an existing path is never a glob."""
         if glob.has_magic(text) and not os.path.lexists(text):
@@ -193,7 +192,7 @@ class Inputs:
         else:
             yield from self._expand_literal(text, on_error, passed_over)
 
-    def _listed(self, text: str, passed_over: PassedOver | None = None) -> Iterator[InputImage]:
+    def _listed(self, text: str, passed_over: SkippedFiles | None = None) -> Iterator[InputImage]:
         """Yield the images that a line of the list names.
 
         A folder that cannot be listed is yielded itself, and fails when it is read.
@@ -207,7 +206,7 @@ class Inputs:
         self,
         text: str,
         on_error: Callable[[OSError], None],
-        passed_over: PassedOver | None = None,
+        passed_over: SkippedFiles | None = None,
     ) -> Iterator[InputImage]:
         if not _is_folder(text):
             if not is_temporary(os.path.basename(text)):
@@ -220,7 +219,7 @@ class Inputs:
             self.excluded,
             on_error,
             unlistable=True,
-            passed_over=passed_over,
+            skipped=passed_over,
         ):
             path = os.path.join("" if folder == Path() else folder, below)
             relative = below if self.root is None else self._relative(path)
@@ -270,7 +269,7 @@ def _is_folder(path: str) -> bool:
         return False
 
 
-def _nothing_found(text: str, recursive: bool, passed_over: PassedOver | None) -> DataError:
+def _nothing_found(text: str, recursive: bool, passed_over: SkippedFiles | None) -> DataError:
     """Return the error for an argument that names no image."""
     if not _is_folder(text):
         return DataError(f"nothing matches {text}")

@@ -18,14 +18,14 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from cyclegan_cli.config import TranslateConfig
+from cyclegan_cli.data.folder import SkippedFiles
 from cyclegan_cli.data.formats import (
-    DEEP_FORMATS,
-    HEIF_SUFFIXES,
+    HEIF_EXTENSIONS,
     QUALITY_FORMATS,
+    SIXTEEN_BIT_FORMATS,
     writable_format,
 )
 from cyclegan_cli.data.image import EncodeOptions
-from cyclegan_cli.data.passed_over import PassedOver
 from cyclegan_cli.errors import UsageError
 from cyclegan_cli.runtime.distributed_env import SINGLE_SHARD, Shard
 from cyclegan_cli.translation.inputs import InputImage, Inputs, ignores_case
@@ -253,7 +253,7 @@ def output_extension(format_name: str | None) -> str | None:
     if writable_format(extension):
         return extension
     hint = f"Known formats: {COMMON_FORMATS}, among others."
-    if extension in HEIF_SUFFIXES:
+    if extension in HEIF_EXTENSIONS:
         hint = "Install the package that writes it: pip install pillow-heif."
     raise UsageError(f"--format {format_name} is not a format that can be written", hint)
 
@@ -269,7 +269,7 @@ def encode_options(config: TranslateConfig, extension: str | None) -> EncodeOpti
         UsageError: The format does not support one of the options.
     """
     kind = writable_format(extension) if extension else None
-    if kind and config.bit_depth == "16" and kind not in DEEP_FORMATS:
+    if kind and config.bit_depth == "16" and kind not in SIXTEEN_BIT_FORMATS:
         raise UsageError(
             f"--bit-depth 16: {kind} has 8 bits per channel",
             "Use --format png or tiff, or leave --bit-depth out.",
@@ -317,7 +317,7 @@ class TranslationPlan:
         self._inputs, self._naming = inputs, naming
         self._real_folder = functools.lru_cache(maxsize=4096)(os.path.realpath)
         self._folder_ignores_case = functools.lru_cache(maxsize=4096)(ignores_case)
-        builder, passed_over = LedgerBuilder(), PassedOver()
+        builder, passed_over = LedgerBuilder(), SkippedFiles()
         for source in inputs.checked(passed_over):
             output = naming.output_of(source)
             # The path as written: its absolute form may differ between machines.

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from cyclegan_cli.checkpoints.locate import STATE_FILE
 from cyclegan_cli.config import LEAST_STEPS, StepsOrTime, duration_seconds
-from cyclegan_cli.data.unpaired import Batch
+from cyclegan_cli.data.dataset import Batch
 from cyclegan_cli.errors import CycleGANError, DivergedError
 from cyclegan_cli.models.cyclegan import CycleGAN, StepLosses
 from cyclegan_cli.training.distributed import ProcessGroup

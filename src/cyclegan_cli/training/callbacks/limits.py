@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-from cyclegan_cli.data.unpaired import Batch
+from cyclegan_cli.data.dataset import Batch
 from cyclegan_cli.errors import DataError, InterruptedRunError
 from cyclegan_cli.training.callbacks.base import (
     IntervalTrigger,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from cyclegan_cli.data.unpaired import Batch
+from cyclegan_cli.data.dataset import Batch
 from cyclegan_cli.training.callbacks.base import IntervalTrigger, ScheduledCallback, TrainingRun
 from cyclegan_cli.training.callbacks.limits import StopRequested
 from cyclegan_cli.training.plan import Plan

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from cyclegan_cli.data.decoding import decode
-from cyclegan_cli.data.encoding import encode
+from cyclegan_cli.data.decode import decode
+from cyclegan_cli.data.encode import encode
 from cyclegan_cli.data.formats import writable_format
 from cyclegan_cli.data.image import EncodeOptions
 from cyclegan_cli.errors import OutputError
@@ -29,7 +29,7 @@ from images import (
 @pytest.mark.parametrize("quality", [5, 60, 98])
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_jpeg_is_written_as_finely_as_it_was_read(
+def test_jpeg_keeps_quality(
     tmp_path: Path, quality: int, subsampling: int, progressive: bool
 ) -> None:
     options = {"quality": quality, "subsampling": subsampling, "progressive": progressive}
@@ -52,9 +52,7 @@ def test_the_tables_of_a_jpeg_may_come_in_any_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("quality", [5, 60, 98])
-def test_a_grey_jpeg_becomes_a_colour_one_of_the_same_fineness(
-    tmp_path: Path, quality: int
-) -> None:
+def test_grey_jpeg_written_as_colour_keeps_quality(tmp_path: Path, quality: int) -> None:
     grey = decode(saved(tmp_path / "in.jpg", noise().convert("L"), quality=quality))
     encode(image_of(noise(), format="JPEG", encoding=grey.encoding), tmp_path / "out.jpg", "JPEG")
     tables = quality_of(tmp_path / "out.jpg")[0]
@@ -97,7 +95,9 @@ def test_lossless_formats_keep_every_pixel(tmp_path: Path, kind: str) -> None:
     ("suffix", "beginning"),
     [(".jp2", b"\0\0\0\x0cjP  "), (".j2k", b"\xff\x4f\xff\x51"), (".J2C", b"\xff\x4f\xff\x51")],
 )
-def test_a_jpeg_2000_is_what_its_name_says(tmp_path: Path, suffix: str, beginning: bytes) -> None:
+def test_jpeg_2000_container_follows_extension(
+    tmp_path: Path, suffix: str, beginning: bytes
+) -> None:
     """ISO/IEC 15444-1: a container begins with its signature, a codestream with its size."""
     if writable_format(suffix) is None:
         pytest.skip("this Pillow cannot write JPEG 2000")
@@ -123,7 +123,7 @@ def test_a_written_image_has_the_size_of_what_was_given(tmp_path: Path, suffix: 
 @pytest.mark.parametrize(
     "suffix", [".eps", ".pdf", ".wmf", ".txt", ".psd", ".ico", ".icns", ".xbm", ""]
 )
-def test_what_must_not_or_cannot_be_written_has_no_format(suffix: str) -> None:
+def test_writable_format_rejects_unsupported_extensions(suffix: str) -> None:
     assert writable_format(suffix) is None
 
 
@@ -135,9 +135,7 @@ def test_what_must_not_or_cannot_be_written_has_no_format(suffix: str) -> None:
         pytest.param((4, 4), "XBM", id="no colours in the format"),
     ],
 )
-def test_an_encoder_that_fails_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, size: tuple[int, int], kind: str
-) -> None:
+def test_failed_encoding_keeps_old_file(tmp_path: Path, size: tuple[int, int], kind: str) -> None:
     target = written(tmp_path / "target", b"old")
     with pytest.raises(OutputError, match="cannot write .*target"):
         encode(image_of(Image.new("RGB", size)), target, kind)
@@ -145,9 +143,7 @@ def test_an_encoder_that_fails_leaves_the_old_file_and_nothing_else(
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_disk_that_fills_up_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_keeps_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fill_up(path: Path, content: bytes) -> None:
         with path.open("wb") as stream:
             stream.write(content[: len(content) // 2])
@@ -161,7 +157,7 @@ def test_a_disk_that_fills_up_leaves_the_old_file_and_nothing_else(
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_written_image_takes_the_place_of_an_old_one(tmp_path: Path) -> None:
+def test_encode_replaces_existing_file(tmp_path: Path) -> None:
     target = tmp_path / "new folder" / "x.png"
     encode(image_of(noise()), target, "PNG")
     encode(image_of(noise(5, 5)), target, "PNG")
@@ -179,14 +175,14 @@ class Recorder(io.BytesIO):
         return super().write(content)
 
 
-def test_a_image_is_written_to_a_stream_all_at_once() -> None:
+def test_image_is_encoded_to_stream_in_one_write() -> None:
     stream = Recorder()
     encode(image_of(noise()), stream, "PNG")
     assert stream.writes == 1
     assert decode(io.BytesIO(stream.getvalue())).frames[0].tobytes() == noise().tobytes()
 
 
-def test_a_image_that_cannot_be_encoded_leaves_the_stream_empty() -> None:
+def test_failed_encoding_writes_nothing_to_stream() -> None:
     stream = Recorder()
     with pytest.raises(OutputError, match="cannot write standard output as XBM"):
         encode(image_of(Image.new("RGB", (4, 4))), stream, "XBM")

@@ -1,4 +1,4 @@
-"""Deliberately awful images: what cameras, scanners, browsers and cut-off downloads leave."""
+"""Unusual, damaged and truncated images, as left by cameras, scanners and failed downloads."""
 
 from __future__ import annotations
 
@@ -114,6 +114,37 @@ def cut_off() -> dict[str, bytes]:
     }
 
 
+DAMAGES = {
+    "zeros": lambda content, at: content[:at] + bytes(64) + content[at + 64 :],
+    "a bit": lambda content, at: content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :],
+    "a hole": lambda content, at: content[:at] + content[at + 64 :],
+    "cut off": lambda content, at: content[:at],
+}
+
+
+def with_checksums() -> dict[str, bytes]:
+    """Images in formats in which any damage can be detected."""
+    frames = [noise(100, 80, seed) for seed in (1, 2)]
+    return {
+        "rgb.png": encoded(noise(100, 80), "PNG"),
+        "grey.png": encoded(noise(100, 80).convert("L"), "PNG"),
+        "palette.png": encoded(noise(100, 80).quantize(), "PNG"),
+        "bits.png": encoded(noise(300, 200).convert("1"), "PNG"),
+        "deep.png": deep_png(deep_noise(40, 50, 3)),
+        "frames.png": encoded(noise(100, 80), "PNG", save_all=True, append_images=frames),
+        "deflate.tif": encoded(noise(100, 80), "TIFF", compression="tiff_adobe_deflate"),
+        "deep.tif": tiff_of(deep_noise(40, 50, 3), photometric="rgb", compression="zlib"),
+    }
+
+
+def damaged_in_the_middle() -> dict[str, bytes]:
+    return {
+        f"damaged by {damage}-{name}": change(content, len(content) // 2)
+        for damage, change in DAMAGES.items()
+        for name, content in with_checksums().items()
+    }
+
+
 def png_chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -201,5 +232,5 @@ def odd_ones() -> dict[str, bytes]:
 def all_of_them() -> dict[str, bytes]:
     return (
         every_mode_in_every_format() | every_profile_and_orientation() | cut_off() | liars()
-        | odd_ones()
+        | odd_ones() | damaged_in_the_middle()
     )  # fmt: skip

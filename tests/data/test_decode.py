@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image, features
 
-from cyclegan_cli.data.decoding import decode, from_pillow, pixel_bytes
-from cyclegan_cli.data.encoding import encode
-from cyclegan_cli.data.opening import Probe, opened, probe
+from cyclegan_cli.data.decode import decode, from_pillow, pixel_bytes
+from cyclegan_cli.data.encode import encode
+from cyclegan_cli.data.open_image import Probe, open_image, probe
 from cyclegan_cli.errors import DataError, DeviceError
 from images import (
     SIXTEEN_BITS,
@@ -132,7 +132,7 @@ def test_16_bit_rgb_is_read_at_its_full_depth(tmp_path: Path) -> None:
         ("x.tif", tiff_of(np.zeros((16, 24, 3), dtype=np.uint16)), 6),
     ],
 )
-def test_the_bytes_of_the_pixels_are_known_from_the_header(
+def test_pixel_bytes_from_header(
     tmp_path: Path, name: str, content: bytes, bytes_of_a_pixel: int
 ) -> None:
     path = written(tmp_path / name, content)
@@ -205,7 +205,7 @@ def exif_with_an_odd_entry(tag: int, kind: int) -> bytes:
         pytest.param(0x0128, 7, id="unit of resolution as bytes"),
     ],
 )
-def test_an_odd_exif_entry_elsewhere_does_not_keep_a_photo_from_being_turned(
+def test_invalid_exif_entry_does_not_prevent_orientation(
     tmp_path: Path, tag: int, kind: int
 ) -> None:
     path = saved(tmp_path / "x.jpg", noise(16, 8), exif=exif_with_an_odd_entry(tag, kind))
@@ -261,7 +261,7 @@ def jpeg_with_its_table_renumbered() -> bytes:
         pytest.param(encoded(noise(), "WEBP")[:100], id="truncated WEBP"),
     ],
 )
-def test_what_cannot_be_read_is_named_in_one_sentence(tmp_path: Path, content: bytes) -> None:
+def test_unreadable_file_error_message(tmp_path: Path, content: bytes) -> None:
     path = written(tmp_path / "broken.jpg", content)
     with pytest.raises(DataError) as refusal:
         decode(path)
@@ -299,7 +299,7 @@ def test_whatever_a_decoder_raises_becomes_a_sentence(
     ],
 )
 @pytest.mark.parametrize("read", [decode, probe])
-def test_what_is_not_there_or_a_folder_is_named(
+def test_missing_file_or_folder_error_message(
     tmp_path: Path, read: Callable[[Path], Any], name: str, reason: str
 ) -> None:
     (tmp_path / "folder.png").mkdir()
@@ -310,13 +310,13 @@ def test_what_is_not_there_or_a_folder_is_named(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such files there")
 @pytest.mark.timeout(120)
-def test_a_pipe_is_refused_without_waiting_for_what_it_says(tmp_path: Path) -> None:
+def test_named_pipe_is_refused_without_blocking(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(DataError, match=r"pipe\.png"):
         decode(tmp_path / "pipe.png")
 
 
-def test_a_jpeg_may_number_its_tables_as_it_likes(tmp_path: Path) -> None:
+def test_jpeg_with_arbitrary_table_ids(tmp_path: Path) -> None:
     path = written(tmp_path / "x.jpg", jpeg_with_its_table_renumbered())
     assert decode(path).size == noise().size
 
@@ -330,33 +330,27 @@ def photo_with_preview(tmp_path: Path) -> Path:
     return written(tmp_path / "DJI_0001.JPG", content)
 
 
-def test_a_photo_with_a_preview_is_an_upright_jpeg(photo_with_preview: Path) -> None:
+def test_mpo_is_read_as_jpeg(photo_with_preview: Path) -> None:
     found = decode(photo_with_preview)
     assert (found.format, found.size) == ("JPEG", (32, 64))
     assert probe(photo_with_preview) == Probe("JPEG", "RGB", 64, 32, 1)
 
 
-def test_a_photo_with_a_preview_is_written_as_finely_as_it_was_read(
-    photo_with_preview: Path, tmp_path: Path
-) -> None:
+def test_mpo_keeps_jpeg_quality(photo_with_preview: Path, tmp_path: Path) -> None:
     encode(decode(photo_with_preview), tmp_path / "out.jpg", "JPEG")
     assert quality_of(tmp_path / "out.jpg") == quality_of(photo_with_preview)
 
 
-def test_a_decompression_bomb_is_refused_before_its_pixels_are_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path / "bomb.png", flat("RGB", 0))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 16 * 8 // 2 - 1)
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("pixels were made"))
-    with pytest.raises(DataError, match=r"bomb\.png claims more than the 0\.000126 megapixels"):
+    with pytest.raises(DataError, match=r"bomb\.png claims more than 0\.000126 megapixels"):
         decode(path)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the trap is a shell script")
-def test_a_program_in_postscript_is_never_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_postscript_is_never_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trap, witness = tmp_path / "bin" / "gs", tmp_path / "witness"
     trap.parent.mkdir()
     trap.write_text(f"#!/bin/sh\necho ran >> '{witness}'\n")
@@ -420,9 +414,9 @@ def test_a_tiff_file_that_could_be_mapped_into_memory_comes_upright(
     image = noise(13, 7).convert(mode)
     path = saved(tmp_path / "bare.tiff", image, exif=with_orientation(orientation))
     upright = UPRIGHT[orientation](np.asarray(image.convert("RGBA").convert("RGB")))
-    with Image.open(path) as opened:
-        colours = from_pillow(opened)[0]
-        assert opened.filename == str(path)
+    with Image.open(path) as open_image:
+        colours = from_pillow(open_image)[0]
+        assert open_image.filename == str(path)
     for found in (decode(path).frames[0], colours):
         assert np.abs(np.subtract(found, upright, dtype=int)).max() <= (mode == "CMYK")
 
@@ -467,7 +461,7 @@ def test_a_damaged_image_is_decoded_or_refused_and_nothing_else(
     ],
 )
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_a_jpeg_may_be_decoded_at_a_reduced_scale_and_still_tells_its_size(
+def test_jpeg_at_reduced_scale_reports_full_size(
     tmp_path: Path,
     size: tuple[int, int],
     shrink_to: int | None,
@@ -511,7 +505,7 @@ class Pipe(io.RawIOBase):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "GIF"])
-def test_a_image_is_read_from_a_pipe(kind: str) -> None:
+def test_image_is_decoded_from_pipe(kind: str) -> None:
     found = decode(io.BufferedReader(Pipe(encoded(noise(), kind))))
     assert (found.format, found.size) == (kind, (24, 16))
 
@@ -525,18 +519,18 @@ def test_a_stream_that_cannot_be_read_is_named(content: bytes) -> None:
 
 
 @pytest.mark.parametrize("error", [DeviceError("no memory"), NameError("x")])
-def test_only_the_file_is_blamed_for_itself(tmp_path: Path, error: Exception) -> None:
+def test_errors_not_caused_by_the_file_are_not_converted(tmp_path: Path, error: Exception) -> None:
     flat("L", 9).save(tmp_path / "x.png")
-    with pytest.raises(type(error)) as caught, opened(tmp_path / "x.png", "x.png"):
+    with pytest.raises(type(error)) as caught, open_image(tmp_path / "x.png", "x.png"):
         raise error
     assert caught.value is error
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), struct.error("short"), OSError("truncated")])
-def test_what_decoders_raise_is_the_files_fault(tmp_path: Path, error: Exception) -> None:
+def test_decoder_exceptions_become_data_errors(tmp_path: Path, error: Exception) -> None:
     flat("L", 9).save(tmp_path / "x.png")
     with (
         pytest.raises(DataError, match=f"cannot read x.png: {error}"),
-        opened(tmp_path / "x.png", "x.png"),
+        open_image(tmp_path / "x.png", "x.png"),
     ):
         raise error

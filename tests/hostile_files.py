@@ -12,7 +12,7 @@ import struct
 import numpy as np
 import tifffile
 
-from awful import png_chunk
+from damaged_files import png_chunk
 from images import encoded, noise
 
 EXIF_DIRECTORY, GPS_DIRECTORY = 0x8769, 0x8825

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from PIL import Image, features
 
-from cyclegan_cli.data import companions
-from cyclegan_cli.data.companions import without_companions
-from cyclegan_cli.data.decoding import decode
-from images import encoded, noise, opened, round_trip
+from cyclegan_cli.data import metadata
+from cyclegan_cli.data.decode import decode
+from cyclegan_cli.data.metadata import strip_auxiliary_xmp
+from images import encoded, noise, open_image, round_trip
 
 PACKET = (
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="r"><rdf:Description dc:kept="yes" '
@@ -23,33 +23,37 @@ DIRECTORY = (
     '<rdf:li><Container:Item Item:Semantic="{}" Item:Length="12"/></rdf:li></rdf:Seq>'
     "</Container:Directory>"
 )
-FILM, GAIN_MAP, DEPTH = (companions.FILM,), (companions.GAIN_MAP,), (companions.DEPTH_MAP,)
+VIDEO, GAIN_MAP, DEPTH = (
+    (metadata.VIDEO,),
+    (metadata.GAIN_MAP,),
+    (metadata.DEPTH_MAP,),
+)
 
 
 @pytest.mark.parametrize(
     ("attributes", "elements", "remarks"),
     [
-        ('GCamera:MotionPhoto="1" GCamera:MotionPhotoVersion="1"', "", FILM),
-        ('GCamera:MicroVideo="1" GCamera:MicroVideoOffset="4122"', "", FILM),
-        ("Camera:MotionPhoto='1'", DIRECTORY.format("MotionPhoto"), FILM),
-        ("", "<GCamera:MicroVideoOffset>4122</GCamera:MicroVideoOffset>", FILM),
-        ("", DIRECTORY.format("MotionPhoto"), FILM),
+        ('GCamera:MotionPhoto="1" GCamera:MotionPhotoVersion="1"', "", VIDEO),
+        ('GCamera:MicroVideo="1" GCamera:MicroVideoOffset="4122"', "", VIDEO),
+        ("Camera:MotionPhoto='1'", DIRECTORY.format("MotionPhoto"), VIDEO),
+        ("", "<GCamera:MicroVideoOffset>4122</GCamera:MicroVideoOffset>", VIDEO),
+        ("", DIRECTORY.format("MotionPhoto"), VIDEO),
         ('GCamera:MotionPhoto="0"', "", ()),
         ('hdrgm:Version="1.0"', DIRECTORY.format("GainMap"), GAIN_MAP),
         ("", "<hdrgm:Gamma><rdf:Seq><rdf:li>1</rdf:li></rdf:Seq></hdrgm:Gamma>", GAIN_MAP),
         ('HDRGainMap:HDRGainMapVersion="65536"', "", GAIN_MAP),
         ('GDepth:Format="RangeInverse" GDepth:Mime="image/png"', "", DEPTH),
-        ('xmpNote:HasExtendedXMP="C0FFEE"', "", (companions.EXTENDED,)),
+        ('xmpNote:HasExtendedXMP="C0FFEE"', "", (metadata.EXTENDED,)),
         ("", "", ()),
     ],
 )  # fmt: skip
-def test_xmp_does_not_point_to_what_is_left_out(
+def test_xmp_references_to_auxiliary_data_are_removed(
     attributes: str, elements: str, remarks: tuple[str, ...]
 ) -> None:
     packet = PACKET.format(attributes=attributes, elements=elements).encode()
     read, _, output, _ = round_trip(encoded(noise(), "JPEG", xmp=packet), "JPEG")
     assert read.remarks == remarks
-    kept = opened(output).info["xmp"]
+    kept = open_image(output).info["xmp"]
     for name in (b"MotionPhoto", b"MicroVideo", b"Directory", b"hdrgm", b"GainMap", b"GDepth",
                  b"HasExtendedXMP"):  # fmt: skip
         assert name not in kept
@@ -62,29 +66,29 @@ def test_xmp_does_not_point_to_what_is_left_out(
     [b"<hdrgm:Version ", b"<Container:Directory>", b"</hdrgm:Version>", b' hdrgm:Version="'],
 )
 def test_broken_packets_stay_as_they_are(packet: bytes) -> None:
-    assert without_companions(packet)[0] == packet
+    assert strip_auxiliary_xmp(packet)[0] == packet
 
 
 def with_segment(jpeg: bytes, content: bytes) -> bytes:
     return jpeg[:2] + b"\xff\xe2" + struct.pack(">H", len(content) + 2) + content + jpeg[2:]
 
 
-def test_what_xmp_does_not_tell_of_is_found_in_the_jpeg() -> None:
+def test_auxiliary_data_in_jpeg_without_xmp_is_reported() -> None:
     jpeg = encoded(noise(), "JPEG")
     film = b"\0\0\0\x18ftypmp42" + bytes(200)
     cases: list[tuple[bytes, tuple[str, ...]]] = [
         (jpeg, ()),
         (jpeg + bytes(16), ()),
         (jpeg + b"garbage", ()),
-        (jpeg + film, FILM),
-        (jpeg + film + b"SEFHSEFT", FILM),
+        (jpeg + film, VIDEO),
+        (jpeg + film + b"SEFHSEFT", VIDEO),
         (with_segment(jpeg, b"urn:iso:std:iso:ts:21496:-1\0" + bytes(4)), GAIN_MAP),
     ]
     for content, remarks in cases:
         assert decode(io.BytesIO(content)).remarks == remarks
 
 
-def test_a_gain_map_behind_the_photo() -> None:
+def test_gain_map_in_mpo_is_reported() -> None:
     stream = io.BytesIO()
     noise().save(stream, "MPO", save_all=True, append_images=[noise(12, 8)])
     assert decode(io.BytesIO(stream.getvalue())).remarks == ()
@@ -94,24 +98,24 @@ def test_a_gain_map_behind_the_photo() -> None:
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
-def test_a_gain_map_of_an_avif() -> None:
+def test_gain_map_in_avif_is_reported() -> None:
     avif = encoded(noise(), "AVIF")
     assert decode(io.BytesIO(avif)).remarks == ()
     # Brands and items of one: without the item itself the decoder would refuse it.
-    with opened(avif) as image:
+    with open_image(avif) as image:
         image.fp = io.BytesIO(avif[:20] + b"tmap" + avif[20:])
-        assert companions.companions(image) == GAIN_MAP
+        assert metadata.auxiliary_data(image) == GAIN_MAP
 
 
-def test_a_depth_map_and_gain_map_of_a_heic() -> None:
+def test_heic_gain_map_and_depth_map_are_reported() -> None:
     class Stub:
         format = "HEIF"
 
         def __init__(self, **info: Any) -> None:
             self.info = info
 
-    assert companions.companions(Stub(depth_images=[1])) == DEPTH
+    assert metadata.auxiliary_data(Stub(depth_images=[1])) == DEPTH
     aux = {"urn:com:apple:photo:2020:aux:hdrgainmap": [3]}
-    assert companions.companions(Stub(aux=aux, depth_images=[])) == GAIN_MAP
-    assert companions.companions(Stub()) == ()
-    assert companions.companions(Image.new("RGB", (1, 1))) == ()
+    assert metadata.auxiliary_data(Stub(aux=aux, depth_images=[])) == GAIN_MAP
+    assert metadata.auxiliary_data(Stub()) == ()
+    assert metadata.auxiliary_data(Image.new("RGB", (1, 1))) == ()

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import tifffile
 
-from cyclegan_cli.data import tiff_directories
-from cyclegan_cli.data.decoding import decode, decode_opaque, from_pillow, pixel_bytes
-from cyclegan_cli.data.opening import probe
+from cyclegan_cli.data import tiff as tiff_module
+from cyclegan_cli.data.decode import decode, decode_opaque, from_pillow, pixel_bytes
+from cyclegan_cli.data.open_image import probe
 from cyclegan_cli.errors import DataError
-from images import opened, round_trip, written
+from images import open_image, round_trip, written
 
 PREVIEW = np.full((12, 16, 3), 90, np.uint8)
 FULL = np.full((48, 64, 3), 200, np.uint8)
@@ -92,7 +92,7 @@ def test_a_raw_photos_extension_is_enough_for_a_tiff_but_not_for_a_jpeg(tmp_path
     assert decode(tmp_path / "b.nef").size == (64, 48)
 
 
-def test_a_dng_version_makes_a_raw_photo() -> None:
+def test_dng_is_refused_as_raw_photo() -> None:
     version = {"extratags": [(50706, "B", 4, (1, 4, 0, 0), True)]}
     with pytest.raises(DataError, match=r"raw photo \(DNG\)"):
         decode(io.BytesIO(tiff((FULL, {"photometric": "rgb", **version}))))
@@ -157,15 +157,15 @@ def test_the_profile_of_a_preview_is_not_the_images() -> None:
         [(PREVIEW, {"subfiletype": 1})],
     ],
 )
-def test_a_reduced_version_is_never_taken_for_the_image(pages: Any) -> None:
+def test_tiff_preview_is_not_read_as_image(pages: Any) -> None:
     content = tiff(*((levels, {"photometric": "rgb", **how}) for levels, how in pages))
-    with pytest.raises(DataError, match="shows a reduced version of its image, 16x12"):
+    with pytest.raises(DataError, match="contains a preview of its image, 16x12"):
         decode(io.BytesIO(content))
 
 
-def test_a_reduced_version_is_refused_from_pillow_too() -> None:
+def test_from_pillow_refuses_tiff_preview() -> None:
     content = tiff((PREVIEW, {"photometric": "rgb", "subfiletype": 1}))
-    with opened(content) as image, pytest.raises(ValueError, match="reduced"):
+    with open_image(content) as image, pytest.raises(ValueError, match="reduced"):
         from_pillow(image)
 
 
@@ -192,7 +192,7 @@ def test_smaller_versions_below_the_image_do_no_harm() -> None:
         (5, {"photometric": "separated", "extrasamples": (0,)}),
     ],
 )
-def test_bands_are_not_dropped_but_refused(bands: int, how: dict[str, Any], dtype: Any) -> None:
+def test_tiff_with_extra_bands_is_refused(bands: int, how: dict[str, Any], dtype: Any) -> None:
     levels = np.zeros((7, 9, bands), dtype)
     with pytest.raises(DataError, match=f"has {bands} bands"):
         decode(io.BytesIO(tiff((levels, how))))
@@ -245,20 +245,20 @@ def test_hyperstacks_in_colour_and_of_channels() -> None:
     assert [frame[..., 0].tolist() for frame in read.frames] == STACK[:4].tolist()
 
 
-def test_a_stack_of_too_many_pixels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiff_stack_with_too_many_pixels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 40)  # More than three planes.
     with pytest.raises(DataError, match="megapixels"):
         decode(io.BytesIO(imwritten(STACK, imagej=True, truncate=True)))
 
 
-def test_planes_that_are_not_in_the_file_are_warned_of() -> None:
+def test_missing_tiff_planes_give_warning() -> None:
     content = imwritten(STACK, imagej=True, truncate=True)
     image = decode(io.BytesIO(content[: -STACK[0].size]))
     assert len(image.frames) == 1
-    assert any("4 planes more" in remark for remark in image.remarks)
+    assert any("4 more planes" in remark for remark in image.remarks)
 
 
-def test_numbers_of_unknown_range_are_refused_in_stacks_too() -> None:
+def test_stack_of_float_pixels_is_refused() -> None:
     with pytest.raises(DataError, match="planes of a stack"):
         decode(io.BytesIO(imwritten(STACK.astype(np.float32), imagej=True, truncate=True)))
 
@@ -294,15 +294,15 @@ def crafted(kind: str) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["itself", "overlapping"])
-def test_directories_are_read_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiff_sub_directories_are_read_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    original = tiff_directories._directory
+    original = tiff_module._directory
 
     def counted(file: Any, start: int, *rest: Any) -> Any:
         read.append(start)
         return original(file, start, *rest)
 
-    monkeypatch.setattr(tiff_directories, "_directory", counted)
+    monkeypatch.setattr(tiff_module, "_directory", counted)
     content = crafted(kind)
-    tiff_directories.refuse_unreadable_tiff(io.BytesIO(content), content[:32], "a.tif")
-    assert len(read) <= 2 + tiff_directories.MOST_SUB_DIRECTORIES
+    tiff_module.refuse_unreadable_tiff(io.BytesIO(content), content[:32], "a.tif")
+    assert len(read) <= 2 + tiff_module.MAX_SUB_DIRECTORIES

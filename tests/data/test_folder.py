@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cyclegan_cli.data.listing import list_images, walk_images
-from cyclegan_cli.data.survey import duplicates
+from cyclegan_cli.data.folder import duplicates, list_images, walk_images
 from cyclegan_cli.errors import DataError
 from images import lock
 
@@ -45,7 +44,7 @@ def test_files_that_are_not_named_like_images_are_left_out(tmp_path: Path, name:
     assert listed(tmp_path) == ["seen.png"]
 
 
-def test_a_folder_named_like_a_image_is_not_listed_as_one(tmp_path: Path) -> None:
+def test_folder_with_image_extension_is_not_listed(tmp_path: Path) -> None:
     touch(tmp_path, "album.png/1.png")
     assert listed(tmp_path) == ["album.png/1.png"]
 
@@ -55,35 +54,31 @@ def test_an_empty_folder_has_no_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "found"), [("file.png", "a file"), ("missing", "nothing")])
-def test_what_is_not_a_folder_cannot_be_listed(tmp_path: Path, name: str, found: str) -> None:
+def test_list_images_of_a_file_is_an_error(tmp_path: Path, name: str, found: str) -> None:
     touch(tmp_path, "file.png")
     with pytest.raises(DataError, match=f"{name} is not a folder: found {found}"):
         list_images(tmp_path / name)
 
 
-def test_a_folder_whose_name_is_too_long_cannot_be_listed(tmp_path: Path) -> None:
+def test_folder_with_too_long_name_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nnn"):
         list_images(tmp_path / ("n" * 300))
 
 
-def test_a_folder_that_may_not_be_read_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_folder_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lock(monkeypatch, tmp_path)
     with pytest.raises(DataError, match=f"{tmp_path.name}: Permission denied"):
         list_images(tmp_path)
 
 
-def test_a_link_that_leads_in_a_circle_is_a_image_that_cannot_be_read(tmp_path: Path) -> None:
+def test_circular_symlink_is_an_error(tmp_path: Path) -> None:
     touch(tmp_path, "seen.png")
     (tmp_path / "circle.png").symlink_to("circle.png")
     (tmp_path / "circle").symlink_to("circle")
     assert listed(tmp_path) == ["circle.png", "seen.png"]
 
 
-def test_a_folder_below_that_may_not_be_read_can_be_yielded_in_its_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_subfolder_is_yielded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, "a.png", "locked/1.png", "z.png")
     lock(monkeypatch, tmp_path / "locked")
     assert [*walk_images(tmp_path, unlistable=True)] == ["a.png", "locked", "z.png"]

@@ -21,14 +21,13 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize as torchvision_resize
 
 from cyclegan_cli.config import ResizeMode, TrainConfig
-from cyclegan_cli.data import decoding, unpaired
+from cyclegan_cli.data import dataset as dataset_module
+from cyclegan_cli.data import decode as decode_module
 from cyclegan_cli.data.cache import CachePlan, ImageCache
 from cyclegan_cli.data.colour import Pixels
-from cyclegan_cli.data.decoding import decode, decode_opaque
-from cyclegan_cli.data.image import to_depth
-from cyclegan_cli.data.unpaired import (
-    REDUCED_AT_LEAST,
-    STEPS_AHEAD,
+from cyclegan_cli.data.dataset import (
+    MIN_REDUCED_SCALE,
+    PREFETCHED_STEPS,
     Batch,
     UnpairedDataset,
     center_crop,
@@ -36,12 +35,14 @@ from cyclegan_cli.data.unpaired import (
     loader,
     random_order,
 )
+from cyclegan_cli.data.decode import decode, decode_opaque
+from cyclegan_cli.data.image import to_depth
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.runtime.distributed_env import Shard
 from images import display_p3_profile, saved, srgb_profile, with_orientation
 from images import noise as noise_image
 
-SINGLE_SHARD = TrainConfig(crop_size=32, load_size=32, flip=False)  # crops are whole images
+SINGLE = TrainConfig(crop_size=32, load_size=32, flip=False)  # crops are whole images
 CROPPED = TrainConfig(crop_size=32, load_size=40, flip=True)
 
 
@@ -107,7 +108,7 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> UnpairedDataset:
 # --- one number, one item --------------------------------------------------------------------
 
 
-def test_an_item_is_the_same_in_every_dataset_and_after_any_others(noise: UnpairedDataset) -> None:
+def test_dataset_items_are_deterministic(noise: UnpairedDataset) -> None:
     forwards = [noise[n] for n in range(12)]
     other = UnpairedDataset(noise.images["a"], noise.images["b"], noise.config)
     backwards = [other[n] for n in reversed(range(12))]
@@ -117,7 +118,7 @@ def test_an_item_is_the_same_in_every_dataset_and_after_any_others(noise: Unpair
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("first_step", [0, 3])
-def test_a_loader_gives_the_same_items_with_any_number_of_workers_from_any_step_on(
+def test_loader_is_deterministic_for_any_workers_and_first_step(
     noise: UnpairedDataset, workers: int, first_step: int
 ) -> None:
     config = dataclasses.replace(noise.config, batch_size=2)
@@ -130,12 +131,12 @@ def test_a_loader_gives_the_same_items_with_any_number_of_workers_from_any_step_
         assert torch.equal(batch.real_b, torch.cat([item.real_b for item in items]))
 
 
-def test_a_loader_with_nothing_left_to_load_is_empty(noise: UnpairedDataset) -> None:
+def test_loader_of_zero_steps_is_empty(noise: UnpairedDataset) -> None:
     assert list(loader(noise, 4, 0, workers=0, pin_memory=False)) == []
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_processes_share_the_items_of_every_step(noise: UnpairedDataset, ranks: int) -> None:
+def test_loader_shards_items_across_ranks(noise: UnpairedDataset, ranks: int) -> None:
     config = dataclasses.replace(noise.config, batch_size=2)
     dataset = UnpairedDataset(noise.images["a"], noise.images["b"], config)
     shares = [
@@ -149,7 +150,7 @@ def test_processes_share_the_items_of_every_step(noise: UnpairedDataset, ranks: 
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_a_loader_loads_a_few_steps_ahead_and_no_more(
+def test_loader_prefetch_is_bounded(
     noise: UnpairedDataset, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     asked: list[int] = []
@@ -160,11 +161,11 @@ def test_a_loader_loads_a_few_steps_ahead_and_no_more(
     with closing(loader(noise, 0, 10**9, workers, pin_memory=False)) as batches:
         next(batches)
         next(batches)
-    assert len(asked) <= 2 + (STEPS_AHEAD + workers if workers else 0)
+    assert len(asked) <= 2 + (PREFETCHED_STEPS + workers if workers else 0)
     assert sorted(asked) == list(range(len(asked)))
 
 
-def test_a_loader_that_is_left_ends_its_threads(noise: UnpairedDataset) -> None:
+def test_closing_loader_ends_threads(noise: UnpairedDataset) -> None:
     before = threading.active_count()
     with closing(loader(noise, 0, 10**9, workers=3, pin_memory=False)) as batches:
         next(batches)
@@ -172,7 +173,7 @@ def test_a_loader_that_is_left_ends_its_threads(noise: UnpairedDataset) -> None:
     assert threading.active_count() == before
 
 
-def test_loading_threads_start_no_team_of_threads(
+def test_loading_threads_start_no_openmp_team(
     noise: UnpairedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """OpenMP would have a second team then, and make all threads wait briefly."""
@@ -190,7 +191,7 @@ def test_loading_threads_start_no_team_of_threads(
     assert torch.get_num_threads() == 2
 
 
-def test_what_is_loaded_takes_no_more_memory_the_longer_it_lasts(noise: UnpairedDataset) -> None:
+def test_loader_memory_is_constant(noise: UnpairedDataset) -> None:
     cache = ImageCache(CachePlan(10**6, 10**6, 0))
     dataset = UnpairedDataset(noise.images["a"], noise.images["b"], noise.config, cache)
     process, resident = psutil.Process(), []
@@ -204,19 +205,19 @@ def test_what_is_loaded_takes_no_more_memory_the_longer_it_lasts(noise: Unpaired
 # --- images kept in memory -------------------------------------------------------------------
 
 
-def test_a_image_that_is_kept_is_read_once(
-    noise: UnpairedDataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cached_image_is_read_once(noise: UnpairedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = [noise[n] for n in range(20)]
-    opened: list[Path] = []
-    real = unpaired.decode_opaque
+    open_image: list[Path] = []
+    real = dataset_module.decode_opaque
     monkeypatch.setattr(
-        unpaired, "decode_opaque", lambda path, to: (opened.append(path), real(path, to))[1]
+        dataset_module,
+        "decode_opaque",
+        lambda path, to: (open_image.append(path), real(path, to))[1],
     )
     cache = ImageCache(CachePlan(10**6, 10**6, 0))
     dataset = UnpairedDataset(noise.images["a"], noise.images["b"], noise.config, cache)
     assert all(map(same, expected, [dataset[n] for n in range(20)]))
-    assert sorted(opened) == sorted(noise.images["a"] + noise.images["b"])
+    assert sorted(open_image) == sorted(noise.images["a"] + noise.images["b"])
 
 
 def test_with_room_for_some_images_the_items_are_the_same(noise: UnpairedDataset) -> None:
@@ -227,10 +228,10 @@ def test_with_room_for_some_images_the_items_are_the_same(noise: UnpairedDataset
     assert cache.size == 2 * one_image
 
 
-def test_changing_an_item_does_not_change_what_is_kept(tmp_path: Path) -> None:
+def test_items_do_not_share_memory_with_cache(tmp_path: Path) -> None:
     """Without a crop or flip an item could be the kept image itself."""
     [path] = noise_images(tmp_path / "one", 1, side=32)
-    dataset = UnpairedDataset([path], [path], SINGLE_SHARD, ImageCache(CachePlan(10**6, 10**6, 0)))
+    dataset = UnpairedDataset([path], [path], SINGLE, ImageCache(CachePlan(10**6, 10**6, 0)))
     before = dataset[0].real_a.clone()
     dataset[0].real_a.zero_()
     assert torch.equal(dataset[0].real_a, before)
@@ -273,7 +274,7 @@ def differences(path: Path, config: TrainConfig) -> Tensor:
 
 def scale_of(path: Path, load_size: int) -> float:
     """How many of a side's pixels become one before the resizing."""
-    levels, (width, _) = decode_opaque(path, math.ceil(REDUCED_AT_LEAST * load_size))
+    levels, (width, _) = decode_opaque(path, math.ceil(MIN_REDUCED_SCALE * load_size))
     return width / levels.shape[1]
 
 
@@ -285,7 +286,7 @@ REDUCED = [
 
 @pytest.mark.parametrize(("size", "load_size", "scale"), REDUCED)
 @pytest.mark.parametrize("resize_mode", ["short-side", "stretch"])
-def test_a_jpeg_at_a_reduced_scale_becomes_nearly_the_same_image(
+def test_jpeg_decoded_at_reduced_scale_is_close_to_full_scale(
     tmp_path: Path, size: tuple[int, int], load_size: int, scale: int, resize_mode: ResizeMode
 ) -> None:
     path = saved(tmp_path / "x.jpg", photo(*size), quality=90)
@@ -300,7 +301,7 @@ def test_a_jpeg_at_a_reduced_scale_becomes_nearly_the_same_image(
 
 
 @pytest.mark.parametrize("size", [(249, 186), (250, 200), (64, 64), (90, 1000)])
-def test_a_jpeg_not_far_above_the_load_size_is_decoded_whole(
+def test_jpeg_near_load_size_is_decoded_at_full_scale(
     tmp_path: Path, size: tuple[int, int]
 ) -> None:
     path = saved(tmp_path / "x.jpg", photo(*size), quality=90)
@@ -310,7 +311,7 @@ def test_a_jpeg_not_far_above_the_load_size_is_decoded_whole(
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("size", [(400, 304), (401, 301)])
-def test_a_turned_jpeg_at_a_reduced_scale_is_upright(
+def test_rotated_jpeg_at_reduced_scale_is_upright(
     tmp_path: Path, size: tuple[int, int], orientation: int
 ) -> None:
     exif = with_orientation(orientation)
@@ -323,9 +324,7 @@ def test_a_turned_jpeg_at_a_reduced_scale_is_upright(
 
 @pytest.mark.parametrize("name", ["grey", "cmyk", "p3", "p3 grey", "srgb", "mpo", "progressive"])
 @pytest.mark.parametrize("size", [(400, 304), (150, 120)])
-def test_a_jpeg_of_every_kind_has_its_colours(
-    tmp_path: Path, name: str, size: tuple[int, int]
-) -> None:
+def test_jpeg_colour_variants(tmp_path: Path, name: str, size: tuple[int, int]) -> None:
     image, options = photo(*size), {"quality": 90}
     kinds: dict[str, tuple[Image.Image, dict[str, Any]]] = {
         "grey": (image.convert("L"), {}),
@@ -342,10 +341,10 @@ def test_a_jpeg_of_every_kind_has_its_colours(
     assert found.mean() < (1.5 if size[0] == 400 else 1e-9)
 
 
-def test_every_awful_image_is_read_as_decode_reads_it_or_refused(
-    tmp_path: Path, awful: dict[str, bytes]
+def test_every_damaged_image_is_read_as_decode_reads_it_or_refused(
+    tmp_path: Path, damaged_images: dict[str, bytes]
 ) -> None:
-    for name, content in awful.items():
+    for name, content in damaged_images.items():
         path = tmp_path / name
         path.write_bytes(content)
         try:
@@ -360,7 +359,7 @@ def test_every_awful_image_is_read_as_decode_reads_it_or_refused(
         assert np.array_equal(levels, to_depth(whole.on_white(0), 8)), name
 
 
-def test_of_an_animation_the_first_frame_alone_is_read(
+def test_training_reads_only_first_frame_of_animation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frames = [noise_image(seed=seed) for seed in range(3)]
@@ -368,13 +367,13 @@ def test_of_an_animation_the_first_frame_alone_is_read(
     frames[0].save(path, save_all=True, append_images=frames[1:])
     expected = decode(path).frames[0]
     loaded: list[int] = []
-    real = decoding._pixels
+    real = decode_module._pixels
 
-    def noting(image: Image.Image, page: int, deep: Pixels | None) -> Pixels:
+    def noting(image: Image.Image, page: int, *arguments: Any) -> Pixels:
         loaded.append(page)
-        return real(image, page, deep)
+        return real(image, page, *arguments)
 
-    monkeypatch.setattr(decoding, "_pixels", noting)
+    monkeypatch.setattr(decode_module, "_pixels", noting)
     levels, _ = decode_opaque(path, 32)
     assert np.array_equal(levels, expected)
     assert loaded == [0]
@@ -386,12 +385,10 @@ def test_of_an_animation_the_first_frame_alone_is_read(
 @pytest.fixture
 def flat(tmp_path: Path) -> UnpairedDataset:
     """Eight images of A and three of B."""
-    return UnpairedDataset(
-        flat_images(tmp_path / "a", 8), flat_images(tmp_path / "b", 3), SINGLE_SHARD
-    )
+    return UnpairedDataset(flat_images(tmp_path / "a", 8), flat_images(tmp_path / "b", 3), SINGLE)
 
 
-def test_every_image_comes_once_before_any_comes_again(flat: UnpairedDataset) -> None:
+def test_every_epoch_uses_each_image_once(flat: UnpairedDataset) -> None:
     shown_a, shown_b = shown(flat, range(24))
     for first in range(0, 24, 8):
         assert sorted(shown_a[first : first + 8]) == list(range(8))
@@ -399,7 +396,7 @@ def test_every_image_comes_once_before_any_comes_again(flat: UnpairedDataset) ->
         assert sorted(shown_b[first : first + 3]) == list(range(3))
 
 
-def test_every_pass_has_an_order_of_its_own(flat: UnpairedDataset) -> None:
+def test_every_epoch_is_shuffled_differently(flat: UnpairedDataset) -> None:
     shown_a, _ = shown(flat, range(32))
     passes = {tuple(shown_a[first : first + 8]) for first in range(0, 32, 8)}
     assert len(passes) == 4
@@ -420,11 +417,11 @@ def test_the_seed_changes_every_crop(noise: UnpairedDataset) -> None:
 
 def test_the_domains_have_orders_of_their_own(tmp_path: Path) -> None:
     images = flat_images(tmp_path / "both", 8)
-    shown_a, shown_b = shown(UnpairedDataset(images, images, SINGLE_SHARD), range(8))
+    shown_a, shown_b = shown(UnpairedDataset(images, images, SINGLE), range(8))
     assert shown_a != shown_b
 
 
-def test_an_order_is_a_permutation_that_its_seed_alone_decides() -> None:
+def test_random_order_is_a_permutation_by_seed() -> None:
     order = random_order("x", 100)
     random_order.cache_clear()
     assert random_order("x", 100) == order
@@ -432,9 +429,9 @@ def test_an_order_is_a_permutation_that_its_seed_alone_decides() -> None:
     assert random_order("y", 100) != order
 
 
-def test_a_single_image_comes_again_and_again(tmp_path: Path) -> None:
+def test_dataset_of_one_image(tmp_path: Path) -> None:
     images = flat_images(tmp_path / "one", 1)
-    assert shown(UnpairedDataset(images, images, SINGLE_SHARD), range(3)) == ([0] * 3, [0] * 3)
+    assert shown(UnpairedDataset(images, images, SINGLE), range(3)) == ([0] * 3, [0] * 3)
 
 
 # --- crops -----------------------------------------------------------------------------------
@@ -457,28 +454,28 @@ def test_images_are_resized_by_their_short_side_or_stretched(
     tmp_path: Path, size: tuple[int, int], options: Any, height_and_width: tuple[int, int]
 ) -> None:
     Image.new("RGB", size, (1, 2, 3)).save(tmp_path / "x.png")
-    found = load_training_image(tmp_path / "x.png", dataclasses.replace(SINGLE_SHARD, **options))
+    found = load_training_image(tmp_path / "x.png", dataclasses.replace(SINGLE, **options))
     assert (found.shape, found.dtype) == ((3, *height_and_width), torch.uint8)
     assert found[:, 0, 0].tolist() == [1, 2, 3]
 
 
 def test_resizing_shows_the_same_image(tmp_path: Path) -> None:
     ramp(128, 64).save(tmp_path / "x.png")
-    found = load_training_image(tmp_path / "x.png", SINGLE_SHARD).float()
+    found = load_training_image(tmp_path / "x.png", SINGLE).float()
     columns, rows = torch.meshgrid(torch.arange(64.0), torch.arange(32.0), indexing="xy")
     assert (found[0] - (2 * columns + 0.5)).abs().max() <= 1
     assert (found[1] - (2 * rows + 0.5)).abs().max() <= 1
 
 
-def test_detail_too_fine_for_the_new_size_becomes_its_mean(tmp_path: Path) -> None:
+def test_resize_is_antialiased(tmp_path: Path) -> None:
     stripes = np.zeros((128, 128), dtype=np.uint8)
     stripes[:, ::4] = 200
     Image.fromarray(stripes).save(tmp_path / "x.png")
-    found = load_training_image(tmp_path / "x.png", SINGLE_SHARD).float()
+    found = load_training_image(tmp_path / "x.png", SINGLE).float()
     assert found[:, 4:-4, 4:-4].sub(50).abs().max() <= 2
 
 
-def test_crops_are_windows_of_the_image_at_every_place(tmp_path: Path) -> None:
+def test_random_crops_cover_all_positions(tmp_path: Path) -> None:
     ramp(38, 36).save(tmp_path / "x.png")
     config = dataclasses.replace(CROPPED, load_size=36, flip=False)
     dataset = UnpairedDataset([tmp_path / "x.png"], [tmp_path / "x.png"], config)
@@ -505,11 +502,11 @@ def mirrored(dataset: UnpairedDataset, count: int) -> tuple[list[bool], list[boo
 @pytest.fixture
 def ramps(tmp_path: Path) -> UnpairedDataset:
     ramp(32, 32).save(tmp_path / "x.png")
-    config = dataclasses.replace(SINGLE_SHARD, flip=True)
+    config = dataclasses.replace(SINGLE, flip=True)
     return UnpairedDataset([tmp_path / "x.png"], [tmp_path / "x.png"], config)
 
 
-def test_about_half_of_the_images_are_mirrored_each_domain_by_itself(
+def test_flip_probability_is_one_half_per_domain(
     ramps: UnpairedDataset,
 ) -> None:
     in_a, in_b = mirrored(ramps, 300)
@@ -518,14 +515,14 @@ def test_about_half_of_the_images_are_mirrored_each_domain_by_itself(
     assert 110 < sum(a == b for a, b in zip(in_a, in_b, strict=True)) < 190
 
 
-def test_a_mirrored_crop_is_the_image_from_right_to_left(ramps: UnpairedDataset) -> None:
+def test_horizontal_flip(ramps: UnpairedDataset) -> None:
     upright = load_training_image(ramps.images["a"][0], ramps.config)
     for n in range(10):
         assert any(torch.equal(ramps[n].real_a[0], p) for p in (upright, upright.flip(-1)))
 
 
 def test_without_flip_no_image_is_mirrored(ramps: UnpairedDataset) -> None:
-    ramps.config = SINGLE_SHARD
+    ramps.config = SINGLE
     in_a, in_b = mirrored(ramps, 50)
     assert not any(in_a + in_b)
 
@@ -533,12 +530,12 @@ def test_without_flip_no_image_is_mirrored(ramps: UnpairedDataset) -> None:
 @pytest.mark.parametrize("alpha", [0, 64, 255])
 def test_transparent_images_lie_on_white(tmp_path: Path, alpha: int) -> None:
     Image.new("RGBA", (32, 32), (100, 0, 200, alpha)).save(tmp_path / "x.png")
-    found = load_training_image(tmp_path / "x.png", SINGLE_SHARD)[:, 5, 5].tolist()
+    found = load_training_image(tmp_path / "x.png", SINGLE)[:, 5, 5].tolist()
     on_white = [255 + (level - 255) * alpha / 255 for level in (100, 0, 200)]
     assert found == pytest.approx(on_white, abs=1)
 
 
-def test_a_center_crop_is_the_middle() -> None:
+def test_center_crop() -> None:
     image = torch.arange(3 * 6 * 8, dtype=torch.uint8).view(3, 6, 8)
     assert torch.equal(center_crop(image, 4), image[:, 1:5, 2:6])
 
@@ -546,7 +543,7 @@ def test_a_center_crop_is_the_middle() -> None:
 # --- images that cannot be read ------------------------------------------------------------
 
 
-def test_an_unreadable_image_is_replaced_by_the_next_with_one_sentence(
+def test_unreadable_training_image_is_skipped_with_warning(
     flat: UnpairedDataset,
 ) -> None:
     expected_a, expected_b = shown(flat, range(16))
@@ -579,7 +576,7 @@ def test_the_sentences_of_a_batch_are_those_of_its_items(
 
 @pytest.mark.parametrize("domain", ["a", "b"])
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_when_no_image_of_a_domain_can_be_read_one_sentence_says_so(
+def test_domain_without_readable_images_is_an_error(
     flat: UnpairedDataset, domain: str, workers: int
 ) -> None:
     for path in flat.images[domain]:
@@ -592,21 +589,17 @@ def test_when_no_image_of_a_domain_can_be_read_one_sentence_says_so(
 
 
 @pytest.mark.parametrize("size", [(2, 33), (33, 2), (1, 1000)])
-def test_a_image_more_than_sixteen_times_as_long_as_wide_is_refused(
-    tmp_path: Path, size: tuple[int, int]
-) -> None:
+def test_too_elongated_training_image_is_refused(tmp_path: Path, size: tuple[int, int]) -> None:
     Image.new("RGB", size).save(tmp_path / "thin.png")
     with pytest.raises(DataError, match=rf"thin\.png is {size[0]}x{size[1]}: too narrow"):
-        load_training_image(tmp_path / "thin.png", SINGLE_SHARD)
+        load_training_image(tmp_path / "thin.png", SINGLE)
 
 
 @pytest.mark.parametrize(("side", "is_tiny"), [(7, True), (8, False)])
-def test_a_image_below_a_quarter_of_a_crop_is_refused(
-    tmp_path: Path, side: int, is_tiny: bool
-) -> None:
+def test_too_small_training_image_is_refused(tmp_path: Path, side: int, is_tiny: bool) -> None:
     path = tmp_path / "icon.png"
     Image.new("RGB", (side, side)).save(path)
-    config = dataclasses.replace(SINGLE_SHARD, load_size=40)
+    config = dataclasses.replace(SINGLE, load_size=40)
     if is_tiny:
         with pytest.raises(DataError, match=r"icon\.png is 7x7: too small for crops of 32 pixels"):
             load_training_image(path, config)
@@ -615,9 +608,9 @@ def test_a_image_below_a_quarter_of_a_crop_is_refused(
 
 
 @pytest.mark.parametrize("size", [(8, 128), (128, 8)])
-def test_a_image_sixteen_times_as_long_as_wide_is_read(
+def test_training_image_at_aspect_ratio_limit_is_read(
     tmp_path: Path, size: tuple[int, int]
 ) -> None:
     Image.new("RGB", size).save(tmp_path / "thin.png")
-    found = load_training_image(tmp_path / "thin.png", SINGLE_SHARD)
+    found = load_training_image(tmp_path / "thin.png", SINGLE)
     assert sorted(found.shape) == [3, 32, 512]

@@ -1,4 +1,4 @@
-"""Each awful image is translated right, or refused with one sentence. Nothing third."""
+"""One harness for all readers: each file is decoded right or refused in one sentence."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import random
 import re
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,31 +15,35 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import awful
-from cyclegan_cli.data.decoding import decode
-from cyclegan_cli.data.encoding import encode
+import damaged_files
+import hostile_files
+from cyclegan_cli.data.decode import decode, decode_opaque
+from cyclegan_cli.data.encode import encode
 from cyclegan_cli.data.image import DecodedImage, EncodeOptions
 from cyclegan_cli.errors import DataError
-from images import UPRIGHT, deep_noise, encoded, noise, round_trip, with_orientation
+from images import UPRIGHT, deep_noise, encoded, noise, round_trip, with_orientation, written
 
-AWFUL = awful.all_of_them()
-# Cut ones are refused, but for those that have lost a preview or a trailer alone.
+FILES = damaged_files.all_of_them() | {
+    f"hostile-{name}": content for name, content in hostile_files.files().items()
+}
+# Truncated files are refused unless they lack only a preview or a trailer.
 REFUSED = re.compile(
-    r"^(F-(PPM|TIFF)|cut-at-(?!0\.(7|9|97)-mpo|0\.97-palette)|huge|no-pixels|short-deep|long-deep"
+    r"^(F-(PPM|TIFF)|damaged by"
+    r"|cut-at-(?!0\.(7|9|97)-mpo|0\.97-palette)|huge|no-pixels|short-deep|long-deep"
     r"|pixels-elsewhere|text-bomb|nan|negative|sixty-four|thirty-two|five-channels|nothing|zeros"
     r"|words|page\.|program|heic-head)"
 )
 
 
 @pytest.fixture(autouse=True)
-def as_outside_of_tests() -> Any:
+def ignore_warnings() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def translated(content: bytes) -> tuple[DecodedImage, DecodedImage] | str:
-    """What was read and what its output reads as; or the refusal."""
+    """Return the image and its decoded output, or the error message."""
     try:
         read = decode(io.BytesIO(content), name="the image")
     except DataError as error:
@@ -48,13 +53,17 @@ def translated(content: bytes) -> tuple[DecodedImage, DecodedImage] | str:
     return read, decode(io.BytesIO(stream.getvalue()))
 
 
-@pytest.mark.parametrize("name", AWFUL)
-def test_an_awful_image_is_translated_or_refused(name: str) -> None:
-    result = translated(AWFUL[name])
+@pytest.mark.parametrize("name", FILES)
+def test_damaged_file_is_decoded_or_refused(name: str, tmp_path: Path) -> None:
+    result = translated(FILES[name])
     if isinstance(result, str):
         assert REFUSED.match(name), result
         assert result.startswith(("the image ", "cannot read the image: "))
         assert "\n" not in result
+        if not name.startswith("cut-at") and "frames" not in name:  # The first frame may be whole.
+            path = written(tmp_path / "image", FILES[name])
+            with pytest.raises(DataError):
+                decode_opaque(path, 10)
         return
     assert not REFUSED.match(name)
     read, again = result
@@ -81,13 +90,13 @@ SEEDS = st.integers(0, 1000)
     channels=st.sampled_from([1, 2, 3, 4]), kind=st.sampled_from(["PNG", "TIFF"]),
     keep_mode=st.booleans(),
 )  # fmt: skip
-def test_all_levels_of_16_bits_come_through(
+def test_16_bit_round_trip_is_lossless(
     width: int, height: int, seed: int, orientation: int, channels: int, kind: str, keep_mode: bool
 ) -> None:
     levels = deep_noise(height, width, channels, seed=seed)
-    content = awful.deep_png(levels[..., 0] if channels == 1 else levels)
+    content = damaged_files.deep_png(levels[..., 0] if channels == 1 else levels)
     exif = with_orientation(orientation).tobytes().removeprefix(b"Exif\0\0")
-    content = content[:33] + awful.png_chunk(b"eXIf", exif) + content[33:]
+    content = content[:33] + damaged_files.png_chunk(b"eXIf", exif) + content[33:]
     read, again, _, remarks = round_trip(content, kind, EncodeOptions(keep_mode=keep_mode))
     assert remarks == ()
     assert read.size == ((width, height) if orientation < 5 else (height, width))
@@ -135,13 +144,13 @@ def test_every_image_comes_through_upright_and_of_its_size(
         assert np.array_equal(again.alpha(0), read.alpha(0))
 
 
-@pytest.mark.parametrize("name", awful.whole())
+@pytest.mark.parametrize("name", damaged_files.whole())
 @settings(max_examples=40, deadline=None)
 @example(seed=1328)  # An animated PNG's last frame becomes equal to the one before it.
 @given(seed=st.integers(0, 2**32 - 1))
 @pytest.mark.slow
-def test_a_damaged_image_is_translated_or_refused(name: str, seed: int) -> None:
-    content, draw = bytearray(awful.whole()[name]), random.Random(seed)
+def test_random_damage_is_decoded_or_refused(name: str, seed: int) -> None:
+    content, draw = bytearray(damaged_files.whole()[name]), random.Random(seed)
     for _ in range(draw.choice([1, 1, 2, 4, 8])):
         reach = min(len(content), draw.choice([64, 256, len(content)]))
         content[draw.randrange(reach)] = draw.choice([0, 1, 0xFF, draw.randrange(256)])
