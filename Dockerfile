@@ -3,8 +3,8 @@
 #   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/work" cyclegan translate photos/ -o out/
 FROM python:3.12-slim
 
-# torch from its CPU index is a tenth of the size of the one with CUDA.
-RUN pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu "torch>=2.8,<2.15"
+# torch and torchvision from the CPU index are a tenth of the size of those with CUDA.
+RUN pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu "torch>=2.8,<2.15" "torchvision>=0.23,<0.30"
 
 COPY pyproject.toml README.md LICENSE /build/
 COPY docs/man /build/docs/man

@@ -35,10 +35,10 @@ from PIL import Image
 
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.data.cache import CachePlan, ImageCache
-from cyclegan_cli.data.decoding import decode
-from cyclegan_cli.data.listing import list_images
+from cyclegan_cli.data.dataset import UnpairedDataset, loader
+from cyclegan_cli.data.decode import decode
+from cyclegan_cli.data.folder import list_images
 from cyclegan_cli.data.tensors import to_unit_range
-from cyclegan_cli.data.unpaired import UnpairedDataset, loader
 from cyclegan_cli.errors import InterruptedRunError
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.runtime.devices import choose_device, choose_precision

@@ -49,10 +49,10 @@ from PIL import Image, ImageCms
 
 from cyclegan_cli.checkpoints import locate
 from cyclegan_cli.checkpoints.store import load_generator
-from cyclegan_cli.data.decoding import decode, decode_opaque, pixel_bytes
-from cyclegan_cli.data.encoding import encode
+from cyclegan_cli.data.decode import decode, decode_opaque, pixel_bytes
+from cyclegan_cli.data.encode import encode
 from cyclegan_cli.data.formats import readable_formats
-from cyclegan_cli.data.opening import limit_pixels, probe
+from cyclegan_cli.data.open_image import limit_pixels, probe
 from cyclegan_cli.errors import CycleGANError
 from cyclegan_cli.inspection import Request, describe
 from cyclegan_cli.inspection.comparison import compare

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cyclegan_cli.data.decoding import decode
-from cyclegan_cli.data.listing import list_images
+from cyclegan_cli.data.decode import decode
+from cyclegan_cli.data.folder import list_images
 from cyclegan_cli.data.tensors import array_to_tensor
 from cyclegan_cli.training.metrics import (
     histogram_distance,

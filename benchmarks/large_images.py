@@ -26,7 +26,7 @@ import torch
 
 from cyclegan_cli.checkpoints.header import ModelInfo
 from cyclegan_cli.config import GeneratorConfig, PrecisionChoice
-from cyclegan_cli.data.image import Levels
+from cyclegan_cli.data.image import PixelArray
 from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
 from cyclegan_cli.models.networks import ResnetGenerator, initialize_weights
 from cyclegan_cli.models.padding import reflect_to_multiple
@@ -38,7 +38,7 @@ WAYS = ("strips", "untiled", "tiles")
 TILE = 512
 
 
-def image(width: int, height: int) -> Levels:
+def image(width: int, height: int) -> PixelArray:
     """Return an image of smooth shapes and fine noise, brighter at the bottom."""
     random = np.random.default_rng(0)
     coarse = torch.from_numpy(random.random((1, 3, 12, 16), dtype=np.float32))
@@ -78,12 +78,12 @@ def measure(way: str, width: int, height: int, precision: PrecisionChoice, resul
 def _eager(generator: ResnetGenerator, way: str):  # type: ignore[no-untyped-def]
     network = generator_like(generator)
 
-    def whole(levels: Levels) -> Levels:
+    def whole(levels: PixelArray) -> PixelArray:
         height, width, _ = levels.shape
         padded = reflect_to_multiple(array_to_tensor(levels))
         return tensor_to_array(network(padded)[..., :height, :width])
 
-    def tiles(levels: Levels) -> Levels:
+    def tiles(levels: PixelArray) -> PixelArray:
         translated = np.empty_like(levels)
         for top in range(0, levels.shape[0], TILE):
             for left in range(0, levels.shape[1], TILE):
@@ -96,7 +96,7 @@ def _eager(generator: ResnetGenerator, way: str):  # type: ignore[no-untyped-def
 
 def measured(
     way: str, width: int, height: int, precision: str, folder: Path
-) -> tuple[dict[str, float], Levels]:
+) -> tuple[dict[str, float], PixelArray]:
     """Run it in a new process."""
     result = folder / f"{way}.npy"
     command = [
@@ -107,7 +107,7 @@ def measured(
     return json.loads(done.stdout), np.load(result)
 
 
-def difference(found: Levels, expected: Levels) -> str:
+def difference(found: PixelArray, expected: PixelArray) -> str:
     """PSNR in dB and the largest difference in pixel values."""
     error = found.astype(np.float32) - expected
     mean_square = float(np.square(error).mean())

@@ -16,8 +16,8 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms, JpegImagePlugin
 
-from cyclegan_cli.data.decoding import decode
-from cyclegan_cli.data.encoding import encode
+from cyclegan_cli.data.decode import decode
+from cyclegan_cli.data.encode import encode
 from cyclegan_cli.data.image import DecodedImage, EncodeOptions
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -157,7 +157,7 @@ def round_trip(
     return read, decode(io.BytesIO(stream.getvalue())), stream.getvalue(), remarks
 
 
-def opened(content: bytes) -> Image.Image:
+def open_image(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content))
 
 

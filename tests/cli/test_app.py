@@ -62,6 +62,18 @@ def test_inspect_of_a_image_loads_no_torch(
     assert not {"torch", "torchvision", "numpy"} & set(loaded)
 
 
+def test_translate_loads_no_torchvision(
+    start_python: Cyclegan, run_folder: Path, draw: Callable[..., Path], tmp_path: Path
+) -> None:
+    photo, checkpoint = draw(tmp_path / "photo.jpg"), run_folder / "model.safetensors"
+    command = ("translate", photo, "--checkpoint", checkpoint, "-o", tmp_path / "out.png")
+    process = start_python("-c", COMMAND_THEN_MODULES, *command)
+    loaded = process.communicate(timeout=60)[0].splitlines()[-1].split()[1:]
+    assert (tmp_path / "out.png").exists()
+    assert "torch" in loaded
+    assert "torchvision" not in loaded
+
+
 def test_the_package_itself_loads_nothing_heavy(start_python: Cyclegan) -> None:
     script = f"import sys, cyclegan_cli; print(*({HEAVY_MODULES} & sys.modules.keys()))"
     assert start_python("-c", script).communicate(timeout=60) == ("\n", "")

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cyclegan_cli.cli import translate
-from cyclegan_cli.data.decoding import decode
+from cyclegan_cli.data.decode import decode
 from images import deep_noise, display_p3_profile, encoded, noise, tiff_of, written
 
 pytestmark = pytest.mark.cpu_features
@@ -118,7 +118,7 @@ def test_reduced_bit_depth_is_warned_about(cyclegan: Cyclegan, here: Path) -> No
     written(here / "deep.tif", tiff_of(deep_noise(16, 24, 3), photometric="rgb"))
     answer = cyclegan("translate", "deep.tif", "--format", "jpg")
     assert answer.code == 0
-    assert "warning: deep.tif: JPEG holds 8 bits a channel: reduced from 16" in answer.err
+    assert "warning: deep.tif: JPEG supports 8 bits per channel: reduced from 16" in answer.err
     asked = cyclegan("translate", "deep.tif", "--format", "jpg", "--bit-depth", "8", "--overwrite")
     assert "warning" not in asked.err
 

@@ -286,7 +286,7 @@ def test_which_best_without_run_is_refused(cyclegan: Cyclegan, here: Path) -> No
     assert answer.err.splitlines() == [
         "error: there is no checkpoint to translate with",
         "hint: Name one with --checkpoint, or set CYCLEGAN_CHECKPOINT; cyclegan train makes one; "
-        "cyclegan inspect --models lists those that are in the package.",
+        "cyclegan inspect --models lists those in the package.",
     ]
 
 
@@ -406,7 +406,7 @@ def test_json_lines_have_exactly_the_documented_keys(cyclegan: Cyclegan, here: P
     nothing = {"width": None, "height": None}
     ok = {"status": "ok", "error": None, "warnings": []}
     skipped = {"status": "skipped", "error": None, "warnings": []}
-    reason = "photos/bad.jpg is not an image in a format that is read here"
+    reason = "photos/bad.jpg is not an image in a supported format"
     assert reported == [
         {"input": "photos/a.png", "output": "out/a.png", **ok, **size},
         {"input": "photos/b.jpg", "output": "out/b.jpg", **skipped, **nothing},

@@ -67,7 +67,7 @@ def test_max_megapixels_sets_decompression_bomb_limit(
     draw(Path("photos/large.png"), (120, 100))
     done = cyclegan("translate", "photos", "-o", "out", "--max-megapixels", "0.01")
     assert done.code == 6
-    assert "photos/large.png claims more than the 0.01 megapixels" in done.err
+    assert "photos/large.png claims more than 0.01 megapixels" in done.err
     assert files("out") == ["a.png", "b.jpg", "sub/c.png"]
     assert cyclegan("translate", "photos", "-o", "out", "--max-megapixels", "0.012").code == 0
     assert files("out") == ["a.png", "b.jpg", "large.png", "sub/c.png"]

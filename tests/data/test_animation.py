@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cyclegan_cli.data.decoding import decode
-from cyclegan_cli.data.encoding import encode
+from cyclegan_cli.data.decode import decode
+from cyclegan_cli.data.encode import encode
 from cyclegan_cli.data.image import Animation, DecodedImage, EncodeOptions
 from cyclegan_cli.errors import DataError, OutputError
-from images import deep_noise, encoded, image_of, noise, opened, round_trip, tiff_of, written
+from images import deep_noise, encoded, image_of, noise, open_image, round_trip, tiff_of, written
 
 DURATIONS = [50, 100, 150, 200]
 
@@ -82,14 +82,16 @@ STILLS = [
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
-@pytest.mark.parametrize("still_first", [False, True])
+@pytest.mark.parametrize("has_default_image", [False, True])
 @given(order=st.lists(st.integers(0, 2), min_size=2, max_size=6))
-def test_an_animated_png_keeps_equal_frames(mode: str, still_first: bool, order: list[int]) -> None:
+def test_an_animated_png_keeps_equal_frames(
+    mode: str, has_default_image: bool, order: list[int]
+) -> None:
     images = [STILLS[number].convert(mode) for number in order]
     animated = DecodedImage(
         frames=tuple(np.asarray(image.convert("RGB")) for image in images),
         alphas=tuple(np.asarray(image.getchannel("A")) for image in images if mode == "RGBA"),
-        animation=Animation(tuple(range(100, 100 + len(images))), 0, still_first),
+        animation=Animation(tuple(range(100, 100 + len(images))), 0, has_default_image),
     )
     stream = io.BytesIO()
     assert encode(animated, stream, "PNG") == ()
@@ -100,8 +102,11 @@ def test_an_animated_png_keeps_equal_frames(mode: str, still_first: bool, order:
         alpha = animated.alpha(index)
         assert alpha is None or np.array_equal(again.alpha(index), alpha)
     assert again.animation is not None
-    assert again.animation.still_first == still_first
-    assert again.animation.durations[still_first:] == animated.animation.durations[still_first:]
+    assert again.animation.has_default_image == has_default_image
+    assert (
+        again.animation.durations[has_default_image:]
+        == animated.animation.durations[has_default_image:]
+    )
 
 
 def test_a_gif_that_is_shown_once_stays_so() -> None:
@@ -109,7 +114,7 @@ def test_a_gif_that_is_shown_once_stays_so() -> None:
     assert read.animation is not None
     assert read.animation.plays == 1
     assert again.animation == read.animation
-    assert "loop" not in opened(output).info
+    assert "loop" not in open_image(output).info
 
 
 @pytest.mark.parametrize("target", ["GIF", "WEBP", "PNG"])
@@ -131,7 +136,7 @@ def test_the_still_image_of_an_animated_png_stays_apart() -> None:
     )  # fmt: skip
     read, again, _, _ = round_trip(content, "PNG")
     assert read.animation is not None
-    assert read.animation.still_first
+    assert read.animation.has_default_image
     assert [frame.tobytes() for frame in again.frames] == [f.tobytes() for f in read.frames]
     assert len(round_trip(content, "GIF")[1].frames) == 2
 
@@ -139,14 +144,16 @@ def test_the_still_image_of_an_animated_png_stays_apart() -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF", "BMP"])
 def test_an_animation_is_not_written_as_a_still_image(tmp_path: Path, kind: str) -> None:
     read = decode(io.BytesIO(animated("GIF")))
-    with pytest.raises(OutputError, match=f"{kind} holds no animation, and this one has 4 frames"):
+    with pytest.raises(
+        OutputError, match=f"{kind} does not support animation, and this image has 4 frames"
+    ):
         encode(read, tmp_path / "x", kind)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_animation_is_not_written_at_16_bits() -> None:
     read = decode(io.BytesIO(animated("PNG")))
-    with pytest.raises(OutputError, match="an animation has 8 bits"):
+    with pytest.raises(OutputError, match="an animation supports 8 bits"):
         encode(read, io.BytesIO(), "PNG", EncodeOptions(bit_depth=16))
 
 
@@ -178,7 +185,7 @@ def test_pages_stay_pages_of_their_own_sizes(depth: int) -> None:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF"])
 def test_pages_are_not_written_as_one_image_or_animation(kind: str) -> None:
     read = decode(io.BytesIO(encoded(noise(), "TIFF", save_all=True, append_images=[noise()])))
-    with pytest.raises(OutputError, match=f"{kind} holds one page, and this image has 2"):
+    with pytest.raises(OutputError, match=f"{kind} supports one page, and this image has 2"):
         encode(read, io.BytesIO(), kind)
 
 
@@ -204,7 +211,7 @@ def test_a_bomb_of_many_frames_is_refused_before_its_pixels_are_made(
 ) -> None:
     path = written(tmp_path / "bomb", content)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 16 * 24)
-    with pytest.raises(DataError, match=r"bomb claims more than the 0\.000768 megapixels"):
+    with pytest.raises(DataError, match=r"bomb claims more than 0\.000768 megapixels"):
         decode(path)
 
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import awful
-from cyclegan_cli.data.decoding import decode
-from cyclegan_cli.data.encoding import encode
+from cyclegan_cli.data.decode import decode
+from cyclegan_cli.data.encode import encode
 from cyclegan_cli.data.image import DecodedImage, EncodeOptions
 from cyclegan_cli.errors import DataError
 from images import UPRIGHT, deep_noise, encoded, noise, round_trip, with_orientation

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.data import cache as module
-from cyclegan_cli.data.cache import LOOK_EVERY, CachePlan, ImageCache, plan_cache
+from cyclegan_cli.data.cache import MEMORY_CHECK_BYTES, CachePlan, ImageCache, plan_cache
 
 GIGABYTE = 10**9
 STRETCHED = TrainConfig(load_size=100, crop_size=32, resize_mode="stretch")
@@ -53,7 +53,7 @@ def test_unasked_all_are_kept_in_a_quarter_of_what_is_free_or_none(free: int, ke
 @pytest.mark.parametrize(("free", "is_short"), [(2 * ALL, False), (ALL, True)])
 def test_when_asked_as_many_are_kept_as_there_is_room_for(free: int, is_short: bool) -> None:
     plan = planned(free, cache="ram")
-    assert (plan.budget, plan.spared) == (free * 4 // 5, free // 5)
+    assert (plan.budget, plan.reserved) == (free * 4 // 5, free // 5)
     assert plan.is_short == is_short
     words = "up to 0.024 GB of about 0.03 GB, the rest is decoded in every pass"
     assert str(plan) == (words if is_short else "all, about 0.03 GB")
@@ -107,8 +107,8 @@ def test_no_more_is_kept_than_fits_and_those_that_came_first_stay() -> None:
 def test_when_memory_runs_short_nothing_more_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     free = GIGABYTE
     monkeypatch.setattr(module, "host_memory_free", lambda: free)
-    cache = ImageCache(CachePlan(0, 10 * GIGABYTE, spared=GIGABYTE // 5))
-    half = LOOK_EVERY // 2 + 1
+    cache = ImageCache(CachePlan(0, 10 * GIGABYTE, reserved=GIGABYTE // 5))
+    half = MEMORY_CHECK_BYTES // 2 + 1
     cache.get(0, loads(0, half))
     cache.get(1, loads(1, half))
     assert len(cache.images) == 2

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_cli.data.decoding import decode
+from cyclegan_cli.data.decode import decode
 from images import (
     Array,
     display_p3_profile,

@@ -19,12 +19,12 @@ from PIL import Image, features
 
 from awful import png_chunk
 from cyclegan_cli.config import TrainConfig
-from cyclegan_cli.data import profiles
-from cyclegan_cli.data.decoding import decode, decode_opaque, from_pillow
+from cyclegan_cli.data import icc
+from cyclegan_cli.data.dataset import load_training_image
+from cyclegan_cli.data.decode import decode, decode_opaque, from_pillow
 from cyclegan_cli.data.image import EncodeOptions
-from cyclegan_cli.data.unpaired import load_training_image
 from cyclegan_cli.errors import DataError
-from images import display_p3_profile, encoded, opened, round_trip, srgb_profile, written
+from images import display_p3_profile, encoded, open_image, round_trip, srgb_profile, written
 
 PIXELS = np.array(
     [[[200, 100, 50], [30, 160, 90], [90, 60, 220], [255, 40, 40], [10, 12, 14]]], np.uint8
@@ -115,7 +115,7 @@ def png(levels: Any = PIXELS, **chunks: bytes) -> bytes:
     )
 
 
-def icc(profile: bytes) -> bytes:
+def iccp(profile: bytes) -> bytes:
     return b"a\0\0" + zlib.compress(profile)
 
 
@@ -134,7 +134,7 @@ def test_what_cicp_says_of_a_png_is_converted_exactly(numbers: tuple[int, int]) 
     image = decode(io.BytesIO(content))
     assert image.remarks == ()
     assert np.abs(image.frames[0] - expected).max() <= 1
-    assert np.array_equal(from_pillow(opened(content))[0], image.frames[0])
+    assert np.array_equal(from_pillow(open_image(content))[0], image.frames[0])
     deep = colours(png(PIXELS.astype(np.uint16) * np.uint16(257), cICP=bytes([*numbers, 0, 1])))
     assert deep.dtype == np.uint16
     assert np.abs(deep / 257 - expected).max() < 0.25
@@ -143,15 +143,15 @@ def test_what_cicp_says_of_a_png_is_converted_exactly(numbers: tuple[int, int]) 
 def test_what_was_converted_is_tagged_as_srgb_or_goes_back() -> None:
     content = png(cICP=bytes([12, 13, 0, 1]))
     _, again, output, _ = round_trip(content, "PNG")
-    assert opened(output).info["icc_profile"] == profiles.srgb()
+    assert open_image(output).info["icc_profile"] == icc.srgb()
     assert np.array_equal(again.frames[0], colours(content))
     _, _, output, _ = round_trip(content, "PNG", EncodeOptions(keep_profile=True))
-    kept = opened(output)
+    kept = open_image(output)
     # Colours beyond sRGB have been clipped on the way.
     assert np.abs(np.asarray(kept).astype(int)[0, [0, 2, 4]] - PIXELS[0, [0, 2, 4]]).max() <= 1
-    assert profiles.space_of(kept.info["icc_profile"]) == "RGB"
+    assert icc.space_of(kept.info["icc_profile"]) == "RGB"
     _, _, output, _ = round_trip(png(cICP=bytes([1, 13, 0, 1])), "PNG")
-    assert "icc_profile" not in opened(output).info
+    assert "icc_profile" not in open_image(output).info
 
 
 @pytest.mark.parametrize("transfer", [16, 18])
@@ -160,7 +160,7 @@ def test_hdr_is_refused_in_one_sentence(transfer: int, tmp_path: Path) -> None:
     path = written(tmp_path / "hdr.png", png(cICP=bytes([9, transfer, 0, 1])))
     for read in (decode, lambda path: decode_opaque(path, 8),
                  lambda path: load_training_image(path, TrainConfig())):  # fmt: skip
-        with pytest.raises(DataError, match=rf"hdr.png: .*HDR .*\({name}\).* convert it to SDR"):
+        with pytest.raises(DataError, match=rf"hdr.png: .*HDR .*\({name}\).* tone-map it to SDR"):
             read(path)
     with Image.open(path) as image, pytest.raises(ValueError, match="HDR"):
         from_pillow(image)
@@ -173,7 +173,7 @@ def test_a_profile_that_says_hdr_by_cicp_is_refused() -> None:
     struct.pack_into(">4sII", profile, place, b"cicp", len(profile), 12)
     profile += b"cicp" + bytes(4) + bytes([9, 16, 0, 1])
     with pytest.raises(DataError, match="HDR"):
-        colours(png(iCCP=icc(bytes(profile))))
+        colours(png(iCCP=iccp(bytes(profile))))
 
 
 LINEAR, P3 = IN_SRGB[1, 8], IN_SRGB[12, 13]
@@ -189,10 +189,10 @@ PLAIN = PIXELS[0].tolist()
         ({"cHRM": P3_PRIMARIES}, P3),
         ({"sRGB": IS_SRGB, "gAMA": gamma(100_000), "cHRM": P3_PRIMARIES}, PLAIN),
         ({"gAMA": gamma(100_000), "sRGB": IS_SRGB}, PLAIN),
-        ({"iCCP": icc(display_p3_profile()), "gAMA": gamma(100_000)}, P3),
-        ({"iCCP": icc(display_p3_profile()), "sRGB": IS_SRGB}, P3),
-        ({"cICP": bytes([1, 13, 0, 1]), "iCCP": icc(display_p3_profile())}, PLAIN),
-        ({"iCCP": icc(display_p3_profile()), "cICP": bytes([1, 8, 0, 1])}, LINEAR),
+        ({"iCCP": iccp(display_p3_profile()), "gAMA": gamma(100_000)}, P3),
+        ({"iCCP": iccp(display_p3_profile()), "sRGB": IS_SRGB}, P3),
+        ({"cICP": bytes([1, 13, 0, 1]), "iCCP": iccp(display_p3_profile())}, PLAIN),
+        ({"iCCP": iccp(display_p3_profile()), "cICP": bytes([1, 8, 0, 1])}, LINEAR),
         ({"cICP": bytes([2, 2, 0, 1]), "gAMA": gamma(100_000)}, LINEAR),
         ({"cICP": bytes([12, 2, 0, 1])}, P3),
     ],
@@ -229,7 +229,7 @@ def test_what_makes_no_sense_is_ignored_with_a_warning(
 
 
 def test_a_damaged_profile_leaves_it_to_the_next_chunk() -> None:
-    image = decode(io.BytesIO(png(iCCP=icc(b"junk" * 40), gAMA=gamma(100_000))))
+    image = decode(io.BytesIO(png(iCCP=iccp(b"junk" * 40), gAMA=gamma(100_000))))
     assert np.abs(image.frames[0] - np.array([LINEAR])).max() <= 1
     assert "profile is damaged" in image.remarks[0]
 
@@ -260,7 +260,7 @@ def test_avif_by_its_boxes() -> None:
     image = decode(io.BytesIO(said(12, 13)))
     assert np.abs(image.frames[0][8:9, 8::16] - middle).max() <= 3
     _, _, output, _ = round_trip(said(12, 13), "AVIF")
-    assert opened(output).info["icc_profile"] == profiles.srgb()
+    assert open_image(output).info["icc_profile"] == icc.srgb()
     assert np.abs(colours(said(2, 2))[8:9, 8::16].astype(int) - PIXELS).max() <= 2
     for transfer in (16, 18):
         with pytest.raises(DataError, match="HDR"):
@@ -309,7 +309,7 @@ def adobe_rgb(space: int = 65535, index: str = "R03") -> Image.Exif:
 
 
 def colour_entries(content: bytes) -> tuple[Any, Any]:
-    exif = opened(content).getexif()
+    exif = open_image(content).getexif()
     return exif.get_ifd(0x8769)[0xA001], exif.get_ifd(0xA005)[1]
 
 
@@ -318,10 +318,10 @@ def test_adobe_rgb_said_by_exif_alone(kind: str) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
     content = encoded(Image.fromarray(PIXELS), kind, exif=adobe_rgb(), **options)
     assert np.abs(colours(content) - np.array([FROM_ADOBE_RGB])).max() <= 1
-    assert np.array_equal(from_pillow(opened(content))[0], colours(content))
+    assert np.array_equal(from_pillow(open_image(content))[0], colours(content))
     _, _, output, _ = round_trip(content, kind)
     assert colour_entries(output) == (1, "R98")
-    assert opened(output).info["icc_profile"] == profiles.srgb()
+    assert open_image(output).info["icc_profile"] == icc.srgb()
     _, again, output, _ = round_trip(content, kind, EncodeOptions(keep_profile=True))
     assert colour_entries(output) == (65535, "R03")
     assert again.profile == decode(io.BytesIO(content)).profile
@@ -356,10 +356,10 @@ def test_xmp_says_srgb_of_what_is_in_srgb() -> None:
     xmp = b'<x exif:ColorSpace="65535" photoshop:ICCProfile="Adobe RGB (1998)" a="b"/>'
     content = encoded(Image.fromarray(PIXELS), "WEBP", xmp=xmp, icc_profile=display_p3_profile())
     _, _, output, _ = round_trip(content, "WEBP")
-    said = opened(output).info["xmp"]
+    said = open_image(output).info["xmp"]
     assert b'exif:ColorSpace="1" photoshop:ICCProfile="sRGB IEC61966-2.1" a="b"' in said
     _, _, output, _ = round_trip(content, "WEBP", EncodeOptions(keep_profile=True))
-    assert opened(output).info["xmp"] == xmp
+    assert open_image(output).info["xmp"] == xmp
 
 
 def test_the_primaries_of_a_tiff_without_a_profile() -> None:

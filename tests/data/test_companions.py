@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from PIL import Image, features
 
-from cyclegan_cli.data import companions
-from cyclegan_cli.data.companions import without_companions
-from cyclegan_cli.data.decoding import decode
-from images import encoded, noise, opened, round_trip
+from cyclegan_cli.data import metadata
+from cyclegan_cli.data.decode import decode
+from cyclegan_cli.data.metadata import strip_auxiliary_xmp
+from images import encoded, noise, open_image, round_trip
 
 PACKET = (
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="r"><rdf:Description dc:kept="yes" '
@@ -23,23 +23,27 @@ DIRECTORY = (
     '<rdf:li><Container:Item Item:Semantic="{}" Item:Length="12"/></rdf:li></rdf:Seq>'
     "</Container:Directory>"
 )
-FILM, GAIN_MAP, DEPTH = (companions.FILM,), (companions.GAIN_MAP,), (companions.DEPTH_MAP,)
+VIDEO, GAIN_MAP, DEPTH = (
+    (metadata.VIDEO,),
+    (metadata.GAIN_MAP,),
+    (metadata.DEPTH_MAP,),
+)
 
 
 @pytest.mark.parametrize(
     ("attributes", "elements", "remarks"),
     [
-        ('GCamera:MotionPhoto="1" GCamera:MotionPhotoVersion="1"', "", FILM),
-        ('GCamera:MicroVideo="1" GCamera:MicroVideoOffset="4122"', "", FILM),
-        ("Camera:MotionPhoto='1'", DIRECTORY.format("MotionPhoto"), FILM),
-        ("", "<GCamera:MicroVideoOffset>4122</GCamera:MicroVideoOffset>", FILM),
-        ("", DIRECTORY.format("MotionPhoto"), FILM),
+        ('GCamera:MotionPhoto="1" GCamera:MotionPhotoVersion="1"', "", VIDEO),
+        ('GCamera:MicroVideo="1" GCamera:MicroVideoOffset="4122"', "", VIDEO),
+        ("Camera:MotionPhoto='1'", DIRECTORY.format("MotionPhoto"), VIDEO),
+        ("", "<GCamera:MicroVideoOffset>4122</GCamera:MicroVideoOffset>", VIDEO),
+        ("", DIRECTORY.format("MotionPhoto"), VIDEO),
         ('GCamera:MotionPhoto="0"', "", ()),
         ('hdrgm:Version="1.0"', DIRECTORY.format("GainMap"), GAIN_MAP),
         ("", "<hdrgm:Gamma><rdf:Seq><rdf:li>1</rdf:li></rdf:Seq></hdrgm:Gamma>", GAIN_MAP),
         ('HDRGainMap:HDRGainMapVersion="65536"', "", GAIN_MAP),
         ('GDepth:Format="RangeInverse" GDepth:Mime="image/png"', "", DEPTH),
-        ('xmpNote:HasExtendedXMP="C0FFEE"', "", (companions.EXTENDED,)),
+        ('xmpNote:HasExtendedXMP="C0FFEE"', "", (metadata.EXTENDED,)),
         ("", "", ()),
     ],
 )  # fmt: skip
@@ -49,7 +53,7 @@ def test_xmp_does_not_point_to_what_is_left_out(
     packet = PACKET.format(attributes=attributes, elements=elements).encode()
     read, _, output, _ = round_trip(encoded(noise(), "JPEG", xmp=packet), "JPEG")
     assert read.remarks == remarks
-    kept = opened(output).info["xmp"]
+    kept = open_image(output).info["xmp"]
     for name in (b"MotionPhoto", b"MicroVideo", b"Directory", b"hdrgm", b"GainMap", b"GDepth",
                  b"HasExtendedXMP"):  # fmt: skip
         assert name not in kept
@@ -62,7 +66,7 @@ def test_xmp_does_not_point_to_what_is_left_out(
     [b"<hdrgm:Version ", b"<Container:Directory>", b"</hdrgm:Version>", b' hdrgm:Version="'],
 )
 def test_broken_packets_stay_as_they_are(packet: bytes) -> None:
-    assert without_companions(packet)[0] == packet
+    assert strip_auxiliary_xmp(packet)[0] == packet
 
 
 def with_segment(jpeg: bytes, content: bytes) -> bytes:
@@ -76,8 +80,8 @@ def test_what_xmp_does_not_tell_of_is_found_in_the_jpeg() -> None:
         (jpeg, ()),
         (jpeg + bytes(16), ()),
         (jpeg + b"garbage", ()),
-        (jpeg + film, FILM),
-        (jpeg + film + b"SEFHSEFT", FILM),
+        (jpeg + film, VIDEO),
+        (jpeg + film + b"SEFHSEFT", VIDEO),
         (with_segment(jpeg, b"urn:iso:std:iso:ts:21496:-1\0" + bytes(4)), GAIN_MAP),
     ]
     for content, remarks in cases:
@@ -98,9 +102,9 @@ def test_a_gain_map_of_an_avif() -> None:
     avif = encoded(noise(), "AVIF")
     assert decode(io.BytesIO(avif)).remarks == ()
     # Brands and items of one: without the item itself the decoder would refuse it.
-    with opened(avif) as image:
+    with open_image(avif) as image:
         image.fp = io.BytesIO(avif[:20] + b"tmap" + avif[20:])
-        assert companions.companions(image) == GAIN_MAP
+        assert metadata.auxiliary_data(image) == GAIN_MAP
 
 
 def test_a_depth_map_and_gain_map_of_a_heic() -> None:
@@ -110,8 +114,8 @@ def test_a_depth_map_and_gain_map_of_a_heic() -> None:
         def __init__(self, **info: Any) -> None:
             self.info = info
 
-    assert companions.companions(Stub(depth_images=[1])) == DEPTH
+    assert metadata.auxiliary_data(Stub(depth_images=[1])) == DEPTH
     aux = {"urn:com:apple:photo:2020:aux:hdrgainmap": [3]}
-    assert companions.companions(Stub(aux=aux, depth_images=[])) == GAIN_MAP
-    assert companions.companions(Stub()) == ()
-    assert companions.companions(Image.new("RGB", (1, 1))) == ()
+    assert metadata.auxiliary_data(Stub(aux=aux, depth_images=[])) == GAIN_MAP
+    assert metadata.auxiliary_data(Stub()) == ()
+    assert metadata.auxiliary_data(Image.new("RGB", (1, 1))) == ()

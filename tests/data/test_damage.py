@@ -17,7 +17,7 @@ import tifffile
 from PIL import Image
 
 from awful import deep_png, png_chunk
-from cyclegan_cli.data.decoding import BAD_PROFILE, decode, decode_opaque, from_pillow
+from cyclegan_cli.data.decode import BAD_PROFILE, decode, decode_opaque, from_pillow
 from cyclegan_cli.errors import DataError
 from images import deep_noise, display_p3_profile, encoded, noise, tiff_of, written
 
@@ -138,18 +138,18 @@ RGB = np.asarray(noise())
 CMYK_ALPHA = np.dstack([RGB, RGB[..., :2]])
 REASONS = {
     "cmyk and alpha.tif": (tiff_of(CMYK_ALPHA, photometric="separated", extrasamples=[2]),
-                           "TIFF of this kind is not read: 5 channels of 8-bit unsigned integers"),
+                           "TIFF is not supported: 5 channels of 8-bit unsigned integers"),
     "float.tif": (tiff_of(RGB.astype(np.float32), photometric="rgb"),
-                  "TIFF of this kind is not read: 3 channels of 32-bit floating-point numbers"),
-    "16.psd": (psd_of_16_bits(), "PSD of this kind is not read: 3 channels of 16 bits"),
-    "cut.gif": (b"GIF89a\1", "its GIF header is damaged or cut off"),
+                  "TIFF is not supported: 3 channels of 32-bit floating-point numbers"),
+    "16.psd": (psd_of_16_bits(), "this kind of PSD is not supported: 3 channels of 16 bits"),
+    "cut.gif": (b"GIF89a\1", "its GIF header is damaged or truncated"),
     "lzw.tif": (DAMAGES["zeros"](encoded(noise(200, 150), "TIFF", compression="tiff_lzw"), 20_000),
-                "it is damaged, or compressed in a way that is not read here (tiff_lzw)"),
+                "it is damaged, or its compression is not supported (tiff_lzw)"),
     "empty.png": (b"", "is empty"),
     "page.jpg": (b"<!DOCTYPE html><title>404</title>", "is an HTML page"),
-    "film.png": (b"\0\0\0\x20ftypisom" + bytes(20), "is a film"),
-    "xl.jpg": (b"\xff\x0a" + bytes(20), "is a JPEG XL image, which is not read here"),
-    "words.tif": (b"These are words", "is not an image in a format that is read here"),
+    "film.png": (b"\0\0\0\x20ftypisom" + bytes(20), "is a video"),
+    "xl.jpg": (b"\xff\x0a" + bytes(20), "is a JPEG XL image, which is not supported"),
+    "words.tif": (b"These are words", "is not an image in a supported format"),
 }  # fmt: skip
 
 
@@ -180,7 +180,7 @@ def test_no_library_writes_to_the_terminal(tmp_path: Path) -> None:
     written(tmp_path / "d.png", sound)
     program = (
         "import sys\nfrom pathlib import Path\n"
-        "from cyclegan_cli.data.decoding import decode\n"
+        "from cyclegan_cli.data.decode import decode\n"
         "from cyclegan_cli.errors import DataError\n"
         "for path in sorted(Path(sys.argv[1]).iterdir()):\n"
         "    try:\n        decode(path)\n    except DataError:\n        pass\n"

@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image, features
 
-from cyclegan_cli.data.decoding import decode, from_pillow, pixel_bytes
-from cyclegan_cli.data.encoding import encode
-from cyclegan_cli.data.opening import Probe, opened, probe
+from cyclegan_cli.data.decode import decode, from_pillow, pixel_bytes
+from cyclegan_cli.data.encode import encode
+from cyclegan_cli.data.open_image import Probe, open_image, probe
 from cyclegan_cli.errors import DataError, DeviceError
 from images import (
     SIXTEEN_BITS,
@@ -349,7 +349,7 @@ def test_a_decompression_bomb_is_refused_before_its_pixels_are_made(
     path = saved(tmp_path / "bomb.png", flat("RGB", 0))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 16 * 8 // 2 - 1)
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("pixels were made"))
-    with pytest.raises(DataError, match=r"bomb\.png claims more than the 0\.000126 megapixels"):
+    with pytest.raises(DataError, match=r"bomb\.png claims more than 0\.000126 megapixels"):
         decode(path)
 
 
@@ -420,9 +420,9 @@ def test_a_tiff_file_that_could_be_mapped_into_memory_comes_upright(
     image = noise(13, 7).convert(mode)
     path = saved(tmp_path / "bare.tiff", image, exif=with_orientation(orientation))
     upright = UPRIGHT[orientation](np.asarray(image.convert("RGBA").convert("RGB")))
-    with Image.open(path) as opened:
-        colours = from_pillow(opened)[0]
-        assert opened.filename == str(path)
+    with Image.open(path) as open_image:
+        colours = from_pillow(open_image)[0]
+        assert open_image.filename == str(path)
     for found in (decode(path).frames[0], colours):
         assert np.abs(np.subtract(found, upright, dtype=int)).max() <= (mode == "CMYK")
 
@@ -527,7 +527,7 @@ def test_a_stream_that_cannot_be_read_is_named(content: bytes) -> None:
 @pytest.mark.parametrize("error", [DeviceError("no memory"), NameError("x")])
 def test_only_the_file_is_blamed_for_itself(tmp_path: Path, error: Exception) -> None:
     flat("L", 9).save(tmp_path / "x.png")
-    with pytest.raises(type(error)) as caught, opened(tmp_path / "x.png", "x.png"):
+    with pytest.raises(type(error)) as caught, open_image(tmp_path / "x.png", "x.png"):
         raise error
     assert caught.value is error
 
@@ -537,6 +537,6 @@ def test_what_decoders_raise_is_the_files_fault(tmp_path: Path, error: Exception
     flat("L", 9).save(tmp_path / "x.png")
     with (
         pytest.raises(DataError, match=f"cannot read x.png: {error}"),
-        opened(tmp_path / "x.png", "x.png"),
+        open_image(tmp_path / "x.png", "x.png"),
     ):
         raise error

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from cyclegan_cli.data.decoding import decode
-from cyclegan_cli.data.encoding import encode
+from cyclegan_cli.data.decode import decode
+from cyclegan_cli.data.encode import encode
 from cyclegan_cli.data.formats import writable_format
 from cyclegan_cli.data.image import EncodeOptions
 from cyclegan_cli.errors import OutputError

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cyclegan_cli.data.exif import Block, from_tiff, into_tiff, made_upright
+from cyclegan_cli.data.exif import Block, from_tiff, into_tiff, normalize_orientation
 from images import camera_exif, encoded, noise, tiff_of
 
 MAKER_NOTE, EXIF_DIRECTORY, GPS = 0x927C, 0x8769, 0x8825
@@ -43,7 +43,7 @@ def with_thumbnail(block: bytes, thumbnail: bytes) -> bytes:
 
 def test_only_orientation_and_sides_of_a_turned_image_change() -> None:
     block = block_of(camera_exif(6, 24, 16))
-    upright = made_upright(b"Exif\0\0" + block, turned=True)
+    upright = normalize_orientation(b"Exif\0\0" + block, swaps_sides=True)
     found = read(upright)
     assert found[0x0112] == 1
     assert (found.get_ifd(EXIF_DIRECTORY)[0xA002], found.get_ifd(EXIF_DIRECTORY)[0xA003]) == (
@@ -59,7 +59,7 @@ def test_a_makers_note_stays_where_its_offsets_are_true() -> None:
     exif = camera_exif(8)
     exif.get_ifd(EXIF_DIRECTORY)[MAKER_NOTE] = b"offsets from the block's beginning"
     block = block_of(exif)
-    upright = made_upright(block, turned=True)
+    upright = normalize_orientation(block, swaps_sides=True)
     assert upright.index(b"offsets from") == block.index(b"offsets from")
 
 
@@ -67,7 +67,7 @@ def test_a_thumbnail_of_the_old_image_is_gone() -> None:
     thumbnail = encoded(noise(), "JPEG")
     block = with_thumbnail(block_of(camera_exif()), thumbnail)
     assert Block(block).thumbnail() == (slice(len(block) - len(thumbnail), len(block)),)
-    upright = made_upright(block, turned=False)
+    upright = normalize_orientation(block, swaps_sides=False)
     assert thumbnail[:40] not in upright
     assert len(upright) == len(block) - len(thumbnail)
     assert Block(upright).thumbnail() == ()
@@ -87,7 +87,7 @@ def test_a_thumbnail_of_pixels_in_strips_is_gone_too() -> None:
     block += struct.pack("<HHII", 0x0111, 4, 2, at)
     block += struct.pack("<HHIHH", 0x0117, 3, 2, *map(len, strips)) + bytes(4)
     block += struct.pack("<II", at + 8, at + 8 + len(strips[0])) + b"".join(strips)
-    upright = made_upright(bytes(block), turned=False)
+    upright = normalize_orientation(bytes(block), swaps_sides=False)
     assert b"strip of" not in upright
     assert b"the second" not in upright
     assert Block(upright).thumbnail() == ()
@@ -128,15 +128,15 @@ def test_all_pages_of_a_tiff_stay_when_its_first_gets_a_block() -> None:
 )  # fmt: skip
 def test_a_damaged_block_is_refused(block: bytes) -> None:
     with pytest.raises(ValueError, match="EXIF block"):
-        made_upright(block, turned=True)
+        normalize_orientation(block, swaps_sides=True)
 
 
 def test_a_directory_that_contains_itself_ends() -> None:
     entry = struct.pack("<HHII", EXIF_DIRECTORY, 4, 1, 8)
     block = b"II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
-    assert made_upright(block, turned=True) == block
+    assert normalize_orientation(block, swaps_sides=True) == block
     chained = b"II*\0" + struct.pack("<IH", 8, 1) + entry + struct.pack("<I", 8)
-    assert len(made_upright(chained, turned=True)) == len(block)
+    assert len(normalize_orientation(chained, swaps_sides=True)) == len(block)
 
 
 @settings(deadline=None, max_examples=300)
@@ -147,7 +147,7 @@ def test_any_damage_gives_a_block_or_a_refusal(data: st.DataObject) -> None:
         place = data.draw(st.integers(0, len(block) - 1))
         block[place] = data.draw(st.integers(0, 255))
     try:
-        upright = made_upright(bytes(block), turned=True)
+        upright = normalize_orientation(bytes(block), swaps_sides=True)
     except ValueError:
         return
     assert len(upright) <= len(block)

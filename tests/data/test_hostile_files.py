@@ -13,10 +13,12 @@ import pytest
 from PIL import Image
 
 import hostile
-from cyclegan_cli.data import metadata, opening
-from cyclegan_cli.data.decoding import decode
-from cyclegan_cli.data.encoding import encode
-from cyclegan_cli.data.exif import Block, made_upright
+from cyclegan_cli.data import metadata
+from cyclegan_cli.data import open_image as open_module
+from cyclegan_cli.data.containers import whole_file
+from cyclegan_cli.data.decode import decode
+from cyclegan_cli.data.encode import encode
+from cyclegan_cli.data.exif import Block, normalize_orientation
 from cyclegan_cli.errors import DataError
 from images import encoded, noise
 
@@ -28,9 +30,9 @@ class Work:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.numbers = self.bytes = 0
-        number, entry = Block._number, Block._entry
+        number, entry = Block._integer, Block._entry
 
-        def count_number(block: Block, kind: str, at: int) -> int:
+        def count_integer(block: Block, kind: str, at: int) -> int:
             self.numbers += 1
             return number(block, kind, at)
 
@@ -39,7 +41,7 @@ class Work:
             self.bytes += len(found.value) if found and isinstance(found.value, bytes) else 0
             return found
 
-        monkeypatch.setattr(Block, "_number", count_number)
+        monkeypatch.setattr(Block, "_integer", count_integer)
         monkeypatch.setattr(Block, "_entry", count_entry)
 
 
@@ -60,7 +62,7 @@ def test_an_exif_block_takes_work_of_its_size(
 ) -> None:
     content, work = block(size), Work(monkeypatch)
     try:
-        made_upright(content, turned=True)
+        normalize_orientation(content, swaps_sides=True)
     except ValueError as error:
         assert "EXIF block" in str(error)
     assert work.numbers < 8 * len(content)
@@ -118,10 +120,10 @@ def test_thumbnails_are_cut_out_of_xmp(packet: bytes, left: bytes) -> None:
 
 
 def test_a_tiff_of_endlessly_many_pages_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "MOST_PAGES", 299)
+    monkeypatch.setattr(open_module, "MAX_PAGES", 299)
     with pytest.raises(DataError, match="more than 299 pages"):
         decode(io.BytesIO(FILES["pages.tif"]))
-    monkeypatch.setattr(opening, "MOST_PAGES", 300)
+    monkeypatch.setattr(open_module, "MAX_PAGES", 300)
     assert len(decode(io.BytesIO(FILES["pages.tif"])).frames) == 300
 
 
@@ -133,7 +135,7 @@ def test_a_file_that_is_cut_short_while_it_is_read_does_not_end_the_process(
     path.write_bytes(bytes(100_000))
     with path.open("rb") as stream:
         image = type("Image", (), {"fp": stream})
-        content = metadata.whole_file(image)
+        content = whole_file(image)
         os.truncate(path, 10)
         assert len(bytes(content)) == 100_000
 

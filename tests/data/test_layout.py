@@ -12,11 +12,10 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from cyclegan_cli.data import profiles
-from cyclegan_cli.data.decoding import decode
-from cyclegan_cli.data.encoding import encode
+from cyclegan_cli.data import icc
+from cyclegan_cli.data.decode import decode
+from cyclegan_cli.data.encode import encode, refuse_unwritable
 from cyclegan_cli.data.image import DecodedImage, EncodeOptions
-from cyclegan_cli.data.layout import refuse_unwritable
 from cyclegan_cli.errors import OutputError
 from images import (
     deep_noise,
@@ -24,7 +23,7 @@ from images import (
     encoded,
     image_of,
     noise,
-    opened,
+    open_image,
     round_trip,
     tiff_of,
     undated,
@@ -45,7 +44,7 @@ def smooth(mode: str = "RGB") -> Image.Image:
 
 def written_as(content: bytes, kind: str, options: EncodeOptions) -> tuple[Image.Image, Any]:
     *_, output, remarks = round_trip(content, kind, options)
-    return opened(output), remarks
+    return open_image(output), remarks
 
 
 # Modes
@@ -72,10 +71,10 @@ def test_the_mode_is_kept_on_request_and_else_rgb(mode: str, kind: str, kept: st
 @pytest.mark.parametrize(
     ("mode", "kind", "written", "remark"),
     [
-        ("CMYK", "PNG", "RGB", "PNG holds no CMYK image: written as RGB"),
-        ("L", "WEBP", "RGB", "WEBP holds no grey image: written as RGB"),
-        ("P", "JPEG", "RGB", "JPEG holds no palette image: written as RGB"),
-        ("1", "JPEG", "L", "JPEG holds no black-and-white image: written as grey"),
+        ("CMYK", "PNG", "RGB", "PNG does not support CMYK images: written as RGB"),
+        ("L", "WEBP", "RGB", "WEBP does not support grey images: written as RGB"),
+        ("P", "JPEG", "RGB", "JPEG does not support palette images: written as RGB"),
+        ("1", "JPEG", "L", "JPEG does not support black-and-white images: written as grey"),
     ],
 )
 def test_a_mode_that_the_format_has_not_is_said(
@@ -89,11 +88,11 @@ def test_grey_is_as_light_as_the_colours_were() -> None:
     image = image_of(noise(), mode="L")
     stream = io.BytesIO()
     encode(image, stream, "PNG", KEEP_MODE)
-    assert np.array_equal(opened(stream.getvalue()), noise().convert("L"))
+    assert np.array_equal(open_image(stream.getvalue()), noise().convert("L"))
     deep = np.asarray(noise()).astype(np.uint16) * np.uint16(257)
     stream = io.BytesIO()
     encode(image.with_frames([deep]), stream, "PNG", KEEP_MODE)
-    difference = np.asarray(opened(stream.getvalue())) / 257 - np.asarray(noise().convert("L"))
+    difference = np.asarray(open_image(stream.getvalue())) / 257 - np.asarray(noise().convert("L"))
     assert np.abs(difference).max() <= 0.51
 
 
@@ -104,7 +103,7 @@ def test_grey_is_as_light_as_the_colours_were() -> None:
 def test_transparency_is_laid_on_white_where_there_is_none(kind: str) -> None:
     image = Image.new("RGBA", (24, 16), (200, 0, 100, 64))
     result, remarks = written_as(encoded(image, "PNG"), kind, EncodeOptions())
-    assert remarks == (f"{kind} holds no transparency: it was laid on white",)
+    assert remarks == (f"{kind} does not support transparency: composited on white",)
     assert np.abs(np.subtract(result.getpixel((3, 3)), (241, 191, 216))).max() <= 2
 
 
@@ -117,14 +116,14 @@ def test_half_transparency_is_rounded_in_a_gif_and_keeps_a_png_from_its_palette(
     half = noise().convert("RGBA")
     half.putalpha(Image.linear_gradient("L").resize((24, 16)))
     gif, remarks = written_as(encoded(half, "PNG"), "GIF", EncodeOptions())
-    assert remarks == ("GIF holds no half transparency: it is whole or none",)
+    assert remarks == ("GIF does not support partial transparency: rounded",)
     alpha = np.asarray(gif.convert("RGBA").getchannel("A"))
     assert np.array_equal(alpha == 255, np.asarray(half.getchannel("A")) >= 128)
     content = encoded(half.quantize(method=Image.Quantize.FASTOCTREE), "PNG")
     png, remarks = written_as(content, "PNG", KEEP_MODE)
     assert (png.mode, remarks) == (
         "RGBA",
-        ("a palette holds no half transparency: written as RGB",),
+        ("palettes do not support partial transparency: written as RGB",),
     )
 
 
@@ -135,7 +134,7 @@ def test_half_transparency_is_rounded_in_a_gif_and_keeps_a_png_from_its_palette(
 def test_16_bits_are_reduced_with_a_remark_unless_8_were_asked_for(kind: str) -> None:
     content = tiff_of(deep_noise(16, 24, 3), photometric="rgb")
     assert written_as(content, kind, EncodeOptions())[1] == (
-        f"{kind} holds 8 bits a channel: reduced from 16",
+        f"{kind} supports 8 bits per channel: reduced from 16",
     )
     assert written_as(content, kind, EncodeOptions(bit_depth=8))[1] == ()
 
@@ -156,7 +155,7 @@ def test_depth_that_is_not_read_is_said(kind: str) -> None:
         "PPM": lambda: (b"P6\n24 16\n65535\n" + levels.astype(">u2").tobytes(), 16),
     }[kind]()
     read = decode(io.BytesIO(content))
-    assert read.remarks == (f"only 8 of its {bits} bits a channel were read",)
+    assert read.remarks == (f"only 8 of its {bits} bits per channel were read",)
     assert read.bit_depth == 8
 
 
@@ -167,7 +166,7 @@ def test_depth_that_is_not_read_is_said(kind: str) -> None:
 def test_outputs_are_tagged_as_srgb_where_the_input_had_a_profile(kind: str) -> None:
     options = {"icc_profile": display_p3_profile()}
     image, _ = written_as(encoded(smooth(), "PNG", **options), kind, EncodeOptions())
-    assert image.info["icc_profile"] == profiles.srgb()
+    assert image.info["icc_profile"] == icc.srgb()
     image, _ = written_as(encoded(smooth(), "PNG"), kind, EncodeOptions())
     assert "icc_profile" not in image.info
 
@@ -183,7 +182,7 @@ def test_a_kept_profile_gives_back_the_colours_of_the_input(kind: str, deep: boo
     content = tiff_of(colours, photometric="rgb", iccprofile=display_p3_profile())
     read, again, output, remarks = round_trip(content, kind, KEEP_PROFILE)
     assert remarks == read.remarks == ()
-    assert opened(output).info["icc_profile"] == display_p3_profile()
+    assert open_image(output).info["icc_profile"] == display_p3_profile()
     one_level = 257 if deep else 1
     assert np.abs(np.subtract(read.frames[0], colours, dtype=int)).max() > 10 * one_level
     raw = imagecodecs.png_decode(output) if kind == "PNG" else tifffile.imread(io.BytesIO(output))
@@ -196,15 +195,13 @@ def test_a_grey_profile_is_honoured_and_kept_with_the_mode() -> None:
     content = encoded(grey, "TIFF", icc_profile=grey_profile(1.0))
     read, _, output, remarks = round_trip(content, "TIFF", KEEP_MODE)
     assert remarks == ()
-    assert opened(output).info["icc_profile"] == grey_profile(1.0)
-    assert np.abs(np.subtract(opened(output), grey, dtype=int)).max() <= 4
+    assert open_image(output).info["icc_profile"] == grey_profile(1.0)
+    assert np.abs(np.subtract(open_image(output), grey, dtype=int)).max() <= 4
     # Linear light looks lighter than the same numbers in sRGB.
     assert read.frames[0][8, 12, 0] > np.asarray(grey)[8, 12] + 30
     plain, remarks = written_as(content, "TIFF", KEEP_PROFILE)
     assert plain.mode == "RGB"
-    assert remarks == (
-        "its colour profile is one for grey: written in sRGB (--keep-mode keeps both)",
-    )
+    assert remarks == ("its colour profile is for grey: written in sRGB (--keep-mode keeps both)",)
 
 
 def test_a_profile_for_rgb_suits_grey_images_too() -> None:
@@ -217,17 +214,17 @@ def test_a_profile_for_rgb_suits_grey_images_too() -> None:
 def test_a_format_without_profiles_says_so() -> None:
     content = encoded(smooth(), "PNG", icc_profile=display_p3_profile())
     assert written_as(content, "BMP", KEEP_PROFILE)[1] == (
-        "BMP holds no colour profile: written in sRGB",
+        "BMP does not support colour profiles: written in sRGB",
     )
 
 
 def test_the_tag_of_srgb_is_the_same_at_any_time() -> None:
-    profile = ImageCms.ImageCmsProfile(io.BytesIO(profiles.srgb()))
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(icc.srgb()))
     assert profile.profile.xcolor_space.strip() == "RGB"
     assert profile.profile.creation_date is not None
     assert profile.profile.creation_date.year == 2000
-    assert profiles.is_srgb(profiles.srgb())
-    assert not profiles.is_srgb(display_p3_profile())
+    assert icc.is_srgb(icc.srgb())
+    assert not icc.is_srgb(display_p3_profile())
 
 
 # HEIC
@@ -255,7 +252,9 @@ def test_what_is_too_large_for_a_format_is_refused_before_it_is_translated(
     refuse_unwritable(fits, kind, EncodeOptions(), "x")
     encode(fits, io.BytesIO(), kind)
     too_large = DecodedImage((np.zeros((side + 1, 1, 3), np.uint8),))
-    with pytest.raises(OutputError, match=f"{kind} holds at most {side} pixels a side, and .* 1x"):
+    with pytest.raises(
+        OutputError, match=f"{kind} supports at most {side} pixels per side, and .* 1x"
+    ):
         refuse_unwritable(too_large, kind, EncodeOptions(), "x")
     refuse_unwritable(too_large, "PNG", EncodeOptions(), "x")
 
@@ -274,7 +273,7 @@ def test_deep_transparency_is_laid_on_white_at_8_bits(kind: str) -> None:
     assert abs(image.on_white(0)[..., 0] - expected).max() <= 1
     stream = io.BytesIO()
     encode(image, stream, kind, EncodeOptions(bit_depth=8))
-    assert abs(np.asarray(opened(stream.getvalue()))[..., 0] - expected).mean() < 3
+    assert abs(np.asarray(open_image(stream.getvalue()))[..., 0] - expected).mean() < 3
 
 
 def test_shallow_transparency_is_laid_on_white_at_16_bits() -> None:
@@ -289,7 +288,7 @@ def test_a_palette_with_transparency_becomes_rgb_where_only_png_and_gif_have_it(
 ) -> None:
     image = noise().quantize(8)
     output, remarks = written_as(encoded(image, "PNG", transparency=3), kind, KEEP_MODE)
-    assert remarks[0] == f"{kind} holds no palette with transparency: written as RGB"
+    assert remarks[0] == f"{kind} does not support palettes with transparency: written as RGB"
     assert output.has_transparency_data == transparent
     if transparent:
         opaque = np.asarray(image) != 3
@@ -306,7 +305,7 @@ def test_a_grey_jpeg_stays_as_fine_as_it_was() -> None:
     content = encoded(noise().convert("L"), "JPEG", quality=40)
     output, _ = written_as(content, "JPEG", KEEP_MODE)
     assert output.mode == "L"
-    assert output.quantization == opened(content).quantization
+    assert output.quantization == open_image(content).quantization
 
 
 def test_a_grey_tiff_without_compression_stays_without() -> None:
@@ -322,4 +321,4 @@ def test_an_animation_without_its_mode_says_so() -> None:
 
 def test_sixteen_bits_of_sgi_are_missed() -> None:
     content = encoded(noise(), "SGI", bpc=2)
-    assert decode(io.BytesIO(content)).remarks == ("only 8 of its 16 bits a channel were read",)
+    assert decode(io.BytesIO(content)).remarks == ("only 8 of its 16 bits per channel were read",)

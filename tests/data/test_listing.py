@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cyclegan_cli.data.listing import list_images, walk_images
-from cyclegan_cli.data.survey import duplicates
+from cyclegan_cli.data.folder import duplicates, list_images, walk_images
 from cyclegan_cli.errors import DataError
 from images import lock
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, PngImagePlugin, features
 
 from cyclegan_cli.data.metadata import XMP_KEYWORD
-from images import camera_exif, encoded, noise, opened, round_trip
+from images import camera_exif, encoded, noise, open_image, round_trip
 
 XMP = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="r"><rdf:Description a="b" '
@@ -46,7 +46,7 @@ def test_exif_and_xmp_are_kept_from_any_format_to_any_other(source: str, target:
     content = photo(source, camera_exif(6))
     read, _, output, remarks = round_trip(content, target)
     assert read.remarks == remarks == ()
-    image, exif = opened(output), opened(output).getexif()
+    image, exif = open_image(output), open_image(output).getexif()
     assert image.size == (16, 24)
     assert exif.get(0x0112, 1) == 1
     assert exif[0x010F] == "Maker"
@@ -61,7 +61,7 @@ def test_exif_and_xmp_are_kept_from_any_format_to_any_other(source: str, target:
 def test_a_tiffs_exif_is_kept_through_a_second_translation() -> None:
     first = round_trip(photo("JPEG", camera_exif(3)), "TIFF")[2]
     second = round_trip(first, "TIFF")[2]
-    exif = opened(round_trip(second, "JPEG")[2]).getexif()
+    exif = open_image(round_trip(second, "JPEG")[2]).getexif()
     assert exif.get_ifd(0x8769) == camera_exif(1).get_ifd(0x8769)
     assert exif.get_ifd(0x8825) == camera_exif().get_ifd(0x8825)
 
@@ -69,13 +69,13 @@ def test_a_tiffs_exif_is_kept_through_a_second_translation() -> None:
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "JPEG2000"])
 def test_what_a_format_does_not_hold_is_said(kind: str) -> None:
     *_, remarks = round_trip(photo("JPEG", camera_exif()), kind)
-    assert remarks == (f"{kind} holds no EXIF and XMP data: it was left out",)
+    assert remarks == (f"{kind} does not support EXIF and XMP: left out",)
 
 
 @pytest.mark.parametrize(("source", "target"), [("JPEG", "PNG"), ("PNG", "TIFF"), ("TIFF", "JPEG")])
 def test_resolution_is_kept(source: str, target: str) -> None:
     output = round_trip(encoded(noise(), source, dpi=(300, 150)), target)[2]
-    assert opened(output).info["dpi"] == pytest.approx((300, 150), abs=0.02)
+    assert open_image(output).info["dpi"] == pytest.approx((300, 150), abs=0.02)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # as outside of tests
@@ -85,23 +85,23 @@ def test_damaged_exif_is_left_out_and_the_image_translated(kind: str) -> None:
     read, again, output, _ = round_trip(content, kind)
     assert read.remarks == ("its EXIF data is damaged and was left out",)
     assert again.size == (24, 16)
-    assert not opened(output).getexif()
+    assert not open_image(output).getexif()
 
 
 def test_exif_that_does_not_fit_into_the_format_is_said() -> None:
     exif = camera_exif()
     exif[0x010E] = "x" * 70_000
     *_, output, remarks = round_trip(encoded(noise(), "PNG", exif=exif), "JPEG")
-    assert remarks == ("its EXIF data does not fit into a JPEG and was left out",)
-    assert not opened(output).getexif()
+    assert remarks == ("its EXIF data does not fit into a JPEG file and was left out",)
+    assert not open_image(output).getexif()
 
 
 def test_xmp_that_does_not_fit_takes_nothing_else_with_it() -> None:
     content = photo("PNG", camera_exif(1), XMP + b" " * 70_000)
     *_, output, remarks = round_trip(content, "JPEG")
-    assert remarks == ("its XMP data does not fit into a JPEG and was left out",)
-    assert opened(output).getexif()[0x010F] == "Maker"
-    assert not xmp_of(opened(output))
+    assert remarks == ("its XMP data does not fit into a JPEG file and was left out",)
+    assert open_image(output).getexif()[0x010F] == "Maker"
+    assert not xmp_of(open_image(output))
 
 
 @pytest.mark.parametrize("target", ["JPEG", "TIFF"])
@@ -109,7 +109,7 @@ def test_the_resolutions_of_a_turned_image_change_places(target: str) -> None:
     exif = camera_exif(6)
     exif[0x011A], exif[0x011B] = 300.0, 150.0
     content = encoded(noise(), "JPEG", exif=exif, dpi=(300, 150))
-    output = opened(round_trip(content, target)[2])
+    output = open_image(round_trip(content, target)[2])
     assert output.info["dpi"] == pytest.approx((150, 300), abs=0.02)
     assert (output.getexif()[0x011A], output.getexif()[0x011B]) == (150, 300)
 
@@ -143,9 +143,9 @@ def test_what_xmp_says_of_the_sides_of_a_turned_image_changes_places(
 ) -> None:
     xmp = b'<x tiff:Orientation="6" ' + said + b"/>"
     turned = round_trip(photo("JPEG", camera_exif(6), xmp), "JPEG")[2]
-    assert expected in xmp_of(opened(turned))
+    assert expected in xmp_of(open_image(turned))
     upright = round_trip(photo("JPEG", camera_exif(3), xmp), "JPEG")[2]
-    assert said in xmp_of(opened(upright))
+    assert said in xmp_of(open_image(upright))
 
 
 def test_an_orientation_that_was_not_applied_is_not_reset() -> None:
@@ -164,4 +164,4 @@ def test_exif_that_image_magick_writes_as_text_is_kept() -> None:
     noise().save(stream, "PNG", pnginfo=notes)
     read, _, output, _ = round_trip(stream.getvalue(), "PNG")
     assert read.size == (16, 24)
-    assert opened(output).getexif()[0x010F] == "Maker"
+    assert open_image(output).getexif()[0x010F] == "Maker"

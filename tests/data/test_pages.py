@@ -10,10 +10,10 @@ import pytest
 import tifffile
 from PIL import Image
 
-from cyclegan_cli.data import profiles
-from cyclegan_cli.data.decoding import decode
+from cyclegan_cli.data import icc
+from cyclegan_cli.data.decode import decode
 from cyclegan_cli.data.image import EncodeOptions
-from images import deep_noise, display_p3_profile, opened, round_trip
+from images import deep_noise, display_p3_profile, open_image, round_trip
 
 KEEP_MODE = EncodeOptions(keep_mode=True)
 COLOURS = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
@@ -47,7 +47,7 @@ def test_each_page_is_in_its_own_profile() -> None:
         image = decode(io.BytesIO(tiff_of_pages(*pages)))
         for (_, options), frame in zip(pages, image.frames, strict=True):
             assert np.array_equal(frame, tagged if "iccprofile" in options else COLOURS)
-        assert image.profile == profiles.srgb()
+        assert image.profile == icc.srgb()
 
 
 def test_the_resolution_of_another_page_is_not_the_images() -> None:
@@ -62,7 +62,7 @@ def test_the_resolution_of_another_page_is_not_the_images() -> None:
 def test_pages_of_several_modes_are_written_in_colour() -> None:
     black_and_white = (COLOURS[..., 0] > 128, {"photometric": "minisblack"})
     content = tiff_of_pages(black_and_white, (COLOURS, {"photometric": "rgb"}))
-    output = opened(round_trip(content, "TIFF", KEEP_MODE)[2])
+    output = open_image(round_trip(content, "TIFF", KEEP_MODE)[2])
     output.seek(1)
     assert output.mode == "RGB"
     assert np.array_equal(np.asarray(output), COLOURS)

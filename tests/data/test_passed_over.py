@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from cyclegan_cli.config import TrainConfig
-from cyclegan_cli.data.listing import list_images
-from cyclegan_cli.data.passed_over import PassedOver
+from cyclegan_cli.data.folder import SkippedFiles, list_images
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.inspection import describe
 from cyclegan_cli.inspection.summary import Request
@@ -38,15 +37,15 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_they_are_counted_by_extension(folder: Path) -> None:
-    passed_over = PassedOver()
+    passed_over = SkippedFiles()
     assert len(list_images(folder, passed_over)) == 1
     assert passed_over.counts == {".dng": 2, ".jxl": 1, "without extension": 2, ".png_large": 1}
     sentence = passed_over.sentence("photos")
-    assert sentence.startswith("photos: 6 image files were passed over: 2 .dng, ")
+    assert sentence.startswith("photos: 6 image files were skipped: 2 .dng, ")
     assert "convert" in sentence
     assert "rename" in sentence
     assert "\n" not in sentence
-    assert PassedOver().sentence() == ""
+    assert SkippedFiles().sentence() == ""
 
 
 def test_translate_counts_them_once(folder: Path, tmp_path: Path) -> None:
@@ -54,19 +53,19 @@ def test_translate_counts_them_once(folder: Path, tmp_path: Path) -> None:
     naming = resolve_naming(str(tmp_path / "out"), inputs.first_two(), "night", None, None, None)
     plan = TranslationPlan(inputs, naming)
     assert plan.images == 1
-    assert plan.passed_over.startswith("6 image files were passed over")
+    assert plan.skipped.startswith("6 image files were skipped")
     shallow = Inputs((str(folder),), recursive=False)
-    assert TranslationPlan(shallow, naming).passed_over.startswith("3 image files were passed over")
+    assert TranslationPlan(shallow, naming).skipped.startswith("3 image files were skipped")
 
 
 def test_a_folder_of_nothing_else_says_so(folder: Path) -> None:
     (folder / "a.png").unlink()
     with pytest.raises(DataError, match="has no images") as caught:
-        next(Inputs((str(folder),)).checked(PassedOver()))
-    assert "6 image files were passed over" in caught.value.hint
+        next(Inputs((str(folder),)).checked(SkippedFiles()))
+    assert "6 image files were skipped" in caught.value.hint
     with pytest.raises(DataError, match="has no images") as caught:
         find_images(TrainConfig(domain_a=folder, domain_b=folder))
-    assert "6 image files were passed over" in caught.value.hint
+    assert "6 image files were skipped" in caught.value.hint
 
 
 def test_inspect_counts_them(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Levels to tensors, and back."""
+"""PixelArray to tensors, and back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array, to_levels, to_unit_range
+from cyclegan_cli.data.tensors import (
+    array_to_tensor,
+    tensor_to_array,
+    to_pixel_values,
+    to_unit_range,
+)
 from images import (
     noise,
 )
@@ -23,16 +28,16 @@ def test_every_level_survives_the_way_to_the_unit_range_and_back() -> None:
     images = to_unit_range(ALL_LEVELS)
     assert images.dtype == torch.float32
     assert (images.min(), images.max()) == (-1, 1)
-    assert torch.equal(to_levels(images), ALL_LEVELS)
+    assert torch.equal(to_pixel_values(images), ALL_LEVELS)
 
 
 def test_levels_are_rounded_to_the_nearest_and_held_within_their_range() -> None:
     near = torch.tensor([-1.5, -1.0, -1 + 0.4 / 127.5, -1 + 0.6 / 127.5, 0.999, 1.0, 7.0])
-    assert to_levels(near).tolist() == [0, 0, 0, 1, 255, 255, 255]
+    assert to_pixel_values(near).tolist() == [0, 0, 0, 1, 255, 255, 255]
 
 
 @pytest.mark.parametrize(
-    ("convert", "dtype"), [(to_unit_range, torch.uint8), (to_levels, torch.float32)]
+    ("convert", "dtype"), [(to_unit_range, torch.uint8), (to_pixel_values, torch.float32)]
 )
 def test_conversions_leave_their_input_as_it_was(
     convert: Callable[[torch.Tensor], torch.Tensor], dtype: torch.dtype

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import tifffile
 
-from cyclegan_cli.data import tiff_directories
-from cyclegan_cli.data.decoding import decode, decode_opaque, from_pillow, pixel_bytes
-from cyclegan_cli.data.opening import probe
+from cyclegan_cli.data import tiff as tiff_module
+from cyclegan_cli.data.decode import decode, decode_opaque, from_pillow, pixel_bytes
+from cyclegan_cli.data.open_image import probe
 from cyclegan_cli.errors import DataError
-from images import opened, round_trip, written
+from images import open_image, round_trip, written
 
 PREVIEW = np.full((12, 16, 3), 90, np.uint8)
 FULL = np.full((48, 64, 3), 200, np.uint8)
@@ -159,13 +159,13 @@ def test_the_profile_of_a_preview_is_not_the_images() -> None:
 )
 def test_a_reduced_version_is_never_taken_for_the_image(pages: Any) -> None:
     content = tiff(*((levels, {"photometric": "rgb", **how}) for levels, how in pages))
-    with pytest.raises(DataError, match="shows a reduced version of its image, 16x12"):
+    with pytest.raises(DataError, match="contains a preview of its image, 16x12"):
         decode(io.BytesIO(content))
 
 
 def test_a_reduced_version_is_refused_from_pillow_too() -> None:
     content = tiff((PREVIEW, {"photometric": "rgb", "subfiletype": 1}))
-    with opened(content) as image, pytest.raises(ValueError, match="reduced"):
+    with open_image(content) as image, pytest.raises(ValueError, match="reduced"):
         from_pillow(image)
 
 
@@ -255,7 +255,7 @@ def test_planes_that_are_not_in_the_file_are_warned_of() -> None:
     content = imwritten(STACK, imagej=True, truncate=True)
     image = decode(io.BytesIO(content[: -STACK[0].size]))
     assert len(image.frames) == 1
-    assert any("4 planes more" in remark for remark in image.remarks)
+    assert any("4 more planes" in remark for remark in image.remarks)
 
 
 def test_numbers_of_unknown_range_are_refused_in_stacks_too() -> None:
@@ -296,13 +296,13 @@ def crafted(kind: str) -> bytes:
 @pytest.mark.parametrize("kind", ["itself", "overlapping"])
 def test_directories_are_read_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    original = tiff_directories._directory
+    original = tiff_module._directory
 
     def counted(file: Any, start: int, *rest: Any) -> Any:
         read.append(start)
         return original(file, start, *rest)
 
-    monkeypatch.setattr(tiff_directories, "_directory", counted)
+    monkeypatch.setattr(tiff_module, "_directory", counted)
     content = crafted(kind)
-    tiff_directories.refuse_unreadable_tiff(io.BytesIO(content), content[:32], "a.tif")
-    assert len(read) <= 2 + tiff_directories.MOST_SUB_DIRECTORIES
+    tiff_module.refuse_unreadable_tiff(io.BytesIO(content), content[:32], "a.tif")
+    assert len(read) <= 2 + tiff_module.MAX_SUB_DIRECTORIES

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from awful import png_chunk
-from cyclegan_cli.data.decoding import decode, from_pillow
-from images import opened
+from cyclegan_cli.data.decode import decode, from_pillow
+from images import open_image
 
 
 def grey_png(depth: int, transparent: int) -> bytes:
@@ -34,7 +34,7 @@ def grey_png(depth: int, transparent: int) -> bytes:
 def opacity_of(content: bytes) -> Any:
     image = decode(io.BytesIO(content))
     assert image.remarks == ()
-    colours, alpha = from_pillow(opened(content))
+    colours, alpha = from_pillow(open_image(content))
     assert np.array_equal(colours, image.frames[0])
     assert (alpha is not None) == bool(image.alphas)
     if alpha is None:
@@ -75,6 +75,6 @@ def test_set_bits_of_an_xbm_are_ink() -> None:
     content = b"#define a_width 8\n#define a_height 1\nstatic char a_bits[] = {\n0x03};\n"
     expected = [0, 0] + [255] * 6
     assert decode(io.BytesIO(content)).frames[0][0, :, 0].tolist() == expected
-    with opened(content) as image:
+    with open_image(content) as image:
         assert isinstance(image, Image.Image)
         assert from_pillow(image)[0][0, :, 0].tolist() == expected

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_cli.data.decoding import decode
-from cyclegan_cli.data.webp import is_lossless_webp, said_to_have_alpha
+from cyclegan_cli.data.containers import is_lossless_webp, with_alpha_flag
+from cyclegan_cli.data.decode import decode
 from images import encoded, noise, round_trip, srgb_profile
 
 ANIMATED = {"save_all": True, "append_images": [noise(seed=1)], "duration": 50}
@@ -43,7 +43,7 @@ def test_an_animation_of_equal_frames_becomes_a_still() -> None:
     clear.save(stream, "GIF", save_all=True, append_images=[clear.copy()], duration=[50, 60],
                transparency=0, disposal=2)  # fmt: skip
     content = encoded(noise(), "WEBP")
-    assert said_to_have_alpha(content) == content
+    assert with_alpha_flag(content) == content
     image = decode(io.BytesIO(stream.getvalue()))
     output = round_trip(stream.getvalue(), "WEBP")[1]
     assert output.size == image.size

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cyclegan_cli.config import TrainConfig
-from cyclegan_cli.data.unpaired import Batch, UnpairedDataset
+from cyclegan_cli.data.dataset import Batch, UnpairedDataset
 from cyclegan_cli.errors import DeviceError, OutputError
 from cyclegan_cli.training.plan import plan_new, plan_resumed
 from cyclegan_cli.training.trainer import train

@@ -12,7 +12,7 @@ from PIL import Image
 from cyclegan_cli.checkpoints.header import read_header
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.config import TrainConfig
-from cyclegan_cli.data import cache, unpaired
+from cyclegan_cli.data import cache, dataset
 from cyclegan_cli.errors import (
     DataError,
     DeviceError,
@@ -145,9 +145,9 @@ def test_a_run_opens_no_image_before_its_time(tmp_path, config, monkeypatch):
     for number in range(40):
         shutil.copy(tmp_path / "day" / "0.png", tmp_path / "day" / f"more{number}.png")
     opened = []
-    real = unpaired.decode_opaque
+    real = dataset.decode_opaque
     monkeypatch.setattr(
-        unpaired, "decode_opaque", lambda path, to: (opened.append(path), real(path, to))[1]
+        dataset, "decode_opaque", lambda path, to: (opened.append(path), real(path, to))[1]
     )
     run = make_config(tmp_path, run_dir=tmp_path / "run", sample_every=0, validate_every=0)
     recorder = Recorder()
@@ -243,7 +243,7 @@ def test_what_is_found_before_the_first_step_is_not_said_again(config, tmp_path)
     of_a, of_b, same = recorder.warnings
     assert of_a.startswith("--domain-a: of 6 images looked at, 1 will be left out: ")
     assert of_a.endswith("icon.png is 7x7: too small for crops of 32 pixels")
-    assert of_b.endswith("2.png is not an image in a format that is read here")
+    assert of_b.endswith("2.png is not an image in a supported format")
     assert same.startswith("1 image in both domains, of which nothing can be learned: ")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, JpegImagePlugin
 
-from cyclegan_cli.data.decoding import decode
+from cyclegan_cli.data.decode import decode
 from cyclegan_cli.errors import OutputError
 from cyclegan_cli.translation.file_stages import FileStages
 from cyclegan_cli.translation.outputs import TranslationJob
@@ -343,7 +343,7 @@ def test_animation_frames_are_translated_or_refused(
     assert json.dumps(outcome.to_document())
     if frames is None:
         assert outcome.status == "failed"
-        assert "JPEG holds no animation, and this one has 2 frames" in str(outcome.error)
+        assert "JPEG does not support animation, and this image has 2 frames" in str(outcome.error)
         return
     assert (outcome.status, outcome.width) == ("ok", 13)
     expected = [translator.translate_array(level) for level in decode(source).frames]

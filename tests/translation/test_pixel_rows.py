@@ -1,4 +1,4 @@
-"""Levels strip by strip are the image as a whole."""
+"""Pixel values strip by strip are the image as a whole."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from cyclegan_cli.checkpoints import store
 from cyclegan_cli.checkpoints.header import ModelInfo
 from cyclegan_cli.config import GeneratorConfig
-from cyclegan_cli.data.decoding import decode
+from cyclegan_cli.data.decode import decode
 from cyclegan_cli.errors import CheckpointError, DeviceError, UsageError
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.models.networks import ResnetGenerator, initialize_weights

@@ -1,4 +1,4 @@
-"""Resized images in memory, so that only the first pass over them waits for disk and decoder."""
+"""Cache of resized images in memory, which avoids decoding them again in later epochs."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from torch import Tensor
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.runtime.memory import RESERVED_FRACTION, host_memory_free
 
-# Shard of the free memory that images may take unasked: the training itself needs some, too.
-UNASKED_SHARE = 0.25
-# Long side by short side of a typical photo, for an estimate before any file is opened.
+# Fraction of free memory that --cache auto may use; training needs memory, too.
+AUTO_MEMORY_FRACTION = 0.25
+# Of a typical photo, for an estimate before any file is opened.
 TYPICAL_ASPECT_RATIO = 1.5
-# Bytes kept between two looks at how much memory is left.
-LOOK_EVERY = 64 * 2**20
+# Bytes cached between two checks of the free memory.
+MEMORY_CHECK_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
 class CachePlan:
-    """How many images may be kept.
+    """How much memory the cache may use.
 
     Attributes:
-        needed: Estimate of the bytes of all images.
-        budget: Bytes that may be kept; 0 for none.
-        spared: Free bytes below which nothing more is kept.
+        needed: Estimated size of all images in bytes.
+        budget: Maximum size of the cache in bytes; 0 disables it.
+        reserved: The cache stops growing when less memory than this is free, in bytes.
     """
 
     needed: int
     budget: int
-    spared: int
+    reserved: int
 
     @property
     def is_short(self) -> bool:
-        """Whether some images will have to be decoded in every pass, though others are kept."""
+        """Whether the cache holds only some of the images."""
         return 0 < self.budget < self.needed
 
     def __str__(self) -> str:
@@ -52,52 +52,50 @@ class CachePlan:
 def plan_cache(
     config: TrainConfig, images: int, free: int | None = None, processes: int = 1
 ) -> CachePlan:
-    """Decide what ``--cache`` asks for.
+    """Plan the cache for an option ``--cache``.
 
     Args:
-        config: The choice, the load size and how it is reached.
-        images: Of both domains together.
-        free: Bytes of memory; None: those that are free now.
-        processes: How many share it, each with a cache of its own.
+        config: The option, the load size and the resize mode.
+        images: Number of images in both domains.
+        free: Free memory in bytes; None measures it.
+        processes: Number of processes that share the memory, each with its own cache.
     """
     free = (host_memory_free() if free is None else free) // processes
     aspect_ratio = 1.0 if config.resize_mode == "stretch" else TYPICAL_ASPECT_RATIO
     needed = round(images * 3 * config.load_size**2 * aspect_ratio)
-    unasked = int(free * UNASKED_SHARE)
+    automatic = int(free * AUTO_MEMORY_FRACTION)
     budgets = {
         "none": 0,
-        "auto": unasked if needed <= unasked else 0,
+        "auto": automatic if needed <= automatic else 0,
         "ram": int(free * (1 - RESERVED_FRACTION)),
     }
     return CachePlan(needed, budgets[config.cache], int(free * RESERVED_FRACTION))
 
 
 class ImageCache:
-    """As many images as there is room for; those that came first stay.
-
-    It may be used by several threads.
+    """A thread-safe cache that keeps the first images that fit and evicts none.
 
     Args:
-        plan: How much room there is; with None nothing is kept.
+        plan: Its limits; None disables caching.
     """
 
     def __init__(self, plan: CachePlan | None = None) -> None:
         self.budget = plan.budget if plan else 0
-        self.spared = plan.spared if plan else 0
+        self.reserved = plan.reserved if plan else 0
         self.size = 0
-        self.next_look = LOOK_EVERY
+        self.next_check = MEMORY_CHECK_BYTES
         self.images: dict[Hashable, Tensor] = {}
         self.lock = Lock()
 
     def get(self, key: Hashable, load: Callable[[], Tensor]) -> Tensor:
-        """The image kept under a key, else a loaded one.
+        """Return the cached image, or load it.
 
         Args:
-            key: Which.
-            load: Called where it is not kept.
+            key: Key of the image.
+            load: Function that loads the image.
 
         Returns:
-            What ``load`` returned, now or earlier: not to be changed.
+            The result of ``load``, which must not be modified.
         """
         image = self.images.get(key)
         if image is None:
@@ -110,10 +108,10 @@ class ImageCache:
         size = self.size + image.nbytes
         if key in self.images or size > self.budget:
             return
-        if size > self.next_look:
-            self.next_look = size + LOOK_EVERY
-            if host_memory_free() < self.spared:
-                self.budget = self.size  # Full for good: others need the memory.
+        if size > self.next_check:
+            self.next_check = size + MEMORY_CHECK_BYTES
+            if host_memory_free() < self.reserved:
+                self.budget = self.size  # No more growth: other processes need the memory.
                 return
         self.images[key] = image
         self.size = size

@@ -1,46 +1,59 @@
-"""Pixels of any kind to sRGB and back, opacity apart."""
+"""Colours of image files: their colour space, and conversion to and from sRGB."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import io
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms
 
-from cyclegan_cli.data import profiles
-from cyclegan_cli.data.image import Levels, Mode
+from cyclegan_cli.data import exif as exif_block
+from cyclegan_cli.data import icc
+from cyclegan_cli.data.containers import (
+    ColourBox,
+    avif_colours,
+    jpeg2000_colours,
+    png_chunks,
+    whole_file,
+)
+from cyclegan_cli.data.image import Mode, PixelArray
+from cyclegan_cli.data.metadata import exif_of
 
 SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
-# Shares of red, green and blue in grey (ITU-R BT.601), of 65536, as Pillow has them.
-GREY_SHARES = np.array([19595, 38470, 7471], dtype=np.uint64)
+# Weights of red, green and blue in luma (ITU-R BT.601) of 65536, as in Pillow.
+GREY_WEIGHTS = np.array([19595, 38470, 7471], dtype=np.uint64)
 
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """Pixels as a file has them.
+    """Pixels in the colours of a file.
 
     Attributes:
         colours: ``[H, W]`` (grey) or ``[H, W, C]`` (3: RGB, 4: CMYK), uint8 or uint16.
-        alpha: ``[H, W]`` of the same type, or None.
-        mode: What the file has.
+        alpha: ``[H, W]`` of the same dtype, or None.
+        mode: Pixel format of the file.
     """
 
-    colours: Levels
-    alpha: Levels | None
+    colours: PixelArray
+    alpha: PixelArray | None
     mode: Mode
 
 
 def unpack(image: Image.Image) -> Pixels:
-    """The pixels of a loaded image.
+    """Return the pixels of a loaded image.
 
     Raises:
-        ValueError: Their range is unknown.
+        ValueError: The range of the pixel values is unknown.
     """
     if image.mode in SIXTEEN_BIT_MODES:
-        levels = _grey_at_16_bit(image)
+        grey = _grey_at_16_bit(image)
         transparent = image.info.get("transparency")
-        shown = None if transparent is None else levels != transparent
-        return Pixels(levels, None if shown is None else shown * np.uint16(65535), "L")
+        alpha = None if transparent is None else (grey != transparent) * np.uint16(65535)
+        return Pixels(grey, alpha, "L")
     if image.mode == "F":
         raise ValueError("pixels are floating-point numbers of unknown range")
     mode = _mode_of(image)
@@ -52,7 +65,7 @@ def unpack(image: Image.Image) -> Pixels:
     elif mode in ("L", "1"):
         colours = np.asarray(image.convert("L"))
         if image.format == "XBM":
-            colours = 255 - colours  # A bit that is set is ink; Pillow takes it for light.
+            colours = 255 - colours  # A set bit is black in XBM, but white in Pillow.
     elif mode == "CMYK":
         colours = np.asarray(image)
     elif image.mode == "LAB":
@@ -70,60 +83,251 @@ def _mode_of(image: Image.Image) -> Mode:
     return modes.get(image.mode, "RGB")
 
 
-def _grey_at_16_bit(image: Image.Image) -> Levels:
-    levels = np.asarray(image)
-    if levels.dtype.kind != "u":
-        levels = levels.astype(np.int64)
-    if levels.size and (levels.min() < 0 or levels.max() > 65535):
+def _grey_at_16_bit(image: Image.Image) -> PixelArray:
+    grey = np.asarray(image)
+    if grey.dtype.kind != "u":
+        grey = grey.astype(np.int64)
+    if grey.size and (grey.min() < 0 or grey.max() > 65535):
         raise ValueError("pixels are outside the 16-bit range")
-    return levels.astype(np.uint16)
+    return grey.astype(np.uint16)
 
 
-def to_srgb(pixels: Pixels, profile: bytes | None) -> Levels:
-    """``[H, W, 3]`` in sRGB, of the pixels' type; converted from a profile where that suits them.
+def to_srgb(pixels: Pixels, profile: bytes | None) -> PixelArray:
+    """Convert pixels to sRGB: ``[H, W, 3]``, of their dtype.
 
     Args:
-        pixels: As the file has them.
-        profile: The file's, or None. One for RGB suits grey pixels, too.
+        pixels: Pixels in the colours of the file.
+        profile: Profile for which :func:`profile_applies`, or None.
     """
     colours = pixels.colours
-    space = profiles.space_of(profile) if profile else None
+    space = icc.space_of(profile) if profile else None
     kind = "GRAY" if colours.ndim == 2 else "CMYK" if colours.shape[2] == 4 else "RGB"
     if profile and space == kind != "RGB":
-        return profiles.convert(colours, profile, profiles.srgb())
+        return icc.convert(colours, profile, icc.srgb())
     if kind == "GRAY":
         colours = np.repeat(colours[..., None], 3, axis=2)
     elif kind == "CMYK":
-        return _without_ink(colours)
-    if profile and space == "RGB" and not profiles.is_srgb(profile):
-        return profiles.convert(colours, profile, profiles.srgb())
+        return _cmyk_to_rgb(colours)
+    if profile and space == "RGB" and not icc.is_srgb(profile):
+        return icc.convert(colours, profile, icc.srgb())
     return colours
 
 
-def suits(pixels: Pixels, profile: bytes) -> bool:
-    """Whether a profile says what these pixels look like."""
-    space = profiles.space_of(profile)
+def profile_applies(pixels: Pixels, profile: bytes) -> bool:
+    """Return whether the colour space of a profile is that of the pixels; RGB fits grey, too."""
+    space = icc.space_of(profile)
     if pixels.colours.ndim == 2:
         return space in ("RGB", "GRAY")
     return space == ("CMYK" if pixels.colours.shape[2] == 4 else "RGB")
 
 
-def _without_ink(cmyk: Levels) -> Levels:
-    """CMYK of unknown inks to RGB: what each ink leaves of the light."""
+def _cmyk_to_rgb(cmyk: PixelArray) -> PixelArray:
+    """Convert CMYK without a profile to RGB, by multiplying the light that each ink leaves."""
     highest = np.uint64(np.iinfo(cmyk.dtype).max)
     light = highest - cmyk.astype(np.uint64)
     product = light[..., :3] * light[..., 3:]
     return ((product + highest // 2) // highest).astype(cmyk.dtype)
 
 
-def to_ink(rgb: Levels) -> Levels:
-    """RGB to CMYK of unknown inks, so that ``to_srgb`` gives the same back: no black."""
+def to_cmyk(rgb: PixelArray) -> PixelArray:
+    """Convert RGB to CMYK without black, the inverse of :func:`to_srgb`."""
     inks = np.iinfo(rgb.dtype).max - rgb
     return np.concatenate([inks, np.zeros_like(inks[..., :1])], axis=2)
 
 
-def to_grey(rgb: Levels) -> Levels:
-    """``[H, W, 3]`` to ``[H, W]``: how light it is."""
+def to_grey(rgb: PixelArray) -> PixelArray:
+    """Convert ``[H, W, 3]`` to luma, ``[H, W]``."""
     if rgb.dtype == np.uint8:
         return np.asarray(Image.fromarray(rgb).convert("L"))
-    return ((rgb @ GREY_SHARES + np.uint64(1 << 15)) >> np.uint64(16)).astype(np.uint16)
+    return ((rgb @ GREY_WEIGHTS + np.uint64(1 << 15)) >> np.uint64(16)).astype(np.uint16)
+
+
+COLOUR_CHUNKS = {b"cICP": 4, b"gAMA": 4, b"cHRM": 32, b"sRGB": 1}  # Lengths in bytes
+# PNG specification, third edition, 11.3.2.5: gAMA and cHRM of sRGB.
+SRGB_GAMMA, SRGB_CHROMATICITIES = 45455, (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+TOLERANCE = 100  # Of 100,000: programs round differently.
+GAMMAS = range(10_000, 1_000_001)  # Others make an image black or white.
+WHITE_POINT, PRIMARIES = 318, 319  # TIFF 6.0, section 20
+
+
+@dataclass(frozen=True)
+class ColourSpace:
+    """Colour space that a file specifies other than by an ICC profile known to Pillow.
+
+    Attributes:
+        profile: An equivalent ICC profile; None for sRGB or without a specification.
+        overrules: Whether it takes precedence over the ICC profile.
+        is_limited_range: Whether black and white are 16 and 235 of 255, as in video.
+        remarks: Messages on what is ignored.
+    """
+
+    profile: bytes | None = None
+    overrules: bool = False
+    is_limited_range: bool = False
+    remarks: tuple[str, ...] = ()
+
+
+def read_colour_space(image: Any) -> ColourSpace:
+    """Read the colour space of a file before its pixels are loaded.
+
+    Args:
+        image: The file, opened by Pillow.
+
+    Raises:
+        ValueError: The file is an HDR image.
+    """
+    _refuse_hdr_profile(image.info.get("icc_profile"))
+    found = _of_format(image) if getattr(image, "fp", None) else None
+    if found is None and not image.info.get("icc_profile") and is_adobe_rgb(image):
+        return ColourSpace(
+            icc.rgb_profile(
+                "Compatible with Adobe RGB (1998)",
+                icc.ADOBE_RGB,
+                icc.ADOBE_RGB_CURVE,
+            )
+        )
+    return found or ColourSpace()
+
+
+def _of_format(image: Any) -> ColourSpace | None:
+    """Return the colour space by format-specific fields, or None without any."""
+    if image.format == "PNG":
+        return _of_png(image)
+    if image.format == "AVIF":
+        return _of_box(avif_colours(whole_file(image)))
+    if image.format == "JPEG2000":
+        return _of_box(jpeg2000_colours(whole_file(image)))
+    if image.format == "TIFF":
+        return _of_tiff(image)
+    nclx = image.info.get("nclx_profile") if image.format == "HEIF" else None
+    if not nclx:
+        return None
+    return _of_cicp(int(nclx["color_primaries"]), int(nclx["transfer_characteristics"]))
+
+
+def _of_box(box: ColourBox) -> ColourSpace | None:
+    if box.icc:
+        _refuse_hdr_profile(box.icc)
+        return ColourSpace(box.icc)
+    if box.other:
+        return ColourSpace(remarks=(f"its colours are in {box.other}, which was taken for sRGB",))
+    return _of_cicp(*box.cicp) if box.cicp else None
+
+
+def _of_cicp(primaries: int, transfer: int) -> ColourSpace | None:
+    """Return a colour space by its ITU-T H.273 codes, or None if they are unspecified."""
+    if hdr := icc.HDR_TRANSFERS.get(transfer):
+        raise ValueError(_hdr(hdr))
+    if primaries == transfer == icc.UNSPECIFIED:
+        return None
+    try:
+        return ColourSpace(icc.cicp_profile(primaries, transfer))
+    except KeyError:
+        remark = f"its colour space, CICP {primaries}/{transfer}, is unknown and was ignored"
+        return ColourSpace(remarks=(remark,))
+
+
+def _hdr(transfer: str) -> str:
+    return f"HDR images ({transfer}) are not supported: tone-map it to SDR first"
+
+
+def _refuse_hdr_profile(profile: bytes | None) -> None:
+    """Refuse an HDR profile, which has a cicp tag (ICC.1:2022, 9.2.17)."""
+    if not profile or len(profile) < 132:
+        return
+    (count,) = struct.unpack_from(">I", profile, 128)
+    table = profile[132 : 132 + 12 * count]
+    for tag, start, _ in struct.iter_unpack(">4sII", table[: len(table) // 12 * 12]):
+        if tag == b"cicp" and profile[start : start + 4] == b"cicp":
+            transfer = (profile[start + 9 : start + 10] or b"\0")[0]
+            if hdr := icc.HDR_TRANSFERS.get(transfer):
+                raise ValueError(_hdr(hdr))
+
+
+def _of_png(image: Any) -> ColourSpace | None:
+    """By precedence (PNG specification, third edition): cICP, iCCP, sRGB, gAMA and cHRM."""
+    chunks, remarks = _colour_chunks(whole_file(image))
+    found = None
+    if cicp := chunks.get(b"cICP"):
+        primaries, transfer, matrix, is_full = cicp
+        if matrix or is_full > 1:
+            remarks += ("its cICP chunk is not for RGB and was ignored",)
+        elif found := _of_cicp(primaries, transfer):
+            known = not found.remarks
+            return ColourSpace(found.profile, known, known and not is_full, remarks + found.remarks)
+    found = ColourSpace() if b"sRGB" in chunks else _of_gamma(chunks)
+    has_icc = bool(image.info.get("icc_profile"))
+    if found is None or (found.remarks and has_icc):
+        return ColourSpace(remarks=remarks) if remarks else None
+    return replace(found, remarks=remarks + found.remarks)
+
+
+def _colour_chunks(png: bytes) -> tuple[dict[bytes, bytes], tuple[str, ...]]:
+    """Return the colour chunks before the pixels, and remarks on damaged ones."""
+    found: dict[bytes, bytes] = {}
+    remarks: list[str] = []
+    for chunk in png_chunks(io.BytesIO(png)):
+        if chunk.kind == b"IDAT":
+            break
+        if chunk.kind not in COLOUR_CHUNKS or chunk.kind in found:
+            continue
+        content = png[chunk.start + 8 : chunk.stop - 4]
+        if chunk.is_sound and len(content) == COLOUR_CHUNKS[chunk.kind]:
+            found[chunk.kind] = content
+        else:
+            remarks.append(f"its {chunk.kind.decode()} chunk is damaged and was ignored")
+    return found, tuple(remarks)
+
+
+def _of_gamma(chunks: Mapping[bytes, bytes]) -> ColourSpace | None:
+    """Return the colour space of PNG's gAMA and cHRM chunks; the default is sRGB."""
+    gamma, chromaticities = chunks.get(b"gAMA"), chunks.get(b"cHRM")
+    if gamma is None and chromaticities is None:
+        return None
+    exponent = struct.unpack(">I", gamma)[0] if gamma else SRGB_GAMMA
+    points = struct.unpack(">8I", chromaticities) if chromaticities else SRGB_CHROMATICITIES
+    is_srgb = max(abs(a - b) for a, b in zip(points, SRGB_CHROMATICITIES, strict=True)) <= TOLERANCE
+    if is_srgb and abs(exponent - SRGB_GAMMA) <= TOLERANCE:
+        return ColourSpace()
+    curve = icc.Curve(100_000 / exponent) if gamma and exponent else icc.SRGB_CURVE
+    try:
+        if exponent not in GAMMAS:
+            raise ValueError
+        primaries = icc.SRGB if is_srgb else tuple(point / 100_000 for point in points)
+        return ColourSpace(icc.rgb_profile("gAMA and cHRM", primaries, curve))
+    except ValueError:
+        return ColourSpace(remarks=("its gAMA or cHRM chunk is invalid and was ignored",))
+
+
+def _of_tiff(image: Any) -> ColourSpace | None:
+    """Return the colour space of the primaries in a TIFF, with the curve of sRGB."""
+    white, primaries = (image.tag_v2.get(tag) for tag in (WHITE_POINT, PRIMARIES))
+    if not (isinstance(white, tuple) and isinstance(primaries, tuple)):
+        return None
+    points = (*map(float, white), *map(float, primaries))
+    if len(points) != 8 or image.info.get("icc_profile"):
+        return None
+    if np.allclose(points, icc.SRGB, atol=TOLERANCE / 100_000):
+        return ColourSpace()
+    try:
+        return ColourSpace(icc.rgb_profile("TIFF colorimetry", points, icc.SRGB_CURVE))
+    except ValueError:
+        return ColourSpace(remarks=("its primary chromaticities are invalid and were ignored",))
+
+
+def is_adobe_rgb(image: Any) -> bool:
+    """Return whether EXIF data specifies Adobe RGB, as cameras do (DCF 2.0; EXIF 2.32)."""
+    try:
+        exif = exif_of(image)
+        return exif is not None and exif_block.is_adobe_rgb(exif)
+    except (ValueError, TypeError, OSError):
+        return False  # Damaged; reported when metadata is read.
+
+
+def expand_limited_range(pixels: Pixels) -> Pixels:
+    """Convert pixels with black 16 and white 235 of 255 to full range (ITU-T H.273, eq. 1 to 3)."""
+    highest = np.iinfo(pixels.colours.dtype).max
+    unit = (highest + 1) // 256
+    wide = (pixels.colours.astype(np.float64) - 16 * unit) * (highest / (219 * unit))
+    colours: PixelArray = wide.round().clip(0, highest).astype(pixels.colours.dtype)
+    return Pixels(colours, pixels.alpha, pixels.mode)

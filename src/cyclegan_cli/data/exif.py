@@ -1,12 +1,11 @@
-"""EXIF data as bytes: what is wrong after a translation is changed in place, all else is kept.
+"""EXIF blocks, edited in place.
 
 An EXIF block is a small TIFF file: a header of 8 bytes, then directories of entries of 12 bytes
-each (TIFF 6.0, section 2; EXIF 2.32, section 4.5). Makers' notes in it hold offsets that only
-their makers understand; so a block keeps its layout wherever it can, and no entry is interpreted
-that need not be.
+each (TIFF 6.0, section 2; EXIF 2.32, section 4.5). Maker notes in it contain offsets that only the
+maker understands. The block therefore keeps its layout wherever possible; with Pillow it would not.
 
-Offsets and counts come from strangers: directories may hold each other, and values may overlap. No
-more is read of a block than it has bytes, however its entries point.
+Offsets and counts are untrusted: directories may nest and values may overlap. No more bytes are
+read than the block has, wherever its entries point.
 """
 
 from __future__ import annotations
@@ -16,26 +15,26 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-HEADER = b"Exif\0\0"  # Before the block in JPEG, and by habit elsewhere.
+HEADER = b"Exif\0\0"  # Precedes the block in JPEG, and often elsewhere.
 X_RESOLUTION, Y_RESOLUTION = 0x011A, 0x011B
 ORIENTATION = 0x0112
-# Where a thumbnail lies, and how long it is: a JPEG, or strips of pixels (EXIF 2.32, 4.6.3).
-THUMBNAIL_PLACES = ((0x0201, 0x0202), (0x0111, 0x0117))
+# Offset and length of a thumbnail: a JPEG, or strips of pixels (EXIF 2.32, 4.6.3).
+THUMBNAIL_TAGS = ((0x0201, 0x0202), (0x0111, 0x0117))
 EXIF_DIRECTORY, GPS_DIRECTORY, INTEROP_DIRECTORY = 0x8769, 0x8825, 0xA005
 PIXEL_WIDTH, PIXEL_HEIGHT = 0xA002, 0xA003
-# EXIF 2.32, 4.6.6, and DCF 2.0: which colours the pixels are in. 2 was never a standard.
+# Colour space: EXIF 2.32, 4.6.6, and DCF 2.0; 2 is not in the standard.
 COLOUR_SPACE, SRGB, ADOBE_RGB, UNCALIBRATED = 0xA001, 1, 2, 0xFFFF
 INTEROP_INDEX, INTEROP_SRGB, INTEROP_ADOBE_RGB = 0x0001, b"R98", b"R03"
 SUBDIRECTORIES = (EXIF_DIRECTORY, GPS_DIRECTORY, INTEROP_DIRECTORY)
-# What a TIFF file's directory says of the image rather than of its own layout: description,
-# camera, resolution, date, artist, rating, copyright, IPTC, place on Earth (GeoTIFF), EXIF, GPS.
+# Tags of a TIFF that describe the image and not the layout of the file: description, camera,
+# resolution, date, artist, rating, copyright, IPTC, location (GeoTIFF), EXIF, GPS.
 IMAGE_TAGS = frozenset(
     {270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 18249, 33432, 33550, 33723, 33922,
      34264, 34665, 34735, 34736, 34737, 34853, 40091, 40092, 40093, 40094, 40095, 42112, 42113}
 )  # fmt: skip
-# Resolution and the program that wrote it: what nearly every TIFF says, and nobody misses.
+# Resolution and software: in nearly every TIFF, and not worth a block of their own.
 TRIVIAL_TAGS = frozenset({282, 283, 296, 305})
-# What ImageJ, OME and tifffile write of how a file is laid out: another file is not.
+# Descriptions of the layout of the file, by ImageJ, OME and tifffile.
 IMAGE_DESCRIPTION = 270
 LAYOUT_DESCRIPTION = re.compile(
     rb"""ImageJ=|\s*\{"shape":|shape=\(|\s*(?:<\?xml\b[^>]*>\s*)?(?:<!--[^>]*-->\s*)?<OME\b"""
@@ -50,12 +49,12 @@ class Entry:
     """An entry of a directory.
 
     Attributes:
-        tag: What it is about.
-        type: TIFF's number of its type.
-        count: Values of that type.
-        at: Where in the block the values are.
-        value: The values, as bytes in the block's order; of a pointer to another directory,
-            its entries instead.
+        tag: Number of its tag.
+        type: Number of its TIFF type.
+        count: Number of values.
+        at: Offset of the values in the block.
+        value: The values as bytes in the byte order of the block; the entries of a directory if it
+            points to one.
     """
 
     tag: int
@@ -66,57 +65,57 @@ class Entry:
 
 
 class Block:
-    """An EXIF block or TIFF file that is read.
+    """A parsed EXIF block or TIFF file.
 
     Args:
-        content: It, without ``HEADER``.
+        content: The block without ``HEADER``.
 
     Raises:
-        ValueError: It is none, or its directory is damaged.
+        ValueError: The content is not a block, or its directory is damaged.
     """
 
     def __init__(self, content: bytes) -> None:
         self.content = content
         orders = {b"II": "<", b"MM": ">"}
         if content[:2] not in orders:
-            raise ValueError("no EXIF block")
+            raise ValueError("not an EXIF block")
         self.order = orders[content[:2]]
-        self.big = self._number("H", 2) == 43  # BigTIFF
-        # What may still be read: entries, and bytes of their values.
+        self.big = self._integer("H", 2) == 43  # BigTIFF
+        # Entries, and bytes of their values, that may still be read.
         self.entries_left = self.bytes_left = len(content)
-        self.start = self._number("Q", 8) if self.big else self._number("I", 4)
+        self.start = self._integer("Q", 8) if self.big else self._integer("I", 4)
         self.entries = tuple(self._directory(self.start))
 
-    def _number(self, kind: str, at: int) -> int:
+    def _integer(self, kind: str, at: int) -> int:
         try:
-            (number,) = struct.unpack_from(self.order + kind, self.content, at)
+            (value,) = struct.unpack_from(self.order + kind, self.content, at)
         except struct.error as error:
             raise ValueError("the EXIF block ends too early") from error
-        return int(number)
+        return int(value)
 
     def _directory(self, at: int, depth: int = 0) -> Iterator[Entry]:
         head, size = (8, 20) if self.big else (2, 12)
-        count = self._number("Q" if self.big else "H", at)
-        for place in range(at + head, at + head + min(count, 65535) * size, size):
-            entry = self._entry(place, depth)
+        count = self._integer("Q" if self.big else "H", at)
+        for position in range(at + head, at + head + min(count, 65535) * size, size):
+            entry = self._entry(position, depth)
             if entry:
                 yield entry
 
-    def _entry(self, place: int, depth: int) -> Entry | None:
+    def _entry(self, position: int, depth: int) -> Entry | None:
         self.entries_left -= 1
         if self.entries_left < 0:
             raise ValueError("the EXIF block has more entries than bytes")
-        tag, kind = self._number("H", place), self._number("H", place + 2)
-        count = self._number("Q" if self.big else "I", place + 4)
-        inline, room = (place + 12, 8) if self.big else (place + 8, 4)
+        tag, kind = self._integer("H", position), self._integer("H", position + 2)
+        count = self._integer("Q" if self.big else "I", position + 4)
+        inline, inline_size = (position + 12, 8) if self.big else (position + 8, 4)
         length = count * TYPE_SIZES.get(kind, len(self.content) + 1)
-        offset = self._number("Q" if self.big else "I", inline)
+        offset = self._integer("Q" if self.big else "I", inline)
         if tag in SUBDIRECTORIES and depth < 2:
             try:
                 return Entry(tag, LONG, 1, inline, tuple(self._directory(offset, depth + 1)))
             except ValueError:
-                return None  # One damaged directory does not spoil the others.
-        at = inline if length <= room else offset
+                return None  # Keep the other directories.
+        at = inline if length <= inline_size else offset
         if at + length > len(self.content):
             return None
         self.bytes_left -= length
@@ -125,61 +124,61 @@ class Block:
         return Entry(tag, kind, count, at, self.content[at : at + length])
 
     def next_directory(self) -> int:
-        """Where the block says where its second directory, the thumbnail's, begins."""
+        """Return the offset of the pointer to the second directory, that of the thumbnail."""
         head, size = (8, 20) if self.big else (2, 12)
-        count = self._number("Q" if self.big else "H", self.start)
+        count = self._integer("Q" if self.big else "H", self.start)
         return self.start + head + count * size
 
     def thumbnail(self) -> tuple[slice, ...]:
-        """Where the thumbnail's JPEG is, or the strips of its pixels."""
+        """Return where the JPEG of the thumbnail is, or the strips of its pixels."""
         end = self.next_directory() + 4
         if end > len(self.content):
-            return ()  # Some writers leave the pointer to it out.
-        second = self._number("I", end - 4)
+            return ()  # Some writers omit the pointer.
+        second = self._integer("I", end - 4)
         entries = {e.tag: e for e in self._directory(second, depth=2)} if second else {}
         parts = tuple(
             slice(start, start + length)
-            for starts, lengths in THUMBNAIL_PLACES
+            for starts, lengths in THUMBNAIL_TAGS
             if starts in entries and lengths in entries
             for start, length in zip(
-                self._numbers(entries[starts]), self._numbers(entries[lengths]), strict=False
+                self._integers(entries[starts]), self._integers(entries[lengths]), strict=False
             )
-            # In a damaged block it may be said to lie upon what is to be kept.
+            # In a damaged block it may overlap what has to be kept.
             if start >= end or 8 <= start <= start + length <= self.start
         )
         covered = sum(len(range(*part.indices(len(self.content)))) for part in parts)
         return parts if covered <= len(self.content) else ()
 
-    def _numbers(self, entry: Entry) -> Iterator[int]:
-        """An entry's numbers, if whole and positive."""
+    def _integers(self, entry: Entry) -> Iterator[int]:
+        """Yield the values of an entry of unsigned integers."""
         kind = {SHORT: "H", LONG: "I"}.get(entry.type)
         if kind is not None and isinstance(entry.value, bytes):
-            yield from (number for (number,) in struct.iter_unpack(self.order + kind, entry.value))
+            yield from (value for (value,) in struct.iter_unpack(self.order + kind, entry.value))
 
 
-def made_upright(exif: bytes, turned: bool) -> bytes:
-    """The block of an upright image: orientation 1, no thumbnail (it shows the old image).
+def normalize_orientation(exif: bytes, swaps_sides: bool) -> bytes:
+    """Return the block of an upright image: orientation 1, without the old thumbnail.
 
     Args:
-        exif: With or without ``HEADER``.
-        turned: Whether width and height have changed places.
+        exif: Block with or without ``HEADER``.
+        swaps_sides: Whether width and height were exchanged.
 
     Returns:
-        Without ``HEADER``.
+        Block without ``HEADER``.
 
     Raises:
-        ValueError: It is damaged beyond use.
+        ValueError: The block is damaged beyond use.
     """
     block = Block(exif.removeprefix(HEADER))
     content = bytearray(block.content)
     for entry in block.entries:
         if entry.tag == ORIENTATION:
-            _set_number(content, block.order, entry, 1)
-        elif entry.tag == EXIF_DIRECTORY and turned:
+            _set_integer(content, block.order, entry, 1)
+        elif entry.tag == EXIF_DIRECTORY and swaps_sides:
             _swap_sides(content, block.order, entry)
         elif _is_of_layout(entry):
             content[entry.at : entry.at + entry.count] = bytes(entry.count)
-    if turned:
+    if swaps_sides:
         _swap_resolutions(content, block.entries)
     thumbnail = block.thumbnail()
     if block.next_directory() + 4 <= len(content):
@@ -196,14 +195,14 @@ def _swap_sides(content: bytearray, order: str, directory: Entry) -> None:
     sides = {e.tag: e for e in directory.value if isinstance(e, Entry)}
     width, height = sides.get(PIXEL_WIDTH), sides.get(PIXEL_HEIGHT)
     if width and height:
-        old_width, old_height = _get_number(width, order), _get_number(height, order)
+        old_width, old_height = _get_integer(width, order), _get_integer(height, order)
         if old_width is not None and old_height is not None:
-            _set_number(content, order, width, old_height)
-            _set_number(content, order, height, old_width)
+            _set_integer(content, order, width, old_height)
+            _set_integer(content, order, height, old_width)
 
 
 def _swap_resolutions(content: bytearray, entries: Iterable[Entry]) -> None:
-    """Those of rows and columns; each is a fraction of two numbers somewhere in the block."""
+    """Exchange the resolutions of rows and columns, each a fraction of two integers."""
     found = {entry.tag: entry for entry in entries if entry.tag in (X_RESOLUTION, Y_RESOLUTION)}
     x, y = found.get(X_RESOLUTION), found.get(Y_RESOLUTION)
     if x and y and (x.type, x.count) == (y.type, y.count) == (RATIONAL, 1) and abs(x.at - y.at) > 7:
@@ -211,49 +210,49 @@ def _swap_resolutions(content: bytearray, entries: Iterable[Entry]) -> None:
         content[at_x], content[at_y] = content[at_y], content[at_x]
 
 
-def _get_number(entry: Entry, order: str) -> int | None:
+def _get_integer(entry: Entry, order: str) -> int | None:
     kind = {SHORT: "H", LONG: "I"}.get(entry.type)
     if kind is None or entry.count != 1 or not isinstance(entry.value, bytes):
         return None
     return int(struct.unpack(order + kind, entry.value)[0])
 
 
-def _set_number(content: bytearray, order: str, entry: Entry, number: int) -> None:
+def _set_integer(content: bytearray, order: str, entry: Entry, value: int) -> None:
     kind = {SHORT: "H", LONG: "I"}.get(entry.type)
-    if kind and entry.count == 1 and number < 256 ** struct.calcsize(kind):
-        struct.pack_into(order + kind, content, entry.at, number)
+    if kind and entry.count == 1 and value < 256 ** struct.calcsize(kind):
+        struct.pack_into(order + kind, content, entry.at, value)
 
 
-def says_adobe_rgb(exif: bytes) -> bool:
-    """Whether a block says that the pixels are in Adobe RGB.
+def is_adobe_rgb(exif: bytes) -> bool:
+    """Return whether a block specifies the colour space Adobe RGB.
 
     Args:
-        exif: With or without ``HEADER``.
+        exif: Block with or without ``HEADER``.
 
     Raises:
-        ValueError: It is damaged beyond use.
+        ValueError: The block is damaged beyond use.
     """
     block = Block(exif.removeprefix(HEADER))
     spaces, indices = _colour_entries(block)
-    said = {_get_number(entry, block.order) for entry in spaces}
+    values = {_get_integer(entry, block.order) for entry in spaces}
     is_r03 = any(block.content[e.at : e.at + 3] == INTEROP_ADOBE_RGB for e in indices)
-    return ADOBE_RGB in said or (UNCALIBRATED in said and is_r03)
+    return ADOBE_RGB in values or (UNCALIBRATED in values and is_r03)
 
 
-def said_to_be_srgb(exif: bytes) -> bytes:
-    """The same block, if it says what colours the pixels are in, for pixels in sRGB.
+def marked_as_srgb(exif: bytes) -> bytes:
+    """Return a block whose colour space, where specified, is sRGB.
 
     Args:
-        exif: Without ``HEADER``.
+        exif: Block without ``HEADER``.
 
     Raises:
-        ValueError: It is damaged beyond use.
+        ValueError: The block is damaged beyond use.
     """
     block = Block(exif)
     content = bytearray(exif)
     spaces, indices = _colour_entries(block)
     for entry in spaces:
-        _set_number(content, block.order, entry, SRGB)
+        _set_integer(content, block.order, entry, SRGB)
     for entry in indices:
         if content[entry.at : entry.at + 3] == INTEROP_ADOBE_RGB:
             content[entry.at : entry.at + 3] = INTEROP_SRGB
@@ -261,7 +260,7 @@ def said_to_be_srgb(exif: bytes) -> bytes:
 
 
 def _colour_entries(block: Block) -> tuple[list[Entry], list[Entry]]:
-    """Those of the colour space, and those of the interoperability index."""
+    """Return the entries of the colour space, and those of the interoperability index."""
     inner = _below(block.entries, EXIF_DIRECTORY)
     interop = _below(inner, INTEROP_DIRECTORY)
     return (
@@ -271,7 +270,7 @@ def _colour_entries(block: Block) -> tuple[list[Entry], list[Entry]]:
 
 
 def _below(entries: Iterable[Entry], directory: int) -> list[Entry]:
-    """The entries of a directory below."""
+    """Return the entries of a nested directory."""
     return [
         below
         for entry in entries
@@ -281,21 +280,21 @@ def _below(entries: Iterable[Entry], directory: int) -> list[Entry]:
 
 
 def from_tiff(content: bytes) -> bytes | None:
-    """What a TIFF file says of its image, as a block; None where it says nothing.
+    """Return a block of a TIFF file's image tags, or None without any.
 
     Raises:
-        ValueError: It is damaged.
+        ValueError: The file is damaged.
     """
     block = Block(content)
     entries = [e for e in block.entries if e.tag in IMAGE_TAGS and not _is_of_layout(e)]
     if {entry.tag for entry in entries} <= TRIVIAL_TAGS:
         return None
-    mark = b"II*\0" if block.order == "<" else b"MM\0*"
-    return mark + struct.pack(block.order + "I", 8) + _directory_bytes(entries, block.order, 8)
+    signature = b"II*\0" if block.order == "<" else b"MM\0*"
+    return signature + struct.pack(block.order + "I", 8) + _directory_bytes(entries, block.order, 8)
 
 
 def _is_of_layout(entry: Entry) -> bool:
-    """Whether it is a description of how pixels lie in the file that it came from."""
+    """Return whether an entry describes the layout of the original file."""
     value = entry.value
     return (
         entry.tag == IMAGE_DESCRIPTION
@@ -306,14 +305,14 @@ def _is_of_layout(entry: Entry) -> bool:
 
 
 def into_tiff(tiff: bytes, exif: bytes) -> bytes:
-    """A TIFF file of one page or more, whose first also says what an EXIF block does.
+    """Return a TIFF file whose first page has the image tags of an EXIF block.
 
     Args:
-        tiff: In the block's byte order.
-        exif: Without ``HEADER``.
+        tiff: File in the byte order of the block.
+        exif: Block without ``HEADER``.
 
     Raises:
-        ValueError: One of them is damaged, or they are in different byte orders.
+        ValueError: One of them is damaged, or their byte orders differ.
     """
     file, block = Block(tiff), Block(exif)
     if file.order != block.order or file.big:
@@ -323,20 +322,20 @@ def into_tiff(tiff: bytes, exif: bytes) -> bytes:
     entries = sorted(
         [*added, *(e for e in file.entries if e.tag not in new)], key=lambda entry: entry.tag
     )
-    place = len(tiff) + len(tiff) % 2
+    position = len(tiff) + len(tiff) % 2
     following = tiff[file.next_directory() : file.next_directory() + 4]
-    directory = _directory_bytes(entries, file.order, place, following)
-    start = struct.pack(file.order + "I", place)
-    return tiff[:4] + start + tiff[8:].ljust(place - 8, b"\0") + directory
+    directory = _directory_bytes(entries, file.order, position, following)
+    start = struct.pack(file.order + "I", position)
+    return tiff[:4] + start + tiff[8:].ljust(position - 8, b"\0") + directory
 
 
 def _directory_bytes(
-    entries: Iterable[Entry], order: str, place: int, following: bytes = bytes(4)
+    entries: Iterable[Entry], order: str, position: int, following: bytes = bytes(4)
 ) -> bytes:
-    """A directory, and behind it all that its entries point to, as if it began at ``place``."""
+    """Return a directory and the values of its entries, for an offset of ``position``."""
     entries = sorted(entries, key=lambda entry: entry.tag)
     head, tail = bytearray(struct.pack(order + "H", len(entries))), bytearray()
-    end = place + 2 + 12 * len(entries) + 4
+    end = position + 2 + 12 * len(entries) + 4
     for entry in entries:
         if not isinstance(entry.value, bytes):
             value = struct.pack(order + "I", end + len(tail))

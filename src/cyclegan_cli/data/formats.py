@@ -1,4 +1,4 @@
-"""Which image formats are read and written, and what each can hold."""
+"""Image formats that can be read and written, and what each of them holds."""
 
 from __future__ import annotations
 
@@ -6,35 +6,38 @@ import ctypes
 import warnings
 from contextlib import suppress
 from functools import lru_cache
+from pathlib import PurePath
 
 from PIL import Image, _imaging
 
-# Pillow warns of images from 89 megapixels on (and refuses them from 179 on), and of oddities
-# in files that it can read all the same. Neither is the user's business.
+from cyclegan_cli.errors import DataError
+
+# Pillow warns of images above 89 megapixels (and refuses those above 179), and of irregularities in
+# files that it reads nevertheless. Neither concerns the user.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-# Formats that run another program (EPS: Ghostscript), or that Pillow only recognises.
+# Formats that run another program (EPS: Ghostscript), or that Pillow identifies but cannot read.
 UNSAFE_FORMATS = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "PDF"})
-# Formats that hold any RGB image at its own size. Icons, for example, do not.
+# Formats for RGB images of any size, which excludes icons, for example.
 WRITABLE_FORMATS = frozenset(
     {"AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "SGI", "TGA",
      "TIFF", "WEBP"}
 )  # fmt: skip
 ALPHA_FORMATS = frozenset({"AVIF", "GIF", "HEIF", "JPEG2000", "PNG", "SGI", "TGA", "TIFF", "WEBP"})
-DEEP_FORMATS = frozenset({"PNG", "TIFF"})  # 16 bits a channel
+SIXTEEN_BIT_FORMATS = frozenset({"PNG", "TIFF"})  # 16 bits per channel
 PROFILE_FORMATS = frozenset({"AVIF", "HEIF", "JPEG", "PNG", "TIFF", "WEBP"})
-EXIF_FORMATS = PROFILE_FORMATS  # ... and XMP
-# Pixels a side: what their headers, or libjpeg, have room for.
-LARGEST_SIDE = {"GIF": 65535, "JPEG": 65500, "PCX": 65535, "SGI": 65535, "TGA": 65535,
+EXIF_FORMATS = PROFILE_FORMATS  # EXIF and XMP
+# Largest width and height in pixels, by their headers or libjpeg.
+MAX_SIDE = {"GIF": 65535, "JPEG": 65500, "PCX": 65535, "SGI": 65535, "TGA": 65535,
                 "WEBP": 16383}  # fmt: skip
-# JPEG 2000 without the container that tells what its colours are.
-CODESTREAM_SUFFIXES = frozenset({".j2c", ".j2k", ".jpc"})
-HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+# JPEG 2000 codestreams, without the container that describes their colours.
+CODESTREAM_EXTENSIONS = frozenset({".j2c", ".j2k", ".jpc"})
+HEIF_EXTENSIONS = frozenset({".heic", ".heif", ".hif"})
 HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 QUALITY_FORMATS = frozenset({"AVIF", "HEIF", "JPEG", "WEBP"})
 PAGED_FORMATS = frozenset({"TIFF"})
 ANIMATED_FORMATS = frozenset({"AVIF", "GIF", "PNG", "WEBP"})
-# What the formats hold besides RGB: grey, inks, palettes, black and white.
+# Pixel formats besides RGB: grey, CMYK, palette, black and white.
 MODES = {
     "BMP": ("L", "P", "1"), "GIF": ("P",), "JPEG": ("L", "CMYK"), "JPEG2000": ("L",),
     "PCX": ("L", "P", "1"), "PNG": ("L", "P", "1"), "PPM": ("L", "1"), "SGI": ("L",),
@@ -44,7 +47,7 @@ MODES = {
 
 @lru_cache(maxsize=1)
 def readable_formats() -> tuple[str, ...]:
-    """Names of the formats that are read, e.g. ``("AVIF", "BMP", ...)``."""
+    """Return the names of the readable formats, e.g. ``("AVIF", "BMP", ...)``."""
     Image.init()
     _silence_libtiff()
     with suppress(ImportError):
@@ -55,7 +58,7 @@ def readable_formats() -> tuple[str, ...]:
 
 
 def _silence_libtiff() -> None:
-    """Keep it from writing to the terminal, without a file's name, what Pillow raises as errors."""
+    """Keep libtiff from printing messages that Pillow raises as errors."""
     with suppress(
         OSError, AttributeError
     ):  # Where Pillow has no libtiff, or one of its own inside.
@@ -67,16 +70,62 @@ def _silence_libtiff() -> None:
 
 
 @lru_cache(maxsize=1)
-def readable_suffixes() -> frozenset[str]:
-    """Lower-case file name endings of the formats that are read, e.g. ``.jpg``."""
+def readable_extensions() -> frozenset[str]:
+    """Return the lower-case extensions of the readable formats, e.g. ``.jpg``."""
     readable = set(readable_formats())
     known = Image.registered_extensions().items()
-    # HEIC images are always listed, so that without the extra they are refused, not passed over.
-    return frozenset(suffix for suffix, name in known if name in readable) | HEIF_SUFFIXES
+    # Include HEIC without the extra, too, so that these images are refused instead of skipped.
+    return frozenset(extension for extension, name in known if name in readable) | HEIF_EXTENSIONS
 
 
-def writable_format(suffix: str) -> str | None:
-    """Name of the format that a file name ending stands for; None where it cannot be written."""
-    readable_formats()  # ... are registered by now.
-    name = Image.registered_extensions().get(suffix.lower())
+def writable_format(extension: str) -> str | None:
+    """Return the format for an extension, or None if it cannot be written."""
+    readable_formats()  # Registers them.
+    name = Image.registered_extensions().get(extension.lower())
     return name if name in WRITABLE_FORMATS and name in Image.SAVE else None
+
+
+# Extensions of raw photos.
+RAW_EXTENSIONS = frozenset(
+    {".3fr", ".ari", ".arw", ".bay", ".cap", ".cr2", ".cr3", ".crw", ".dcr", ".dcs", ".dng",
+     ".drf", ".eip", ".erf", ".fff", ".gpr", ".iiq", ".k25", ".kdc", ".mdc", ".mef", ".mos",
+     ".mrw", ".nef", ".nrw", ".orf", ".pef", ".ptx", ".r3d", ".raf", ".rw2", ".rwl", ".rwz",
+     ".sr2", ".srf", ".srw", ".x3f"}
+)  # fmt: skip
+# Signatures of raw photos that are not TIFF files, with their offsets.
+SIGNATURES = (
+    (0, b"FUJIFILMCCD-RAW", "RAF"), (0, b"IIRO", "ORF"), (0, b"IIRS", "ORF"), (0, b"MMOR", "ORF"),
+    (0, b"IIU\0", "RW2"), (0, b"FOVb", "X3F"), (0, b"\0MRM", "MRW"), (6, b"HEAPCCDR", "CRW"),
+    (4, b"ftypcrx ", "CR3"), (4, b"\x10\0\0\0CR\2\0", "CR2"),
+)  # fmt: skip
+HEAD_BYTES = 64
+
+
+def refuse_raw(head: bytes, name: str) -> None:
+    """Refuse a raw photo by its signature.
+
+    Args:
+        head: The first ``HEAD_BYTES`` of the file.
+        name: Name of the file for the error message.
+
+    Raises:
+        DataError: The file is a raw photo.
+    """
+    for offset, signature, kind in SIGNATURES:
+        if head[offset:].startswith(signature):
+            raise raw_photo(name, kind)
+
+
+def raw_photo(name: str, kind: str = "") -> DataError:
+    """Return the error for a raw photo.
+
+    Args:
+        name: Name of the file.
+        kind: Kind of raw photo; by default from the extension.
+    """
+    extension = PurePath(name).suffix
+    kind = kind or (extension[1:].upper() if extension.lower() in RAW_EXTENSIONS else "TIFF")
+    return DataError(
+        f"{name} is a raw photo ({kind}) with undeveloped sensor data",
+        "Develop it first, e.g. with darktable or RawTherapee, and translate the TIFF or PNG.",
+    )

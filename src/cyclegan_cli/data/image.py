@@ -1,4 +1,4 @@
-"""An image in memory: pixels as arrays, and what its file said besides."""
+"""A decoded image in memory: pixel arrays and metadata of its file."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import numpy as np
 
 from cyclegan_cli.data.metadata import NO_METADATA, Metadata
 
-Levels = np.ndarray[Any, np.dtype[Any]]
+PixelArray = np.ndarray[Any, np.dtype[Any]]
 BitDepth = Literal[8, 16]
 Mode = Literal["RGB", "L", "CMYK", "P", "1"]
 
 
 @dataclass(frozen=True)
 class Animation:
-    """What makes frames an animation.
+    """Timing of an animation.
 
     Attributes:
-        durations: How long each frame is shown, in milliseconds.
-        plays: How often the whole is shown; 0 for ever.
-        still_first: Whether the first frame is only for programs that show no animations (PNG).
+        durations: Duration of each frame in milliseconds.
+        plays: Number of times the animation plays; 0 for endless.
+        has_default_image: Whether the first frame is only for viewers without animation (APNG).
     """
 
     durations: tuple[float, ...]
     plays: int = 0
-    still_first: bool = False
+    has_default_image: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,22 +35,22 @@ class DecodedImage:
     """A decoded image, upright, in sRGB.
 
     Attributes:
-        frames: An array for each frame or page: ``[H, W, 3]``, uint8 or uint16 (all levels in
-            use: white is 255 or 65535). Nearly always one.
-        alphas: The opacity of each frame, ``[H, W]`` uint8 or uint16, or None where it has none.
-            Empty where no frame has any.
+        frames: Pixels of each frame or page, ``[H, W, 3]`` uint8 or uint16 over the full range:
+            white is 255 or 65535. Nearly always one.
+        alphas: Alpha channel of each frame, ``[H, W]`` uint8 or uint16, or None. Empty if no frame
+            has one.
         format: Pillow's name of the file's format, e.g. ``JPEG``.
-        mode: What its pixels were in the file; opacity does not count, nor does depth.
-        profile: The colour profile that the file had, if it was a usable one.
-        metadata: What the file said besides, as true of these frames.
-        animation: How its frames are shown; None where they are pages, or only one.
-        encoding: What a writer of the same format needs to match the file's quality.
-        full_size: Width and height of the whole image where it was decoded at a reduced scale.
-        remarks: Sentences on what the file holds and these attributes do not.
+        mode: Pixel format in the file, regardless of alpha and bit depth.
+        profile: ICC profile of the file, if usable.
+        metadata: Metadata of the file, adjusted to the upright frames.
+        animation: Timing of the frames; None for pages or a single frame.
+        encoding: Options with which a writer of the same format reaches the file's quality.
+        full_size: Width and height of the whole image if it was decoded at a reduced scale.
+        remarks: Messages about contents of the file that are not in these attributes.
     """
 
-    frames: tuple[Levels, ...]
-    alphas: tuple[Levels | None, ...] = ()
+    frames: tuple[PixelArray, ...]
+    alphas: tuple[PixelArray | None, ...] = ()
     format: str = "PNG"
     mode: Mode = "RGB"
     profile: bytes | None = None
@@ -62,49 +62,49 @@ class DecodedImage:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of the first frame, in pixels, however small it was decoded."""
+        """Width and height of the first frame in pixels, at full scale."""
         return self.full_size or _size(self.frames[0])
 
     @property
     def width(self) -> int:
-        """In pixels, upright."""
+        """Width in pixels, upright."""
         return self.size[0]
 
     @property
     def height(self) -> int:
-        """In pixels, upright."""
+        """Height in pixels, upright."""
         return self.size[1]
 
     @property
     def bit_depth(self) -> BitDepth:
-        """Of its deepest frame."""
+        """Largest bit depth of the frames."""
         return 16 if any(frame.dtype == np.uint16 for frame in self.frames) else 8
 
-    def alpha(self, index: int) -> Levels | None:
-        """The opacity of a frame: ``[H, W]``, or None."""
+    def alpha(self, index: int) -> PixelArray | None:
+        """Return the alpha channel of a frame: ``[H, W]``, or None."""
         return self.alphas[index] if self.alphas else None
 
-    def on_white(self, index: int) -> Levels:
-        """A frame with its transparency laid on white: ``[H, W, 3]``, opaque."""
+    def on_white(self, index: int) -> PixelArray:
+        """Composite a frame on white: ``[H, W, 3]``, of the same dtype."""
         frame, alpha = self.frames[index], self.alpha(index)
         if alpha is None:
             return frame
         alpha = to_depth(alpha, 8 * frame.dtype.itemsize)
         highest = np.uint32(np.iinfo(frame.dtype).max)
         opacity = alpha[..., None].astype(np.uint32)
-        # 65535² and half of 65535 just fit 32 bits.
+        # 65535² plus half of 65535 just fits into 32 bits.
         light = frame * opacity + highest * (highest - opacity)
         return ((light + highest // 2) // highest).astype(frame.dtype)
 
-    def with_frames(self, frames: Sequence[Levels]) -> DecodedImage:
-        """The same image with other pixels, e.g. translated ones.
+    def with_frames(self, frames: Sequence[PixelArray]) -> DecodedImage:
+        """Return the same image with other pixels, e.g. translated ones.
 
         Args:
-            frames: An array for each frame, ``[H, W, 3]`` uint8 or uint16, of the frame's size
-                (of the whole image's where it was decoded at a reduced scale).
+            frames: Pixels of each frame, ``[H, W, 3]`` uint8 or uint16, of the frame's size at full
+                scale.
 
         Raises:
-            ValueError: Their number or sizes differ.
+            ValueError: The number or the sizes of the frames differ.
         """
         sizes = [self.full_size or _size(frame) for frame in self.frames]
         if [_size(frame) for frame in frames] != sizes:
@@ -112,29 +112,29 @@ class DecodedImage:
         return replace(self, frames=tuple(frames), full_size=None)
 
 
-def to_depth(levels: Levels, bit_depth: int) -> Levels:
-    """The same at 8 or 16 bits a channel, rounded to the nearest level."""
-    if bit_depth == 8 and levels.dtype == np.uint16:
-        return ((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    if bit_depth == 16 and levels.dtype == np.uint8:
-        return levels.astype(np.uint16) * np.uint16(257)
-    return levels
+def to_depth(pixels: PixelArray, bit_depth: int) -> PixelArray:
+    """Convert uint8 or uint16 pixel values to 8 or 16 bits per channel, rounded to nearest."""
+    if bit_depth == 8 and pixels.dtype == np.uint16:
+        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if bit_depth == 16 and pixels.dtype == np.uint8:
+        return pixels.astype(np.uint16) * np.uint16(257)
+    return pixels
 
 
-def _size(frame: Levels) -> tuple[int, int]:
+def _size(frame: PixelArray) -> tuple[int, int]:
     return frame.shape[1], frame.shape[0]
 
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """How an image is written.
+    """How to encode an image.
 
     Attributes:
-        quality: 1 to 100, for formats that lose some; None: that of the file it came from where
-            that was of the same format, else a high one.
-        bit_depth: Bits a channel; None: the image's, where the format has them.
-        keep_profile: Convert back to the colour profile that the file had, instead of sRGB.
-        keep_mode: Write grey, CMYK or palette where the file had it, instead of RGB.
+        quality: Quality of lossy formats, 1 to 100; None keeps the quality of a source file of the
+            same format, or else uses a high one.
+        bit_depth: Bits per channel; None keeps those of the image if the format supports them.
+        keep_profile: Whether to convert back to the file's ICC profile instead of sRGB.
+        keep_mode: Whether to write grey, CMYK or palette images as such instead of RGB.
     """
 
     quality: int | None = None

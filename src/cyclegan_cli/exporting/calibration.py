@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from cyclegan_cli.data.decoding import decode
+from cyclegan_cli.data.decode import decode
+from cyclegan_cli.data.folder import list_images
 from cyclegan_cli.data.image import to_depth
-from cyclegan_cli.data.listing import list_images
-from cyclegan_cli.data.tensors import array_to_tensor, to_levels
+from cyclegan_cli.data.tensors import array_to_tensor, to_pixel_values
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.models.padding import reflect_to_multiple
 
@@ -36,7 +36,7 @@ class Calibration:
 
 
 def calibration_files(folder: Path) -> list[Path]:
-    """Return the images of a folder that are used: at most 128, evenly spaced by name.
+    """Return the images of a folder that are used: at most 128, subsample spaced by name.
 
     Raises:
         DataError: It is not a folder, or has fewer than 8 images.
@@ -76,5 +76,5 @@ def _input(path: Path, channels: int, image_io: bool) -> Tensor:
     pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
     tensor = array_to_tensor(pixels.reshape(image.height, image.width, channels))
     if image_io:
-        return to_levels(tensor).permute(0, 2, 3, 1)
+        return to_pixel_values(tensor).permute(0, 2, 3, 1)
     return reflect_to_multiple(tensor)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from cyclegan_cli.checkpoints.header import Direction, ModelInfo
-from cyclegan_cli.data.tensors import to_levels, to_unit_range
+from cyclegan_cli.data.tensors import to_pixel_values, to_unit_range
 from cyclegan_cli.errors import OutputError
 from cyclegan_cli.models.networks import ConvNormReLU, ResidualBlock, ResnetGenerator
 from cyclegan_cli.models.padding import reflect_to_multiple
@@ -65,7 +65,7 @@ class PixelGenerator(nn.Module):
         height, width = x.shape[1:3]
         padded = reflect_to_multiple(to_unit_range(x.permute(0, 3, 1, 2)))
         translated = self.generator(padded)[..., :height, :width]
-        return to_levels(translated).permute(0, 2, 3, 1)
+        return to_pixel_values(translated).permute(0, 2, 3, 1)
 
 
 def reference_model(generator: ResnetGenerator, image_io: bool) -> nn.Module:

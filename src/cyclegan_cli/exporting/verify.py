@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from cyclegan_cli.config import ExportPrecision
-from cyclegan_cli.data.decoding import decode
-from cyclegan_cli.data.tensors import array_to_tensor, to_levels
+from cyclegan_cli.data.decode import decode
+from cyclegan_cli.data.tensors import array_to_tensor, to_pixel_values
 from cyclegan_cli.errors import ExportError
 from cyclegan_cli.exporting.converted import Model
 
@@ -157,7 +157,7 @@ def _inputs(channels: int, image_io: bool) -> list[tuple[str, Tensor]]:
     images.append(("a single colour", colour.expand(1, channels, 48, 64).contiguous()))
     if not image_io:
         return images
-    return [(what, to_levels(image).permute(0, 2, 3, 1)) for what, image in images]
+    return [(what, to_pixel_values(image).permute(0, 2, 3, 1)) for what, image in images]
 
 
 def photo() -> Tensor:

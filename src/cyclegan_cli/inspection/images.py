@@ -9,15 +9,20 @@ from pathlib import Path
 
 from PIL import Image, ImageStat
 
-from cyclegan_cli.data.listing import list_images
-from cyclegan_cli.data.opening import Probe, count_frames, format_of, opened, probe
-from cyclegan_cli.data.passed_over import PassedOver
-from cyclegan_cli.data.survey import duplicates, evenly, spread, survey
+from cyclegan_cli.data.folder import (
+    SkippedFiles,
+    duplicates,
+    list_images,
+    spread,
+    subsample,
+    survey,
+)
+from cyclegan_cli.data.open_image import Probe, count_frames, format_of, open_image, probe
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.inspection.summary import Facts, Request, Summary
 
 MOST_LISTED = 20
-SAMPLE = 100  # Images decoded for colour statistics, evenly spaced over the folder.
+SAMPLE = 100  # Images decoded for colour statistics, subsample spaced over the folder.
 THUMBNAIL = 64  # Short side in pixels of decoded images; averages need no more.
 
 
@@ -29,7 +34,7 @@ def describe_image(path: Path) -> Summary:
     """
     facts: Facts = {"bytes": path.stat().st_size}
     try:
-        with opened(path, str(path)) as image:
+        with open_image(path, str(path)) as image:
             frames = count_frames(image)
             facts |= vars(Probe(format_of(image), image.mode, image.width, image.height, frames))
             image.load()
@@ -45,13 +50,13 @@ def describe_images(path: Path, request: Request) -> Summary:
     Raises:
         DataError: It cannot be listed.
     """
-    passed_over = PassedOver()
+    passed_over = SkippedFiles()
     images = list_images(path, passed_over)
     found = survey(images)
     facts: Facts = {"pictures": len(images), **found.facts()}
     if found.probes:
         limit = None if request.full else SAMPLE
-        facts |= _colour_facts(evenly(list(found.probes), limit), found.problems)
+        facts |= _colour_facts(subsample(list(found.probes), limit), found.problems)
     same = duplicates(found.probes)
     problems = list(found.problems.values())
     facts |= {"unreadable": len(problems), "duplicates": sum(len(group) - 1 for group in same)}
@@ -92,7 +97,7 @@ def _colours(path: Path) -> list[float]:
     Raises:
         DataError: It cannot be decoded.
     """
-    from cyclegan_cli.data.decoding import decode  # Needs numpy, which headers do not.
+    from cyclegan_cli.data.decode import decode  # Needs numpy, which headers do not.
 
     pixels = decode(path, shrink_to=THUMBNAIL).frames[0]
     image = Image.fromarray(pixels if pixels.itemsize == 1 else (pixels >> 8).astype("uint8"))

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cyclegan_cli.config import TrainConfig, option_name
-from cyclegan_cli.data.listing import list_images
-from cyclegan_cli.data.passed_over import PassedOver
+from cyclegan_cli.data.folder import SkippedFiles, list_images
 from cyclegan_cli.errors import DataError, UsageError
 
 FEWEST_HELD_OUT = 2  # A single image has no diversity.
@@ -106,7 +105,7 @@ def _listed(folder: Path | None, field_name: str) -> list[Path]:
     if not is_utf8(folder):
         raise UsageError(f"{name}: the name {str(folder)!r} is not valid UTF-8", "Rename it.")
     try:
-        passed_over = PassedOver()
+        passed_over = SkippedFiles()
         images = list_images(folder, passed_over)
     except DataError as error:
         raise DataError(f"{name}: {error.message}", error.hint) from error

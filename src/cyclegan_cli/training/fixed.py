@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.data.dataset import center_crop, load_training_image
 from cyclegan_cli.data.tensors import to_unit_range
-from cyclegan_cli.data.unpaired import center_crop, load_training_image
 from cyclegan_cli.errors import DataError
 
 

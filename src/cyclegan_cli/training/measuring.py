@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.data.dataset import UnpairedDataset, loader
 from cyclegan_cli.data.tensors import to_unit_range
-from cyclegan_cli.data.unpaired import UnpairedDataset, loader
 from cyclegan_cli.errors import CycleGANError, DeviceError
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.runtime.devices import has_amx, set_fp32_precision

@@ -12,10 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from cyclegan_cli.config import TrainConfig
-from cyclegan_cli.data.listing import list_images
-from cyclegan_cli.data.passed_over import PassedOver
-from cyclegan_cli.data.survey import Survey, duplicates, evenly, survey
-from cyclegan_cli.data.unpaired import load_training_image, refuse_useless, single_threaded
+from cyclegan_cli.data.dataset import check_training_size, load_training_image, single_threaded
+from cyclegan_cli.data.folder import (
+    SkippedFiles,
+    Survey,
+    duplicates,
+    list_images,
+    subsample,
+    survey,
+)
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.runtime.threads import available_cores
 from cyclegan_cli.training.disk import DiskNeed, disk_need
@@ -77,7 +82,7 @@ class DomainReport:
     survey: Survey
     useless: dict[Path, str]
     enlarged: int
-    passed_over: PassedOver
+    passed_over: SkippedFiles
     unmeasured: dict[Path, str]
     is_measured_on_itself: bool
 
@@ -231,18 +236,18 @@ def preflight(plan: Plan, depth: Depth) -> Preflight:
 
 def _report(plan: Plan, domain: str, images: Sequence[Path], depth: Depth) -> DomainReport:
     config = plan.config
-    found = survey(evenly(images, depth.headers))
+    found = survey(subsample(images, depth.headers))
     useless = dict(found.problems)
     for path, one in found.probes.items():
         try:
-            refuse_useless(path, one.width, one.height, config)
+            check_training_size(path, one.width, one.height, config)
         except DataError as error:
             useless[path] = error.message
     chosen: Sequence[Path] = ()
     if depth.pixels != 0:
-        chosen = evenly([path for path in found.probes if path not in useless], depth.pixels)
+        chosen = subsample([path for path in found.probes if path not in useless], depth.pixels)
         useless |= _undecodable(chosen, config)
-    folder, passed_over = getattr(config, f"domain_{domain}"), PassedOver()
+    folder, passed_over = getattr(config, f"domain_{domain}"), SkippedFiles()
     list_images(folder, passed_over)
     val = getattr(config, f"val_{domain}")
     to_measure = getattr(plan.domains, f"held_out_{domain}")

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cyclegan_cli.data.encoding import encode
+from cyclegan_cli.data.encode import encode
 from cyclegan_cli.data.image import DecodedImage
 from cyclegan_cli.data.tensors import tensor_to_array
 

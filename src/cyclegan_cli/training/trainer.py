@@ -18,8 +18,8 @@ from cyclegan_cli.checkpoints.locate import BEST_FILE, MODEL_FILE, STATE_FILE
 from cyclegan_cli.checkpoints.store import pools_of, restore_state
 from cyclegan_cli.config import CompileChoice
 from cyclegan_cli.data.cache import ImageCache
+from cyclegan_cli.data.dataset import Batch, UnpairedDataset, loader
 from cyclegan_cli.data.tensors import to_unit_range
-from cyclegan_cli.data.unpaired import Batch, UnpairedDataset, loader
 from cyclegan_cli.errors import (
     CycleGANError,
     DataError,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cyclegan_cli.data.unpaired import random_order
+from cyclegan_cli.data.dataset import random_order
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.models.losses import l1_loss
 from cyclegan_cli.training.fixed import fixed_images

@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
-from cyclegan_cli.data.decoding import decode, pixel_bytes
-from cyclegan_cli.data.encoding import encode
+from cyclegan_cli.data.decode import decode, pixel_bytes
+from cyclegan_cli.data.encode import encode, refuse_unwritable
 from cyclegan_cli.data.formats import WRITABLE_FORMATS, writable_format
 from cyclegan_cli.data.image import DecodedImage, EncodeOptions
-from cyclegan_cli.data.layout import refuse_unwritable
 from cyclegan_cli.runtime.threads import available_cores
 from cyclegan_cli.translation.outputs import TranslationJob
 from cyclegan_cli.translation.pipeline import Outcome

@@ -20,8 +20,7 @@ from pathlib import Path, PurePath
 from typing import BinaryIO, NamedTuple
 
 from cyclegan_cli.config import STREAM
-from cyclegan_cli.data.listing import refuse_folder, walk_images
-from cyclegan_cli.data.passed_over import PassedOver
+from cyclegan_cli.data.folder import SkippedFiles, refuse_folder, walk_images
 from cyclegan_cli.errors import DataError, OutputError, UsageError
 from cyclegan_cli.files import is_temporary
 
@@ -144,11 +143,11 @@ class Inputs:
     root: str | None = None
     excluded: str | None = None
 
-    def checked(self, passed_over: PassedOver | None = None) -> Iterator[InputImage]:
+    def checked(self, skipped: SkippedFiles | None = None) -> Iterator[InputImage]:
         """Yield the images in order, and check every argument.
 
         Args:
-            passed_over: Counts image files in folders that are not read.
+            skipped: Counts image files in folders that are not read.
 
         Raises:
             UsageError: An argument is empty, or a file lies outside the root.
@@ -158,19 +157,19 @@ class Inputs:
         for text in self.patterns:
             if not text:
                 raise UsageError("an INPUT is empty", "Name an image, a folder or a glob.")
-            found = self._expand(text, refuse_folder, passed_over)
+            found = self._expand(text, refuse_folder, skipped)
             first = next(found, None)
             if first is None:
-                raise _nothing_found(text, self.recursive, passed_over)
+                raise _nothing_found(text, self.recursive, skipped)
             refuse_missing(first.path, text)
             yield first
             yield from found
         for text in self.listed or ():
-            yield from self._listed(text, passed_over)
+            yield from self._listed(text, skipped)
 
     def first_two(self) -> list[InputImage]:
         """Return the first two images, or fewer; see :meth:`checked`."""
-        return list(itertools.islice(self.checked(PassedOver()), 2))
+        return list(itertools.islice(self.checked(SkippedFiles()), 2))
 
     def __iter__(self) -> Iterator[InputImage]:
         """Yield the images in order; files that have disappeared since the check are skipped."""
@@ -183,7 +182,7 @@ class Inputs:
         self,
         text: str,
         on_error: Callable[[OSError], None],
-        passed_over: PassedOver | None = None,
+        skipped: SkippedFiles | None = None,
     ) -> Iterator[InputImage]:
         """Yield the images that an argument names; an existing path is never a glob."""
         if glob.has_magic(text) and not os.path.lexists(text):
@@ -191,15 +190,15 @@ class Inputs:
                 if not is_temporary(os.path.basename(path)):
                     yield self._file(path)
         else:
-            yield from self._expand_literal(text, on_error, passed_over)
+            yield from self._expand_literal(text, on_error, skipped)
 
-    def _listed(self, text: str, passed_over: PassedOver | None = None) -> Iterator[InputImage]:
+    def _listed(self, text: str, skipped: SkippedFiles | None = None) -> Iterator[InputImage]:
         """Yield the images that a line of the list names.
 
         A folder that cannot be listed is yielded itself, and fails when it is read.
         """
         unlistable: list[OSError] = []
-        yield from self._expand_literal(text, unlistable.append, passed_over)
+        yield from self._expand_literal(text, unlistable.append, skipped)
         if unlistable:
             yield self._file(_tidied(text))
 
@@ -207,7 +206,7 @@ class Inputs:
         self,
         text: str,
         on_error: Callable[[OSError], None],
-        passed_over: PassedOver | None = None,
+        skipped: SkippedFiles | None = None,
     ) -> Iterator[InputImage]:
         if not _is_folder(text):
             if not is_temporary(os.path.basename(text)):
@@ -220,7 +219,7 @@ class Inputs:
             self.excluded,
             on_error,
             unlistable=True,
-            passed_over=passed_over,
+            skipped=skipped,
         ):
             path = os.path.join("" if folder == Path() else folder, below)
             relative = below if self.root is None else self._relative(path)
@@ -270,12 +269,12 @@ def _is_folder(path: str) -> bool:
         return False
 
 
-def _nothing_found(text: str, recursive: bool, passed_over: PassedOver | None) -> DataError:
+def _nothing_found(text: str, recursive: bool, skipped: SkippedFiles | None) -> DataError:
     """Return the error for an argument that names no image."""
     if not _is_folder(text):
         return DataError(f"nothing matches {text}")
     hint = "Folders are searched recursively."
-    if passed_over and (sentence := passed_over.sentence()):
+    if skipped and (sentence := skipped.sentence()):
         hint = f"{sentence}."
     elif not recursive:
         hint = "With --no-recursive, subfolders are not searched."

@@ -18,14 +18,14 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from cyclegan_cli.config import TranslateConfig
+from cyclegan_cli.data.folder import SkippedFiles
 from cyclegan_cli.data.formats import (
-    DEEP_FORMATS,
-    HEIF_SUFFIXES,
+    HEIF_EXTENSIONS,
     QUALITY_FORMATS,
+    SIXTEEN_BIT_FORMATS,
     writable_format,
 )
 from cyclegan_cli.data.image import EncodeOptions
-from cyclegan_cli.data.passed_over import PassedOver
 from cyclegan_cli.errors import UsageError
 from cyclegan_cli.runtime.distributed_env import SINGLE_SHARD, Shard
 from cyclegan_cli.translation.inputs import InputImage, Inputs, ignores_case
@@ -253,7 +253,7 @@ def output_extension(format_name: str | None) -> str | None:
     if writable_format(extension):
         return extension
     hint = f"Known formats: {COMMON_FORMATS}, among others."
-    if extension in HEIF_SUFFIXES:
+    if extension in HEIF_EXTENSIONS:
         hint = "Install the package that writes it: pip install pillow-heif."
     raise UsageError(f"--format {format_name} is not a format that can be written", hint)
 
@@ -269,7 +269,7 @@ def encode_options(config: TranslateConfig, extension: str | None) -> EncodeOpti
         UsageError: The format does not support one of the options.
     """
     kind = writable_format(extension) if extension else None
-    if kind and config.bit_depth == "16" and kind not in DEEP_FORMATS:
+    if kind and config.bit_depth == "16" and kind not in SIXTEEN_BIT_FORMATS:
         raise UsageError(
             f"--bit-depth 16: {kind} has 8 bits per channel",
             "Use --format png or tiff, or leave --bit-depth out.",
@@ -300,7 +300,7 @@ class TranslationPlan:
 
     Attributes:
         images: Number of images in all shards.
-        passed_over: A sentence about image files in folders that are not read, or empty.
+        skipped: A sentence about image files in folders that are not read, or empty.
 
     Raises:
         UsageError: Two inputs have the same output, or an output is an input, in any shard.
@@ -317,13 +317,13 @@ class TranslationPlan:
         self._inputs, self._naming = inputs, naming
         self._real_folder = functools.lru_cache(maxsize=4096)(os.path.realpath)
         self._folder_ignores_case = functools.lru_cache(maxsize=4096)(ignores_case)
-        builder, passed_over = LedgerBuilder(), PassedOver()
-        for source in inputs.checked(passed_over):
+        builder, skipped = LedgerBuilder(), SkippedFiles()
+        for source in inputs.checked(skipped):
             output = naming.output_of(source)
             # The path as written: its absolute form may differ between machines.
             path = os.path.normpath(source.path).replace(os.sep, "/")
             builder.add(self._key(source.path), self._key(output), shard_hash(os.fsencode(path)))
-        self.passed_over = passed_over.sentence()
+        self.skipped = skipped.sentence()
         # `translate photos/*.jpg` can be repeated although its outputs now match the glob, as can
         # `translate photos -o photos --suffix _night`: they are skipped. With --overwrite they
         # would be replaced, and they cannot be told from the user's own images.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cyclegan_cli.data.image import BitDepth, Levels
+from cyclegan_cli.data.image import BitDepth, PixelArray
 from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
 from cyclegan_cli.models.padding import padded_size, reflect_to_multiple
 
@@ -26,7 +26,7 @@ class PixelRows:
         like: A tensor with the dtype and device of the result.
     """
 
-    def __init__(self, pixels: Levels, channels: int, like: Tensor) -> None:
+    def __init__(self, pixels: PixelArray, channels: int, like: Tensor) -> None:
         self.pixels, self.channels, self.like = pixels, channels, like
         self.height = padded_size(pixels.shape[0])
 

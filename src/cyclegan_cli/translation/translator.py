@@ -23,8 +23,8 @@ from cyclegan_cli.checkpoints.locate import (
 )
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.config import PrecisionChoice
-from cyclegan_cli.data.decoding import from_pillow
-from cyclegan_cli.data.image import BitDepth, Levels, to_depth
+from cyclegan_cli.data.decode import from_pillow
+from cyclegan_cli.data.image import BitDepth, PixelArray, to_depth
 from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
 from cyclegan_cli.errors import DeviceError, UsageError
 from cyclegan_cli.models.networks import ResnetGenerator
@@ -47,7 +47,7 @@ PIXELS = "an array must be [H, W, 3] of uint8 or uint16"
 # Above this ratio to the training scale, generated textures are too fine.
 LARGEST_SCALE = 4
 
-AnyImage = TypeVar("AnyImage", Image.Image, Tensor, Levels)
+AnyImage = TypeVar("AnyImage", Image.Image, Tensor, PixelArray)
 
 
 @dataclass(frozen=True)
@@ -270,10 +270,10 @@ class Translator:
 
     def translate_array(
         self,
-        pixels: Levels,
+        pixels: PixelArray,
         bit_depth: BitDepth | None = None,
         size: tuple[int, int] | None = None,
-    ) -> Levels:
+    ) -> PixelArray:
         """Translate an image given as an array.
 
         Args:
@@ -296,7 +296,7 @@ class Translator:
                 return self._resized(pixels, depth, size)
             return self._translate_array(pixels, depth)
 
-    def _resized(self, pixels: Levels, depth: BitDepth, size: tuple[int, int]) -> Levels:
+    def _resized(self, pixels: PixelArray, depth: BitDepth, size: tuple[int, int]) -> PixelArray:
         """Translate at the scale of ``--resize``, and scale the result to ``size``."""
         small = _scaled(pixels, _scaled_size(pixels, self.options.resize), 16)
         width, height = size
@@ -305,7 +305,7 @@ class Translator:
         return np.ascontiguousarray(translated[:height, :width])
 
     @torch.inference_mode()
-    def _translate_array(self, pixels: Levels, depth: BitDepth) -> Levels:
+    def _translate_array(self, pixels: PixelArray, depth: BitDepth) -> PixelArray:
         height, width = pixels.shape[:2]
         sink = PixelSink(height, width, depth)
         image = PixelRows(pixels, self.generator.config.input_channels, self._like)
@@ -345,19 +345,19 @@ def is_compiling_faster(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
-def _refuse_unless(fits: bool, image: Tensor | Levels, wanted: str) -> None:
+def _refuse_unless(fits: bool, image: Tensor | PixelArray, wanted: str) -> None:
     if not fits:
         raise ValueError(f"{wanted}, found {list(image.shape)} of {image.dtype}")
 
 
-def _scaled_size(pixels: Levels, short: int | None) -> tuple[int, int]:
+def _scaled_size(pixels: PixelArray, short: int | None) -> tuple[int, int]:
     """Return height and width after scaling a longer short side down to ``short``."""
     height, width = pixels.shape[:2]
     scale = min(1.0, (short or height) / min(height, width))
     return max(round(height * scale), 1), max(round(width * scale), 1)
 
 
-def _full_size(pixels: Levels, width: int, height: int) -> tuple[int, int]:
+def _full_size(pixels: PixelArray, width: int, height: int) -> tuple[int, int]:
     """Return height and width of a frame at the scale of the whole image.
 
     The last row and column of a frame decoded at 1/2, 1/4 or 1/8 may extend beyond the image.
@@ -368,7 +368,7 @@ def _full_size(pixels: Levels, width: int, height: int) -> tuple[int, int]:
     return height, width
 
 
-def _scaled(pixels: Levels, size: tuple[int, int], depth: BitDepth) -> Levels:
+def _scaled(pixels: PixelArray, size: tuple[int, int], depth: BitDepth) -> PixelArray:
     """Resize ``[H, W, 3]`` to height and width, antialiased."""
     images = array_to_tensor(pixels)
     if images.shape[-2:] != size:

@@ -21,14 +21,13 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize as torchvision_resize
 
 from cyclegan_cli.config import ResizeMode, TrainConfig
-from cyclegan_cli.data import decoding, unpaired
+from cyclegan_cli.data import dataset as dataset_module
+from cyclegan_cli.data import decode as decode_module
 from cyclegan_cli.data.cache import CachePlan, ImageCache
 from cyclegan_cli.data.colour import Pixels
-from cyclegan_cli.data.decoding import decode, decode_opaque
-from cyclegan_cli.data.image import to_depth
-from cyclegan_cli.data.unpaired import (
-    REDUCED_AT_LEAST,
-    STEPS_AHEAD,
+from cyclegan_cli.data.dataset import (
+    MIN_REDUCED_SCALE,
+    PREFETCHED_STEPS,
     Batch,
     UnpairedDataset,
     center_crop,
@@ -36,12 +35,14 @@ from cyclegan_cli.data.unpaired import (
     loader,
     random_order,
 )
+from cyclegan_cli.data.decode import decode, decode_opaque
+from cyclegan_cli.data.image import to_depth
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.runtime.distributed_env import Shard
 from images import display_p3_profile, saved, srgb_profile, with_orientation
 from images import noise as noise_image
 
-SINGLE_SHARD = TrainConfig(crop_size=32, load_size=32, flip=False)  # crops are whole images
+SINGLE = TrainConfig(crop_size=32, load_size=32, flip=False)  # crops are whole images
 CROPPED = TrainConfig(crop_size=32, load_size=40, flip=True)
 
 
@@ -160,7 +161,7 @@ def test_a_loader_loads_a_few_steps_ahead_and_no_more(
     with closing(loader(noise, 0, 10**9, workers, pin_memory=False)) as batches:
         next(batches)
         next(batches)
-    assert len(asked) <= 2 + (STEPS_AHEAD + workers if workers else 0)
+    assert len(asked) <= 2 + (PREFETCHED_STEPS + workers if workers else 0)
     assert sorted(asked) == list(range(len(asked)))
 
 
@@ -208,15 +209,17 @@ def test_a_image_that_is_kept_is_read_once(
     noise: UnpairedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = [noise[n] for n in range(20)]
-    opened: list[Path] = []
-    real = unpaired.decode_opaque
+    open_image: list[Path] = []
+    real = dataset_module.decode_opaque
     monkeypatch.setattr(
-        unpaired, "decode_opaque", lambda path, to: (opened.append(path), real(path, to))[1]
+        dataset_module,
+        "decode_opaque",
+        lambda path, to: (open_image.append(path), real(path, to))[1],
     )
     cache = ImageCache(CachePlan(10**6, 10**6, 0))
     dataset = UnpairedDataset(noise.images["a"], noise.images["b"], noise.config, cache)
     assert all(map(same, expected, [dataset[n] for n in range(20)]))
-    assert sorted(opened) == sorted(noise.images["a"] + noise.images["b"])
+    assert sorted(open_image) == sorted(noise.images["a"] + noise.images["b"])
 
 
 def test_with_room_for_some_images_the_items_are_the_same(noise: UnpairedDataset) -> None:
@@ -230,7 +233,7 @@ def test_with_room_for_some_images_the_items_are_the_same(noise: UnpairedDataset
 def test_changing_an_item_does_not_change_what_is_kept(tmp_path: Path) -> None:
     """Without a crop or flip an item could be the kept image itself."""
     [path] = noise_images(tmp_path / "one", 1, side=32)
-    dataset = UnpairedDataset([path], [path], SINGLE_SHARD, ImageCache(CachePlan(10**6, 10**6, 0)))
+    dataset = UnpairedDataset([path], [path], SINGLE, ImageCache(CachePlan(10**6, 10**6, 0)))
     before = dataset[0].real_a.clone()
     dataset[0].real_a.zero_()
     assert torch.equal(dataset[0].real_a, before)
@@ -273,7 +276,7 @@ def differences(path: Path, config: TrainConfig) -> Tensor:
 
 def scale_of(path: Path, load_size: int) -> float:
     """How many of a side's pixels become one before the resizing."""
-    levels, (width, _) = decode_opaque(path, math.ceil(REDUCED_AT_LEAST * load_size))
+    levels, (width, _) = decode_opaque(path, math.ceil(MIN_REDUCED_SCALE * load_size))
     return width / levels.shape[1]
 
 
@@ -368,13 +371,13 @@ def test_of_an_animation_the_first_frame_alone_is_read(
     frames[0].save(path, save_all=True, append_images=frames[1:])
     expected = decode(path).frames[0]
     loaded: list[int] = []
-    real = decoding._pixels
+    real = decode_module._pixels
 
-    def noting(image: Image.Image, page: int, deep: Pixels | None) -> Pixels:
+    def noting(image: Image.Image, page: int, *arguments: Any) -> Pixels:
         loaded.append(page)
-        return real(image, page, deep)
+        return real(image, page, *arguments)
 
-    monkeypatch.setattr(decoding, "_pixels", noting)
+    monkeypatch.setattr(decode_module, "_pixels", noting)
     levels, _ = decode_opaque(path, 32)
     assert np.array_equal(levels, expected)
     assert loaded == [0]
@@ -386,9 +389,7 @@ def test_of_an_animation_the_first_frame_alone_is_read(
 @pytest.fixture
 def flat(tmp_path: Path) -> UnpairedDataset:
     """Eight images of A and three of B."""
-    return UnpairedDataset(
-        flat_images(tmp_path / "a", 8), flat_images(tmp_path / "b", 3), SINGLE_SHARD
-    )
+    return UnpairedDataset(flat_images(tmp_path / "a", 8), flat_images(tmp_path / "b", 3), SINGLE)
 
 
 def test_every_image_comes_once_before_any_comes_again(flat: UnpairedDataset) -> None:
@@ -420,7 +421,7 @@ def test_the_seed_changes_every_crop(noise: UnpairedDataset) -> None:
 
 def test_the_domains_have_orders_of_their_own(tmp_path: Path) -> None:
     images = flat_images(tmp_path / "both", 8)
-    shown_a, shown_b = shown(UnpairedDataset(images, images, SINGLE_SHARD), range(8))
+    shown_a, shown_b = shown(UnpairedDataset(images, images, SINGLE), range(8))
     assert shown_a != shown_b
 
 
@@ -434,7 +435,7 @@ def test_an_order_is_a_permutation_that_its_seed_alone_decides() -> None:
 
 def test_a_single_image_comes_again_and_again(tmp_path: Path) -> None:
     images = flat_images(tmp_path / "one", 1)
-    assert shown(UnpairedDataset(images, images, SINGLE_SHARD), range(3)) == ([0] * 3, [0] * 3)
+    assert shown(UnpairedDataset(images, images, SINGLE), range(3)) == ([0] * 3, [0] * 3)
 
 
 # --- crops -----------------------------------------------------------------------------------
@@ -457,14 +458,14 @@ def test_images_are_resized_by_their_short_side_or_stretched(
     tmp_path: Path, size: tuple[int, int], options: Any, height_and_width: tuple[int, int]
 ) -> None:
     Image.new("RGB", size, (1, 2, 3)).save(tmp_path / "x.png")
-    found = load_training_image(tmp_path / "x.png", dataclasses.replace(SINGLE_SHARD, **options))
+    found = load_training_image(tmp_path / "x.png", dataclasses.replace(SINGLE, **options))
     assert (found.shape, found.dtype) == ((3, *height_and_width), torch.uint8)
     assert found[:, 0, 0].tolist() == [1, 2, 3]
 
 
 def test_resizing_shows_the_same_image(tmp_path: Path) -> None:
     ramp(128, 64).save(tmp_path / "x.png")
-    found = load_training_image(tmp_path / "x.png", SINGLE_SHARD).float()
+    found = load_training_image(tmp_path / "x.png", SINGLE).float()
     columns, rows = torch.meshgrid(torch.arange(64.0), torch.arange(32.0), indexing="xy")
     assert (found[0] - (2 * columns + 0.5)).abs().max() <= 1
     assert (found[1] - (2 * rows + 0.5)).abs().max() <= 1
@@ -474,7 +475,7 @@ def test_detail_too_fine_for_the_new_size_becomes_its_mean(tmp_path: Path) -> No
     stripes = np.zeros((128, 128), dtype=np.uint8)
     stripes[:, ::4] = 200
     Image.fromarray(stripes).save(tmp_path / "x.png")
-    found = load_training_image(tmp_path / "x.png", SINGLE_SHARD).float()
+    found = load_training_image(tmp_path / "x.png", SINGLE).float()
     assert found[:, 4:-4, 4:-4].sub(50).abs().max() <= 2
 
 
@@ -505,7 +506,7 @@ def mirrored(dataset: UnpairedDataset, count: int) -> tuple[list[bool], list[boo
 @pytest.fixture
 def ramps(tmp_path: Path) -> UnpairedDataset:
     ramp(32, 32).save(tmp_path / "x.png")
-    config = dataclasses.replace(SINGLE_SHARD, flip=True)
+    config = dataclasses.replace(SINGLE, flip=True)
     return UnpairedDataset([tmp_path / "x.png"], [tmp_path / "x.png"], config)
 
 
@@ -525,7 +526,7 @@ def test_a_mirrored_crop_is_the_image_from_right_to_left(ramps: UnpairedDataset)
 
 
 def test_without_flip_no_image_is_mirrored(ramps: UnpairedDataset) -> None:
-    ramps.config = SINGLE_SHARD
+    ramps.config = SINGLE
     in_a, in_b = mirrored(ramps, 50)
     assert not any(in_a + in_b)
 
@@ -533,7 +534,7 @@ def test_without_flip_no_image_is_mirrored(ramps: UnpairedDataset) -> None:
 @pytest.mark.parametrize("alpha", [0, 64, 255])
 def test_transparent_images_lie_on_white(tmp_path: Path, alpha: int) -> None:
     Image.new("RGBA", (32, 32), (100, 0, 200, alpha)).save(tmp_path / "x.png")
-    found = load_training_image(tmp_path / "x.png", SINGLE_SHARD)[:, 5, 5].tolist()
+    found = load_training_image(tmp_path / "x.png", SINGLE)[:, 5, 5].tolist()
     on_white = [255 + (level - 255) * alpha / 255 for level in (100, 0, 200)]
     assert found == pytest.approx(on_white, abs=1)
 
@@ -597,7 +598,7 @@ def test_a_image_more_than_sixteen_times_as_long_as_wide_is_refused(
 ) -> None:
     Image.new("RGB", size).save(tmp_path / "thin.png")
     with pytest.raises(DataError, match=rf"thin\.png is {size[0]}x{size[1]}: too narrow"):
-        load_training_image(tmp_path / "thin.png", SINGLE_SHARD)
+        load_training_image(tmp_path / "thin.png", SINGLE)
 
 
 @pytest.mark.parametrize(("side", "is_tiny"), [(7, True), (8, False)])
@@ -606,7 +607,7 @@ def test_a_image_below_a_quarter_of_a_crop_is_refused(
 ) -> None:
     path = tmp_path / "icon.png"
     Image.new("RGB", (side, side)).save(path)
-    config = dataclasses.replace(SINGLE_SHARD, load_size=40)
+    config = dataclasses.replace(SINGLE, load_size=40)
     if is_tiny:
         with pytest.raises(DataError, match=r"icon\.png is 7x7: too small for crops of 32 pixels"):
             load_training_image(path, config)
@@ -619,5 +620,5 @@ def test_a_image_sixteen_times_as_long_as_wide_is_read(
     tmp_path: Path, size: tuple[int, int]
 ) -> None:
     Image.new("RGB", size).save(tmp_path / "thin.png")
-    found = load_training_image(tmp_path / "thin.png", SINGLE_SHARD)
+    found = load_training_image(tmp_path / "thin.png", SINGLE)
     assert sorted(found.shape) == [3, 32, 512]

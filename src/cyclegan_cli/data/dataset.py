@@ -1,0 +1,275 @@
+"""Two folders of unpaired images as one endless sequence of training crops.
+
+Item n is a pure function of the seed and n. It depends neither on the number of loading threads,
+nor on what is cached, nor on where a run was interrupted: a resumed run continues with the next n.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections import deque
+from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.data.cache import ImageCache
+from cyclegan_cli.data.decode import decode_opaque
+from cyclegan_cli.data.image import PixelArray
+from cyclegan_cli.errors import DataError
+from cyclegan_cli.runtime.distributed_env import SINGLE_SHARD, Shard
+
+# A longer image contains nothing that a square crop shows, and resizing its short side to the load
+# size could make it arbitrarily large.
+MAX_ASPECT_RATIO = 16
+# Short side as a fraction of the crop size. A smaller image is an icon or a thumbnail: enlarged so
+# far, it teaches the networks to blur.
+MIN_SIDE_FRACTION = 0.25
+# A JPEG decoded at a reduced scale must still be this many times the load size: closer to it, the
+# result is softer than from the whole image (docs/performance.md).
+MIN_REDUCED_SCALE = 1.25
+PREFETCHED_STEPS = 2
+
+
+@dataclass
+class Batch:
+    """Crops of both domains.
+
+    Attributes:
+        real_a: ``[B, 3, crop, crop]`` uint8.
+        real_b: ``[B, 3, crop, crop]`` uint8.
+        skipped: A message for each image that could not be read and was replaced.
+    """
+
+    real_a: Tensor
+    real_b: Tensor
+    skipped: list[str] = field(default_factory=list)
+
+    def pin_memory(self) -> Batch:
+        """Return a copy in page-locked memory, for asynchronous transfers to a GPU."""
+        return Batch(self.real_a.pin_memory(), self.real_b.pin_memory(), self.skipped)
+
+
+class UnpairedDataset:
+    """A data set of training crops; item n is one augmented crop of each domain.
+
+    Each pass over a domain has its own random order, independent of the other domain: no image
+    repeats before every image of its domain was used.
+
+    Args:
+        images_a: Paths of domain A.
+        images_b: Paths of domain B.
+        config: Sizes, resize mode, flip and seed.
+        cache: Cache of resized images; None disables caching.
+    """
+
+    def __init__(
+        self,
+        images_a: Sequence[Path],
+        images_b: Sequence[Path],
+        config: TrainConfig,
+        cache: ImageCache | None = None,
+    ) -> None:
+        self.images = {"a": images_a, "b": images_b}
+        self.config = config
+        self.cache = cache or ImageCache()
+
+    def __getitem__(self, number: int) -> Batch:
+        """Return item n of the run as a batch of one.
+
+        Raises:
+            DataError: No image of a domain can be read.
+        """
+        skipped: list[str] = []
+        real_a = self._crop("a", number, skipped)
+        real_b = self._crop("b", number, skipped)
+        return Batch(real_a.unsqueeze(0), real_b.unsqueeze(0), skipped)
+
+    def _crop(self, domain: str, number: int, skipped: list[str]) -> Tensor:
+        """Return crop n of a domain: ``[3, crop, crop]`` uint8."""
+        images = self.images[domain]
+        epoch, index = divmod(number, len(images))
+        order = random_order(f"{self.config.seed}/{domain}/{epoch}", len(images))
+        for offset in range(len(images)):
+            chosen = order[(index + offset) % len(images)]
+            load = partial(load_training_image, images[chosen], self.config)
+            try:
+                image = self.cache.get((domain, chosen), load)
+            except DataError as error:
+                skipped.append(error.message)
+                continue
+            return self._augment(image, random.Random(f"{self.config.seed}/{domain}/{number}/x"))
+        raise DataError(f"no image of domain {domain.upper()} can be read: {skipped[-1]}")
+
+    def _augment(self, image: Tensor, rng: random.Random) -> Tensor:
+        """Crop and flip at random: ``[3, H, W]`` to ``[3, crop, crop]``."""
+        size = self.config.crop_size
+        height, width = image.shape[-2:]
+        top, left = rng.randint(0, height - size), rng.randint(0, width - size)
+        crop: Tensor = transforms.crop(image, top, left, size, size)
+        if self.config.flip and rng.random() < 0.5:
+            crop = transforms.horizontal_flip(crop)
+        # Copy, because the image may be in the cache.
+        return crop.clone(memory_format=torch.contiguous_format)
+
+
+@lru_cache(maxsize=4)  # The current and the next pass of both domains.
+def random_order(seed: str, count: int) -> list[int]:
+    """Return a permutation of ``range(count)`` that depends on ``seed`` alone."""
+    return random.Random(seed).sample(range(count), count)
+
+
+def load_training_image(path: Path, config: TrainConfig) -> Tensor:
+    """Decode an image, composited on white, and resize it to the load size.
+
+    Returns:
+        ``[3, H, W]`` uint8. The short side is ``load_size``; with ``stretch`` both sides are.
+
+    Raises:
+        DataError: The image cannot be read, is too elongated or too small.
+    """
+    shrink_to = math.ceil(MIN_REDUCED_SCALE * config.load_size)
+    pixels, (width, height) = decode_opaque(path, shrink_to)
+    check_training_size(path, width, height, config)
+    if config.resize_mode == "stretch":
+        size = [config.load_size, config.load_size]
+    else:
+        size = [round(side * config.load_size / min(height, width)) for side in (height, width)]
+    return _resize(pixels, (height, width), size)
+
+
+def check_training_size(path: Path, width: int, height: int, config: TrainConfig) -> None:
+    """Reject an image that is useless for training because of its size.
+
+    Args:
+        path: Path for the error message.
+        width: Width in pixels.
+        height: Height in pixels.
+        config: Configuration with the crop size.
+
+    Raises:
+        DataError: The image is too elongated or too small.
+    """
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise DataError(f"{path} is {width}x{height}: too narrow to train on")
+    if min(width, height) < MIN_SIDE_FRACTION * config.crop_size:
+        raise DataError(
+            f"{path} is {width}x{height}: too small for crops of {config.crop_size} pixels"
+        )
+
+
+def _resize(pixels: PixelArray, full: tuple[int, int], size: list[int]) -> Tensor:
+    """Resize an image: bicubic, antialiased.
+
+    Args:
+        pixels: ``[H, W, 3]`` uint8, perhaps decoded at a reduced scale.
+        full: Height and width at full scale.
+        size: Height and width to resize to.
+
+    Returns:
+        ``[3, *size]`` uint8.
+    """
+    writable = pixels if pixels.flags.writeable else pixels.copy()
+    image = torch.from_numpy(writable).permute(2, 0, 1)
+    if pixels.shape[:2] == full:
+        resized: Tensor = transforms.resize(image, size, InterpolationMode.BICUBIC, antialias=True)
+        return resized
+    # At a reduced scale the last row and column may reach beyond the image by a fraction of a
+    # pixel, so that the scale does not follow from the two sizes, which is all that torchvision
+    # takes. The result is cut to whole pixels; the epsilon keeps exact sizes from rounding down.
+    reduction = round(full[0] / pixels.shape[0])
+    scale = [side * reduction / whole * (1 + 1e-9) for side, whole in zip(size, full, strict=True)]
+    batch = image.unsqueeze(0)
+    return F.interpolate(batch, scale_factor=scale, mode="bicubic", antialias=True)[0]
+
+
+def center_crop(image: Tensor, size: int) -> Tensor:
+    """Crop the centre of an image: ``[3, H, W]`` to ``[3, size, size]``."""
+    top, left = ((side - size) // 2 for side in image.shape[-2:])
+    crop: Tensor = transforms.crop(image, top, left, size, size)
+    return crop
+
+
+def loader(
+    dataset: UnpairedDataset,
+    first_item: int,
+    steps: int,
+    workers: int,
+    pin_memory: bool,
+    share: Shard = SINGLE_SHARD,
+) -> Generator[Batch]:
+    """Yield the batches of consecutive steps.
+
+    Args:
+        dataset: Source of the items.
+        first_item: Number of the first step's first item; a run starts at 0.
+        steps: Number of steps.
+        workers: Number of threads that prefetch; 0 loads each batch on demand.
+        pin_memory: Whether to return batches in page-locked memory.
+        share: This process's shard of each step's items in distributed training. Runs with equal
+            numbers of items per step see the same items, whatever the number of processes.
+
+    Raises:
+        DataError: No image of a domain can be read.
+    """
+    size = dataset.config.batch_size
+    numbers = (
+        first_item + (step * share.count + share.index) * size + item
+        for step in range(steps)
+        for item in range(size)
+    )
+    ahead = PREFETCHED_STEPS * size + workers
+    with closing(_prefetched(dataset, numbers, workers, ahead)) as items:
+        for _ in range(steps):
+            batch = _collate(itertools.islice(items, size))
+            # In the thread that uses the GPU: pinning must not run during a graph capture.
+            yield batch.pin_memory() if pin_memory else batch
+
+
+def single_threaded() -> None:
+    """Prevent the calling thread from starting an OpenMP team of its own.
+
+    Two teams have more threads than cores, and libgomp then shortens the spinning of every waiting
+    thread: training of small networks took half as long again.
+    """
+    torch.set_num_threads(1)
+
+
+def _prefetched(
+    dataset: UnpairedDataset, numbers: Iterable[int], workers: int, ahead: int
+) -> Generator[Batch]:
+    """Yield the items in order, prefetched by threads."""
+    if not workers:
+        yield from map(dataset.__getitem__, numbers)
+        return
+    pool = ThreadPoolExecutor(workers, "loader", initializer=single_threaded)
+    loading: deque[Future[Batch]] = deque()
+    try:
+        for number in numbers:
+            loading.append(pool.submit(dataset.__getitem__, number))
+            if len(loading) > ahead:
+                yield loading.popleft().result()
+        while loading:
+            yield loading.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _collate(items: Iterable[Batch]) -> Batch:
+    batches = list(items)
+    return Batch(
+        torch.cat([batch.real_a for batch in batches]),
+        torch.cat([batch.real_b for batch in batches]),
+        [message for batch in batches for message in batch.skipped],
+    )
