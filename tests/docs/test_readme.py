@@ -29,4 +29,4 @@ def test_package_readme_is_otherwise_complete():
     shown = re.sub(r"(?s)<!-- images -->.*?<!-- /images -->\n*", "", README)
     without_targets = re.sub(r"\]\([^)]*\)", "", shown).replace("[", "")
     assert re.sub(r"\]\([^)]*\)", "", on_the_index()).replace("[", "") == without_targets
-    assert "## Two commands for a bare clone" in on_the_index()
+    assert "## Quick start" in on_the_index()
