@@ -1,4 +1,4 @@
-"""``cyclegan translate``: what a person or a script gets, whatever goes wrong."""
+"""``cyclegan translate``: files, checkpoints, errors and signals."""
 
 from __future__ import annotations
 
