@@ -1,4 +1,4 @@
-# cyclegan-cli for batch work on CPUs:
+# cyclegan-cli for batch jobs on CPUs:
 #   docker build -t cyclegan .
 #   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/work" cyclegan translate photos/ -o out/
 FROM python:3.12-slim
@@ -11,7 +11,7 @@ COPY docs/man /build/docs/man
 COPY src /build/src
 RUN pip install --no-cache-dir "/build[heif]" && rm -rf /build
 
-# Whoever runs it owns what it writes; nothing needs root, or a home that exists.
+# Run as any user: neither root nor an existing home directory is required.
 RUN useradd --create-home cyclegan
 USER cyclegan
 ENV HOME=/tmp

@@ -1,18 +1,18 @@
-"""Every error that a user can cause, each with the exit code of the command that meets it.
+"""Exceptions with their exit codes.
 
-    CycleGANError                (never raised itself)
-    ├── UsageError          2    an option or argument makes no sense
+    CycleGANError                (base class)
+    ├── UsageError          2    invalid option or argument
     ├── DataError           3    an image or folder cannot be read or used
     │   ├── OutputError          ... or cannot be written (no permission, disk full)
-    │   └── DivergedError        ... or the training on it left the finite numbers
-    ├── CheckpointError     4    no checkpoint, or not one of ours, or a damaged one
-    │   └── ExportError          ... or one whose exported form is not the same network
+    │   └── DivergedError        ... or the losses of a training are not finite
+    ├── CheckpointError     4    a checkpoint is missing, damaged or unsupported
+    │   └── ExportError          ... or an exported model does not match its network
     ├── DeviceError         5    the device is missing or its memory is too small
     ├── SomeFailedError     6    some inputs failed, everything else is written
-    └── InterruptedRunError 130  Ctrl-C (143 for SIGTERM); what was done is saved
+    └── InterruptedRunError 130  Ctrl-C (143 for SIGTERM); completed work is saved
 
-The command line catches the root class once, prints ``error:`` and ``hint:`` and exits with
-``exit_code``. Anything else that escapes is a bug and exits with 1.
+The command line catches the base class, prints ``error:`` and ``hint:`` and exits with
+``exit_code``. Any other exception is a bug and exits with 1.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from typing import ClassVar
 
 
 class CycleGANError(Exception):
-    """The root of all errors that are not bugs.
+    """Base class of all expected errors.
 
     Args:
-        message: One sentence that names the option or file and says what was found.
-        hint: What the user can do about it; empty where nothing useful can be said.
+        message: One sentence that names the option or file and what was found.
+        hint: Suggested remedy; may be empty.
     """
 
     exit_code: ClassVar[int] = 1
@@ -36,60 +36,60 @@ class CycleGANError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[type[CycleGANError], tuple[str, str]]:
-        # In a pool of processes, which Python programs may have, errors travel pickled.
+        # Process pools pickle exceptions.
         return type(self), (self.message, self.hint)
 
 
 class UsageError(CycleGANError):
-    """An option or argument that makes no sense."""
+    """Invalid option or argument."""
 
     exit_code = 2
 
 
 class DataError(CycleGANError):
-    """An image or a folder of images that cannot be read or used."""
+    """An image or folder cannot be read or used."""
 
     exit_code = 3
 
 
 class OutputError(DataError):
-    """A file that cannot be written: no permission, disk full, name taken by a folder."""
+    """A file cannot be written: no permission, disk full, or the name is that of a folder."""
 
 
 class DivergedError(DataError):
-    """A training whose losses are no longer finite."""
+    """The losses of a training are no longer finite."""
 
 
 class CheckpointError(CycleGANError):
-    """No checkpoint, a foreign or damaged one, or one of another architecture."""
+    """A checkpoint is missing, damaged, unsupported or of another architecture."""
 
     exit_code = 4
 
 
 class ExportError(CheckpointError):
-    """A model whose exported form does not compute the same."""
+    """An exported model does not match its network."""
 
 
 class DeviceError(CycleGANError):
-    """A device that is missing or whose memory is too small."""
+    """A device is missing or its memory is too small."""
 
     exit_code = 5
 
 
 class SomeFailedError(CycleGANError):
-    """Some inputs failed; everything else is written."""
+    """Some inputs failed; all others were processed."""
 
     exit_code = 6
 
 
 class InterruptedRunError(CycleGANError):
-    """A run that was asked to stop and did so in good order.
+    """A command was interrupted by a signal, after saving its work.
 
     Args:
         message: What was saved.
-        hint: How to go on.
-        signal_number: 2 (SIGINT), 15 (SIGTERM) or another that asked; the exit code is 128 more,
-            as shells have it.
+        hint: How to continue.
+        signal_number: Number of the signal, e.g. 2 (SIGINT) or 15 (SIGTERM); the exit code is 128
+            plus this number.
     """
 
     def __init__(self, message: str, hint: str = "", signal_number: int = 2) -> None:

@@ -1,9 +1,8 @@
-"""Whole files or none.
+"""Atomic writes.
 
-Whoever leaves a file on disk does it through this module: the content goes to a temporary file
-in the target folder, is flushed to the disk, and then takes the target's name in one rename. A
-process that is killed at any moment leaves either the old file or the new one, and at worst a
-hidden temporary file that nothing reads.
+Content is written to a temporary file in the target folder, flushed to disk, and renamed to the
+target. A process that is killed at any time leaves either the old file or the new one, and at worst
+a hidden temporary file.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from cyclegan_cli.errors import OutputError
 
 TEMPORARY_PREFIX = ".cyclegan-"
 TEMPORARY_SUFFIX = ".tmp"
-# What file systems answer that do not offer to change permissions or to flush: SMB shares, object
-# stores, FUSE. A full or failing disk answers otherwise.
-NOT_OFFERED = frozenset(
+# Errors of file systems that do not support chmod or fsync: SMB shares, object stores, FUSE. A full
+# or failing disk has other errors.
+UNSUPPORTED_ERRORS = frozenset(
     {errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 )
 _in_flight: set[Path] = set()
@@ -30,25 +29,24 @@ _in_flight: set[Path] = set()
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``target``; it becomes ``target``, or is removed on an error.
+    """Yield a temporary path that is renamed to ``target``, or removed on an error.
 
-    Links are followed: the file that they point to is replaced. The caller may create or
-    overwrite the file at the yielded path in any way. Missing parent folders are created.
-    Permissions are those of the file that is replaced, or follow the process's umask, as for any
-    newly created file; where the file system sets its own, they are that.
+    Symbolic links are followed. The caller may create or overwrite the file at the yielded path.
+    Missing parent folders are created. Permissions of a replaced file are kept; those of a new file
+    follow the umask.
 
     Raises:
-        OutputError: The file could not be written (the reason is in the message). What the caller
-            raises of something else, another file or a connection, passes as it is.
+        OutputError: The file cannot be written. Exceptions of the body that concern other files
+            pass through.
     """
-    named = target  # As messages call it.
+    named = target  # For error messages.
     with _as_output_error(named):
-        # Not Path.resolve: of links in a circle it raises what is no OSError.
+        # Path.resolve raises a RuntimeError for circular links.
         target = Path(os.path.realpath(target))
         if target.exists() and not target.is_file():
-            raise OSError(errno.EEXIST, "something that is not a file has this name")
+            raise OSError(errno.EEXIST, "it exists and is not a regular file")
         target.parent.mkdir(parents=True, exist_ok=True)
-        # A short name of its own: the target's name may already be as long as names can be.
+        # A short name, as the name of the target may have the maximum length.
         temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
         _in_flight.add(temporary)
     try:
@@ -58,10 +56,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
             yield temporary
         with _as_output_error(named):
             _flush(temporary, os.O_RDWR)
-            # Writers that put a file of their own in this place choose their own permissions.
+            # Writers that replace the temporary file change its permissions.
             _set_mode(temporary, mode)
             os.replace(temporary, target)
-            _flush(target.parent, os.O_RDONLY)  # So that the rename lasts.
+            _flush(target.parent, os.O_RDONLY)  # Makes the rename durable.
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -69,57 +67,57 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file's name is one that :func:`atomic_path` gives while it writes."""
+    """Whether a name is that of a temporary file of :func:`atomic_path`."""
     return name.startswith(TEMPORARY_PREFIX) and name.endswith(TEMPORARY_SUFFIX)
 
 
 def abandon_writes() -> None:
-    """Remove the files that this process is writing, whose threads will never come to an end."""
+    """Remove the temporary files of this process, before it exits with unfinished threads."""
     for temporary in list(_in_flight):
         with suppress(OSError):
             temporary.unlink()
 
 
 def write_bytes(target: Path, content: bytes) -> None:
-    """Write ``content`` as the whole of ``target``, or leave ``target`` as it was.
+    """Write ``content`` to ``target`` atomically.
 
     Raises:
-        OutputError: The file could not be written.
+        OutputError: The file cannot be written.
     """
     with atomic_path(target) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(target: Path, content: str) -> None:
-    """Write ``content`` (as UTF-8) as the whole of ``target``, or leave ``target`` as it was.
+    """Write ``content`` to ``target`` atomically, encoded as UTF-8.
 
     Raises:
-        OutputError: The file could not be written.
+        OutputError: The file cannot be written.
     """
     write_bytes(target, content.encode())
 
 
 def is_lfs_pointer(head: bytes) -> bool:
-    """Whether a file that begins so is a note of Git LFS on where the file itself is."""
+    """Whether a file that begins with ``head`` is a Git LFS pointer."""
     return head.startswith(b"version https://git-lfs.github.com/spec/")
 
 
 def make_folder(folder: Path) -> None:
-    """Create ``folder`` and its parents where they are missing.
+    """Create ``folder`` and its parents if missing.
 
     Raises:
-        OutputError: It could not be created.
+        OutputError: The folder cannot be created.
     """
     with _as_output_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that a killed process left in ``folder``.
+    """Remove temporary files of killed processes from ``folder``.
 
-    Only for folders that a single process writes to: another one's file in flight looks the same.
+    No other process may be writing to the folder.
     """
-    # The second kind is what the safetensors library writes to before it renames.
+    # The second pattern is that of the safetensors library.
     for pattern in (f"{TEMPORARY_PREFIX}*{TEMPORARY_SUFFIX}", ".tmp??????"):
         for leftover in folder.glob(pattern):
             with suppress(OSError):
@@ -127,9 +125,9 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _create(path: Path, target: Path) -> int:
-    """Create an empty file; returns the permissions that it is to have in place of ``target``."""
+    """Create an empty file; returns the permissions of the final file."""
     replaced = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
-    # Nobody may look in meanwhile who may not look at the old file.
+    # The temporary file must not be more readable than the replaced file.
     wanted = 0o666 if replaced is None else replaced | stat.S_IRUSR | stat.S_IWUSR
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, wanted)
     try:
@@ -140,18 +138,18 @@ def _create(path: Path, target: Path) -> int:
 
 
 def _set_mode(path: Path, mode: int) -> None:
-    """Give a file its permissions, if they are others and the file system lets it have them."""
+    """Set permissions, if they differ and the file system supports it."""
     if stat.S_IMODE(path.stat().st_mode) == mode:
         return
     try:
         path.chmod(mode)
     except OSError as error:
-        if error.errno not in NOT_OFFERED:
+        if error.errno not in UNSUPPORTED_ERRORS:
             raise
 
 
 def _flush(path: Path, flags: int) -> None:
-    """Have the system write a file or folder out to the disk, where it can."""
+    """Flush a file or folder to disk, if supported."""
     try:
         descriptor = os.open(path, flags)
         try:
@@ -159,14 +157,14 @@ def _flush(path: Path, flags: int) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        # Windows opens no folders.
-        if error.errno not in NOT_OFFERED:
+        # Windows cannot open folders.
+        if error.errno not in UNSUPPORTED_ERRORS:
             raise
 
 
 @contextmanager
 def _as_output_error(target: Path, temporary: Path | None = None) -> Iterator[None]:
-    """Turn the system's errors into ours: all, or those of a caller who writes ``temporary``."""
+    """Convert OSError to OutputError: all, or only those of writing ``temporary``."""
     try:
         yield
     except OSError as error:
@@ -180,14 +178,14 @@ def _as_output_error(target: Path, temporary: Path | None = None) -> Iterator[No
 
 
 def _is_of(error: OSError, temporary: Path) -> bool:
-    """Whether an error can come from writing a file: writes to an open one name none."""
+    """Whether an error can come from writing to ``temporary``."""
     if error.errno is None or isinstance(error, (ConnectionError, TimeoutError)):
         return False
     return error.filename is None or os.path.dirname(str(error.filename)) == str(temporary.parent)
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or the error that caused it, says that no more can be written at all."""
+    """Whether an error or its cause is a full disk or an exceeded quota."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its model: the same after a round trip, or a refusal."""
+"""The description of a model in a header: round trips, and refusals."""
 
 from __future__ import annotations
 

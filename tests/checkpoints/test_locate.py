@@ -1,4 +1,4 @@
-"""From what a user names, or does not name, to a checkpoint file."""
+"""From what a user names, or does not name, to a checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights that are not finite: refused wherever they are loaded, with the tensor's name."""
+"""NaN and infinite weights are refused wherever weights are loaded."""
 
 from __future__ import annotations
 

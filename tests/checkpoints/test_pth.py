@@ -1,4 +1,4 @@
-"""The original implementation's files: its networks are found in them, bit for bit, or refused."""
+"""The original implementation's files: generators are loaded from them, or refused."""
 
 from __future__ import annotations
 

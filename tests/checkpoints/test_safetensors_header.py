@@ -1,4 +1,4 @@
-"""The header of a safetensors file, against the safetensors library and against damage."""
+"""The safetensors header reader, compared with the library and on damaged files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models and training states to files and back: the same bits, or a refusal."""
+"""Models and training states survive round trips through files bit for bit."""
 
 from __future__ import annotations
 

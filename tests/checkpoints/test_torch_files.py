@@ -1,4 +1,4 @@
-"""Files of torch.save: their tensors are read, damaged and hostile ones refused."""
+"""Files of torch.save are read; hostile ones are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run of format version 1, kept for ever: every later version loads it (docs/format.md)."""
+"""A run of format version 1, which every later version must load (docs/format.md)."""
 
 from __future__ import annotations
 

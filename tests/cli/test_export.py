@@ -1,4 +1,4 @@
-"""``cyclegan export``: the command around the exporter, which ``tests/exporting`` tests."""
+"""The command ``cyclegan export``; ``tests/exporting`` tests the exporter."""
 
 from __future__ import annotations
 

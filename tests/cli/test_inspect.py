@@ -1,4 +1,4 @@
-"""``cyclegan inspect``: a table for people, JSON for scripts."""
+"""``cyclegan inspect``: tables for humans, JSON for scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that Git LFS has not fetched are called so, wherever they are read."""
+"""Git LFS pointers are named in errors instead of being read as files."""
 
 from __future__ import annotations
 

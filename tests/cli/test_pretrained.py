@@ -1,4 +1,4 @@
-"""The models that come with the package, as a user meets them."""
+"""The pretrained models in the package, used from the command line."""
 
 from __future__ import annotations
 

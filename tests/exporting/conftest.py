@@ -1,4 +1,4 @@
-"""Exports take seconds: each is made once a session, from the tiny model, and shared."""
+"""Exports of the tiny model, which take seconds: each is made once per session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibration images: enough of them, some set aside, in the form that the model takes."""
+"""Calibration images of int8 models."""
 
 from __future__ import annotations
 

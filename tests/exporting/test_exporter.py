@@ -1,4 +1,4 @@
-"""The formats other than ONNX, and what all formats share: the report, whole files or none."""
+"""Formats other than ONNX, the report, and atomic writes."""
 
 from __future__ import annotations
 

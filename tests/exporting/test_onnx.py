@@ -1,4 +1,4 @@
-"""ONNX files compute what the network computes, at any size, and say what they are."""
+"""ONNX files compute what the network computes, at any size, and describe themselves."""
 
 from __future__ import annotations
 
@@ -206,20 +206,20 @@ def test_int8_below_min_psnr_keeps_the_old_file(
 def test_image_io_matches_the_translator(
     pixels: Path, checkpoint: Path, height: int, width: int
 ) -> None:
-    levels = np.random.default_rng(3).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
-    [found] = session_of(pixels).run(["translation"], {"picture": levels})
+    values = np.random.default_rng(3).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+    [found] = session_of(pixels).run(["translation"], {"picture": values})
     exact = TranslatorOptions("cpu", "fp32")
-    expected = Translator.load(checkpoint, options=exact).translate_array(levels[0])
-    assert found.shape == levels.shape
+    expected = Translator.load(checkpoint, options=exact).translate_array(values[0])
+    assert found.shape == values.shape
     assert found.dtype == np.uint8
     assert np.abs(found[0].astype(int) - expected).max() <= 1
 
 
 def test_image_io_translates_batches(pixels: Path) -> None:
     session = session_of(pixels)
-    levels = np.random.default_rng(4).integers(0, 256, (3, 13, 22, 3), dtype=np.uint8)
-    [together] = session.run(None, {"picture": levels})
-    alone = [session.run(None, {"picture": one[None]})[0][0] for one in levels]
+    values = np.random.default_rng(4).integers(0, 256, (3, 13, 22, 3), dtype=np.uint8)
+    [together] = session.run(None, {"picture": values})
+    alone = [session.run(None, {"picture": one[None]})[0][0] for one in values]
     assert np.abs(together.astype(int) - np.stack(alone)).max() <= 1
 
 

@@ -1,4 +1,4 @@
-"""Files of the original implementation: its own network loads them and computes the same."""
+"""Exported .pth files: the original network loads them and computes the same."""
 
 from __future__ import annotations
 

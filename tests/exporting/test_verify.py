@@ -1,4 +1,4 @@
-"""No exported file that computes anything else than its network gets past this."""
+"""The verification refuses files that compute anything else than the network."""
 
 from __future__ import annotations
 
@@ -129,8 +129,8 @@ def test_pixel_values_may_differ_by_one(generator: ResnetGenerator) -> None:
     tolerance = tolerance_for("fp32", image_io=True, min_psnr=35)
     pixels = PixelGenerator(generator)
 
-    def off_by(levels: int) -> Model:
-        return lambda given: (pixels(given).int() + levels).clamp(0, 255).to(torch.uint8)
+    def off_by(offset: int) -> Model:
+        return lambda given: (pixels(given).int() + offset).clamp(0, 255).to(torch.uint8)
 
     assert compare(off_by(1), pixels, tolerance, image_io=True).largest_difference == 1
     with pytest.raises(ExportError, match="differs from the network by 2 on noise"):

@@ -1,4 +1,4 @@
-"""Two checkpoints side by side."""
+"""Comparisons of two checkpoints."""
 
 from __future__ import annotations
 

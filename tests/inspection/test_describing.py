@@ -1,4 +1,4 @@
-"""What a file or folder is, told from its headers."""
+"""Descriptions of files and folders."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Draw = Callable[..., Path]
 
 
 def document(path: Path) -> dict[str, Any]:
-    """What is told of a path, through strict JSON and back."""
+    """The description of a path, through strict JSON and back."""
     return json.loads(json.dumps(describe(path).to_document(), allow_nan=False))
 
 
@@ -45,12 +45,12 @@ def own_run(run_folder: Path, tmp_path: Path) -> Path:
 
 
 def test_describe_model(checkpoint: Path, tiny_model: CycleGAN) -> None:
-    told = document(checkpoint)
-    assert told["path"] == str(checkpoint)
-    assert told["kind"] == "model"
-    assert told["bytes"] == checkpoint.stat().st_size
-    assert told["domains"] == {"a": "day", "b": "night"}
-    assert told["generator"] == {
+    facts = document(checkpoint)
+    assert facts["path"] == str(checkpoint)
+    assert facts["kind"] == "model"
+    assert facts["bytes"] == checkpoint.stat().st_size
+    assert facts["domains"] == {"a": "day", "b": "night"}
+    assert facts["generator"] == {
         "base_channels": 2,
         "residual_blocks": 1,
         "input_channels": 3,
@@ -58,53 +58,57 @@ def test_describe_model(checkpoint: Path, tiny_model: CycleGAN) -> None:
         "affine_norm": False,
         "parameters": parameters(tiny_model.generator_a2b),
     }
-    assert told["dtypes"] == ["F32"]
-    assert told["training"]["step"] == 1
-    assert told["format_version"] == 1
-    assert set(told["versions"]) == {"cyclegan_cli", "safetensors", "torch"}
-    assert "discriminator" not in told
+    assert facts["dtypes"] == ["F32"]
+    assert facts["training"]["step"] == 1
+    assert facts["format_version"] == 1
+    assert set(facts["versions"]) == {"cyclegan_cli", "safetensors", "torch"}
+    assert "discriminator" not in facts
 
 
 def test_describe_state(run_folder: Path, tiny_model: CycleGAN) -> None:
-    told = document(run_folder / "state.safetensors")
-    assert told["kind"] == "state"
-    assert told["generator"]["parameters"] == parameters(tiny_model.generator_a2b)
-    assert told["discriminator"] == {
+    facts = document(run_folder / "state.safetensors")
+    assert facts["kind"] == "state"
+    assert facts["generator"]["parameters"] == parameters(tiny_model.generator_a2b)
+    assert facts["discriminator"] == {
         "base_channels": 2,
         "parameters": parameters(tiny_model.discriminator_a),
     }
-    assert told["trained_seconds"] == 12.3
+    assert facts["trained_seconds"] == 12.3
 
 
 def test_describe_safetensors_of_another_program(tmp_path: Path) -> None:
     save_file({"w": torch.zeros(3, 4), "b": torch.zeros(5)}, tmp_path / "x.safetensors")
-    told = document(tmp_path / "x.safetensors")
-    assert (told["kind"], told["tensors"], told["parameters"]) == ("safetensors", 2, 17)
+    facts = document(tmp_path / "x.safetensors")
+    assert (facts["kind"], facts["tensors"], facts["parameters"]) == (
+        "safetensors",
+        2,
+        17,
+    )
 
 
 # Runs
 
 
 def test_describe_run(run_folder: Path) -> None:
-    told = document(run_folder)
-    assert told["kind"] == "run"
-    assert told["bytes"] == sum(f.stat().st_size for f in run_folder.rglob("*") if f.is_file())
-    assert told["resumable"] is True
-    assert told["samples"] == 1
-    assert told["disk"]["model.safetensors"] == (run_folder / "model.safetensors").stat().st_size
-    assert set(told["disk"]) == {"model.safetensors", "state.safetensors", "samples"}
-    assert told["progress"] == {"step": 1, "of": 10}
-    assert told["trained_seconds"] == 12.3
-    assert told["last_metrics"] == {"step": 1, "cycle_a": 0.25}
-    assert told["domains"] == {"a": "day", "b": "night"}
+    facts = document(run_folder)
+    assert facts["kind"] == "run"
+    assert facts["bytes"] == sum(f.stat().st_size for f in run_folder.rglob("*") if f.is_file())
+    assert facts["resumable"] is True
+    assert facts["samples"] == 1
+    assert facts["disk"]["model.safetensors"] == (run_folder / "model.safetensors").stat().st_size
+    assert set(facts["disk"]) == {"model.safetensors", "state.safetensors", "samples"}
+    assert facts["progress"] == {"step": 1, "of": 10}
+    assert facts["trained_seconds"] == 12.3
+    assert facts["last_metrics"] == {"step": 1, "cycle_a": 0.25}
+    assert facts["domains"] == {"a": "day", "b": "night"}
 
 
 def test_describe_run_without_state(own_run: Path) -> None:
     (own_run / "state.safetensors").unlink()
     (own_run / "config.toml").unlink()
-    told = document(own_run)
-    assert (told["kind"], told["resumable"]) == ("run", False)
-    assert told["generator"]["base_channels"] == 2
+    facts = document(own_run)
+    assert (facts["kind"], facts["resumable"]) == ("run", False)
+    assert facts["generator"]["base_channels"] == 2
 
 
 def test_describe_run_without_results(own_run: Path) -> None:
@@ -113,9 +117,9 @@ def test_describe_run_without_results(own_run: Path) -> None:
     for table in own_run.glob("*.csv"):
         table.write_text(table.read_text().splitlines(keepends=True)[0])
     shutil.rmtree(own_run / "samples")
-    told = document(own_run)
-    assert (told["kind"], told["resumable"]) == ("run", True)
-    assert "generator" not in told
+    facts = document(own_run)
+    assert (facts["kind"], facts["resumable"]) == ("run", True)
+    assert "generator" not in facts
 
 
 def test_files_removed_meanwhile_are_skipped(
@@ -169,11 +173,11 @@ def test_describe_best_model_and_last_validation(
     info = dataclasses.replace(tiny_info, training=tiny_info.training | {"step": 7, "swd": 0.25})
     save_model(own_run / "best.safetensors", tiny_model, info)
     (own_run / "validation.csv").write_text("step,swd_a2b\n7,0.2\n8,0.5\n")
-    told = document(own_run)
-    assert told["best"] == {"step": 7, "swd": 0.25}
-    assert told["last_validation"] == {"step": 8, "swd_a2b": 0.5}
-    assert told["training"]["step"] == 1
-    assert told["disk"]["best.safetensors"] == (own_run / "best.safetensors").stat().st_size
+    facts = document(own_run)
+    assert facts["best"] == {"step": 7, "swd": 0.25}
+    assert facts["last_validation"] == {"step": 8, "swd_a2b": 0.5}
+    assert facts["training"]["step"] == 1
+    assert facts["disk"]["best.safetensors"] == (own_run / "best.safetensors").stat().st_size
 
 
 def test_best_model_without_swd(own_run: Path, checkpoint: Path) -> None:
@@ -221,9 +225,9 @@ def test_health_is_read_from_its_file(own_run: Path, verdicts: list[dict[str, An
 )
 def test_damaged_health_file_is_ignored(own_run: Path, content: bytes) -> None:
     (own_run / "health.json").write_bytes(content)
-    told = document(own_run)
-    assert "health" not in told
-    assert told["progress"]["step"] == 1
+    facts = document(own_run)
+    assert "health" not in facts
+    assert facts["progress"]["step"] == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
@@ -289,20 +293,20 @@ def test_describe_folder_of_images(draw: Draw, tmp_path: Path) -> None:
 def test_unreadable_images_are_counted_and_named(draw: Draw, tmp_path: Path) -> None:
     draw(tmp_path / "good.png")
     (tmp_path / "bad.jpg").write_bytes(b"no image")
-    told = document(tmp_path)
-    assert (told["pictures"], told["unreadable"]) == (2, 1)
-    assert told["formats"] == {"PNG": 1}
-    [problem] = told["problems"]
+    facts = document(tmp_path)
+    assert (facts["pictures"], facts["unreadable"]) == (2, 1)
+    assert facts["formats"] == {"PNG": 1}
+    [problem] = facts["problems"]
     assert "bad.jpg" in problem
 
 
 def test_list_of_unreadable_images_is_limited(tmp_path: Path) -> None:
     for index in range(MOST_LISTED + 5):
         (tmp_path / f"{index:03d}.jpg").touch()
-    told = document(tmp_path)
-    assert told["unreadable"] == MOST_LISTED + 5
-    assert len(told["problems"]) == MOST_LISTED
-    assert "000.jpg" in told["problems"][0]
+    facts = document(tmp_path)
+    assert facts["unreadable"] == MOST_LISTED + 5
+    assert len(facts["problems"]) == MOST_LISTED
+    assert "000.jpg" in facts["problems"][0]
 
 
 def test_describe_empty_folder(tmp_path: Path) -> None:
@@ -339,17 +343,17 @@ def test_colours_are_sampled_without_full(
 def test_truncated_image_is_a_problem(draw: Draw, tmp_path: Path) -> None:
     content = draw(tmp_path / "x.png", (64, 64)).read_bytes()
     (tmp_path / "x.png").write_bytes(content[: len(content) // 2])
-    told = document(tmp_path)
-    assert (told["pictures"], told["unreadable"]) == (1, 1)
-    assert "x.png" in told["problems"][0]
+    facts = document(tmp_path)
+    assert (facts["pictures"], facts["unreadable"]) == (1, 1)
+    assert "x.png" in facts["problems"][0]
 
 
 def test_duplicates_are_named(draw: Draw, tmp_path: Path) -> None:
     draw(tmp_path / "a.png")
     shutil.copy(tmp_path / "a.png", tmp_path / "b.png")
     draw(tmp_path / "c.png", (14, 10))
-    told = document(tmp_path)
-    assert (told["duplicates"], told["same"]) == (1, ["a.png = b.png"])
+    facts = document(tmp_path)
+    assert (facts["duplicates"], facts["same"]) == (1, ["a.png = b.png"])
 
 
 # Files of torch.save
@@ -358,10 +362,10 @@ def test_duplicates_are_named(draw: Draw, tmp_path: Path) -> None:
 def test_describe_pth_file(tmp_path: Path) -> None:
     network = original_generator(affine=True, channels=(1, 3))
     torch.save(network.state_dict(), tmp_path / "horse2zebra.pth")
-    told = document(tmp_path / "horse2zebra.pth")
-    assert (told["kind"], told["directions"]) == ("reference", ["a2b"])
-    assert told["domains"] == {"a": "horse", "b": "zebra"}
-    assert told["generator"] == {
+    facts = document(tmp_path / "horse2zebra.pth")
+    assert (facts["kind"], facts["directions"]) == ("reference", ["a2b"])
+    assert facts["domains"] == {"a": "horse", "b": "zebra"}
+    assert facts["generator"] == {
         "base_channels": 4, "residual_blocks": 2, "input_channels": 1, "output_channels": 3,
         "affine_norm": True, "parameters": parameters(network),
     }  # fmt: skip
@@ -370,17 +374,21 @@ def test_describe_pth_file(tmp_path: Path) -> None:
 def test_describe_pth_folder(tmp_path: Path) -> None:
     for letter in "AB":
         torch.save(original_generator().state_dict(), tmp_path / f"latest_net_G_{letter}.pth")
-    told = document(tmp_path)
-    assert (told["kind"], told["directions"]) == ("reference", ["a2b", "b2a"])
+    facts = document(tmp_path)
+    assert (facts["kind"], facts["directions"]) == ("reference", ["a2b", "b2a"])
     listed = describe(tmp_path, Request(weights=True)).facts["weights"]
     assert listed[0]["name"] == "latest_net_G_A.pth: model.1.weight"
 
 
 def test_describe_other_torch_file(tmp_path: Path) -> None:
     torch.save({"w": torch.zeros(3, 4)}, tmp_path / "x.pth")
-    told = document(tmp_path / "x.pth")
-    assert (told["kind"], told["tensors"], told["parameters"]) == ("torch", 1, 12)
-    assert "has no generator" in told["problem"]
+    facts = document(tmp_path / "x.pth")
+    assert (facts["kind"], facts["tensors"], facts["parameters"]) == (
+        "torch",
+        1,
+        12,
+    )
+    assert "has no generator" in facts["problem"]
 
 
 # Details that are asked for

@@ -412,7 +412,7 @@ def model_info(path: Path, header: Header) -> ModelInfo:
             "Install a newer version of cyclegan-cli.",
         )
     try:
-        # Outputs are named after domains: a foreign file must not choose their folder.
+        # Outputs are named after domains: a file of another program must not choose their folder.
         names = [_checked(document["domains"][key], is_domain_name) for key in ("a", "b")]
         return ModelInfo(
             kind=_checked(document["kind"], ("model", "state").__contains__),

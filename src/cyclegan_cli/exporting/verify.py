@@ -141,7 +141,7 @@ def verify(
     checks = [_compare(what, run, reference, given) for what, given in inputs]
     judged = [_compare(what, run, reference, given) for what, given in (held_out or {}).items()]
     for check in judged or checks:
-        _judge(check, tolerance)
+        _check_tolerance(check, tolerance)
     return Verification((*checks, *judged), tuple(judged or checks))
 
 
@@ -191,7 +191,7 @@ def _compare(what: str, run: Model, reference: Model, given: Tensor) -> Check:
     )
 
 
-def _judge(check: Check, tolerance: Tolerance) -> None:
+def _check_tolerance(check: Check, tolerance: Tolerance) -> None:
     where = f"on {check.what} of {check.size[2]}x{check.size[1]}"
     limit = tolerance.largest_difference
     if limit is not None and check.largest_difference > limit:
