@@ -2,11 +2,11 @@
 
     python benchmarks/large_images.py [--megapixels 1 4 12 24 48] [--precision fp32]
 
-Each measurement runs in a process of its own, whose peak memory is that of the whole process,
+Each measurement runs in its own process, whose peak memory is measured,
 Python and torch included. All ways get the same random weights and the same image. The untiled
 network is the textbook's (eager, NCHW, stock modules); it is left out above --untiled-up-to
-megapixels. Tiles are 512 pixels square, each with norms of its own, as tools have it that tile.
-The last column says how far a result is from that of strips, in dB and in levels of 255.
+megapixels. Tiles are 512 pixels square, each normalized by itself, as in tools that tile.
+The last column says how far a result is from that of strips, in dB and in pixel values of 255.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def image(width: int, height: int) -> PixelArray:
     coarse = torch.from_numpy(random.random((1, 3, 12, 16), dtype=np.float32))
     smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
     smooth *= torch.linspace(0.3, 1, height)[:, None]
-    levels = (smooth[0] * 230).permute(1, 2, 0).to(torch.uint8).numpy()
-    levels += random.integers(0, 25, levels.shape, dtype=np.uint8)
-    return levels
+    pixels = (smooth[0] * 230).permute(1, 2, 0).to(torch.uint8).numpy()
+    pixels += random.integers(0, 25, pixels.shape, dtype=np.uint8)
+    return pixels
 
 
 def trained_like_generator() -> ResnetGenerator:
@@ -59,7 +59,7 @@ def trained_like_generator() -> ResnetGenerator:
 @torch.inference_mode()
 def measure(way: str, width: int, height: int, precision: PrecisionChoice, result: Path) -> None:
     """Translate one image, save the result, and print seconds and peak memory as JSON."""
-    levels, generator = image(width, height), trained_like_generator()
+    pixels, generator = image(width, height), trained_like_generator()
     if way == "strips":
         keep_freed_memory()  # As the command does.
         info = ModelInfo("model", generator.config, "a", "b", {}, {})
@@ -68,7 +68,7 @@ def measure(way: str, width: int, height: int, precision: PrecisionChoice, resul
     else:
         translate = _eager(generator, way)
     start = time.perf_counter()
-    translated = translate(levels)
+    translated = translate(pixels)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     np.save(result, translated)
@@ -78,17 +78,17 @@ def measure(way: str, width: int, height: int, precision: PrecisionChoice, resul
 def _eager(generator: ResnetGenerator, way: str):  # type: ignore[no-untyped-def]
     network = generator_like(generator)
 
-    def whole(levels: PixelArray) -> PixelArray:
-        height, width, _ = levels.shape
-        padded = reflect_to_multiple(array_to_tensor(levels))
+    def whole(pixels: PixelArray) -> PixelArray:
+        height, width, _ = pixels.shape
+        padded = reflect_to_multiple(array_to_tensor(pixels))
         return tensor_to_array(network(padded)[..., :height, :width])
 
-    def tiles(levels: PixelArray) -> PixelArray:
-        translated = np.empty_like(levels)
-        for top in range(0, levels.shape[0], TILE):
-            for left in range(0, levels.shape[1], TILE):
+    def tiles(pixels: PixelArray) -> PixelArray:
+        translated = np.empty_like(pixels)
+        for top in range(0, pixels.shape[0], TILE):
+            for left in range(0, pixels.shape[1], TILE):
                 tile = np.s_[top : top + TILE, left : left + TILE]
-                translated[tile] = whole(levels[tile])
+                translated[tile] = whole(pixels[tile])
         return translated
 
     return whole if way == "untiled" else tiles
@@ -112,7 +112,7 @@ def difference(found: PixelArray, expected: PixelArray) -> str:
     error = found.astype(np.float32) - expected
     mean_square = float(np.square(error).mean())
     decibels = 10 * math.log10(255**2 / mean_square) if mean_square else math.inf
-    return f"{decibels:.1f} dB, {abs(error).max():.0f} levels"
+    return f"{decibels:.1f} dB, {abs(error).max():.0f} of 255"
 
 
 def main() -> None:
@@ -142,11 +142,11 @@ def main() -> None:
         width = round(height * 4 / 3)
         with tempfile.TemporaryDirectory() as folder:
             for way in (way for way in WAYS if megapixels <= limits[way]):
-                found, levels = measured(way, width, height, arguments.precision, Path(folder))
+                found, pixels = measured(way, width, height, arguments.precision, Path(folder))
                 if way == "strips":
-                    expected, shown = levels, ""
+                    expected, shown = pixels, ""
                 else:
-                    shown = difference(levels, expected)
+                    shown = difference(pixels, expected)
                 print(
                     f"| {megapixels:g} | {width}×{height} | {way} | {found['seconds']:.1f} "
                     f"| {found['peak_rss_bytes'] / 1e9:.2f} GB | {shown} |",

@@ -2,16 +2,16 @@
 
     python benchmarks/translate.py [--sizes 256x256,1024x768,4000x3000] [--json FILE]
 
-Each way works in a process of its own, so that its peak memory is its own; they take turns on the
-same folder of JPEGs, and the median of all rounds counts. The network has 64 channels and 9 blocks.
+Each program runs in its own process, whose peak memory is measured. They take turns on the same
+folder of JPEGs, and the median of all rounds is reported. The network has 64 channels and 9 blocks.
 
 - textbook: stock modules, eager, fp32, NCHW; Pillow decodes, the network runs, Pillow encodes,
-  one image after the other.
+  one image after another.
 - onnxruntime: the same loop around the exported model.
 - cyclegan: ``cyclegan translate``, its start-up without Python's imports included.
 
-The share is that of the arithmetic of a direct convolution at the speed that this machine's
-convolutions reach at their best; Winograd's do with less arithmetic and so can exceed it.
+The share is relative to the arithmetic of direct convolutions at the peak speed of convolutions on
+this machine; Winograd convolutions need less arithmetic and can exceed it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Values of options that need more than their type."""
+"""Parsing of option values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options of ``cyclegan translate`` that say how pixels are written."""
+"""Options of ``cyclegan translate`` for pixels and formats."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def here(
 @pytest.mark.parametrize(("name", "kind"), [("webp", "WEBP"), ("TIFF", "TIFF"), (".jpg", "JPEG")])
 def test_format_of_outputs_in_folder(cyclegan: Cyclegan, here: Path, name: str, kind: str) -> None:
     answer = cyclegan("translate", "photos", "-o", "out", "--format", name)
-    ending = "." + name.lower().removeprefix(".")
+    extension = "." + name.lower().removeprefix(".")
     assert answer.code == 0
     for place in ("a", "sub/b"):
-        with Image.open(f"out/{place}{ending}") as image:
+        with Image.open(f"out/{place}{extension}") as image:
             assert image.format == kind
 
 

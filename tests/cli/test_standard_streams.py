@@ -1,4 +1,4 @@
-"""What systems call standard input and output, and what is said where that is closed."""
+"""Standard input and output under their file names, and closed."""
 
 from __future__ import annotations
 

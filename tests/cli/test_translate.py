@@ -1,4 +1,4 @@
-"""``cyclegan translate``: what a person or a script gets, whatever goes wrong."""
+"""``cyclegan translate``: files, checkpoints, errors and signals."""
 
 from __future__ import annotations
 
@@ -286,7 +286,7 @@ def test_which_best_without_run_is_refused(cyclegan: Cyclegan, here: Path) -> No
     assert answer.err.splitlines() == [
         "error: there is no checkpoint to translate with",
         "hint: Name one with --checkpoint, or set CYCLEGAN_CHECKPOINT; cyclegan train makes one; "
-        "cyclegan inspect --models lists those that are in the package.",
+        "cyclegan inspect --models lists those in the package.",
     ]
 
 

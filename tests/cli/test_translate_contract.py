@@ -1,4 +1,4 @@
-"""``cyclegan translate`` in scripts: streams, lists, shards, names, and ends of all kinds."""
+"""``cyclegan translate`` in scripts: streams, lists, shards, names and exit codes."""
 
 from __future__ import annotations
 

@@ -6,16 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
-from cyclegan_cli.training.domains import find_images
-from cyclegan_cli.translation.naming import plan_naming
-from cyclegan_cli.translation.planning import Plan
 
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.data.folder import SkippedFiles, list_images
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.inspection import describe
 from cyclegan_cli.inspection.summary import Request
+from cyclegan_cli.training.split import split_images
 from cyclegan_cli.translation.inputs import Inputs
+from cyclegan_cli.translation.outputs import TranslationPlan, resolve_naming
 from images import encoded, noise, saved, written
 
 
@@ -37,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_skipped_files_are_counted_by_extension(folder: Path) -> None:
+def test_they_are_counted_by_extension(folder: Path) -> None:
     passed_over = SkippedFiles()
     assert len(list_images(folder, passed_over)) == 1
     assert passed_over.counts == {".dng": 2, ".jxl": 1, "without extension": 2, ".png_large": 1}
@@ -49,25 +48,25 @@ def test_skipped_files_are_counted_by_extension(folder: Path) -> None:
     assert SkippedFiles().sentence() == ""
 
 
-def test_translate_counts_skipped_files_once(folder: Path, tmp_path: Path) -> None:
+def test_translate_counts_them_once(folder: Path, tmp_path: Path) -> None:
     inputs = Inputs((str(folder),))
-    naming = plan_naming(str(tmp_path / "out"), inputs.first_two(), "night", None, None, None)
-    plan = Plan(inputs, naming)
+    naming = resolve_naming(str(tmp_path / "out"), inputs.first_two(), "night", None, None, None)
+    plan = TranslationPlan(inputs, naming)
     assert plan.images == 1
-    assert plan.passed_over.startswith("6 image files were skipped")
+    assert plan.skipped.startswith("6 image files were skipped")
     shallow = Inputs((str(folder),), recursive=False)
-    assert Plan(shallow, naming).passed_over.startswith("3 image files were skipped")
+    assert TranslationPlan(shallow, naming).skipped.startswith("3 image files were skipped")
 
 
-def test_folder_of_unsupported_images_error_message(folder: Path) -> None:
+def test_a_folder_of_nothing_else_says_so(folder: Path) -> None:
     (folder / "a.png").unlink()
     with pytest.raises(DataError, match="has no images") as caught:
         next(Inputs((str(folder),)).checked(SkippedFiles()))
     assert "6 image files were skipped" in caught.value.hint
     with pytest.raises(DataError, match="has no images") as caught:
-        find_images(TrainConfig(domain_a=folder, domain_b=folder))
+        split_images(TrainConfig(domain_a=folder, domain_b=folder))
     assert "6 image files were skipped" in caught.value.hint
 
 
-def test_inspect_counts_skipped_files(folder: Path) -> None:
+def test_inspect_counts_them(folder: Path) -> None:
     assert describe(folder, Request()).facts["passed_over"][".dng"] == 2

@@ -12,7 +12,7 @@ from PIL import Image
 from cyclegan_cli.checkpoints.header import read_header
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.config import TrainConfig
-from cyclegan_cli.data import cache
+from cyclegan_cli.data import cache, dataset
 from cyclegan_cli.errors import (
     DataError,
     DeviceError,

@@ -1,4 +1,4 @@
-"""What is done with each image: what its translation is like, and what goes wrong."""
+"""Reading, translating and writing image files, and their errors."""
 
 from __future__ import annotations
 
@@ -296,7 +296,7 @@ def test_outputs_are_upright_for_every_orientation(
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
-    """What the EXIF standard says of the eight orientations."""
+    """Apply an orientation as the EXIF standard defines it."""
     rotations = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_270,
                  8: Image.Transpose.ROTATE_90, 2: Image.Transpose.FLIP_LEFT_RIGHT,
                  4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
@@ -330,15 +330,15 @@ def test_mpo_preview_is_ignored(translator: Translator, tmp_path: Path, draw: Dr
     assert (outcome.status, outcome.width) == ("ok", 32)
 
 
-@pytest.mark.parametrize(("ending", "frames"), [("gif", 2), ("png", 2), ("jpg", None)])
+@pytest.mark.parametrize(("extension", "frames"), [("gif", 2), ("png", 2), ("jpg", None)])
 def test_animation_frames_are_translated_or_refused(
-    translator: Translator, tmp_path: Path, draw: Draw, ending: str, frames: int | None
+    translator: Translator, tmp_path: Path, draw: Draw, extension: str, frames: int | None
 ) -> None:
     with Image.open(draw(tmp_path / "frame.png", mode="L")) as frame:
         source = draw(
             tmp_path / "moving.gif", save_all=True, append_images=[frame], mode="RGB", loop=0
         )
-    output = tmp_path / f"out.{ending}"
+    output = tmp_path / f"out.{extension}"
     [outcome] = translate(translator, [job_of(source, output)])
     assert json.dumps(outcome.to_document())
     if frames is None:
@@ -348,4 +348,4 @@ def test_animation_frames_are_translated_or_refused(
     assert (outcome.status, outcome.width) == ("ok", 13)
     expected = [translator.translate_array(level) for level in decode(source).frames]
     difference = np.subtract(decode(output).frames, expected, dtype=np.int16)
-    assert np.abs(difference).mean() < (0.01 if ending == "png" else 4)
+    assert np.abs(difference).mean() < (0.01 if extension == "png" else 4)

@@ -1,4 +1,4 @@
-"""What strips are made of."""
+"""Strips of rows, and running moments."""
 
 from __future__ import annotations
 

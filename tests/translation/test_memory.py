@@ -1,4 +1,4 @@
-"""How an image is fitted into the memory that there is."""
+"""Choice of strips for the available memory."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def planned(inputs: list[str], output: str | None) -> dict[str, str]:
         pytest.param(["DAY2.JPG"], {"DAY2.JPG": "DAY2_night.JPG"}, id="upper case"),
         pytest.param(["a.b.jpg"], {"a.b.jpg": "a.b_night.jpg"}, id="two dots"),
         pytest.param(["scan.psd"], {"scan.psd": "scan_night.png"}, id="a read-only format"),
-        pytest.param(["noending"], {"noending": "noending_night.png"}, id="no ending"),
+        pytest.param(["noending"], {"noending": "noending_night.png"}, id="no extension"),
         pytest.param(["icon.ico"], {"icon.ico": "icon_night.png"}, id="a format of fixed sizes"),
         pytest.param(
             ["photos/a.jpg", "day.jpg"],
@@ -89,7 +89,7 @@ def planned(inputs: list[str], output: str | None) -> dict[str, str]:
         pytest.param(
             ["photos/**/*.[pj]*g"],
             {"photos/a.jpg": "photos/a_night.jpg", "photos/sub/b.png": "photos/sub/b_night.png"},
-            id="a deep glob",
+            id="a recursive glob",
         ),
     ],
 )
@@ -172,7 +172,7 @@ def test_jobs_are_in_order_of_inputs(here: Path, repeated: list[str]) -> None:
     ]  # fmt: skip
 
 
-# What is refused
+# Refused
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_image_named_with_its_folder_is_translated_once(here: Path) -> None:
     "name", ["[x].jpg", "a*.jpg", "what?.jpg", "нічний.jpg", "two\nlines.jpg", " .jpg", "-o.jpg"]
 )
 def test_existing_file_is_not_a_glob(here: Path, name: str) -> None:
-    Path("ax.jpg").touch()  # What "a*.jpg" would match besides itself.
+    Path("ax.jpg").touch()  # Another match of "a*.jpg".
     Path(name).touch()
     assert planned([name], "new") == {name: f"new/{name}"}
     assert planned([name], None) == {name: f"{name[:-4]}_night.jpg"}
@@ -468,7 +468,7 @@ def test_existing_files_that_differ_in_case_are_distinct(tmp_path: Path) -> None
 @pytest.mark.usefixtures("one_file")
 def test_case_insensitive_drive_is_detected_from_its_entries(tmp_path: Path) -> None:
     assert ignores_case(str(tmp_path))
-    (tmp_path / "12").mkdir()  # No letters: that tells nothing.
+    (tmp_path / "12").mkdir()  # Without letters.
     assert ignores_case(str(tmp_path / "12"))
     assert ignores_case(str(tmp_path / "12" / "new"))
 

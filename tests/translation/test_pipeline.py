@@ -1,4 +1,4 @@
-"""Threads that never hang, whatever happens in them; nothing is lost, doubled or out of bounds."""
+"""The pipeline never hangs, and yields every outcome once within its limits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STAGES = ("is_done", "pixel_bytes", "decode", "translate", "encode")
 
 
 class UnforeseenError(Exception):
-    """What nobody has foreseen."""
+    """An unexpected error."""
 
 
 def full_disk() -> OutputError:
@@ -37,12 +37,12 @@ def full_disk() -> OutputError:
     return error
 
 
-class Pretence:
-    """Work without images.
+class FakeStages:
+    """Stages without images.
 
     Args:
         events: Called in a stage, by ``(stage, number of the job)``.
-        weights: Of the jobs, 1 each if there is none.
+        weights: Pixel bytes by job, 1 by default.
     """
 
     def __init__(
@@ -107,9 +107,9 @@ def jobs(count: int) -> list[TranslationJob]:
 
 
 def run(
-    count: int, work: Pretence, limits: PipelineLimits = DEFAULT_LIMITS, **options: Any
+    count: int, stages: FakeStages, limits: PipelineLimits = DEFAULT_LIMITS, **options: Any
 ) -> list[Outcome]:
-    return [*Pipeline(jobs(count), work, limits, **options).outcomes()]
+    return [*Pipeline(jobs(count), stages, limits, **options).outcomes()]
 
 
 def raising(error: BaseException) -> Callable[[], object]:
@@ -151,36 +151,36 @@ def test_every_job_has_one_outcome_in_order_if_requested(
         key: lambda seconds=seconds: time.sleep(seconds) for key, seconds in delays.items()
     }
     events |= {(stage, n): raising(DataError(f"no {n}")) for n, stage in failing.items()}
-    work = Pretence(events, weights, frozenset(skipped))
+    stages = FakeStages(events, weights, frozenset(skipped))
     limits = PipelineLimits(workers, pixel_bytes=20, window=window)
-    outcomes = run(count, work, limits, ordered=ordered)
+    outcomes = run(count, stages, limits, ordered=ordered)
     numbers = [int(outcome.input) for outcome in outcomes]
     assert sorted(numbers) == [*range(count)]
     assert not ordered or numbers == [*range(count)]
     for number, outcome in zip(numbers, outcomes, strict=True):
         expected = "failed" if number in failing else "ok"
         assert outcome.status == ("skipped" if number in skipped else expected)
-    assert work.most_held <= window
-    assert work.most_weight <= max(20, *weights.values(), 0) if weights else True
+    assert stages.most_held <= window
+    assert stages.most_weight <= max(20, *weights.values(), 0) if weights else True
 
 
 def test_large_image_is_processed_alone() -> None:
     held: list[int] = []
-    work = Pretence(weights={5: 1000})
-    work.events = {("translate", 5): lambda: held.append(len(work.held))}
-    run(10, work, PipelineLimits(4, pixel_bytes=20))
+    stages = FakeStages(weights={5: 1000})
+    stages.events = {("translate", 5): lambda: held.append(len(stages.held))}
+    run(10, stages, PipelineLimits(4, pixel_bytes=20))
     assert held == [1]
 
 
 def test_pipeline_waits_for_consumer() -> None:
-    work = Pretence()
-    outcomes = Pipeline(jobs(1000), work, PipelineLimits(2, window=8)).outcomes()
+    stages = FakeStages()
+    outcomes = Pipeline(jobs(1000), stages, PipelineLimits(2, window=8)).outcomes()
     for taken in range(1, 4):
         next(outcomes)
         time.sleep(0.02)
-        assert len(work.done) <= taken + 8
+        assert len(stages.done) <= taken + 8
     outcomes.close()
-    assert len(work.done) < 1000
+    assert len(stages.done) < 1000
 
 
 # The first two write nothing, so no disk is full for them.
@@ -194,22 +194,22 @@ def test_pipeline_waits_for_consumer() -> None:
 def test_unexpected_error_stops_pipeline_and_is_raised(
     stage: str, number: int, error: Exception
 ) -> None:
-    work = Pretence({(stage, number): raising(error)})
-    told: list[Outcome] = []
+    stages = FakeStages({(stage, number): raising(error)})
+    yielded: list[Outcome] = []
     with pytest.raises(type(error)) as caught:
-        told.extend(Pipeline(jobs(50), work, PipelineLimits(3)).outcomes())
+        yielded.extend(Pipeline(jobs(50), stages, PipelineLimits(3)).outcomes())
     assert caught.value is error
-    assert number not in work.done
+    assert number not in stages.done
 
 
 def test_outcomes_before_full_disk_are_yielded() -> None:
-    work = Pretence({("encode", 3): raising(full_disk())})
-    told: list[int] = []
+    stages = FakeStages({("encode", 3): raising(full_disk())})
+    yielded: list[int] = []
     with pytest.raises(OutputError):
-        told.extend(int(outcome.input) for outcome in Pipeline(jobs(50), work).outcomes())
-    assert sorted(told) == sorted(work.done)
-    assert {0, 1, 2} <= set(told)
-    assert len(told) < 50
+        yielded.extend(int(outcome.input) for outcome in Pipeline(jobs(50), stages).outcomes())
+    assert sorted(yielded) == sorted(stages.done)
+    assert {0, 1, 2} <= set(yielded)
+    assert len(yielded) < 50
 
 
 def test_error_of_job_iterator_stops_pipeline() -> None:
@@ -217,24 +217,24 @@ def test_error_of_job_iterator_stops_pipeline() -> None:
         yield from jobs(3)
         raise UnforeseenError
 
-    pipeline = Pipeline(listed(), Pretence(), PipelineLimits(2))
+    pipeline = Pipeline(listed(), FakeStages(), PipelineLimits(2))
     with pytest.raises(UnforeseenError):
         list(pipeline.outcomes())
 
 
 @pytest.mark.parametrize("stage", STAGES[1:])
 def test_fail_fast_stops_at_first_failure(stage: str) -> None:
-    work = Pretence({(stage, 5): raising(DataError("no"))})
-    outcomes = run(1000, work, PipelineLimits(2), fail_fast=True, ordered=True)
+    stages = FakeStages({(stage, 5): raising(DataError("no"))})
+    outcomes = run(1000, stages, PipelineLimits(2), fail_fast=True, ordered=True)
     assert [o.input for o in outcomes if o.status == "failed"] == ["5"]
     assert len(outcomes) < 100
-    assert sorted(work.done) == sorted(int(o.input) for o in outcomes if o.status == "ok")
+    assert sorted(stages.done) == sorted(int(o.input) for o in outcomes if o.status == "ok")
 
 
 @pytest.mark.parametrize("error", [MemoryError(), DataError("not enough memory")])
 @pytest.mark.parametrize("stage", STAGES[1:])
 def test_failed_image_does_not_stop_others(stage: str, error: Exception) -> None:
-    outcomes = run(9, Pretence({(stage, 4): raising(error)}), ordered=True)
+    outcomes = run(9, FakeStages({(stage, 4): raising(error)}), ordered=True)
     assert [o.status for o in outcomes] == ["ok"] * 4 + ["failed"] + ["ok"] * 4
     assert "not enough memory" in str(outcomes[4].error)
 
@@ -242,23 +242,23 @@ def test_failed_image_does_not_stop_others(stage: str, error: Exception) -> None
 @pytest.mark.parametrize("ordered", [False, True])
 def test_stop_request_finishes_translated_images(ordered: bool) -> None:
     requests: list[int] = []
-    work = Pretence({("translate", 6): lambda: requests.append(15)})
+    stages = FakeStages({("translate", 6): lambda: requests.append(15)})
     outcomes = run(
         1000,
-        work,
+        stages,
         PipelineLimits(3),
         ordered=ordered,
         stop_requested=lambda: (requests or [None])[0],
     )
-    told = [int(outcome.input) for outcome in outcomes]
-    assert 6 in told
-    assert sorted(told) == sorted(work.done)
-    assert len(told) < 100
+    yielded = [int(outcome.input) for outcome in outcomes]
+    assert 6 in yielded
+    assert sorted(yielded) == sorted(stages.done)
+    assert len(yielded) < 100
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, GeneratorExit])
 def test_early_exit_of_consumer_ends_threads(interrupt: type[BaseException]) -> None:
-    outcomes = Pipeline(jobs(1000), Pretence(), PipelineLimits(2)).outcomes()
+    outcomes = Pipeline(jobs(1000), FakeStages(), PipelineLimits(2)).outcomes()
     next(outcomes)
     with pytest.raises(interrupt):
         outcomes.throw(interrupt)
@@ -273,37 +273,37 @@ def test_network_runs_in_consumer_thread() -> None:
     def note(stage: str) -> Callable[[], object]:
         return lambda: threads.update({stage: threading.current_thread()})
 
-    run(1, Pretence({(stage, 0): note(stage) for stage in STAGES}))
+    run(1, FakeStages({(stage, 0): note(stage) for stage in STAGES}))
     assert threads["translate"] is threading.current_thread()
     assert len({threads[stage] for stage in ("decode", "translate", "encode")}) == 3
 
 
 def test_ready_outcomes_are_yielded_before_next_translation() -> None:
-    told: list[int] = []
-    told_before: dict[int, list[int]] = {}
+    yielded: list[int] = []
+    yielded_before: dict[int, list[int]] = {}
     being_written = [threading.Event() for _ in range(5)]
 
     def translating(number: int) -> Callable[[], object]:
         def note() -> None:
-            told_before[number] = [*told]
+            yielded_before[number] = [*yielded]
             # The only encoder is at the last one, so those before it have ended.
             assert not number or being_written[number - 1].wait(10)
 
         return note
 
-    work = Pretence({("translate", number): translating(number) for number in range(5)})
-    work.events |= {("encode", n): event.set for n, event in enumerate(being_written)}
-    for outcome in Pipeline(jobs(5), work).outcomes():
-        told += [int(outcome.input)]
-    assert told_before[4][:2] == [0, 1]
-    assert told == [0, 1, 2, 3, 4]
+    stages = FakeStages({("translate", number): translating(number) for number in range(5)})
+    stages.events |= {("encode", n): event.set for n, event in enumerate(being_written)}
+    for outcome in Pipeline(jobs(5), stages).outcomes():
+        yielded += [int(outcome.input)]
+    assert yielded_before[4][:2] == [0, 1]
+    assert yielded == [0, 1, 2, 3, 4]
 
 
 def test_interrupt_in_network_is_raised_and_ends_threads() -> None:
-    work = Pretence({("translate", 3): raising(KeyboardInterrupt())})
+    stages = FakeStages({("translate", 3): raising(KeyboardInterrupt())})
     with pytest.raises(KeyboardInterrupt):
-        run(1000, work, PipelineLimits(2))
-    assert len(work.done) <= 3
+        run(1000, stages, PipelineLimits(2))
+    assert len(stages.done) <= 3
     deadline = time.monotonic() + 60
     while threads_of_pipelines() and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Pixel values strip by strip are the image as a whole."""
+"""Conversion of pixel values strip by strip."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from cyclegan_cli.translation.pixel_rows import PixelRows, PixelSink, to_channel
     height=st.integers(1, 21),
     width=st.integers(1, 21),
     strip=st.integers(1, 9),
-    deep=st.booleans(),
+    is_16_bit=st.booleans(),
 )
-def test_pixel_rows_equal_padded_image(height: int, width: int, strip: int, deep: bool) -> None:
-    highest = 65535 if deep else 255
+def test_pixel_rows_equal_padded_image(
+    height: int, width: int, strip: int, is_16_bit: bool
+) -> None:
+    highest = 65535 if is_16_bit else 255
     pixels = np.random.default_rng(0).integers(0, highest + 1, (height, width, 3))
-    pixels = pixels.astype(np.uint16 if deep else np.uint8)
+    pixels = pixels.astype(np.uint16 if is_16_bit else np.uint8)
     whole = reflect_to_multiple(array_to_tensor(pixels))
     rows = PixelRows(pixels, 3, torch.zeros(()))
     assert rows.height == whole.shape[2] == padded_size(height)

@@ -1,4 +1,4 @@
-"""bf16 where the hardware has it and the weights allow it."""
+"""Choice of the precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Strips give the whole image's pixels, and hold no more than they say."""
+"""Strips equal the network on the whole image, in bounded memory."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_full_temporary_folder_raises_device_error(monkeypatch: pytest.MonkeyPat
 
 
 def test_strip_generator_is_thread_safe() -> None:
-    """They share the workspace, and so must take turns."""
+    """Threads share the workspace and must take turns."""
     network = generator(16, 2)
     images = [image(48, 64, seed) for seed in range(4)]
     shared = StripGenerator(copy.deepcopy(network))
@@ -204,7 +204,7 @@ def test_strips_equal_network_with_affine_norms_and_grey_images(
 
 
 def test_independent_tiles_differ_from_network() -> None:
-    """What strips are for: the test above would fail if each had statistics of its own."""
+    """The comparison above fails for tiles that are normalised by themselves."""
     network, whole = generator(8, 2), image(64, 64)
     with torch.inference_mode():
         expected = network(whole)

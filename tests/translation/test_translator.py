@@ -1,4 +1,4 @@
-"""One generator in use: images of any size in, translations of exactly that size out."""
+"""Translator: images, arrays and tensors of any size."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from images import display_p3_profile
 pytestmark = pytest.mark.cpu_features
 
 FP32 = TranslatorOptions("cpu", "fp32")
-# Time tells nothing here: other work may run on the same cores.
+# No deadline: other processes may run on the same cores.
 unhurried = settings(deadline=None, max_examples=25)
 
 
@@ -107,10 +107,10 @@ def test_pillow_image_of_any_mode_becomes_rgb(translator: Translator, mode: str)
 
 def test_16_bit_grey_is_scaled(translator: Translator) -> None:
     grey = np.linspace(0, 255, 13 * 7).astype(np.uint8).reshape(7, 13)
-    deep = Image.fromarray(grey.astype(np.uint16) * 257)
-    assert deep.mode == "I;16"
+    grey_16_bit = Image.fromarray(grey.astype(np.uint16) * 257)
+    assert grey_16_bit.mode == "I;16"
     expected = np.asarray(translator(Image.fromarray(grey)))
-    assert np.array_equal(np.asarray(translator(deep)), expected)
+    assert np.array_equal(np.asarray(translator(grey_16_bit)), expected)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
@@ -123,14 +123,16 @@ def test_transparency_is_kept(translator: Translator, mode: str) -> None:
     assert np.array_equal(np.asarray(translated.getchannel("A")), np.asarray(opacity))
 
 
-@pytest.mark.parametrize("ending", ["jpg", "png", "tiff"])
-def test_exif_orientation_is_applied(translator: Translator, tmp_path: Path, ending: str) -> None:
+@pytest.mark.parametrize("extension", ["jpg", "png", "tiff"])
+def test_exif_orientation_is_applied(
+    translator: Translator, tmp_path: Path, extension: str
+) -> None:
     photo = Image.effect_noise((13, 7), 60).convert("RGB")
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
-    photo.save(tmp_path / f"photo.{ending}", exif=exif)
-    stored = Image.open(tmp_path / f"photo.{ending}")
-    upright = ImageOps.exif_transpose(Image.open(tmp_path / f"photo.{ending}"))
+    photo.save(tmp_path / f"photo.{extension}", exif=exif)
+    stored = Image.open(tmp_path / f"photo.{extension}")
+    upright = ImageOps.exif_transpose(Image.open(tmp_path / f"photo.{extension}"))
     assert upright.size == (7, 13)
     assert np.array_equal(np.asarray(translator(stored)), np.asarray(translator(upright)))
 
@@ -166,10 +168,10 @@ def test_wrong_shape_or_dtype_raises_value_error(translator: Translator, image: 
 
 
 def test_pixel_values_reach_generator_unchanged(translator: Translator) -> None:
-    levels = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
-    images = torch.from_numpy(levels).permute(2, 0, 1)[None] / 127.5 - 1
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    images = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1
     expected = ((translator.translate(images)[0] + 1) * 127.5).round().permute(1, 2, 0)
-    assert np.array_equal(np.asarray(translator(Image.fromarray(levels))), expected)
+    assert np.array_equal(np.asarray(translator(Image.fromarray(pixels))), expected)
 
 
 # How it computes
@@ -327,10 +329,10 @@ def test_translator_is_public(checkpoint: Path, draw: Callable[..., Path], tmp_p
 
 
 def test_array_keeps_bit_depth(translator: Translator) -> None:
-    levels = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
-    eight = translator(levels)
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
+    eight = translator(pixels)
     assert (eight.shape, eight.dtype) == ((9, 14, 3), np.uint8)
-    sixteen = translator(levels.astype(np.uint16) * 257)
+    sixteen = translator(pixels.astype(np.uint16) * 257)
     assert (sixteen.shape, sixteen.dtype) == ((9, 14, 3), np.uint16)
     assert abs(sixteen / 257 - eight).max() <= 0.51
 
@@ -365,7 +367,7 @@ def test_memory_limit_does_not_change_pixels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     network = generator(8, 2)
-    levels = np.random.default_rng(0).integers(0, 256, (400, 300, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (400, 300, 3), dtype=np.uint8)
     plans = []
     whole = network_translator(copy.deepcopy(network))
     limited = network_translator(network, max_memory=1)
@@ -374,7 +376,7 @@ def test_memory_limit_does_not_change_pixels(
         plans.append(plan), work(image, plan, sink)
     )  # fmt: skip
     monkeypatch.setattr(module, "memory_budget", lambda device, limit: 3.2e6 if limit else 1e9)
-    expected, found = whole(levels), limited(levels)
+    expected, found = whole(pixels), limited(pixels)
     assert plans == [StripPlan(1)]
     assert abs(found.astype(int) - expected).max() <= 1
 
@@ -392,17 +394,17 @@ def test_resize_restores_original_size() -> None:
     network = generator(4, 1)
     plain = network_translator(copy.deepcopy(network))
     resizing = network_translator(network, resize=16)
-    levels = np.random.default_rng(0).integers(0, 256, (32, 64, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 64, 3), dtype=np.uint8)
     small = torch.nn.functional.interpolate(
-        torch.from_numpy(levels).permute(2, 0, 1)[None] / 127.5 - 1,
+        torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1,
         (16, 32), mode="bicubic", antialias=True,
     ).clamp(-1, 1)  # fmt: skip
     large = torch.nn.functional.interpolate(
         plain.translate(small), (32, 64), mode="bicubic", antialias=True
     ).clamp(-1, 1)
     expected = ((large[0].permute(1, 2, 0) + 1) * 127.5).numpy()
-    found = resizing(levels)
-    assert found.shape == levels.shape
+    found = resizing(pixels)
+    assert found.shape == pixels.shape
     assert abs(found - expected).max() <= 0.6
 
 
@@ -410,14 +412,14 @@ def test_resize_does_not_affect_smaller_images() -> None:
     network = generator(4, 1)
     plain = network_translator(copy.deepcopy(network))
     resizing = network_translator(network, resize=16)
-    levels = np.random.default_rng(0).integers(0, 256, (15, 40, 3), dtype=np.uint8)
-    assert np.array_equal(resizing(levels), plain(levels))
+    pixels = np.random.default_rng(0).integers(0, 256, (15, 40, 3), dtype=np.uint8)
+    assert np.array_equal(resizing(pixels), plain(pixels))
 
 
 def test_image_decoded_at_reduced_scale_is_restored_to_full_size() -> None:
     translator = network_translator(generator(4, 1), resize=16)
-    levels = np.zeros((20, 30, 3), np.uint8)
-    assert translator.translate_array(levels, size=(61, 41)).shape == (41, 61, 3)
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    assert translator.translate_array(pixels, size=(61, 41)).shape == (41, 61, 3)
 
 
 @pytest.mark.parametrize(("width", "height"), [(65, 64), (71, 69), (64, 72), (8 * 9 + 1, 67)])
@@ -461,8 +463,8 @@ def test_compiled_network_gives_same_pixels(repays: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(
         translator.translate(images), plain.translate(images), rtol=0, atol=1e-4
     )
-    levels = np.random.default_rng(0).integers(0, 256, (21, 30, 3), dtype=np.uint8)
-    difference = translator(levels).astype(int) - plain(levels)
+    pixels = np.random.default_rng(0).integers(0, 256, (21, 30, 3), dtype=np.uint8)
+    difference = translator(pixels).astype(int) - plain(pixels)
     assert np.abs(difference).max() <= 1
     assert len(calls) == 2
     assert translator.remarks == ()

@@ -157,8 +157,8 @@ def _resolve_files(
     replace = config.overwrite or config.if_newer
     plan = TranslationPlan(inputs, naming, replace, shard.subdivide(env.shard))
     if env.is_rank_zero:
-        if plan.passed_over:
-            console.warn(plan.passed_over)
+        if plan.skipped:
+            console.warn(plan.skipped)
         if len(plan) < plan.images and not config.quiet:
             console.say(f"{len(plan)} of {plan.images} images are in this process's shard")
     return TranslationRun(config, env, checkpoint, direction, plan, len(plan), encoding)

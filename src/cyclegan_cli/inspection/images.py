@@ -22,7 +22,7 @@ from cyclegan_cli.errors import DataError
 from cyclegan_cli.inspection.summary import Facts, Request, Summary
 
 MOST_LISTED = 20
-SAMPLE = 100  # Images decoded for colour statistics, subsample spaced over the folder.
+SAMPLE = 100  # Images decoded for colour statistics, evenly spaced over the folder.
 THUMBNAIL = 64  # Short side in pixels of decoded images; averages need no more.
 
 

@@ -143,11 +143,11 @@ class Inputs:
     root: str | None = None
     excluded: str | None = None
 
-    def checked(self, passed_over: SkippedFiles | None = None) -> Iterator[InputImage]:
+    def checked(self, skipped: SkippedFiles | None = None) -> Iterator[InputImage]:
         """Yield the images in order, and check every argument.
 
         Args:
-            passed_over: Counts image files in folders that are not read.
+            skipped: Counts image files in folders that are not read.
 
         Raises:
             UsageError: An argument is empty, or a file lies outside the root.
@@ -157,15 +157,15 @@ class Inputs:
         for text in self.patterns:
             if not text:
                 raise UsageError("an INPUT is empty", "Name an image, a folder or a glob.")
-            found = self._expand(text, refuse_folder, passed_over)
+            found = self._expand(text, refuse_folder, skipped)
             first = next(found, None)
             if first is None:
-                raise _nothing_found(text, self.recursive, passed_over)
+                raise _nothing_found(text, self.recursive, skipped)
             refuse_missing(first.path, text)
             yield first
             yield from found
         for text in self.listed or ():
-            yield from self._listed(text, passed_over)
+            yield from self._listed(text, skipped)
 
     def first_two(self) -> list[InputImage]:
         """Return the first two images, or fewer; see :meth:`checked`."""
@@ -182,7 +182,7 @@ class Inputs:
         self,
         text: str,
         on_error: Callable[[OSError], None],
-        passed_over: SkippedFiles | None = None,
+        skipped: SkippedFiles | None = None,
     ) -> Iterator[InputImage]:
         """Yield the images that an argument names; an existing path is never a glob."""
         if glob.has_magic(text) and not os.path.lexists(text):
@@ -190,15 +190,15 @@ class Inputs:
                 if not is_temporary(os.path.basename(path)):
                     yield self._file(path)
         else:
-            yield from self._expand_literal(text, on_error, passed_over)
+            yield from self._expand_literal(text, on_error, skipped)
 
-    def _listed(self, text: str, passed_over: SkippedFiles | None = None) -> Iterator[InputImage]:
+    def _listed(self, text: str, skipped: SkippedFiles | None = None) -> Iterator[InputImage]:
         """Yield the images that a line of the list names.
 
         A folder that cannot be listed is yielded itself, and fails when it is read.
         """
         unlistable: list[OSError] = []
-        yield from self._expand_literal(text, unlistable.append, passed_over)
+        yield from self._expand_literal(text, unlistable.append, skipped)
         if unlistable:
             yield self._file(_tidied(text))
 
@@ -206,7 +206,7 @@ class Inputs:
         self,
         text: str,
         on_error: Callable[[OSError], None],
-        passed_over: SkippedFiles | None = None,
+        skipped: SkippedFiles | None = None,
     ) -> Iterator[InputImage]:
         if not _is_folder(text):
             if not is_temporary(os.path.basename(text)):
@@ -219,7 +219,7 @@ class Inputs:
             self.excluded,
             on_error,
             unlistable=True,
-            skipped=passed_over,
+            skipped=skipped,
         ):
             path = os.path.join("" if folder == Path() else folder, below)
             relative = below if self.root is None else self._relative(path)
@@ -269,12 +269,12 @@ def _is_folder(path: str) -> bool:
         return False
 
 
-def _nothing_found(text: str, recursive: bool, passed_over: SkippedFiles | None) -> DataError:
+def _nothing_found(text: str, recursive: bool, skipped: SkippedFiles | None) -> DataError:
     """Return the error for an argument that names no image."""
     if not _is_folder(text):
         return DataError(f"nothing matches {text}")
     hint = "Folders are searched recursively."
-    if passed_over and (sentence := passed_over.sentence()):
+    if skipped and (sentence := skipped.sentence()):
         hint = f"{sentence}."
     elif not recursive:
         hint = "With --no-recursive, subfolders are not searched."

@@ -300,7 +300,7 @@ class TranslationPlan:
 
     Attributes:
         images: Number of images in all shards.
-        passed_over: A sentence about image files in folders that are not read, or empty.
+        skipped: A sentence about image files in folders that are not read, or empty.
 
     Raises:
         UsageError: Two inputs have the same output, or an output is an input, in any shard.
@@ -317,13 +317,13 @@ class TranslationPlan:
         self._inputs, self._naming = inputs, naming
         self._real_folder = functools.lru_cache(maxsize=4096)(os.path.realpath)
         self._folder_ignores_case = functools.lru_cache(maxsize=4096)(ignores_case)
-        builder, passed_over = LedgerBuilder(), SkippedFiles()
-        for source in inputs.checked(passed_over):
+        builder, skipped = LedgerBuilder(), SkippedFiles()
+        for source in inputs.checked(skipped):
             output = naming.output_of(source)
             # The path as written: its absolute form may differ between machines.
             path = os.path.normpath(source.path).replace(os.sep, "/")
             builder.add(self._key(source.path), self._key(output), shard_hash(os.fsencode(path)))
-        self.passed_over = passed_over.sentence()
+        self.skipped = skipped.sentence()
         # `translate photos/*.jpg` can be repeated although its outputs now match the glob, as can
         # `translate photos -o photos --suffix _night`: they are skipped. With --overwrite they
         # would be replaced, and they cannot be told from the user's own images.
