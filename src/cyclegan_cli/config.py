@@ -591,6 +591,70 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class TrainRunConfig:
+    """The options of ``cyclegan train`` that are not part of a run's configuration.
+
+    Raises:
+        UsageError: Options exclude each other, or ``time_limit`` is not a duration.
+    """
+
+    config: Path | None = option(
+        None,
+        "TOML file with options; options on the command line take precedence.",
+        panel="Run",
+        metavar="FILE",
+    )
+    resume: Path | None = option(
+        None,
+        "Resume this run from its last checkpoint. Needs no other option.",
+        panel="Run",
+        metavar="RUN",
+    )
+    time_limit: str | None = option(
+        None,
+        "Save and stop after this time, such as 2h or 90m. Continue with --resume.",
+        panel="Run",
+        metavar="TIME",
+        shown_default="none",
+    )
+    dry_run: bool = option(
+        False,
+        "Check the images and the disk, run a few steps, and report the settings, memory, time and "
+        "disk space of the training. Writes nothing.",
+        panel="Run",
+    )
+    full: bool = option(
+        False, "With --dry-run, check every image instead of a sample.", panel="Run"
+    )
+    json: bool = option(False, "With --dry-run, print JSON.", panel="Run")
+    quiet: bool = option(False, "Show no progress.", panel="Run", short="-q")
+    verbose: bool = option(
+        False, "Also show the device, the networks and the caching.", panel="Run", short="-v"
+    )
+
+    def __post_init__(self) -> None:
+        refuse_both("--verbose", "--quiet", self.verbose and self.quiet)
+        if self.time_limit is not None and duration_seconds(self.time_limit) is None:
+            raise UsageError(
+                f"--time-limit must be a duration like 2h, 90m or 1h30m, found {self.time_limit!r}",
+                "A number alone is seconds.",
+            )
+        for name, is_given in (("--full", self.full), ("--json", self.json)):
+            if is_given and not self.dry_run:
+                raise UsageError(f"{name} needs --dry-run", "Give both, or omit it.")
+        if self.resume is not None and self.config is not None:
+            raise UsageError(
+                "--resume and --config exclude each other", "A run has its own options."
+            )
+
+    @property
+    def time_limit_seconds(self) -> float:
+        """``time_limit`` in seconds; infinity if there is none."""
+        seconds = None if self.time_limit is None else duration_seconds(self.time_limit)
+        return math.inf if seconds is None else seconds
+
+
+@dataclass(frozen=True)
 class TranslateConfig:
     """The options of ``cyclegan translate``.
 

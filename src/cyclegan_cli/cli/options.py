@@ -15,13 +15,11 @@ from cyclegan_cli.checkpoints.header import Direction, ModelInfo
 from cyclegan_cli.cli.completion import complete_checkpoint, complete_target
 from cyclegan_cli.config import (
     StepsOrTime,
-    duration_seconds,
     field_types,
     option_name,
     plain_type,
     steps_or_time,
 )
-from cyclegan_cli.errors import UsageError
 
 COMPLETIONS = {"checkpoint": complete_checkpoint, "target": complete_target, None: None}
 
@@ -29,41 +27,38 @@ Command = Callable[..., None]
 
 
 def config_options(
-    config_class: type[Any], *, partial: bool = False
+    *config_classes: type[Any], partial: type[Any] | None = None
 ) -> Callable[[Command], Command]:
-    """Give a command an option for every field of ``config_class``.
+    """Give a command an option for every field of ``config_classes``.
 
     Args:
-        config_class: A dataclass whose fields are made by :func:`cyclegan_cli.config.option`.
-            The command receives an instance as its first argument.
-        partial: Pass a dict of the options given on the command line instead, for a config that
-            other sources complete. Every flag then has a negative form, and bounds are checked
-            by the config alone.
+        config_classes: Dataclasses whose fields are made by :func:`cyclegan_cli.config.option`.
+            The command receives an instance of each.
+        partial: One of them, which other sources complete: the command receives a dict of the
+            options given on the command line instead. Every flag then has a negative form, and
+            bounds are checked by the config alone.
     """
 
     def decorate(command: Command) -> Command:
-        hints = typing.get_type_hints(command, include_extras=True)
-        _, *own = inspect.signature(command).parameters.values()
-        types = field_types(config_class)
         parameters = [
-            _parameter(field, plain_type(types[field.name]), partial)
-            for field in dataclasses.fields(config_class)
-        ]
-        names = [parameter.name for parameter in parameters]
-        parameters += [
-            one.replace(annotation=hints[one.name], kind=inspect.Parameter.KEYWORD_ONLY)
-            for one in own
+            _parameter(field, plain_type(field_types(one)[field.name]), one is partial)
+            for one in config_classes
+            for field in dataclasses.fields(one)
         ]
 
         @functools.wraps(command)
         def wrapper(**values: Any) -> None:
-            given = {name: values.pop(name) for name in names}
             given = {
                 name: tuple(value) if isinstance(value, list) else value
-                for name, value in given.items()
+                for name, value in values.items()
                 if value is not None
             }
-            command(given if partial else config_class(**given), **values)
+            arguments = []
+            for one in config_classes:
+                names = {field.name for field in dataclasses.fields(one)}
+                own = {name: value for name, value in given.items() if name in names}
+                arguments.append(own if one is partial else one(**own))
+            command(*arguments)
 
         wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -126,18 +121,3 @@ def chosen_direction(info: ModelInfo, to: str | None, direction: Direction | Non
     return info.require(
         info.direction_to(to) if to is not None else direction or info.directions[0]
     )
-
-
-def parse_duration(text: str) -> float:
-    """Return a duration such as ``2h``, ``90m``, ``1h30m``, ``45s`` or ``600`` in seconds.
-
-    Raises:
-        UsageError: It is not a duration, or not positive.
-    """
-    seconds = duration_seconds(text)
-    if seconds is None:
-        raise UsageError(
-            f"--time-limit must be a duration like 2h, 90m or 1h30m, found {text!r}",
-            "A number alone is seconds.",
-        )
-    return seconds

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from cyclegan_cli.cli import console
 from cyclegan_cli.cli.dry_run import show_dry_run
 from cyclegan_cli.cli.interrupts import stop_request
-from cyclegan_cli.cli.options import config_options, parse_duration
+from cyclegan_cli.cli.options import config_options
 from cyclegan_cli.cli.verbosity import say_how_it_trains
-from cyclegan_cli.config import TrainConfig, layered, refuse_both
+from cyclegan_cli.config import TrainConfig, TrainRunConfig, layered
 from cyclegan_cli.errors import CycleGANError, UsageError
 from cyclegan_cli.runtime.distributed_env import (
     DistributedEnv,
@@ -33,88 +31,20 @@ if TYPE_CHECKING:
 ECHO_SECONDS = 2.0
 
 
-@config_options(TrainConfig, partial=True)
-def train_command(
-    given: dict[str, Any],
-    config_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--config",
-            readable=False,  # Reading it reports errors.
-            help="TOML file with options; options on the command line take precedence.",
-            metavar="FILE",
-            rich_help_panel="Run",
-        ),
-    ] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option(
-            readable=False,  # Reading it reports errors.
-            help="Resume this run from its last checkpoint. Needs no other option.",
-            metavar="RUN",
-            rich_help_panel="Run",
-        ),
-    ] = None,
-    time_limit: Annotated[
-        str | None,
-        typer.Option(
-            help="Save and stop after this time, such as 2h or 90m. Continue with --resume.",
-            metavar="TIME",
-            rich_help_panel="Run",
-            show_default="none",
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Check the images and the disk, run a few steps, and report the settings, memory, "
-            "time and disk space of the training. Writes nothing.",
-            rich_help_panel="Run",
-        ),
-    ] = False,
-    full: Annotated[
-        bool,
-        typer.Option(
-            "--full",
-            help="With --dry-run, check every image instead of a sample.",
-            rich_help_panel="Run",
-        ),
-    ] = False,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help="With --dry-run, print JSON.", rich_help_panel="Run"),
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Show no progress.", rich_help_panel="Run")
-    ] = False,
-    verbose: Annotated[
-        bool,
-        typer.Option(
-            "--verbose",
-            "-v",
-            help="Also show the device, the networks and the caching.",
-            rich_help_panel="Run",
-        ),
-    ] = False,
-) -> None:
+@config_options(TrainConfig, TrainRunConfig, partial=TrainConfig)
+def train_command(given: dict[str, Any], run: TrainRunConfig) -> None:
     """Train a CycleGAN on two folders of unpaired images.
 
     Networks, losses and learning rate schedule default to those of the paper (Zhu et al. 2017).
     Ctrl-C saves and stops; --resume continues.
     """
-    refuse_both("--verbose", "--quiet", verbose and quiet)
-    seconds = math.inf if time_limit is None else parse_duration(time_limit)
-    for option, is_given in (("--full", full), ("--json", as_json)):
-        if is_given and not dry_run:
-            raise UsageError(f"{option} needs --dry-run", "Give both, or omit it.")
     env = read_distributed_env()
     with _reported_errors(env, env.local_rank == 0):  # All ranks find the same invalid options.
-        if dry_run and env.world_size > 1:
+        if run.dry_run and env.world_size > 1:
             raise UsageError("--dry-run needs a single process", "Run it without torchrun.")
         if env.world_size > 1:
             rendezvous_address()
-        plan = _plan(given, config_file, resume, env)
+        plan = _plan(given, run, env)
     if plan.is_complete:
         if env.is_rank_zero:
             console.say(
@@ -122,12 +52,12 @@ def train_command(
                 "done; to continue, resume with more --steps or --epochs"
             )
         return
-    if dry_run:
-        show_dry_run(plan, full, as_json)
+    if run.dry_run:
+        show_dry_run(plan, run.full, run.json)
         return
-    if verbose and env.is_rank_zero:
+    if run.verbose and env.is_rank_zero:
         say_how_it_trains(plan)
-    _train(plan, seconds, quiet)
+    _train(plan, run.time_limit_seconds, run.quiet)
 
 
 def _train(plan: Plan, time_limit: float, quiet: bool) -> None:
@@ -180,9 +110,7 @@ def _reported_errors(env: DistributedEnv, is_reporter: bool) -> Iterator[None]:
         raise
 
 
-def _plan(
-    given: dict[str, Any], config_file: Path | None, resume: Path | None, env: DistributedEnv
-) -> Plan:
+def _plan(given: dict[str, Any], run: TrainRunConfig, env: DistributedEnv) -> Plan:
     if "steps" in given and ("epochs" in given or "decay_epochs" in given):
         raise UsageError("--steps and --epochs exclude each other", "Give one of them.")
     from cyclegan_cli.training.plan import (
@@ -192,12 +120,8 @@ def _plan(
         read_config_values,
     )
 
-    if resume is not None:
-        if config_file is not None:
-            raise UsageError(
-                "--resume and --config exclude each other", "A run has its own options."
-            )
-        return plan_resumed(resume, given, env)
-    from_file = read_config_values(config_file) if config_file else {}
+    if run.resume is not None:
+        return plan_resumed(run.resume, given, env)
+    from_file = read_config_values(run.config) if run.config else {}
     config = TrainConfig(**layered(from_file, given))
     return plan_restarted(config, env) if restart_count() else plan_new(config, env)
