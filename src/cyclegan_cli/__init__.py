@@ -1,7 +1,7 @@
-"""CycleGAN (Zhu et al. 2017) as a tool: unpaired image-to-image translation.
+"""Unpaired image-to-image translation with CycleGAN (Zhu et al. 2017).
 
-The public names are resolved when they are first used, so that ``import cyclegan_cli`` and the
-command line's help load neither torch nor Pillow.
+Public names are imported on first use, so that ``import cyclegan_cli`` and ``cyclegan --help`` load
+neither torch nor Pillow.
 """
 
 from __future__ import annotations

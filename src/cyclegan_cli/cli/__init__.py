@@ -1,1 +1,1 @@
-"""What a person types: parse, call the core once, show the answer. Touches no tensor."""
+"""The command line: parse one configuration, call the core once, render the result."""

@@ -1,4 +1,4 @@
-"""What the shell offers when Tab is pressed; from headers alone, and silent about what is wrong."""
+"""Shell completion, which reads only headers and ignores errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cyclegan_cli.errors import CycleGANError
 
 
 def complete_checkpoint(incomplete: str) -> list[str]:
-    """Models in the package, and the files and folders that the word may become."""
+    """Complete names of pretrained models, files and folders."""
     from cyclegan_cli.checkpoints.locate import pretrained_models
 
     names = [model.name for model in pretrained_models() if model.name.startswith(incomplete)]
@@ -22,7 +22,7 @@ def complete_checkpoint(incomplete: str) -> list[str]:
 
 
 def complete_target(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Names of the domains that the checkpoint of the same command line translates to."""
+    """Complete the target domains of the checkpoint given on the command line."""
     from cyclegan_cli.checkpoints.locate import checkpoint_file, default_checkpoint, read_checkpoint
     from cyclegan_cli.config import parse_domains
 

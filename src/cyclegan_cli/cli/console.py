@@ -73,7 +73,7 @@ class _Unfailing:
                 _discard(self._stream)
 
 
-def say(sentence: str) -> None:
+def info(sentence: str) -> None:
     """Print a message to stderr."""
     stderr().print(sentence.translate(CONTROLS))
 
@@ -172,7 +172,7 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
             show_error(error)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            say("interrupted")
+            info("interrupted")
             raise typer.Exit(130) from None
         except BrokenPipeError:
             # The reader has closed the pipe, as `| head` does: the exit code for SIGPIPE.

@@ -70,7 +70,7 @@ def stop_request(
         request.signal_number = number
         echoes_until = time.monotonic() + echo_seconds
         if answer:
-            console.say(f"{answer}; repeat to stop at once")
+            console.info(f"{answer}; repeat to stop at once")
 
     handled = [
         number for number in WARNING_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN

@@ -32,22 +32,22 @@ class LineDisplay(WarningDisplay):
     def on_train_begin(self, run: TrainingRun) -> None:
         plan = run.plan
         start = f"from step {plan.first_step} " if plan.first_step else ""
-        console.say(
+        console.info(
             f"training {plan.name_a} <-> {plan.name_b} {start}to step {plan.total_steps} "
             f"on {plan.device} in {plan.config.precision}: {len(plan.images_a)} + "
             f"{len(plan.images_b)} images, into {plan.run_dir}"
         )
         if plan.env.world_size > 1:
-            console.say(
+            console.info(
                 f"{plan.env.world_size} processes with a batch size of {plan.config.batch_size} "
                 f"each: {plan.step_items} images of each domain per step"
             )
-        console.say(f"report: {plan.run_dir / PAGE_FILE}")
+        console.info(f"report: {plan.run_dir / PAGE_FILE}")
 
     def on_log(self, run: TrainingRun, row: dict[str, Any]) -> None:
         total = run.plan.total_steps
         remaining = (total - row["step"]) * run.plan.step_items / row["images_per_second"]
-        console.say(
+        console.info(
             f"step {row['step']}/{total}  epoch {row['epoch']:.2f}  "
             f"{row['images_per_second']:.2f} images/s  "
             f"{console.duration(remaining)} left  {_losses(row)}"
@@ -55,14 +55,14 @@ class LineDisplay(WarningDisplay):
 
     def on_validation(self, run: TrainingRun, row: dict[str, float]) -> None:
         plan = run.plan
-        console.say(
+        console.info(
             f"step {run.step}: distance to the target domain (SWD) "
             f"{row['swd_a2b']:.0f} {plan.name_a} -> {plan.name_b}, "
             f"{row['swd_b2a']:.0f} {plan.name_b} -> {plan.name_a}"
         )
 
     def on_message(self, message: str) -> None:
-        console.say(message)
+        console.info(message)
 
 
 class BarDisplay(LineDisplay):

@@ -14,7 +14,7 @@ from cyclegan_cli.cli import console
 from cyclegan_cli.cli.dry_run import show_dry_run
 from cyclegan_cli.cli.interrupts import stop_request
 from cyclegan_cli.cli.options import config_options
-from cyclegan_cli.cli.verbosity import say_how_it_trains
+from cyclegan_cli.cli.verbosity import show_training_setup
 from cyclegan_cli.config import TrainConfig, TrainRunConfig, layered
 from cyclegan_cli.errors import CycleGANError, UsageError
 from cyclegan_cli.runtime.distributed_env import (
@@ -47,7 +47,7 @@ def train_command(given: dict[str, Any], run: TrainRunConfig) -> None:
         plan = _plan(given, run, env)
     if plan.is_complete:
         if env.is_rank_zero:
-            console.say(
+            console.info(
                 f"{plan.run_dir} is complete: {plan.first_step} of {plan.total_steps} steps are "
                 "done; to continue, resume with more --steps or --epochs"
             )
@@ -56,7 +56,7 @@ def train_command(given: dict[str, Any], run: TrainRunConfig) -> None:
         show_dry_run(plan, run.full, run.json)
         return
     if run.verbose and env.is_rank_zero:
-        say_how_it_trains(plan)
+        show_training_setup(plan)
     _train(plan, run.time_limit_seconds, run.quiet)
 
 
@@ -85,7 +85,7 @@ def _train(plan: Plan, time_limit: float, quiet: bool) -> None:
         extension = photo.suffix if writable_format(photo.suffix) else ".png"
         translation = f"{photo.stem}_{plan.name_b}{extension}"
         command = ["cyclegan", "translate", str(photo), "-o", translation]
-        console.say(f"try: {shlex.join([*command, '--checkpoint', str(plan.run_dir)])}")
+        console.info(f"try: {shlex.join([*command, '--checkpoint', str(plan.run_dir)])}")
 
 
 SILENT_EXIT_SECONDS = 10.0  # At most; torchrun ends the process earlier.

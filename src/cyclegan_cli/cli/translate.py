@@ -111,7 +111,7 @@ def _resolve(config: TranslateConfig) -> TranslationRun:
         if env.is_rank_zero and not config.quiet:
             is_packaged = file == pretrained_file(file.stem)
             name = f"{file.stem}, a model that comes with cyclegan-cli" if is_packaged else file
-            console.say(f"checkpoint: {name}")
+            console.info(f"checkpoint: {name}")
     checkpoint = read_checkpoint(file, parse_domains(config.domains))
     direction = chosen_direction(checkpoint.info, config.to, config.direction)
     resolve = _resolve_stream if config.is_stream else _resolve_files
@@ -160,7 +160,7 @@ def _resolve_files(
         if plan.skipped:
             console.warn(plan.skipped)
         if len(plan) < plan.images and not config.quiet:
-            console.say(f"{len(plan)} of {plan.images} images are in this process's shard")
+            console.info(f"{len(plan)} of {plan.images} images are in this process's shard")
     return TranslationRun(config, env, checkpoint, direction, plan, len(plan), encoding)
 
 
@@ -252,17 +252,17 @@ def _load(run: TranslationRun) -> Translator:
     translator = Translator.load(run.checkpoint, run.direction, options=options)
     if env.is_rank_zero and not config.quiet:
         for remark in translator.remarks:
-            console.say(remark)
+            console.info(remark)
     if env.is_rank_zero and config.verbose:
         show_environment(translator.device)
         generator = translator.generator.config
-        console.say(
+        console.info(
             f"{run.checkpoint.path}: {translator.source} -> {translator.target}, "
             f"{generator.base_channels} channels, {generator.residual_blocks} residual blocks, "
             f"in {translator.precision}"
         )
         limited = f"limited to {limit / 1e9:.3g} GB" if limit else "no limit"
-        console.say(f"memory: {limited}; {host_memory_free() / 1e9:.3g} GB free on this machine")
+        console.info(f"memory: {limited}; {host_memory_free() / 1e9:.3g} GB free on this machine")
     return translator
 
 
@@ -343,7 +343,7 @@ def _show(outcome: Outcome, config: TranslateConfig) -> None:
         more = " (exists, skipped)" if outcome.status == "skipped" else ""
         if config.verbose and not more:
             more = f" ({outcome.width}x{outcome.height}, {outcome.seconds:.2f} s)"
-        console.say(f"{outcome.input} -> {outcome.output}{more}")
+        console.info(f"{outcome.input} -> {outcome.output}{more}")
 
 
 def _show_summary(summary: Summary, run: TranslationRun) -> None:
@@ -354,7 +354,7 @@ def _show_summary(summary: Summary, run: TranslationRun) -> None:
             f"{summary.counts[status]} {word}"
             for status, word in (("ok", "translated"), ("skipped", "skipped"), ("failed", "failed"))
         )
-        console.say(f"rank {run.env.rank}: {counts}" if run.env.world_size > 1 else counts)
+        console.info(f"rank {run.env.rank}: {counts}" if run.env.world_size > 1 else counts)
 
 
 def _raise_for(summary: Summary, stop_requested: StopRequest) -> None:

@@ -50,8 +50,8 @@ def describe_images(path: Path, request: Request) -> Summary:
     Raises:
         DataError: It cannot be listed.
     """
-    passed_over = SkippedFiles()
-    images = list_images(path, passed_over)
+    skipped = SkippedFiles()
+    images = list_images(path, skipped)
     found = survey(images)
     facts: Facts = {"pictures": len(images), **found.facts()}
     if found.probes:
@@ -60,8 +60,8 @@ def describe_images(path: Path, request: Request) -> Summary:
     same = duplicates(found.probes)
     problems = list(found.problems.values())
     facts |= {"unreadable": len(problems), "duplicates": sum(len(group) - 1 for group in same)}
-    if passed_over.counts:
-        facts["passed_over"] = passed_over.counts
+    if skipped.counts:
+        facts["passed_over"] = skipped.counts
     if problems:
         facts["problems"] = problems[:MOST_LISTED]
     if same:

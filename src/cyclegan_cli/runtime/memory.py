@@ -116,7 +116,7 @@ def memory_errors(subject: str, hint: str) -> Iterator[None]:
 def keep_freed_memory() -> bool:
     """Configure glibc to keep freed buffers instead of returning them to the system.
 
-    By default every tensor above a few MB is mapped anew, page by page and zeroed, which takes a
+    By default every tensor above a few MB is mapped page by page and zeroed, which takes a
     tenth of the time of translating an image. The setting is process-wide, so it is meant for
     programs, not for libraries.
 

@@ -72,7 +72,7 @@ class Compiler:
 
         Args:
             real_a: ``[B, 3, H, W]`` in [-1, 1].
-            real_b: Likewise.
+            real_b: ``[B, 3, H, W]`` in [-1, 1].
             steps_left: Number of remaining steps, including this one.
         """
         if self.undecided:

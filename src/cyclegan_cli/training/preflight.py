@@ -60,7 +60,7 @@ class DomainReport:
         survey: Formats and sizes from the headers.
         unusable: Images that the training leaves out, each with the reason.
         enlarged: Number of checked images whose short side is below the load size.
-        passed_over: Counts image files in the folder that are not read.
+        skipped: Counts image files in the folder that are not read.
         unusable_val: Validation images that cannot be read, each with the reason. All are decoded.
         validates_on_training_images: Whether the validation folder is the training folder.
     """
@@ -76,7 +76,7 @@ class DomainReport:
     survey: Survey
     unusable: dict[Path, str]
     enlarged: int
-    passed_over: SkippedFiles
+    skipped: SkippedFiles
     unusable_val: dict[Path, str]
     validates_on_training_images: bool
 
@@ -121,7 +121,7 @@ class DomainReport:
             "decoded": self.decoded,
             **self.survey.facts(),
             "enlarged": self.enlarged,
-            "passed_over": self.passed_over.counts,
+            "passed_over": self.skipped.counts,
             "useless": [
                 {"path": str(path), "reason": reason} for path, reason in self.unusable.items()
             ],
@@ -188,7 +188,7 @@ class Preflight:
     def warnings(self) -> list[str]:
         """Return all warnings."""
         sentences = [self.a.warning(), self.b.warning()]
-        sentences += [one.passed_over.sentence(one.option) for one in (self.a, self.b)]
+        sentences += [one.skipped.sentence(one.option) for one in (self.a, self.b)]
         sentences += [*self.a.val_warnings(), *self.b.val_warnings()]
         if self.duplicates:
             sentences += self.duplicates.warnings()
@@ -279,7 +279,7 @@ def _check_domain(
         decoded=len(decoded),
         survey=found,
         unusable=unusable,
-        passed_over=getattr(plan.split, f"passed_over_{domain}"),
+        skipped=getattr(plan.split, f"skipped_{domain}"),
         enlarged=sum(min(o.width, o.height) < config.load_size for o in found.probes.values()),
         unusable_val=unusable_val,
         validates_on_training_images=val_folder is not None

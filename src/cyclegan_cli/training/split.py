@@ -21,19 +21,19 @@ class DataSplit:
 
     Attributes:
         images_a: Training images of domain A, in listing order.
-        images_b: Likewise of domain B.
+        images_b: The same for domain B.
         val_a: Validation images of domain A; empty without validation.
-        val_b: Likewise of domain B.
-        passed_over_a: Counts the image files below the folder of domain A that are not read.
-        passed_over_b: Likewise of domain B.
+        val_b: The same for domain B.
+        skipped_a: Counts the image files below the folder of domain A that are not read.
+        skipped_b: The same for domain B.
     """
 
     images_a: list[Path]
     images_b: list[Path]
     val_a: list[Path]
     val_b: list[Path]
-    passed_over_a: SkippedFiles = field(default_factory=SkippedFiles, compare=False)
-    passed_over_b: SkippedFiles = field(default_factory=SkippedFiles, compare=False)
+    skipped_a: SkippedFiles = field(default_factory=SkippedFiles, compare=False)
+    skipped_b: SkippedFiles = field(default_factory=SkippedFiles, compare=False)
 
 
 def split_images(config: TrainConfig) -> DataSplit:
@@ -44,8 +44,8 @@ def split_images(config: TrainConfig) -> DataSplit:
             is not valid UTF-8.
         DataError: A folder does not exist or has no images.
     """
-    images_a, passed_over_a = _list_images(config.domain_a, "domain_a")
-    images_b, passed_over_b = _list_images(config.domain_b, "domain_b")
+    images_a, skipped_a = _list_images(config.domain_a, "domain_a")
+    images_b, skipped_b = _list_images(config.domain_b, "domain_b")
     folder_a, folder_b = config.domain_a, config.domain_b
     if folder_a and folder_b and folder_a.resolve() == folder_b.resolve():
         raise UsageError(
@@ -64,7 +64,7 @@ def split_images(config: TrainConfig) -> DataSplit:
             count = 0
         val_a, val_b = _choose(images_a, folder_a, count), _choose(images_b, folder_b, count)
         images_a, images_b = _without(images_a, val_a), _without(images_b, val_b)
-    return DataSplit(images_a, images_b, val_a, val_b, passed_over_a, passed_over_b)
+    return DataSplit(images_a, images_b, val_a, val_b, skipped_a, skipped_b)
 
 
 def _choose(images: Sequence[Path], folder: Path | None, count: int) -> list[Path]:
@@ -105,17 +105,17 @@ def _list_images(folder: Path | None, field_name: str) -> tuple[list[Path], Skip
         raise UsageError(f"{name} is missing", "Name a folder of images for each domain.")
     if not is_utf8(folder):
         raise UsageError(f"{name}: the name {str(folder)!r} is not valid UTF-8", "Rename it.")
-    passed_over = SkippedFiles()
+    skipped = SkippedFiles()
     try:
-        images = list_images(folder, passed_over)
+        images = list_images(folder, skipped)
     except DataError as error:
         raise DataError(f"{name}: {error.message}", error.hint) from error
     if not images:
         raise DataError(
             f"{name}: {folder} has no images",
-            passed_over.sentence() or "Folders are searched recursively for images.",
+            skipped.sentence() or "Folders are searched recursively for images.",
         )
-    return images, passed_over
+    return images, skipped
 
 
 def is_utf8(path: Path) -> bool:
