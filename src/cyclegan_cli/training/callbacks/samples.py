@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torchvision.utils import make_grid
 
 from cyclegan_cli.checkpoints.locate import SAMPLES_FOLDER
 from cyclegan_cli.data.encode import encode
@@ -73,8 +73,5 @@ def save_sample_grid(path: Path, images: Mapping[str, Tensor]) -> None:
         OutputError: The file cannot be written.
     """
     rows = torch.stack([images[name].cpu() for name in GRID_COLUMNS], dim=1)
-    framed = F.pad(rows, (GAP, 0, GAP, 0), value=1.0)  # White, to the left and above.
-    # [rows, columns, 3, H, W] to [1, 3, rows * H, columns * W]
-    grid = framed.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2).unsqueeze(0)
-    grid = F.pad(grid, (0, GAP, 0, GAP), value=1.0)
-    encode(DecodedImage((tensor_to_array(grid),)), path, "JPEG")
+    grid = make_grid(rows.flatten(0, 1), nrow=len(GRID_COLUMNS), padding=GAP, pad_value=1.0)
+    encode(DecodedImage((tensor_to_array(grid.unsqueeze(0)),)), path, "JPEG")
