@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import cyclegan_cli
-from cyclegan_cli import errors, inspection
+from cyclegan_cli import errors
 
 Cyclegan = Callable[..., Any]
 COMMANDS = ("train", "translate", "export", "inspect")
@@ -167,7 +167,7 @@ def failing(cyclegan: Cyclegan, monkeypatch: pytest.MonkeyPatch) -> Cyclegan:
         def describe(path: Path, request: object) -> None:
             raise error
 
-        monkeypatch.setattr(inspection, "describe", describe)
+        monkeypatch.setattr("cyclegan_cli.cli.inspect.describe", describe)
         return cyclegan("inspect", "anything")
 
     return run
@@ -322,4 +322,4 @@ def test_too_little_memory_for_torch_is_one_sentence(
     )
     assert found.code == errors.DeviceError.exit_code
     last = found.err.splitlines()[-2:]
-    assert last == ["error: not enough memory to begin with", "hint: Raise the limit: ulimit -v."]
+    assert last == ["error: not enough memory to start", "hint: Raise the limit: ulimit -v."]

@@ -118,7 +118,7 @@ def test_reduced_bit_depth_is_warned_about(cyclegan: Cyclegan, here: Path) -> No
     written(here / "deep.tif", tiff_of(deep_noise(16, 24, 3), photometric="rgb"))
     answer = cyclegan("translate", "deep.tif", "--format", "jpg")
     assert answer.code == 0
-    assert "warning: deep.tif: JPEG holds 8 bits a channel: reduced from 16" in answer.err
+    assert "warning: deep.tif: JPEG supports 8 bits per channel: reduced from 16" in answer.err
     asked = cyclegan("translate", "deep.tif", "--format", "jpg", "--bit-depth", "8", "--overwrite")
     assert "warning" not in asked.err
 
@@ -147,14 +147,16 @@ def test_format_on_standard_output(
 
 
 def test_unusual_images_are_translated_or_refused(
-    cyclegan: Cyclegan, here: Path, awful: dict[str, bytes]
+    cyclegan: Cyclegan, here: Path, damaged_images: dict[str, bytes]
 ) -> None:
-    Path("awful").mkdir()
-    for number, (name, content) in enumerate(awful.items()):
-        (here / "awful" / f"{number}-{name}").write_bytes(content)
-    answer = cyclegan("translate", "awful", "-o", "out", "--format", "tiff", "--json", "--ordered")
+    Path("damaged").mkdir()
+    for number, (name, content) in enumerate(damaged_images.items()):
+        (here / "damaged" / f"{number}-{name}").write_bytes(content)
+    answer = cyclegan(
+        "translate", "damaged", "-o", "out", "--format", "tiff", "--json", "--ordered"
+    )
     *documents, summary = answer.documents
-    assert len(documents) == len(awful)
+    assert len(documents) == len(damaged_images)
     assert answer.code == 6
     assert summary["summary"]["failed"] == sum(d["status"] == "failed" for d in documents)
     for document in documents:

@@ -491,7 +491,7 @@ def test_signal_finishes_current_image_and_rerun_completes(
     assert_whole("out")
     assert err.splitlines() == [
         "checkpoint: runs/day2night/model.safetensors",
-        "finishing the images in progress; once more to stop at once",
+        "finishing the images in progress; repeat to stop at once",
         f"{reported} translated, 0 skipped, 0 failed",
         f"error: stopped after {reported} of {many} images",
         "hint: Run the same command again: existing outputs are skipped.",

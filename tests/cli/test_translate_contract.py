@@ -424,7 +424,7 @@ def test_second_signal_exits_during_long_image(
     assert process.stdout.readline() == "translating\n"
     process.send_signal(number)
     assert "checkpoint" in process.stderr.readline()
-    assert "once more to stop at once" in process.stderr.readline()
+    assert "repeat to stop at once" in process.stderr.readline()
     process.send_signal(number)
     assert process.wait(timeout=120) == code
     assert not Path("out").exists() or files("out") == []

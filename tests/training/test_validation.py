@@ -87,7 +87,7 @@ def test_folders_can_be_named(config: TrainConfig, tmp_path: Path) -> None:
 
 
 def test_one_folder_alone_is_refused(config: TrainConfig, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--val-a and --val-b need each other"):
+    with pytest.raises(UsageError, match="--val-a and --val-b require each other"):
         dataclasses.replace(config, val_a=tmp_path)
 
 

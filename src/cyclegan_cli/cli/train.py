@@ -23,6 +23,7 @@ from cyclegan_cli.runtime.distributed_env import (
     rendezvous_address,
     restart_count,
 )
+from cyclegan_cli.runtime.threads import divide_threads, limit_openmp_spin
 
 if TYPE_CHECKING:
     from cyclegan_cli.training.plan import Plan
@@ -38,6 +39,7 @@ def train_command(given: dict[str, Any], run: TrainRunConfig) -> None:
     Networks, losses and learning rate schedule default to those of the paper (Zhu et al. 2017).
     Ctrl-C saves and stops; --resume continues.
     """
+    limit_openmp_spin()
     env = read_distributed_env()
     with _reported_errors(env, env.local_rank == 0):  # All ranks find the same invalid options.
         if run.dry_run and env.world_size > 1:
@@ -62,7 +64,6 @@ def train_command(given: dict[str, Any], run: TrainRunConfig) -> None:
 
 def _train(plan: Plan, time_limit: float, quiet: bool) -> None:
     from cyclegan_cli.cli.progress import training_progress
-    from cyclegan_cli.runtime.threads import divide_threads, limit_openmp_spin
     from cyclegan_cli.training.trainer import train
 
     env = plan.env
@@ -72,7 +73,6 @@ def _train(plan: Plan, time_limit: float, quiet: bool) -> None:
     with (
         _reported_errors(env, True),
         stop_request(answer, echo_seconds=echo) as stop_requested,
-        limit_openmp_spin(),
     ):
         checkpoint = train(plan, [training_progress(quiet)], stop_requested, time_limit)
     if not env.is_rank_zero:

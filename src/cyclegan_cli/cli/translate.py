@@ -32,6 +32,7 @@ from cyclegan_cli.errors import (
     SomeFailedError,
     UsageError,
 )
+from cyclegan_cli.runtime.threads import limit_openmp_spin
 
 if TYPE_CHECKING:
     from cyclegan_cli.checkpoints.header import Direction
@@ -82,6 +83,7 @@ def translate_command(config: TranslateConfig) -> None:
     Outputs have exactly the size of their input. Existing outputs are skipped; inputs are never
     overwritten. Exit code 6: some images failed, all others are written.
     """  # fmt: skip
+    limit_openmp_spin()
     run = _resolve(config)
     translator = _load(run)
     _translate(run, translator)
@@ -267,7 +269,6 @@ def _load(run: TranslationRun) -> Translator:
 
 
 def _translate(run: TranslationRun, translator: Translator) -> None:
-    from cyclegan_cli.runtime.threads import limit_openmp_spin
     from cyclegan_cli.translation.file_stages import FileStages, default_workers
     from cyclegan_cli.translation.pipeline import (
         Pipeline,
@@ -285,10 +286,7 @@ def _translate(run: TranslationRun, translator: Translator) -> None:
     )
     limits = PipelineLimits(config.workers or default_workers(translator.device))
     summary = Summary(run.images)
-    with (
-        stop_request("finishing the images in progress", leave_at_once) as stop_requested,
-        limit_openmp_spin(),
-    ):
+    with stop_request("finishing the images in progress", leave_at_once) as stop_requested:
         pipeline = Pipeline(
             run.jobs, stages, limits, config.ordered, config.fail_fast, stop_requested
         )

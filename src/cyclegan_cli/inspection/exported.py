@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
@@ -67,6 +68,8 @@ def describe_onnx(path: Path, request: Request) -> Summary:
             for name, tensor in initializers.items()
         }
         facts["parameters"] = count_parameters(tensors)
+        # protobuf returns strings that are not valid UTF-8 as bytes, which JSON rejects.
+        json.dumps([facts, list(tensors)])
 
         def read(name: str) -> NDArray[Any] | None:
             if initializers[name].data_location == onnx.TensorProto.EXTERNAL:

@@ -33,7 +33,6 @@ from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.models.networks import PatchDiscriminator, ResnetGenerator
 from cyclegan_cli.runtime.devices import has_amx, set_fp32_precision
 from cyclegan_cli.runtime.memory import memory_errors, peak_memory
-from cyclegan_cli.runtime.threads import limit_openmp_spin
 from cyclegan_cli.training.plan import Plan
 
 LESS_MEMORY = "Lower --batch-size, --crop-size or --base-channels, or use --cache none."
@@ -111,7 +110,7 @@ def _measure(
     """Run steps and send their cost: the main function of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent process handles Ctrl-C.
     try:
-        with memory_errors("training", LESS_MEMORY), limit_openmp_spin():
+        with memory_errors("training", LESS_MEMORY):
             found: Any = vars(_run_steps(config, torch.device(device), bf16, images))
     except CycleGANError as error:
         found = error
