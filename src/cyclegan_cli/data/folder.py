@@ -255,7 +255,7 @@ def survey(images: Sequence[Path]) -> Survey:
 
 
 def subsample(images: Sequence[Path], limit: int | None) -> Sequence[Path]:
-    """Return at most ``limit`` subsample spaced images, or all if ``limit`` is None."""
+    """Return at most ``limit`` evenly spaced images, or all if ``limit`` is None."""
     return images if limit is None else images[:: max(1, -(-len(images) // limit))]
 
 

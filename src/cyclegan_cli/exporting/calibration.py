@@ -36,7 +36,7 @@ class Calibration:
 
 
 def calibration_files(folder: Path) -> list[Path]:
-    """Return the images of a folder that are used: at most 128, subsample spaced by name.
+    """Return the images of a folder that are used: at most 128, evenly spaced by name.
 
     Raises:
         DataError: It is not a folder, or has fewer than 8 images.
