@@ -1,4 +1,4 @@
-// Translates a picture with model.onnx, which `cyclegan export --image-io` wrote: pixels in,
+// Translates an image with model.onnx, which `cyclegan export --image-io` wrote: pixels in,
 // pixels of the same size out.
 import * as ort from "./node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs";
 
@@ -38,7 +38,7 @@ function withAlpha(rgb) {
   return rgba;
 }
 
-// Draws a picture file and gives its pixels; one that is too large is drawn smaller.
+// Draws an image file and returns its pixels; large images are downsampled.
 async function draw(file, canvas) {
   const bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
   const scale = Math.min(1, Math.sqrt(MOST_PIXELS / (bitmap.width * bitmap.height)));
@@ -46,7 +46,7 @@ async function draw(file, canvas) {
   canvas.height = Math.max(1, Math.floor(bitmap.height * scale));
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.imageSmoothingQuality = "high";
-  context.fillStyle = "white"; // Behind transparent pictures.
+  context.fillStyle = "white"; // Background of transparent images.
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   bitmap.close();
@@ -87,7 +87,7 @@ async function start() {
   if (input.type !== "uint8" || input.shape[3] !== 3) {
     throw new Error("model.onnx takes no pixels: export it with --image-io");
   }
-  const chooser = element("picture");
+  const chooser = element("image");
   chooser.addEventListener("change", () => {
     chooser.disabled = true;
     show(session, chooser.files[0])
