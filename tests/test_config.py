@@ -314,6 +314,7 @@ def configurations(draw: st.DrawFn) -> TrainConfig:
 
 @unhurried
 @given(configurations())
+@pytest.mark.slow
 def test_config_json_round_trip(config: TrainConfig) -> None:
     document = json.loads(json.dumps(config.to_document()))
     assert TrainConfig.from_document(document, "the file") == config
@@ -321,6 +322,7 @@ def test_config_json_round_trip(config: TrainConfig) -> None:
 
 @unhurried
 @given(configurations())
+@pytest.mark.slow
 def test_config_toml_round_trip(config: TrainConfig) -> None:
     document = tomllib.loads(tomli_w.dumps(config.to_document()))
     assert TrainConfig.from_document(document, "the file") == config

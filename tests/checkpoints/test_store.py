@@ -420,6 +420,7 @@ def test_equal_states_give_equal_files_across_processes(tmp_path: Path) -> None:
         pytest.param({"gan_loss": "vanilla", "lambda_identity": 0.0}, id="other losses"),
     ],
 )
+@pytest.mark.slow
 def test_resumed_training_is_bit_identical(tmp_path: Path, options: Any, bf16: bool) -> None:
     config = dataclasses.replace(CONFIG, **options)
     uninterrupted = trained(config, steps=4, bf16=bf16)

@@ -86,6 +86,7 @@ TRAIN = ["train", *TINY, "--run-dir", "new"]
         (["inspect", "locked.png"], 3, "locked.png"),
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_what_may_not_be_read_is_one_sentence(
     run: Run, arguments: list[str], code: int, named: str
 ) -> None:

@@ -353,6 +353,7 @@ def test_resume_without_results_starts_again(folder, train):
 
 
 @pytest.mark.parametrize("interval", ["--log-every", "--sample-every"])
+@pytest.mark.slow
 def test_state_precedes_first_results(folder, interval):
     options = ("--log-every", "1000", "--sample-every", "1000", "--checkpoint-every", "1000")
     process = start(folder, *new_run("run", *options, interval, "2", "--steps", "100000"))
@@ -401,6 +402,7 @@ def test_resuming_finished_run_exits_with_zero(folder, train):
 
 
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
+@pytest.mark.slow
 def test_warning_signal_saves_and_may_repeat(folder, name):
     number = getattr(signal, name)
     before = signal.signal(number, signal.SIG_DFL)  # nohup and schedulers have it ignored.
@@ -416,6 +418,7 @@ def test_warning_signal_saves_and_may_repeat(folder, name):
 
 
 @pytest.mark.parametrize("own", [True, False])
+@pytest.mark.slow
 def test_unreadable_validation_images_are_reported(folder, train, own):
     if own:
         shutil.copytree(folder / "day", folder / "val")

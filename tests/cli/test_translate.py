@@ -562,6 +562,7 @@ def test_broken_pipe_ends_without_traceback(start_python: Cyclegan, many: int) -
     assert_whole("out")
 
 
+@pytest.mark.slow
 def test_closed_stderr_does_not_stop_translation(cyclegan_process: Cyclegan, here: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
@@ -571,6 +572,7 @@ def test_closed_stderr_does_not_stop_translation(cyclegan_process: Cyclegan, her
     assert files("out") == files("photos")
 
 
+@pytest.mark.slow
 def test_failed_images_leave_no_traceback(cyclegan_process: Cyclegan, here: Path) -> None:
     Path("photos/bad.jpg").write_bytes(b"no image")
     answer = cyclegan_process("translate", "photos", "-o", "out")

@@ -77,6 +77,7 @@ def test_max_megapixels_sets_decompression_bomb_limit(
 
 
 @pytest.mark.parametrize("output", [["-o", "-"], []])
+@pytest.mark.slow
 def test_stream_keeps_image_format(here: Path, output: list[str]) -> None:
     done = pipe(Path("photos/b.jpg").read_bytes(), "-", *output)
     assert done.returncode == 0
@@ -125,6 +126,7 @@ def test_broken_link_is_replaced_by_output(here: Path, cyclegan: Cyclegan) -> No
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.slow
 def test_full_disk_for_stdout_is_an_error(here: Path) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
@@ -182,6 +184,7 @@ def test_invalid_options_are_refused_before_reading(
 # Lists, names, what exists
 
 
+@pytest.mark.slow
 def test_list_from_stdin_with_missing_file(
     here: Path,
 ) -> None:
@@ -378,6 +381,7 @@ def test_fail_fast_stops_at_first_failure(here: Path, cyclegan: Cyclegan) -> Non
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.03, 0.1])
+@pytest.mark.slow
 def test_kill_at_any_moment_leaves_whole_images(
     here: Path, cyclegan: Cyclegan, start_python: Cyclegan, draw: Draw, delay: float
 ) -> None:
@@ -414,6 +418,7 @@ app(sys.argv[1:])
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.slow
 def test_second_signal_exits_during_long_image(
     here: Path, start_python: Cyclegan, number: signal.Signals, code: int
 ) -> None:
@@ -430,6 +435,7 @@ def test_second_signal_exits_during_long_image(
     assert not Path("out").exists() or files("out") == []
 
 
+@pytest.mark.slow
 def test_small_disk_stops_and_keeps_written_images(here: Path, draw: Draw) -> None:
     for number in range(40):
         draw(Path(f"many/{number:02}.bmp"), (96, 96))  # 27 KiB each.

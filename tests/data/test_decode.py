@@ -429,6 +429,7 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("kind", VALID)
 @settings(max_examples=200, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
+@pytest.mark.slow
 def test_a_damaged_image_is_decoded_or_refused_and_nothing_else(
     fuzzed: Path, kind: str, seed: int
 ) -> None:

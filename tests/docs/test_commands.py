@@ -173,6 +173,7 @@ SIMPLE = [block for block in BLOCKS if any(simple_calls(command) for command in 
 
 @pytest.mark.parametrize("block", SIMPLE, ids=str)
 @pytest.mark.cpu_features
+@pytest.mark.slow
 def test_every_simple_command_runs(
     block: Block, folder: Path, cyclegan: Callable[..., Answer]
 ) -> None:
@@ -251,6 +252,7 @@ def shell(folder: Path, server: Path, clean_environment: None) -> Callable[..., 
 
 @pytest.mark.parametrize("block", PIPED, ids=str)
 @pytest.mark.cpu_features
+@pytest.mark.slow
 def test_every_pipeline_runs(block: Block, folder: Path, shell: Callable[..., None]) -> None:
     before = set(folder.rglob("*"))
     if block.language == "make":

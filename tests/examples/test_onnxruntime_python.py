@@ -21,6 +21,7 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "onnxruntime-python" / "transl
 
 
 @pytest.mark.parametrize("image_io", [False, True])
+@pytest.mark.slow
 def test_example_output_equals_translator(
     checkpoint: Path, draw: Callable[..., Path], tmp_path: Path, image_io: bool
 ) -> None:

@@ -82,6 +82,7 @@ def test_exported_checkpoint_can_be_exported_again(exported, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("fp16", 0.03)])
+@pytest.mark.slow
 def test_pt2_has_dynamic_batch_and_size(
     exported, tiny_model: CycleGAN, precision: str, tolerance: float
 ) -> None:

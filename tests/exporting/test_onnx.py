@@ -96,6 +96,7 @@ def test_onnx_is_valid_at_opset_20(plain: Path) -> None:
     ("opset", "options"),
     [(13, []), (17, ["--precision", "fp16"]), (18, ["--image-io"]), (19, [])],
 )
+@pytest.mark.slow
 def test_older_opsets_are_written_and_verified(
     cyclegan: Callable[..., Any],
     checkpoint: Path,

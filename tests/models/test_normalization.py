@@ -88,6 +88,7 @@ def gradient_norms(model: CycleGAN, real_a: Tensor, real_b: Tensor) -> list[floa
     ("channels", "blocks", "batch"), [(8, 6, 1), (8, 9, 4), (32, 6, 1)], ids=str
 )
 @pytest.mark.parametrize("kind", LOW_VARIANCE)
+@pytest.mark.slow
 def test_low_variance_images_do_not_amplify_gradients(
     kind: str, channels: int, blocks: int, batch: int, bf16: bool
 ) -> None:

@@ -275,6 +275,7 @@ def test_training_step_losses_equal_direct_convolution(
     torch.testing.assert_close(found, losses(), rtol=tolerance, atol=tolerance / 10)
 
 
+@pytest.mark.slow
 def test_training_uses_current_weights(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -71,6 +71,7 @@ def test_collectives(tmp_path: Path) -> None:
     assert (first["left_by"], second["left_by"]) == ("DataError", "CollectiveStopError")
 
 
+@pytest.mark.slow
 def test_clock_of_rank_zero_decides(tmp_path: Path, config: TrainConfig) -> None:
     timed = TrainConfig(**{
         **vars(config), "steps": 50, "sample_every": "10m", "validate_every": "11m",

@@ -107,6 +107,7 @@ def trained(config: TrainConfig, monkeypatch: pytest.MonkeyPatch, **changes: Any
     return recorder
 
 
+@pytest.mark.slow
 def test_intervals_do_not_change_the_model(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

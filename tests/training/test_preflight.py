@@ -86,6 +86,7 @@ def size_of(folder: Path) -> int:
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
+@pytest.mark.slow
 def test_disk_space_estimate_is_an_upper_bound(config, ema):
     config = dataclasses.replace(
         config, ema=ema, val_fraction=0.5, validate_every=2, keep_checkpoints=2, checkpoint_every=2,

@@ -86,6 +86,7 @@ def test_model_file_contains_no_local_paths(config, tmp_path):
 
 @pytest.mark.parametrize("stop", [1, 4, 6])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.slow
 def test_resumed_run_gives_identical_model(tmp_path, config, stop, precision):
     whole = make_config(tmp_path, run_dir=tmp_path / "whole", precision=precision)
     train(plan_new(whole))
@@ -106,6 +107,7 @@ def test_resumed_run_gives_identical_model(tmp_path, config, stop, precision):
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 @pytest.mark.parametrize("cache", ["none", "ram"])
+@pytest.mark.slow
 def test_workers_and_cache_do_not_change_the_model(tmp_path, config, workers, cache):
     whole = make_config(tmp_path, run_dir=tmp_path / "whole", workers=0, cache="none")
     expected = train(plan_new(whole)).read_bytes()
@@ -251,6 +253,7 @@ def test_strict_refuses_before_the_first_step_and_leaves_no_folder(config, tmp_p
 
 
 @pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"no image")])
+@pytest.mark.slow
 def test_image_lost_during_training_is_replaced_or_refused_by_strict(config, tmp_path, harm):
     config = dataclasses.replace(config, cache="none", steps=40)
 

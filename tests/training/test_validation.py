@@ -220,6 +220,7 @@ def test_patience_stops_run(config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 5])
+@pytest.mark.slow
 def test_resumed_run_gives_identical_validation(
     config: TrainConfig, tmp_path: Path, stop: int
 ) -> None:
