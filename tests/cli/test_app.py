@@ -273,7 +273,7 @@ def test_output_to_a_full_disk_is_an_error_in_words(
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=["table", "json"])
-def test_a_closed_stdout_is_no_traceback(
+def test_closed_stdout_has_no_traceback(
     start_python: Cyclegan, run_folder: Path, options: list[str]
 ) -> None:
     close_then_run = (

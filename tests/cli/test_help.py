@@ -34,17 +34,17 @@ def golden_file(command: str) -> Path:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_says_what_it_should(command):
+def test_help_equals_the_golden_files(command):
     assert help_text(command) == golden_file(command).read_text()
 
 
-def test_the_page_of_commands_says_the_same():
+def test_commands_page_is_up_to_date():
     import command_reference
 
     assert command_reference.page() == command_reference.PAGE.read_text(encoding="utf-8")
 
 
-def test_the_manual_says_the_same():
+def test_manual_page_is_up_to_date():
     import manual
 
     assert manual.page() == manual.PAGE.read_text(encoding="utf-8")

@@ -87,7 +87,7 @@ TRAIN = ["train", *TINY, "--run-dir", "new"]
     ],
 )  # fmt: skip
 @pytest.mark.slow
-def test_what_may_not_be_read_is_one_sentence(
+def test_unreadable_path_is_one_sentence(
     run: Run, arguments: list[str], code: int, named: str
 ) -> None:
     found, _, err = run(*arguments)

@@ -278,9 +278,7 @@ def test_unreadable_file_error_message(tmp_path: Path, content: bytes) -> None:
         dds_of_an_unknown_kind,
     ],
 )
-def test_whatever_a_decoder_raises_becomes_a_sentence(
-    tmp_path: Path, make: Callable[[], bytes]
-) -> None:
+def test_decoder_exceptions_become_data_errors(tmp_path: Path, make: Callable[[], bytes]) -> None:
     with pytest.raises(DataError, match=r"broken\.jpg"):
         decode(written(tmp_path / "broken.jpg", make()))
 

@@ -111,7 +111,7 @@ def test_jpeg_2000_container_follows_extension(
     "suffix",
     [".png", ".jpg", ".JPEG", ".webp", ".tif", ".bmp", ".gif", ".avif", ".jp2", ".tga", ".ppm"],
 )
-def test_a_written_image_has_the_size_of_what_was_given(tmp_path: Path, suffix: str) -> None:
+def test_encoded_image_keeps_the_size(tmp_path: Path, suffix: str) -> None:
     kind = writable_format(suffix)
     if kind is None and suffix in (".avif", ".jp2"):
         pytest.skip(f"this Pillow cannot write {suffix}")

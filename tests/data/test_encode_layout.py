@@ -307,7 +307,7 @@ def test_uncompressed_tiff_stays_uncompressed() -> None:
     assert written_as(content, "TIFF", KEEP_MODE)[0].info["compression"] == "raw"
 
 
-def test_an_animation_without_its_mode_says_so() -> None:
+def test_keep_mode_of_an_animation_is_reported() -> None:
     frames = [noise(seed=seed).convert("L") for seed in (1, 2)]
     content = encoded(frames[0], "PNG", save_all=True, append_images=frames[1:], duration=50)
     assert "an animation is written as RGB" in written_as(content, "PNG", KEEP_MODE)[1]

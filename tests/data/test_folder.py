@@ -101,7 +101,7 @@ def test_run_folders_below_are_not_searched(tmp_path, files):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
-def test_pipes_are_no_images(tmp_path):
+def test_pipes_are_not_images(tmp_path):
     for name in ("1.png", "2.png"):
         os.mkfifo(tmp_path / name)
     (tmp_path / "3.png").symlink_to("1.png")

@@ -58,7 +58,7 @@ def test_translate_counts_them_once(folder: Path, tmp_path: Path) -> None:
     assert TranslationPlan(shallow, naming).skipped.startswith("3 image files were skipped")
 
 
-def test_a_folder_of_nothing_else_says_so(folder: Path) -> None:
+def test_folder_of_skipped_files_only_is_reported(folder: Path) -> None:
     (folder / "a.png").unlink()
     with pytest.raises(DataError, match="has no images") as caught:
         next(Inputs((str(folder),)).checked(SkippedFiles()))

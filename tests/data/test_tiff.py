@@ -104,7 +104,7 @@ def test_dng_is_refused_as_raw_photo() -> None:
      (b"\0\0\0\x18ftypcrx \0\0\0\1", "CR3"), (b"II\x1a\0\0\0HEAPCCDR", "CRW"),
      (b"FOVb\0\0\3\0", "X3F"), (b"\0MRM\0\0", "MRW"), (b"II*\0\x10\0\0\0CR\2\0", "CR2")],
 )  # fmt: skip
-def test_other_raw_photos_are_known_by_what_they_begin_with(head: bytes, kind: str) -> None:
+def test_raw_photos_are_recognized_by_magic_number(head: bytes, kind: str) -> None:
     with pytest.raises(DataError, match=rf"raw photo \({kind}\)"):
         decode(io.BytesIO(head + bytes(100)))
 
@@ -201,7 +201,7 @@ def test_tiff_with_extra_bands_is_refused(bands: int, how: dict[str, Any], dtype
         decode(io.BytesIO(tiff(plain, (levels, how))))
 
 
-def test_transparency_is_no_band_too_many() -> None:
+def test_alpha_channel_is_not_an_extra_band() -> None:
     alpha = tiff((np.zeros((7, 9, 4), np.uint8), {"photometric": "rgb", "extrasamples": (2,)}))
     assert decode(io.BytesIO(alpha)).alphas
     assert probe_of(tiff((np.zeros((7, 9, 4), np.uint8), {"photometric": "separated"}))) == (9, 7)

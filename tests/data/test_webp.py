@@ -31,7 +31,7 @@ def test_lossless_webp_stays_lossless(lossless: bool, options: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("content", [b"", b"RIFF\0\0\0\0WEBP", b"RIFF\0\0\0\0WEBPVP8X\xff\xff"])
-def test_what_is_cut_short_is_not_lossless(content: bytes) -> None:
+def test_truncated_file_is_not_lossless(content: bytes) -> None:
     assert not is_lossless_webp(content)
 
 

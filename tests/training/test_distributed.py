@@ -23,7 +23,7 @@ SMALL = TrainConfig(
 
 @pytest.mark.parametrize("lambda_identity", [0.5, 0.0])
 @pytest.mark.slow
-def test_two_processes_of_batch_1_learn_what_one_of_batch_2_does(
+def test_two_processes_equal_one_with_twice_the_batch_size(
     tmp_path: Path, lambda_identity: float
 ) -> None:
     # Without a replay pool: two small pools would hand out other images than a large one.

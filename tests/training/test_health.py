@@ -229,7 +229,7 @@ def test_gradient_spike_verdict_appears_once_and_expires(tmp_path: Path) -> None
     assert [v.kind for v in again.check_gradients(2500, norms).over] == ["gradient-spike"]
 
 
-def test_large_gradients_of_the_first_steps_are_no_spike(tmp_path: Path) -> None:
+def test_large_initial_gradients_are_not_a_spike(tmp_path: Path) -> None:
     watch = HealthMonitor(plan_new(blocks(tmp_path)), {})
     for step, norm in ((1, 1.0), (2, 500.0), (3, 2000.0)):
         assert watch.check_gradients(step, {"generators": norm}).found == []

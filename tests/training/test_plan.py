@@ -74,7 +74,7 @@ def test_planning_creates_nothing(folders, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_what_is_derived_is_filled_in(folders, tmp_path):
+def test_derived_options_are_resolved(folders, tmp_path):
     resolved = plan_new(config(folders)).config
     assert resolved.residual_blocks == 6
     assert resolved.precision in ("fp32", "bf16")

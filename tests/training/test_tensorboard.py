@@ -116,7 +116,7 @@ def test_other_callbacks_are_called_with_tensorboard(watched):
     assert [row["step"] for row in recorder.validations] == [3, 6, 7]
 
 
-def test_without_the_option_there_is_no_folder(config):
+def test_no_folder_without_the_option(config):
     train(plan_new(config))
     assert not (config.run_dir / "tensorboard").exists()
 

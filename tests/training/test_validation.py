@@ -269,7 +269,7 @@ def test_model_has_averages_and_state_has_both(config: TrainConfig) -> None:
     assert not torch.equal(model, trained)
 
 
-def test_without_averages_the_model_is_what_was_trained(config: TrainConfig) -> None:
+def test_without_averages_the_trained_weights_are_saved(config: TrainConfig) -> None:
     run = dataclasses.replace(config, ema=0.0)
     train(plan_new(run))
     name = "generator_a2b.head.weight"
@@ -279,7 +279,7 @@ def test_without_averages_the_model_is_what_was_trained(config: TrainConfig) -> 
     assert not any(n.startswith("average.") for n in read_header(paths[1]).tensors)
 
 
-def test_averaging_does_not_change_what_is_trained(config: TrainConfig, tmp_path: Path) -> None:
+def test_averaging_does_not_change_the_trained_weights(config: TrainConfig, tmp_path: Path) -> None:
     states = []
     for ema in (0.0, 0.9):
         run = dataclasses.replace(config, ema=ema, run_dir=tmp_path / f"run{ema}")

@@ -50,7 +50,7 @@ def test_many_rows_become_few_that_keep_mean_and_end(count):
     assert [row["step"] for row in found] == sorted(row["step"] for row in found)
 
 
-def test_no_rows_are_no_points():
+def test_empty_table_gives_no_points():
     assert downsample([], ["y"]) == []
     html, data = draw(ONE, [], last_step=5)
     assert points(html, "c0") == []

@@ -61,7 +61,7 @@ def test_large_images_are_made_smaller(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff\xe0half"])
-def test_what_is_no_grid_is_left_out(tmp_path, content):
+def test_files_that_are_not_grids_are_skipped(tmp_path, content):
     write_grid(tmp_path, 1)
     (tmp_path / "step_00000002.jpg").write_bytes(content)
     Image.new("RGB", (9, 9)).save(tmp_path / "step_00000003.jpg")
@@ -69,7 +69,7 @@ def test_what_is_no_grid_is_left_out(tmp_path, content):
     assert list(all_frames(tmp_path)) == [1]
 
 
-def test_no_folder_is_no_frames(tmp_path):
+def test_missing_folder_gives_no_frames(tmp_path):
     assert all_frames(tmp_path / "samples") == {}
     assert document({}) == {"real": [], "frames": []}
 
@@ -130,7 +130,7 @@ def test_rewritten_grid_is_reloaded(tmp_path):
     assert frames.select(1)[1].images["real_a"] != before
 
 
-def test_what_a_resumed_run_has_before_it_is_not_shown(tmp_path):
+def test_report_of_resumed_run_omits_later_rows(tmp_path):
     for step in (1, 2, 3):
         write_grid(tmp_path, step)
     assert list(all_frames(tmp_path, last_step=2)) == [1, 2]

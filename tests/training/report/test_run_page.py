@@ -148,7 +148,7 @@ def test_report_contains_next_update_time(plan, changes, seconds):
     assert data_in(write(plan))["dueIn"] is None
 
 
-def test_verdicts_are_on_the_page_with_what_to_do(plan):
+def test_report_shows_verdicts_with_advice(plan):
     write_health(plan.run_dir)
     assert "No problems detected up to step 400." in words_in(write(plan))
     trouble = {"kind": "collapse", "step": 1200, "sentence": "all alike", "advice": "Lower it."}
