@@ -526,7 +526,7 @@ def test_errors_not_caused_by_the_file_are_not_converted(tmp_path: Path, error: 
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), struct.error("short"), OSError("truncated")])
-def test_decoder_exceptions_become_data_errors(tmp_path: Path, error: Exception) -> None:
+def test_unexpected_decoder_exceptions_become_data_errors(tmp_path: Path, error: Exception) -> None:
     flat("L", 9).save(tmp_path / "x.png")
     with (
         pytest.raises(DataError, match=f"cannot read x.png: {error}"),
