@@ -19,7 +19,7 @@ PURPOSES = {
     "imagecodecs": "16-bit PNG, ICC conversion at 16 bits, compressed TIFF for tifffile",
     "numpy": "pixel arrays",
     "pillow": "image formats at 8 bits, ICC conversion at 8 bits",
-    "psutil": "free memory, CPU cores",
+    "psutil": "free memory",
     "rich": "progress display and tables",
     "safetensors": "checkpoints",
     "tifffile": "TIFF: 16-bit pages, stacks, writing",
