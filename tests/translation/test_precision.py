@@ -9,7 +9,7 @@ from cyclegan_cli.config import PrecisionChoice
 from cyclegan_cli.errors import DeviceError
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.runtime.devices import CPU_FEATURES_VARIABLE
-from cyclegan_cli.translation.precision import choose_precision, probe_image
+from cyclegan_cli.translation.precision import build_strip_generator, probe_image
 from generators import generator
 
 pytestmark = pytest.mark.cpu_features
@@ -30,7 +30,7 @@ def tame(network: ResnetGenerator) -> ResnetGenerator:
 
 @pytest.mark.usefixtures("native")
 def test_auto_is_bf16_if_probe_reaches_psnr() -> None:
-    settled, sentence = choose_precision(tame(generator(4, 1)), "auto", CPU)
+    settled, sentence = build_strip_generator(tame(generator(4, 1)), "auto", CPU)
     assert settled.generator.head.weight.dtype == torch.bfloat16
     assert sentence.startswith("precision: bf16 (a probe image has a PSNR of ")
 
@@ -39,7 +39,7 @@ def test_auto_is_bf16_if_probe_reaches_psnr() -> None:
 def test_auto_is_fp32_if_probe_misses_psnr() -> None:
     network = generator(4, 2)
     network.head.weight.mul_(20)
-    settled, sentence = choose_precision(network, "auto", CPU)
+    settled, sentence = build_strip_generator(network, "auto", CPU)
     assert settled.generator is network
     assert settled.generator.head.weight.dtype == torch.float32
     assert sentence.startswith("precision: fp32 (in bf16, a probe image has a PSNR of ")
@@ -49,23 +49,23 @@ def test_auto_is_fp32_if_probe_misses_psnr() -> None:
 def test_non_finite_weights_miss_psnr() -> None:
     network = generator(4, 1)
     network.head.weight.fill_(torch.nan)
-    assert choose_precision(network, "auto", CPU)[0].generator is network
+    assert build_strip_generator(network, "auto", CPU)[0].generator is network
 
 
 def test_auto_is_fp32_without_native_bf16(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(CPU_FEATURES_VARIABLE, "")
-    settled, sentence = choose_precision(tame(generator(4, 1)), "auto", CPU)
+    settled, sentence = build_strip_generator(tame(generator(4, 1)), "auto", CPU)
     assert (settled.generator.head.weight.dtype, sentence) == (torch.float32, "")
 
 
 def test_bf16_uses_winograd_only_if_probe_reaches_psnr(each_cpu: str) -> None:
-    near, _ = choose_precision(tame(generator(16, 1)), "bf16", CPU)
+    near, _ = build_strip_generator(tame(generator(16, 1)), "bf16", CPU)
     assert near.is_winograd is (each_cpu != "amx")
     far = generator(16, 1)
     far.head.weight.mul_(20)
-    settled, _ = choose_precision(far, "bf16", CPU)
+    settled, _ = build_strip_generator(far, "bf16", CPU)
     assert not settled.is_winograd
     assert settled.generator.head.weight.dtype == torch.bfloat16
 
@@ -74,7 +74,7 @@ def test_bf16_uses_winograd_only_if_probe_reaches_psnr(each_cpu: str) -> None:
 @pytest.mark.usefixtures("native", "fp32_settings")
 def test_fp32_disables_tf32(choice: PrecisionChoice) -> None:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
-    choose_precision(generator(4, 1), choice, CPU)
+    build_strip_generator(generator(4, 1), choice, CPU)
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
 
@@ -82,7 +82,7 @@ def test_fp32_disables_tf32(choice: PrecisionChoice) -> None:
 @pytest.mark.usefixtures("fp32_settings")
 def test_tf32_enables_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
-    settled, sentence = choose_precision(generator(4, 2), "tf32", torch.device("cuda"))
+    settled, sentence = build_strip_generator(generator(4, 2), "tf32", torch.device("cuda"))
     assert (settled.generator.head.weight.dtype, sentence) == (torch.float32, "")
     assert torch.backends.cudnn.allow_tf32
     assert torch.backends.cuda.matmul.allow_tf32
@@ -90,15 +90,15 @@ def test_tf32_enables_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_tf32_is_refused_on_cpu() -> None:
     with pytest.raises(DeviceError, match="--precision tf32 needs an NVIDIA GPU"):
-        choose_precision(generator(4, 2), "tf32", CPU)
+        build_strip_generator(generator(4, 2), "tf32", CPU)
 
 
 def test_explicit_precision_is_used() -> None:
     assert (
-        choose_precision(generator(4, 2), "fp32", CPU)[0].generator.head.weight.dtype
+        build_strip_generator(generator(4, 2), "fp32", CPU)[0].generator.head.weight.dtype
         == torch.float32
     )
-    settled, sentence = choose_precision(generator(4, 2), "bf16", CPU)
+    settled, sentence = build_strip_generator(generator(4, 2), "bf16", CPU)
     assert (settled.generator.head.weight.dtype, sentence) == (torch.bfloat16, "")
 
 

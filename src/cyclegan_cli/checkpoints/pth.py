@@ -44,7 +44,7 @@ MAX_DEPTH = 4  # Of nested dicts.
 MAX_NAME_BYTES = 20_000_000  # Of all entries together; four networks have 50,000.
 ENTRY_BYTES = 100  # What an entry costs beside its name.
 MAX_ALIASES = 4  # A module may be registered more than once.
-DTYPES = {
+DTYPE_NAMES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64",
     "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
 }  # fmt: skip
@@ -233,7 +233,7 @@ def tensor_infos(tensors: Mapping[str, Tensor]) -> dict[str, TensorInfo]:
     infos = {}
     for name, tensor in tensors.items():
         dtype = str(tensor.dtype).removeprefix("torch.")
-        infos[name] = TensorInfo(DTYPES.get(dtype, dtype.upper()), tuple(tensor.shape))
+        infos[name] = TensorInfo(DTYPE_NAMES.get(dtype, dtype.upper()), tuple(tensor.shape))
     return infos
 
 

@@ -59,7 +59,7 @@ class TranslationRun:
         jobs: The images of this process.
         images: Number of these images.
         encoding: How outputs are encoded.
-        extension: The extension that ``--format`` selects, if any.
+        extension: The extension that ``--format`` selects for an image on standard output.
         stdin: Standard input, if the image is read from it.
         stdout: Standard output, if the image is written to it.
     """

@@ -19,6 +19,7 @@ from cyclegan_cli.data.colour import (
     unpack,
 )
 from cyclegan_cli.data.containers import is_lossless_webp, pixels_alone, repair_png, whole_file
+from cyclegan_cli.data.formats import ANIMATED_FORMATS
 from cyclegan_cli.data.image import Animation, DecodedImage, Mode, PixelArray, to_depth
 from cyclegan_cli.data.metadata import orientation, read_metadata
 from cyclegan_cli.data.open_image import (
@@ -54,7 +55,7 @@ TRANSPOSE: dict[int, Callable[[PixelArray], PixelArray]] = {
 }
 SWAPS_SIDES = (5, 6, 7, 8)
 BAD_PROFILE = "its colour profile is damaged or of another kind and was ignored"
-ANIMATED_FORMATS = frozenset({"AVIF", "FLI", "GIF", "PNG", "WEBP"})
+ANIMATED_INPUT_FORMATS = ANIMATED_FORMATS | {"FLI"}
 
 
 def decode(
@@ -429,7 +430,7 @@ def _read_animation(image: Image.Image, durations: Sequence[float]) -> Animation
         image: Their file, opened by Pillow.
         durations: Duration of each frame in milliseconds.
     """
-    if image.format not in ANIMATED_FORMATS:
+    if image.format not in ANIMATED_INPUT_FORMATS:
         return None
     loop = image.info.get("loop")
     plays = int(loop) if isinstance(loop, int) else 0

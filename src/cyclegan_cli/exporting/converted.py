@@ -27,7 +27,7 @@ Document = dict[str, Any]
 Model = Callable[[Tensor], Tensor]
 Generators = dict[Direction, ResnetGenerator]
 INPUT, OUTPUT = "picture", "translation"  # Names in the graphs.
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)

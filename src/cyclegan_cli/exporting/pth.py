@@ -13,7 +13,7 @@ from cyclegan_cli.checkpoints.header import Direction
 from cyclegan_cli.checkpoints.pth import original_names
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.exporting.converted import (
-    DTYPES,
+    TORCH_DTYPES,
     ConvertedModel,
     Document,
     Generators,
@@ -31,7 +31,7 @@ def convert(job: Job, generators: Generators) -> ConvertedModel:
     [generator] = generators.values()
     names = original_names(job.checkpoint.info.generator)
     weights: OrderedDict[str, Tensor] = OrderedDict(
-        (names[ours], tensor.to(DTYPES[job.precision]).contiguous())
+        (names[ours], tensor.to(TORCH_DTYPES[job.precision]).contiguous())
         for ours, tensor in generator.state_dict().items()
     )
 

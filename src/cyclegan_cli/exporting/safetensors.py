@@ -9,7 +9,7 @@ from pathlib import Path
 from cyclegan_cli.checkpoints.header import Direction
 from cyclegan_cli.checkpoints.store import generators_content, load_generator
 from cyclegan_cli.exporting.converted import (
-    DTYPES,
+    TORCH_DTYPES,
     ConvertedModel,
     Document,
     Generators,
@@ -23,7 +23,7 @@ def convert(job: Job, generators: Generators) -> ConvertedModel:
 
     The precision is that of storage; computation is in fp32.
     """
-    dtype = DTYPES[job.precision]
+    dtype = TORCH_DTYPES[job.precision]
     converted = {one: copy.deepcopy(network).to(dtype) for one, network in generators.items()}
     info = replace(job.checkpoint.info, kind="model", directions=job.directions)
 

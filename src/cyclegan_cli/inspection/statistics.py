@@ -14,7 +14,7 @@ from cyclegan_cli.inspection.summary import Facts
 
 PIECE = 65_536  # Elements that are converted to fp64 at a time.
 # Others have no statistics: numpy cannot read them.
-DTYPES = frozenset(
+NUMPY_DTYPES = frozenset(
     {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
 )
 
@@ -31,7 +31,7 @@ def list_tensors(tensors: Mapping[str, TensorInfo], read: Read | None = None) ->
     """
     listed = []
     for name, info in tensors.items():
-        elements = read(name) if read and info.dtype in DTYPES else None
+        elements = read(name) if read and info.dtype in NUMPY_DTYPES else None
         listed.append(
             {
                 "name": name,

@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cyclegan_cli.data.tensors import LUMA
+
 # Karras et al. 2018, sec. 5 and app. A: 128 patches of 7×7 per image and pyramid level.
 PATCH_SIZE = 7
 PATCHES_PER_IMAGE = 128
 PROJECTIONS = 512
 MIN_PYRAMID_SIZE = 16
 AREAS, DIVERSITY_AREAS = 16, 32
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 def sliced_wasserstein_distance(

@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 
 from cyclegan_cli.data.image import BitDepth, PixelArray
-from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
+from cyclegan_cli.data.tensors import LUMA, array_to_tensor, tensor_to_array
 from cyclegan_cli.models.padding import padded_size, reflect_to_multiple
-
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow and the original implementation.
 
 
 class PixelRows:

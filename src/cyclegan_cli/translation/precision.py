@@ -19,7 +19,7 @@ REQUIRED_PSNR = 40.0
 PROBE_SIDE = 128
 
 
-def choose_precision(
+def build_strip_generator(
     generator: ResnetGenerator, choice: PrecisionChoice, device: torch.device
 ) -> tuple[StripGenerator, str]:
     """Return the generator in the chosen precision, and a sentence about the choice of ``auto``.

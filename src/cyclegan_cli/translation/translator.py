@@ -35,7 +35,7 @@ from cyclegan_cli.translation.arena import StoredRows
 from cyclegan_cli.translation.layers import Rows
 from cyclegan_cli.translation.memory import MemoryEstimate, plan_strips, refuse_too_little
 from cyclegan_cli.translation.pixel_rows import PixelRows, PixelSink, to_channels
-from cyclegan_cli.translation.precision import choose_precision
+from cyclegan_cli.translation.precision import build_strip_generator
 from cyclegan_cli.translation.strips import Sink
 
 SMALLER = "Use a smaller image, or --resize."
@@ -100,7 +100,7 @@ class Translator:
         self.info, self.direction = info, direction
         self.source, self.target = info.source(direction), info.target(direction)
         self.checkpoint: Path | None = None
-        self.strips, remark = choose_precision(generator, options.precision, device)
+        self.strips, remark = build_strip_generator(generator, options.precision, device)
         self.generator = self.strips.generator
         self._like = next(self.generator.parameters())
         self._is_compiled = options.compile and is_compiling_faster(device)
