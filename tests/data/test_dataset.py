@@ -24,7 +24,7 @@ from cyclegan_cli.config import ResizeMode, TrainConfig
 from cyclegan_cli.data import dataset as dataset_module
 from cyclegan_cli.data import decode as decode_module
 from cyclegan_cli.data.cache import CachePlan, ImageCache
-from cyclegan_cli.data.colour import Pixels
+from cyclegan_cli.data.color import Pixels
 from cyclegan_cli.data.dataset import (
     MIN_REDUCED_SCALE,
     PREFETCHED_STEPS,

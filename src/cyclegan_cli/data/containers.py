@@ -173,7 +173,7 @@ E_SRGB_AND_KIN = {14: "CIELab", 19: "CIEJab", 20: "e-sRGB", 21: "ROMM RGB", 24: 
 
 
 @dataclass(frozen=True)
-class ColourBox:
+class ColorBox:
     """Colour specification of a file.
 
     Attributes:
@@ -213,7 +213,7 @@ def _inside(content: Any, path: tuple[bytes, ...], skips: dict[bytes, int]) -> t
     return start, end
 
 
-def avif_colours(content: Any) -> ColourBox:
+def avif_colors(content: Any) -> ColorBox:
     """Return the colour specification of the main image of an AVIF, or of its first track.
 
     Args:
@@ -229,10 +229,10 @@ def avif_colours(content: Any) -> ColourBox:
     if not properties:
         track = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"av01")
         chosen = list(_boxes(content, *_inside(content, track, skips)))
-    found = ColourBox()
+    found = ColorBox()
     for kind, start, _ in chosen:
         if kind == b"colr" and content[start : start + 4] == b"nclx" and found.cicp is None:
-            found = ColourBox(cicp=struct.unpack_from(">HH", content, start + 4))
+            found = ColorBox(cicp=struct.unpack_from(">HH", content, start + 4))
     return found
 
 
@@ -257,7 +257,7 @@ def _main_item_properties(content: Any) -> Iterator[int]:
                 yield number & (0x7FFF if is_wide else 0x7F)
 
 
-def jpeg2000_colours(content: Any) -> ColourBox:
+def jpeg2000_colors(content: Any) -> ColorBox:
     """Return the first supported colour specification of a JPEG 2000 file with a container.
 
     Args:
@@ -268,13 +268,13 @@ def jpeg2000_colours(content: Any) -> ColourBox:
             continue
         method = content[start]
         if method in ICC_METHODS:
-            return ColourBox(icc=bytes(content[start + 3 : end]))
+            return ColorBox(icc=bytes(content[start + 3 : end]))
         if method == CICP_METHOD and end - start >= 7:
-            return ColourBox(cicp=struct.unpack_from(">HH", content, start + 3))
+            return ColorBox(cicp=struct.unpack_from(">HH", content, start + 3))
         if method == ENUMERATED and end - start >= 7:
             (number,) = struct.unpack_from(">I", content, start + 3)
-            return ColourBox(other=E_SRGB_AND_KIN.get(number))
-    return ColourBox()
+            return ColorBox(other=E_SRGB_AND_KIN.get(number))
+    return ColorBox()
 
 
 def whole_file(image: Any, most: int = -1) -> bytes:

@@ -8,13 +8,13 @@ import numpy as np
 from PIL import Image, ImageFile, JpegImagePlugin
 
 from cyclegan_cli.data import icc
-from cyclegan_cli.data.colour import (
+from cyclegan_cli.data.color import (
     SIXTEEN_BIT_MODES,
     Pixels,
     expand_limited_range,
     is_adobe_rgb,
     profile_applies,
-    read_colour_space,
+    read_color_space,
     to_srgb,
     unpack,
 )
@@ -86,8 +86,8 @@ def decode(
 def _decoded(image: Any, pages: list[int], shrink_to: int | None) -> DecodedImage:
     remarks_on_file: tuple[str, ...] = getattr(image.fp, "remarks", ())
     # First, because Pillow loads and closes a PNG to find its orientation.
-    space = read_colour_space(image)
-    _fix_transparent_colour(image)
+    space = read_color_space(image)
+    _fix_transparent_color(image)
     stack = _stack(image)
     tiff = TiffPageReader(image)
     first = None if stack else _read_16_bit(image, pages[0], tiff)
@@ -219,8 +219,8 @@ def from_pillow(image: Image.Image) -> tuple[PixelArray, PixelArray | None]:
         stream.seek(position)
     if image.format == "TIFF" and is_reduced(getattr(image, "tag_v2", {})):
         raise ValueError("the page is a reduced version of another image: seek to that one")
-    space = read_colour_space(image)
-    _fix_transparent_colour(image)
+    space = read_color_space(image)
+    _fix_transparent_color(image)
     _load(image)  # Applies the orientation of a TIFF and removes it.
     pixels = _upright(unpack(image), TRANSPOSE.get(orientation(image)))
     pixels = expand_limited_range(pixels) if space.is_limited_range else pixels
@@ -317,7 +317,7 @@ def _upright(pixels: Pixels, turn: Callable[[PixelArray], PixelArray] | None) ->
         return pixels
     # Copy: a mirrored column counts as contiguous but has strides that encoders reject.
     alpha = None if pixels.alpha is None else turn(pixels.alpha).copy()
-    return Pixels(turn(pixels.colours).copy(), alpha, pixels.mode)
+    return Pixels(turn(pixels.colors).copy(), alpha, pixels.mode)
 
 
 def _encoding_of(image: Image.Image) -> dict[str, Any]:
@@ -392,7 +392,7 @@ def _stored_bits(image: Any) -> int:
     return 8
 
 
-def _fix_transparent_colour(image: Any) -> None:
+def _fix_transparent_color(image: Any) -> None:
     """Scale the transparent colour of a PNG to the pixel values that Pillow makes.
 
     Pillow scales pixels of 2 and 4 bits to 8, but not the transparent grey value, of which only the
@@ -417,10 +417,10 @@ def _read_png(image: Any) -> Pixels:
     samples = imagecodecs.png_decode(pixels_alone(whole_file(image)))
     samples = samples if samples.ndim == 3 else samples[..., None]
     has_alpha = samples.shape[2] in (2, 4)
-    colours = samples[..., :-1] if has_alpha else samples
+    colors = samples[..., :-1] if has_alpha else samples
     alpha = np.ascontiguousarray(samples[..., -1]) if has_alpha else None
-    mode: Mode = "RGB" if colours.shape[2] == 3 else "L"
-    return Pixels(np.ascontiguousarray(colours[..., 0] if mode == "L" else colours), alpha, mode)
+    mode: Mode = "RGB" if colors.shape[2] == 3 else "L"
+    return Pixels(np.ascontiguousarray(colors[..., 0] if mode == "L" else colors), alpha, mode)
 
 
 def _read_animation(image: Image.Image, durations: Sequence[float]) -> Animation | None:

@@ -15,7 +15,7 @@ from PIL import Image, ImageCms
 
 from cyclegan_cli import files
 from cyclegan_cli.data import icc
-from cyclegan_cli.data.colour import Pixels, to_cmyk, to_grey
+from cyclegan_cli.data.color import Pixels, to_cmyk, to_grey
 from cyclegan_cli.data.containers import png_chunks, with_alpha_flag
 from cyclegan_cli.data.formats import (
     ALPHA_FORMATS,
@@ -171,10 +171,10 @@ def _saved(image: Image.Image, format: str, keywords: dict[str, Any]) -> bytes:
 
 def to_image(pixels: Pixels) -> Image.Image:
     """Convert 8-bit pixels to a Pillow image."""
-    colours = np.ascontiguousarray(pixels.colours)
+    colors = np.ascontiguousarray(pixels.colors)
     if pixels.mode == "CMYK":
-        return Image.frombytes("CMYK", colours.shape[1::-1], colours.tobytes())
-    image = Image.fromarray(colours)
+        return Image.frombytes("CMYK", colors.shape[1::-1], colors.tobytes())
+    image = Image.fromarray(colors)
     if pixels.mode == "1":
         return image.convert("1")
     if pixels.mode == "P":
@@ -200,7 +200,7 @@ def _png_16_bit(pixels: Pixels, keywords: dict[str, Any]) -> bytes:
     """Encode a PNG of 16 bits per channel, with the ancillary chunks that Pillow writes."""
     import imagecodecs
 
-    samples = pixels.colours
+    samples = pixels.colors
     if pixels.alpha is not None:
         samples = np.dstack([samples, pixels.alpha])
     content = bytes(imagecodecs.png_encode(np.ascontiguousarray(samples)))
@@ -385,14 +385,14 @@ def to_layout(image: DecodedImage, index: int, layout: Layout) -> Pixels:
         frame, alpha = image.on_white(index), None
     frame = to_depth(frame, layout.bit_depth)
     if layout.profile and layout.profile != icc.srgb():
-        colours = icc.convert(frame, icc.srgb(), layout.profile)
+        colors = icc.convert(frame, icc.srgb(), layout.profile)
     elif layout.mode in ("L", "1"):
-        colours = to_grey(frame)
+        colors = to_grey(frame)
     elif layout.mode == "CMYK":
-        colours = to_cmyk(frame)
+        colors = to_cmyk(frame)
     else:
-        colours = frame
-    return Pixels(colours, alpha, layout.mode)
+        colors = frame
+    return Pixels(colors, alpha, layout.mode)
 
 
 # --- animation ----------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ THUMBNAIL_TAGS = ((0x0201, 0x0202), (0x0111, 0x0117))
 EXIF_DIRECTORY, GPS_DIRECTORY, INTEROP_DIRECTORY = 0x8769, 0x8825, 0xA005
 PIXEL_WIDTH, PIXEL_HEIGHT = 0xA002, 0xA003
 # Colour space: EXIF 2.32, 4.6.6, and DCF 2.0; 2 is not in the standard.
-COLOUR_SPACE, SRGB, ADOBE_RGB, UNCALIBRATED = 0xA001, 1, 2, 0xFFFF
+COLOR_SPACE, SRGB, ADOBE_RGB, UNCALIBRATED = 0xA001, 1, 2, 0xFFFF
 INTEROP_INDEX, INTEROP_SRGB, INTEROP_ADOBE_RGB = 0x0001, b"R98", b"R03"
 SUBDIRECTORIES = (EXIF_DIRECTORY, GPS_DIRECTORY, INTEROP_DIRECTORY)
 # Tags of a TIFF that describe the image and not the layout of the file: description, camera,
@@ -233,7 +233,7 @@ def is_adobe_rgb(exif: bytes) -> bool:
         ValueError: The block is damaged beyond use.
     """
     block = Block(exif.removeprefix(HEADER))
-    spaces, indices = _colour_entries(block)
+    spaces, indices = _color_entries(block)
     values = {_get_integer(entry, block.order) for entry in spaces}
     is_r03 = any(block.content[e.at : e.at + 3] == INTEROP_ADOBE_RGB for e in indices)
     return ADOBE_RGB in values or (UNCALIBRATED in values and is_r03)
@@ -250,7 +250,7 @@ def marked_as_srgb(exif: bytes) -> bytes:
     """
     block = Block(exif)
     content = bytearray(exif)
-    spaces, indices = _colour_entries(block)
+    spaces, indices = _color_entries(block)
     for entry in spaces:
         _set_integer(content, block.order, entry, SRGB)
     for entry in indices:
@@ -259,12 +259,12 @@ def marked_as_srgb(exif: bytes) -> bytes:
     return bytes(content)
 
 
-def _colour_entries(block: Block) -> tuple[list[Entry], list[Entry]]:
+def _color_entries(block: Block) -> tuple[list[Entry], list[Entry]]:
     """Return the entries of the colour space, and those of the interoperability index."""
     inner = _below(block.entries, EXIF_DIRECTORY)
     interop = _below(inner, INTEROP_DIRECTORY)
     return (
-        [entry for entry in inner if entry.tag == COLOUR_SPACE],
+        [entry for entry in inner if entry.tag == COLOR_SPACE],
         [e for e in interop if e.tag == INTEROP_INDEX and e.count == 4],
     )
 

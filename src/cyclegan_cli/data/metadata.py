@@ -23,7 +23,7 @@ XMP_SIDES = (
 )
 XMP_THUMBNAILS = re.compile(rb"<(/?)(\w+):Thumbnails\b[^<>]*(?<!/)>")
 # Colour space, with the values of EXIF, and name of the profile.
-XMP_COLOUR_SPACE = re.compile(rb"""(exif:ColorSpace(?:=["']|>))[0-9]+""")
+XMP_COLOR_SPACE = re.compile(rb"""(exif:ColorSpace(?:=["']|>))[0-9]+""")
 XMP_PROFILE = re.compile(rb"""(photoshop:ICCProfile(?:=["']|>))[^"'<]*""")
 SRGB_PROFILE = rb"\g<1>sRGB IEC61966-2.1"
 
@@ -111,7 +111,7 @@ def marked_as_srgb(metadata: Metadata) -> Metadata:
         ValueError: The EXIF block is damaged.
     """
     exif = exif_block.marked_as_srgb(metadata.exif) if metadata.exif else b""
-    xmp = XMP_COLOUR_SPACE.sub(rb"\g<1>1", metadata.xmp)
+    xmp = XMP_COLOR_SPACE.sub(rb"\g<1>1", metadata.xmp)
     return replace(metadata, exif=exif, xmp=XMP_PROFILE.sub(SRGB_PROFILE, xmp))
 
 

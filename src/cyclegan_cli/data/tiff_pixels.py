@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from cyclegan_cli.data.colour import Pixels
+from cyclegan_cli.data.color import Pixels
 from cyclegan_cli.data.containers import whole_file
 from cyclegan_cli.data.exif import into_tiff
 from cyclegan_cli.data.image import Mode, PixelArray
@@ -83,13 +83,13 @@ def _to_pixels(samples: PixelArray, page: Any) -> Pixels:
     mode = READABLE_MODES[int(page.photometric)]
     channels = {"L": 1, "RGB": 3, "CMYK": 4}[mode]
     extra = [int(kind) for kind in page.extrasamples][:1]
-    colours, alpha = samples[..., :channels], None
+    colors, alpha = samples[..., :channels], None
     if extra in ([PREMULTIPLIED_ALPHA], [STRAIGHT_ALPHA]) and samples.shape[2] > channels:
         alpha = np.ascontiguousarray(samples[..., channels])
         if extra == [PREMULTIPLIED_ALPHA]:
-            colours = _unpremultiply(colours, alpha)
-    colours = colours[..., 0] if mode == "L" else colours
-    return Pixels(np.ascontiguousarray(colours), alpha, mode)
+            colors = _unpremultiply(colors, alpha)
+    colors = colors[..., 0] if mode == "L" else colors
+    return Pixels(np.ascontiguousarray(colors), alpha, mode)
 
 
 def _at_full_range(samples: PixelArray, bits: int) -> PixelArray:
@@ -103,11 +103,11 @@ def _at_full_range(samples: PixelArray, bits: int) -> PixelArray:
     return np.asarray((wide + np.uint32(highest // 2)) // np.uint32(highest), np.uint16)
 
 
-def _unpremultiply(colours: PixelArray, alpha: PixelArray) -> PixelArray:
-    highest = np.uint64(np.iinfo(colours.dtype).max)
+def _unpremultiply(colors: PixelArray, alpha: PixelArray) -> PixelArray:
+    highest = np.uint64(np.iinfo(colors.dtype).max)
     opacity = np.maximum(alpha, 1).astype(np.uint64)[..., None]
-    full = (colours.astype(np.uint64) * highest + opacity // 2) // opacity
-    return np.asarray(np.minimum(full, highest), colours.dtype)
+    full = (colors.astype(np.uint64) * highest + opacity // 2) // opacity
+    return np.asarray(np.minimum(full, highest), colors.dtype)
 
 
 # --- stacks: several planes in one directory, as ImageJ and others write them -------------------
@@ -229,17 +229,17 @@ def tiff_bytes(
 
 def _samples(page: Pixels) -> dict[str, Any]:
     """Return the arguments of ``TiffWriter.write`` for the pixels of a page."""
-    options: dict[str, Any] = {"photometric": PHOTOMETRIC[page.mode], "data": page.colours}
+    options: dict[str, Any] = {"photometric": PHOTOMETRIC[page.mode], "data": page.colors}
     if page.mode == "1":
-        options["data"] = np.asarray(Image.fromarray(page.colours).convert("1"))
+        options["data"] = np.asarray(Image.fromarray(page.colors).convert("1"))
     elif page.mode == "P":
-        indexed = Image.fromarray(page.colours).quantize()
+        indexed = Image.fromarray(page.colors).quantize()
         palette = np.array(indexed.getpalette("RGB") or [], dtype=np.uint16).reshape(-1, 3)
         palette = np.pad(palette, ((0, 256 - len(palette)), (0, 0)))
         options["data"] = np.asarray(indexed)
         options["colormap"] = palette.T * np.uint16(257)  # [3, 256] at 16 bits
     elif page.alpha is not None:
-        options["data"] = np.dstack([page.colours, page.alpha])
+        options["data"] = np.dstack([page.colors, page.alpha])
         options["extrasamples"] = ["unassalpha"]
     if options["data"].ndim == 3:
         options["planarconfig"] = "contig"

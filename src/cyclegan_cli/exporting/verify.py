@@ -153,8 +153,8 @@ def _inputs(channels: int, image_io: bool) -> list[tuple[str, Tensor]]:
         for batch, height, width in CHECKED_SIZES
     ]
     images.append(("photo", photo()[:, :channels]))
-    colour = torch.linspace(-0.75, 0.6, channels).view(1, channels, 1, 1)
-    images.append(("a single colour", colour.expand(1, channels, 48, 64).contiguous()))
+    color = torch.linspace(-0.75, 0.6, channels).view(1, channels, 1, 1)
+    images.append(("a single colour", color.expand(1, channels, 48, 64).contiguous()))
     if not image_io:
         return images
     return [(what, to_pixel_values(image).permute(0, 2, 3, 1)) for what, image in images]

@@ -123,7 +123,7 @@ def gamma(hundred_thousandths: int) -> bytes:
     return struct.pack(">I", hundred_thousandths)
 
 
-def colours(content: bytes) -> Any:
+def colors(content: bytes) -> Any:
     return decode(io.BytesIO(content)).frames[0]
 
 
@@ -135,7 +135,7 @@ def test_png_cicp_conversion(numbers: tuple[int, int]) -> None:
     assert image.remarks == ()
     assert np.abs(image.frames[0] - expected).max() <= 1
     assert np.array_equal(from_pillow(open_image(content))[0], image.frames[0])
-    deep = colours(png(PIXELS.astype(np.uint16) * np.uint16(257), cICP=bytes([*numbers, 0, 1])))
+    deep = colors(png(PIXELS.astype(np.uint16) * np.uint16(257), cICP=bytes([*numbers, 0, 1])))
     assert deep.dtype == np.uint16
     assert np.abs(deep / 257 - expected).max() < 0.25
 
@@ -144,7 +144,7 @@ def test_converted_output_is_tagged_srgb_or_keeps_profile() -> None:
     content = png(cICP=bytes([12, 13, 0, 1]))
     _, again, output, _ = round_trip(content, "PNG")
     assert open_image(output).info["icc_profile"] == icc.srgb()
-    assert np.array_equal(again.frames[0], colours(content))
+    assert np.array_equal(again.frames[0], colors(content))
     _, _, output, _ = round_trip(content, "PNG", EncodeOptions(keep_profile=True))
     kept = open_image(output)
     # Colours beyond sRGB have been clipped on the way.
@@ -173,7 +173,7 @@ def test_icc_profile_with_hdr_cicp_tag_is_refused() -> None:
     struct.pack_into(">4sII", profile, place, b"cicp", len(profile), 12)
     profile += b"cicp" + bytes(4) + bytes([9, 16, 0, 1])
     with pytest.raises(DataError, match="HDR"):
-        colours(png(iCCP=iccp(bytes(profile))))
+        colors(png(iCCP=iccp(bytes(profile))))
 
 
 LINEAR, P3 = IN_SRGB[1, 8], IN_SRGB[12, 13]
@@ -237,13 +237,13 @@ def test_damaged_icc_profile_falls_back_to_gamma_chunk() -> None:
 def test_limited_range_is_expanded() -> None:
     levels = np.array([[[16, 126, 235], [0, 255, 17]]], np.uint8)
     content = png(levels, cICP=bytes([1, 13, 0, 0]))
-    assert colours(content).tolist() == [[[0, 128, 255], [0, 255, 1]]]
-    deep = colours(png(levels.astype(np.uint16) * np.uint16(256), cICP=bytes([1, 13, 0, 0])))
+    assert colors(content).tolist() == [[[0, 128, 255], [0, 255, 1]]]
+    deep = colors(png(levels.astype(np.uint16) * np.uint16(256), cICP=bytes([1, 13, 0, 0])))
     assert deep[0, 0].tolist() == [0, 32917, 65535]
 
 
 def test_grey_has_a_gamma_too() -> None:
-    assert colours(png(PIXELS[..., 1], gAMA=gamma(100_000)))[0, 0].tolist() == [168, 168, 168]
+    assert colors(png(PIXELS[..., 1], gAMA=gamma(100_000)))[0, 0].tolist() == [168, 168, 168]
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
@@ -261,7 +261,7 @@ def test_avif_by_its_boxes() -> None:
     assert np.abs(image.frames[0][8:9, 8::16] - middle).max() <= 3
     _, _, output, _ = round_trip(said(12, 13), "AVIF")
     assert open_image(output).info["icc_profile"] == icc.srgb()
-    assert np.abs(colours(said(2, 2))[8:9, 8::16].astype(int) - PIXELS).max() <= 2
+    assert np.abs(colors(said(2, 2))[8:9, 8::16].astype(int) - PIXELS).max() <= 2
     for transfer in (16, 18):
         with pytest.raises(DataError, match="HDR"):
             decode(io.BytesIO(said(9, transfer)))
@@ -279,7 +279,7 @@ def test_heic_by_its_nclx() -> None:
                        transfer_characteristics=transfer, matrix_coefficients=6,
                        full_range_flag=1)  # fmt: skip
 
-    assert np.abs(colours(said(12, 13))[8:9, 8::16] - np.array([IN_SRGB[12, 13]])).max() <= 3
+    assert np.abs(colors(said(12, 13))[8:9, 8::16] - np.array([IN_SRGB[12, 13]])).max() <= 3
     with pytest.raises(DataError, match=r"HDR .*\(PQ\)"):
         decode(io.BytesIO(said(9, 16)))
 
@@ -289,14 +289,14 @@ def test_jpeg_2000_by_its_boxes() -> None:
         pytest.skip("this Pillow has no JPEG 2000")
     plain = encoded(Image.fromarray(PIXELS), "JPEG2000")
     header = plain.index(b"jp2h") - 4
-    colour = plain.index(b"colr") - 4
-    length = int.from_bytes(plain[colour : colour + 4])
+    color = plain.index(b"colr") - 4
+    length = int.from_bytes(plain[color : color + 4])
     for method, content in ((2, display_p3_profile()), (5, struct.pack(">HHHB", 12, 13, 0, 128))):
         box = struct.pack(">I4sBBB", 11 + len(content), b"colr", method, 0, 0) + content
-        said = plain[:colour] + box + plain[colour + length :]
+        said = plain[:color] + box + plain[color + length :]
         size = int.from_bytes(plain[header : header + 4]) + len(box) - length
         said = said[:header] + struct.pack(">I", size) + said[header + 4 :]
-        assert np.abs(colours(said) - np.array([IN_SRGB[12, 13]])).max() <= 1
+        assert np.abs(colors(said) - np.array([IN_SRGB[12, 13]])).max() <= 1
 
 
 # Adobe RGB
@@ -317,8 +317,8 @@ def colour_entries(content: bytes) -> tuple[Any, Any]:
 def test_adobe_rgb_by_exif_without_profile(kind: str) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
     content = encoded(Image.fromarray(PIXELS), kind, exif=adobe_rgb(), **options)
-    assert np.abs(colours(content) - np.array([FROM_ADOBE_RGB])).max() <= 1
-    assert np.array_equal(from_pillow(open_image(content))[0], colours(content))
+    assert np.abs(colors(content) - np.array([FROM_ADOBE_RGB])).max() <= 1
+    assert np.array_equal(from_pillow(open_image(content))[0], colors(content))
     _, _, output, _ = round_trip(content, kind)
     assert colour_entries(output) == (1, "R98")
     assert open_image(output).info["icc_profile"] == icc.srgb()
@@ -341,15 +341,15 @@ def test_adobe_rgb_photos_in_training_and_translation(tmp_path: Path) -> None:
 )
 def test_is_adobe_rgb(space: int, index: str, is_adobe: bool) -> None:
     content = encoded(Image.fromarray(PIXELS), "PNG", exif=adobe_rgb(space, index))
-    assert (not np.array_equal(colours(content), PIXELS)) == is_adobe
+    assert (not np.array_equal(colors(content), PIXELS)) == is_adobe
 
 
 def test_a_profile_and_srgb_count_more_than_exif() -> None:
     exif = adobe_rgb()
     tagged = encoded(Image.fromarray(PIXELS), "PNG", exif=exif, icc_profile=srgb_profile())
-    assert np.array_equal(colours(tagged), PIXELS)
+    assert np.array_equal(colors(tagged), PIXELS)
     block = exif.tobytes().removeprefix(b"Exif\0\0")
-    assert np.array_equal(colours(png(sRGB=IS_SRGB, eXIf=block)), PIXELS)
+    assert np.array_equal(colors(png(sRGB=IS_SRGB, eXIf=block)), PIXELS)
 
 
 def test_xmp_colour_space_is_set_to_srgb() -> None:
@@ -372,5 +372,5 @@ def test_the_primaries_of_a_tiff_without_a_profile() -> None:
         tifffile.imwrite(stream, PIXELS, photometric="rgb", metadata=None, extratags=tags)
         return stream.getvalue()
 
-    assert np.abs(colours(tiff(680, 320, 265, 690, 150, 60)) - np.array([P3])).max() <= 1
-    assert np.array_equal(colours(tiff(640, 330, 300, 600, 150, 60)), PIXELS)
+    assert np.abs(colors(tiff(680, 320, 265, 690, 150, 60)) - np.array([P3])).max() <= 1
+    assert np.array_equal(colors(tiff(640, 330, 300, 600, 150, 60)), PIXELS)

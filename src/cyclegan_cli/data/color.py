@@ -14,9 +14,9 @@ from PIL import Image, ImageCms
 from cyclegan_cli.data import exif as exif_block
 from cyclegan_cli.data import icc
 from cyclegan_cli.data.containers import (
-    ColourBox,
-    avif_colours,
-    jpeg2000_colours,
+    ColorBox,
+    avif_colors,
+    jpeg2000_colors,
     png_chunks,
     whole_file,
 )
@@ -33,12 +33,12 @@ class Pixels:
     """Pixels in the colours of a file.
 
     Attributes:
-        colours: ``[H, W]`` (grey) or ``[H, W, C]`` (3: RGB, 4: CMYK), uint8 or uint16.
+        colors: ``[H, W]`` (grey) or ``[H, W, C]`` (3: RGB, 4: CMYK), uint8 or uint16.
         alpha: ``[H, W]`` of the same dtype, or None.
         mode: Pixel format of the file.
     """
 
-    colours: PixelArray
+    colors: PixelArray
     alpha: PixelArray | None
     mode: Mode
 
@@ -61,20 +61,20 @@ def unpack(image: Image.Image) -> Pixels:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         alpha = np.asarray(image.getchannel("A"))
-        colours = np.asarray(image.getchannel("R") if mode in ("L", "1") else image.convert("RGB"))
+        colors = np.asarray(image.getchannel("R") if mode in ("L", "1") else image.convert("RGB"))
     elif mode in ("L", "1"):
-        colours = np.asarray(image.convert("L"))
+        colors = np.asarray(image.convert("L"))
         if image.format == "XBM":
-            colours = 255 - colours  # A set bit is black in XBM, but white in Pillow.
+            colors = 255 - colors  # A set bit is black in XBM, but white in Pillow.
     elif mode == "CMYK":
-        colours = np.asarray(image)
+        colors = np.asarray(image)
     elif image.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-        colours = np.asarray(converted)
+        colors = np.asarray(converted)
     else:
-        colours = np.asarray(image.convert("RGB"))
-    return Pixels(colours, alpha, mode)
+        colors = np.asarray(image.convert("RGB"))
+    return Pixels(colors, alpha, mode)
 
 
 def _mode_of(image: Image.Image) -> Mode:
@@ -99,26 +99,26 @@ def to_srgb(pixels: Pixels, profile: bytes | None) -> PixelArray:
         pixels: Pixels in the colours of the file.
         profile: Profile for which :func:`profile_applies`, or None.
     """
-    colours = pixels.colours
+    colors = pixels.colors
     space = icc.space_of(profile) if profile else None
-    kind = "GRAY" if colours.ndim == 2 else "CMYK" if colours.shape[2] == 4 else "RGB"
+    kind = "GRAY" if colors.ndim == 2 else "CMYK" if colors.shape[2] == 4 else "RGB"
     if profile and space == kind != "RGB":
-        return icc.convert(colours, profile, icc.srgb())
+        return icc.convert(colors, profile, icc.srgb())
     if kind == "GRAY":
-        colours = np.repeat(colours[..., None], 3, axis=2)
+        colors = np.repeat(colors[..., None], 3, axis=2)
     elif kind == "CMYK":
-        return _cmyk_to_rgb(colours)
+        return _cmyk_to_rgb(colors)
     if profile and space == "RGB" and not icc.is_srgb(profile):
-        return icc.convert(colours, profile, icc.srgb())
-    return colours
+        return icc.convert(colors, profile, icc.srgb())
+    return colors
 
 
 def profile_applies(pixels: Pixels, profile: bytes) -> bool:
     """Return whether the colour space of a profile is that of the pixels; RGB fits grey, too."""
     space = icc.space_of(profile)
-    if pixels.colours.ndim == 2:
+    if pixels.colors.ndim == 2:
         return space in ("RGB", "GRAY")
-    return space == ("CMYK" if pixels.colours.shape[2] == 4 else "RGB")
+    return space == ("CMYK" if pixels.colors.shape[2] == 4 else "RGB")
 
 
 def _cmyk_to_rgb(cmyk: PixelArray) -> PixelArray:
@@ -142,7 +142,7 @@ def to_grey(rgb: PixelArray) -> PixelArray:
     return ((rgb @ GREY_WEIGHTS + np.uint64(1 << 15)) >> np.uint64(16)).astype(np.uint16)
 
 
-COLOUR_CHUNKS = {b"cICP": 4, b"gAMA": 4, b"cHRM": 32, b"sRGB": 1}  # Lengths in bytes
+COLOR_CHUNKS = {b"cICP": 4, b"gAMA": 4, b"cHRM": 32, b"sRGB": 1}  # Lengths in bytes
 # PNG specification, third edition, 11.3.2.5: gAMA and cHRM of sRGB.
 SRGB_GAMMA, SRGB_CHROMATICITIES = 45455, (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
 TOLERANCE = 100  # Of 100,000: programs round differently.
@@ -151,7 +151,7 @@ WHITE_POINT, PRIMARIES = 318, 319  # TIFF 6.0, section 20
 
 
 @dataclass(frozen=True)
-class ColourSpace:
+class ColorSpace:
     """Colour space that a file specifies other than by an ICC profile known to Pillow.
 
     Attributes:
@@ -167,7 +167,7 @@ class ColourSpace:
     remarks: tuple[str, ...] = ()
 
 
-def read_colour_space(image: Any) -> ColourSpace:
+def read_color_space(image: Any) -> ColorSpace:
     """Read the colour space of a file before its pixels are loaded.
 
     Args:
@@ -179,24 +179,24 @@ def read_colour_space(image: Any) -> ColourSpace:
     _refuse_hdr_profile(image.info.get("icc_profile"))
     found = _of_format(image) if getattr(image, "fp", None) else None
     if found is None and not image.info.get("icc_profile") and is_adobe_rgb(image):
-        return ColourSpace(
+        return ColorSpace(
             icc.rgb_profile(
                 "Compatible with Adobe RGB (1998)",
                 icc.ADOBE_RGB,
                 icc.ADOBE_RGB_CURVE,
             )
         )
-    return found or ColourSpace()
+    return found or ColorSpace()
 
 
-def _of_format(image: Any) -> ColourSpace | None:
+def _of_format(image: Any) -> ColorSpace | None:
     """Return the colour space by format-specific fields, or None without any."""
     if image.format == "PNG":
         return _of_png(image)
     if image.format == "AVIF":
-        return _of_box(avif_colours(whole_file(image)))
+        return _of_box(avif_colors(whole_file(image)))
     if image.format == "JPEG2000":
-        return _of_box(jpeg2000_colours(whole_file(image)))
+        return _of_box(jpeg2000_colors(whole_file(image)))
     if image.format == "TIFF":
         return _of_tiff(image)
     nclx = image.info.get("nclx_profile") if image.format == "HEIF" else None
@@ -205,26 +205,26 @@ def _of_format(image: Any) -> ColourSpace | None:
     return _of_cicp(int(nclx["color_primaries"]), int(nclx["transfer_characteristics"]))
 
 
-def _of_box(box: ColourBox) -> ColourSpace | None:
+def _of_box(box: ColorBox) -> ColorSpace | None:
     if box.icc:
         _refuse_hdr_profile(box.icc)
-        return ColourSpace(box.icc)
+        return ColorSpace(box.icc)
     if box.other:
-        return ColourSpace(remarks=(f"its colours are in {box.other}, which was taken for sRGB",))
+        return ColorSpace(remarks=(f"its colours are in {box.other}, which was taken for sRGB",))
     return _of_cicp(*box.cicp) if box.cicp else None
 
 
-def _of_cicp(primaries: int, transfer: int) -> ColourSpace | None:
+def _of_cicp(primaries: int, transfer: int) -> ColorSpace | None:
     """Return a colour space by its ITU-T H.273 codes, or None if they are unspecified."""
     if hdr := icc.HDR_TRANSFERS.get(transfer):
         raise ValueError(_hdr(hdr))
     if primaries == transfer == icc.UNSPECIFIED:
         return None
     try:
-        return ColourSpace(icc.cicp_profile(primaries, transfer))
+        return ColorSpace(icc.cicp_profile(primaries, transfer))
     except KeyError:
         remark = f"its colour space, CICP {primaries}/{transfer}, is unknown and was ignored"
-        return ColourSpace(remarks=(remark,))
+        return ColorSpace(remarks=(remark,))
 
 
 def _hdr(transfer: str) -> str:
@@ -244,9 +244,9 @@ def _refuse_hdr_profile(profile: bytes | None) -> None:
                 raise ValueError(_hdr(hdr))
 
 
-def _of_png(image: Any) -> ColourSpace | None:
+def _of_png(image: Any) -> ColorSpace | None:
     """By precedence (PNG specification, third edition): cICP, iCCP, sRGB, gAMA and cHRM."""
-    chunks, remarks = _colour_chunks(whole_file(image))
+    chunks, remarks = _color_chunks(whole_file(image))
     found = None
     if cicp := chunks.get(b"cICP"):
         primaries, transfer, matrix, is_full = cicp
@@ -254,32 +254,32 @@ def _of_png(image: Any) -> ColourSpace | None:
             remarks += ("its cICP chunk is not for RGB and was ignored",)
         elif found := _of_cicp(primaries, transfer):
             known = not found.remarks
-            return ColourSpace(found.profile, known, known and not is_full, remarks + found.remarks)
-    found = ColourSpace() if b"sRGB" in chunks else _of_gamma(chunks)
+            return ColorSpace(found.profile, known, known and not is_full, remarks + found.remarks)
+    found = ColorSpace() if b"sRGB" in chunks else _of_gamma(chunks)
     has_icc = bool(image.info.get("icc_profile"))
     if found is None or (found.remarks and has_icc):
-        return ColourSpace(remarks=remarks) if remarks else None
+        return ColorSpace(remarks=remarks) if remarks else None
     return replace(found, remarks=remarks + found.remarks)
 
 
-def _colour_chunks(png: bytes) -> tuple[dict[bytes, bytes], tuple[str, ...]]:
+def _color_chunks(png: bytes) -> tuple[dict[bytes, bytes], tuple[str, ...]]:
     """Return the colour chunks before the pixels, and remarks on damaged ones."""
     found: dict[bytes, bytes] = {}
     remarks: list[str] = []
     for chunk in png_chunks(io.BytesIO(png)):
         if chunk.kind == b"IDAT":
             break
-        if chunk.kind not in COLOUR_CHUNKS or chunk.kind in found:
+        if chunk.kind not in COLOR_CHUNKS or chunk.kind in found:
             continue
         content = png[chunk.start + 8 : chunk.stop - 4]
-        if chunk.is_sound and len(content) == COLOUR_CHUNKS[chunk.kind]:
+        if chunk.is_sound and len(content) == COLOR_CHUNKS[chunk.kind]:
             found[chunk.kind] = content
         else:
             remarks.append(f"its {chunk.kind.decode()} chunk is damaged and was ignored")
     return found, tuple(remarks)
 
 
-def _of_gamma(chunks: Mapping[bytes, bytes]) -> ColourSpace | None:
+def _of_gamma(chunks: Mapping[bytes, bytes]) -> ColorSpace | None:
     """Return the colour space of PNG's gAMA and cHRM chunks; the default is sRGB."""
     gamma, chromaticities = chunks.get(b"gAMA"), chunks.get(b"cHRM")
     if gamma is None and chromaticities is None:
@@ -288,18 +288,18 @@ def _of_gamma(chunks: Mapping[bytes, bytes]) -> ColourSpace | None:
     points = struct.unpack(">8I", chromaticities) if chromaticities else SRGB_CHROMATICITIES
     is_srgb = max(abs(a - b) for a, b in zip(points, SRGB_CHROMATICITIES, strict=True)) <= TOLERANCE
     if is_srgb and abs(exponent - SRGB_GAMMA) <= TOLERANCE:
-        return ColourSpace()
+        return ColorSpace()
     curve = icc.Curve(100_000 / exponent) if gamma and exponent else icc.SRGB_CURVE
     try:
         if exponent not in GAMMAS:
             raise ValueError
         primaries = icc.SRGB if is_srgb else tuple(point / 100_000 for point in points)
-        return ColourSpace(icc.rgb_profile("gAMA and cHRM", primaries, curve))
+        return ColorSpace(icc.rgb_profile("gAMA and cHRM", primaries, curve))
     except ValueError:
-        return ColourSpace(remarks=("its gAMA or cHRM chunk is invalid and was ignored",))
+        return ColorSpace(remarks=("its gAMA or cHRM chunk is invalid and was ignored",))
 
 
-def _of_tiff(image: Any) -> ColourSpace | None:
+def _of_tiff(image: Any) -> ColorSpace | None:
     """Return the colour space of the primaries in a TIFF, with the curve of sRGB."""
     white, primaries = (image.tag_v2.get(tag) for tag in (WHITE_POINT, PRIMARIES))
     if not (isinstance(white, tuple) and isinstance(primaries, tuple)):
@@ -308,11 +308,11 @@ def _of_tiff(image: Any) -> ColourSpace | None:
     if len(points) != 8 or image.info.get("icc_profile"):
         return None
     if np.allclose(points, icc.SRGB, atol=TOLERANCE / 100_000):
-        return ColourSpace()
+        return ColorSpace()
     try:
-        return ColourSpace(icc.rgb_profile("TIFF colorimetry", points, icc.SRGB_CURVE))
+        return ColorSpace(icc.rgb_profile("TIFF colorimetry", points, icc.SRGB_CURVE))
     except ValueError:
-        return ColourSpace(remarks=("its primary chromaticities are invalid and were ignored",))
+        return ColorSpace(remarks=("its primary chromaticities are invalid and were ignored",))
 
 
 def is_adobe_rgb(image: Any) -> bool:
@@ -326,8 +326,8 @@ def is_adobe_rgb(image: Any) -> bool:
 
 def expand_limited_range(pixels: Pixels) -> Pixels:
     """Convert pixels with black 16 and white 235 of 255 to full range (ITU-T H.273, eq. 1 to 3)."""
-    highest = np.iinfo(pixels.colours.dtype).max
+    highest = np.iinfo(pixels.colors.dtype).max
     unit = (highest + 1) // 256
-    wide = (pixels.colours.astype(np.float64) - 16 * unit) * (highest / (219 * unit))
-    colours: PixelArray = wide.round().clip(0, highest).astype(pixels.colours.dtype)
-    return Pixels(colours, pixels.alpha, pixels.mode)
+    wide = (pixels.colors.astype(np.float64) - 16 * unit) * (highest / (219 * unit))
+    colors: PixelArray = wide.round().clip(0, highest).astype(pixels.colors.dtype)
+    return Pixels(colors, pixels.alpha, pixels.mode)
