@@ -654,6 +654,10 @@ class TrainRunConfig:
         return math.inf if seconds is None else seconds
 
 
+# Skip existing outputs, replace them, or replace those that are older than their input.
+Existing = Literal["skip", "overwrite", "if-newer"]
+
+
 @dataclass(frozen=True)
 class TranslateConfig:
     """The options of ``cyclegan translate``.
@@ -833,15 +837,28 @@ class TranslateConfig:
         refuse_both("--verbose", "--quiet", self.verbose and self.quiet)
         refuse_both("--overwrite", "--if-newer", self.overwrite and self.if_newer)
         refuse_both("--to", "--direction", bool(self.to is not None and self.direction))
-        parse_domains(self.domains)
-        if self.max_memory is not None:
-            parse_memory(self.max_memory)
+        _ = self.domain_names, self.memory_limit  # Checked before anything is read.
         if not self.inputs and self.files_from is None:
             raise UsageError("INPUT is missing", "Name an image, a folder or a glob.")
         if self.root is not None and self.output is None:
             raise UsageError("--root needs an output folder", "Name one with -o.")
         if self.null and self.files_from is None:
             raise UsageError("--null needs a list of paths", "Give it with --files-from.")
+
+    @property
+    def domain_names(self) -> Domains | None:
+        """The names in ``--domains``."""
+        return parse_domains(self.domains)
+
+    @property
+    def memory_limit(self) -> int | None:
+        """``--max-memory`` in bytes."""
+        return None if self.max_memory is None else parse_memory(self.max_memory)
+
+    @property
+    def existing(self) -> Existing:
+        """What to do about existing outputs."""
+        return "overwrite" if self.overwrite else "if-newer" if self.if_newer else "skip"
 
     @property
     def is_stream(self) -> bool:

@@ -20,7 +20,6 @@ from cyclegan_cli.translation.outputs import (
     TranslationJob,
     TranslationPlan,
     digest,
-    folder_to_exclude,
     resolve_naming,
     shard_hash,
 )
@@ -46,7 +45,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def plan_jobs(
     texts: list[str], output: str | None, target: str, **names: Any
 ) -> list[TranslationJob]:
-    inputs = Inputs(texts, excluded=folder_to_exclude(output))
+    inputs = Inputs(texts, excluded=None if output is None else os.path.realpath(output))
     plan = TranslationPlan(inputs, resolve_naming(output, inputs.first_two(), target, **names))
     jobs = [*plan]
     assert len(plan) == len(jobs)

@@ -296,6 +296,17 @@ class ModelInfo:
             )
         return direction
 
+    def choose_direction(self, to: str | None, direction: Direction | None) -> Direction:
+        """Return the direction that ``--to`` or ``--direction`` selects; by default the first.
+
+        Raises:
+            UsageError: The model has no domain named ``to``.
+            CheckpointError: The checkpoint holds only the other direction.
+        """
+        if to is not None:
+            direction = self.direction_to(to)
+        return self.require(direction or self.directions[0])
+
     def to_document(self) -> dict[str, Any]:
         """Return the JSON document that is written into files."""
         return {

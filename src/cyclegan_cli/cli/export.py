@@ -46,10 +46,10 @@ def _show(report: Report) -> None:
         f"difference to the network: largest {verification.largest_difference:.2g}{unit}, "
         f"mean {verification.mean_difference:.2g}{unit}, {psnr}"
     )
-    judged = verification.judged
-    compared = ", ".join(f"{check.what} {'x'.join(map(str, check.size))}" for check in judged)
-    if len(judged) < len(verification.checks):
-        compared = f"{len(judged)} held-out images"
+    decisive = verification.decisive
+    compared = ", ".join(f"{check.what} {'x'.join(map(str, check.size))}" for check in decisive)
+    if len(decisive) < len(verification.checks):
+        compared = f"{len(decisive)} held-out images"
     console.result(f"compared on: {compared}")
     versions = ", ".join(f"{name} {number}" for name, number in document["versions"].items())
     console.result(f"versions: {versions}")

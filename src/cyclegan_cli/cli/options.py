@@ -1,25 +1,55 @@
-"""Config dataclasses as Typer options."""
+"""Config dataclasses as Typer options, and the completion of their values."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import glob
 import inspect
+import os
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cyclegan_cli.checkpoints.header import Direction, ModelInfo
-from cyclegan_cli.cli.completion import complete_checkpoint, complete_target
 from cyclegan_cli.config import (
     StepsOrTime,
     field_types,
     option_name,
+    parse_domains,
     plain_type,
     steps_or_time,
 )
+from cyclegan_cli.errors import CycleGANError
+
+# Completion reads only headers, and ignores errors.
+
+
+def complete_checkpoint(incomplete: str) -> list[str]:
+    """Complete names of pretrained models, files and folders."""
+    from cyclegan_cli.checkpoints.locate import pretrained_models
+
+    names = [model.name for model in pretrained_models() if model.name.startswith(incomplete)]
+    paths = sorted(glob.glob(f"{glob.escape(incomplete)}*"))
+    return names + [f"{path}/" if os.path.isdir(path) else path for path in paths]
+
+
+def complete_target(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Complete the target domains of the checkpoint given on the command line."""
+    from cyclegan_cli.checkpoints.locate import checkpoint_file, default_checkpoint, read_checkpoint
+
+    given: dict[str, Any] = ctx.params
+    try:
+        named = given.get("checkpoint")
+        file = checkpoint_file(Path(named)) if named else default_checkpoint()
+        info = read_checkpoint(file, parse_domains(given.get("domains"))).info
+    except CycleGANError:
+        return []
+    names = [info.target(direction) for direction in info.directions]
+    return [name for name in names if name.startswith(incomplete)]
+
 
 COMPLETIONS = {"checkpoint": complete_checkpoint, "target": complete_target, None: None}
 
@@ -109,15 +139,3 @@ def _shown(default: Any) -> str | bool:
     if isinstance(default, bool):
         return "on" if default else "off"
     return f"{default:g}" if isinstance(default, float) else str(default)
-
-
-def chosen_direction(info: ModelInfo, to: str | None, direction: Direction | None) -> Direction:
-    """Return the direction that ``--to`` or ``--direction`` selects; by default the first.
-
-    Raises:
-        UsageError: The model has no domain of this name.
-        CheckpointError: The checkpoint contains only the other direction.
-    """
-    return info.require(
-        info.direction_to(to) if to is not None else direction or info.directions[0]
-    )

@@ -14,7 +14,6 @@ from cyclegan_cli.cli import console
 from cyclegan_cli.cli.dry_run import show_dry_run
 from cyclegan_cli.cli.interrupts import stop_request
 from cyclegan_cli.cli.options import config_options
-from cyclegan_cli.cli.verbosity import show_training_setup
 from cyclegan_cli.config import TrainConfig, TrainRunConfig, layered
 from cyclegan_cli.errors import CycleGANError, UsageError
 from cyclegan_cli.runtime.distributed_env import (
@@ -58,8 +57,23 @@ def train_command(given: dict[str, Any], run: TrainRunConfig) -> None:
         show_dry_run(plan, run.full, run.json)
         return
     if run.verbose and env.is_rank_zero:
-        show_training_setup(plan)
+        _show_setup(plan)
     _train(plan, run.time_limit_seconds, run.quiet)
+
+
+def _show_setup(plan: Plan) -> None:
+    """Show the device, the networks, and how images are loaded and held out."""
+    from cyclegan_cli.runtime.devices import describe_environment
+
+    console.info(describe_environment(plan.device))
+    console.info(
+        f"networks: {plan.config.base_channels} channels, {plan.config.generator_blocks} residual "
+        f"blocks, discriminators of {plan.config.discriminator_channels} channels"
+    )
+    console.info(
+        f"{plan.workers} loading threads; images in memory: {plan.cache}; "
+        f"held out to measure on: {len(plan.split.val_a)} + {len(plan.split.val_b)}"
+    )
 
 
 def _train(plan: Plan, time_limit: float, quiet: bool) -> None:

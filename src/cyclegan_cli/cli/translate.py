@@ -15,15 +15,11 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from cyclegan_cli.cli import console
 from cyclegan_cli.cli.interrupts import StopRequest, leave_at_once, stop_request
-from cyclegan_cli.cli.options import chosen_direction, config_options
-from cyclegan_cli.cli.verbosity import show_environment
+from cyclegan_cli.cli.options import config_options
 from cyclegan_cli.config import (
-    STDIN_NAMES,
     STDOUT_NAMES,
     STREAM,
     TranslateConfig,
-    parse_domains,
-    parse_memory,
 )
 from cyclegan_cli.errors import (
     DataError,
@@ -32,48 +28,18 @@ from cyclegan_cli.errors import (
     SomeFailedError,
     UsageError,
 )
-from cyclegan_cli.runtime.threads import limit_openmp_spin
+from cyclegan_cli.runtime.memory import keep_freed_memory
+from cyclegan_cli.runtime.threads import divide_threads, limit_openmp_spin
 
 if TYPE_CHECKING:
-    from cyclegan_cli.checkpoints.header import Direction
     from cyclegan_cli.checkpoints.locate import Checkpoint
     from cyclegan_cli.data.image import EncodeOptions
-    from cyclegan_cli.runtime.distributed_env import DistributedEnv
-    from cyclegan_cli.translation.file_stages import Existing
+    from cyclegan_cli.runtime.distributed_env import DistributedEnv, Shard
     from cyclegan_cli.translation.outputs import TranslationJob
     from cyclegan_cli.translation.pipeline import Outcome, Pipeline, Summary
     from cyclegan_cli.translation.translator import Translator
 
 RERUN = "Run the same command again: existing outputs are skipped."
-
-
-@dataclass(frozen=True)
-class TranslationRun:
-    """What the options resolve to, before torch is loaded.
-
-    Attributes:
-        config: The options.
-        env: The environment of this process.
-        checkpoint: The checkpoint, whose header has been read.
-        direction: The direction of the translation.
-        jobs: The images of this process.
-        images: Number of these images.
-        encoding: How outputs are encoded.
-        extension: The extension that ``--format`` selects for an image on standard output.
-        stdin: Standard input, if the image is read from it.
-        stdout: Standard output, if the image is written to it.
-    """
-
-    config: TranslateConfig
-    env: DistributedEnv
-    checkpoint: Checkpoint
-    direction: Direction
-    jobs: Iterable[TranslationJob]
-    images: int
-    encoding: EncodeOptions
-    extension: str | None = None
-    stdin: BinaryIO | None = None
-    stdout: BinaryIO | None = None
 
 
 @config_options(TranslateConfig)
@@ -83,29 +49,42 @@ def translate_command(config: TranslateConfig) -> None:
     Outputs have exactly the size of their input. Existing outputs are skipped; inputs are never
     overwritten. Exit code 6: some images failed, all others are written.
     """  # fmt: skip
+    from cyclegan_cli.data.formats import output_extension
+    from cyclegan_cli.data.open_image import limit_pixels
+    from cyclegan_cli.runtime.distributed_env import parse_shard, read_distributed_env
+
     limit_openmp_spin()
-    run = _resolve(config)
-    translator = _load(run)
-    _translate(run, translator)
+    env = read_distributed_env()
+    if config.is_stream:
+        _refuse_for_stream(config, env)
+    checkpoint = _read_checkpoint(config, env)
+    direction = checkpoint.info.choose_direction(config.to, config.direction)
+    if config.max_megapixels is not None:
+        limit_pixels(round(config.max_megapixels * 1e6))
+    extension = output_extension(config.format)
+    shard = parse_shard(config.shard).subdivide(env.shard)
+    images = _resolve_images(config, env, checkpoint.info.target(direction), extension, shard)
+
+    from cyclegan_cli.translation.translator import Translator, TranslatorOptions
+
+    keep_freed_memory()
+    divide_threads(env.local_world_size)
+    options = TranslatorOptions(
+        config.device, config.precision, config.memory_limit, config.resize, config.compile, env
+    )
+    translator = Translator.load(checkpoint, direction, options=options)
+    _translate(config, env, images, translator)
 
 
-def _resolve(config: TranslateConfig) -> TranslationRun:
+def _read_checkpoint(config: TranslateConfig, env: DistributedEnv) -> Checkpoint:
+    """Read the header of the selected checkpoint, and report the default one."""
     from cyclegan_cli.checkpoints.locate import (
         chosen_checkpoint,
         default_checkpoint,
         pretrained_file,
         read_checkpoint,
     )
-    from cyclegan_cli.data.open_image import limit_pixels
-    from cyclegan_cli.runtime.distributed_env import read_distributed_env
-    from cyclegan_cli.translation.outputs import output_extension
 
-    if config.max_megapixels is not None:
-        limit_pixels(round(config.max_megapixels * 1e6))
-    env = read_distributed_env()
-    if config.is_stream:
-        _refuse_for_stream(config, env)
-    extension = output_extension(config.format)
     if config.checkpoint is not None:
         file = chosen_checkpoint(config.checkpoint, config.which)
     else:
@@ -114,95 +93,63 @@ def _resolve(config: TranslateConfig) -> TranslationRun:
             is_packaged = file == pretrained_file(file.stem)
             name = f"{file.stem}, a model that comes with cyclegan-cli" if is_packaged else file
             console.info(f"checkpoint: {name}")
-    checkpoint = read_checkpoint(file, parse_domains(config.domains))
-    direction = chosen_direction(checkpoint.info, config.to, config.direction)
-    resolve = _resolve_stream if config.is_stream else _resolve_files
-    return resolve(config, env, checkpoint, direction, extension)
+    return read_checkpoint(file, config.domain_names)
 
 
-def _resolve_files(
-    config: TranslateConfig,
-    env: DistributedEnv,
-    checkpoint: Checkpoint,
-    direction: Direction,
-    extension: str | None,
-) -> TranslationRun:
-    from cyclegan_cli.runtime.distributed_env import SINGLE_SHARD, parse_shard
-    from cyclegan_cli.translation.inputs import Inputs, PathList
-    from cyclegan_cli.translation.outputs import (
-        TranslationPlan,
-        encode_options,
-        folder_to_exclude,
-        resolve_naming,
-    )
+@dataclass(frozen=True)
+class ResolvedImages:
+    """The images to translate, and where they are read and written.
+
+    Attributes:
+        jobs: The images of this process.
+        count: Number of these images.
+        encoding: How outputs are encoded.
+        extension: The extension that ``--format`` selects; None: the input's format.
+        stdin: Standard input, if the image is read from it.
+        stdout: Standard output, if the image is written to it.
+    """
+
+    jobs: Iterable[TranslationJob]
+    count: int
+    encoding: EncodeOptions
+    extension: str | None
+    stdin: BinaryIO | None = None
+    stdout: BinaryIO | None = None
+
+
+def _resolve_images(
+    config: TranslateConfig, env: DistributedEnv, target: str, extension: str | None, shard: Shard
+) -> ResolvedImages:
+    from cyclegan_cli.translation.inputs import PathList
+    from cyclegan_cli.translation.outputs import plan_outputs
 
     listed = None
-    shard = parse_shard(config.shard) if config.shard is not None else SINGLE_SHARD
     if config.files_from is not None:
         if config.files_from == STREAM and env.world_size > 1:
             raise UsageError("--files-from -: several processes cannot share standard input",
                              "Write the list to a file.")  # fmt: skip
         stdin = sys.stdin.buffer if sys.stdin else None
         listed = PathList.open(config.files_from, config.null, stdin)
-    root = None if config.root is None else str(config.root)
-    excluded = folder_to_exclude(config.output)
-    inputs = Inputs(config.inputs, listed, config.recursive, root, excluded)
-    naming = resolve_naming(
-        config.output,
-        inputs.first_two(),
-        checkpoint.info.target(direction),
-        config.name_template,
-        config.suffix,
-        extension,
-    )
-    encoding = encode_options(config, Path(naming.file).suffix if naming.file else extension)
-    replace = config.overwrite or config.if_newer
-    plan = TranslationPlan(inputs, naming, replace, shard.subdivide(env.shard))
+    jobs, encoding = plan_outputs(config, target, extension, listed, shard)
+    if isinstance(jobs, list):
+        stdin = _piped_stdin() if jobs[0].input == STREAM else None
+        stdout = console.binary_stdout() if jobs[0].output == STREAM else None
+        return ResolvedImages(jobs, 1, encoding, extension, stdin, stdout)
     if env.is_rank_zero:
-        if plan.skipped:
-            console.warn(plan.skipped)
-        if len(plan) < plan.images and not config.quiet:
-            console.info(f"{len(plan)} of {plan.images} images are in this process's shard")
-    return TranslationRun(config, env, checkpoint, direction, plan, len(plan), encoding)
+        if jobs.skipped:
+            console.warn(jobs.skipped)
+        if len(jobs) < jobs.images and not config.quiet:
+            console.info(f"{len(jobs)} of {jobs.images} images are in this process's shard")
+    return ResolvedImages(jobs, len(jobs), encoding, extension)
 
 
-def _resolve_stream(
-    config: TranslateConfig,
-    env: DistributedEnv,
-    checkpoint: Checkpoint,
-    direction: Direction,
-    extension: str | None,
-) -> TranslationRun:
-    from cyclegan_cli.translation.inputs import InputImage, refuse_missing
-    from cyclegan_cli.translation.outputs import TranslationJob, encode_options, resolve_naming
-
-    name, stdin, stdout, output = config.inputs[0], None, None, STREAM
-    if name in STDIN_NAMES:
-        if sys.stdin is None or sys.stdin.isatty():
-            raise UsageError(
-                "INPUT -: nothing is piped into standard input",
-                "Pipe an image into it, as in: curl URL | cyclegan translate -",
-            )
-        name, stdin = STREAM, sys.stdin.buffer
-    else:
-        refuse_missing(name, name)
-    if config.output is None or config.output in STDOUT_NAMES:
-        stdout = console.binary_stdout()
-        encoding = encode_options(config, extension)
-    else:
-        source = InputImage(STREAM, STREAM)
-        file = resolve_naming(config.output, [source], "", extension=extension).file
-        if file is None:
-            raise UsageError(
-                f"-o {config.output} names a folder, but an image on standard input has no name",
-                "Name a file.",
-            )
-        output = file
-        encoding = encode_options(config, Path(file).suffix)
-    job = TranslationJob(name, output)
-    return TranslationRun(
-        config, env, checkpoint, direction, [job], 1, encoding, extension, stdin, stdout
-    )
+def _piped_stdin() -> BinaryIO:
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError(
+            "INPUT -: nothing is piped into standard input",
+            "Pipe an image into it, as in: curl URL | cyclegan translate -",
+        )
+    return sys.stdin.buffer
 
 
 def _refuse_for_stream(config: TranslateConfig, env: DistributedEnv) -> None:
@@ -233,78 +180,33 @@ def _refuse_for_stream(config: TranslateConfig, env: DistributedEnv) -> None:
         )
 
 
-def _load(run: TranslationRun) -> Translator:
-    """Load the translator onto the device of this process."""
-    from cyclegan_cli.runtime.devices import device_for_rank
-    from cyclegan_cli.runtime.memory import host_memory_free, keep_freed_memory
-    from cyclegan_cli.runtime.threads import divide_threads
-    from cyclegan_cli.translation.translator import Translator, TranslatorOptions
-
-    config, env = run.config, run.env
-    keep_freed_memory()
-    divide_threads(env.local_world_size)
-    limit = None if config.max_memory is None else parse_memory(config.max_memory)
-    options = TranslatorOptions(
-        device_for_rank(config.device, env.local_rank, env.local_world_size),
-        config.precision,
-        limit,
-        config.resize,
-        config.compile,
-    )
-    translator = Translator.load(run.checkpoint, run.direction, options=options)
-    if env.is_rank_zero and not config.quiet:
-        for remark in translator.remarks:
-            console.info(remark)
-    if env.is_rank_zero and config.verbose:
-        show_environment(translator.device)
-        generator = translator.generator.config
-        console.info(
-            f"{run.checkpoint.path}: {translator.source} -> {translator.target}, "
-            f"{generator.base_channels} channels, {generator.residual_blocks} residual blocks, "
-            f"in {translator.precision}"
-        )
-        limited = f"limited to {limit / 1e9:.3g} GB" if limit else "no limit"
-        console.info(f"memory: {limited}; {host_memory_free() / 1e9:.3g} GB free on this machine")
-    return translator
-
-
-def _translate(run: TranslationRun, translator: Translator) -> None:
+def _translate(
+    config: TranslateConfig, env: DistributedEnv, images: ResolvedImages, translator: Translator
+) -> None:
     from cyclegan_cli.translation.file_stages import FileStages, default_workers
-    from cyclegan_cli.translation.pipeline import (
-        Pipeline,
-        PipelineLimits,
-        Summary,
-        wait_for_all_ranks,
-    )
+    from cyclegan_cli.translation.pipeline import Pipeline, PipelineLimits, wait_for_all_ranks
 
-    config = run.config
-    existing: Existing = (
-        "overwrite" if config.overwrite else "if-newer" if config.if_newer else "skip"
-    )
+    progress = _Progress(config.json, config.quiet, config.verbose, env)
+    progress.show_setup(translator)
+    stdin = _buffered(images.stdin)
     stages = FileStages(
-        translator, existing, run.encoding, _buffered(run.stdin), run.stdout, run.extension
+        translator, config.existing, images.encoding, stdin, images.stdout, images.extension
     )
     limits = PipelineLimits(config.workers or default_workers(translator.device))
-    summary = Summary(run.images)
     with stop_request("finishing the images in progress", leave_at_once) as stop_requested:
         pipeline = Pipeline(
-            run.jobs, stages, limits, config.ordered, config.fail_fast, stop_requested
+            images.jobs,
+            stages,
+            limits,
+            config.ordered,
+            config.fail_fast,
+            stop_requested,
+            images.count,
         )
-        try:
-            _consume(pipeline, summary, config)
-        except OutputError:
-            summary.stopped = "disk full"
-            _show_summary(summary, run)
-            raise
-        if summary.counts.total() < summary.images:
-            if stop_requested.signal_number:
-                summary.stopped = signal.Signals(stop_requested.signal_number).name
-            elif config.fail_fast and summary.counts["failed"]:
-                summary.stopped = "failure"
-        _show_summary(summary, run)
-        if run.env.is_torchrun and summary.stopped is None:
-            wait_for_all_ranks(run.env, stop_requested)
-    _raise_for(summary, stop_requested)
+        progress.consume(pipeline, stop_requested)
+        if env.is_torchrun and pipeline.summary.stopped is None:
+            wait_for_all_ranks(env, stop_requested)
+    _raise_for(pipeline.summary, stop_requested)
 
 
 def _buffered(stdin: BinaryIO | None) -> BinaryIO | None:
@@ -315,44 +217,74 @@ def _buffered(stdin: BinaryIO | None) -> BinaryIO | None:
         raise DataError(f"cannot read standard input: {(error.strerror or '').lower()}") from error
 
 
-def _consume(pipeline: Pipeline, summary: Summary, config: TranslateConfig) -> None:
-    """Run the pipeline, and show and count its outcomes."""
-    started = time.monotonic()
-    with closing(pipeline.outcomes()) as outcomes:
+class _Progress:
+    """Shows the outcomes of a pipeline."""
+
+    def __init__(self, json: bool, quiet: bool, verbose: bool, env: DistributedEnv) -> None:
+        self.json, self.quiet, self.verbose = json, quiet, verbose
+        self.is_rank_zero = env.is_rank_zero
+        self.prefix = f"rank {env.rank}: " if env.world_size > 1 else ""
+
+    def show_setup(self, translator: Translator) -> None:
+        """Show the choices made for a translator."""
+        if not self.is_rank_zero or self.quiet:
+            return
+        for sentence in (*translator.remarks, *(translator.setup if self.verbose else ())):
+            console.info(sentence)
+
+    def consume(self, pipeline: Pipeline, stop_requested: StopRequest) -> None:
+        """Run the pipeline to its end, and show and count its outcomes.
+
+        Raises:
+            OutputError: The disk is full.
+        """
+        summary, started = pipeline.summary, time.monotonic()
         try:
-            for outcome in outcomes:
-                summary.counts[outcome.status] += 1
-                _show(outcome, config)
-        finally:
-            summary.seconds = time.monotonic() - started
+            with closing(pipeline.outcomes()) as outcomes:
+                for outcome in outcomes:
+                    self._show(outcome)
+        except OutputError:
+            summary.stopped, summary.seconds = "disk full", time.monotonic() - started
+            self._show_summary(summary)
+            raise
+        summary.seconds = time.monotonic() - started
+        if summary.counts.total() < summary.images:
+            if stop_requested.signal_number:
+                summary.stopped = signal.Signals(stop_requested.signal_number).name
+            elif pipeline.fail_fast and summary.counts["failed"]:
+                summary.stopped = "failure"
+        self._show_summary(summary)
 
+    def _show(self, outcome: Outcome) -> None:
+        if self.json:
+            console.json_line(outcome.to_document())
+        for warning in outcome.warnings:
+            console.warn(f"{outcome.input}: {warning}")
+        if outcome.status == "failed":
+            error = outcome.error or ""
+            # The translator's errors name no file.
+            is_named = any(name in error for name in (outcome.input, outcome.output))
+            is_stream = outcome.input == STREAM
+            console.warn(error if is_named or is_stream else f"{outcome.input}: {error}")
+        elif not self.quiet and not self.json:
+            more = " (exists, skipped)" if outcome.status == "skipped" else ""
+            if self.verbose and not more:
+                more = f" ({outcome.width}x{outcome.height}, {outcome.seconds:.2f} s)"
+            console.info(f"{outcome.input} -> {outcome.output}{more}")
 
-def _show(outcome: Outcome, config: TranslateConfig) -> None:
-    if config.json:
-        console.json_line(outcome.to_document())
-    for warning in outcome.warnings:
-        console.warn(f"{outcome.input}: {warning}")
-    if outcome.status == "failed":
-        error = outcome.error or ""
-        # The translator's errors name no file.
-        is_named = any(name in error for name in (outcome.input, outcome.output))
-        console.warn(error if is_named or outcome.input == STREAM else f"{outcome.input}: {error}")
-    elif not config.quiet and not config.json:
-        more = " (exists, skipped)" if outcome.status == "skipped" else ""
-        if config.verbose and not more:
-            more = f" ({outcome.width}x{outcome.height}, {outcome.seconds:.2f} s)"
-        console.info(f"{outcome.input} -> {outcome.output}{more}")
-
-
-def _show_summary(summary: Summary, run: TranslationRun) -> None:
-    if run.config.json:
-        console.json_line(summary.to_document())
-    if not run.config.quiet and summary.images > 1:
-        counts = ", ".join(
-            f"{summary.counts[status]} {word}"
-            for status, word in (("ok", "translated"), ("skipped", "skipped"), ("failed", "failed"))
-        )
-        console.info(f"rank {run.env.rank}: {counts}" if run.env.world_size > 1 else counts)
+    def _show_summary(self, summary: Summary) -> None:
+        if self.json:
+            console.json_line(summary.to_document())
+        if not self.quiet and summary.images > 1:
+            counts = ", ".join(
+                f"{summary.counts[status]} {word}"
+                for status, word in (
+                    ("ok", "translated"),
+                    ("skipped", "skipped"),
+                    ("failed", "failed"),
+                )
+            )
+            console.info(self.prefix + counts)
 
 
 def _raise_for(summary: Summary, stop_requested: StopRequest) -> None:

@@ -319,7 +319,7 @@ def is_adobe_rgb(image: Any) -> bool:
     """Return whether EXIF data specifies Adobe RGB, as cameras do (DCF 2.0; EXIF 2.32)."""
     try:
         exif = exif_of(image)
-        return exif is not None and exif_block.is_adobe_rgb(exif)
+        return exif is not None and exif_block.specifies_adobe_rgb(exif)
     except (ValueError, TypeError, OSError):
         return False  # Damaged; reported when metadata is read.
 

@@ -22,7 +22,7 @@ from cyclegan_cli.data.formats import (
     ANIMATED_FORMATS,
     CODESTREAM_EXTENSIONS,
     EXIF_FORMATS,
-    MAX_SIDE,
+    LARGEST_SIDES,
     MODES,
     PAGED_FORMATS,
     PROFILE_FORMATS,
@@ -38,7 +38,7 @@ from cyclegan_cli.data.image import (
     PixelArray,
     to_depth,
 )
-from cyclegan_cli.data.metadata import Metadata, marked_as_srgb, save_options
+from cyclegan_cli.data.metadata import Metadata, save_options, with_srgb_specified
 from cyclegan_cli.data.tiff_pixels import tiff_bytes
 from cyclegan_cli.errors import OutputError
 
@@ -103,7 +103,7 @@ def _encoded_with_metadata(
     if format not in EXIF_FORMATS:
         metadata = Metadata(dpi=metadata.dpi)
     elif image.profile and layout.profile in (None, icc.srgb()):
-        metadata = marked_as_srgb(metadata)
+        metadata = with_srgb_specified(metadata)
     attempts = {
         "": metadata,
         "XMP": replace(metadata, xmp=b""),
@@ -262,7 +262,7 @@ def refuse_unwritable(image: DecodedImage, format: str, options: EncodeOptions, 
             f"cannot write {name}: {format} supports one page, and this image has {count}",
             "Use --format tiff.",
         )
-    largest = MAX_SIDE.get(format, max(image.size))
+    largest = LARGEST_SIDES.get(format, max(image.size))
     if max(image.size) > largest:
         raise OutputError(
             f"cannot write {name}: {format} supports at most {largest} pixels per side, and this "

@@ -223,7 +223,7 @@ def _set_integer(content: bytearray, order: str, entry: Entry, value: int) -> No
         struct.pack_into(order + kind, content, entry.at, value)
 
 
-def is_adobe_rgb(exif: bytes) -> bool:
+def specifies_adobe_rgb(exif: bytes) -> bool:
     """Return whether a block specifies the colour space Adobe RGB.
 
     Args:
@@ -239,7 +239,7 @@ def is_adobe_rgb(exif: bytes) -> bool:
     return ADOBE_RGB in values or (UNCALIBRATED in values and is_r03)
 
 
-def marked_as_srgb(exif: bytes) -> bytes:
+def specify_srgb(exif: bytes) -> bytes:
     """Return a block whose colour space, where specified, is sRGB.
 
     Args:

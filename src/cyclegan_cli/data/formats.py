@@ -7,10 +7,15 @@ import warnings
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 from PIL import Image, _imaging
 
-from cyclegan_cli.errors import DataError
+from cyclegan_cli.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from cyclegan_cli.config import TranslateConfig
+    from cyclegan_cli.data.image import EncodeOptions
 
 # Pillow warns of images above 89 megapixels (and refuses those above 179), and of irregularities in
 # files that it reads nevertheless. Neither concerns the user.
@@ -28,7 +33,7 @@ SIXTEEN_BIT_FORMATS = frozenset({"PNG", "TIFF"})  # 16 bits per channel
 PROFILE_FORMATS = frozenset({"AVIF", "HEIF", "JPEG", "PNG", "TIFF", "WEBP"})
 EXIF_FORMATS = PROFILE_FORMATS  # EXIF and XMP
 # Largest width and height in pixels, by their headers or libjpeg.
-MAX_SIDE = {"GIF": 65535, "JPEG": 65500, "PCX": 65535, "SGI": 65535, "TGA": 65535,
+LARGEST_SIDES = {"GIF": 65535, "JPEG": 65500, "PCX": 65535, "SGI": 65535, "TGA": 65535,
                 "WEBP": 16383}  # fmt: skip
 # JPEG 2000 codestreams, without the container that describes their colours.
 CODESTREAM_EXTENSIONS = frozenset({".j2c", ".j2k", ".jpc"})
@@ -128,4 +133,54 @@ def raw_photo(name: str, kind: str = "") -> DataError:
     return DataError(
         f"{name} is a raw photo ({kind}) with undeveloped sensor data",
         "Develop it first, e.g. with darktable or RawTherapee, and translate the TIFF or PNG.",
+    )
+
+
+COMMON_FORMATS = "jpg, png, webp, tiff, gif, avif, bmp, heic"
+
+
+def output_extension(format_name: str | None) -> str | None:
+    """Return the extension that ``--format`` selects, e.g. ``.png``; None: the input's.
+
+    Raises:
+        UsageError: The format is not known or not writable.
+    """
+    if format_name is None:
+        return None
+    extension = "." + format_name.lower().removeprefix(".")
+    if writable_format(extension):
+        return extension
+    hint = f"Known formats: {COMMON_FORMATS}, among others."
+    if extension in HEIF_EXTENSIONS:
+        hint = "Install the package that writes it: pip install pillow-heif."
+    raise UsageError(f"--format {format_name} is not a format that can be written", hint)
+
+
+def encode_options(config: TranslateConfig, extension: str | None) -> EncodeOptions:
+    """Return how outputs are encoded.
+
+    Args:
+        config: The options.
+        extension: The extension of all outputs, if it is known.
+
+    Raises:
+        UsageError: The format does not support one of the options.
+    """
+    from cyclegan_cli.data.image import EncodeOptions  # Needs numpy.
+
+    kind = writable_format(extension) if extension else None
+    if kind and config.bit_depth == "16" and kind not in SIXTEEN_BIT_FORMATS:
+        raise UsageError(
+            f"--bit-depth 16: {kind} has 8 bits per channel",
+            "Use --format png or tiff, or leave --bit-depth out.",
+        )
+    if kind and config.quality is not None and kind not in QUALITY_FORMATS:
+        raise UsageError(
+            f"--quality {config.quality}: {kind} has no quality setting", "Leave it out."
+        )
+    return EncodeOptions(
+        quality=config.quality,
+        bit_depth={"8": 8, "16": 16}[config.bit_depth] if config.bit_depth else None,  # type: ignore[arg-type]
+        keep_profile=config.keep_profile,
+        keep_mode=config.keep_mode,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -153,17 +153,11 @@ SRGB_CURVE = _inverse_of(1 / 2.4, 1.055, 12.92, 0.0031308)
 ADOBE_RGB_CURVE = Curve(563 / 256)
 BT_709 = _inverse_of(0.45, 1.099296826809442, 4.5, 0.018053968510807)
 SMPTE_240M = _inverse_of(0.45, 1.1115, 4.0, 0.0228)
-# Inverses of ITU-T H.273, table 3. 9, 10 and 17 are not such curves.
+# Inverses of ITU-T H.273, table 3; without 9, 10 and 17, which are not such curves.
 TRANSFERS: dict[int, Curve] = {
     1: BT_709, 4: Curve(2.2), 5: Curve(2.8), 6: BT_709, 7: SMPTE_240M, 8: Curve(1.0), 11: BT_709,
     12: BT_709, 13: SRGB_CURVE, 14: BT_709, 15: BT_709,
 }  # fmt: skip
-TABLES: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    9: lambda v: np.where(v > 0, 10 ** (2 * (v - 1)), 0),
-    10: lambda v: np.where(v > 0, 10 ** (2.5 * (v - 1)), 0),
-    17: lambda v: np.minimum(52.37 / 48 * v**2.6, 1),
-}
-TABLE_STEPS = 4096
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 UNSPECIFIED = 2
 
@@ -180,39 +174,30 @@ def cicp_profile(primaries: int, transfer: int) -> bytes | None:
     Unspecified primaries and transfer characteristics default to those of sRGB.
 
     Raises:
-        KeyError: A code is reserved, or its transfer function is one of HDR.
+        KeyError: A code is reserved or not supported.
     """
     primaries = 1 if primaries == UNSPECIFIED else primaries
     transfer = 13 if transfer == UNSPECIFIED else transfer
     chromaticities = PRIMARIES[primaries]
-    if transfer in TABLES:
-        pixels = TABLES[transfer](np.linspace(0, 1, TABLE_STEPS))
-        steps = (pixels * 65535).round().astype(">u2").tobytes()
-        curve = struct.pack(">4s4xI", b"curv", TABLE_STEPS) + steps
-        return _profile(f"CICP {primaries}/{transfer}", chromaticities, curve)
     if (chromaticities, TRANSFERS[transfer]) == (SRGB, SRGB_CURVE):
         return None
     return rgb_profile(f"CICP {primaries}/{transfer}", chromaticities, TRANSFERS[transfer])
 
 
+@lru_cache(maxsize=64)
 def rgb_profile(name: str, chromaticities: Chromaticities, curve: Curve) -> bytes:
-    """Return the profile of a colour space by its primaries and curve.
+    """Return the profile of a colour space by its primaries and curve (ICC.1:2022, 8.4.3).
 
     Raises:
         ValueError: The primaries do not span a colour space.
     """
     parameters = (curve.gamma, curve.a, curve.b, curve.c, curve.d)
-    return _profile(name, chromaticities, struct.pack(">4s4xH2x", b"para", 3) + _fixed(parameters))
-
-
-@lru_cache(maxsize=64)
-def _profile(name: str, chromaticities: Chromaticities, curve: bytes) -> bytes:
-    """ICC.1:2022, 8.4.3: a three-component matrix-based display profile."""
+    response = struct.pack(">4s4xH2x", b"para", 3) + _fixed(parameters)
     adapted, columns = _to_d50(chromaticities)
     tags = {b"desc": _text(name), b"cprt": _text("No copyright"), b"wtpt": _xyz(D50)}
     tags |= {b"chad": b"sf32" + bytes(4) + _fixed(adapted.ravel())}
     for letter, column in zip((b"r", b"g", b"b"), columns.T, strict=True):
-        tags |= {letter + b"XYZ": _xyz(column), letter + b"TRC": curve}
+        tags |= {letter + b"XYZ": _xyz(column), letter + b"TRC": response}
     table, body, offsets = struct.pack(">I", len(tags)), b"", {}
     start = 128 + 4 + 12 * len(tags)
     for tag, content in tags.items():

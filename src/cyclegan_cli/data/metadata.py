@@ -104,13 +104,13 @@ def _lost_description(image: Any) -> tuple[str, ...]:
     return ()
 
 
-def marked_as_srgb(metadata: Metadata) -> Metadata:
+def with_srgb_specified(metadata: Metadata) -> Metadata:
     """Set the colour space in metadata to sRGB, where it is specified.
 
     Raises:
         ValueError: The EXIF block is damaged.
     """
-    exif = exif_block.marked_as_srgb(metadata.exif) if metadata.exif else b""
+    exif = exif_block.specify_srgb(metadata.exif) if metadata.exif else b""
     xmp = XMP_COLOR_SPACE.sub(rb"\g<1>1", metadata.xmp)
     return replace(metadata, exif=exif, xmp=XMP_PROFILE.sub(SRGB_PROFILE, xmp))
 

@@ -215,7 +215,7 @@ def open_image(
         raise
     except Exception as error:
         # Pillow's decoders raise all kinds of exceptions for damaged files.
-        raise unreadable(name, error, image) from error
+        raise decoding_error(name, error, image) from error
 
 
 CONVERT = "Convert it to PNG or TIFF with 8 or 16 bits per channel."
@@ -333,7 +333,7 @@ def _psd_pixels(head: bytes) -> str:
     return f"{channels} channels of {depth} bits, colour mode {mode}"
 
 
-def unreadable(name: str, error: Exception, image: Image.Image | None) -> DataError:
+def decoding_error(name: str, error: Exception, image: Image.Image | None) -> DataError:
     """Return the error for a file that could not be decoded.
 
     Args:

@@ -19,7 +19,7 @@ from cyclegan_cli.models.padding import reflect_to_multiple
 MIN_IMAGES = 8
 MAX_IMAGES = 128
 HELD_OUT_EVERY = 4
-MAX_SIDE = 512  # Activation ranges do not need more pixels, and memory is limited.
+CALIBRATION_SIDE = 512  # Activation ranges do not need more pixels, and memory is limited.
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def load_calibration(folder: Path, channels: int, image_io: bool) -> Calibration
 def _input(path: Path, channels: int, image_io: bool) -> Tensor:
     """Return ``[1, C, H, W]`` in [-1, 1], or ``[1, H, W, C]`` uint8 with ``image_io``."""
     image = Image.fromarray(to_depth(decode(path).frames[0], 8))
-    image.thumbnail((MAX_SIDE, MAX_SIDE))
+    image.thumbnail((CALIBRATION_SIDE, CALIBRATION_SIDE))
     pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
     tensor = array_to_tensor(pixels.reshape(image.height, image.width, channels))
     if image_io:

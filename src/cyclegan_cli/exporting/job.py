@@ -140,12 +140,11 @@ def plan_jobs(config: ExportConfig) -> list[Job]:
     path = chosen_checkpoint(config.checkpoint, config.which)
     checkpoint = read_checkpoint(path, parse_domains(config.domains))
     info = checkpoint.info
-    directions: Directions = BOTH_DIRECTIONS
-    if config.direction != "both":
-        direction = config.direction or info.directions[0]
-        directions = (direction if config.to is None else info.direction_to(config.to),)
-    for direction in directions:
-        info.require(direction)
+    directions: Directions
+    if config.direction == "both":
+        directions = tuple(map(info.require, BOTH_DIRECTIONS))
+    else:
+        directions = (info.choose_direction(config.to, config.direction),)
     planned = plan_outputs(chosen, info, directions, config.which, config.output, config.overwrite)
     jobs = [
         Job(

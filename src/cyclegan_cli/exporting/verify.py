@@ -65,26 +65,26 @@ class Verification:
 
     Attributes:
         checks: All comparisons.
-        judged: Those that decide: only held-out images, if there are any.
+        decisive: Those that decide: only held-out images, if there are any.
     """
 
     checks: tuple[Check, ...]
-    judged: tuple[Check, ...]
+    decisive: tuple[Check, ...]
 
     @property
     def largest_difference(self) -> float:
         """Maximum over the deciding checks."""
-        return max(check.largest_difference for check in self.judged)
+        return max(check.largest_difference for check in self.decisive)
 
     @property
     def mean_difference(self) -> float:
         """Mean over the deciding checks, with equal weights."""
-        return sum(check.mean_difference for check in self.judged) / len(self.judged)
+        return sum(check.mean_difference for check in self.decisive) / len(self.decisive)
 
     @property
     def psnr(self) -> float | None:
         """Minimum over the deciding checks; None: all are identical."""
-        return min((check.psnr for check in self.judged if check.psnr is not None), default=None)
+        return min((check.psnr for check in self.decisive if check.psnr is not None), default=None)
 
     def to_document(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -92,7 +92,7 @@ class Verification:
             "largest_difference": self.largest_difference,
             "mean_difference": self.mean_difference,
             "psnr": self.psnr,
-            "judged": [check.what for check in self.judged],
+            "judged": [check.what for check in self.decisive],
             "checks": [check.to_document() for check in self.checks],
         }
 
@@ -139,10 +139,10 @@ def verify(
     """
     inputs = _inputs(channels, image_io)
     checks = [_compare(what, run, reference, given) for what, given in inputs]
-    judged = [_compare(what, run, reference, given) for what, given in (held_out or {}).items()]
-    for check in judged or checks:
+    evaluated = [_compare(what, run, reference, given) for what, given in (held_out or {}).items()]
+    for check in evaluated or checks:
         _check_tolerance(check, tolerance)
-    return Verification((*checks, *judged), tuple(judged or checks))
+    return Verification((*checks, *evaluated), tuple(evaluated or checks))
 
 
 def _inputs(channels: int, image_io: bool) -> list[tuple[str, Tensor]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 from typing import TYPE_CHECKING
 
+from cyclegan_cli import __version__
 from cyclegan_cli.config import PrecisionChoice
 from cyclegan_cli.errors import DeviceError, UsageError
 
@@ -63,6 +65,19 @@ def device_for_rank(name: str, local_rank: int, local_world_size: int) -> str:
     if local_world_size > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
         return f"cuda:{local_rank % torch.cuda.device_count()}"
     return name
+
+
+def describe_environment(device: torch.device) -> str:
+    """Return the versions of the program, Python and torch, and the device."""
+    import torch
+
+    where = f"{torch.get_num_threads()} threads"
+    if device.type == "cuda":
+        where = torch.cuda.get_device_name(device)
+    return (
+        f"cyclegan-cli {__version__}, Python {platform.python_version()}, "
+        f"torch {torch.__version__}, on {device} ({where})"
+    )
 
 
 def choose_precision(choice: PrecisionChoice, device: torch.device) -> PrecisionChoice:

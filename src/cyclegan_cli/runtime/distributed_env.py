@@ -42,12 +42,14 @@ class Shard:
 SINGLE_SHARD = Shard()
 
 
-def parse_shard(text: str) -> Shard:
-    """Parse ``--shard K/N``, where K counts from 1.
+def parse_shard(text: str | None) -> Shard:
+    """Parse ``--shard K/N``, where K counts from 1; without it, there is one shard.
 
     Raises:
         UsageError: ``text`` is not of this form, or K is not in 1..N.
     """
+    if text is None:
+        return SINGLE_SHARD
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
     index, count = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= index <= count:

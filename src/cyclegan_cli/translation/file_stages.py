@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO
 
+from cyclegan_cli.config import Existing
 from cyclegan_cli.data.decode import decode, pixel_bytes
 from cyclegan_cli.data.encode import encode, refuse_unwritable
 from cyclegan_cli.data.formats import WRITABLE_FORMATS, writable_format
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     import torch
 
     from cyclegan_cli.translation.translator import Translator
-
-Existing = Literal["skip", "overwrite", "if-newer"]
 
 
 @dataclass(frozen=True)

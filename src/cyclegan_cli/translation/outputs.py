@@ -17,22 +17,22 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from cyclegan_cli.config import TranslateConfig
+from cyclegan_cli.config import STDIN_NAMES, STDOUT_NAMES, STREAM, TranslateConfig
 from cyclegan_cli.data.folder import SkippedFiles
-from cyclegan_cli.data.formats import (
-    HEIF_EXTENSIONS,
-    QUALITY_FORMATS,
-    SIXTEEN_BIT_FORMATS,
-    writable_format,
-)
+from cyclegan_cli.data.formats import encode_options, writable_format
 from cyclegan_cli.data.image import EncodeOptions
 from cyclegan_cli.errors import UsageError
 from cyclegan_cli.runtime.distributed_env import SINGLE_SHARD, Shard
-from cyclegan_cli.translation.inputs import InputImage, Inputs, ignores_case
+from cyclegan_cli.translation.inputs import (
+    InputImage,
+    Inputs,
+    PathList,
+    ignores_case,
+    refuse_missing,
+)
 
 # The format of outputs whose input format is read-only.
 FALLBACK_EXTENSION = ".png"
-COMMON_FORMATS = "jpg, png, webp, tiff, gif, avif, bmp, heic"
 IN_FOLDER = "{stem}{ext}"
 BESIDE_INPUT = "{stem}_{domain}{ext}"
 PLACEHOLDERS = ("stem", "ext", "domain", "parent")
@@ -236,56 +236,6 @@ def _means_folder(output: str, first_two: Sequence[InputImage]) -> bool:
     return False
 
 
-def folder_to_exclude(output: str | None) -> str | None:
-    """Return the real path of the output folder, which is not searched for inputs."""
-    return None if output is None else os.path.realpath(output)
-
-
-def output_extension(format_name: str | None) -> str | None:
-    """Return the extension that ``--format`` selects, e.g. ``.png``; None: the input's.
-
-    Raises:
-        UsageError: The format is not known or not writable.
-    """
-    if format_name is None:
-        return None
-    extension = "." + format_name.lower().removeprefix(".")
-    if writable_format(extension):
-        return extension
-    hint = f"Known formats: {COMMON_FORMATS}, among others."
-    if extension in HEIF_EXTENSIONS:
-        hint = "Install the package that writes it: pip install pillow-heif."
-    raise UsageError(f"--format {format_name} is not a format that can be written", hint)
-
-
-def encode_options(config: TranslateConfig, extension: str | None) -> EncodeOptions:
-    """Return how outputs are encoded.
-
-    Args:
-        config: The options.
-        extension: The extension of all outputs, if it is known.
-
-    Raises:
-        UsageError: The format does not support one of the options.
-    """
-    kind = writable_format(extension) if extension else None
-    if kind and config.bit_depth == "16" and kind not in SIXTEEN_BIT_FORMATS:
-        raise UsageError(
-            f"--bit-depth 16: {kind} has 8 bits per channel",
-            "Use --format png or tiff, or leave --bit-depth out.",
-        )
-    if kind and config.quality is not None and kind not in QUALITY_FORMATS:
-        raise UsageError(
-            f"--quality {config.quality}: {kind} has no quality setting", "Leave it out."
-        )
-    return EncodeOptions(
-        quality=config.quality,
-        bit_depth={"8": 8, "16": 16}[config.bit_depth] if config.bit_depth else None,  # type: ignore[arg-type]
-        keep_profile=config.keep_profile,
-        keep_mode=config.keep_mode,
-    )
-
-
 class TranslationPlan:
     """The jobs of this process, in the order of the inputs, without duplicates.
 
@@ -377,6 +327,51 @@ class TranslationPlan:
         if name in ("", os.curdir, os.pardir) or os.path.islink(path):
             return os.path.realpath(path)
         return os.path.join(self._real_folder(folder), name)
+
+
+def plan_outputs(
+    config: TranslateConfig,
+    target: str,
+    extension: str | None,
+    listed: PathList | None = None,
+    shard: Shard = SINGLE_SHARD,
+) -> tuple[TranslationPlan | list[TranslationJob], EncodeOptions]:
+    """Return the jobs of this process, and how their outputs are encoded.
+
+    Args:
+        config: The options. The path of standard input or output in a job is ``-``.
+        target: Name of the target domain.
+        extension: The extension of all outputs, selected by ``--format``.
+        listed: The paths of ``--files-from``.
+        shard: The shard of this process.
+
+    Raises:
+        UsageError: The options are invalid or contradict each other or the inputs.
+        DataError: An input does not exist, or a folder contains no images.
+    """
+    excluded = None if config.output is None else os.path.realpath(config.output)
+    root = None if config.root is None else str(config.root)
+    inputs = Inputs(config.inputs, listed, config.recursive, root, excluded)
+    is_piped = config.is_stream and config.inputs[0] in STDIN_NAMES
+    if config.is_stream and not is_piped:
+        refuse_missing(config.inputs[0], config.inputs[0])
+    if config.is_stream and (config.output is None or config.output in STDOUT_NAMES):
+        naming = OutputNaming(target, file=STREAM)
+    else:
+        first_two = [InputImage(STREAM, STREAM)] if config.is_stream else inputs.first_two()
+        naming = resolve_naming(
+            config.output, first_two, target, config.name_template, config.suffix, extension
+        )
+    if config.is_stream and naming.file is None:
+        raise UsageError(
+            f"-o {config.output} names a folder, but an image on standard input has no name",
+            "Name a file.",
+        )
+    encoding = encode_options(config, Path(naming.file or "").suffix or extension)
+    if config.is_stream:
+        source = STREAM if is_piped else config.inputs[0]
+        return [TranslationJob(source, naming.file or STREAM)], encoding
+    return TranslationPlan(inputs, naming, config.existing != "skip", shard), encoding
 
 
 def digest(path: bytes) -> bytes:

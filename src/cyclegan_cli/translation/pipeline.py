@@ -39,7 +39,7 @@ WINDOW = 32
 POLL_SECONDS = 0.5
 RANK_POLL_SECONDS = 0.2
 
-Status = Literal["ok", "skipped", "failed"]
+OutcomeStatus = Literal["ok", "skipped", "failed"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Outcome:
 
     input: str
     output: str
-    status: Status
+    status: OutcomeStatus
     error: str | None = None
     width: int | None = None
     height: int | None = None
@@ -270,6 +270,10 @@ class Pipeline:
         fail_fast: Whether to stop at the first failure.
         stop_requested: Called before each image. If it does not return None, the pipeline stops
             after the images that are being translated or written.
+        images: Number of jobs, for the summary.
+
+    Attributes:
+        summary: The result of all jobs, counted as their outcomes are yielded.
     """
 
     def __init__(
@@ -280,11 +284,13 @@ class Pipeline:
         ordered: bool = False,
         fail_fast: bool = False,
         stop_requested: Callable[[], int | None] = lambda: None,
+        images: int = 0,
     ) -> None:
         self._jobs = enumerate(jobs)
+        self.summary = Summary(images)
         self._stages = stages
         self._workers = limits.workers
-        self._ordered, self._fail_fast = ordered, fail_fast
+        self._ordered, self.fail_fast = ordered, fail_fast
         self._stop_requested = stop_requested
         self._limiter = InFlightLimiter(limits)
         self._next_job = threading.Lock()
@@ -338,6 +344,7 @@ class Pipeline:
 
     def _consume(self, item: WorkItem) -> Outcome:
         assert item.outcome is not None
+        self.summary.counts[item.outcome.status] += 1
         self._limiter.consumed()
         return item.outcome
 
@@ -414,7 +421,7 @@ class Pipeline:
                 self._drop(item)
                 return
             self._finish(item, _failure(item.job, error))
-            if self._fail_fast:
+            if self.fail_fast:
                 self._stop()
 
     def _decode_all(self) -> None:
@@ -436,7 +443,7 @@ class Pipeline:
                     item.started = time.monotonic()
                     return item
                 self._finish(item, outcome)
-                if outcome.status == "failed" and self._fail_fast:
+                if outcome.status == "failed" and self.fail_fast:
                     self._stop()
         return None
 

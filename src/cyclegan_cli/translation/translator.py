@@ -29,8 +29,9 @@ from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
 from cyclegan_cli.errors import DeviceError, UsageError
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.models.padding import padded_size, reflect_to_multiple
-from cyclegan_cli.runtime.devices import choose_device
-from cyclegan_cli.runtime.memory import memory_budget, memory_errors
+from cyclegan_cli.runtime.devices import choose_device, describe_environment, device_for_rank
+from cyclegan_cli.runtime.distributed_env import SINGLE_PROCESS, DistributedEnv
+from cyclegan_cli.runtime.memory import host_memory_free, memory_budget, memory_errors
 from cyclegan_cli.translation.arena import StoredRows
 from cyclegan_cli.translation.layers import Rows
 from cyclegan_cli.translation.memory import MemoryEstimate, plan_strips, refuse_too_little
@@ -62,6 +63,7 @@ class TranslatorOptions:
         resize: Images with a longer short side are scaled down to this many pixels, translated,
             and scaled back up; None: never.
         compile: Whether to compile the network for images that need no strips, on a GPU.
+        env: The process among several, which share the GPUs of a machine.
     """
 
     device: str = "auto"
@@ -69,6 +71,7 @@ class TranslatorOptions:
     max_memory: int | None = None
     resize: int | None = None
     compile: bool = False
+    env: DistributedEnv = SINGLE_PROCESS
 
 
 class Translator:
@@ -149,15 +152,30 @@ class Translator:
             UsageError: The device's name is unknown.
         """
         options = options or TranslatorOptions(device=device)
-        chosen = choose_device(options.device)
         if not isinstance(checkpoint, Checkpoint):
             checkpoint = read_checkpoint(checkpoint_file(Path(checkpoint)), domains)
+        env = options.env
+        chosen = choose_device(
+            device_for_rank(options.device, env.local_rank, env.local_world_size)
+        )
         direction = direction or checkpoint.info.directions[0]
         generator, info = load_generator(checkpoint, direction)
         translator = cls(generator.to(chosen), info, direction, chosen, options)
         refuse_too_little(chosen, options.max_memory)
         translator.checkpoint = checkpoint.path
         return translator
+
+    @property
+    def setup(self) -> tuple[str, ...]:
+        """Sentences about the versions, the device, the network and the memory."""
+        generator, limit = self.generator.config, self.options.max_memory
+        limited = f"limited to {limit / 1e9:.3g} GB" if limit else "no limit"
+        return (
+            describe_environment(self.device),
+            f"{self.checkpoint}: {self.source} -> {self.target}, {generator.base_channels} "
+            f"channels, {generator.residual_blocks} residual blocks, in {self.precision}",
+            f"memory: {limited}; {host_memory_free() / 1e9:.3g} GB free on this machine",
+        )
 
     def scale_remark(self, width: int, height: int) -> str:
         """Return a warning if an image is far larger than the training images, else ``""``."""
@@ -227,8 +245,8 @@ class Translator:
             _refuse_unless(image.ndim == 3 and image.shape[2] == 3, image, PIXELS)
             _refuse_unless(image.dtype in (np.uint8, np.uint16) and image.size > 0, image, PIXELS)
             return self.translate_array(image)
-        colours, alpha = from_pillow(image)
-        translated = Image.fromarray(self.translate_array(colours, 8))
+        colors, alpha = from_pillow(image)
+        translated = Image.fromarray(self.translate_array(colors, 8))
         if alpha is not None:
             translated.putalpha(Image.fromarray(to_depth(alpha, 8)))
         return translated
@@ -248,8 +266,8 @@ class Translator:
         """
         height, width = images.shape[-2:]
         with memory_errors(f"translating {width}x{height} pixels", SMALLER):
-            colours = to_channels(images.to(self._like), self.generator.config.input_channels)
-            padded = reflect_to_multiple(colours).contiguous(memory_format=torch.channels_last)
+            colors = to_channels(images.to(self._like), self.generator.config.input_channels)
+            padded = reflect_to_multiple(colors).contiguous(memory_format=torch.channels_last)
             if self._fits_network(padded.shape[2], padded.shape[3], len(padded)):
                 translated = self._whole(padded)
             else:
