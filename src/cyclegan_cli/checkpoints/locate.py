@@ -23,7 +23,7 @@ CONFIG_FILE = "config.toml"
 HEALTH_FILE = "health.json"
 KEPT_FOLDER = "checkpoints"
 SAMPLES_FOLDER = "samples"
-TABLES = ("metrics.csv", "validation.csv", "kid.csv")
+TABLE_FILES = ("metrics.csv", "validation.csv", "kid.csv")
 RUNS_FOLDER = Path("runs")
 DEFAULT_MODEL = "day2night"
 ENVIRONMENT_VARIABLE = "CYCLEGAN_CHECKPOINT"
@@ -215,7 +215,9 @@ def _results(run: Path) -> Iterator[Path]:
     """Yield results of a training, the best to continue from first; of numbered files the last."""
     yield from (path for path in (run / MODEL_FILE, run / BEST_FILE) if path.exists())
     yield from sorted((run / KEPT_FOLDER).glob("*.safetensors"))[-1:]
-    yield from (path for path in map(run.joinpath, TABLES) if path.is_file() and _has_rows(path))
+    yield from (
+        path for path in map(run.joinpath, TABLE_FILES) if path.is_file() and _has_rows(path)
+    )
     yield from sorted((run / SAMPLES_FOLDER).glob("*.jpg"))[-1:]
 
 

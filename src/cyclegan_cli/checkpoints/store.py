@@ -27,10 +27,10 @@ from cyclegan_cli.checkpoints.header import (
     TensorInfo,
     check_network,
     check_tensor,
+    read_error,
     read_header,
     state_info,
     to_metadata,
-    unreadable,
 )
 from cyclegan_cli.checkpoints.locate import Checkpoint, Domains, read_checkpoint
 from cyclegan_cli.errors import CheckpointError
@@ -39,7 +39,7 @@ from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.models.replay import ReplayPool
 from cyclegan_cli.models.shapes import generator_shapes
 
-Read = Callable[[str], Tensor]
+ReadTensor = Callable[[str], Tensor]
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -187,7 +187,7 @@ def generator_tensors(
 
 
 @contextmanager
-def open_tensors(path: Path) -> Iterator[Read]:
+def open_tensors(path: Path) -> Iterator[ReadTensor]:
     """Yield a function that maps a tensor of a safetensors file into memory by its name.
 
     Raises:
@@ -197,7 +197,7 @@ def open_tensors(path: Path) -> Iterator[Read]:
         with safe_open(path, framework="pt") as file:
             yield file.get_tensor
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise read_error(path, error) from error
     except SafetensorError as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
 

@@ -22,8 +22,6 @@ from cyclegan_cli.config import (
     STDOUT_NAMES,
     STREAM,
     TranslateConfig,
-    parse_domains,
-    parse_memory,
 )
 from cyclegan_cli.errors import (
     DataError,
@@ -41,7 +39,7 @@ if TYPE_CHECKING:
     from cyclegan_cli.runtime.distributed_env import DistributedEnv
     from cyclegan_cli.translation.file_stages import Existing
     from cyclegan_cli.translation.outputs import TranslationJob
-    from cyclegan_cli.translation.pipeline import Outcome, Pipeline, Summary
+    from cyclegan_cli.translation.pipeline import Outcome, Pipeline, TranslationSummary
     from cyclegan_cli.translation.translator import Translator
 
 RERUN = "Run the same command again: existing outputs are skipped."
@@ -114,7 +112,7 @@ def _resolve(config: TranslateConfig) -> TranslationRun:
             is_packaged = file == pretrained_file(file.stem)
             name = f"{file.stem}, a model that comes with cyclegan-cli" if is_packaged else file
             console.info(f"checkpoint: {name}")
-    checkpoint = read_checkpoint(file, parse_domains(config.domains))
+    checkpoint = read_checkpoint(file, config.domain_names)
     direction = chosen_direction(checkpoint.info, config.to, config.direction)
     resolve = _resolve_stream if config.is_stream else _resolve_files
     return resolve(config, env, checkpoint, direction, extension)
@@ -243,11 +241,10 @@ def _load(run: TranslationRun) -> Translator:
     config, env = run.config, run.env
     keep_freed_memory()
     divide_threads(env.local_world_size)
-    limit = None if config.max_memory is None else parse_memory(config.max_memory)
     options = TranslatorOptions(
         device_for_rank(config.device, env.local_rank, env.local_world_size),
         config.precision,
-        limit,
+        config.max_memory_bytes,
         config.resize,
         config.compile,
     )
@@ -263,6 +260,7 @@ def _load(run: TranslationRun) -> Translator:
             f"{generator.base_channels} channels, {generator.residual_blocks} residual blocks, "
             f"in {translator.precision}"
         )
+        limit = config.max_memory_bytes
         limited = f"limited to {limit / 1e9:.3g} GB" if limit else "no limit"
         console.info(f"memory: {limited}; {host_memory_free() / 1e9:.3g} GB free on this machine")
     return translator
@@ -273,7 +271,7 @@ def _translate(run: TranslationRun, translator: Translator) -> None:
     from cyclegan_cli.translation.pipeline import (
         Pipeline,
         PipelineLimits,
-        Summary,
+        TranslationSummary,
         wait_for_all_ranks,
     )
 
@@ -285,7 +283,7 @@ def _translate(run: TranslationRun, translator: Translator) -> None:
         translator, existing, run.encoding, _buffered(run.stdin), run.stdout, run.extension
     )
     limits = PipelineLimits(config.workers or default_workers(translator.device))
-    summary = Summary(run.images)
+    summary = TranslationSummary(run.images)
     with stop_request("finishing the images in progress", leave_at_once) as stop_requested:
         pipeline = Pipeline(
             run.jobs, stages, limits, config.ordered, config.fail_fast, stop_requested
@@ -315,7 +313,7 @@ def _buffered(stdin: BinaryIO | None) -> BinaryIO | None:
         raise DataError(f"cannot read standard input: {(error.strerror or '').lower()}") from error
 
 
-def _consume(pipeline: Pipeline, summary: Summary, config: TranslateConfig) -> None:
+def _consume(pipeline: Pipeline, summary: TranslationSummary, config: TranslateConfig) -> None:
     """Run the pipeline, and show and count its outcomes."""
     started = time.monotonic()
     with closing(pipeline.outcomes()) as outcomes:
@@ -344,7 +342,7 @@ def _show(outcome: Outcome, config: TranslateConfig) -> None:
         console.info(f"{outcome.input} -> {outcome.output}{more}")
 
 
-def _show_summary(summary: Summary, run: TranslationRun) -> None:
+def _show_summary(summary: TranslationSummary, run: TranslationRun) -> None:
     if run.config.json:
         console.json_line(summary.to_document())
     if not run.config.quiet and summary.images > 1:
@@ -355,7 +353,7 @@ def _show_summary(summary: Summary, run: TranslationRun) -> None:
         console.info(f"rank {run.env.rank}: {counts}" if run.env.world_size > 1 else counts)
 
 
-def _raise_for(summary: Summary, stop_requested: StopRequest) -> None:
+def _raise_for(summary: TranslationSummary, stop_requested: StopRequest) -> None:
     """Raise the error whose exit code fits the outcomes.
 
     Raises:

@@ -17,7 +17,7 @@ from cyclegan_cli.checkpoints.header import (
     count_elements,
     file_size,
     parse_document,
-    unreadable,
+    read_error,
 )
 from cyclegan_cli.errors import CheckpointError, UsageError
 from cyclegan_cli.inspection.checkpoints import count_parameters
@@ -236,6 +236,6 @@ def _reading(path: Path, kind: str) -> Iterator[None]:
     except (CheckpointError, MemoryError):
         raise
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise read_error(path, error) from error
     except Exception as error:
         raise CheckpointError(f"{path} is not {kind}, or a damaged one") from error

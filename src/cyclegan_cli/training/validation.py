@@ -22,7 +22,7 @@ from cyclegan_cli.training.plan import Plan
 # Images per forward pass: few, so that validation needs no more memory than a training step.
 BATCH_SIZE = 4
 # A quarter of the paper's: the images are always the same, and so is the random error.
-PROJECTIONS = 128
+VALIDATION_PROJECTIONS = 128
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,9 @@ def quality(batch: ValidationBatch) -> dict[str, float]:
 
 
 def _distance(images: Tensor, reference: Tensor) -> float:
-    return statistics.mean(sliced_wasserstein_distance(images, reference, projections=PROJECTIONS))
+    return statistics.mean(
+        sliced_wasserstein_distance(images, reference, projections=VALIDATION_PROJECTIONS)
+    )
 
 
 def mean_distance(row: Mapping[str, float]) -> float:

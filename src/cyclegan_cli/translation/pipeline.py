@@ -72,7 +72,7 @@ class Outcome:
 
 
 @dataclass
-class Summary:
+class TranslationSummary:
     """The result of all jobs of a process.
 
     Attributes:
