@@ -211,10 +211,14 @@ def why_not_resumable(run: Path) -> str:
     return ""
 
 
-def _results(run: Path) -> Iterator[Path]:
-    """Yield results of a training, the best to continue from first; of numbered files the last."""
+def remaining_models(run: Path) -> Iterator[Path]:
+    """Yield the models of a run, the one to continue from first; of numbered ones the last."""
     yield from (path for path in (run / MODEL_FILE, run / BEST_FILE) if path.exists())
     yield from sorted((run / KEPT_FOLDER).glob("*.safetensors"))[-1:]
+
+
+def _results(run: Path) -> Iterator[Path]:
+    yield from remaining_models(run)
     yield from (
         path for path in map(run.joinpath, TABLE_FILES) if path.is_file() and _has_rows(path)
     )

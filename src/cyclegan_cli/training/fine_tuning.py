@@ -7,14 +7,12 @@ from pathlib import Path
 
 import torch
 
-from cyclegan_cli.checkpoints.header import Direction, ModelInfo
+from cyclegan_cli.checkpoints.header import BOTH_DIRECTIONS, ModelInfo
 from cyclegan_cli.checkpoints.locate import Checkpoint, checkpoint_file, read_checkpoint
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.config import GeneratorConfig, TrainConfig
 from cyclegan_cli.errors import UsageError
 from cyclegan_cli.models.cyclegan import CycleGAN
-
-DIRECTIONS: tuple[Direction, ...] = ("a2b", "b2a")
 
 
 def read_initial(config: TrainConfig) -> Checkpoint | None:
@@ -52,7 +50,7 @@ _DEFAULT_CHANNELS = TrainConfig().base_channels
 
 
 def _require_trainable(path: Path, info: ModelInfo) -> None:
-    if len(info.directions) < len(DIRECTIONS):
+    if len(info.directions) < len(BOTH_DIRECTIONS):
         raise UsageError(
             f"--init-from {path} has only the generator {info.directions[0]}",
             "Name a checkpoint with both directions: a run folder or its model.safetensors.",
@@ -88,7 +86,7 @@ def load_initial_generators(model: CycleGAN, config: TrainConfig, initial: Check
         CheckpointError: The checkpoint is damaged or was removed.
     """
     is_reversed = (initial.info.name_a, initial.info.name_b) == (config.name_b, config.name_a)
-    sources = DIRECTIONS[::-1] if is_reversed else DIRECTIONS
+    sources = BOTH_DIRECTIONS[::-1] if is_reversed else BOTH_DIRECTIONS
     for network, direction in zip(model.generators().values(), sources, strict=True):
         generator, _ = load_generator(initial, direction)
         with torch.no_grad():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import dataclasses
 import hashlib
 import math
@@ -171,14 +170,10 @@ class Plan:
     @cached_property
     def images_digest(self) -> str:
         """SHA-256 of the names of all images, by which a resumed run detects other images."""
+        folders = (self.config.domain_a, self.images_a), (self.config.domain_b, self.images_b)
         digest = hashlib.sha256()
-        for folder, images in (
-            (self.config.domain_a, self.images_a),
-            (self.config.domain_b, self.images_b),
-        ):
-            for path in images:
-                digest.update(relative_name(path, folder) + b"\0")
-            digest.update(b"\0")
+        for folder, images in folders:
+            digest.update(b"".join(relative_name(path, folder) + b"\0" for path in images) + b"\0")
         return digest.hexdigest()
 
     def epoch_of(self, step: int) -> float:
@@ -308,10 +303,8 @@ def _device(config: TrainConfig, env: DistributedEnv) -> torch.device:
 
 
 def _require_extras(config: TrainConfig) -> None:
-    for name, package, extra in (
-        ("tensorboard", "tensorboard", "tensorboard"),
-        ("kid", "torch-fidelity", "metrics"),
-    ):
+    extras = (("tensorboard", "tensorboard", "tensorboard"), ("kid", "torch-fidelity", "metrics"))
+    for name, package, extra in extras:
         if getattr(config, name) and find_spec(package.replace("-", "_")) is None:
             raise UsageError(
                 f"--{name} needs the package {package}, which is not installed",
@@ -325,18 +318,9 @@ def _saved_state(run: Path) -> tuple[StateInfo | None, TrainConfig]:
         raise CheckpointError(reason, hint_without_state(run))
     options = run / CONFIG_FILE
     if options.is_file() and not (run / STATE_FILE).exists():
-        return None, read_config_file(options)
+        return None, TrainConfig(**read_config_values(options))
     info = read_state_info(checkpoint_file(run, STATE_FILE))
     return info, info.train_config()
-
-
-def read_config_file(path: Path) -> TrainConfig:
-    """Read the options in a ``config.toml``.
-
-    Raises:
-        UsageError: The file cannot be read, or sets an unknown or invalid option.
-    """
-    return TrainConfig(**read_config_values(path))
 
 
 def read_config_values(path: Path) -> dict[str, Any]:
@@ -346,13 +330,9 @@ def read_config_values(path: Path) -> dict[str, Any]:
         UsageError: The file cannot be read, or sets an unknown option.
     """
     try:
-        content = path.read_bytes()
+        document = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {(error.strerror or '').lower()}") from error
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise UsageError(f"{path} is not valid TOML: it is UTF-16", "Save it as UTF-8.")
-    try:
-        document = tomllib.loads(content.removeprefix(codecs.BOM_UTF8).decode())
     except UnicodeDecodeError as error:
         raise UsageError(
             f"{path} is not valid TOML: byte {error.start} is not UTF-8", "Save it as UTF-8."

@@ -159,16 +159,15 @@ def _top(
 
 
 def _guide_lines(chart: Chart, scale: _Scale) -> list[str]:
-    levels = [("marked", chart.marked)] if chart.marked is not None else []
-    levels += [("grid", tick) for tick in ticks(scale.top)]
-    lines = [
-        f'<line class="{kind}" x1="0" x2="{WIDTH}" y1="{scale.y(value)}" y2="{scale.y(value)}"/>'
-        for kind, value in levels
-    ]
+    def level(kind: str, value: float) -> str:
+        y = scale.y(value)
+        return f'<line class="{kind}" x1="0" x2="{WIDTH}" y1="{y}" y2="{y}"/>'
+
+    lines = [] if chart.marked is None else [level("marked", chart.marked)]
     if chart.best is not None:
         x = scale.x(chart.best)
-        lines.insert(0, f'<line class="marked" x1="{x}" x2="{x}" y1="0" y2="{HEIGHT}"/>')
-    return lines
+        lines.append(f'<line class="marked" x1="{x}" x2="{x}" y1="0" y2="{HEIGHT}"/>')
+    return lines + [level("grid", tick) for tick in ticks(scale.top)]
 
 
 def _figure(chart: Chart, scale: _Scale, lines: str, last: Sequence[float]) -> str:
