@@ -12,8 +12,7 @@ from pathlib import Path
 
 from cyclegan_cli.checkpoints.header import Direction, Header, ModelInfo, model_info, read_header
 from cyclegan_cli.checkpoints.pth import PthGenerator, generator_files, is_torch_file, read_pth
-from cyclegan_cli.config import Domains as Domains
-from cyclegan_cli.config import Which as Which
+from cyclegan_cli.config import Domains, Which
 from cyclegan_cli.errors import CheckpointError, UsageError
 
 MODEL_FILE = "model.safetensors"

@@ -32,7 +32,8 @@ from cyclegan_cli.checkpoints.header import (
     state_info,
     to_metadata,
 )
-from cyclegan_cli.checkpoints.locate import Checkpoint, Domains, read_checkpoint
+from cyclegan_cli.checkpoints.locate import Checkpoint, read_checkpoint
+from cyclegan_cli.config import Domains
 from cyclegan_cli.errors import CheckpointError
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.models.networks import ResnetGenerator
@@ -272,11 +273,13 @@ def _check_state(
     """Check that a file's tensors are exactly those of a state of ``model``."""
     known: set[str] = set()
     for name, network in _networks(model):
-        check_network(path, tensors, f"{name}.", _shapes(network))
+        shapes = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+        check_network(path, tensors, f"{name}.", shapes)
         known |= {key for key in tensors if key.startswith(f"{name}.")}
     for name, parameter, _ in _parameters(model):
-        shapes = {"step": (), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
-        keys = {f"adam.{name}.{key}": tuple(shape) for key, shape in shapes.items()}
+        shape = tuple(parameter.shape)
+        states = {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
+        keys = {f"adam.{name}.{key}": size for key, size in states.items()}
         if known_here := keys.keys() & tensors.keys():
             # Adam creates its state in the first step, all of it.
             known |= known_here
@@ -351,7 +354,3 @@ def _save(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -
             code = errno.ENOSPC if "No space left" in str(error) else errno.EIO
             reason = str(error).removeprefix("Error while serializing: ")
             raise OSError(code, reason) from error
-
-
-def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}

@@ -65,12 +65,11 @@ def describe_images(path: Path, request: Request) -> Summary:
     if problems:
         facts["problems"] = problems[:MOST_LISTED]
     if same:
-        facts["same"] = [_named(group, path) for group in same[:MOST_LISTED]]
+        facts["same"] = [
+            " = ".join(os.fspath(image.relative_to(path)) for image in group)
+            for group in same[:MOST_LISTED]
+        ]
     return Summary(path, "pictures", facts)
-
-
-def _named(group: Sequence[Path], folder: Path) -> str:
-    return " = ".join(os.fspath(image.relative_to(folder)) for image in group)
 
 
 def _color_facts(chosen: Sequence[Path], problems: dict[Path, str]) -> Facts:

@@ -112,31 +112,26 @@ class DistributedProcessGroup(ProcessGroup):
         self.gloo: Any = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
 
     def all_reduce_mean(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Return the mean over all ranks of each value."""
         sums = torch.tensor(list(values.values()), dtype=torch.float64)
         dist.all_reduce(sums, group=self.gloo)
         return dict(zip(values, (sums / self.env.world_size).tolist(), strict=True))
 
     def all_reduce_max(self, values: Sequence[int]) -> list[int]:
-        """Return the maximum over all ranks of each value."""
         found = torch.tensor(values)
         dist.all_reduce(found, dist.ReduceOp.MAX, group=self.gloo)
         return [int(value) for value in found]
 
     def gather(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-        """Return the tensors of all ranks on rank 0, and an empty list on the others."""
         found: list[Any] | None = [None] * self.env.world_size if self.is_rank_zero else None
         dist.gather_object(tensors, found, group=self.gloo)
         return found or []
 
     def broadcast(self, value: Any) -> Any:
-        """Return the value of rank 0."""
         objects = [value]
         dist.broadcast_object_list(objects, group=self.gloo)
         return objects[0]
 
     def on_rank_zero(self, function: Callable[[], object]) -> None:
-        """Call a function on rank 0; if it fails, all ranks raise."""
         error: CycleGANError | None = None
         if self.is_rank_zero:
             try:

@@ -146,7 +146,9 @@ class Trainer:
         """Train until the last step, or until a callback ends the training."""
         run, plan = self.run, self.plan
         try:
-            self.group.on_rank_zero(self._open_run_dir)
+            # First what may fail: a training that cannot start leaves no directory.
+            self.group.on_rank_zero(lambda: run.call("setup", run))
+            self.group.on_rank_zero(lambda: run.run_dir.open(plan.config, plan.resumed))
             batches = self._load_batches()
             run.start_clocks()
             run.call("on_train_begin", run)
@@ -192,11 +194,6 @@ class Trainer:
         flags = [is_rank_zero and one.trigger.is_due(step) for one in self.scheduled]
         due = self.group.all_reduce_max(flags)
         return [one for one, is_due in zip(self.scheduled, due, strict=True) if is_due]
-
-    def _open_run_dir(self) -> None:
-        # First what may fail: a training that cannot start leaves no directory.
-        self.run.call("setup", self.run)
-        self.run.run_dir.open(self.plan.config, self.plan.resumed)
 
     def _load_batches(self) -> Generator[Batch]:
         plan = self.plan

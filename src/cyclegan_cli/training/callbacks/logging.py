@@ -136,10 +136,6 @@ class LossAccumulator:
         means = (self.sum / max(self.steps, 1)).tolist()
         return dict(zip(LOSS_NAMES, means, strict=True))
 
-    def steps_per_second(self) -> float:
-        """Return the speed in this session."""
-        return self.timed_steps / max(time.monotonic() - self.started, 1e-9)
-
     def state_dict(self) -> dict[str, Any]:
         return {
             "losses": self.sum.tolist(),
@@ -175,6 +171,7 @@ class CSVLogger(ScheduledCallback):
         if not self.losses.steps:
             return  # All steps were skipped: the row follows the next applied step.
         means = run.group.all_reduce_mean(self.losses.means())
+        speed = self.losses.timed_steps / max(time.monotonic() - self.losses.started, 1e-9)
         later = (*self.losses.gradient_norms, self.losses.skipped)
         row = {
             "step": run.step,
@@ -182,7 +179,7 @@ class CSVLogger(ScheduledCallback):
             "learning_rate": run.plan.learning_rate_at(run.step - 1),
             **means,
             **dict(zip(LATER_COLUMNS, later, strict=True)),
-            "images_per_second": self.losses.steps_per_second() * run.plan.step_items,
+            "images_per_second": speed * run.plan.step_items,
             "seconds": run.seconds,
             "steps": self.losses.steps,
         }

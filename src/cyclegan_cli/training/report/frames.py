@@ -41,16 +41,6 @@ class Frame:
     real: NDArray[np.float32]
     images: Mapping[str, Sequence[str]]
 
-    @property
-    def outputs(self) -> dict[str, Sequence[str]]:
-        """The translations and reconstructions."""
-        return {k: v for k, v in self.images.items() if not k.startswith("real")}
-
-    @property
-    def originals(self) -> dict[str, Sequence[str]]:
-        """The real images."""
-        return {k: v for k, v in self.images.items() if k.startswith("real")}
-
     def has_same_images(self, other: Frame) -> bool:
         """Return whether the real images are the same."""
         if self.real.shape != other.real.shape:
@@ -117,13 +107,17 @@ def document(frames: Mapping[int, Frame]) -> dict[str, Any]:
 
     A run that was resumed with other folders has several sets.
     """
-    sets: list[Frame] = []
+    before: Frame | None = None
+    real: list[dict[str, Sequence[str]]] = []
     shown = []
     for step, frame in frames.items():
-        if not sets or not sets[-1].has_same_images(frame):
-            sets.append(frame)
-        shown.append({"step": step, "real": len(sets) - 1, **frame.outputs})
-    return {"real": [frame.originals for frame in sets], "frames": shown}
+        images = dict(frame.images)
+        originals = {name: images.pop(name) for name in ("real_a", "real_b")}
+        if before is None or not before.has_same_images(frame):
+            before = frame
+            real.append(originals)
+        shown.append({"step": step, "real": len(real) - 1, **images})
+    return {"real": real, "frames": shown}
 
 
 def _grids(folder: Path, last_step: int) -> list[Grid]:
