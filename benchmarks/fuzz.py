@@ -49,6 +49,7 @@ from PIL import Image, ImageCms
 
 from cyclegan_cli.checkpoints import locate
 from cyclegan_cli.checkpoints.store import load_generator
+from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.data.decode import decode, decode_opaque, pixel_bytes
 from cyclegan_cli.data.encode import encode
 from cyclegan_cli.data.formats import readable_formats
@@ -56,7 +57,7 @@ from cyclegan_cli.data.open_image import limit_pixels, probe
 from cyclegan_cli.errors import CycleGANError
 from cyclegan_cli.inspection import Request, describe
 from cyclegan_cli.inspection.comparison import compare
-from cyclegan_cli.training.plan import read_config_file
+from cyclegan_cli.training.plan import read_config_values
 from cyclegan_cli.translation.inputs import PathList
 
 SLOWEST_SECONDS = 10
@@ -219,7 +220,7 @@ def read_model(path: Path) -> str:
 
 def read_options(path: Path) -> str:
     """Read a configuration."""
-    read_config_file(path)
+    TrainConfig(**read_config_values(path))
     return "configured"
 
 

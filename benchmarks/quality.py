@@ -30,6 +30,7 @@ from cyclegan_cli.checkpoints.header import Direction
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.data.folder import list_images
 from cyclegan_cli.training.metrics import sliced_wasserstein_distance
+from cyclegan_cli.training.validation import VALIDATION_PROJECTIONS
 from judge import load
 
 VARIANTS: dict[str, list[str]] = {
@@ -42,7 +43,6 @@ COMMON = [
 ]  # fmt: skip
 WEIGHTS = {"trained": "state.safetensors", "averaged": "model.safetensors"}
 BATCH = 8
-PROJECTIONS = 128
 MOST_IMAGES = 150
 
 
@@ -136,7 +136,7 @@ def _measures(run: Run, checkpoint: Path, images: list[Tensor]) -> dict[str, flo
         with torch.inference_mode():
             batches = torch.split(source, BATCH)
             translated = torch.cat([generator(batch) for batch in batches])
-        levels = sliced_wasserstein_distance(translated, target, projections=PROJECTIONS)
+        levels = sliced_wasserstein_distance(translated, target, projections=VALIDATION_PROJECTIONS)
         measures[f"swd_{direction}"] = statistics.mean(levels)
         measures[f"finest_{direction}"] = levels[0]
         if run.data.pairs:

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from cyclegan_cli.models.cyclegan import LOSS_NAMES
+from cyclegan_cli.training.callbacks.logging import VALIDATION_COLUMNS, VALIDATION_FILE, StepTable
 from cyclegan_cli.training.callbacks.samples import GRID_COLUMNS, save_sample_grid
 from cyclegan_cli.training.plan import Plan
 from cyclegan_cli.training.split import DataSplit
-from cyclegan_cli.training.tables import VALIDATION_COLUMNS, VALIDATION_FILE, StepTable
 from runs import make_config
 
 METRICS_COLUMNS = ("step", "epoch", "learning_rate", *LOSS_NAMES, "images_per_second", "seconds")

@@ -47,7 +47,7 @@ def rates(config: TrainConfig, epoch_items: int) -> list[float]:
     """The learning rates of all steps of a run."""
     return [
         config.learning_rate_at(
-            step, config.total_steps(epoch_items), config.falling_steps(epoch_items)
+            step, config.total_steps(epoch_items), config.num_decay_steps(epoch_items)
         )
         for step in range(config.total_steps(epoch_items))
     ]

@@ -81,21 +81,25 @@ def option(
         argument: Whether it is a positional argument.
         complete: What the shell completes: ``checkpoint`` or ``target``.
     """
-    return dataclasses.field(
-        default=default,
-        metadata={
-            "help": help,
-            "panel": panel,
-            "minimum": minimum,
-            "maximum": maximum,
-            "shown_default": shown_default,
-            "on_resume": on_resume,
-            "metavar": metavar,
-            "short": short,
-            "argument": argument,
-            "complete": complete,
-        },
-    )
+    metadata = locals()  # All arguments, by name.
+    return dataclasses.field(default=metadata.pop("default"), metadata=metadata)
+
+
+# Options under one heading of ``--help``.
+_data = functools.partial(option, panel="Data")
+_validation = functools.partial(option, panel="Validation")
+_length = functools.partial(option, panel="Length")
+_networks = functools.partial(option, panel="Networks")
+_objective = functools.partial(option, panel="Objective")
+_machine = functools.partial(option, panel="Machine")
+_output = functools.partial(option, panel="Output")
+_run = functools.partial(option, panel="Run")
+_inputs = functools.partial(option, panel="Inputs")
+_outputs = functools.partial(option, panel="Outputs")
+_computing = functools.partial(option, panel="Computing")
+_pixels = functools.partial(option, panel="Pixels")
+_many_images = functools.partial(option, panel="Many images")
+_report = functools.partial(option, panel="Report")
 
 
 def which_option() -> Any:
@@ -169,322 +173,258 @@ class TrainConfig:
         UsageError: A value is out of bounds, or two options contradict each other.
     """
 
-    domain_a: Path | None = option(
+    domain_a: Path | None = _data(
         None,
         "Directory of training images of domain A, searched recursively.",
-        panel="Data",
         on_resume=True,
         metavar="DIR",
     )
-    domain_b: Path | None = option(
+    domain_b: Path | None = _data(
         None,
         "Directory of training images of domain B, searched recursively.",
-        panel="Data",
         on_resume=True,
         metavar="DIR",
     )
-    name_a: str | None = option(
-        None,
-        "Name of domain A.",
-        panel="Data",
-        shown_default="the directory's name",
-        metavar="NAME",
+    name_a: str | None = _data(
+        None, "Name of domain A.", shown_default="the directory's name", metavar="NAME"
     )
-    name_b: str | None = option(
-        None,
-        "Name of domain B.",
-        panel="Data",
-        shown_default="the directory's name",
-        metavar="NAME",
+    name_b: str | None = _data(
+        None, "Name of domain B.", shown_default="the directory's name", metavar="NAME"
     )
-    val_a: Path | None = option(
+    val_a: Path | None = _validation(
         None,
         "Directory of validation images of domain A; requires --val-b.",
-        panel="Validation",
         on_resume=True,
         shown_default="a part of --domain-a, see --val-fraction",
         metavar="DIR",
     )
-    val_b: Path | None = option(
+    val_b: Path | None = _validation(
         None,
         "Directory of validation images of domain B; requires --val-a.",
-        panel="Validation",
         on_resume=True,
         shown_default="a part of --domain-b, see --val-fraction",
         metavar="DIR",
     )
-    val_fraction: float = option(
+    val_fraction: float = _validation(
         0.05,
         "Fraction of images held out for validation, relative to the smaller domain; 0 disables "
         "validation.",
-        panel="Validation",
         minimum=0,
         maximum=0.5,
     )
-    val_pictures: int = option(
-        16,
-        "Maximum number of held-out images per domain.",
-        panel="Validation",
-        minimum=2,
-        maximum=10_000,
+    val_pictures: int = _validation(
+        16, "Maximum number of held-out images per domain.", minimum=2, maximum=10_000
     )
-    validate_every: StepsOrTime = option(
+    validate_every: StepsOrTime = _validation(
         "10m",
         "Interval between validations, in steps (500) or time (10m, 2h); 0 disables validation.",
-        panel="Validation",
         minimum=0,
         maximum=1_000_000_000,
         on_resume=True,
         metavar="N|TIME",
     )
-    patience: int = option(
+    patience: int = _validation(
         0,
         "Early stopping: number of validations without improvement after which training stops; "
         "0 disables early stopping.",
-        panel="Validation",
         minimum=0,
         maximum=1_000_000,
         on_resume=True,
     )
-    kid: bool = option(
+    kid: bool = _validation(
         False,
         "Also compute the Kernel Inception Distance (KID); downloads Inception weights once. "
         "Requires the extra [metrics].",
-        panel="Validation",
         on_resume=True,
     )
 
-    load_size: int = option(
+    load_size: int = _data(
         286,
         "Length of the short side, in pixels, to which images are resized.",
-        panel="Data",
         minimum=SMALLEST_CROP,
         maximum=8192,
     )
-    crop_size: int = option(
+    crop_size: int = _data(
         256,
         "Size of the random crops, in pixels; a multiple of 4.",
-        panel="Data",
         minimum=SMALLEST_CROP,
         maximum=8192,
     )
-    resize_mode: ResizeMode = option(
+    resize_mode: ResizeMode = _data(
         "short-side",
         "Resize the short side and keep the aspect ratio (short-side), or resize to a square "
         "as the original implementation does (stretch).",
-        panel="Data",
     )
-    strict: bool = option(
+    strict: bool = _data(
         False,
         "Exit with an error on unreadable or tiny images instead of skipping them; checks every "
         "file before the first step.",
-        panel="Data",
         on_resume=True,
     )
-    flip: bool = option(True, "Random horizontal flips.", panel="Data")
-    workers: int | None = option(
+    flip: bool = _data(True, "Random horizontal flips.")
+    workers: int | None = _data(
         None,
         "Number of threads that load images; 0 loads them in the main thread.",
-        panel="Data",
         minimum=0,
         maximum=256,
         on_resume=True,
         shown_default="half the number of cores, at most 4",
     )
-    cache: CacheChoice = option(
+    cache: CacheChoice = _data(
         "auto",
         "Cache resized images in memory: if all fit into a quarter of the free memory (auto), as "
         "many as fit (ram), or none.",
-        panel="Data",
         on_resume=True,
     )
 
-    epochs: int = option(
+    epochs: int = _length(
         100,
         "Number of epochs at the initial learning rate; an epoch is one pass over the larger "
         "domain.",
-        panel="Length",
         minimum=0,
         maximum=1_000_000,
         on_resume=True,
     )
-    decay_epochs: int = option(
+    decay_epochs: int = _length(
         100,
         "Number of epochs of the linear decay of the learning rate to zero, after --epochs.",
-        panel="Length",
         minimum=0,
         maximum=1_000_000,
         on_resume=True,
     )
-    steps: int | None = option(
+    steps: int | None = _length(
         None,
         "Total number of steps, instead of epochs.",
-        panel="Length",
         minimum=1,
         maximum=1_000_000_000,
         on_resume=True,
         shown_default="from --epochs and --decay-epochs",
     )
-    decay_steps: int | None = option(
+    decay_steps: int | None = _length(
         None,
         "Number of steps of the linear decay of the learning rate to zero, at the end of --steps.",
-        panel="Length",
         minimum=0,
         maximum=1_000_000_000,
         on_resume=True,
         shown_default="half of --steps",
     )
 
-    init_from: Path | None = option(
+    init_from: Path | None = _networks(
         None,
         "Fine-tune: initialize the generators from a run directory, checkpoint or pretrained "
         "model, and use its architecture.",
-        panel="Networks",
         metavar="CHECKPOINT",
         shown_default="random initialization",
     )
-    base_channels: int = option(
-        64, "Base channels of the generators.", panel="Networks", minimum=1, maximum=1024
-    )
-    residual_blocks: int | None = option(
+    base_channels: int = _networks(64, "Base channels of the generators.", minimum=1, maximum=1024)
+    residual_blocks: int | None = _networks(
         None,
         "Number of residual blocks of the generators.",
-        panel="Networks",
         minimum=1,
         maximum=64,
         shown_default="6 for crops up to 128 pixels, else 9",
     )
-    discriminator_channels: int = option(
-        64,
-        "Base channels of the discriminators.",
-        panel="Networks",
-        minimum=1,
-        maximum=1024,
+    discriminator_channels: int = _networks(
+        64, "Base channels of the discriminators.", minimum=1, maximum=1024
     )
 
-    batch_size: int = option(
-        1,
-        "Batch size: images of each domain per step and device.",
-        panel="Objective",
-        minimum=1,
-        maximum=4096,
+    batch_size: int = _objective(
+        1, "Batch size: images of each domain per step and device.", minimum=1, maximum=4096
     )
-    gan_loss: GanLossChoice = option(
+    gan_loss: GanLossChoice = _objective(
         "lsgan",
         "GAN objective: least squares (lsgan), or binary cross-entropy with the non-saturating "
         "generator loss (vanilla).",
-        panel="Objective",
     )
-    lambda_cycle: float = option(
-        10.0, "Weight of the cycle-consistency loss.", panel="Objective", minimum=0, maximum=1e6
+    lambda_cycle: float = _objective(
+        10.0, "Weight of the cycle-consistency loss.", minimum=0, maximum=1e6
     )
-    lambda_identity: float = option(
+    lambda_identity: float = _objective(
         0.5,
         "Weight of the identity loss, relative to --lambda-cycle; 0 disables it.",
-        panel="Objective",
         minimum=0,
         maximum=1e6,
     )
-    pool_size: int = option(
+    pool_size: int = _objective(
         50,
         "Size of each domain's replay pool of generated images; 0 disables it.",
-        panel="Objective",
         minimum=0,
         maximum=100_000,
     )
-    learning_rate: float = option(
-        2e-4,
-        "Initial learning rate of Adam.",
-        panel="Objective",
-        minimum=1e-12,
-        maximum=10,
-        on_resume=True,
+    learning_rate: float = _objective(
+        2e-4, "Initial learning rate of Adam.", minimum=1e-12, maximum=10, on_resume=True
     )
-    beta1: float = option(0.5, "Adam's beta1.", panel="Objective", minimum=0, maximum=0.9999)
-    ema: float = option(
+    beta1: float = _objective(0.5, "Adam's beta1.", minimum=0, maximum=0.9999)
+    ema: float = _objective(
         0.999,
         "Decay of the exponential moving average (EMA) of the generators' weights, which "
         "model.safetensors contains; 0 disables it.",
-        panel="Objective",
         minimum=0,
         maximum=0.999999,
     )
-    seed: int = option(
+    seed: int = _objective(
         0,
         "Seed for weight initialization, data order, augmentation and replay pools.",
-        panel="Objective",
         minimum=0,
         maximum=2**31 - 1,
     )
 
-    device: str = option(
-        "auto",
-        "Device: auto, cpu, cuda, cuda:N or mps.",
-        panel="Machine",
-        on_resume=True,
-        metavar="DEVICE",
+    device: str = _machine(
+        "auto", "Device: auto, cpu, cuda, cuda:N or mps.", on_resume=True, metavar="DEVICE"
     )
-    precision: PrecisionChoice = option(
+    precision: PrecisionChoice = _machine(
         "auto",
         "Precision of the networks: auto is mixed precision with bf16 where the hardware supports "
         "it natively, else fp32; tf32 requires an NVIDIA GPU (Ampere or later).",
-        panel="Machine",
         on_resume=True,
     )
-    compile: CompileChoice = option(
+    compile: CompileChoice = _machine(
         "auto",
         "Use torch.compile, which takes about a minute at the start; auto enables it for long "
         "runs on a GPU if a C++ compiler is installed. No effect on a CPU.",
-        panel="Machine",
         on_resume=True,
     )
 
-    run_dir: Path | None = option(
+    run_dir: Path | None = _output(
         None,
         "Run directory, to which all outputs are written.",
-        panel="Output",
         shown_default="runs/A2B with the names of the domains, numbered if it exists",
         metavar="DIR",
     )
-    checkpoint_every: StepsOrTime = option(
+    checkpoint_every: StepsOrTime = _output(
         "10m",
         "Interval between checkpoints, in steps (500) or time (10m, 2h).",
-        panel="Output",
         minimum=1,
         maximum=1_000_000_000,
         on_resume=True,
         metavar="N|TIME",
     )
-    keep_checkpoints: int = option(
+    keep_checkpoints: int = _output(
         0,
         "Number of recent models to keep in checkpoints/ of the run directory.",
-        panel="Output",
         minimum=0,
         maximum=1_000_000,
         on_resume=True,
     )
-    sample_every: StepsOrTime = option(
+    sample_every: StepsOrTime = _output(
         "5m",
         "Interval between sample grids and updates of index.html, in steps (500) or time "
         "(5m, 2h); 0 disables samples.",
-        panel="Output",
         minimum=0,
         maximum=1_000_000_000,
         on_resume=True,
         metavar="N|TIME",
     )
-    log_every: int = option(
+    log_every: int = _output(
         50,
         "Interval between rows of metrics.csv, in steps.",
-        panel="Output",
         minimum=1,
         maximum=1_000_000_000,
         on_resume=True,
     )
-    tensorboard: bool = option(
+    tensorboard: bool = _output(
         False,
         "Also log metrics and samples to TensorBoard. Requires the extra [tensorboard].",
-        panel="Output",
         on_resume=True,
     )
 
@@ -549,13 +489,13 @@ class TrainConfig:
         items = (self.epochs + self.decay_epochs) * epoch_items
         return math.ceil(items / (self.batch_size * ranks))
 
-    def falling_steps(self, epoch_items: int, ranks: int = 1) -> int:
+    def num_decay_steps(self, epoch_items: int, ranks: int = 1) -> int:
         """Number of steps, at the end of the run, during which the learning rate decays."""
         if self.steps is None:
             return math.ceil(self.decay_epochs * epoch_items / (self.batch_size * ranks))
         return self.steps // 2 if self.decay_steps is None else self.decay_steps
 
-    def learning_rate_at(self, step: int, total: int, falling: int) -> float:
+    def learning_rate_at(self, step: int, total: int, decay: int) -> float:
         """Learning rate schedule: constant, then linear decay to zero (Zhu et al. 2017, sec. 4).
 
         The rate would reach zero one step after the last.
@@ -563,9 +503,9 @@ class TrainConfig:
         Args:
             step: Zero-based step.
             total: Total number of steps, see :meth:`total_steps`.
-            falling: Number of decay steps, see :meth:`falling_steps`.
+            decay: Number of decay steps, see :meth:`num_decay_steps`.
         """
-        return self.learning_rate * min(1.0, (total - step) / (falling + 1))
+        return self.learning_rate * min(1.0, (total - step) / (decay + 1))
 
     def to_document(self) -> dict[str, Any]:
         """Return the options that are not None, as values for TOML and JSON (paths as strings)."""
@@ -598,39 +538,27 @@ class TrainRunConfig:
         UsageError: Options exclude each other, or ``time_limit`` is not a duration.
     """
 
-    config: Path | None = option(
-        None,
-        "TOML file with options; options on the command line take precedence.",
-        panel="Run",
-        metavar="FILE",
+    config: Path | None = _run(
+        None, "TOML file with options; options on the command line take precedence.", metavar="FILE"
     )
-    resume: Path | None = option(
-        None,
-        "Resume this run from its last checkpoint. Needs no other option.",
-        panel="Run",
-        metavar="RUN",
+    resume: Path | None = _run(
+        None, "Resume this run from its last checkpoint. Needs no other option.", metavar="RUN"
     )
-    time_limit: str | None = option(
+    time_limit: str | None = _run(
         None,
         "Save and stop after this time, such as 2h or 90m. Continue with --resume.",
-        panel="Run",
         metavar="TIME",
         shown_default="none",
     )
-    dry_run: bool = option(
+    dry_run: bool = _run(
         False,
         "Check the images and the disk, run a few steps, and report the settings, memory, time and "
         "disk space of the training. Writes nothing.",
-        panel="Run",
     )
-    full: bool = option(
-        False, "With --dry-run, check every image instead of a sample.", panel="Run"
-    )
-    json: bool = option(False, "With --dry-run, print JSON.", panel="Run")
-    quiet: bool = option(False, "Show no progress.", panel="Run", short="-q")
-    verbose: bool = option(
-        False, "Also show the device, the networks and the caching.", panel="Run", short="-v"
-    )
+    full: bool = _run(False, "With --dry-run, check every image instead of a sample.")
+    json: bool = _run(False, "With --dry-run, print JSON.")
+    quiet: bool = _run(False, "Show no progress.", short="-q")
+    verbose: bool = _run(False, "Also show the device, the networks and the caching.", short="-v")
 
     def __post_init__(self) -> None:
         refuse_both("--verbose", "--quiet", self.verbose and self.quiet)
@@ -658,8 +586,17 @@ class TrainRunConfig:
 Existing = Literal["skip", "overwrite", "if-newer"]
 
 
+class _NamesDomains:
+    domains: str | None
+
+    @functools.cached_property
+    def domain_names(self) -> Domains | None:
+        """The two names in ``--domains``."""
+        return parse_domains(self.domains)
+
+
 @dataclass(frozen=True)
-class TranslateConfig:
+class TranslateConfig(_NamesDomains):
     """The options of ``cyclegan translate``.
 
     Raises:
@@ -683,153 +620,120 @@ class TranslateConfig:
     domains: str | None = domains_option()
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")
 
-    files_from: str | None = option(
+    files_from: str | None = _inputs(
         None,
         "File with further inputs, one path per line, without globs; - for standard input.",
-        panel="Inputs",
         metavar="LIST",
     )
-    null: bool = option(
-        False,
-        "Paths in LIST are separated by NUL bytes, as find -print0 writes them.",
-        panel="Inputs",
-        short="-0",
+    null: bool = _inputs(
+        False, "Paths in LIST are separated by NUL bytes, as find -print0 writes them.", short="-0"
     )
-    recursive: bool = option(True, "Search folders recursively.", panel="Inputs")
-    root: Path | None = option(
+    recursive: bool = _inputs(True, "Search folders recursively.")
+    root: Path | None = _inputs(
         None,
         "Reproduce the folders below DIR in the output folder.",
-        panel="Inputs",
         metavar="DIR",
         shown_default="the input folder",
     )
 
-    output: str | None = option(
+    output: str | None = _outputs(
         None,
         "Output file for a single image, else output folder (required if an input is a folder); "
         "- for standard output.",
-        panel="Outputs",
         metavar="FILE|DIR",
         shown_default="beside the input, as photo_DOMAIN.jpg",
         short="-o",
     )
-    suffix: str | None = option(
+    suffix: str | None = _outputs(
         None,
         "Text appended to file names, before the extension.",
-        panel="Outputs",
         metavar="TEXT",
         shown_default="none in an output folder, else _DOMAIN",
     )
-    name_template: str | None = option(
-        None,
-        "Pattern of file names, e.g. '{parent}-{stem}_{domain}{ext}'.",
-        panel="Outputs",
-        metavar="TEMPLATE",
+    name_template: str | None = _outputs(
+        None, "Pattern of file names, e.g. '{parent}-{stem}_{domain}{ext}'.", metavar="TEMPLATE"
     )
-    overwrite: bool = option(
-        False, "Replace existing outputs instead of skipping them.", panel="Outputs"
-    )
-    if_newer: bool = option(
-        False, "Replace existing outputs that are older than their input.", panel="Outputs"
-    )
+    overwrite: bool = _outputs(False, "Replace existing outputs instead of skipping them.")
+    if_newer: bool = _outputs(False, "Replace existing outputs that are older than their input.")
 
-    precision: PrecisionChoice = option(
+    precision: PrecisionChoice = _computing(
         "auto",
         "Floating-point format. auto: bf16 if the hardware supports it and a probe image reaches "
         "a PSNR of 40 dB against fp32, else fp32, which is exact. tf32 needs an NVIDIA GPU from "
         "Ampere on.",
-        panel="Computing",
     )
-    max_memory: str | None = option(
+    max_memory: str | None = _computing(
         None,
         "Limit for the memory of this process or of the GPU, e.g. 4GB.",
-        panel="Computing",
         metavar="SIZE",
         shown_default="the free memory",
     )
-    max_megapixels: float | None = option(
+    max_megapixels: float | None = _computing(
         None,
         "Refuse images with more pixels, all frames counted: a small file can declare more than "
         "any memory holds.",
-        panel="Computing",
         minimum=0.01,
         maximum=1_000_000,
         metavar="N",
         shown_default="179",
     )
-    resize: int | None = option(
+    resize: int | None = _computing(
         None,
         "Translate larger images at this short side and scale the result back up.",
-        panel="Computing",
         minimum=8,
         maximum=100_000,
         metavar="PIXELS",
     )
-    compile: bool = option(
+    compile: bool = _computing(
         False,
         "Compile the network, which pays off for many images on a GPU; needs a C++ compiler. No "
         "effect on a CPU.",
-        panel="Computing",
     )
 
-    format: str | None = option(
+    format: str | None = _pixels(
         None,
         "Format of all outputs: jpg, png, webp, tiff, ...",
-        panel="Pixels",
         metavar="NAME",
         shown_default="the input's, or png if that is read-only",
     )
-    quality: int | None = option(
+    quality: int | None = _pixels(
         None,
         "Quality for lossy formats (jpg, webp, avif, heic).",
-        panel="Pixels",
         minimum=1,
         maximum=100,
         metavar="1..100",
         shown_default="that of a JPEG input, else 85 to 92",
     )
-    bit_depth: BitDepthChoice | None = option(
+    bit_depth: BitDepthChoice | None = _pixels(
         None,
         "Bits per channel; 16 for png and tiff.",
-        panel="Pixels",
         shown_default="the input's, if the format supports it",
     )
-    keep_profile: bool = option(
-        False, "Write in the input's colour profile instead of sRGB.", panel="Pixels"
-    )
-    keep_mode: bool = option(
-        False, "Keep grey, CMYK or palette images in their mode instead of RGB.", panel="Pixels"
+    keep_profile: bool = _pixels(False, "Write in the input's color profile instead of sRGB.")
+    keep_mode: bool = _pixels(
+        False, "Keep gray, CMYK or palette images in their mode instead of RGB."
     )
 
-    workers: int | None = option(
+    workers: int | None = _many_images(
         None,
         "Number of decoding threads, and of encoding threads.",
-        panel="Many images",
         minimum=1,
         maximum=64,
         metavar="N",
         shown_default="1 on a CPU, else half the cores up to 8",
     )
-    shard: str | None = option(
-        None,
-        "Translate the K-th of N disjoint shards of the images, K from 1.",
-        panel="Many images",
-        metavar="K/N",
+    shard: str | None = _many_images(
+        None, "Translate the K-th of N disjoint shards of the images, K from 1.", metavar="K/N"
     )
-    fail_fast: bool = option(False, "Stop at the first image that fails.", panel="Many images")
+    fail_fast: bool = _many_images(False, "Stop at the first image that fails.")
 
-    json: bool = option(
-        False,
-        "Print one JSON object per image on stdout as images complete, then a summary.",
-        panel="Report",
+    json: bool = _report(
+        False, "Print one JSON object per image on stdout as images complete, then a summary."
     )
-    ordered: bool = option(False, "Report images in the order of the inputs.", panel="Report")
-    quiet: bool = option(False, "Report failures only.", panel="Report", short="-q")
-    verbose: bool = option(
-        False,
-        "Also report the device, the precision and the time per image.",
-        panel="Report",
-        short="-v",
+    ordered: bool = _report(False, "Report images in the order of the inputs.")
+    quiet: bool = _report(False, "Report failures only.", short="-q")
+    verbose: bool = _report(
+        False, "Also report the device, the precision and the time per image.", short="-v"
     )
 
     def __post_init__(self) -> None:
@@ -837,7 +741,7 @@ class TranslateConfig:
         refuse_both("--verbose", "--quiet", self.verbose and self.quiet)
         refuse_both("--overwrite", "--if-newer", self.overwrite and self.if_newer)
         refuse_both("--to", "--direction", bool(self.to is not None and self.direction))
-        _ = self.domain_names, self.memory_limit  # Checked before anything is read.
+        _ = self.domain_names, self.max_memory_bytes  # Refuses invalid texts now.
         if not self.inputs and self.files_from is None:
             raise UsageError("INPUT is missing", "Name an image, a folder or a glob.")
         if self.root is not None and self.output is None:
@@ -845,13 +749,8 @@ class TranslateConfig:
         if self.null and self.files_from is None:
             raise UsageError("--null needs a list of paths", "Give it with --files-from.")
 
-    @property
-    def domain_names(self) -> Domains | None:
-        """The names in ``--domains``."""
-        return parse_domains(self.domains)
-
-    @property
-    def memory_limit(self) -> int | None:
+    @functools.cached_property
+    def max_memory_bytes(self) -> int | None:
         """``--max-memory`` in bytes."""
         return None if self.max_memory is None else parse_memory(self.max_memory)
 
@@ -867,7 +766,7 @@ class TranslateConfig:
 
 
 @dataclass(frozen=True)
-class ExportConfig:
+class ExportConfig(_NamesDomains):
     """The options of ``cyclegan export``.
 
     Raises:
@@ -902,8 +801,7 @@ class ExportConfig:
     )
     which: Which = which_option()
     image_io: bool = option(
-        False,
-        "Take and return uint8 pixel values of shape [B, H, W, 3]. For onnx and openvino.",
+        False, "Take and return uint8 pixel values of shape [B, H, W, 3]. For onnx and openvino."
     )
     opset: int | None = option(
         None,
@@ -933,7 +831,7 @@ class ExportConfig:
     def __post_init__(self) -> None:
         check_bounds(self)
         refuse_both("--to", "--direction", bool(self.to is not None and self.direction))
-        parse_domains(self.domains)
+        _ = self.domain_names  # Refuses an invalid text now.
 
 
 @dataclass(frozen=True)
@@ -959,7 +857,7 @@ class InspectConfig:
         False, "Show the receptive field, and GFLOP and memory per megapixel."
     )
     full: bool = option(
-        False, "Compute the colours of a folder from all images instead of a sample of 100."
+        False, "Compute the colors of a folder from all images instead of a sample of 100."
     )
     json: bool = option(False, "Print JSON on stdout, one object per path or comparison.")
 

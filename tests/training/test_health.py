@@ -14,9 +14,9 @@ import torch
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.errors import DivergedError, InterruptedRunError
 from cyclegan_cli.models.cyclegan import CycleGAN, StepLosses
-from cyclegan_cli.training import health
+from cyclegan_cli.training.callbacks import health
 from cyclegan_cli.training.callbacks.base import TrainingCallback, TrainingRun
-from cyclegan_cli.training.health import HealthMonitor
+from cyclegan_cli.training.callbacks.health import HealthMonitor
 from cyclegan_cli.training.plan import plan_new, plan_resumed
 from cyclegan_cli.training.trainer import train
 from cyclegan_cli.training.validation import ValidationBatch

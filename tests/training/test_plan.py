@@ -141,7 +141,7 @@ def test_the_options_of_a_run_can_be_fed_back(folders):
         ("crop_sise = 64", "'crop_sise', which is not an option"),
         ("crop_size = '64'", "crop_size to '64', but it must be a whole number"),
         ("flip = 1", "flip to 1, but it must be true or false"),
-        ("\xff\xfec\0", "not valid TOML: it is UTF-16"),
+        ("\xff\xfec\0", "not valid TOML: byte 0 is not UTF-8"),
         ("# \xe4", "not valid TOML: byte 2 is not UTF-8"),
     ],
 )

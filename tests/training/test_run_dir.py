@@ -12,15 +12,16 @@ import pytest
 
 from cyclegan_cli.errors import OutputError, UsageError
 from cyclegan_cli.training.plan import plan_new, plan_resumed
-from cyclegan_cli.training.run_dir import LOCK_FILE, RunLock
+from cyclegan_cli.training.run_dir import LOCK_FILE, RunDirectory
 from cyclegan_cli.training.trainer import train
 from runs import STEPS
 
 HOLDER = """
 import sys
 from pathlib import Path
-from cyclegan_cli.training.run_dir import RunLock
-lock = RunLock(Path(sys.argv[1]))
+from cyclegan_cli.training.run_dir import RunDirectory
+run = RunDirectory(Path(sys.argv[1]))
+run.lock()
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -94,11 +95,13 @@ def test_two_new_runs_that_choose_one_folder_do_not_mix(config):
 
 def test_lock_failure_is_an_output_error(tmp_path):
     with pytest.raises(OutputError, match=r"cannot write .*\.lock: no such file or directory"):
-        RunLock(tmp_path / "missing")
+        RunDirectory(tmp_path / "missing").lock()
 
 
 def test_the_lock_uses_nothing_that_windows_lacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr("os.O_CLOEXEC")
-    RunLock(tmp_path).release()
+    run = RunDirectory(tmp_path)
+    run.lock()
+    run.close()

@@ -3,7 +3,7 @@ import csv
 import pytest
 
 from cyclegan_cli.errors import OutputError
-from cyclegan_cli.training.tables import LATER_COLUMNS, METRICS_COLUMNS, StepTable
+from cyclegan_cli.training.callbacks.logging import LATER_COLUMNS, METRICS_COLUMNS, StepTable
 
 
 def table(path, steps_done: int) -> StepTable:

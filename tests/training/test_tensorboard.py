@@ -12,9 +12,9 @@ from PIL import Image
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.errors import OutputError, UsageError
 from cyclegan_cli.models.cyclegan import LOSS_NAMES
+from cyclegan_cli.training.callbacks.logging import LATER_COLUMNS
 from cyclegan_cli.training.callbacks.tensorboard import TensorBoardLogger
 from cyclegan_cli.training.plan import plan_new, plan_resumed
-from cyclegan_cli.training.tables import LATER_COLUMNS
 from cyclegan_cli.training.trainer import train
 from runs import Recorder, make_config
 

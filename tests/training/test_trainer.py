@@ -22,12 +22,12 @@ from cyclegan_cli.errors import (
     UsageError,
 )
 from cyclegan_cli.models.cyclegan import CycleGAN
-from cyclegan_cli.training.callbacks import checkpointing, default_callbacks
+from cyclegan_cli.training.callbacks import checkpointing
 from cyclegan_cli.training.callbacks.health import Health
 from cyclegan_cli.training.distributed import ProcessGroup
 from cyclegan_cli.training.estimate import disk_space
 from cyclegan_cli.training.plan import plan_new, plan_resumed
-from cyclegan_cli.training.trainer import Trainer, train
+from cyclegan_cli.training.trainer import Trainer, default_callbacks, train
 from runs import STEPS, Recorder, make_config, stop_after
 
 

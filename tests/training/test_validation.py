@@ -19,8 +19,8 @@ from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.errors import DataError, InterruptedRunError, UsageError
 from cyclegan_cli.training.callbacks.checkpointing import BestModel
+from cyclegan_cli.training.callbacks.logging import VALIDATION_COLUMNS
 from cyclegan_cli.training.plan import plan_new, plan_resumed
-from cyclegan_cli.training.tables import VALIDATION_COLUMNS
 from cyclegan_cli.training.trainer import train
 from cyclegan_cli.training.validation import ValidationBatch, Validator, quality
 from runs import Recorder, load_tensors, make_config, stop_after

@@ -84,7 +84,7 @@ def read_header(path: Path) -> Header:
                 raise CheckpointError(f"{path} is not a safetensors file, or a truncated one")
             raw = stream.read(length)
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise read_error(path, error) from error
     try:
         content = json.loads(raw)
         metadata = content.pop("__metadata__", {})
@@ -206,7 +206,7 @@ def require_regular_file(path: Path) -> os.stat_result:
     try:
         found = path.stat()
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise read_error(path, error) from error
     if not stat.S_ISREG(found.st_mode):
         raise CheckpointError(f"cannot read {path}: it is not a file, but a folder, pipe or device")
     return found
@@ -224,14 +224,14 @@ def file_size(path: Path) -> int:
             with path.open("rb") as stream:
                 head = stream.read(64)
         except OSError as error:
-            raise unreadable(path, error) from error
+            raise read_error(path, error) from error
         if is_lfs_pointer(head):
             message = f"{path} is a Git LFS pointer, not the file itself"
             raise CheckpointError(message, "Fetch it: git lfs pull.")
     return size
 
 
-def unreadable(path: Path, error: OSError) -> CheckpointError:
+def read_error(path: Path, error: OSError) -> CheckpointError:
     """Return the error for a file that cannot be read."""
     return CheckpointError(f"cannot read {path}: {(error.strerror or str(error)).lower()}")
 

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from cyclegan_cli.checkpoints.header import Direction, Header, ModelInfo, model_info, read_header
 from cyclegan_cli.checkpoints.pth import PthGenerator, generator_files, is_torch_file, read_pth
-from cyclegan_cli.config import Domains as Domains
-from cyclegan_cli.config import Which as Which
+from cyclegan_cli.config import Domains, Which
 from cyclegan_cli.errors import CheckpointError, UsageError
 
 MODEL_FILE = "model.safetensors"
@@ -23,7 +22,7 @@ CONFIG_FILE = "config.toml"
 HEALTH_FILE = "health.json"
 KEPT_FOLDER = "checkpoints"
 SAMPLES_FOLDER = "samples"
-TABLES = ("metrics.csv", "validation.csv", "kid.csv")
+TABLE_FILES = ("metrics.csv", "validation.csv", "kid.csv")
 RUNS_FOLDER = Path("runs")
 DEFAULT_MODEL = "day2night"
 ENVIRONMENT_VARIABLE = "CYCLEGAN_CHECKPOINT"
@@ -211,11 +210,17 @@ def why_not_resumable(run: Path) -> str:
     return ""
 
 
-def _results(run: Path) -> Iterator[Path]:
-    """Yield results of a training, the best to continue from first; of numbered files the last."""
+def remaining_models(run: Path) -> Iterator[Path]:
+    """Yield the models of a run, the one to continue from first; of numbered ones the last."""
     yield from (path for path in (run / MODEL_FILE, run / BEST_FILE) if path.exists())
     yield from sorted((run / KEPT_FOLDER).glob("*.safetensors"))[-1:]
-    yield from (path for path in map(run.joinpath, TABLES) if path.is_file() and _has_rows(path))
+
+
+def _results(run: Path) -> Iterator[Path]:
+    yield from remaining_models(run)
+    yield from (
+        path for path in map(run.joinpath, TABLE_FILES) if path.is_file() and _has_rows(path)
+    )
     yield from sorted((run / SAMPLES_FOLDER).glob("*.jpg"))[-1:]
 
 

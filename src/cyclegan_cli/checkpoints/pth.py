@@ -28,8 +28,8 @@ from cyclegan_cli.checkpoints.header import (
     TensorInfo,
     check_tensor,
     file_size,
+    read_error,
     require_regular_file,
-    unreadable,
 )
 from cyclegan_cli.config import GeneratorConfig, is_domain_name
 from cyclegan_cli.errors import CheckpointError
@@ -104,7 +104,7 @@ def _first_bytes(path: Path) -> bytes:
         with path.open("rb") as stream:
             return stream.read(4)
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise read_error(path, error) from error
 
 
 def read_torch_file(path: Path) -> dict[str, Tensor]:
@@ -132,7 +132,7 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
             tensors = dict(_named_tensors(_load(path, map_location="cpu")))
         _check_claims(path, tensors)
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise read_error(path, error) from error
     except pickle.UnpicklingError as error:
         # torch's own message advises to run the pickle.
         if named := re.search(r"GLOBAL (\S+)", str(error)):

@@ -27,19 +27,20 @@ from cyclegan_cli.checkpoints.header import (
     TensorInfo,
     check_network,
     check_tensor,
+    read_error,
     read_header,
     state_info,
     to_metadata,
-    unreadable,
 )
-from cyclegan_cli.checkpoints.locate import Checkpoint, Domains, read_checkpoint
+from cyclegan_cli.checkpoints.locate import Checkpoint, read_checkpoint
+from cyclegan_cli.config import Domains
 from cyclegan_cli.errors import CheckpointError
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.models.replay import ReplayPool
 from cyclegan_cli.models.shapes import generator_shapes
 
-Read = Callable[[str], Tensor]
+ReadTensor = Callable[[str], Tensor]
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -187,7 +188,7 @@ def generator_tensors(
 
 
 @contextmanager
-def open_tensors(path: Path) -> Iterator[Read]:
+def open_tensors(path: Path) -> Iterator[ReadTensor]:
     """Yield a function that maps a tensor of a safetensors file into memory by its name.
 
     Raises:
@@ -197,7 +198,7 @@ def open_tensors(path: Path) -> Iterator[Read]:
         with safe_open(path, framework="pt") as file:
             yield file.get_tensor
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise read_error(path, error) from error
     except SafetensorError as error:
         raise CheckpointError(f"cannot read {path}: {error}") from error
 
@@ -272,11 +273,13 @@ def _check_state(
     """Check that a file's tensors are exactly those of a state of ``model``."""
     known: set[str] = set()
     for name, network in _networks(model):
-        check_network(path, tensors, f"{name}.", _shapes(network))
+        shapes = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+        check_network(path, tensors, f"{name}.", shapes)
         known |= {key for key in tensors if key.startswith(f"{name}.")}
     for name, parameter, _ in _parameters(model):
-        shapes = {"step": (), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
-        keys = {f"adam.{name}.{key}": tuple(shape) for key, shape in shapes.items()}
+        shape = tuple(parameter.shape)
+        states = {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
+        keys = {f"adam.{name}.{key}": size for key, size in states.items()}
         if known_here := keys.keys() & tensors.keys():
             # Adam creates its state in the first step, all of it.
             known |= known_here
@@ -351,7 +354,3 @@ def _save(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -
             code = errno.ENOSPC if "No space left" in str(error) else errno.EIO
             reason = str(error).removeprefix("Error while serializing: ")
             raise OSError(code, reason) from error
-
-
-def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}

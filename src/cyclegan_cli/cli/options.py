@@ -53,12 +53,12 @@ def complete_target(ctx: typer.Context, incomplete: str) -> list[str]:
 
 COMPLETIONS = {"checkpoint": complete_checkpoint, "target": complete_target, None: None}
 
-Command = Callable[..., None]
+CommandFunction = Callable[..., None]
 
 
 def config_options(
     *config_classes: type[Any], partial: type[Any] | None = None
-) -> Callable[[Command], Command]:
+) -> Callable[[CommandFunction], CommandFunction]:
     """Give a command an option for every field of ``config_classes``.
 
     Args:
@@ -69,7 +69,7 @@ def config_options(
             bounds are checked by the config alone.
     """
 
-    def decorate(command: Command) -> Command:
+    def decorate(command: CommandFunction) -> CommandFunction:
         parameters = [
             _parameter(field, plain_type(field_types(one)[field.name]), one is partial)
             for one in config_classes

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from cyclegan_cli.data.image import EncodeOptions
     from cyclegan_cli.runtime.distributed_env import DistributedEnv, Shard
     from cyclegan_cli.translation.outputs import TranslationJob
-    from cyclegan_cli.translation.pipeline import Outcome, Pipeline, Summary
+    from cyclegan_cli.translation.pipeline import Outcome, Pipeline, TranslationSummary
     from cyclegan_cli.translation.translator import Translator
 
 RERUN = "Run the same command again: existing outputs are skipped."
@@ -70,7 +70,7 @@ def translate_command(config: TranslateConfig) -> None:
     keep_freed_memory()
     divide_threads(env.local_world_size)
     options = TranslatorOptions(
-        config.device, config.precision, config.memory_limit, config.resize, config.compile, env
+        config.device, config.precision, config.max_memory_bytes, config.resize, config.compile, env
     )
     translator = Translator.load(checkpoint, direction, options=options)
     _translate(config, env, images, translator)
@@ -272,7 +272,7 @@ class _Progress:
                 more = f" ({outcome.width}x{outcome.height}, {outcome.seconds:.2f} s)"
             console.info(f"{outcome.input} -> {outcome.output}{more}")
 
-    def _show_summary(self, summary: Summary) -> None:
+    def _show_summary(self, summary: TranslationSummary) -> None:
         if self.json:
             console.json_line(summary.to_document())
         if not self.quiet and summary.images > 1:
@@ -287,7 +287,7 @@ class _Progress:
             console.info(self.prefix + counts)
 
 
-def _raise_for(summary: Summary, stop_requested: StopRequest) -> None:
+def _raise_for(summary: TranslationSummary, stop_requested: StopRequest) -> None:
     """Raise the error whose exit code fits the outcomes.
 
     Raises:

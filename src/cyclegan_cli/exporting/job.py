@@ -20,7 +20,6 @@ from cyclegan_cli.config import (
     ExportFormat,
     ExportPrecision,
     Which,
-    parse_domains,
 )
 from cyclegan_cli.errors import UsageError
 
@@ -138,7 +137,7 @@ def plan_jobs(config: ExportConfig) -> list[Job]:
     check_options(config)
     chosen = FORMATS[config.format]
     path = chosen_checkpoint(config.checkpoint, config.which)
-    checkpoint = read_checkpoint(path, parse_domains(config.domains))
+    checkpoint = read_checkpoint(path, config.domain_names)
     info = checkpoint.info
     directions: Directions
     if config.direction == "both":

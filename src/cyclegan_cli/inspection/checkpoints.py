@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from cyclegan_cli.inspection.statistics import ReadElements
+
 MEGAPIXEL = (1000, 1000)
 
 
@@ -83,8 +85,7 @@ def describe_torch_file(path: Path, request: Request) -> Summary:
         kind = "reference"
         facts |= _generator_facts(info, _count_generator_parameters(info), request)
     facts["dtypes"] = _dtypes(infos)
-    if request.weights:
-        facts["weights"] = _listed_tensors(tensors)
+    facts |= _listed_elements(tensors, request)
     return Summary(path, kind, facts)
 
 
@@ -103,7 +104,7 @@ def describe_pth_folder(path: Path, request: Request) -> Summary:
         facts["weights"] = [
             listed | {"name": f"{file.name}: {listed['name']}"}
             for file, generator in generators.items()
-            for listed in _listed_tensors(generator.tensors)
+            for listed in _listed_elements(generator.tensors, request)["weights"]
         ]
     return Summary(path, "reference", facts)
 
@@ -149,16 +150,24 @@ def listed_weights(path: Path, tensors: Mapping[str, TensorInfo], request: Reque
     if not request.weights:
         return {}
     from cyclegan_cli.checkpoints.store import open_tensors
-    from cyclegan_cli.inspection.statistics import list_tensors
 
     with open_tensors(path) as read:
-        return {"weights": list_tensors(tensors, lambda name: _elements(read(name)))}
+        return listed_tensors(tensors, lambda name: _elements(read(name)), request)
 
 
-def _listed_tensors(tensors: Mapping[str, Tensor]) -> list[Facts]:
+def _listed_elements(tensors: Mapping[str, Tensor], request: Request) -> Facts:
+    return listed_tensors(tensor_infos(tensors), lambda name: _elements(tensors[name]), request)
+
+
+def listed_tensors(
+    tensors: Mapping[str, TensorInfo], read: ReadElements | None, request: Request
+) -> Facts:
+    """Return the list of tensors, if it is requested; see :func:`.statistics.list_tensors`."""
+    if not request.weights:
+        return {}
     from cyclegan_cli.inspection.statistics import list_tensors
 
-    return list_tensors(tensor_infos(tensors), lambda name: _elements(tensors[name]))
+    return {"weights": list_tensors(tensors, read)}
 
 
 def _elements(tensor: Tensor) -> NDArray[Any]:

@@ -17,10 +17,10 @@ from cyclegan_cli.checkpoints.header import (
     count_elements,
     file_size,
     parse_document,
-    unreadable,
+    read_error,
 )
 from cyclegan_cli.errors import CheckpointError, UsageError
-from cyclegan_cli.inspection.checkpoints import count_parameters
+from cyclegan_cli.inspection.checkpoints import count_parameters, listed_tensors
 from cyclegan_cli.inspection.summary import Facts, Request, Summary
 
 if TYPE_CHECKING:
@@ -53,8 +53,7 @@ def describe_onnx(path: Path, request: Request) -> Summary:
             raise ValueError("there is no graph")
         graph = model.graph
         facts: Facts = {"bytes": size, "ir_version": model.ir_version}
-        for name in ("producer", "producer_version"):
-            field = "producer_name" if name == "producer" else name
+        for name, field in (("producer", "producer_name"), ("producer_version",) * 2):
             if model.HasField(field):
                 facts[name] = getattr(model, field)
         facts["opsets"] = {one.domain or "ai.onnx": one.version for one in model.opset_import}
@@ -80,10 +79,7 @@ def describe_onnx(path: Path, request: Request) -> Summary:
                 return None  # Its data does not fit its shape.
             return elements
 
-        if request.weights:
-            from cyclegan_cli.inspection.statistics import list_tensors
-
-            facts["weights"] = list_tensors(tensors, read)
+        facts |= listed_tensors(tensors, read, request)
     return Summary(path, "onnx", facts)
 
 
@@ -158,10 +154,7 @@ def describe_openvino(path: Path, request: Request) -> Summary:
             left -= constants[name].get_byte_size()
             return constants[name].data if left >= 0 else None
 
-        if request.weights:
-            from cyclegan_cli.inspection.statistics import list_tensors
-
-            facts["weights"] = list_tensors(tensors, read)
+        facts |= listed_tensors(tensors, read, request)
     return Summary(path, "openvino", facts)
 
 
@@ -204,10 +197,7 @@ def describe_pt2(path: Path, request: Request) -> Summary:
         facts |= {"tensors": len(tensors), "parameters": count_parameters(tensors)}
         if document := read(f"{root}extra/{METADATA_KEY}.json"):
             facts["cyclegan"] = document
-        if request.weights:
-            from cyclegan_cli.inspection.statistics import list_tensors
-
-            facts["weights"] = list_tensors(tensors)
+        facts |= listed_tensors(tensors, None, request)
     return Summary(path, "pt2", facts)
 
 
@@ -236,6 +226,6 @@ def _reading(path: Path, kind: str) -> Iterator[None]:
     except (CheckpointError, MemoryError):
         raise
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise read_error(path, error) from error
     except Exception as error:
         raise CheckpointError(f"{path} is not {kind}, or a damaged one") from error

@@ -1,4 +1,4 @@
-"""Images, and folders of them: formats and sizes of all, colours of a sample."""
+"""Images, and folders of them: formats and sizes of all, colors of a sample."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cyclegan_cli.errors import DataError
 from cyclegan_cli.inspection.summary import Facts, Request, Summary
 
 MOST_LISTED = 20
-SAMPLE = 100  # Images decoded for colour statistics, evenly spaced over the folder.
+SAMPLE = 100  # Images decoded for color statistics, evenly spaced over the folder.
 THUMBNAIL = 64  # Short side in pixels of decoded images; averages need no more.
 
 
@@ -56,7 +56,7 @@ def describe_images(path: Path, request: Request) -> Summary:
     facts: Facts = {"pictures": len(images), **found.facts()}
     if found.probes:
         limit = None if request.full else SAMPLE
-        facts |= _colour_facts(subsample(list(found.probes), limit), found.problems)
+        facts |= _color_facts(subsample(list(found.probes), limit), found.problems)
     same = duplicates(found.probes)
     problems = list(found.problems.values())
     facts |= {"unreadable": len(problems), "duplicates": sum(len(group) - 1 for group in same)}
@@ -65,33 +65,32 @@ def describe_images(path: Path, request: Request) -> Summary:
     if problems:
         facts["problems"] = problems[:MOST_LISTED]
     if same:
-        facts["same"] = [_named(group, path) for group in same[:MOST_LISTED]]
+        facts["same"] = [
+            " = ".join(os.fspath(image.relative_to(path)) for image in group)
+            for group in same[:MOST_LISTED]
+        ]
     return Summary(path, "pictures", facts)
 
 
-def _named(group: Sequence[Path], folder: Path) -> str:
-    return " = ".join(os.fspath(image.relative_to(folder)) for image in group)
-
-
-def _colour_facts(chosen: Sequence[Path], problems: dict[Path, str]) -> Facts:
+def _color_facts(chosen: Sequence[Path], problems: dict[Path, str]) -> Facts:
     """Return averages over thumbnails, in 0..255; add undecodable images to ``problems``."""
     rows: list[list[float]] = []
     for image in chosen:
         try:
-            rows.append(_colours(image))
+            rows.append(_colors(image))
         except DataError as error:
             problems[image] = error.message
     if not rows:
         return {}
     columns = list(zip(*rows, strict=True))
     names = ("brightness", "contrast", "saturation")
-    colours: Facts = {"sampled": len(rows)}
-    colours |= {name: spread(column, 1) for name, column in zip(names, columns, strict=False)}
+    colors: Facts = {"sampled": len(rows)}
+    colors |= {name: spread(column, 1) for name, column in zip(names, columns, strict=False)}
     means = (round(statistics.fmean(column), 1) for column in columns[3:])
-    return {"colours": colours | dict(zip(("red", "green", "blue"), means, strict=True))}
+    return {"colours": colors | dict(zip(("red", "green", "blue"), means, strict=True))}
 
 
-def _colours(path: Path) -> list[float]:
+def _colors(path: Path) -> list[float]:
     """Return brightness, contrast (standard deviation), saturation, and mean red, green and blue.
 
     Raises:
@@ -102,6 +101,6 @@ def _colours(path: Path) -> list[float]:
     pixels = decode(path, shrink_to=THUMBNAIL).frames[0]
     image = Image.fromarray(pixels if pixels.itemsize == 1 else (pixels >> 8).astype("uint8"))
     image.thumbnail((4 * THUMBNAIL, 4 * THUMBNAIL))
-    grey = ImageStat.Stat(image.convert("L"))
+    gray = ImageStat.Stat(image.convert("L"))
     saturation = ImageStat.Stat(image.convert("HSV")).mean[1]
-    return [grey.mean[0], grey.stddev[0], saturation, *ImageStat.Stat(image).mean]
+    return [gray.mean[0], gray.stddev[0], saturation, *ImageStat.Stat(image).mean]

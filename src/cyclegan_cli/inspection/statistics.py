@@ -18,10 +18,12 @@ NUMPY_DTYPES = frozenset(
     {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
 )
 
-Read = Callable[[str], "NDArray[Any] | None"]
+ReadElements = Callable[[str], "NDArray[Any] | None"]
 
 
-def list_tensors(tensors: Mapping[str, TensorInfo], read: Read | None = None) -> list[Facts]:
+def list_tensors(
+    tensors: Mapping[str, TensorInfo], read: ReadElements | None = None
+) -> list[Facts]:
     """Describe tensors by name, dtype, shape and statistics.
 
     Args:

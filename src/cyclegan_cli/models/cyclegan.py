@@ -144,6 +144,11 @@ class CycleGAN:
         """Return the generators to save, by name: the averages if enabled."""
         return self.averages.generators if self.averages else self.generators()
 
+    @property
+    def optimizers(self) -> tuple[torch.optim.Adam, torch.optim.Adam]:
+        """The optimizers of the generators and of the discriminators."""
+        return self.generator_optimizer, self.discriminator_optimizer
+
     def _adam(self, *names: str) -> torch.optim.Adam:
         networks = self.networks()
         parameters = [p for name in names for p in networks[name].parameters()]
@@ -155,13 +160,13 @@ class CycleGAN:
     def is_finite(self) -> bool:
         """Whether all weights and optimizer states are finite."""
         tensors = [p for network in self.networks().values() for p in network.parameters()]
-        for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
+        for optimizer in self.optimizers:
             tensors += [moment for state in optimizer.state.values() for moment in state.values()]
         return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Set the learning rate of both optimizers."""
-        for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
+        for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
 
@@ -182,12 +187,11 @@ class CycleGAN:
         terms, fake_a, fake_b = self._generator_gradients(real_a, real_b)
         pooled_a, pooled_b = self.pool_a.exchange(fake_a), self.pool_b.exchange(fake_b)
         terms |= self._discriminator_gradients(real_a, real_b, pooled_a, pooled_b)
-        optimizers = (self.generator_optimizer, self.discriminator_optimizer)
         # The only synchronization with the device in a step.
-        norms = torch.stack([_gradient_norm(optimizer) for optimizer in optimizers]).tolist()
+        norms = torch.stack([_gradient_norm(optimizer) for optimizer in self.optimizers]).tolist()
         is_applied = all(map(math.isfinite, norms))
         if is_applied:
-            for optimizer in optimizers:
+            for optimizer in self.optimizers:
                 optimizer.step()
         else:
             self.pool_a.undo_exchange()
@@ -204,9 +208,7 @@ class CycleGAN:
         Returns:
             The values of the generators and of the discriminators; 0 before the first step.
         """
-        generators, discriminators = map(
-            _update_size, (self.generator_optimizer, self.discriminator_optimizer)
-        )
+        generators, discriminators = map(_update_size, self.optimizers)
         return generators, discriminators
 
     def _begin(self, *reals: Tensor) -> Iterator[Tensor]:
@@ -228,20 +230,17 @@ class CycleGAN:
             network.clear_kernel_cache()
         a2b, b2a = self.trained["generator_a2b"], self.trained["generator_b2a"]
         shares = self._identity_weight > 0 and self._is_small(real_a)
+        target_a, target_b = (real_b, real_a) if shares else (None, None)
         # Gradients are all-reduced in the last backward pass of each generator.
         last = shares or self._identity_weight == 0
 
         def from_a() -> tuple[Tensor, Tensor, Tensor, Tensor]:
             with _no_sync(a2b, b2a):
-                return self._cycle_backward(
-                    real_a, a2b, b2a, self.discriminator_b, real_b if shares else None
-                )
+                return self._cycle_backward(real_a, a2b, b2a, self.discriminator_b, target_a)
 
         def from_b() -> tuple[Tensor, Tensor, Tensor, Tensor]:
             with nullcontext() if last else _no_sync(a2b, b2a):
-                return self._cycle_backward(
-                    real_b, b2a, a2b, self.discriminator_a, real_a if shares else None
-                )
+                return self._cycle_backward(real_b, b2a, a2b, self.discriminator_a, target_b)
 
         with _frozen(self.discriminator_a, self.discriminator_b):
             found_a, found_b = self._both(from_a, from_b, real_a)
@@ -384,8 +383,8 @@ class CycleGAN:
             torch.compiler.set_stance("force_eager")
             raise
         finally:
-            self.generator_optimizer.zero_grad()
-            self.discriminator_optimizer.zero_grad()
+            for optimizer in self.optimizers:
+                optimizer.zero_grad()
 
     def _pass(self, real_a: Tensor, real_b: Tensor) -> None:
         """Run a step without its updates."""

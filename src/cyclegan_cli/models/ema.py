@@ -24,12 +24,13 @@ class GeneratorAverages:
     """
 
     def __init__(self, generators: Mapping[str, ResnetGenerator], decay: float) -> None:
-        self.trained = dict(generators)
         self.decay = decay
         self.generators = {
             name: copy.deepcopy(generator).requires_grad_(False)
             for name, generator in generators.items()
         }
+        self._trained = _parameters(generators)
+        self._averaged = _parameters(self.generators)
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -41,19 +42,13 @@ class GeneratorAverages:
         # The warm-up of TensorFlow's ExponentialMovingAverage.
         decay = min(self.decay, step / (step + 9))
         average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        average(self._averaged(), self._trained(), None)
+        average(self._averaged, self._trained, None)
 
     @torch.no_grad()
     def restart(self) -> None:
         """Reset the averages to the current weights."""
-        for average, trained in zip(self._averaged(), self._trained(), strict=True):
+        for average, trained in zip(self._averaged, self._trained, strict=True):
             average.copy_(trained)
-
-    def _averaged(self) -> list[torch.Tensor]:
-        return _parameters(self.generators)
-
-    def _trained(self) -> list[torch.Tensor]:
-        return _parameters(self.trained)
 
 
 def _parameters(networks: Mapping[str, nn.Module]) -> list[torch.Tensor]:

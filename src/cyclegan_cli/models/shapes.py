@@ -59,6 +59,7 @@ def discriminator_layers(config: DiscriminatorConfig) -> Iterator[Layer]:
     yield Layer("hidden.0", "", c, 2 * c, 4, stride=2)
     yield Layer("hidden.1", "", 2 * c, 4 * c, 4, stride=2)
     yield Layer("hidden.2", "", 4 * c, 8 * c, 4)
+    # Named so in the files of all versions.
     yield Layer("judge", "", 8 * c, 1, 4)
 
 

@@ -101,13 +101,13 @@ class WinogradConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, C, H + 2, W + 2]`` to ``[B, O, H, W]``."""
-        if not self._is_faster(x):
+        if not self._uses_winograd(x):
             return super().forward(x)
         x = x.to(_computes_in(x))
         kernels = self._transformed_kernels(x.dtype)
         return convolution(x, self.weight, self.bias, kernels)  # type: ignore[no-any-return]
 
-    def _is_faster(self, x: Tensor) -> bool:
+    def _uses_winograd(self, x: Tensor) -> bool:
         return (
             x.requires_grad
             and x.device.type == "cpu"

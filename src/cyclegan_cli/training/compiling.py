@@ -21,7 +21,7 @@ COMPILE_SECONDS = 120.0
 EXPECTED_SAVING = 0.2
 
 
-def is_faster(device_type: str, seconds_per_step: float, steps_left: int) -> bool:
+def compiling_saves_time(device_type: str, seconds_per_step: float, steps_left: int) -> bool:
     """Return whether compiling saves more time than it takes.
 
     On CPUs it never does: nearly all of a step is convolutions, which torch does not compile
@@ -91,7 +91,7 @@ class Compiler:
         elif self.steps == WARM_UP_STEPS + TIMED_STEPS:
             seconds = (_now(device) - self.timed_since) / TIMED_STEPS
             self.undecided = None
-            if is_faster(device, seconds, steps_left):
+            if compiling_saves_time(device, seconds, steps_left):
                 self._compile(
                     real_a,
                     real_b,

@@ -35,7 +35,7 @@ COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 # A scheduler may start one process long before the others.
 JOIN_SECONDS = 15 * 60.0
 REPORT_AFTER_SECONDS = 3.0  # Usually all processes start at the same time.
-POLL_SECONDS = 0.1
+JOIN_POLL_SECONDS = 0.1
 # Texts in the errors of gloo and NCCL when another process has ended.
 CONNECTION_ERRORS = (
     "connection closed by peer", "connection reset by peer", "broken pipe", "connection refused",
@@ -112,31 +112,26 @@ class DistributedProcessGroup(ProcessGroup):
         self.gloo: Any = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
 
     def all_reduce_mean(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Return the mean over all ranks of each value."""
         sums = torch.tensor(list(values.values()), dtype=torch.float64)
         dist.all_reduce(sums, group=self.gloo)
         return dict(zip(values, (sums / self.env.world_size).tolist(), strict=True))
 
     def all_reduce_max(self, values: Sequence[int]) -> list[int]:
-        """Return the maximum over all ranks of each value."""
         found = torch.tensor(values)
         dist.all_reduce(found, dist.ReduceOp.MAX, group=self.gloo)
         return [int(value) for value in found]
 
     def gather(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-        """Return the tensors of all ranks on rank 0, and an empty list on the others."""
         found: list[Any] | None = [None] * self.env.world_size if self.is_rank_zero else None
         dist.gather_object(tensors, found, group=self.gloo)
         return found or []
 
     def broadcast(self, value: Any) -> Any:
-        """Return the value of rank 0."""
         objects = [value]
         dist.broadcast_object_list(objects, group=self.gloo)
         return objects[0]
 
     def on_rank_zero(self, function: Callable[[], object]) -> None:
-        """Call a function on rank 0; if it fails, all ranks raise."""
         error: CycleGANError | None = None
         if self.is_rank_zero:
             try:
@@ -150,64 +145,41 @@ class DistributedProcessGroup(ProcessGroup):
             raise CollectiveStopError("rank 0 has failed")
 
 
-class _Polling:
-    """Waits for other processes in short intervals, so that signals are handled.
-
-    Args:
-        env: The rank of this process.
-        stop_requested: Returns the number of a signal that asks to stop, or None.
-        on_message: Called once with what this process waits for.
-    """
-
-    def __init__(
-        self,
-        env: DistributedEnv,
-        stop_requested: Callable[[], int | None],
-        on_message: Callable[[str], object],
-    ) -> None:
-        self.env = env
-        self.stop_requested = stop_requested
-        self.on_message = on_message
-        self.started = time.monotonic()
-        self.is_reported = False
-
-    def wait(self, awaited: str) -> None:
-        """Wait for a short time.
-
-        Args:
-            awaited: What this process waits for.
-
-        Raises:
-            InterruptedRunError: A signal asked to stop.
-            DeviceError: The wait has timed out.
-        """
-        number = self.stop_requested()
-        if number:
-            raise InterruptedRunError(f"stopped while waiting for {awaited}", "", number)
-        waited = time.monotonic() - self.started
-        if waited > JOIN_SECONDS:
-            raise DeviceError(
-                f"timed out after waiting {JOIN_SECONDS / 60:g} minutes for {awaited}",
-                TORCHRUN_HINT,
-            )
-        if waited > REPORT_AFTER_SECONDS and not self.is_reported:
-            self.on_message(f"process {self.env.shard}: waiting for {awaited}")
-            self.is_reported = True
-        time.sleep(POLL_SECONDS)
-
-
-def _joined_store(polling: _Polling) -> Store:
+def _joined_store(
+    env: DistributedEnv,
+    stop_requested: Callable[[], int | None],
+    on_message: Callable[[str], object],
+) -> Store:
     """Return the rendezvous store once all processes have joined.
+
+    Polls, so that signals are handled.
 
     Raises:
         UsageError: The environment does not name its address.
         DeviceError: Other processes do not join, or the port is in use.
         InterruptedRunError: A signal asked to stop.
     """
-    address, shard = rendezvous_address(), polling.env.shard
+    address, shard = rendezvous_address(), env.shard
+    started, is_reported = time.monotonic(), False
+
+    def wait(awaited: str) -> None:
+        nonlocal is_reported
+        if number := stop_requested():
+            raise InterruptedRunError(f"stopped while waiting for {awaited}", "", number)
+        waited = time.monotonic() - started
+        if waited > JOIN_SECONDS:
+            raise DeviceError(
+                f"timed out after waiting {JOIN_SECONDS / 60:g} minutes for {awaited}",
+                TORCHRUN_HINT,
+            )
+        if waited > REPORT_AFTER_SECONDS and not is_reported:
+            on_message(f"process {shard}: waiting for {awaited}")
+            is_reported = True
+        time.sleep(JOIN_POLL_SECONDS)
+
     if address.is_hosted_by_torchrun or shard.index:
         while not _is_listening(address.host, address.port):
-            polling.wait(f"rank 0 to listen at {address}")
+            wait(f"rank 0 to listen at {address}")
     try:
         store = rendezvous_store()
     except RuntimeError as error:
@@ -216,11 +188,9 @@ def _joined_store(polling: _Polling) -> Store:
             "Choose another MASTER_PORT.",
         ) from error
     store.set(f"joined/{shard.index}", "")
-    while missing := [
-        index for index in range(shard.count) if not store.check([f"joined/{index}"])
-    ]:
-        others = "other process" if len(missing) == 1 else "other processes"
-        polling.wait(f"{len(missing)} {others} of {shard.count} to join at {address}")
+    while missing := sum(not store.check([f"joined/{index}"]) for index in range(shard.count)):
+        others = "other process" if missing == 1 else "other processes"
+        wait(f"{missing} {others} of {shard.count} to join at {address}")
     return store
 
 
@@ -260,7 +230,7 @@ def process_group(
     try:
         dist.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
-            store=_joined_store(_Polling(env, stop_requested, on_message)),
+            store=_joined_store(env, stop_requested, on_message),
             rank=env.rank,
             world_size=env.world_size,
             timeout=COLLECTIVE_TIMEOUT,

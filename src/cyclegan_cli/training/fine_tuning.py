@@ -7,34 +7,40 @@ from pathlib import Path
 
 import torch
 
-from cyclegan_cli.checkpoints.header import Direction, ModelInfo
-from cyclegan_cli.checkpoints.locate import checkpoint_file, read_checkpoint
+from cyclegan_cli.checkpoints.header import BOTH_DIRECTIONS, ModelInfo
+from cyclegan_cli.checkpoints.locate import Checkpoint, checkpoint_file, read_checkpoint
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.config import GeneratorConfig, TrainConfig
 from cyclegan_cli.errors import UsageError
 from cyclegan_cli.models.cyclegan import CycleGAN
 
-DIRECTIONS: tuple[Direction, ...] = ("a2b", "b2a")
 
-
-def with_initial_architecture(config: TrainConfig) -> TrainConfig:
-    """Return the options with the architecture of the generators of ``--init-from``, if given.
+def read_initial(config: TrainConfig) -> Checkpoint | None:
+    """Return the checkpoint of ``--init-from``; None if it is not given.
 
     Raises:
-        UsageError: The architecture contradicts the options, or cannot be trained.
-        CheckpointError: The checkpoint does not exist or is damaged.
+        UsageError: Its architecture cannot be trained.
+        CheckpointError: It does not exist or is damaged.
     """
     if config.init_from is None:
-        return config
-    path = checkpoint_file(config.init_from)
-    info = read_checkpoint(path).info
-    _require_trainable(path, info)
-    found = info.generator
+        return None
+    checkpoint = read_checkpoint(checkpoint_file(config.init_from))
+    _require_trainable(checkpoint.path, checkpoint.info)
+    return checkpoint
+
+
+def with_architecture(config: TrainConfig, initial: Checkpoint) -> TrainConfig:
+    """Return the options with the path and the architecture of ``--init-from``.
+
+    Raises:
+        UsageError: The architecture contradicts the options.
+    """
+    found = initial.info.generator
     _require_equal("--base-channels", config.base_channels, _DEFAULT_CHANNELS, found.base_channels)
     _require_equal("--residual-blocks", config.residual_blocks, None, found.residual_blocks)
     return dataclasses.replace(
         config,
-        init_from=path.absolute(),
+        init_from=initial.path.absolute(),
         base_channels=found.base_channels,
         residual_blocks=found.residual_blocks,
     )
@@ -44,7 +50,7 @@ _DEFAULT_CHANNELS = TrainConfig().base_channels
 
 
 def _require_trainable(path: Path, info: ModelInfo) -> None:
-    if len(info.directions) < len(DIRECTIONS):
+    if len(info.directions) < len(BOTH_DIRECTIONS):
         raise UsageError(
             f"--init-from {path} has only the generator {info.directions[0]}",
             "Name a checkpoint with both directions: a run folder or its model.safetensors.",
@@ -65,26 +71,24 @@ def _require_equal(option: str, given: int | None, default: int | None, found: i
         )
 
 
-def load_initial_generators(model: CycleGAN, config: TrainConfig) -> None:
-    """Load the generators of ``config.init_from`` into a new model.
+def load_initial_generators(model: CycleGAN, config: TrainConfig, initial: Checkpoint) -> None:
+    """Load the generators of a checkpoint into a new model.
 
     If the checkpoint has the same two domains in the other order, the generators are swapped.
     Model files have no discriminators: those keep their random initialization.
 
     Args:
         model: The model whose generators, and their averages, are overwritten.
-        config: The checkpoint and the names of the domains.
+        config: The names of the domains.
+        initial: The checkpoint.
 
     Raises:
         CheckpointError: The checkpoint is damaged or was removed.
     """
-    assert config.init_from is not None
-    checkpoint = read_checkpoint(config.init_from)
-    info = checkpoint.info
-    is_reversed = (info.name_a, info.name_b) == (config.name_b, config.name_a)
-    sources = DIRECTIONS[::-1] if is_reversed else DIRECTIONS
+    is_reversed = (initial.info.name_a, initial.info.name_b) == (config.name_b, config.name_a)
+    sources = BOTH_DIRECTIONS[::-1] if is_reversed else BOTH_DIRECTIONS
     for network, direction in zip(model.generators().values(), sources, strict=True):
-        generator, _ = load_generator(checkpoint, direction)
+        generator, _ = load_generator(initial, direction)
         with torch.no_grad():
             network.load_state_dict(generator.state_dict())
     if model.averages:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import dataclasses
 import hashlib
 import math
@@ -20,6 +19,7 @@ from cyclegan_cli.checkpoints.header import StateInfo, read_state_info
 from cyclegan_cli.checkpoints.locate import (
     CONFIG_FILE,
     STATE_FILE,
+    Checkpoint,
     checkpoint_file,
     why_not_resumable,
 )
@@ -35,7 +35,7 @@ from cyclegan_cli.errors import CheckpointError, UsageError
 from cyclegan_cli.runtime.devices import choose_device, choose_precision, device_for_rank
 from cyclegan_cli.runtime.distributed_env import SINGLE_PROCESS, DistributedEnv
 from cyclegan_cli.runtime.threads import available_cores
-from cyclegan_cli.training.fine_tuning import with_initial_architecture
+from cyclegan_cli.training.fine_tuning import read_initial, with_architecture
 from cyclegan_cli.training.run_dir import (
     find_run,
     hint_without_state,
@@ -60,6 +60,7 @@ class Plan:
         resumed: Description of the state to resume from; None for a new run.
         warnings: Warnings to show to the user.
         env: The rank of this process.
+        initial: The checkpoint that a new run starts from; None for random initialization.
     """
 
     config: TrainConfig
@@ -69,6 +70,7 @@ class Plan:
     resumed: StateInfo | None = None
     warnings: tuple[str, ...] = ()
     env: DistributedEnv = SINGLE_PROCESS
+    initial: Checkpoint | None = None
 
     @property
     def images_a(self) -> list[Path]:
@@ -156,26 +158,22 @@ class Plan:
         return model_is_of_step(self.run_dir, self.first_step)
 
     @property
-    def falling_steps(self) -> int:
+    def num_decay_steps(self) -> int:
         """Number of steps of the linear decay of the learning rate, at the end."""
-        return self.config.falling_steps(self.epoch_items, self.env.world_size)
+        return self.config.num_decay_steps(self.epoch_items, self.env.world_size)
 
     @property
     def constant_steps(self) -> int:
         """Number of steps at the full learning rate."""
-        return self.total_steps - self.falling_steps
+        return self.total_steps - self.num_decay_steps
 
     @cached_property
     def images_digest(self) -> str:
         """SHA-256 of the names of all images, by which a resumed run detects other images."""
+        folders = (self.config.domain_a, self.images_a), (self.config.domain_b, self.images_b)
         digest = hashlib.sha256()
-        for folder, images in (
-            (self.config.domain_a, self.images_a),
-            (self.config.domain_b, self.images_b),
-        ):
-            for path in images:
-                digest.update(relative_name(path, folder) + b"\0")
-            digest.update(b"\0")
+        for folder, images in folders:
+            digest.update(b"".join(relative_name(path, folder) + b"\0" for path in images) + b"\0")
         return digest.hexdigest()
 
     def epoch_of(self, step: int) -> float:
@@ -184,7 +182,7 @@ class Plan:
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of a step; 0 is the first."""
-        return self.config.learning_rate_at(step, self.total_steps, self.falling_steps)
+        return self.config.learning_rate_at(step, self.total_steps, self.num_decay_steps)
 
     @property
     def callback_state(self) -> dict[str, Any]:
@@ -207,13 +205,14 @@ def plan_new(config: TrainConfig, env: DistributedEnv = SINGLE_PROCESS) -> Plan:
     """
     _require_extras(config)
     device = _device(config, env)
-    split = split_images(_with_absolute_paths(config))
-    config = _completed(config, device)
+    config = _with_absolute_paths(config)
+    split = split_images(config)
+    config, initial = _completed(config, device)
     run_dir = new_run_dir(config)
     if not is_utf8(run_dir):
         raise UsageError(f"--run-dir: the name {str(run_dir)!r} is not valid UTF-8", "Rename it.")
     config = dataclasses.replace(config, run_dir=run_dir)
-    return Plan(config, run_dir, split, device, env=env)
+    return Plan(config, run_dir, split, device, env=env, initial=initial)
 
 
 def plan_restarted(config: TrainConfig, env: DistributedEnv) -> Plan:
@@ -225,7 +224,7 @@ def plan_restarted(config: TrainConfig, env: DistributedEnv) -> Plan:
     Raises:
         CycleGANError: As for a new run or a resumed one.
     """
-    wanted = _completed(config, _device(config, env))
+    wanted, _ = _completed(_with_absolute_paths(config), _device(config, env))
     run = wanted.run_dir or last_run_dir(wanted)
     if run is None or not (run / CONFIG_FILE).is_file():
         return plan_new(config, env)
@@ -234,14 +233,12 @@ def plan_restarted(config: TrainConfig, env: DistributedEnv) -> Plan:
     return plan_resumed(run, {}, env) if one == other else plan_new(config, env)
 
 
-def _completed(config: TrainConfig, device: torch.device) -> TrainConfig:
-    """Fill in all derived options except the run folder."""
-    config = with_initial_architecture(_with_names(_with_absolute_paths(config)))
-    return dataclasses.replace(
-        config,
-        residual_blocks=config.generator_blocks,
-        precision=choose_precision(config.precision, device),
-    )
+def _completed(config: TrainConfig, device: torch.device) -> tuple[TrainConfig, Checkpoint | None]:
+    """Fill in all derived options except the run folder; also return the initial checkpoint."""
+    config, initial = _with_names(config), read_initial(config)
+    config = with_architecture(config, initial) if initial else config
+    blocks, precision = config.generator_blocks, choose_precision(config.precision, device)
+    return dataclasses.replace(config, residual_blocks=blocks, precision=precision), initial
 
 
 def plan_resumed(
@@ -271,6 +268,7 @@ def plan_resumed(
     config = dataclasses.replace(config, precision=choose_precision(config.precision, device))
     plan = Plan(config, run, split_images(config), device, resumed=info, env=env)
     if info is None:
+        plan = dataclasses.replace(plan, initial=read_initial(config))
         restarts = f"{run} was stopped before its first checkpoint and starts again"
         return dataclasses.replace(plan, warnings=(restarts,))
     shortened = LENGTH_OPTIONS & {
@@ -305,10 +303,8 @@ def _device(config: TrainConfig, env: DistributedEnv) -> torch.device:
 
 
 def _require_extras(config: TrainConfig) -> None:
-    for name, package, extra in (
-        ("tensorboard", "tensorboard", "tensorboard"),
-        ("kid", "torch-fidelity", "metrics"),
-    ):
+    extras = (("tensorboard", "tensorboard", "tensorboard"), ("kid", "torch-fidelity", "metrics"))
+    for name, package, extra in extras:
         if getattr(config, name) and find_spec(package.replace("-", "_")) is None:
             raise UsageError(
                 f"--{name} needs the package {package}, which is not installed",
@@ -322,18 +318,9 @@ def _saved_state(run: Path) -> tuple[StateInfo | None, TrainConfig]:
         raise CheckpointError(reason, hint_without_state(run))
     options = run / CONFIG_FILE
     if options.is_file() and not (run / STATE_FILE).exists():
-        return None, read_config_file(options)
+        return None, TrainConfig(**read_config_values(options))
     info = read_state_info(checkpoint_file(run, STATE_FILE))
     return info, info.train_config()
-
-
-def read_config_file(path: Path) -> TrainConfig:
-    """Read the options in a ``config.toml``.
-
-    Raises:
-        UsageError: The file cannot be read, or sets an unknown or invalid option.
-    """
-    return TrainConfig(**read_config_values(path))
 
 
 def read_config_values(path: Path) -> dict[str, Any]:
@@ -343,13 +330,9 @@ def read_config_values(path: Path) -> dict[str, Any]:
         UsageError: The file cannot be read, or sets an unknown option.
     """
     try:
-        content = path.read_bytes()
+        document = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {(error.strerror or '').lower()}") from error
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise UsageError(f"{path} is not valid TOML: it is UTF-16", "Save it as UTF-8.")
-    try:
-        document = tomllib.loads(content.removeprefix(codecs.BOM_UTF8).decode())
     except UnicodeDecodeError as error:
         raise UsageError(
             f"{path} is not valid TOML: byte {error.start} is not UTF-8", "Save it as UTF-8."

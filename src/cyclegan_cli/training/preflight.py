@@ -5,7 +5,7 @@ Large data sets are sampled, so that every training starts quickly; ``--dry-run`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ class ScanLimits:
     """How many images to check; None for all.
 
     Attributes:
-        headers: Images per domain whose header is read, subsample spaced.
+        headers: Images per domain whose header is read, evenly spaced.
         pixels: How many of these are decoded, which detects truncated files.
         duplicates: Total number of images up to which duplicates are searched for.
     """
@@ -91,8 +91,7 @@ class DomainReport:
         if self.unusable_val:
             sentences.append(
                 f"{self.val_option}: {len(self.unusable_val)} of {self.val_images} validation "
-                "images cannot be used: "
-                f"{_some(list(self.unusable_val.values()))}"
+                f"images cannot be used: {_some(self.unusable_val.values())}"
             )
         if self.validates_on_training_images:
             sentences.append(
@@ -107,7 +106,7 @@ class DomainReport:
             return ""
         return (
             f"{self.option}: {len(self.unusable)} of {self.checked} checked images will be left "
-            f"out: {_some(list(self.unusable.values()))}"
+            f"out: {_some(self.unusable.values())}"
         )
 
     def to_document(self) -> dict[str, Any]:
@@ -122,12 +121,8 @@ class DomainReport:
             **self.survey.facts(),
             "enlarged": self.enlarged,
             "passed_over": self.skipped.counts,
-            "useless": [
-                {"path": str(path), "reason": reason} for path, reason in self.unusable.items()
-            ],
-            "unreadable_held_out": [
-                {"path": str(path), "reason": reason} for path, reason in self.unusable_val.items()
-            ],
+            "useless": _listed(self.unusable),
+            "unreadable_held_out": _listed(self.unusable_val),
         }
 
 
@@ -152,12 +147,12 @@ class Duplicates:
             if groups:
                 copies = sum(len(group) - 1 for group in groups)
                 counted = f"{copies} exact " + ("copy" if copies == 1 else "copies")
-                sentences.append(f"{option} has {counted}: {_some(_as_texts(groups))}")
+                sentences.append(f"{option} has {counted}: {_some(map(_equal, groups))}")
         if self.across:
             counted = f"{len(self.across)} image" + ("" if len(self.across) == 1 else "s")
             sentences.append(
                 f"{counted} in both domains, which teach the networks nothing: "
-                f"{_some(_as_texts(self.across))}"
+                f"{_some(map(_equal, self.across))}"
             )
         return sentences
 
@@ -319,10 +314,15 @@ def _find_duplicates(
     return found
 
 
-def _as_texts(groups: Sequence[Sequence[Path]]) -> list[str]:
-    return [" = ".join(map(str, group)) for group in groups]
+def _listed(problems: Mapping[Path, str]) -> list[dict[str, str]]:
+    return [{"path": str(path), "reason": reason} for path, reason in problems.items()]
 
 
-def _some(texts: Sequence[str]) -> str:
+def _equal(group: Sequence[Path]) -> str:
+    return " = ".join(map(str, group))
+
+
+def _some(sentences: Iterable[str]) -> str:
+    texts = list(sentences)
     shown = "; ".join(texts[:MAX_NAMED])
     return shown + (f"; and {len(texts) - MAX_NAMED} more" if len(texts) > MAX_NAMED else "")

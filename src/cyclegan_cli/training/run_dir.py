@@ -14,13 +14,12 @@ import tomli_w
 from cyclegan_cli import files
 from cyclegan_cli.checkpoints.header import StateInfo, read_model_info, read_state_info
 from cyclegan_cli.checkpoints.locate import (
-    BEST_FILE,
     CONFIG_FILE,
-    KEPT_FOLDER,
     MODEL_FILE,
     RUNS_FOLDER,
     STATE_FILE,
     refuse_locked,
+    remaining_models,
 )
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.errors import CheckpointError, OutputError, UsageError
@@ -31,18 +30,20 @@ LOCK_FILE = ".lock"
 class RunDirectory:
     """The directory that a training writes to. Only one process at a time has it open.
 
+    The system releases the lock when the process ends. The lock file remains.
+
     Args:
         path: The directory; :meth:`open` creates it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lock: RunLock | None = None
+        self.descriptor: int | None = None  # Of the locked file.
 
     @property
     def is_open(self) -> bool:
         """Whether this process holds the lock of the directory."""
-        return self.lock is not None
+        return self.descriptor is not None
 
     def open(self, config: TrainConfig, resumed: StateInfo | None) -> None:
         """Create and lock the directory, and write ``config.toml``.
@@ -52,7 +53,7 @@ class RunDirectory:
             UsageError: Another training uses it, or has used it since the training was planned.
         """
         files.make_folder(self.path)
-        self.lock = RunLock(self.path)
+        self.lock()
         try:
             self._check_step(resumed)
             files.remove_leftovers(self.path)
@@ -64,6 +65,29 @@ class RunDirectory:
         except BaseException:
             self.close()
             raise
+
+    def lock(self) -> None:
+        """Lock the directory, which exists.
+
+        Raises:
+            UsageError: Another process holds the lock.
+            OutputError: The lock file cannot be created.
+        """
+        path = self.path / LOCK_FILE
+        try:
+            self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {(error.strerror or '').lower()}") from error
+        try:
+            _lock(self.descriptor)
+        except OSError as error:
+            if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP):
+                return  # The file system has no locks.
+            self.close()
+            raise UsageError(
+                f"another training is running in {self.path}",
+                "Wait for it or stop it, or choose another folder with --run-dir.",
+            ) from error
 
     def _check_step(self, resumed: StateInfo | None) -> None:
         path = self.path / STATE_FILE
@@ -90,61 +114,22 @@ class RunDirectory:
         Raises:
             OutputError: The directory was removed or replaced.
         """
-        if self.lock is None or not self.lock.is_in_place():
-            raise OutputError(
-                f"the run folder {self.path} was removed or replaced during the training",
-                "Nothing more can be saved in it: start again, or resume from a copy.",
-            )
+        try:
+            found = os.stat(self.path / LOCK_FILE)
+            if self.descriptor is not None and os.path.samestat(found, os.fstat(self.descriptor)):
+                return
+        except OSError:
+            pass
+        raise OutputError(
+            f"the run folder {self.path} was removed or replaced during the training",
+            "Nothing more can be saved in it: start again, or resume from a copy.",
+        )
 
     def close(self) -> None:
         """Release the directory."""
-        if self.lock:
-            self.lock.release()
-        self.lock = None
-
-
-class RunLock:
-    """A lock on a run folder, released by the system when the process ends.
-
-    The file remains; the lock is the system's. Child processes do not inherit it.
-
-    Args:
-        folder: The run folder, which exists.
-
-    Raises:
-        UsageError: Another process holds the lock.
-        OutputError: The file cannot be created.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = path = folder / LOCK_FILE
-        try:
-            self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {(error.strerror or '').lower()}") from error
-        try:
-            _lock(self.descriptor)
-        except OSError as error:
-            if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP):
-                return  # The file system has no locks.
-            self.release()
-            raise UsageError(
-                f"another training is running in {folder}",
-                "Wait for it or stop it, or choose another folder with --run-dir.",
-            ) from error
-
-    def is_in_place(self) -> bool:
-        """Return whether the lock file still exists and is the one that was locked."""
-        try:
-            return os.path.samestat(os.stat(self.path), os.fstat(self.descriptor))
-        except OSError:
-            return False
-
-    def release(self) -> None:
-        """Release the lock."""
-        if self.descriptor >= 0:
+        if self.descriptor is not None:
             os.close(self.descriptor)
-        self.descriptor = -1
+        self.descriptor = None
 
 
 if sys.platform == "win32":
@@ -236,9 +221,6 @@ def model_is_of_step(run: Path, step: int) -> bool:
 def hint_without_state(run: Path) -> str:
     """Return what the user can do if the state of a run is missing."""
     begin = f"start a new run with its options: --config {run / CONFIG_FILE}"
-    kept = sorted((run / KEPT_FOLDER).glob("*.safetensors"))
-    for path in (run / MODEL_FILE, run / BEST_FILE, *kept[-1:]):
-        if path.exists():
-            begin = f"start a new run from the remaining weights: --init-from {path}"
-            break
+    if model := next(remaining_models(run), None):
+        begin = f"start a new run from the remaining weights: --init-from {model}"
     return f"Put the file back (or mount its disk), or {begin}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -20,21 +20,27 @@ from cyclegan_cli.errors import CycleGANError, DataError, InterruptedRunError, O
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.runtime.devices import has_amx, set_fp32_precision
 from cyclegan_cli.runtime.memory import memory_errors
-from cyclegan_cli.training.callbacks import default_callbacks
 from cyclegan_cli.training.callbacks.base import (
     ScheduledCallback,
-    Status,
     TrainingCallback,
     TrainingRun,
+    TrainingStatus,
 )
-from cyclegan_cli.training.callbacks.limits import StopRequested
+from cyclegan_cli.training.callbacks.checkpointing import BestModel, Checkpointing
+from cyclegan_cli.training.callbacks.health import Health
+from cyclegan_cli.training.callbacks.inception import KernelInceptionDistance
+from cyclegan_cli.training.callbacks.limits import Limits, StopRequested, UnreadableImages
+from cyclegan_cli.training.callbacks.logging import CSVLogger
+from cyclegan_cli.training.callbacks.samples import SampleGrids
 from cyclegan_cli.training.callbacks.tensorboard import TensorBoardLogger
+from cyclegan_cli.training.callbacks.validation import Validation
 from cyclegan_cli.training.compiling import Compiler
 from cyclegan_cli.training.distributed import ProcessGroup, process_group
 from cyclegan_cli.training.estimate import LESS_MEMORY
 from cyclegan_cli.training.fine_tuning import load_initial_generators
 from cyclegan_cli.training.plan import Plan, plan_new
 from cyclegan_cli.training.preflight import check_before_training
+from cyclegan_cli.training.report.page import HTMLReport
 
 
 def train(
@@ -85,6 +91,35 @@ def train(
         return Trainer(plan, [*built_in, *callbacks], group).fit()
 
 
+def default_callbacks(
+    plan: Plan,
+    stop_requested: StopRequested = lambda: None,
+    time_limit: float = math.inf,
+    reported: Iterable[str] = (),
+) -> list[TrainingCallback]:
+    """Return the callbacks that every training has, in the order in which they are called.
+
+    Args:
+        plan: The training.
+        stop_requested: Returns the number of a signal that asks to stop, or None.
+        time_limit: Seconds after which the training is saved and stopped.
+        reported: Warnings about images that have been shown already.
+    """
+    samples = SampleGrids(plan)
+    return [
+        UnreadableImages(plan.config.strict, reported),
+        Health(plan),
+        CSVLogger(plan),
+        samples,
+        Validation(plan, stop_requested),
+        BestModel(plan),
+        *([KernelInceptionDistance()] if plan.config.kid else []),
+        Checkpointing(plan),
+        Limits(plan, stop_requested, time_limit),
+        HTMLReport(plan, samples.trigger),
+    ]
+
+
 class Trainer:
     """The training loop. Everything beside the steps is a callback.
 
@@ -111,7 +146,9 @@ class Trainer:
         """Train until the last step, or until a callback ends the training."""
         run, plan = self.run, self.plan
         try:
-            self.group.on_rank_zero(self._open_run_dir)
+            # First what may fail: a training that cannot start leaves no directory.
+            self.group.on_rank_zero(lambda: run.call("setup", run))
+            self.group.on_rank_zero(lambda: run.run_dir.open(plan.config, plan.resumed))
             batches = self._load_batches()
             run.start_clocks()
             run.call("on_train_begin", run)
@@ -158,11 +195,6 @@ class Trainer:
         due = self.group.all_reduce_max(flags)
         return [one for one, is_due in zip(self.scheduled, due, strict=True) if is_due]
 
-    def _open_run_dir(self) -> None:
-        # First what may fail: a training that cannot start leaves no directory.
-        self.run.call("setup", self.run)
-        self.run.run_dir.open(self.plan.config, self.plan.resumed)
-
     def _load_batches(self) -> Generator[Batch]:
         plan = self.plan
         for warning in plan.warnings:
@@ -187,8 +219,8 @@ def _build_model(plan: Plan, rank: int) -> CycleGAN:
     model = CycleGAN(plan.config, plan.device, plan.bf16, rank, winograd_bf16=not has_amx())
     if plan.resumed:
         restore_state(plan.run_dir / STATE_FILE, model, rank)
-    elif plan.config.init_from:
-        load_initial_generators(model, plan.config)
+    elif plan.initial:
+        load_initial_generators(model, plan.config, plan.initial)
     if plan.env.world_size > 1:
         model.distribute()
     return model
@@ -212,7 +244,7 @@ def _agree_on_plan(plan: Plan, group: ProcessGroup) -> Plan:
     return dataclasses.replace(plan, run_dir=run_dir)
 
 
-def _failure(error: Exception) -> tuple[Status, str]:
+def _failure(error: Exception) -> tuple[TrainingStatus, str]:
     """Return the status and the reason that the report shows for an error."""
     if isinstance(error, InterruptedRunError):
         return "stopped", error.message

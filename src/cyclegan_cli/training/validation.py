@@ -22,7 +22,7 @@ from cyclegan_cli.training.plan import Plan
 # Images per forward pass: few, so that validation needs no more memory than a training step.
 BATCH_SIZE = 4
 # A quarter of the paper's: the images are always the same, and so is the random error.
-PROJECTIONS = 128
+VALIDATION_PROJECTIONS = 128
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,8 @@ class Validator:
     """
 
     def __init__(self, plan: Plan) -> None:
-        split, seed = plan.split, plan.config.seed
-        paths_a, paths_b = split.val_a, split.val_b
-        if not plan.validates:
-            paths_a = shuffled(split.images_a, f"{seed}/a/samples")
-            paths_b = shuffled(split.images_b, f"{seed}/b/samples")
-        real_a, real_b = (
-            sample_batch(paths, plan.config, plan.config.val_pictures, domain).to(plan.device)
-            for domain, paths in (("A", paths_a), ("B", paths_b))
-        )
-        count = min(len(real_a), len(real_b))
-        self.real_a, self.real_b = real_a[:count], real_b[:count]
+        held_out = (plan.split.val_a, plan.split.val_b) if plan.validates else None
+        self.real_a, self.real_b = fixed_images(plan, plan.config.val_pictures, held_out)
 
     @torch.no_grad()
     def translate(
@@ -86,21 +77,40 @@ class Validator:
         return ValidationBatch(self.real_a, self.real_b, **translated)
 
 
-def sample_batch(paths: Iterable[Path], config: TrainConfig, count: int, domain: str) -> Tensor:
-    """Load the center crops of the first ``count`` readable images.
+def fixed_images(
+    plan: Plan, count: int, paths: Iterable[Sequence[Path]] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Load center crops of equal numbers of images of both domains.
 
     Args:
-        paths: Images in the order of choice.
-        config: The load and crop size, and the resize mode.
-        count: The maximum number of images.
-        domain: ``A`` or ``B``, for the error message.
+        plan: The training.
+        count: The maximum number of images per domain.
+        paths: Images of domain A and B in the order of choice; by default the training images in
+            an order that depends on the seed alone.
 
     Returns:
-        ``[N, 3, crop, crop]`` in [-1, 1], on the CPU.
+        ``real_a`` and ``real_b``, each ``[N, 3, crop, crop]`` in [-1, 1], on the plan's device.
 
     Raises:
-        DataError: No image can be read.
+        DataError: No image of a domain can be read.
     """
+    if paths is None:
+        paths = (
+            [images[index] for index in random_order(f"{plan.config.seed}/{name}", len(images))]
+            for name, images in (("a/samples", plan.images_a), ("b/samples", plan.images_b))
+        )
+    crops = [
+        _readable_crops(own, plan.config, count, name)
+        for own, name in zip(paths, "AB", strict=True)
+    ]
+    number = min(map(len, crops))
+    real_a, real_b = (to_unit_range(torch.stack(own[:number])).to(plan.device) for own in crops)
+    return real_a, real_b
+
+
+def _readable_crops(
+    paths: Iterable[Path], config: TrainConfig, count: int, domain: str
+) -> list[Tensor]:
     crops: list[Tensor] = []
     reason = ""
     for path in paths:
@@ -114,12 +124,7 @@ def sample_batch(paths: Iterable[Path], config: TrainConfig, count: int, domain:
             break
     if not crops:
         raise DataError(f"no image of domain {domain} can be read{reason}")
-    return to_unit_range(torch.stack(crops))
-
-
-def shuffled(images: Sequence[Path], seed: str) -> list[Path]:
-    """Return the images in an order that depends on ``seed`` alone."""
-    return [images[index] for index in random_order(seed, len(images))]
+    return crops
 
 
 def quality(batch: ValidationBatch) -> dict[str, float]:
@@ -144,7 +149,9 @@ def quality(batch: ValidationBatch) -> dict[str, float]:
 
 
 def _distance(images: Tensor, reference: Tensor) -> float:
-    return statistics.mean(sliced_wasserstein_distance(images, reference, projections=PROJECTIONS))
+    return statistics.mean(
+        sliced_wasserstein_distance(images, reference, projections=VALIDATION_PROJECTIONS)
+    )
 
 
 def mean_distance(row: Mapping[str, float]) -> float:

@@ -72,7 +72,7 @@ class Outcome:
 
 
 @dataclass
-class Summary:
+class TranslationSummary:
     """The result of all jobs of a process.
 
     Attributes:
@@ -287,7 +287,7 @@ class Pipeline:
         images: int = 0,
     ) -> None:
         self._jobs = enumerate(jobs)
-        self.summary = Summary(images)
+        self.summary = TranslationSummary(images)
         self._stages = stages
         self._workers = limits.workers
         self._ordered, self.fail_fast = ordered, fail_fast

@@ -15,14 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cyclegan_cli.checkpoints.header import Direction, ModelInfo
-from cyclegan_cli.checkpoints.locate import (
-    Checkpoint,
-    Domains,
-    checkpoint_file,
-    read_checkpoint,
-)
+from cyclegan_cli.checkpoints.locate import Checkpoint, checkpoint_file, read_checkpoint
 from cyclegan_cli.checkpoints.store import load_generator
-from cyclegan_cli.config import PrecisionChoice
+from cyclegan_cli.config import Domains, PrecisionChoice
 from cyclegan_cli.data.decode import from_pillow
 from cyclegan_cli.data.image import BitDepth, PixelArray, to_depth
 from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array

@@ -8,7 +8,6 @@ from cyclegan_cli.training.report.charts import (
     MAX_POINTS,
     WIDTH,
     Chart,
-    Curve,
     downsample,
     draw,
     format_number,
@@ -17,7 +16,7 @@ from cyclegan_cli.training.report.charts import (
     ticks,
 )
 
-ONE = Chart("Loss", "Lower is better.", (Curve("y", "the curve"),))
+ONE = Chart("Loss", "Lower is better.", {"y": "the curve"})
 
 
 def rows(values) -> list[dict[str, float]]:
@@ -78,7 +77,7 @@ def test_non_finite_value_interrupts_curve():
 
 
 def test_noisy_chart_shows_moving_mean_and_clips_spikes():
-    chart = Chart("Loss", "", (Curve("y", "y"),), noisy=True)
+    chart = Chart("Loss", "", {"y": "y"}, noisy=True)
     html, _ = draw(chart, rows([1.0] * 200 + [1000.0] + [1.0] * 200), last_step=401)
     calm = [HEIGHT - y for _, y in points(html, "raw c0")][:100]
     assert min(calm) > 0.005 * HEIGHT
@@ -86,7 +85,7 @@ def test_noisy_chart_shows_moving_mean_and_clips_spikes():
 
 
 def test_marks_are_drawn_at_their_values():
-    chart = Chart("Diversity", "", (Curve("y", "y"),), marked=1.0, best=2)
+    chart = Chart("Diversity", "", {"y": "y"}, marked=1.0, best=2)
     html, _ = draw(chart, rows([0.25, 0.5]), last_step=4)
     across, down = re.findall(r'<line class="marked" ([^>]*)/>', html)
     y = float(re.search(r'y1="([\d.]+)"', across)[1])
@@ -134,6 +133,6 @@ def test_axes_have_short_numbers(tick, text):
 
 def test_names_cannot_break_out():
     evil = '</svg><script>alert("x")</script>'
-    html, _ = draw(Chart(evil, evil, (Curve("y", evil),)), rows([1]), last_step=1)
+    html, _ = draw(Chart(evil, evil, {"y": evil}), rows([1]), last_step=1)
     assert "<script" not in html
     assert html.count("</svg>") == 1

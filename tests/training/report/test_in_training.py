@@ -8,7 +8,7 @@ import pytest
 
 from cyclegan_cli.errors import DivergedError, InterruptedRunError
 from cyclegan_cli.models.cyclegan import CycleGAN
-from cyclegan_cli.training import health
+from cyclegan_cli.training.callbacks import health
 from cyclegan_cli.training.plan import plan_new, plan_resumed
 from cyclegan_cli.training.trainer import train
 from run_folders import write_health

@@ -19,7 +19,7 @@ from cyclegan_cli.training.plan import Plan
 from cyclegan_cli.training.run_dir import RunDirectory
 from cyclegan_cli.training.validation import ValidationBatch
 
-Status = Literal["training", "finished", "stopped", "failed"]
+TrainingStatus = Literal["training", "finished", "stopped", "failed"]
 
 
 class TrainingCallback:
@@ -182,7 +182,7 @@ class TrainingRun:
     ) -> None:
         self.plan, self.model, self.callbacks, self.group = plan, model, callbacks, group
         self.step = plan.first_step
-        self.status: Status = "training"
+        self.status: TrainingStatus = "training"
         self.reason = ""
         self.stop_reason = ""
         self.error: CycleGANError | None = None

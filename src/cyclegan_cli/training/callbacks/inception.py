@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cyclegan_cli.errors import DataError, UsageError
 from cyclegan_cli.training.callbacks.base import TrainingCallback, TrainingRun
-from cyclegan_cli.training.tables import StepTable
+from cyclegan_cli.training.callbacks.logging import StepTable
 from cyclegan_cli.training.validation import ValidationBatch
 
 KID_FILE = "kid.csv"

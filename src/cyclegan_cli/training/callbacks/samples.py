@@ -16,7 +16,7 @@ from cyclegan_cli.data.image import DecodedImage
 from cyclegan_cli.data.tensors import tensor_to_array
 from cyclegan_cli.training.callbacks.base import IntervalTrigger, ScheduledCallback, TrainingRun
 from cyclegan_cli.training.plan import Plan
-from cyclegan_cli.training.validation import sample_batch, shuffled
+from cyclegan_cli.training.validation import fixed_images
 
 SAMPLE_IMAGES = 4
 GAP = 2  # Pixels between the images of a grid.
@@ -30,20 +30,8 @@ class SampleGrids(ScheduledCallback):
         super().__init__(IntervalTrigger(plan.config.sample_every, plan, "sample"))
 
     def setup(self, run: TrainingRun) -> None:
-        plan = run.plan
-        if not plan.config.sample_every:
-            return
-        real_a, real_b = (
-            sample_batch(
-                shuffled(images, f"{plan.config.seed}/{domain}/samples"),
-                plan.config,
-                SAMPLE_IMAGES,
-                domain.upper(),
-            ).to(plan.device)
-            for domain, images in (("a", plan.images_a), ("b", plan.images_b))
-        )
-        count = min(len(real_a), len(real_b))
-        self.real_a, self.real_b = real_a[:count], real_b[:count]
+        if run.plan.config.sample_every:
+            self.real_a, self.real_b = fixed_images(run.plan, SAMPLE_IMAGES)
 
     def on_due(self, run: TrainingRun) -> None:
         run.call("before_results", run)

@@ -15,7 +15,7 @@ from cyclegan_cli import files
 from cyclegan_cli.errors import OutputError
 from cyclegan_cli.models.cyclegan import LOSS_NAMES
 from cyclegan_cli.training.callbacks.base import TrainingCallback, TrainingRun
-from cyclegan_cli.training.tables import LATER_COLUMNS
+from cyclegan_cli.training.callbacks.logging import LATER_COLUMNS
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event

@@ -18,26 +18,13 @@ Row = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Curve:
-    """A column of a table as a curve.
-
-    Attributes:
-        column: Name of the column.
-        label: Label in the legend.
-    """
-
-    column: str
-    label: str
-
-
-@dataclass(frozen=True)
 class Chart:
     """Curves with common axes, which start at zero.
 
     Attributes:
         title: The title.
         remark: How to read the chart, in one sentence.
-        curves: One or two curves.
+        curves: Labels in the legend of one or two columns of the table.
         noisy: Whether to draw a moving mean over the values.
         marked: A reference value, drawn as a horizontal line, or None.
         best: The step of the best value, drawn as a vertical line, or None.
@@ -45,14 +32,14 @@ class Chart:
 
     title: str
     remark: str
-    curves: Sequence[Curve]
+    curves: Mapping[str, str]
     noisy: bool = False
     marked: float | None = None
     best: int | None = None
 
 
 def downsample(rows: Sequence[Row], columns: Sequence[str]) -> list[dict[str, float]]:
-    """Average neighbouring rows to at most :data:`MAX_POINTS`, each at its last step.
+    """Average neighboring rows to at most :data:`MAX_POINTS`, each at its last step.
 
     Args:
         rows: Rows of a table with a column ``step``.
@@ -78,18 +65,18 @@ def draw(chart: Chart, rows: Sequence[Row], last_step: int) -> tuple[str, dict[s
         HTML, and the points for the script of the page: ``steps`` and the ``values`` of each curve
         (null for values that are not finite).
     """
-    points = downsample(rows, [curve.column for curve in chart.curves])
+    points = downsample(rows, list(chart.curves))
     steps = [point["step"] for point in points]
-    values = [[point[curve.column] for point in points] for curve in chart.curves]
+    values = [[point[column] for point in points] for column in chart.curves]
     drawn = [moving_mean(ys) if chart.noisy else ys for ys in values]
     top = _top(values, drawn, chart.marked or 0.0)
     scale = _Scale(max(last_step, 1), top)
-    lines = [_mark_lines(chart, scale), _grid_lines(scale)]
+    lines = _guide_lines(chart, scale)
     for i in range(len(values)):
         if chart.noisy:
             lines.append(f'<path class="raw c{i}" d="{scale.path(steps, values[i])}"/>')
         lines.append(f'<path class="c{i}" d="{scale.path(steps, drawn[i])}"/>')
-    html = _figure(chart, scale, "".join(lines), [_last(ys) for ys in values])
+    html = _figure(chart, scale, "".join(lines), [ys[-1] if ys else math.nan for ys in values])
     return html, {
         "steps": [int(step) for step in steps],
         "values": [[_json_number(value) for value in ys] for ys in values],
@@ -171,28 +158,22 @@ def _top(
     return highest * 1.08 if highest > 0 else 1.0
 
 
-def _grid_lines(scale: _Scale) -> str:
-    return "".join(
-        f'<line class="grid" x1="0" x2="{WIDTH}" y1="{scale.y(tick)}" y2="{scale.y(tick)}"/>'
-        for tick in ticks(scale.top)
-    )
+def _guide_lines(chart: Chart, scale: _Scale) -> list[str]:
+    def level(kind: str, value: float) -> str:
+        y = scale.y(value)
+        return f'<line class="{kind}" x1="0" x2="{WIDTH}" y1="{y}" y2="{y}"/>'
 
-
-def _mark_lines(chart: Chart, scale: _Scale) -> str:
-    lines = []
-    if chart.marked is not None:
-        y = scale.y(chart.marked)
-        lines.append(f'<line class="marked" x1="0" x2="{WIDTH}" y1="{y}" y2="{y}"/>')
+    lines = [] if chart.marked is None else [level("marked", chart.marked)]
     if chart.best is not None:
         x = scale.x(chart.best)
         lines.append(f'<line class="marked" x1="{x}" x2="{x}" y1="0" y2="{HEIGHT}"/>')
-    return "".join(lines)
+    return lines + [level("grid", tick) for tick in ticks(scale.top)]
 
 
 def _figure(chart: Chart, scale: _Scale, lines: str, last: Sequence[float]) -> str:
     legend = "".join(
-        f'<span class="key c{i}">{escape(curve.label)} <b>{format_number(value)}</b></span>'
-        for i, (curve, value) in enumerate(zip(chart.curves, last, strict=True))
+        f'<span class="key c{i}">{escape(label)} <b>{format_number(value)}</b></span>'
+        for i, (label, value) in enumerate(zip(chart.curves.values(), last, strict=True))
     )
     y_labels = "".join(
         f'<span style="bottom:{tick / scale.top * 100:.2f}%">{tick_label(tick)}</span>'
@@ -215,10 +196,6 @@ def _figure(chart: Chart, scale: _Scale, lines: str, last: Sequence[float]) -> s
 def _x_label(tick: float, fraction: float) -> str:
     end = ' class="end"' if fraction > 0.97 else ""
     return f'<span{end} style="left:{fraction * 100:.2f}%">{tick_label(tick)}</span>'
-
-
-def _last(values: Sequence[float]) -> float:
-    return values[-1] if values else math.nan
 
 
 def _json_number(value: float) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -25,6 +26,8 @@ JPEG_QUALITY = 80
 # JPEG artifacts make the same image differ between two grids, in pixel values of 255.
 SAME_IMAGE = 8.0
 
+Grid = tuple[int, int, Path]  # Step, time of writing and file.
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -37,16 +40,6 @@ class Frame:
 
     real: NDArray[np.float32]
     images: Mapping[str, Sequence[str]]
-
-    @property
-    def outputs(self) -> dict[str, Sequence[str]]:
-        """The translations and reconstructions."""
-        return {k: v for k, v in self.images.items() if not k.startswith("real")}
-
-    @property
-    def originals(self) -> dict[str, Sequence[str]]:
-        """The real images."""
-        return {k: v for k, v in self.images.items() if k.startswith("real")}
 
     def has_same_images(self, other: Frame) -> bool:
         """Return whether the real images are the same."""
@@ -63,32 +56,30 @@ class Frames:
 
     Args:
         folder: Folder of the grids.
-        max_characters: Size limit of all images.
+        max_characters: Size limit of all images as JSON.
     """
 
     def __init__(self, folder: Path, max_characters: int) -> None:
         self.folder = folder
         self.max_characters = max_characters
         self.stride = 1
-        self.cache: dict[tuple[int, int], Frame | None] = {}
+        self.cache: dict[Grid, Frame | None] = {}
 
     def select(self, last_step: int) -> dict[int, Frame]:
         """Return the frames to show up to ``last_step``, by step."""
         grids = _grids(self.folder, last_step)
         while True:
-            wanted = _every(grids, self.stride)
+            wanted = dict.fromkeys([*grids[:: self.stride], *grids[-1:]])
             if len(wanted) <= MAX_FRAMES:
-                self.cache = {grid.key: self._frame(grid) for grid in wanted}
-                found = {grid.step: frame for grid in wanted if (frame := self.cache[grid.key])}
-                if len(found) <= 2 or _size(found) <= self.max_characters:
+                self.cache = {
+                    grid: self.cache[grid] if grid in self.cache else read_frame(grid[2])
+                    for grid in wanted
+                }
+                found = {step: frame for (step, *_), frame in self.cache.items() if frame}
+                if len(found) <= 2 or len(json.dumps(document(found))) <= self.max_characters:
                     return found
             # Twice the distance reuses half of the cache.
             self.stride *= 2
-
-    def _frame(self, grid: _Grid) -> Frame | None:
-        if grid.key not in self.cache:
-            self.cache[grid.key] = read_frame(grid.path)
-        return self.cache[grid.key]
 
 
 def read_frame(path: Path) -> Frame | None:
@@ -116,56 +107,28 @@ def document(frames: Mapping[int, Frame]) -> dict[str, Any]:
 
     A run that was resumed with other folders has several sets.
     """
-    sets: list[Frame] = []
+    before: Frame | None = None
+    real: list[dict[str, Sequence[str]]] = []
     shown = []
     for step, frame in frames.items():
-        if not sets or not sets[-1].has_same_images(frame):
-            sets.append(frame)
-        shown.append({"step": step, "real": len(sets) - 1, **frame.outputs})
-    return {"real": [frame.originals for frame in sets], "frames": shown}
+        images = dict(frame.images)
+        originals = {name: images.pop(name) for name in ("real_a", "real_b")}
+        if before is None or not before.has_same_images(frame):
+            before = frame
+            real.append(originals)
+        shown.append({"step": step, "real": len(real) - 1, **images})
+    return {"real": real, "frames": shown}
 
 
-@dataclass(frozen=True)
-class _Grid:
-    path: Path
-    step: int
-    written: int
-
-    @property
-    def key(self) -> tuple[int, int]:
-        return self.step, self.written
-
-
-def _grids(folder: Path, last_step: int) -> list[_Grid]:
+def _grids(folder: Path, last_step: int) -> list[Grid]:
     """Return the grids up to ``last_step``; a resumed run writes later ones again."""
-    if not folder.is_dir():
-        return []
-    found = []
-    for path in folder.iterdir():
+    found: list[Grid] = []
+    for path in folder.glob("step_*.jpg"):
         match = GRID_NAME.fullmatch(path.name)
         if match and int(match[1]) <= last_step:
             with suppress(FileNotFoundError):  # It was deleted meanwhile.
-                found.append(_Grid(path, int(match[1]), path.stat().st_mtime_ns))
-    return sorted(found, key=lambda grid: grid.step)
-
-
-def _every(grids: Sequence[_Grid], stride: int) -> list[_Grid]:
-    chosen = list(grids[::stride])
-    if grids and chosen[-1] is not grids[-1]:
-        chosen.append(grids[-1])
-    return chosen
-
-
-def _size(frames: Mapping[int, Frame]) -> int:
-    """Return the number of characters of all images in the report."""
-    shown = document(frames)
-    columns = (
-        column
-        for images in (*shown["real"], *shown["frames"])
-        for column in images.values()
-        if not isinstance(column, int)
-    )
-    return sum(len(text) for column in columns for text in column)
+                found.append((int(match[1]), path.stat().st_mtime_ns, path))
+    return sorted(found)
 
 
 def _cell(grid: Image.Image, row: int, column: int, side: int) -> Image.Image:

@@ -15,18 +15,23 @@ from typing import Any
 from cyclegan_cli import files
 from cyclegan_cli.checkpoints.locate import HEALTH_FILE, SAMPLES_FOLDER
 from cyclegan_cli.models.cyclegan import LOSS_NAMES
-from cyclegan_cli.training.callbacks.base import Status
-from cyclegan_cli.training.plan import Plan
-from cyclegan_cli.training.report import frames, sections
-from cyclegan_cli.training.report.charts import Chart, Row, draw
-from cyclegan_cli.training.report.curves import loss_charts, quality_charts
-from cyclegan_cli.training.tables import (
+from cyclegan_cli.training.callbacks.base import (
+    IntervalTrigger,
+    ScheduledCallback,
+    TrainingRun,
+    TrainingStatus,
+)
+from cyclegan_cli.training.callbacks.logging import (
     LATER_COLUMNS,
     METRICS_FILE,
     VALIDATION_COLUMNS,
     VALIDATION_FILE,
     read_rows,
 )
+from cyclegan_cli.training.plan import Plan
+from cyclegan_cli.training.report import frames, sections
+from cyclegan_cli.training.report.charts import Chart, Row, draw
+from cyclegan_cli.training.validation import mean_distance
 
 PAGE_FILE = "index.html"
 CHART_COLUMNS = (
@@ -34,6 +39,30 @@ CHART_COLUMNS = (
 )  # fmt: skip
 # With charts and text the page stays below 8 MB.
 MAX_IMAGE_CHARACTERS = 7_000_000
+
+
+class HTMLReport(ScheduledCallback):
+    """Writes ``index.html`` at the start, with each sample grid, and at the end.
+
+    Args:
+        plan: The training.
+        trigger: The trigger of the sample grids.
+    """
+
+    def __init__(self, plan: Plan, trigger: IntervalTrigger) -> None:
+        super().__init__(trigger)
+        self.page = RunPage(plan)
+
+    def on_train_begin(self, run: TrainingRun) -> None:
+        self.on_due(run)
+
+    def on_due(self, run: TrainingRun) -> None:
+        run.group.on_rank_zero(lambda: self.on_train_end(run))
+
+    def on_train_end(self, run: TrainingRun) -> None:
+        """Write the page with the final status."""
+        run.run_dir.check()
+        self.page.write(run.step, run.status, run.reason)
 
 
 class RunPage:
@@ -47,7 +76,7 @@ class RunPage:
         self.plan = plan
         self.frames = frames.Frames(plan.run_dir / SAMPLES_FOLDER, MAX_IMAGE_CHARACTERS)
 
-    def write(self, step: int, status: Status = "training", reason: str = "") -> None:
+    def write(self, step: int, status: TrainingStatus = "training", reason: str = "") -> None:
         """Write the page.
 
         Args:
@@ -119,3 +148,85 @@ def _fill_template(parts: dict[str, str]) -> str:
 def _asset(name: str) -> str:
     folder = importlib.resources.files("cyclegan_cli.training.report")
     return folder.joinpath(name).read_text(encoding="utf-8")
+
+
+def quality_charts(name_a: str, name_b: str, rows: Sequence[Row]) -> list[Chart]:
+    """Return the charts of ``validation.csv``; none without rows."""
+    if not rows:
+        return []
+    there, back = f"{name_a} → {name_b}", f"{name_b} → {name_a}"
+    best = min(rows, key=mean_distance)
+    return [
+        Chart(
+            "Distance to the target domain",
+            "Sliced Wasserstein distance of validation translations to real images: "
+            f"lower is better, best at step {best['step']:,.0f}.",
+            {"swd_a2b": there, "swd_b2a": back},
+            best=int(best["step"]),
+        ),
+        Chart(
+            "Diversity",
+            "Of the validation translations: 1 is as diverse as the inputs, 0 means that all "
+            "translations are equal.",
+            {"diversity_a2b": there, "diversity_b2a": back},
+            marked=1.0,
+        ),
+        Chart(
+            "Validation cycle error",
+            "L1 distance between images and their reconstructions.",
+            {"cycle_a": f"{there} → {name_a}", "cycle_b": f"{back} → {name_b}"},
+        ),
+        Chart(
+            "Validation identity error",
+            "L1 distance between images and their translations to their own domain.",
+            {"identity_a": name_a, "identity_b": name_b},
+        ),
+    ]
+
+
+def loss_charts(name_a: str, name_b: str, with_identity: bool) -> list[Chart]:
+    """Return the charts of ``metrics.csv``."""
+    there, back = f"{name_a} → {name_b}", f"{name_b} → {name_a}"
+    identity = Chart(
+        "Identity loss",
+        "L1 distance between images and their translations to their own domain.",
+        {"identity_a": name_a, "identity_b": name_b},
+        noisy=True,
+    )
+    return [
+        Chart(
+            "Adversarial loss",
+            "Of the generators: high while the discriminators detect the translations.",
+            {"adversarial_a2b": there, "adversarial_b2a": back},
+            noisy=True,
+        ),
+        Chart(
+            "Discriminator loss",
+            "If it stays near zero, the discriminators have won and the generators learn nothing.",
+            {"discriminator_a": name_a, "discriminator_b": name_b},
+            noisy=True,
+        ),
+        Chart(
+            "Cycle loss",
+            "L1 distance between images and their reconstructions.",
+            {"cycle_a": f"{there} → {name_a}", "cycle_b": f"{back} → {name_b}"},
+            noisy=True,
+        ),
+        *([identity] if with_identity else []),
+        Chart(
+            "Gradient norm",
+            "Maximum between two rows. A jump by orders of magnitude is a spike.",
+            {
+                "gradient_norm_generators": "generators",
+                "gradient_norm_discriminators": "discriminators",
+            },
+            noisy=True,
+        ),
+        Chart("Learning rate", "Of both optimizers.", {"learning_rate": "Adam"}),
+        Chart(
+            "Speed",
+            "Images of each domain per second.",
+            {"images_per_second": "images/s"},
+            noisy=True,
+        ),
+    ]

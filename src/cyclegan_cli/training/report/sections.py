@@ -14,14 +14,14 @@ from typing import Any
 
 from cyclegan_cli.checkpoints.locate import BEST_FILE, MODEL_FILE
 from cyclegan_cli.config import LEAST_STEPS, TrainConfig, duration_seconds
-from cyclegan_cli.training.callbacks.base import Status
+from cyclegan_cli.training.callbacks.base import TrainingStatus
 from cyclegan_cli.training.plan import Plan
 from cyclegan_cli.training.report.charts import Row, format_number
 from cyclegan_cli.training.split import is_utf8
 from cyclegan_cli.training.validation import mean_distance
 
 
-def status_line(status: Status, reason: str) -> str:
+def status_line(status: TrainingStatus, reason: str) -> str:
     """Return the status, its reason and the time of writing."""
     written = datetime.datetime.now().astimezone()
     why = f"<span>{escape(reason)}</span>" if reason else ""
@@ -47,12 +47,12 @@ def facts(
     found = [("epoch", f"{plan.epoch_of(step):.1f} of {plan.epoch_of(plan.total_steps):.1f}")]
     if metrics:
         found += [
-            ("training time", duration(metrics[-1]["seconds"])),
+            ("training time", coarse_duration(metrics[-1]["seconds"])),
             ("speed", f"{format_number(metrics[-1]['images_per_second'])} images/s"),
         ]
         left = _seconds_for(plan, plan.total_steps - step, metrics)
         if left:
-            found.append(("remaining time", duration(left)))
+            found.append(("remaining time", coarse_duration(left)))
         skipped = sum(filter(math.isfinite, (row["skipped_steps"] for row in metrics)))
         if skipped:
             found.append(("skipped steps", f"{skipped:,.0f}, gradients not finite"))
@@ -81,7 +81,7 @@ def absolute_run_dir(plan: Plan) -> Path:
     return path if is_utf8(path) else plan.run_dir
 
 
-def useful_commands(plan: Plan, step: int, status: Status) -> list[tuple[str, list[str]]]:
+def useful_commands(plan: Plan, step: int, status: TrainingStatus) -> list[tuple[str, list[str]]]:
     """Return commands that use the run, each with its purpose."""
     run = absolute_run_dir(plan)
     when = ""
@@ -116,7 +116,7 @@ def _seconds_for(plan: Plan, steps: int, metrics: Sequence[Row]) -> float | None
     return steps * plan.step_items / speed if speed > 0 else None
 
 
-def duration(seconds: float) -> str:
+def coarse_duration(seconds: float) -> str:
     """Format seconds as ``1 h 2 min``."""
     if seconds < 60:
         return f"{seconds:.0f} s"
