@@ -9,7 +9,12 @@ from cyclegan_cli.training.callbacks.base import TrainingCallback
 from cyclegan_cli.training.callbacks.checkpointing import BestModel, Checkpointing
 from cyclegan_cli.training.callbacks.health import Health
 from cyclegan_cli.training.callbacks.inception import KernelInceptionDistance
-from cyclegan_cli.training.callbacks.limits import Limits, StopRequested, UnreadableImages
+from cyclegan_cli.training.callbacks.limits import (
+    DurationNotice,
+    Limits,
+    StopRequested,
+    UnreadableImages,
+)
 from cyclegan_cli.training.callbacks.logging import CSVLogger
 from cyclegan_cli.training.callbacks.report import Report
 from cyclegan_cli.training.callbacks.samples import SampleGrids
@@ -41,6 +46,7 @@ def default_callbacks(
         BestModel(plan),
         *([KernelInceptionDistance()] if plan.config.kid else []),
         Checkpointing(plan),
+        DurationNotice(),
         Limits(plan, stop_requested, time_limit),
         Report(plan, samples.trigger),
     ]
