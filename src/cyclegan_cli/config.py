@@ -31,6 +31,7 @@ BitDepthChoice = Literal["8", "16"]
 ExportFormat = Literal["onnx", "pt2", "safetensors", "pth", "openvino"]
 ExportPrecision = Literal["fp32", "fp16", "bf16", "int8"]
 ExportDirection = Literal["a2b", "b2a", "both"]
+RecipeChoice = Literal["default", "paper", "cpu"]
 # A number of steps, or a duration like "10m".
 StepsOrTime = int | str
 
@@ -45,6 +46,20 @@ LEAST_STEPS = 20
 OPSET, LOWEST_OPSET = 20, 13
 BYTE_UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12,
               "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}  # fmt: skip
+# Named sets of options (docs/training-your-own.md). Options and configuration files override them.
+RECIPES: dict[RecipeChoice, dict[str, Any]] = {
+    "default": {},
+    # Zhu et al. 2017, sec. 4 and 7: no moving average.
+    "paper": {"ema": 0.0},
+    "cpu": {
+        "load_size": 143,
+        "crop_size": 128,
+        "base_channels": 32,
+        "discriminator_channels": 32,
+        "residual_blocks": 6,
+        "steps": 20_000,
+    },
+}
 # The names under which operating systems open standard input and output.
 STREAM = "-"
 STDIN_NAMES = frozenset({STREAM, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
@@ -541,6 +556,11 @@ class TrainRunConfig:
     config: Path | None = _run(
         None, "TOML file with options; options on the command line take precedence.", metavar="FILE"
     )
+    recipe: RecipeChoice = _run(
+        "default",
+        "Named set of options, overridden by --config and by options on the command line: paper is "
+        "the original method; cpu trains a small model at 128 pixels, in hours instead of days.",
+    )
     resume: Path | None = _run(
         None, "Resume this run from its last checkpoint. Needs no other option.", metavar="RUN"
     )
@@ -570,10 +590,14 @@ class TrainRunConfig:
         for name, is_given in (("--full", self.full), ("--json", self.json)):
             if is_given and not self.dry_run:
                 raise UsageError(f"{name} needs --dry-run", "Give both, or omit it.")
-        if self.resume is not None and self.config is not None:
-            raise UsageError(
-                "--resume and --config exclude each other", "A run has its own options."
-            )
+        for name, is_given in (
+            ("--config", self.config is not None),
+            ("--recipe", self.recipe != "default"),
+        ):
+            if is_given and self.resume is not None:
+                raise UsageError(
+                    f"--resume and {name} exclude each other", "A run has its own options."
+                )
 
     @property
     def time_limit_seconds(self) -> float:

@@ -441,3 +441,28 @@ def test_unreadable_validation_images_are_reported(folder, train, own):
     code, out, err = train(*new_run("dry", *options, "--dry-run"))
     assert code == 0
     assert f"{count} for validation (1 left out)" in out
+
+
+def test_options_override_config_file_and_config_file_overrides_recipe(train, tmp_path):
+    (tmp_path / "own.toml").write_text("crop_size = 64\nload_size = 64\n")
+    domains = ["--domain-a", "day", "--domain-b", "night"]
+    given = ["--recipe", "cpu", "--config", "own.toml", "--base-channels", "2"]
+    code, out, err = train(*domains, *given, "--epochs", "2", "--dry-run", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    options = {name: found["options"][name] for name in ("crop_size", "base_channels", "ema")}
+    assert options == {"crop_size": 64, "base_channels": 2, "ema": 0.999}
+    assert found["options"]["discriminator_channels"] == 32  # Of the recipe.
+    assert "steps" not in found["options"]  # --epochs replaces the steps of the recipe.
+
+
+def test_recipe_and_resume_exclude_each_other(train):
+    code, _, err = train("--resume", "runs/x", "--recipe", "cpu")
+    assert code == 2
+    assert "--resume and --recipe exclude each other" in err
+
+
+def test_duration_is_reported_once_after_the_first_steps(train):
+    code, _, err = train(*new_run("timed", "--steps", "30", "--log-every", "5"))
+    assert code == 0, err
+    assert err.count("the training ends in about a minute, at ") == 1

@@ -6,7 +6,9 @@ import signal
 
 import pytest
 
+from cyclegan_cli.config import RECIPES, TrainConfig
 from cyclegan_cli.errors import DataError, DeviceError
+from cyclegan_cli.models.shapes import step_flops
 from cyclegan_cli.training import estimate
 from cyclegan_cli.training.estimate import MAX_STEPS, MIN_STEPS, measure_steps
 from cyclegan_cli.training.plan import plan_new
@@ -61,3 +63,37 @@ def test_unreadable_domain_is_not_measured(config, tmp_path):
         path.write_bytes(b"no image")
     with pytest.raises(DataError, match="no image of domain A can be read"):
         measure_steps(plan_new(config))
+
+
+def test_training_of_days_is_advised_to_use_the_cpu_recipe(config):
+    paper = dataclasses.replace(
+        plan_new(config), config=TrainConfig(domain_a=config.domain_a, domain_b=config.domain_b)
+    )
+    steps = paper.total_steps
+    advice = estimate.duration_advice(paper, 0, 5 * estimate.DAY / steps)
+    assert advice.startswith("the training ends in about 5 days, at ")
+    assert "--recipe cpu" not in advice  # 1,000 steps: shorter than the recipe's 20,000.
+    long = dataclasses.replace(paper, config=dataclasses.replace(paper.config, steps=200_000))
+    advice = estimate.duration_advice(long, 0, 4.8)
+    assert advice.startswith("the training ends in about 11 days, at 4.8 s per step; --recipe cpu")
+    assert "takes about 3 hours: 20,000 steps at 128 pixels with 32 channels" in advice
+    assert estimate.duration_advice(long, 199_990, 4.8) == (
+        "the training ends in about a minute, at 4.8 s per step"
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(20, "about a minute"), (100, "about 2 minutes"), (2.6 * 3600, "about 3 hours"),
+     (36 * 3600, "about 2 days")],
+)  # fmt: skip
+def test_durations_are_rounded_to_their_largest_unit(seconds, text):
+    assert estimate.about(seconds) == text
+
+
+def test_step_flops_of_the_defaults():
+    # docs/performance.md: 1.88 TFLOP at 256×256 with batch size 1.
+    assert step_flops(TrainConfig(lambda_identity=0.5)) == pytest.approx(1.88e12, rel=0.02)
+    cpu = TrainConfig(**RECIPES["cpu"])
+    assert step_flops(cpu) < step_flops(TrainConfig()) / 20
+    assert step_flops(dataclasses.replace(cpu, lambda_identity=0)) < 0.75 * step_flops(cpu)

@@ -158,7 +158,7 @@ def _chosen_options(config: TrainConfig) -> Iterator[str]:
 
 
 def _cost_rows(plan: Plan, found: Preflight, cost: StepCost) -> Iterator[tuple[str, str]]:
-    from cyclegan_cli.training.estimate import gigabytes
+    from cyclegan_cli.training.estimate import duration_advice, gigabytes
 
     left = plan.total_steps - plan.first_step
     where = "on the GPU" if plan.device.type == "cuda" else "in total"
@@ -169,6 +169,8 @@ def _cost_rows(plan: Plan, found: Preflight, cost: StepCost) -> Iterator[tuple[s
         f"{console.duration(cost.seconds * left)} "
         f"({cost.seconds:.3g} s per step, measured on {cost.steps} steps)",
     )
+    if advice := duration_advice(plan, plan.first_step, cost.seconds).partition("; ")[2]:
+        yield "", advice
     yield (
         "disk",
         f"up to {gigabytes(found.disk.run)} needed; {gigabytes(found.disk.free)} free",

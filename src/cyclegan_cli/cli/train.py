@@ -14,7 +14,7 @@ from cyclegan_cli.cli import console
 from cyclegan_cli.cli.dry_run import show_dry_run
 from cyclegan_cli.cli.interrupts import stop_request
 from cyclegan_cli.cli.options import config_options
-from cyclegan_cli.config import TrainConfig, TrainRunConfig, layered
+from cyclegan_cli.config import RECIPES, TrainConfig, TrainRunConfig, layered
 from cyclegan_cli.errors import CycleGANError, UsageError
 from cyclegan_cli.runtime.distributed_env import (
     DistributedEnv,
@@ -137,5 +137,5 @@ def _plan(given: dict[str, Any], run: TrainRunConfig, env: DistributedEnv) -> Pl
     if run.resume is not None:
         return plan_resumed(run.resume, given, env)
     from_file = read_config_values(run.config) if run.config else {}
-    config = TrainConfig(**layered(from_file, given))
+    config = TrainConfig(**layered(layered(RECIPES[run.recipe], from_file), given))
     return plan_restarted(config, env) if restart_count() else plan_new(config, env)

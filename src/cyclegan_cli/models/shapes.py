@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig
+from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,20 @@ def discriminator_flops(config: DiscriminatorConfig, height: int, width: int) ->
         height, width = ((side + 2 - 4) // layer.stride + 1 for side in (height, width))
         total += 2 * height * width * layer.in_channels * layer.out_channels * layer.kernel_size**2
     return total
+
+
+def step_flops(config: TrainConfig) -> int:
+    """FLOPs of a training step, counting a backward pass as two forward passes.
+
+    Both generators translate, reconstruct and, with an identity loss, map images of their target
+    domain. Both discriminators classify the translations, and then real and pooled images.
+    """
+    size = (config.crop_size, config.crop_size)
+    generator = GeneratorConfig(config.base_channels, config.generator_blocks)
+    passes = 3 if config.lambda_cycle * config.lambda_identity else 2
+    flops = passes * generator_flops(generator, *size)
+    flops += 3 * discriminator_flops(DiscriminatorConfig(config.discriminator_channels), *size)
+    return 2 * 3 * config.batch_size * flops
 
 
 def activation_bytes(config: GeneratorConfig, height: int, width: int) -> int:

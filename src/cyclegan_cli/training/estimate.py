@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import multiprocessing
 import os
@@ -20,6 +21,7 @@ from torch import nn
 from cyclegan_cli.checkpoints.locate import STATE_FILE
 from cyclegan_cli.config import (
     LEAST_STEPS,
+    RECIPES,
     DiscriminatorConfig,
     GeneratorConfig,
     StepsOrTime,
@@ -31,6 +33,7 @@ from cyclegan_cli.data.tensors import to_unit_range
 from cyclegan_cli.errors import CycleGANError, DeviceError, OutputError
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.models.networks import PatchDiscriminator, ResnetGenerator
+from cyclegan_cli.models.shapes import step_flops
 from cyclegan_cli.runtime.devices import has_amx, set_fp32_precision
 from cyclegan_cli.runtime.memory import memory_errors, peak_memory
 from cyclegan_cli.training.plan import Plan
@@ -45,6 +48,9 @@ FLOAT_BYTES = 4
 BYTES_PER_PIXEL = 0.5
 BYTES_PER_ROW = 250
 MAX_REPORT_BYTES = 8_000_000
+DAY = 24 * 3600
+# FLOP/s of the networks of --recipe cpu, relative to the defaults' (docs/performance.md).
+SMALL_NETWORK_EFFICIENCY = 0.45
 DEFAULT_STEP_SECONDS = 1.0  # Before a step has been measured.
 
 
@@ -136,6 +142,35 @@ def _run_steps(
     on_gpu = device.type == "cuda"
     memory = torch.cuda.max_memory_reserved(device) if on_gpu else peak_memory()
     return StepCost(memory, statistics.median(seconds[1:]), len(seconds))
+
+
+def duration_advice(plan: Plan, step: int, step_seconds: float) -> str:
+    """Return how long the rest of a training takes and, if over a day, a faster recipe.
+
+    Args:
+        plan: The training.
+        step: Number of steps done.
+        step_seconds: Measured time per step.
+    """
+    left = (plan.total_steps - step) * step_seconds
+    text = f"the training ends in {about(left)}, at {step_seconds:.2g} s per step"
+    small = dataclasses.replace(plan.config, **{"decay_steps": None} | RECIPES["cpu"])
+    relative = step_flops(small) / step_flops(plan.config) / SMALL_NETWORK_EFFICIENCY
+    faster = small.total_steps(plan.epoch_items) * step_seconds * relative
+    if left < DAY or faster > left / 4:
+        return text
+    return (
+        f"{text}; --recipe cpu takes {about(faster)}: {small.steps:,} steps at "
+        f"{small.crop_size} pixels with {small.base_channels} channels, with less detail"
+    )
+
+
+def about(seconds: float) -> str:
+    """Format a duration in its largest unit: ``about 3 hours``."""
+    for unit, length in (("day", DAY), ("hour", 3600), ("minute", 60)):
+        if seconds >= 1.5 * length:
+            return f"about {seconds / length:.0f} {unit}s"
+    return "about a minute"
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,12 @@ from cyclegan_cli.training.callbacks.base import (
 from cyclegan_cli.training.callbacks.checkpointing import BestModel, Checkpointing
 from cyclegan_cli.training.callbacks.health import Health
 from cyclegan_cli.training.callbacks.inception import KernelInceptionDistance
-from cyclegan_cli.training.callbacks.limits import Limits, StopRequested, UnreadableImages
+from cyclegan_cli.training.callbacks.limits import (
+    DurationNotice,
+    Limits,
+    StopRequested,
+    UnreadableImages,
+)
 from cyclegan_cli.training.callbacks.logging import CSVLogger
 from cyclegan_cli.training.callbacks.samples import SampleGrids
 from cyclegan_cli.training.callbacks.tensorboard import TensorBoardLogger
@@ -115,6 +120,7 @@ def default_callbacks(
         BestModel(plan),
         *([KernelInceptionDistance()] if plan.config.kid else []),
         Checkpointing(plan),
+        DurationNotice(),
         Limits(plan, stop_requested, time_limit),
         HTMLReport(plan, samples.trigger),
     ]

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable
 
 from cyclegan_cli.data.dataset import Batch
 from cyclegan_cli.errors import DataError, InterruptedRunError
+from cyclegan_cli.models.cyclegan import StepLosses
 from cyclegan_cli.training.callbacks.base import (
     IntervalTrigger,
     ScheduledCallback,
     TrainingCallback,
     TrainingRun,
 )
+from cyclegan_cli.training.estimate import duration_advice
 from cyclegan_cli.training.plan import Plan
+
+# The report of the duration follows after this many steps, or earlier after this time.
+NOTICE_STEPS, NOTICE_SECONDS = 20, 60.0
 
 StopRequested = Callable[[], int | None]
 
@@ -41,6 +47,26 @@ class UnreadableImages(TrainingCallback):
             elif sentence not in self.reported:
                 self.reported.add(sentence)
                 run.warn(f"{sentence}; another image was used instead")
+
+
+class DurationNotice(TrainingCallback):
+    """Reports once, after the first steps of a session, how long the training takes."""
+
+    def __init__(self) -> None:
+        self.steps, self.started = 0, 0.0
+        self.is_done = False
+
+    def on_step_end(self, run: TrainingRun, losses: StepLosses) -> None:
+        """Measure the steps after the first, which is slower, and report their speed."""
+        if self.is_done:
+            return
+        if self.steps == 0:
+            self.started = time.monotonic()
+        seconds = time.monotonic() - self.started
+        if self.steps == NOTICE_STEPS or (self.steps and seconds > NOTICE_SECONDS):
+            self.is_done = True
+            run.log(duration_advice(run.plan, run.step, seconds / self.steps))
+        self.steps += 1
 
 
 class Limits(ScheduledCallback):

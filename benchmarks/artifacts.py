@@ -1,0 +1,127 @@
+"""Artifacts of translated images: periodic patterns and halos, beside those of real images.
+
+    python benchmarks/artifacts.py --outputs out --target test/night [--json]
+
+- pattern: peak of the power spectrum of even areas at the frequencies of the generator's strides
+  (1/2 and 1/4 cycles per pixel), relative to neighboring frequencies. 1 is none; checkerboard
+  artifacts of transposed convolutions (Odena et al. 2016) have 3 and more.
+- halo: mean overshoot beside strong edges of the luminance, relative to the contrast of the edge.
+- luminance: mean, in 8-bit pixel values.
+
+Images are measured at their own size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cyclegan_cli.data.decode import decode
+from cyclegan_cli.data.folder import list_images
+from cyclegan_cli.data.tensors import LUMA
+
+TILE = 32
+EVEN_TILES = 0.25  # Fraction of the tiles of an image with the smallest deviation.
+# Of a bright edge, in 8-bit pixel values; plateaus are compared over PLATEAU pixels beyond NEAR.
+CONTRAST, NEAR, PLATEAU = 60.0, 4, 4
+
+
+def luminance_of(path: Path) -> Tensor:
+    """Return the luminance of an image in 8-bit pixel values: ``[H, W]``, fp32."""
+    pixels = torch.from_numpy(decode(path).frames[0].copy()).float()[..., :3]
+    return pixels @ torch.tensor(LUMA)
+
+
+def even_spectrum(luminance: Tensor) -> Tensor:
+    """Return the mean power spectrum of the most even tiles of ``[H, W]``: ``[32, 32]``."""
+    tiles = luminance.unfold(0, TILE, TILE // 2).unfold(1, TILE, TILE // 2).flatten(0, 1)
+    deviations = tiles.std(dim=(1, 2))
+    # Uniform tiles, as in maps and in clipped areas, hide nothing and show nothing.
+    count = max(1, round(EVEN_TILES * len(tiles)))
+    tiles = tiles[deviations.argsort()[:count]]
+    window = torch.hann_window(TILE)
+    tiles = (tiles - tiles.mean(dim=(1, 2), keepdim=True)) * window * window[:, None]
+    return torch.fft.fft2(tiles).abs().square().mean(dim=0)  # type: ignore[no-any-return]
+
+
+def pattern(spectrum: Tensor) -> float:
+    """Return the largest peak of a power spectrum at stride frequencies, over its neighbors."""
+    ratios = []
+    for row, column in ((16, 0), (0, 16), (16, 16), (8, 0), (0, 8), (8, 8), (16, 8), (8, 16)):
+        offsets = range(-4, 5)
+        around = [
+            spectrum[(row + i) % TILE, (column + j) % TILE]
+            for i in offsets
+            for j in offsets
+            if max(abs(i), abs(j)) in (3, 4)  # Beyond the main lobe of the window.
+        ]
+        ratios.append(float(spectrum[row, column] / torch.stack(around).mean().clamp(min=1e-6)))
+    return max(ratios)
+
+
+def overshoots(luminance: Tensor) -> Iterator[Tensor]:
+    """Yield the overshoot of all strong edges of ``[H, W]``, along rows and along columns."""
+    reach = NEAR + PLATEAU
+    for image in (luminance, luminance.T):
+        if image.shape[1] < 2 * reach:
+            continue
+        profiles = image.unfold(1, 2 * reach, 1).flatten(0, 1)
+        before, after = profiles[:, :PLATEAU].mean(dim=1), profiles[:, -PLATEAU:].mean(dim=1)
+        steps = (after - before).abs()
+        # Centered edges between even plateaus alone.
+        centered = profiles[:, reach] - profiles[:, reach - 1]
+        is_even = (profiles[:, :PLATEAU].std(dim=1) < 6) & (profiles[:, -PLATEAU:].std(dim=1) < 6)
+        chosen = (steps > CONTRAST) & (centered.abs() > steps / 4) & is_even
+        near = profiles[chosen, PLATEAU:-PLATEAU]
+        low = torch.minimum(before, after)[chosen]
+        high = torch.maximum(before, after)[chosen]
+        beyond = (near.amax(dim=1) - high).clamp(min=0) + (low - near.amin(dim=1)).clamp(min=0)
+        yield beyond / steps[chosen]
+
+
+def measure(paths: list[Path]) -> dict[str, float]:
+    """Return all measures of a set of images."""
+    images = [luminance_of(path) for path in paths]
+    spectrum = torch.stack([even_spectrum(image) for image in images if min(image.shape) >= TILE])
+    halos = torch.cat([found for image in images for found in overshoots(image)])
+    return {
+        "images": len(images),
+        "pattern": pattern(spectrum.mean(dim=0)),
+        "halo": float(halos.mean()) if len(halos) else float("nan"),
+        "edges": len(halos),
+        "luminance": statistics.mean(float(image.mean()) for image in images),
+    }
+
+
+def main() -> None:
+    """Parse arguments, measure both sets and print a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--outputs", type=Path, nargs="+", required=True)
+    parser.add_argument("--target", type=Path, required=True)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    found = {
+        str(folder): measure(list_images(folder))
+        for folder in (*arguments.outputs, arguments.target)
+    }
+    if arguments.json:
+        print(json.dumps(found))
+        return
+    print("| images | number | pattern | halo | edges | luminance |\n" + "|---" * 6 + "|")
+    for folder, one in found.items():
+        print(
+            f"| {folder} | {one['images']} | {one['pattern']:.2f} | {one['halo']:.3f} "
+            f"| {one['edges']} | {one['luminance']:.1f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
