@@ -115,6 +115,7 @@ _computing = functools.partial(option, panel="Computing")
 _pixels = functools.partial(option, panel="Pixels")
 _many_images = functools.partial(option, panel="Many images")
 _report = functools.partial(option, panel="Report")
+_channels = functools.partial(option, panel="Channels")
 
 
 def which_option() -> Any:
@@ -175,9 +176,68 @@ class DiscriminatorConfig:
 
     Attributes:
         base_channels: Output channels of the first convolution.
+        input_channels: Channels of the images of its domain.
     """
 
     base_channels: int = 64
+    input_channels: int = 3
+
+
+BAND_TYPES = ("uint8", "uint16", "int16", "float32", "float64")
+MAX_CHANNELS = 256
+
+
+@dataclass(frozen=True)
+class BandFormat:
+    """The images of a domain that are not 8-bit RGB: arrays ``[H, W, channels]`` of one type.
+
+    Attributes:
+        channels: Number of channels.
+        dtype: Type of the values, one of ``BAND_TYPES``.
+        low: Values that the networks see as -1: one for all channels, or one per channel.
+        high: Values that the networks see as 1, likewise.
+        bands: Bands of the file that are read, from 1; empty: all.
+        nodata: Value of pixels without data; NaN always is one.
+    """
+
+    channels: int
+    dtype: str
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    bands: tuple[int, ...] = ()
+    nodata: float | None = None
+
+    def __post_init__(self) -> None:
+        counts = {len(self.low), len(self.high)}
+        pairs = zip(self.low, self.high, strict=False)
+        if (
+            not 1 <= self.channels <= MAX_CHANNELS
+            or self.dtype not in BAND_TYPES
+            or counts not in ({1}, {self.channels})
+            or not all(math.isfinite(high - low) and low < high for low, high in pairs)
+            or (self.bands and len(self.bands) != self.channels)
+            or not all(1 <= band <= 2**16 for band in self.bands)
+            or (self.nodata is not None and not math.isfinite(self.nodata))
+        ):
+            raise ValueError(self)
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the values are floating-point numbers, which may be NaN."""
+        return self.dtype.startswith("float")
+
+    def __str__(self) -> str:
+        ranges = [f"{a:g} to {b:g}" for a, b in zip(self.low, self.high, strict=True)]
+        bands = f" (bands {', '.join(map(str, self.bands))})" if self.bands else ""
+        nodata = "" if self.nodata is None else f", no data {self.nodata:g}"
+        plural = "" if self.channels == 1 else "s"
+        return f"{self.channels} channel{plural}{bands} of {self.dtype}, " + (
+            f"range {'; '.join(ranges)}{nodata}"
+        )
+
+
+# Of domain A and B; None for RGB images, which are read at 8 bits and in sRGB.
+BandFormats = tuple[BandFormat | None, BandFormat | None]
 
 
 @dataclass(frozen=True)
@@ -343,6 +403,64 @@ class TrainConfig:
         64, "Base channels of the discriminators.", minimum=1, maximum=1024
     )
 
+    channels_a: int | None = _channels(
+        None,
+        "Number of channels of the images of domain A.",
+        minimum=1,
+        maximum=MAX_CHANNELS,
+        shown_default="that of all images; 3 for color images",
+        metavar="N",
+    )
+    channels_b: int | None = _channels(
+        None,
+        "Number of channels of the images of domain B.",
+        minimum=1,
+        maximum=MAX_CHANNELS,
+        shown_default="that of all images; 3 for color images",
+        metavar="N",
+    )
+    bands_a: str | None = _channels(
+        None,
+        "Bands of domain A to read, in this order, e.g. 4,3,2.",
+        shown_default="all",
+        metavar="N,N,...",
+    )
+    bands_b: str | None = _channels(
+        None,
+        "Bands of domain B to read, in this order.",
+        shown_default="all",
+        metavar="N,N,...",
+    )
+    range_a: str | None = _channels(
+        None,
+        "Range of values of domain A that is mapped to [-1, 1]; values outside are clipped. auto: "
+        "0 to 255 for 8-bit images, else the percentiles 0.5 and 99.5 of a sample; per-channel: "
+        "these percentiles of each channel.",
+        shown_default="auto",
+        metavar="LOW,HIGH|auto|per-channel",
+    )
+    range_b: str | None = _channels(
+        None,
+        "The same for domain B.",
+        shown_default="auto",
+        metavar="LOW,HIGH|auto|per-channel",
+    )
+    nodata: float | None = _channels(
+        None,
+        "Value of pixels without data, which are left out of the cycle and identity losses; NaN "
+        "always is one.",
+        shown_default="GDAL_NODATA of the TIFF files",
+        metavar="VALUE",
+    )
+    show_bands: str | None = _channels(
+        None,
+        "Bands that sample grids show as red, green and blue, or one as gray, of domains that are "
+        "not RGB.",
+        on_resume=True,
+        shown_default="1,2,3, or 1 of fewer than 3 channels",
+        metavar="N,N,N",
+    )
+
     batch_size: int = _objective(
         1, "Batch size: images of each domain per step and device.", minimum=1, maximum=4096
     )
@@ -447,6 +565,7 @@ class TrainConfig:
         check_bounds(self)
         self._check_sizes()
         self._check_length()
+        self._check_channels()
         if (self.val_a is None) != (self.val_b is None):
             raise UsageError(
                 "--val-a and --val-b require each other",
@@ -465,6 +584,48 @@ class TrainConfig:
                 f"Use {self.crop_size // CROP_MULTIPLE * CROP_MULTIPLE}: "
                 "the generator downsamples twice by a factor of 2.",
             )
+
+    def _check_channels(self) -> None:
+        for domain in "ab":
+            bands = parse_bands(getattr(self, f"bands_{domain}"), f"--bands-{domain}")
+            channels: int | None = getattr(self, f"channels_{domain}")
+            if bands and channels not in (None, len(bands)):
+                raise UsageError(
+                    f"--bands-{domain} selects {len(bands)} bands, and --channels-{domain} is "
+                    f"{channels}",
+                    f"Omit --channels-{domain}.",
+                )
+            parse_range(getattr(self, f"range_{domain}"), f"--range-{domain}")
+        if len(parse_bands(self.show_bands, "--show-bands")) not in (0, 1, 3):
+            raise UsageError(
+                f"--show-bands {self.show_bands} must be one or three bands",
+                "Name the bands of red, green and blue, such as 4,3,2, or one that is shown gray.",
+            )
+        if self.nodata is not None and not math.isfinite(self.nodata):
+            raise UsageError(
+                f"--nodata {self.nodata:g} is not a finite number",
+                "Omit it: NaN is always treated as no data.",
+            )
+
+    def channels(self, domain: str) -> int:
+        """Number of channels of domain ``a`` or ``b``: 3 unless it is set."""
+        chosen: int | None = getattr(self, f"channels_{domain}")
+        return chosen or 3
+
+    def generator_config(self, direction: Direction = "a2b") -> GeneratorConfig:
+        """Architecture of the generator of a direction."""
+        source, target = map(self.channels, direction.split("2"))
+        return GeneratorConfig(self.base_channels, self.generator_blocks, source, target)
+
+    def discriminator_config(self, domain: str) -> DiscriminatorConfig:
+        """Architecture of the discriminator of domain ``a`` or ``b``."""
+        return DiscriminatorConfig(self.discriminator_channels, self.channels(domain))
+
+    @property
+    def identity_weight(self) -> float:
+        """Weight of the identity loss; 0 if the domains have different numbers of channels."""
+        is_defined = self.channels("a") == self.channels("b")
+        return self.lambda_cycle * self.lambda_identity if is_defined else 0.0
 
     def _check_length(self) -> None:
         if self.steps is None and self.decay_steps is not None:
@@ -1024,6 +1185,43 @@ def parse_domains(text: str | None) -> Domains | None:
             "Name domain A and domain B, separated by a comma: --domains day,night.",
         )
     return names[0], names[1]
+
+
+def parse_bands(text: str | None, option: str) -> tuple[int, ...]:
+    """Return the numbers in a list of bands such as ``4,3,2``; empty if it is not given.
+
+    Raises:
+        UsageError: It is not a list of different numbers from 1.
+    """
+    if text is None:
+        return ()
+    numbers = [part.strip() for part in text.split(",")]
+    bands = [int(part) for part in numbers if re.fullmatch(r"[1-9]\d{0,3}", part, re.ASCII)]
+    if len(bands) != len(numbers) or len(bands) > MAX_CHANNELS:
+        raise UsageError(
+            f"{option} {text!r} is not a list of bands", "Number them from 1, as in 4,3,2."
+        )
+    return tuple(bands)
+
+
+def parse_range(text: str | None, option: str) -> tuple[float, float] | None:
+    """Return the two values of a range ``LOW,HIGH``; None for ``auto`` and ``per-channel``.
+
+    Raises:
+        UsageError: It is none of them.
+    """
+    if text in (None, "auto", "per-channel"):
+        return None
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low = high = math.nan
+    if not (math.isfinite(high - low) and low < high):
+        raise UsageError(
+            f"{option} {text!r} is not a range",
+            "Give two numbers such as -1000,3000, auto, or per-channel.",
+        )
+    return low, high
 
 
 def parse_memory(text: str) -> int:

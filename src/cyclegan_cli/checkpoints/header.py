@@ -15,20 +15,28 @@ import math
 import os
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cyclegan_cli.config import (
+    MAX_CHANNELS,
+    BandFormat,
+    BandFormats,
+    DiscriminatorConfig,
+    GeneratorConfig,
+    TrainConfig,
+    is_domain_name,
+)
 from cyclegan_cli.config import Direction as Direction
-from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig, TrainConfig, is_domain_name
 from cyclegan_cli.errors import CheckpointError, UsageError
 from cyclegan_cli.files import is_lfs_pointer
 
 BOTH_DIRECTIONS: tuple[Direction, ...] = ("a2b", "b2a")
 FORMAT_NAME = "cyclegan-cli"
-NEWEST_VERSION = 2
+NEWEST_VERSION = 3
 # Files carry the oldest version whose readers understand them.
-MODEL_VERSION, STATE_VERSION = 1, 2
+MODEL_VERSION, STATE_VERSION, BANDS_VERSION = 1, 2, 3
 # Values of options that version 1 lacks, so that its runs resume unchanged.
 VERSION_1_OPTIONS: dict[str, Any] = {"ema": 0.0, "val_fraction": 0.0}
 
@@ -248,6 +256,8 @@ class ModelInfo:
         training: Facts about the training: step, epoch, crop and load size, loss weights, ...
         versions: Versions of the libraries that wrote the file.
         directions: The directions whose generators the file holds.
+        formats: How images of domain A and of domain B are read and written; None: as RGB, or as
+            gray images if the generators have one channel.
     """
 
     kind: str
@@ -257,6 +267,26 @@ class ModelInfo:
     training: dict[str, Any]
     versions: dict[str, str]
     directions: tuple[Direction, ...] = BOTH_DIRECTIONS
+    formats: BandFormats = (None, None)
+
+    def generator_of(self, direction: Direction) -> GeneratorConfig:
+        """Return the architecture of a direction: ``generator`` is that of the first one."""
+        if direction == self.directions[0]:
+            return self.generator
+        return replace(
+            self.generator,
+            input_channels=self.generator.output_channels,
+            output_channels=self.generator.input_channels,
+        )
+
+    def only(self, directions: tuple[Direction, ...]) -> ModelInfo:
+        """Return the description of a model with only these directions."""
+        generator = self.generator_of(directions[0])
+        return replace(self, directions=directions, generator=generator)
+
+    def formats_of(self, direction: Direction) -> BandFormats:
+        """Return the formats of the source and the target domain of a direction."""
+        return self.formats if direction == "a2b" else self.formats[::-1]
 
     def source(self, direction: Direction) -> str:
         """Return the name of the source domain of a direction."""
@@ -309,9 +339,15 @@ class ModelInfo:
 
     def to_document(self) -> dict[str, Any]:
         """Return the JSON document that is written into files."""
+        bands = {
+            domain: asdict(format)
+            for domain, format in zip("ab", self.formats, strict=True)
+            if format is not None
+        }
         return {
+            **({"bands": bands} if bands else {}),
             "format": FORMAT_NAME,
-            "version": MODEL_VERSION,
+            "version": BANDS_VERSION if bands else MODEL_VERSION,
             "kind": self.kind,
             "generator": asdict(self.generator),
             "directions": list(self.directions),
@@ -367,9 +403,9 @@ class StateInfo:
         if self.items is not None:
             optional["items"] = self.items
         return self.model.to_document() | {
-            "discriminator": asdict(self.discriminator),
+            "discriminator": {"base_channels": self.discriminator.base_channels},
             "config": self.config,
-            "version": STATE_VERSION,
+            "version": BANDS_VERSION if any(self.model.formats) else STATE_VERSION,
             "state": {
                 "step": self.step,
                 "seconds": self.seconds,
@@ -433,6 +469,7 @@ def model_info(path: Path, header: Header) -> ModelInfo:
             name_b=names[1],
             training=dict(document["training"]),
             versions=dict(document["versions"]),
+            formats=_formats(document),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} has a damaged description of its model") from error
@@ -476,8 +513,10 @@ def state_info(path: Path, header: Header) -> StateInfo:
 def _generator_config(document: Any) -> GeneratorConfig:
     """Return the architecture; the first files of version 1 have only the first two entries."""
     given = {"input_channels": 3, "output_channels": 3, "affine_norm": False} | dict(document)
-    channels = [_integer(given[f"{side}_channels"], 1, 3) for side in ("input", "output")]
-    if type(given["affine_norm"]) is not bool or 2 in channels:
+    channels = [
+        _integer(given[f"{side}_channels"], 1, MAX_CHANNELS) for side in ("input", "output")
+    ]
+    if type(given["affine_norm"]) is not bool:
         raise ValueError(given)
     return GeneratorConfig(
         base_channels=_integer(given["base_channels"], 1, 1024),
@@ -485,6 +524,36 @@ def _generator_config(document: Any) -> GeneratorConfig:
         input_channels=channels[0],
         output_channels=channels[1],
         affine_norm=given["affine_norm"],
+    )
+
+
+def _formats(document: Mapping[str, Any]) -> BandFormats:
+    """Return the formats of both domains, which must fit the channels of the generators."""
+    bands = document.get("bands", {})
+    format_a, format_b = (_format(bands[d]) if d in bands else None for d in "ab")
+    generator = _generator_config(document["generator"])
+    channels = [generator.input_channels, generator.output_channels]
+    if document.get("directions", ["a2b"])[0] == "b2a":
+        channels.reverse()
+    if not any((format_a, format_b)):
+        if not {1, 3}.issuperset(channels):
+            raise ValueError(channels)
+        return None, None
+    for format, count in zip((format_a, format_b), channels, strict=True):
+        if (format.channels if format else 3) != count:
+            raise ValueError(bands)
+    return format_a, format_b
+
+
+def _format(given: Mapping[str, Any]) -> BandFormat:
+    nodata = given["nodata"]
+    return BandFormat(
+        channels=_integer(given["channels"], 1, MAX_CHANNELS),
+        dtype=_checked(given["dtype"]),
+        low=tuple(map(float, given["low"])),
+        high=tuple(map(float, given["high"])),
+        bands=tuple(_integer(band, 1, 2**16) for band in given["bands"]),
+        nodata=None if nodata is None else float(nodata),
     )
 
 

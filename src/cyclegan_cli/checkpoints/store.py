@@ -162,7 +162,7 @@ def load_generator(
         weights[name] = tensor.to(torch.float32, copy=True).contiguous()
         _check_finite(path, stored, weights[name])
     with torch.device("meta"):
-        generator = ResnetGenerator(info.generator)
+        generator = ResnetGenerator(info.generator_of(direction))
     generator.load_state_dict(weights, assign=True)
     return generator.eval().requires_grad_(False), info
 
@@ -180,7 +180,10 @@ def generator_tensors(
         for name, stored in generator.names.items():
             yield name, stored, generator.tensors[stored]
         return
-    prefix, shapes = f"generator_{direction}.", generator_shapes(checkpoint.info.generator)
+    prefix, shapes = (
+        f"generator_{direction}.",
+        generator_shapes(checkpoint.info.generator_of(direction)),
+    )
     check_network(checkpoint.path, checkpoint.header.tensors, prefix, shapes)
     with open_tensors(checkpoint.path) as read:
         for name in shapes:
@@ -302,7 +305,8 @@ def _check_pools(
         check_tensor(path, tensors, random, tuple(pool.random.get_state().shape), ("U8",))
         if found := tensors.get(images):
             count = min(found.shape[0], pool.size) if found.shape else 0
-            check_tensor(path, tensors, images, (count, 3, crop, crop))
+            channels = model.config.channels(name.removeprefix("pool_"))
+            check_tensor(path, tensors, images, (count, channels, crop, crop))
     return known
 
 

@@ -19,7 +19,7 @@ SCHEMA_VERSION = 1  # Of the JSON (docs/training.md). New keys do not change it.
 SHOWN_OPTIONS = frozenset(
     {"domain_a", "domain_b", "name_a", "name_b", "val_a", "val_b", "run_dir", "device",
      "precision", "workers", "cache", "steps", "decay_steps", "epochs", "decay_epochs",
-     "learning_rate", "crop_size", "load_size", "batch_size"}
+     "learning_rate", "channels_a", "channels_b", "crop_size", "load_size", "batch_size"}
 )  # fmt: skip
 
 
@@ -38,6 +38,8 @@ def show_dry_run(plan: Plan, full: bool, as_json: bool) -> None:
     from cyclegan_cli.training.estimate import disk_space, measure_steps
     from cyclegan_cli.training.preflight import DRY_RUN, FULL, preflight
 
+    for note in plan.notes:
+        console.info(note)
     found = preflight(plan, FULL if full else DRY_RUN)
     for sentence in (*plan.warnings, *found.warnings()):
         console.warn(sentence)
@@ -90,6 +92,9 @@ def _data_rows(found: Preflight) -> Iterator[tuple[str, str]]:
         if facts := report.survey.facts():
             formats = ", ".join(f"{count:,} {kind}" for kind, count in facts["formats"].items())
             yield "", f"{formats}; short side {_spread(facts['short_side'])} pixels"
+        if report.format is not None:
+            clipped = "" if report.clipped is None else f"; {report.clipped:.2%} clipped"
+            yield "", f"{report.format}{clipped}"
         yield "", _left_out(report)
     if found.duplicates is None:
         yield "duplicates", "not searched for in a data set of this size; use --full"

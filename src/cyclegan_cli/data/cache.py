@@ -50,19 +50,24 @@ class CachePlan:
 
 
 def plan_cache(
-    config: TrainConfig, images: int, free: int | None = None, processes: int = 1
+    config: TrainConfig,
+    images: int,
+    free: int | None = None,
+    processes: int = 1,
+    pixel_bytes: float = 3,
 ) -> CachePlan:
     """Plan the cache for an option ``--cache``.
 
     Args:
         config: The option, the load size and the resize mode.
         images: Number of images in both domains.
+        pixel_bytes: Mean size of a pixel: 3 of RGB, 4 per channel of other images.
         free: Free memory in bytes; None measures it.
         processes: Number of processes that share the memory, each with its own cache.
     """
     free = (host_memory_free() if free is None else free) // processes
     aspect_ratio = 1.0 if config.resize_mode == "stretch" else TYPICAL_ASPECT_RATIO
-    needed = round(images * 3 * config.load_size**2 * aspect_ratio)
+    needed = round(images * pixel_bytes * config.load_size**2 * aspect_ratio)
     automatic = int(free * AUTO_MEMORY_FRACTION)
     budgets = {
         "none": 0,

@@ -23,7 +23,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
-from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.config import BandFormat, BandFormats, TrainConfig
+from cyclegan_cli.data.bands import read_bands, select, to_unit
 from cyclegan_cli.data.cache import ImageCache
 from cyclegan_cli.data.decode import decode_opaque
 from cyclegan_cli.data.image import PixelArray
@@ -47,8 +48,9 @@ class Batch:
     """Crops of both domains.
 
     Attributes:
-        real_a: ``[B, 3, crop, crop]`` uint8.
-        real_b: ``[B, 3, crop, crop]`` uint8.
+        real_a: ``[B, 3, crop, crop]`` uint8; of a domain with a :class:`BandFormat`
+            ``[B, C, crop, crop]`` fp32 in [-1, 1], NaN for values without data.
+        real_b: The same.
         skipped: A message for each image that could not be read and was replaced.
     """
 
@@ -72,6 +74,7 @@ class UnpairedDataset:
         images_b: Paths of domain B.
         config: Sizes, resize mode, flip and seed.
         cache: Cache of resized images; None disables caching.
+        formats: How the images of each domain are read; None: as RGB.
     """
 
     def __init__(
@@ -80,7 +83,9 @@ class UnpairedDataset:
         images_b: Sequence[Path],
         config: TrainConfig,
         cache: ImageCache | None = None,
+        formats: BandFormats = (None, None),
     ) -> None:
+        self.formats = {"a": formats[0], "b": formats[1]}
         self.images = {"a": images_a, "b": images_b}
         self.config = config
         self.cache = cache or ImageCache()
@@ -97,13 +102,13 @@ class UnpairedDataset:
         return Batch(real_a.unsqueeze(0), real_b.unsqueeze(0), skipped)
 
     def _crop(self, domain: str, number: int, skipped: list[str]) -> Tensor:
-        """Return crop n of a domain: ``[3, crop, crop]`` uint8."""
+        """Return crop n of a domain: ``[C, crop, crop]``."""
         images = self.images[domain]
         epoch, index = divmod(number, len(images))
         order = random_order(f"{self.config.seed}/{domain}/{epoch}", len(images))
         for offset in range(len(images)):
             chosen = order[(index + offset) % len(images)]
-            load = partial(load_training_image, images[chosen], self.config)
+            load = partial(load_training_image, images[chosen], self.config, self.formats[domain])
             try:
                 image = self.cache.get((domain, chosen), load)
             except DataError as error:
@@ -113,7 +118,7 @@ class UnpairedDataset:
         raise DataError(f"no image of domain {domain.upper()} can be read: {skipped[-1]}")
 
     def _augment(self, image: Tensor, rng: random.Random) -> Tensor:
-        """Crop and flip at random: ``[3, H, W]`` to ``[3, crop, crop]``."""
+        """Crop and flip at random: ``[C, H, W]`` to ``[C, crop, crop]``."""
         size = self.config.crop_size
         height, width = image.shape[-2:]
         top, left = rng.randint(0, height - size), rng.randint(0, width - size)
@@ -130,23 +135,64 @@ def random_order(seed: str, count: int) -> list[int]:
     return random.Random(seed).sample(range(count), count)
 
 
-def load_training_image(path: Path, config: TrainConfig) -> Tensor:
+def load_training_image(
+    path: Path, config: TrainConfig, format: BandFormat | None = None
+) -> Tensor:
     """Decode an image, composited on white, and resize it to the load size.
 
+    Args:
+        path: The image.
+        config: Load size and resize mode.
+        format: How the images of its domain are read; None: as RGB.
+
     Returns:
-        ``[3, H, W]`` uint8. The short side is ``load_size``; with ``stretch`` both sides are.
+        ``[3, H, W]`` uint8; with a format ``[C, H, W]`` fp32 in [-1, 1], NaN for values without
+        data. The short side is ``load_size``; with ``stretch`` both sides are.
 
     Raises:
         DataError: The image cannot be read, is too elongated or too small.
     """
+    if format is not None:
+        return _load_bands(path, config, format)
     shrink_to = math.ceil(MIN_REDUCED_SCALE * config.load_size)
     pixels, (width, height) = decode_opaque(path, shrink_to)
     check_training_size(path, width, height, config)
+    return _resize(pixels, (height, width), _load_size(height, width, config))
+
+
+def _load_size(height: int, width: int, config: TrainConfig) -> list[int]:
     if config.resize_mode == "stretch":
-        size = [config.load_size, config.load_size]
-    else:
-        size = [round(side * config.load_size / min(height, width)) for side in (height, width)]
-    return _resize(pixels, (height, width), size)
+        return [config.load_size, config.load_size]
+    return [round(side * config.load_size / min(height, width)) for side in (height, width)]
+
+
+# Pixels whose resized value depends on values without data by more than this are without data.
+MAX_MISSING_WEIGHT = 0.01
+
+
+def _load_bands(path: Path, config: TrainConfig, format: BandFormat) -> Tensor:
+    image = read_bands(path, str(path))
+    check_training_size(path, image.width, image.height, config)
+    unit = to_unit(select(image, format, str(path)), format, image.probe.nodata)
+    pixels = torch.from_numpy(unit).permute(2, 0, 1)
+    size = _load_size(image.height, image.width, config)
+    missing = pixels.isnan()
+    if not missing.any():
+        return _resize_bands(pixels, size)
+    if missing.all():
+        raise DataError(f"{path} has no pixels with data")
+    means = pixels.nanmean(dim=(1, 2), keepdim=True).nan_to_num(0.0)
+    resized = _resize_bands(torch.where(missing, means, pixels), size)
+    weight: Tensor = transforms.resize(
+        missing.float(), size, InterpolationMode.BILINEAR, antialias=True
+    )
+    return resized.masked_fill_(weight > MAX_MISSING_WEIGHT, float("nan"))
+
+
+def _resize_bands(pixels: Tensor, size: list[int]) -> Tensor:
+    """Resize ``[C, H, W]`` fp32 in [-1, 1]: bicubic, antialiased."""
+    resized: Tensor = transforms.resize(pixels, size, InterpolationMode.BICUBIC, antialias=True)
+    return resized.clamp(-1, 1).contiguous()
 
 
 def check_training_size(path: Path, width: int, height: int, config: TrainConfig) -> None:
@@ -195,7 +241,7 @@ def _resize(pixels: PixelArray, full: tuple[int, int], size: list[int]) -> Tenso
 
 
 def center_crop(image: Tensor, size: int) -> Tensor:
-    """Crop the centre of an image: ``[3, H, W]`` to ``[3, size, size]``."""
+    """Crop the centre of an image: ``[C, H, W]`` to ``[C, size, size]``."""
     top, left = ((side - size) // 2 for side in image.shape[-2:])
     crop: Tensor = transforms.crop(image, top, left, size, size)
     return crop

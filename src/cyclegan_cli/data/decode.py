@@ -19,7 +19,7 @@ from cyclegan_cli.data.color import (
     unpack,
 )
 from cyclegan_cli.data.containers import is_lossless_webp, pixels_alone, repair_png, whole_file
-from cyclegan_cli.data.formats import ANIMATED_FORMATS
+from cyclegan_cli.data.formats import ANIMATED_FORMATS, NPY_EXTENSION, NPY_HEAD
 from cyclegan_cli.data.image import Animation, DecodedImage, Mode, PixelArray, to_depth
 from cyclegan_cli.data.metadata import orientation, read_metadata
 from cyclegan_cli.data.open_image import (
@@ -38,6 +38,7 @@ from cyclegan_cli.data.tiff_pixels import (
     read_planes,
     tiff_is_16_bit,
 )
+from cyclegan_cli.errors import DataError
 
 PNG_BIT_DEPTH = 24  # Offset in the file: PNG specification, 11.2.2.
 SGI_BYTES_PER_CHANNEL = 3  # Offset in the file: SGI image file format 1.00, header.
@@ -78,6 +79,8 @@ def decode(
             :func:`~cyclegan_cli.data.open_image.limit_pixels` allows.
     """
     name = str(source) if isinstance(source, Path) else name
+    if is_npy(source):
+        return _decoded_npy(source, name)
     with open_image(source, name) as image:
         # A HEIC file opens at its main image, which is not always the first.
         return _decoded(image, [image.tell()] if first_only else _pages(image, name), shrink_to)
@@ -159,6 +162,9 @@ def decode_opaque(path: Path, shrink_to: int) -> tuple[PixelArray, tuple[int, in
     Raises:
         DataError: The file cannot be read.
     """
+    if is_npy(path):
+        decoded = decode(path)
+        return decoded.frames[0], decoded.size
     with open_image(path, str(path)) as image:
         if _is_plain_jpeg(image):
             turn, size = orientation(image), image.size
@@ -169,6 +175,30 @@ def decode_opaque(path: Path, shrink_to: int) -> tuple[PixelArray, tuple[int, in
             return pixels, size[::-1] if turn in SWAPS_SIDES else size
     decoded = decode(path, shrink_to, first_only=True)
     return to_depth(decoded.on_white(0), 8), decoded.size
+
+
+def is_npy(source: Path | BinaryIO) -> bool:
+    """Return whether a file, by its name, or a stream, by its first bytes, is a NumPy array."""
+    if isinstance(source, Path):
+        return source.suffix.lower() == NPY_EXTENSION
+    if not source.seekable():
+        return False
+    position = source.tell()
+    head = source.read(len(NPY_HEAD))
+    source.seek(position)
+    return head == NPY_HEAD
+
+
+def _decoded_npy(source: Path | BinaryIO, name: str) -> DecodedImage:
+    from cyclegan_cli.data.bands import read_bands
+
+    image = read_bands(source, name)
+    if not image.probe.is_color:
+        raise DataError(
+            f"{name} is an array with {image.probe.kind}, and RGB images are needed here",
+            "Use an array of shape [H, W, 3] and type uint8, in sRGB.",
+        )
+    return DecodedImage((image.values,), format="NPY")
 
 
 def _is_plain_jpeg(image: Image.Image) -> bool:
@@ -234,6 +264,11 @@ def pixel_bytes(path: Path) -> int:
     Raises:
         DataError: The file is not an image.
     """
+    if is_npy(path):
+        from cyclegan_cli.data.bands import probe_bands
+
+        found = probe_bands(path, str(path))
+        return found.width * found.height * found.channels * np.dtype(found.dtype).itemsize
     with open_image(path, str(path), head_only=True) as image:
         channels = 4 if image.has_transparency_data else 3
         bytes_each = 2 if _is_16_bit(image) or image.mode in SIXTEEN_BIT_MODES else 1

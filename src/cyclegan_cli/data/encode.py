@@ -129,6 +129,10 @@ def _encoded(
     image: DecodedImage, metadata: Metadata, format: str, options: EncodeOptions, layout: Layout
 ) -> bytes:
     frames = [to_layout(image, index, layout) for index in range(len(image.frames))]
+    if format == "NPY":
+        stream = io.BytesIO()
+        np.lib.format.write_array(stream, np.ascontiguousarray(frames[0].colors))
+        return stream.getvalue()
     own = _own_encoding(image, layout.mode) if format == image.format else {}
     if format == "TIFF":
         return tiff_bytes(frames, layout.profile, metadata, own.get("compressed", True))

@@ -8,7 +8,7 @@ import re
 import struct
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -16,7 +16,13 @@ from typing import Any, BinaryIO, NoReturn
 from PIL import Image, UnidentifiedImageError
 
 from cyclegan_cli.data.containers import PNG_SIGNATURE, repair_png
-from cyclegan_cli.data.formats import HEAD_BYTES, HEIF_BRANDS, readable_formats, refuse_raw
+from cyclegan_cli.data.formats import (
+    HEAD_BYTES,
+    HEIF_BRANDS,
+    NPY_EXTENSION,
+    readable_formats,
+    refuse_raw,
+)
 from cyclegan_cli.data.tiff import (
     TIFF_HEADS,
     image_elsewhere,
@@ -35,6 +41,7 @@ MAX_PAGES = 10_000
 MAX_EXIF_SEGMENTS = 64
 JPEG_START, START_OF_SCAN, EXIF_SEGMENT = b"\xff\xd8\xff", 0xDA, 0xE1
 
+TIFF_EXTENSIONS = frozenset({".tif", ".tiff"})
 # Entries of ``Image.info`` that belong to a page of a TIFF.
 PAGE_INFO_KEYS = ("icc_profile", "dpi", "xmp")
 
@@ -64,6 +71,28 @@ def probe(path: Path) -> Probe:
     Raises:
         DataError: The file is not an image.
     """
+    if path.suffix.lower() == NPY_EXTENSION:
+        return _probe_array(path)
+    try:
+        return _probe(path)
+    except DataError:
+        if path.suffix.lower() not in TIFF_EXTENSIONS:
+            raise
+        with suppress(DataError):
+            return _probe_array(path)
+        raise
+
+
+def _probe_array(path: Path) -> Probe:
+    from cyclegan_cli.data.bands import probe_bands  # Needs numpy.
+
+    found = probe_bands(path, str(path))
+    if found.format == "TIFF" and found.is_color:
+        raise DataError(f"cannot read {path}")
+    return Probe(found.format, found.kind, found.width, found.height, 1)
+
+
+def _probe(path: Path) -> Probe:
     with open_image(path, str(path), head_only=True) as image:
         return Probe(format_of(image), image.mode, image.width, image.height, count_frames(image))
 
@@ -124,6 +153,16 @@ def too_many_pixels(name: str) -> DataError:
         f"{name} claims more than {max_pixels() / 1e6:.4g} megapixels, the limit for all frames "
         "together (translate raises it with --max-megapixels)"
     )
+
+
+def require_file(path: Path, name: str) -> None:
+    """Refuse a folder, pipe or device.
+
+    Raises:
+        DataError: The path exists and is not a regular file.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        _refuse_no_file(path, name)
 
 
 def _refuse_no_file(path: Path, name: str) -> NoReturn:
@@ -189,8 +228,8 @@ def open_image(
         DataError: The image cannot be read. Errors of this package, and those that no file can
             cause, are not converted.
     """
-    if isinstance(source, Path) and os.path.exists(source) and not os.path.isfile(source):
-        _refuse_no_file(source, name)
+    if isinstance(source, Path):
+        require_file(source, name)
     image: Image.Image | None = None
     try:
         with source.open("rb") if isinstance(source, Path) else io.BytesIO(source.read()) as file:

@@ -21,7 +21,9 @@ def array_to_tensor(pixels: PixelArray) -> torch.Tensor:
 
 
 def to_unit_range(pixels: torch.Tensor) -> torch.Tensor:
-    """Convert ``[B, 3, H, W]`` uint8 to fp32 in [-1, 1]."""
+    """Convert ``[B, C, H, W]`` uint8 to fp32 in [-1, 1]; fp32 in [-1, 1] is returned as it is."""
+    if pixels.dtype == torch.float32:
+        return pixels
     return pixels.float().div_(127.5).sub_(1.0)
 
 

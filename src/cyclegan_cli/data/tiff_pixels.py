@@ -6,7 +6,7 @@ import io
 import logging
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from PIL import Image
@@ -67,9 +67,14 @@ class TiffPageReader:
 
 
 def _tiff_file(image: Any) -> Any:
+    return tiff_file(io.BytesIO(whole_file(image)))
+
+
+def tiff_file(stream: BinaryIO) -> Any:
+    """Open a TIFF file by tifffile."""
     import tifffile
 
-    return tifffile.TiffFile(io.BytesIO(whole_file(image)))
+    return tifffile.TiffFile(stream)
 
 
 def _to_pixels(samples: PixelArray, page: Any) -> Pixels:

@@ -9,7 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from cyclegan_cli.checkpoints.header import Direction, ModelInfo
+from cyclegan_cli.config import BandFormat
 from cyclegan_cli.data.tensors import to_pixel_values, to_unit_range
 from cyclegan_cli.errors import OutputError
 from cyclegan_cli.models.networks import ConvNormReLU, ResidualBlock, ResnetGenerator
@@ -114,22 +115,29 @@ def dynamic_shapes(image_io: bool, smallest: int | None = None) -> dict[str, Any
     return {"x": {0: Dim("batch"), rows: height, rows + 1: width}}
 
 
-def interface(info: ModelInfo, image_io: bool) -> Document:
+def interface(info: ModelInfo, direction: Direction, image_io: bool) -> Document:
     """Return names, shapes, dtypes and ranges of a graph's input and output."""
 
-    def tensor(channels: int) -> Document:
+    def tensor(channels: int, format: BandFormat | None) -> Document:
         sizes: list[str | int] = ["batch", "height", "width"]
         sizes.insert(3 if image_io else 1, channels)
         return {
             "shape": sizes,
             "dtype": "uint8" if image_io else "float32",
             "range": [0, 255] if image_io else [-1, 1],
-            "colours": "RGB" if channels == 3 else "grey",
+            "colours": "RGB"
+            if channels == 3 and format is None
+            else "grey"
+            if channels == 1
+            else "bands",
+            **({} if format is None else {"values": asdict(format)}),
         }
 
+    generator = info.generator_of(direction)
+    source, target = info.formats_of(direction)
     return {
-        "inputs": {INPUT: tensor(info.generator.input_channels)},
-        "outputs": {OUTPUT: tensor(info.generator.output_channels)},
+        "inputs": {INPUT: tensor(generator.input_channels, source)},
+        "outputs": {OUTPUT: tensor(generator.output_channels, target)},
         "size_multiple": 1 if image_io else 4,
     }
 

@@ -92,7 +92,7 @@ def _verify(
         verify(
             converted.open(paths, direction),
             reference_model(generator, job.image_io),
-            channels=job.checkpoint.info.generator.input_channels,
+            channels=generator.config.input_channels,
             image_io=job.image_io,
             tolerance=tolerance_for(job.precision, job.image_io, job.min_psnr),
             held_out=converted.held_out,
@@ -113,7 +113,7 @@ def _document(job: Job, converted: ConvertedModel) -> Document:
         "from": [info.source(one) for one in job.directions],
         "to": [info.target(one) for one in job.directions],
         "image_io": job.image_io,
-        **interface(info, job.image_io),
+        **interface(info, job.directions[0], job.image_io),
         **converted.facts,
         "source": {
             "file": ", ".join(path.name for path in sources),

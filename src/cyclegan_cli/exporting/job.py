@@ -144,6 +144,7 @@ def plan_jobs(config: ExportConfig) -> list[Job]:
         directions = tuple(map(info.require, BOTH_DIRECTIONS))
     else:
         directions = (info.choose_direction(config.to, config.direction),)
+    _refuse_for_bands(config, info, directions)
     planned = plan_outputs(chosen, info, directions, config.which, config.output, config.overwrite)
     jobs = [
         Job(
@@ -166,6 +167,26 @@ def plan_jobs(config: ExportConfig) -> list[Job]:
 
         calibration_files(config.calibration)
     return jobs
+
+
+def _refuse_for_bands(config: ExportConfig, info: ModelInfo, directions: Directions) -> None:
+    """Refuse options that are for RGB images where a domain has other images."""
+    formats = [format for one in directions for format in info.formats_of(one) if format]
+    if config.image_io and any(format.dtype != "uint8" for format in formats):
+        raise UsageError(
+            f"--image-io takes and returns uint8, but a domain has {formats[0]}",
+            "Export without it: the file then takes and returns tensors in [-1, 1].",
+        )
+    if config.image_io and any((f.low, f.high) != ((0.0,), (255.0,)) for f in formats):
+        raise UsageError(
+            "--image-io maps 0 to 255 to [-1, 1], but a domain has another range",
+            "Export without it: the file then takes and returns tensors in [-1, 1].",
+        )
+    if config.precision == "int8" and formats:
+        raise UsageError(
+            f"--precision int8 is calibrated with RGB images, but a domain has {formats[0]}",
+            "Use fp32 or fp16.",
+        )
 
 
 def check_options(config: ExportConfig) -> None:

@@ -29,7 +29,7 @@ def convert(job: Job, generators: Generators) -> ConvertedModel:
     place for a document.
     """
     [generator] = generators.values()
-    names = original_names(job.checkpoint.info.generator)
+    names = original_names(generator.config)
     weights: OrderedDict[str, Tensor] = OrderedDict(
         (names[ours], tensor.to(TORCH_DTYPES[job.precision]).contiguous())
         for ours, tensor in generator.state_dict().items()

@@ -25,7 +25,7 @@ def convert(job: Job, generators: Generators) -> ConvertedModel:
     """
     dtype = TORCH_DTYPES[job.precision]
     converted = {one: copy.deepcopy(network).to(dtype) for one, network in generators.items()}
-    info = replace(job.checkpoint.info, kind="model", directions=job.directions)
+    info = replace(job.checkpoint.info.only(job.directions), kind="model")
 
     def save(paths: tuple[Path, ...], document: Document) -> None:
         content = generators_content(converted, info, {"export": document["export"]})

@@ -152,7 +152,8 @@ def _inputs(channels: int, image_io: bool) -> list[tuple[str, Tensor]]:
         ("noise", torch.rand((batch, channels, height, width), generator=random) * 2 - 1)
         for batch, height, width in CHECKED_SIZES
     ]
-    images.append(("photo", photo()[:, :channels]))
+    repeats = -(-channels // 3)
+    images.append(("photo", photo().repeat(1, repeats, 1, 1)[:, :channels]))
     color = torch.linspace(-0.75, 0.6, channels).view(1, channels, 1, 1)
     images.append(("a single colour", color.expand(1, channels, 48, 64).contiguous()))
     if not image_io:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig, TrainConfig
+from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.models.ema import GeneratorAverages
 from cyclegan_cli.models.losses import GAN_LOSSES, discriminator_loss, l1_loss
 from cyclegan_cli.models.networks import PatchDiscriminator, ResnetGenerator, initialize_weights
@@ -67,6 +67,7 @@ class CycleGAN:
             generated.
         pool_a, pool_b: Replay pools of ``fake_a`` and ``fake_b``.
         averages: Exponential moving averages of both generators; None if disabled.
+        may_lack_data: Whether images of domain A, and of domain B, may have elements without data.
 
     Args:
         config: Training options; the seed determines the initial weights.
@@ -89,13 +90,11 @@ class CycleGAN:
         self.config = config
         self.device = device
         self.bf16 = bf16
-        generator = GeneratorConfig(config.base_channels, config.generator_blocks)
-        discriminator = DiscriminatorConfig(config.discriminator_channels)
         with torch.device("meta"):  # Initialized below.
-            self.generator_a2b = ResnetGenerator(generator)
-            self.generator_b2a = ResnetGenerator(generator)
-            self.discriminator_a = PatchDiscriminator(discriminator)
-            self.discriminator_b = PatchDiscriminator(discriminator)
+            self.generator_a2b = ResnetGenerator(config.generator_config("a2b"))
+            self.generator_b2a = ResnetGenerator(config.generator_config("b2a"))
+            self.discriminator_a = PatchDiscriminator(config.discriminator_config("a"))
+            self.discriminator_b = PatchDiscriminator(config.discriminator_config("b"))
         for trained in self.generators().values():
             trained.enable_kernel_cache(winograd_bf16)
         random = torch.Generator().manual_seed(config.seed)
@@ -110,6 +109,7 @@ class CycleGAN:
         self.pool_b = ReplayPool(config.pool_size, seed=config.seed + 2 * rank + 1)
         self.gan_loss = GAN_LOSSES[config.gan_loss]
         self.is_recorded = False
+        self.may_lack_data = (False, False)
         self._executor = ThreadPoolExecutor(1) if device.type == "cpu" else None
         # The networks, or their DDP wrappers.
         self.trained: dict[str, nn.Module] = self.networks()
@@ -177,14 +177,15 @@ class CycleGAN:
         change. A single such update would corrupt Adam's moments for thousands of steps.
 
         Args:
-            real_a: Images of domain A, ``[B, 3, H, W]`` in [-1, 1], on the model's device.
-            real_b: Images of domain B, of the same shape and range.
+            real_a: Images of domain A, ``[B, C, H, W]`` in [-1, 1], on the model's device; NaN for
+                elements without data.
+            real_b: Images of domain B, of the same size and range.
 
         Returns:
             The losses before the update.
         """
-        real_a, real_b = self._begin(real_a, real_b)
-        terms, fake_a, fake_b = self._generator_gradients(real_a, real_b)
+        real_a, real_b, valid_a, valid_b = self._begin(real_a, real_b)
+        terms, fake_a, fake_b = self._generator_gradients(real_a, real_b, valid_a, valid_b)
         pooled_a, pooled_b = self.pool_a.exchange(fake_a), self.pool_b.exchange(fake_b)
         terms |= self._discriminator_gradients(real_a, real_b, pooled_a, pooled_b)
         # The only synchronization with the device in a step.
@@ -211,14 +212,26 @@ class CycleGAN:
         generators, discriminators = map(_update_size, self.optimizers)
         return generators, discriminators
 
-    def _begin(self, *reals: Tensor) -> Iterator[Tensor]:
-        """Start a step; return the images in channels-last memory format."""
+    def _begin(
+        self, real_a: Tensor, real_b: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Start a step; return the images in channels-last format, and their valid elements."""
         if self.is_recorded:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        return (real.contiguous(memory_format=torch.channels_last) for real in reals)
+        valid_a, valid_b = (
+            ~real.isnan() if has_gaps else None
+            for real, has_gaps in zip((real_a, real_b), self.may_lack_data, strict=True)
+        )
+        real_a, real_b = (
+            (real if valid is None else fill_missing(real)).contiguous(
+                memory_format=torch.channels_last
+            )
+            for real, valid in ((real_a, valid_a), (real_b, valid_b))
+        )
+        return real_a, real_b, valid_a, valid_b
 
     def _generator_gradients(
-        self, real_a: Tensor, real_b: Tensor
+        self, real_a: Tensor, real_b: Tensor, valid_a: Tensor | None, valid_b: Tensor | None
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Compute the gradients of both generators; returns the losses, ``fake_a`` and ``fake_b``.
 
@@ -236,19 +249,21 @@ class CycleGAN:
 
         def from_a() -> tuple[Tensor, Tensor, Tensor, Tensor]:
             with _no_sync(a2b, b2a):
-                return self._cycle_backward(real_a, a2b, b2a, self.discriminator_b, target_a)
+                masks = valid_a, valid_b
+                return self._cycle_backward(real_a, a2b, b2a, self.discriminator_b, target_a, masks)
 
         def from_b() -> tuple[Tensor, Tensor, Tensor, Tensor]:
             with nullcontext() if last else _no_sync(a2b, b2a):
-                return self._cycle_backward(real_b, b2a, a2b, self.discriminator_a, target_b)
+                masks = valid_b, valid_a
+                return self._cycle_backward(real_b, b2a, a2b, self.discriminator_a, target_b, masks)
 
         with _frozen(self.discriminator_a, self.discriminator_b):
             found_a, found_b = self._both(from_a, from_b, real_a)
             adversarial_a2b, cycle_a, identity_b, fake_b = found_a
             adversarial_b2a, cycle_b, identity_a, fake_a = found_b
             if not last:
-                identity_a = self._identity_backward(real_a, b2a)
-                identity_b = self._identity_backward(real_b, a2b)
+                identity_a = self._identity_backward(real_a, b2a, valid_a)
+                identity_b = self._identity_backward(real_b, a2b, valid_b)
         terms = {
             "adversarial_a2b": adversarial_a2b,
             "adversarial_b2a": adversarial_b2a,
@@ -266,7 +281,7 @@ class CycleGAN:
 
     @property
     def _identity_weight(self) -> float:
-        return self.config.lambda_cycle * self.config.lambda_identity
+        return self.config.identity_weight
 
     def _cycle_backward(
         self,
@@ -275,16 +290,18 @@ class CycleGAN:
         backward: nn.Module,
         discriminator: nn.Module,
         target: Tensor | None,
+        valid: tuple[Tensor | None, Tensor | None],
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Backpropagate the adversarial and cycle losses of one direction (eq. 1 and 2).
 
         Args:
-            real: Images of the source domain, ``[B, 3, H, W]`` in [-1, 1].
+            real: Images of the source domain, ``[B, C, H, W]`` in [-1, 1].
             forward: Generator from the source to the target domain.
             backward: Generator from the target to the source domain.
             discriminator: Discriminator of the target domain.
-            target: Images of the target domain, ``[B, 3, H, W]``, to include the identity loss
+            target: Images of the target domain, ``[B, C, H, W]``, to include the identity loss
                 (sec. 5.2) in the same forward pass; None to leave it out.
+            valid: The valid elements of ``real`` and of ``target``; None: all.
 
         Returns:
             The unweighted adversarial, cycle and identity losses, and the translation.
@@ -295,19 +312,21 @@ class CycleGAN:
                 fake = forward(real)
             else:
                 fake, idt = forward(torch.cat([real, target])).chunk(2)
-                identity = l1_loss(idt, target)
+                identity = l1_loss(idt, target, valid[1])
             rec = backward(fake)
             adversarial = self.gan_loss(discriminator(fake), True)
-            cycle = l1_loss(rec, real)
+            cycle = l1_loss(rec, real, valid[0])
         loss = adversarial + self.config.lambda_cycle * cycle + self._identity_weight * identity
         loss.backward()  # type: ignore[no-untyped-call]
         # A copy: the next call of a compiled network may overwrite its output.
         return adversarial.detach(), cycle.detach(), identity.detach(), fake.detach().clone()
 
-    def _identity_backward(self, real: Tensor, generator: nn.Module) -> Tensor:
+    def _identity_backward(
+        self, real: Tensor, generator: nn.Module, valid: Tensor | None
+    ) -> Tensor:
         """Backpropagate the identity loss of images of the generator's target domain (sec. 5.2)."""
         with self._autocast():
-            identity = l1_loss(generator(real), real)
+            identity = l1_loss(generator(real), real, valid)
         (self._identity_weight * identity).backward()  # type: ignore[no-untyped-call]
         return identity.detach()
 
@@ -388,9 +407,9 @@ class CycleGAN:
 
     def _pass(self, real_a: Tensor, real_b: Tensor) -> None:
         """Run a step without its updates."""
-        real_a, real_b = self._begin(real_a, real_b)
+        real_a, real_b, valid_a, valid_b = self._begin(real_a, real_b)
         with _no_sync(*self.trained.values()):
-            _, fake_a, fake_b = self._generator_gradients(real_a, real_b)
+            _, fake_a, fake_b = self._generator_gradients(real_a, real_b, valid_a, valid_b)
             self._discriminator_gradients(real_a, real_b, fake_a, fake_b)
 
     @torch.no_grad()
@@ -400,13 +419,14 @@ class CycleGAN:
         """Translate and reconstruct images with the generators of :meth:`result`.
 
         Args:
-            real_a: ``[B, 3, H, W]`` in [-1, 1].
-            real_b: ``[B, 3, H, W]`` in [-1, 1].
-            identities: Whether to also return the identity mappings ``idt_a`` and ``idt_b``.
+            real_a: ``[B, C, H, W]`` in [-1, 1].
+            real_b: ``[B, C, H, W]`` in [-1, 1].
+            identities: Whether to also return the identity mappings ``idt_a`` and ``idt_b``, which
+                exist if both domains have the same number of channels.
 
         Returns:
             ``fake_b``, ``rec_a``, ``fake_a``, ``rec_b`` and, if requested, ``idt_a`` and ``idt_b``;
-            each ``[B, 3, H, W]`` in [-1, 1], fp32.
+            each ``[B, C, H, W]`` in [-1, 1], fp32.
         """
         generator_a2b, generator_b2a = self.result().values()
         with self._autocast():
@@ -417,9 +437,22 @@ class CycleGAN:
                 "fake_a": fake_a,
                 "rec_b": generator_a2b(fake_a),
             }
-            if identities:
+            if identities and real_a.shape[1] == real_b.shape[1]:
                 images |= {"idt_a": generator_b2a(real_a), "idt_b": generator_a2b(real_b)}
         return {name: image.float() for name, image in images.items()}
+
+
+def fill_missing(images: Tensor) -> Tensor:
+    """Fill elements without data by the mean of their image and channel.
+
+    Args:
+        images: ``[B, C, H, W]`` in [-1, 1]; NaN for elements without data.
+
+    Returns:
+        The same shape and range, without NaN; 0 in channels without any data.
+    """
+    means = images.nanmean(dim=(2, 3), keepdim=True).nan_to_num(0.0)
+    return torch.where(images.isnan(), means, images)
 
 
 def _with_threads(threads: int, work: Callable[[], T]) -> T:

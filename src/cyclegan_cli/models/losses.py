@@ -69,14 +69,18 @@ def discriminator_loss(gan_loss: GanLoss, real_logits: Tensor, fake_logits: Tens
     return 0.5 * (gan_loss(real_logits, True) + gan_loss(fake_logits, False))
 
 
-def l1_loss(image: Tensor, target: Tensor) -> Tensor:
+def l1_loss(image: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
     """Mean absolute error, used for the cycle (eq. 2) and identity (sec. 5.2) losses.
 
     Args:
-        image: ``[B, 3, H, W]`` in [-1, 1].
-        target: ``[B, 3, H, W]`` in [-1, 1].
+        image: ``[B, C, H, W]`` in [-1, 1].
+        target: ``[B, C, H, W]`` in [-1, 1].
+        valid: ``[B, C, H, W]`` bool: the elements to average over, 0 if there are none; None: all.
 
     Returns:
         A scalar, fp32.
     """
+    if valid is not None:
+        difference = (image.float() - target.float()).abs() * valid
+        return difference.sum() / valid.sum().clamp(min=1)
     return F.l1_loss(image.float(), target.float())

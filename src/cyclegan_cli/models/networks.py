@@ -165,7 +165,8 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         self.config = config
         c = config.base_channels
-        self.first = nn.Conv2d(3, c, 4, stride=2, padding=1)  # [B, 64, 128, 128], no norm
+        # [B, 64, 128, 128], no norm
+        self.first = nn.Conv2d(config.input_channels, c, 4, stride=2, padding=1)
         self.hidden = nn.ModuleList(
             [
                 nn.Conv2d(c, 2 * c, 4, stride=2, padding=1),  # [B, 128, 64, 64]
@@ -179,7 +180,7 @@ class PatchDiscriminator(nn.Module):
         """Classify the patches of images as real or fake.
 
         Args:
-            x: ``[B, 3, H, W]`` in [-1, 1]; H and W at least 32.
+            x: ``[B, input_channels, H, W]`` in [-1, 1]; H and W at least 32.
 
         Returns:
             Logits ``[B, 1, h, w]``, unbounded; 30×30 for 256×256 images.

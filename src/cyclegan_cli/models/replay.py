@@ -31,10 +31,10 @@ class ReplayPool:
         """Store images and return a batch of current and previously stored ones.
 
         Args:
-            fakes: ``[B, 3, H, W]``, any range, detached.
+            fakes: ``[B, C, H, W]``, any range, detached.
 
         Returns:
-            A new tensor ``[B, 3, H, W]`` of the same dtype, device and memory format.
+            A new tensor ``[B, C, H, W]`` of the same dtype, device and memory format.
         """
         if self.size == 0:
             return fakes.clone()
@@ -69,7 +69,7 @@ class ReplayPool:
         return int(torch.randint(high, (), generator=self.random))
 
     def state(self) -> dict[str, Tensor]:
-        """Return the pool's state: ``images`` ``[count, 3, H, W]`` and ``random`` (uint8).
+        """Return the pool's state: ``images`` ``[count, C, H, W]`` and ``random`` (uint8).
 
         The images are a view of the pool: save them before the next exchange.
         """

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig, TrainConfig
+from cyclegan_cli.config import Direction, DiscriminatorConfig, GeneratorConfig, TrainConfig
+
+DIRECTIONS: tuple[Direction, ...] = ("a2b", "b2a")
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def generator_layers(config: GeneratorConfig) -> Iterator[Layer]:
 def discriminator_layers(config: DiscriminatorConfig) -> Iterator[Layer]:
     """Layers of the discriminator in order; its norms have no parameters."""
     c = config.base_channels
-    yield Layer("first", "", 3, c, 4, stride=2)
+    yield Layer("first", "", config.input_channels, c, 4, stride=2)
     yield Layer("hidden.0", "", c, 2 * c, 4, stride=2)
     yield Layer("hidden.1", "", 2 * c, 4 * c, 4, stride=2)
     yield Layer("hidden.2", "", 4 * c, 8 * c, 4)
@@ -116,11 +118,13 @@ def step_flops(config: TrainConfig) -> int:
     domain. Both discriminators classify the translations, and then real and pooled images.
     """
     size = (config.crop_size, config.crop_size)
-    generator = GeneratorConfig(config.base_channels, config.generator_blocks)
-    passes = 3 if config.lambda_cycle * config.lambda_identity else 2
-    flops = passes * generator_flops(generator, *size)
-    flops += 3 * discriminator_flops(DiscriminatorConfig(config.discriminator_channels), *size)
-    return 2 * 3 * config.batch_size * flops
+    passes = 3 if config.identity_weight else 2
+    flops = sum(
+        passes * generator_flops(config.generator_config(direction), *size)
+        for direction in DIRECTIONS
+    )
+    flops += sum(3 * discriminator_flops(config.discriminator_config(d), *size) for d in "ab")
+    return 3 * config.batch_size * flops
 
 
 def activation_bytes(config: GeneratorConfig, height: int, width: int) -> int:

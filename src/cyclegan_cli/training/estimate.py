@@ -18,12 +18,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from cyclegan_cli.checkpoints.header import BOTH_DIRECTIONS
 from cyclegan_cli.checkpoints.locate import STATE_FILE
 from cyclegan_cli.config import (
     LEAST_STEPS,
     RECIPES,
-    DiscriminatorConfig,
-    GeneratorConfig,
     StepsOrTime,
     TrainConfig,
     duration_seconds,
@@ -79,7 +78,7 @@ def measure_steps(plan: Plan) -> StepCost:
         DataError: No image of a domain can be read.
         DeviceError: The steps do not fit into memory.
     """
-    dataset = UnpairedDataset(plan.images_a, plan.images_b, plan.config)
+    dataset = UnpairedDataset(plan.images_a, plan.images_b, plan.config, formats=plan.formats)
     [batch] = loader(dataset, plan.first_item, 1, 0, pin_memory=False)
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -130,6 +129,7 @@ def _run_steps(
     set_fp32_precision(config.precision)
     model = CycleGAN(config, device, bf16, winograd_bf16=not has_amx())
     pixels = [torch.from_numpy(domain) for domain in images]
+    model.may_lack_data = tuple(domain.is_floating_point() for domain in pixels)
     seconds: list[float] = []
     while len(seconds) < MIN_STEPS or (len(seconds) < MAX_STEPS and sum(seconds) < ENOUGH_SECONDS):
         before = time.perf_counter()
@@ -224,11 +224,12 @@ def disk_space(plan: Plan, step_seconds: float = DEFAULT_STEP_SECONDS) -> DiskSp
     """
     config = plan.config
     with torch.device("meta"):
-        generator = ResnetGenerator(GeneratorConfig(config.base_channels, config.generator_blocks))
-        discriminator = PatchDiscriminator(DiscriminatorConfig(config.discriminator_channels))
-    model = 2 * FLOAT_BYTES * _parameters(generator)
-    trained = model + 2 * FLOAT_BYTES * _parameters(discriminator)
-    pools = 2 * config.pool_size * 3 * config.crop_size**2 * FLOAT_BYTES
+        generators = [ResnetGenerator(config.generator_config(one)) for one in BOTH_DIRECTIONS]
+        discriminators = [PatchDiscriminator(config.discriminator_config(d)) for d in "ab"]
+    model = FLOAT_BYTES * sum(map(_parameters, generators))
+    trained = model + FLOAT_BYTES * sum(map(_parameters, discriminators))
+    channels = config.channels("a") + config.channels("b")
+    pools = config.pool_size * channels * config.crop_size**2 * FLOAT_BYTES
     state = 3 * trained + pools + (model if config.ema else 0)  # Adam has two moments of each.
     kept = config.keep_checkpoints + (1 if plan.validates else 0)
     left = state + model * (1 + kept) + MAX_REPORT_BYTES + _images_and_rows(plan, step_seconds)

@@ -10,7 +10,7 @@ import torch
 from cyclegan_cli.checkpoints.header import BOTH_DIRECTIONS, ModelInfo
 from cyclegan_cli.checkpoints.locate import Checkpoint, checkpoint_file, read_checkpoint
 from cyclegan_cli.checkpoints.store import load_generator
-from cyclegan_cli.config import GeneratorConfig, TrainConfig
+from cyclegan_cli.config import BandFormats, TrainConfig, option_name
 from cyclegan_cli.errors import UsageError
 from cyclegan_cli.models.cyclegan import CycleGAN
 
@@ -46,6 +46,36 @@ def with_architecture(config: TrainConfig, initial: Checkpoint) -> TrainConfig:
     )
 
 
+def initial_formats(config: TrainConfig, initial: Checkpoint) -> tuple[TrainConfig, BandFormats]:
+    """Return the options and the formats of both domains, taken from ``--init-from``.
+
+    Raises:
+        UsageError: An option contradicts the checkpoint.
+    """
+    formats = initial.info.formats
+    if _is_reversed(config, initial):
+        formats = formats[::-1]
+    for domain, format in zip("ab", formats, strict=True):
+        count = format.channels if format else 3
+        given = getattr(config, f"channels_{domain}")
+        _require_equal(f"--channels-{domain}", given, None, count)
+        for name in (f"bands_{domain}", f"range_{domain}"):
+            if getattr(config, name) is not None:
+                raise UsageError(
+                    f"{option_name(name)} contradicts --init-from, which has its own",
+                    "Omit it: bands and ranges are taken from the checkpoint.",
+                )
+    if any(formats):
+        channels_a, channels_b = (format.channels if format else 3 for format in formats)
+        config = dataclasses.replace(config, channels_a=channels_a, channels_b=channels_b)
+    return config, formats
+
+
+def _is_reversed(config: TrainConfig, initial: Checkpoint) -> bool:
+    """Return whether the checkpoint has the same two domains in the other order."""
+    return (initial.info.name_a, initial.info.name_b) == (config.name_b, config.name_a)
+
+
 _DEFAULT_CHANNELS = TrainConfig().base_channels
 
 
@@ -55,8 +85,9 @@ def _require_trainable(path: Path, info: ModelInfo) -> None:
             f"--init-from {path} has only the generator {info.directions[0]}",
             "Name a checkpoint with both directions: a run folder or its model.safetensors.",
         )
-    plain = GeneratorConfig(info.generator.base_channels, info.generator.residual_blocks)
-    if info.generator != plain:
+    generator = info.generator
+    is_gray = not any(info.formats) and {generator.input_channels, generator.output_channels} != {3}
+    if generator.affine_norm or is_gray:
         raise UsageError(
             f"--init-from {path} has generators for grayscale images or with affine normalization",
             "They can translate, but cannot be trained.",
@@ -85,8 +116,7 @@ def load_initial_generators(model: CycleGAN, config: TrainConfig, initial: Check
     Raises:
         CheckpointError: The checkpoint is damaged or was removed.
     """
-    is_reversed = (initial.info.name_a, initial.info.name_b) == (config.name_b, config.name_a)
-    sources = BOTH_DIRECTIONS[::-1] if is_reversed else BOTH_DIRECTIONS
+    sources = BOTH_DIRECTIONS[::-1] if _is_reversed(config, initial) else BOTH_DIRECTIONS
     for network, direction in zip(model.generators().values(), sources, strict=True):
         generator, _ = load_generator(initial, direction)
         with torch.no_grad():

@@ -27,8 +27,8 @@ def sliced_wasserstein_distance(
     own would hide differences such as between day and night.
 
     Args:
-        images: ``[N, 3, H, W]`` in [-1, 1].
-        reference: ``[M, 3, H, W]`` in [-1, 1], on the same device; M may differ from N.
+        images: ``[N, C, H, W]`` in [-1, 1].
+        reference: ``[M, C, H, W]`` in [-1, 1], on the same device; M may differ from N.
         seed: Seed for the patches and projections.
         projections: Number of random projections.
 
@@ -44,10 +44,10 @@ def laplacian_pyramid(images: Tensor) -> list[Tensor]:
     """Return the Laplacian pyramid, finest level first, with the low-pass residual last.
 
     Args:
-        images: ``[N, 3, H, W]``, any range.
+        images: ``[N, C, H, W]``, any range.
 
     Returns:
-        ``[N, 3, H, W]``, ``[N, 3, H/2, W/2]``, ... down to a short side of at least 16.
+        ``[N, C, H, W]``, ``[N, C, H/2, W/2]``, ... down to a short side of at least 16.
         Upsampling and adding them gives the images.
     """
     levels = []
@@ -81,7 +81,7 @@ def _level_distance(
 
 
 def _patches(images: Tensor, count: int, random: torch.Generator) -> Tensor:
-    """Return ``count`` random patches, evenly distributed over the images: ``[count, 3, 49]``."""
+    """Return ``count`` random patches, evenly distributed over the images: ``[count, C, 49]``."""
     number, _, height, width = images.shape
     image = torch.arange(count) % number
     top = torch.randint(height - PATCH_SIZE + 1, (count,), generator=random)
@@ -99,8 +99,8 @@ def histogram_distance(images: Tensor, reference: Tensor) -> float:
     histograms.
 
     Args:
-        images: ``[N, 3, H, W]`` in [-1, 1].
-        reference: ``[M, 3, H', W']`` in [-1, 1].
+        images: ``[N, C, H, W]`` in [-1, 1].
+        reference: ``[M, C, H', W']`` in [-1, 1].
 
     Returns:
         In 8-bit pixel values: 0 for equal histograms, 255 for black and white.
@@ -123,12 +123,21 @@ def _cumulative_histogram(values: Tensor) -> Tensor:
 
 
 def mean_luminance(images: Tensor) -> float:
-    """Return the mean luminance (ITU-R BT.601) of ``[N, 3, H, W]`` in [-1, 1], in [0, 255]."""
+    """Return the mean luminance (ITU-R BT.601) of ``[N, C, H, W]`` in [-1, 1], in [0, 255]."""
     return float((luminance(images) + 1).mean() * 127.5)
 
 
 def luminance(images: Tensor) -> Tensor:
-    """Return the luminance (ITU-R BT.601): ``[N, 3, H, W]`` to ``[N, H, W]``, same range."""
+    """Return the luminance of images of any number of channels.
+
+    Args:
+        images: ``[N, C, H, W]``, any range.
+
+    Returns:
+        ``[N, H, W]``, same range: by ITU-R BT.601 of three channels, else the mean of the channels.
+    """
+    if images.shape[1] != len(LUMA):
+        return images.mean(dim=1)
     weights = torch.tensor(LUMA, device=images.device).view(1, 3, 1, 1)
     return (images * weights).sum(dim=1)
 
@@ -137,8 +146,8 @@ def luminance_correlation(images: Tensor, translated: Tensor) -> float:
     """Return the correlation of luminance between images and their translations.
 
     Args:
-        images: ``[N, 3, H, W]``, any range.
-        translated: The translations, ``[N, 3, H, W]``.
+        images: ``[N, C, H, W]``, any range.
+        translated: The translations, ``[N, C, H, W]``.
 
     Returns:
         Pearson correlation over a 16×16 grid of areas, mean over images: 1 if translations only
@@ -155,7 +164,7 @@ def diversity(images: Tensor) -> float:
     """Return the diversity of a set of images.
 
     Args:
-        images: ``[N, 3, H, W]``, any range.
+        images: ``[N, C, H, W]``, any range.
 
     Returns:
         Mean absolute difference between pairs, averaged over 32×32 areas to suppress noise; 0 for

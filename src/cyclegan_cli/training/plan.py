@@ -24,18 +24,21 @@ from cyclegan_cli.checkpoints.locate import (
     why_not_resumable,
 )
 from cyclegan_cli.config import (
+    BandFormats,
     TrainConfig,
     is_domain_name,
     layered,
     option_name,
+    parse_bands,
     typed_values,
 )
 from cyclegan_cli.data.cache import CachePlan, plan_cache
+from cyclegan_cli.data.domain import find_format
 from cyclegan_cli.errors import CheckpointError, UsageError
 from cyclegan_cli.runtime.devices import choose_device, choose_precision, device_for_rank
 from cyclegan_cli.runtime.distributed_env import SINGLE_PROCESS, DistributedEnv
 from cyclegan_cli.runtime.threads import available_cores
-from cyclegan_cli.training.fine_tuning import read_initial, with_architecture
+from cyclegan_cli.training.fine_tuning import initial_formats, read_initial, with_architecture
 from cyclegan_cli.training.run_dir import (
     find_run,
     hint_without_state,
@@ -61,6 +64,8 @@ class Plan:
         warnings: Warnings to show to the user.
         env: The rank of this process.
         initial: The checkpoint that a new run starts from; None for random initialization.
+        formats: How the images of domain A and B are read; None: as RGB.
+        notes: Messages about the data, for the log.
     """
 
     config: TrainConfig
@@ -71,6 +76,8 @@ class Plan:
     warnings: tuple[str, ...] = ()
     env: DistributedEnv = SINGLE_PROCESS
     initial: Checkpoint | None = None
+    formats: BandFormats = (None, None)
+    notes: tuple[str, ...] = ()
 
     @property
     def images_a(self) -> list[Path]:
@@ -113,7 +120,12 @@ class Plan:
     def cache(self) -> CachePlan:
         """The cache of decoded images."""
         images = len(self.images_a) + len(self.images_b)
-        return plan_cache(self.config, images, processes=self.env.local_world_size)
+        sizes = [4 * format.channels if format else 3 for format in self.formats]
+        counts = len(self.images_a), len(self.images_b)
+        size = sum(s * count for s, count in zip(sizes, counts, strict=True)) / max(images, 1)
+        return plan_cache(
+            self.config, images, processes=self.env.local_world_size, pixel_bytes=size
+        )
 
     @property
     def epoch_items(self) -> int:
@@ -208,11 +220,69 @@ def plan_new(config: TrainConfig, env: DistributedEnv = SINGLE_PROCESS) -> Plan:
     config = _with_absolute_paths(config)
     split = split_images(config)
     config, initial = _completed(config, device)
+    config, formats = _with_formats(config, split, initial)
     run_dir = new_run_dir(config)
     if not is_utf8(run_dir):
         raise UsageError(f"--run-dir: the name {str(run_dir)!r} is not valid UTF-8", "Rename it.")
     config = dataclasses.replace(config, run_dir=run_dir)
-    return Plan(config, run_dir, split, device, env=env, initial=initial)
+    return Plan(
+        config,
+        run_dir,
+        split,
+        device,
+        env=env,
+        initial=initial,
+        formats=formats,
+        notes=tuple(_format_notes(config, formats)),
+    )
+
+
+def _with_formats(
+    config: TrainConfig, split: DataSplit, initial: Checkpoint | None
+) -> tuple[TrainConfig, BandFormats]:
+    """Find out how the images of both domains are read, and set the numbers of channels."""
+    if initial is not None:
+        return initial_formats(config, initial)
+    formats = (
+        find_format(config, "a", [*split.images_a, *split.val_a]),
+        find_format(config, "b", [*split.images_b, *split.val_b]),
+    )
+    if any(formats):
+        channels_a, channels_b = (format.channels if format else 3 for format in formats)
+        config = dataclasses.replace(config, channels_a=channels_a, channels_b=channels_b)
+    _check_band_options(config, formats)
+    return config, formats
+
+
+def _check_band_options(config: TrainConfig, formats: BandFormats) -> None:
+    """Refuse options that have no effect on these domains."""
+    if config.kid and any(formats):
+        raise UsageError(
+            "--kid measures RGB images, and a domain has other images", "Train without --kid."
+        )
+    counts = [format.channels for format in formats if format]
+    shown = parse_bands(config.show_bands, "--show-bands")
+    if shown and max(shown) > max(counts, default=0):
+        raise UsageError(
+            f"--show-bands {config.show_bands}: no domain that is not RGB has {max(shown)} channels",
+            "Bands are numbered from 1, after --bands-a and --bands-b.",
+        )
+    if config.nodata is not None and not counts:
+        raise UsageError(
+            "--nodata is for images that are not RGB, and both domains are RGB",
+            "Omit it, or give --range-a 0,255 to read the values as they are.",
+        )
+
+
+def _format_notes(config: TrainConfig, formats: BandFormats) -> Iterator[str]:
+    for name, format in zip((config.name_a, config.name_b), formats, strict=True):
+        if format is not None:
+            yield f"{name}: {format}"
+    if config.channels("a") != config.channels("b"):
+        yield (
+            f"the identity loss is left out: {config.name_a} has {config.channels('a')} channels, "
+            f"{config.name_b} {config.channels('b')}"
+        )
 
 
 def plan_restarted(config: TrainConfig, env: DistributedEnv) -> Plan:
@@ -224,7 +294,9 @@ def plan_restarted(config: TrainConfig, env: DistributedEnv) -> Plan:
     Raises:
         CycleGANError: As for a new run or a resumed one.
     """
-    wanted, _ = _completed(_with_absolute_paths(config), _device(config, env))
+    config = _with_absolute_paths(config)
+    wanted, initial = _completed(config, _device(config, env))
+    wanted, _ = _with_formats(wanted, split_images(config), initial)
     run = wanted.run_dir or last_run_dir(wanted)
     if run is None or not (run / CONFIG_FILE).is_file():
         return plan_new(config, env)
@@ -268,9 +340,13 @@ def plan_resumed(
     config = dataclasses.replace(config, precision=choose_precision(config.precision, device))
     plan = Plan(config, run, split_images(config), device, resumed=info, env=env)
     if info is None:
-        plan = dataclasses.replace(plan, initial=read_initial(config))
+        initial = read_initial(config)
+        config, formats = _with_formats(config, plan.split, initial)
+        plan = dataclasses.replace(plan, initial=initial, config=config, formats=formats)
         restarts = f"{run} was stopped before its first checkpoint and starts again"
         return dataclasses.replace(plan, warnings=(restarts,))
+    plan = dataclasses.replace(plan, formats=info.model.formats)
+    _check_band_options(config, plan.formats)
     shortened = LENGTH_OPTIONS & {
         name for name in changes if changes[name] != getattr(before, name)
     }

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.config import BandFormat, TrainConfig
 from cyclegan_cli.data.dataset import check_training_size, load_training_image, single_threaded
+from cyclegan_cli.data.domain import clipped_fraction
 from cyclegan_cli.data.folder import SkippedFiles, Survey, duplicates, subsample, survey
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.runtime.threads import available_cores
@@ -63,6 +64,9 @@ class DomainReport:
         skipped: Counts image files in the folder that are not read.
         unusable_val: Validation images that cannot be read, each with the reason. All are decoded.
         validates_on_training_images: Whether the validation folder is the training folder.
+        format: How the images are read; None: as RGB.
+        clipped: Fraction of the values in a sample that are outside the range of the format; None:
+            not measured.
     """
 
     option: str
@@ -79,6 +83,8 @@ class DomainReport:
     skipped: SkippedFiles
     unusable_val: dict[Path, str]
     validates_on_training_images: bool
+    format: BandFormat | None = None
+    clipped: float | None = None
 
     @property
     def named(self) -> list[str]:
@@ -121,6 +127,7 @@ class DomainReport:
             **self.survey.facts(),
             "enlarged": self.enlarged,
             "passed_over": self.skipped.counts,
+            **({"bands": asdict(self.format), "clipped": self.clipped} if self.format else {}),
             "useless": _listed(self.unusable),
             "unreadable_held_out": _listed(self.unusable_val),
         }
@@ -247,6 +254,7 @@ def _check_domain(
     plan: Plan, domain: str, images: Sequence[Path], limits: ScanLimits
 ) -> DomainReport:
     config = plan.config
+    format = plan.formats["ab".index(domain)]
     found = survey(subsample(images, limits.headers))
     unusable = dict(found.problems)
     for path, header in found.probes.items():
@@ -257,12 +265,14 @@ def _check_domain(
     decoded: Sequence[Path] = ()
     if limits.pixels != 0:
         decoded = subsample([path for path in found.probes if path not in unusable], limits.pixels)
-        unusable |= _undecodable(decoded, config)
+        unusable |= _undecodable(decoded, config, format)
     folder: Path = getattr(config, f"domain_{domain}")
     val_folder: Path | None = getattr(config, f"val_{domain}")
     val_images: list[Path] = getattr(plan.split, f"val_{domain}")
     unusable_val = {path: unusable[path] for path in val_images if path in unusable}
-    unusable_val |= _undecodable([path for path in val_images if path not in unusable], config)
+    unusable_val |= _undecodable(
+        [path for path in val_images if path not in unusable], config, format
+    )
     return DomainReport(
         option=f"--domain-{domain}",
         val_option=f"--domain-{domain}" if val_folder is None else f"--val-{domain}",
@@ -279,13 +289,17 @@ def _check_domain(
         unusable_val=unusable_val,
         validates_on_training_images=val_folder is not None
         and val_folder.resolve() == folder.resolve(),
+        format=format,
+        clipped=clipped_fraction(format, decoded) if format and decoded else None,
     )
 
 
-def _undecodable(images: Sequence[Path], config: TrainConfig) -> dict[Path, str]:
+def _undecodable(
+    images: Sequence[Path], config: TrainConfig, format: BandFormat | None
+) -> dict[Path, str]:
     def problem(path: Path) -> str:
         try:
-            load_training_image(path, config)
+            load_training_image(path, config, format)
         except DataError as error:
             return error.message
         return ""

@@ -203,12 +203,16 @@ class Trainer:
 
     def _load_batches(self) -> Generator[Batch]:
         plan = self.plan
+        for note in plan.notes:
+            self.run.log(note)
         for warning in plan.warnings:
             self.run.warn(warning)
         if plan.cache.is_short:
             self.run.warn(f"--cache ram keeps images in memory: {plan.cache}")
         return loader(
-            UnpairedDataset(plan.images_a, plan.images_b, plan.config, ImageCache(plan.cache)),
+            UnpairedDataset(
+                plan.images_a, plan.images_b, plan.config, ImageCache(plan.cache), plan.formats
+            ),
             plan.first_item,
             plan.total_steps - plan.first_step,
             plan.workers,
@@ -223,6 +227,8 @@ def _build_model(plan: Plan, rank: int) -> CycleGAN:
     torch.backends.cudnn.benchmark = True
     set_fp32_precision(plan.config.precision)
     model = CycleGAN(plan.config, plan.device, plan.bf16, rank, winograd_bf16=not has_amx())
+    format_a, format_b = plan.formats
+    model.may_lack_data = (format_a is not None, format_b is not None)
     if plan.resumed:
         restore_state(plan.run_dir / STATE_FILE, model, rank)
     elif plan.initial:

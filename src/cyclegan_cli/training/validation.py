@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.config import BandFormat, TrainConfig
 from cyclegan_cli.data.dataset import center_crop, load_training_image, random_order
 from cyclegan_cli.data.tensors import to_unit_range
 from cyclegan_cli.errors import DataError
-from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.models.cyclegan import CycleGAN, fill_missing
 from cyclegan_cli.models.losses import l1_loss
 from cyclegan_cli.training.metrics import diversity, sliced_wasserstein_distance
 from cyclegan_cli.training.plan import Plan
@@ -29,7 +29,8 @@ VALIDATION_PROJECTIONS = 128
 class ValidationBatch:
     """Validation images and their translations.
 
-    Each is ``[N, 3, crop, crop]`` in [-1, 1], fp32, on the device of the model.
+    Each is ``[N, C, crop, crop]`` in [-1, 1], fp32, on the device of the model. Without identity
+    mappings ``idt_a`` and ``idt_b`` are None: the domains have different numbers of channels.
     """
 
     real_a: Tensor
@@ -38,12 +39,13 @@ class ValidationBatch:
     rec_a: Tensor
     fake_a: Tensor
     rec_b: Tensor
-    idt_a: Tensor
-    idt_b: Tensor
+    idt_a: Tensor | None = None
+    idt_b: Tensor | None = None
 
     def is_finite(self) -> bool:
         """Return whether all values are finite. Waits for the device."""
-        return all(bool(torch.isfinite(images).all()) for images in vars(self).values())
+        found = (images for images in vars(self).values() if images is not None)
+        return all(bool(torch.isfinite(images).all()) for images in found)
 
 
 class Validator:
@@ -89,7 +91,8 @@ def fixed_images(
             an order that depends on the seed alone.
 
     Returns:
-        ``real_a`` and ``real_b``, each ``[N, 3, crop, crop]`` in [-1, 1], on the plan's device.
+        ``real_a`` and ``real_b``, each ``[N, C, crop, crop]`` in [-1, 1], on the plan's device;
+        values without data are filled by the mean.
 
     Raises:
         DataError: No image of a domain can be read.
@@ -100,22 +103,28 @@ def fixed_images(
             for name, images in (("a/samples", plan.images_a), ("b/samples", plan.images_b))
         )
     crops = [
-        _readable_crops(own, plan.config, count, name)
-        for own, name in zip(paths, "AB", strict=True)
+        _readable_crops(own, plan.config, count, name, format)
+        for own, name, format in zip(paths, "AB", plan.formats, strict=True)
     ]
     number = min(map(len, crops))
-    real_a, real_b = (to_unit_range(torch.stack(own[:number])).to(plan.device) for own in crops)
+    real_a, real_b = (
+        fill_missing(to_unit_range(torch.stack(own[:number]))).to(plan.device) for own in crops
+    )
     return real_a, real_b
 
 
 def _readable_crops(
-    paths: Iterable[Path], config: TrainConfig, count: int, domain: str
+    paths: Iterable[Path],
+    config: TrainConfig,
+    count: int,
+    domain: str,
+    format: BandFormat | None,
 ) -> list[Tensor]:
     crops: list[Tensor] = []
     reason = ""
     for path in paths:
         try:
-            image = load_training_image(path, config)
+            image = load_training_image(path, config, format)
         except DataError as error:
             reason = f": {error.message}"
             continue  # The data set reports it.
@@ -133,7 +142,8 @@ def quality(batch: ValidationBatch) -> dict[str, float]:
     Returns:
         ``swd_*``: sliced Wasserstein distance of the translations to real images of the target
         domain, mean over the pyramid. ``cycle_*``, ``identity_*``: L1 distance of reconstructions
-        and of images translated to their own domain, as in the losses. ``diversity_*``: diversity
+        and of images translated to their own domain, as in the losses, which is 0 where the domains
+        have different numbers of channels. ``diversity_*``: diversity
         of the translations relative to their inputs.
     """
     return {
@@ -141,11 +151,15 @@ def quality(batch: ValidationBatch) -> dict[str, float]:
         "swd_b2a": _distance(batch.fake_a, batch.real_a),
         "cycle_a": float(l1_loss(batch.rec_a, batch.real_a)),
         "cycle_b": float(l1_loss(batch.rec_b, batch.real_b)),
-        "identity_a": float(l1_loss(batch.idt_a, batch.real_a)),
-        "identity_b": float(l1_loss(batch.idt_b, batch.real_b)),
+        "identity_a": _identity(batch.idt_a, batch.real_a),
+        "identity_b": _identity(batch.idt_b, batch.real_b),
         "diversity_a2b": diversity(batch.fake_b) / max(diversity(batch.real_a), 1e-9),
         "diversity_b2a": diversity(batch.fake_a) / max(diversity(batch.real_b), 1e-9),
     }
+
+
+def _identity(mapped: Tensor | None, real: Tensor) -> float:
+    return 0.0 if mapped is None else float(l1_loss(mapped, real))
 
 
 def _distance(images: Tensor, reference: Tensor) -> float:

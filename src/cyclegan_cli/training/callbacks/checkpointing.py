@@ -167,7 +167,15 @@ def run_state(run: TrainingRun) -> StateInfo:
     generator = model.generator_a2b.config
     items = plan.items_of(step)
     return StateInfo(
-        model=ModelInfo("state", generator, plan.name_a, plan.name_b, facts, library_versions()),
+        model=ModelInfo(
+            "state",
+            generator,
+            plan.name_a,
+            plan.name_b,
+            facts,
+            library_versions(),
+            formats=plan.formats,
+        ),
         discriminator=model.discriminator_a.config,
         config=config.to_document(),
         step=step,

@@ -225,16 +225,17 @@ class HealthMonitor:
 
 
 def _failures(
-    name: str, real: Tensor, fake: Tensor, target: Tensor, identity: Tensor
+    name: str, real: Tensor, fake: Tensor, target: Tensor, identity: Tensor | None
 ) -> Iterator[tuple[Kind, bool, str, str]]:
     """Yield the failures of a generator: kind, whether it applies, sentence and advice.
 
     Args:
         name: The generator.
-        real: Images of the source domain, ``[N, 3, H, W]`` in [-1, 1].
+        real: Images of the source domain, ``[N, C, H, W]`` in [-1, 1].
         fake: Their translations.
         target: Images of the target domain.
-        identity: The outputs for those.
+        identity: The outputs for those; None if the domains have different numbers of channels.
+            Changes cannot be measured then, and "identity" is not checked.
     """
     reference = min(diversity(real), diversity(target))
     ratio = diversity(fake) / reference if reference >= MIN_DIFFERENCE else 1.0
@@ -249,14 +250,17 @@ def _failures(
     # The sky is bright by day and dark at night: that alone is not a failure. A generator that
     # produces negatives also does so for images of its target domain.
     correlation = luminance_correlation(real, fake)
+    others = [] if identity is None else [luminance_correlation(target, identity)]
     yield (
         "inversion",
-        max(correlation, luminance_correlation(target, identity)) < INVERTED_BELOW,
+        max([correlation, *others]) < INVERTED_BELOW,
         f"the generator {name} produces negatives: its translations are dark where their inputs "
         f"are bright (correlation {correlation:.2f})",
         "Start again with another --seed or a larger --lambda-identity, unless this is the "
         "difference between the domains.",
     )
+    if real.shape[1] != fake.shape[1]:
+        return
     distance = float(l1_loss(real, target))
     change = float(l1_loss(fake, real)) / distance if distance >= MIN_DIFFERENCE else 1.0
     yield (

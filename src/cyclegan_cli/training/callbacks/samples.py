@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from cyclegan_cli.checkpoints.locate import SAMPLES_FOLDER
+from cyclegan_cli.config import parse_bands
 from cyclegan_cli.data.encode import encode
 from cyclegan_cli.data.image import DecodedImage
 from cyclegan_cli.data.tensors import tensor_to_array
@@ -41,12 +42,47 @@ class SampleGrids(ScheduledCallback):
         images = {"real_a": self.real_a, "real_b": self.real_b}
         images |= run.model.translate_and_reconstruct(self.real_a, self.real_b)
         path = run.run_dir.file(SAMPLES_FOLDER) / f"step_{run.step:08d}.jpg"
-        save_sample_grid(path, images)
+        save_sample_grid(path, visible(images, run.plan))
         run.call("on_samples", run, path)
         self.trigger.reset(run.step)
 
     def state_dict(self, step: int) -> dict[str, Any]:
         return {"since": {"sample": self.trigger.state_dict(step)}}
+
+
+SHOWN_PERCENTILES = (0.02, 0.98)
+DOMAIN_IMAGES = {"a": ("real_a", "rec_a", "fake_a"), "b": ("real_b", "rec_b", "fake_b")}
+
+
+def visible(images: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
+    """Convert images of domains that are not RGB to RGB.
+
+    Three bands are shown as red, green and blue, or one as gray, stretched by percentiles of the
+    real images.
+
+    Args:
+        images: ``[N, C, H, W]`` in [-1, 1], by the names in ``GRID_COLUMNS``.
+        plan: The training, with ``--show-bands``.
+
+    Returns:
+        ``[N, 3, H, W]`` in [-1, 1], by the same names.
+    """
+    shown = dict(images)
+    chosen = parse_bands(plan.config.show_bands, "--show-bands")
+    for (domain, names), format in zip(DOMAIN_IMAGES.items(), plan.formats, strict=True):
+        if format is None:
+            continue
+        default = (1, 2, 3) if format.channels >= 3 else (1,)
+        bands = chosen if chosen and max(chosen) <= format.channels else default
+        indices = [band - 1 for band in bands]
+        real = images[f"real_{domain}"][:, indices].transpose(0, 1).flatten(1).float().cpu()
+        ends = torch.tensor(SHOWN_PERCENTILES)
+        low, high = torch.quantile(real[:, :: max(1, real.shape[1] // 100_000)], ends, dim=1)
+        low, scale = low.view(1, -1, 1, 1), 2 / (high - low).clamp(min=1e-6).view(1, -1, 1, 1)
+        for name in names:
+            stretched = (images[name][:, indices].float().cpu() - low) * scale - 1
+            shown[name] = stretched.clamp(-1, 1).expand(-1, 3, -1, -1)
+    return shown
 
 
 def save_sample_grid(path: Path, images: Mapping[str, Tensor]) -> None:

@@ -1,0 +1,516 @@
+"""Images as arrays of any number of channels and type: TIFF, NumPy arrays, PNG and others.
+
+Values are read as they are stored: without conversion of colors, and without passing through 8
+bits.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+
+from cyclegan_cli.config import BAND_TYPES, MAX_CHANNELS, BandFormat
+from cyclegan_cli.data.containers import PNG_SIGNATURE
+from cyclegan_cli.data.formats import HEAD_BYTES, NPY_HEAD
+from cyclegan_cli.data.image import PixelArray
+from cyclegan_cli.data.open_image import (
+    decoding_error,
+    format_of,
+    max_pixels,
+    open_image,
+    require_file,
+    too_many_pixels,
+)
+from cyclegan_cli.data.tiff import TIFF_HEADS, is_reduced
+from cyclegan_cli.data.tiff_pixels import tiff_file
+from cyclegan_cli.errors import CycleGANError, DataError
+
+# Photometric interpretations of TIFF 6.0 whose samples are values: black is zero, and RGB.
+MINISBLACK, RGB = 1, 2
+SEPARATE_PLANES = 2
+PREDICTOR = 317
+# Tags that place an image on the Earth (GeoTIFF 1.1, annex D; GDAL's GTiff driver).
+GDAL_METADATA, GDAL_NODATA = 42112, 42113
+GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, GDAL_METADATA)
+BAND_ITEM = re.compile(r"<Item\b[^>]*\bsample=[^>]*>.*?</Item>\s*", re.DOTALL)
+KEPT_COMPRESSIONS = {1: None, 5: "lzw", 8: "zlib", 32946: "zlib", 50000: "zstd"}
+# Pillow's modes whose array is the stored values.
+PLAIN_MODES = ("L", "LA", "RGB", "RGBA", "I;16", "F")
+GRAY_TYPES = ("uint8", "uint16")
+CONVERT = "Convert it to a TIFF or .npy file of uint8, uint16, int16, float32 or float64."
+
+Compression = Literal["lzw", "zlib", "zstd"]
+# Code, data type, count and value of a TIFF tag, as tifffile writes them.
+Tag = tuple[int, int, int, Any]
+
+
+@dataclass(frozen=True)
+class BandLayout:
+    """How a TIFF stores its pixels.
+
+    Attributes:
+        compression: The compression; None: none.
+        predictor: Whether neighboring values are subtracted before compression.
+        tile: Height and width of its tiles; None: strips.
+    """
+
+    compression: Compression | None = "zlib"
+    predictor: bool = True
+    tile: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class BandProbe:
+    """Facts from the header of an image.
+
+    Attributes:
+        format: Name of the format, e.g. ``TIFF``.
+        width: Width in pixels.
+        height: Height in pixels.
+        channels: Number of channels.
+        dtype: Type of the values.
+        is_color: Whether this is a color image, which is otherwise read at 8 bits and in sRGB.
+        nodata: Value of pixels without data; None: not declared.
+    """
+
+    format: str
+    width: int
+    height: int
+    channels: int
+    dtype: str
+    is_color: bool
+    nodata: float | None = None
+
+    @property
+    def kind(self) -> str:
+        """The number of channels and the type, for messages."""
+        if self.is_color:
+            return "color"
+        return f"{self.channels} channel{'' if self.channels == 1 else 's'} of {self.dtype}"
+
+
+@dataclass(frozen=True, eq=False)
+class BandImage:
+    """An image as an array.
+
+    Attributes:
+        values: ``[H, W, C]``, of one of ``BAND_TYPES``.
+        probe: Facts from its header.
+        tags: TIFF tags that place it on the Earth.
+        layout: How a TIFF stores its pixels.
+        missing: ``[H, W]`` bool: pixels without data; None: none.
+    """
+
+    values: PixelArray
+    probe: BandProbe
+    tags: tuple[Tag, ...] = ()
+    layout: BandLayout = BandLayout()
+    missing: PixelArray | None = None
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return int(self.values.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return int(self.values.shape[0])
+
+
+def probe_bands(source: Path | BinaryIO, name: str) -> BandProbe:
+    """Read the header of an image.
+
+    Args:
+        source: A file, or a stream with the contents of one.
+        name: Its name in error messages.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    return _read(source, name, header_only=True).probe
+
+
+def read_bands(source: Path | BinaryIO, name: str) -> BandImage:
+    """Read an image as an array.
+
+    Args:
+        source: A file, or a stream with the contents of one.
+        name: Its name in error messages.
+
+    Raises:
+        DataError: It cannot be read, or has a type or size that is not supported.
+    """
+    return _read(source, name, header_only=False)
+
+
+def _read(source: Path | BinaryIO, name: str, header_only: bool) -> BandImage:
+    if isinstance(source, Path):
+        require_file(source, name)
+    try:
+        with source.open("rb") if isinstance(source, Path) else io.BytesIO(source.read()) as file:
+            head = file.read(HEAD_BYTES)
+            file.seek(0)
+            if head.startswith(NPY_HEAD):
+                return _read_npy(file, name, header_only)
+            if head.startswith(TIFF_HEADS):
+                return _read_tiff(file, name, header_only)
+            if _is_deep_png(head):
+                return _read_deep_png(file, name, header_only)
+    except (CycleGANError, NameError, ImportError, MemoryError):
+        raise
+    except Exception as error:
+        # Decoders raise all kinds of exceptions for damaged files.
+        raise decoding_error(name, error, None) from error
+    return _read_by_pillow(source, name, header_only)
+
+
+def _checked(probe: BandProbe, name: str) -> BandProbe:
+    """Refuse types and sizes that are not supported."""
+    if probe.dtype not in BAND_TYPES:
+        raise DataError(f"{name} has values of type {probe.dtype}, which is not supported", CONVERT)
+    if probe.channels > MAX_CHANNELS:
+        raise DataError(f"{name} has {probe.channels} channels, more than {MAX_CHANNELS}")
+    if probe.width < 1 or probe.height < 1:
+        raise DataError(f"{name} has no pixels")
+    if probe.width * probe.height > max_pixels():
+        raise too_many_pixels(name)
+    return probe
+
+
+def _read_npy(file: Any, name: str, header_only: bool) -> BandImage:
+    version = np.lib.format.read_magic(file)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0,
+               (2, 0): np.lib.format.read_array_header_2_0}  # fmt: skip
+    if version not in readers:
+        raise DataError(f"{name} is a NumPy file of version {version[0]}.{version[1]}", CONVERT)
+    shape, is_fortran, dtype = readers[version](file)
+    if dtype.hasobject or dtype.names or len(shape) not in (2, 3):
+        raise DataError(
+            f"{name} holds an array of shape {list(shape)} and type {dtype}, not an image",
+            "Save arrays of shape [H, W] or [H, W, C].",
+        )
+    height, width, channels = (*shape, 1)[:3]
+    is_color = (channels, dtype.name) == (3, "uint8")
+    probe = _checked(BandProbe("NPY", width, height, channels, dtype.name, is_color), name)
+    if header_only:
+        return BandImage(np.empty((0, 0, channels), dtype.name), probe)
+    size = height * width * channels * dtype.itemsize
+    content = file.read(size)
+    if len(content) != size:
+        raise DataError(f"cannot read {name}: it is truncated")
+    values = np.frombuffer(content, dtype).astype(dtype.name, copy=False)
+    shaped = values.reshape((height, width, channels), order="F" if is_fortran else "C")
+    return BandImage(np.ascontiguousarray(shaped), probe)
+
+
+def _read_tiff(file: BinaryIO, name: str, header_only: bool) -> BandImage:
+    with tiff_file(file) as tiff:
+        page = _only_page(tiff, name)
+        photometric, dtype = int(page.photometric), str(page.dtype)
+        samples = int(page.samplesperpixel)
+        nodata = page.tags.get(GDAL_NODATA)
+        probe = BandProbe(
+            "TIFF",
+            int(page.imagewidth),
+            int(page.imagelength),
+            samples,
+            dtype,
+            is_color=_is_color(photometric, dtype, samples, tuple(page.extrasamples)),
+            nodata=_number(nodata.value) if nodata else None,
+        )
+        if header_only and probe.is_color:
+            return BandImage(np.empty((0, 0, samples)), probe)
+        if photometric not in (MINISBLACK, RGB):
+            raise DataError(
+                f"cannot read {name} as an array: its values are indices or another encoding of "
+                f"colors ({page.photometric.name.lower()})",
+                CONVERT,
+            )
+        _checked(probe, name)
+        if header_only:
+            return BandImage(np.empty((0, 0, samples), dtype), probe)
+        values = page.asarray(maxworkers=1)
+        if values.ndim == 2:
+            values = values[..., None]
+        elif page.planarconfig == SEPARATE_PLANES:
+            values = np.moveaxis(values, 0, 2)
+        if values.shape != (probe.height, probe.width, samples):
+            raise DataError(f"cannot read {name}: it is not a plain two-dimensional image", CONVERT)
+        return BandImage(np.ascontiguousarray(values), probe, _geo_tags(page), _layout(page))
+
+
+def _only_page(tiff: Any, name: str) -> Any:
+    """Return the only page that is not a reduced version or mask of another."""
+    pages = []
+    for page in tiff.pages:
+        tags = {tag.code: tag.value for tag in page.tags if tag.code in (254, 255)}
+        pages += [] if is_reduced(tags) else [page]
+        if len(pages) > 1:
+            break
+    if not pages:
+        raise DataError(f"cannot read {name}: it is damaged, or has no image")
+    if len(pages) != 1 or pages[0].imagedepth != 1:
+        raise DataError(
+            f"{name} is a TIFF with several images, and only one can be read as an array",
+            "Write each of them to a file of its own.",
+        )
+    is_stack = tiff.series and tiff.series[0].size != pages[0].size
+    if is_stack and not is_reduced({254: int(tiff.pages[0].subfiletype)}):
+        raise DataError(
+            f"{name} is a stack of planes, and only single images can be read as arrays",
+            "Write each of them to a file of its own.",
+        )
+    return pages[0]
+
+
+def _is_color(photometric: int, dtype: str, samples: int, extra: tuple[int, ...]) -> bool:
+    if photometric == MINISBLACK:
+        # Gray with transparency.
+        return samples == 2 and extra in ((1,), (2,)) and dtype in GRAY_TYPES
+    if photometric == RGB:
+        has_alpha = samples == 4 and extra in ((1,), (2,))
+        return dtype in GRAY_TYPES and (samples == 3 or has_alpha)
+    return True
+
+
+def _number(text: Any) -> float | None:
+    try:
+        found = float(text)
+    except (TypeError, ValueError):
+        return None
+    return found if np.isfinite(found) else None
+
+
+def _geo_tags(page: Any) -> tuple[Tag, ...]:
+    """Return the tags that place a page on the Earth, without those that describe single bands."""
+    tags: list[Tag] = []
+    for code in GEO_TAGS:
+        tag = page.tags.get(code)
+        if tag is None:
+            continue
+        value, count = tag.value, tag.count
+        if isinstance(value, str):
+            value = BAND_ITEM.sub("", value) if code == GDAL_METADATA else value
+            count = len(value.encode()) + 1
+        tags.append((code, int(tag.dtype), count, value))
+    return tuple(tags)
+
+
+def _layout(page: Any) -> BandLayout:
+    compression = KEPT_COMPRESSIONS.get(int(page.compression), "zlib")
+    predictor = page.tags.get(PREDICTOR)
+    tile = (int(page.tilelength), int(page.tilewidth)) if page.is_tiled else None
+    return BandLayout(
+        compression,  # type: ignore[arg-type]
+        predictor=predictor is not None and int(predictor.value) > 1,
+        tile=tile,
+    )
+
+
+def _is_deep_png(head: bytes) -> bool:
+    """Return whether a PNG has 16 bits per channel (PNG specification, 11.2.2)."""
+    return head.startswith(PNG_SIGNATURE) and len(head) > 24 and head[24] == 16
+
+
+def _read_deep_png(file: BinaryIO, name: str, header_only: bool) -> BandImage:
+    import imagecodecs
+
+    with open_image(file, name, head_only=header_only) as image:  # Checks size and checksums.
+        width, height = image.size
+        if width * height > max_pixels():
+            raise too_many_pixels(name)
+        if header_only:
+            bands = 1 if image.mode.startswith("I") else len(image.getbands())
+            is_color = bands > 1 or "transparency" in image.info
+            probe = BandProbe("PNG", width, height, bands, "uint16", is_color)
+            return BandImage(np.empty((0, 0, bands), "uint16"), probe)
+    file.seek(0)
+    values = imagecodecs.png_decode(file.read())
+    values = values[..., None] if values.ndim == 2 else values
+    is_color = values.shape[2] > 1
+    probe = BandProbe("PNG", width, height, values.shape[2], str(values.dtype), is_color)
+    return BandImage(np.ascontiguousarray(values), _checked(probe, name))
+
+
+def _read_by_pillow(source: Path | BinaryIO, name: str, header_only: bool) -> BandImage:
+    if not isinstance(source, Path):
+        source.seek(0)
+    with open_image(source, name, head_only=header_only) as image:
+        mode = "I;16" if image.mode.startswith("I;16") else image.mode
+        bands = len(image.getbands())
+        dtype = {"I;16": "uint16", "F": "float32"}.get(mode, "uint8")
+        is_gray = mode in ("L", "I;16", "F") and "transparency" not in image.info
+        probe = BandProbe(
+            format_of(image), image.width, image.height, bands, dtype, is_color=not is_gray
+        )
+        if header_only:
+            return BandImage(np.empty((0, 0, bands), dtype), probe)
+        if mode not in PLAIN_MODES:
+            raise DataError(f"cannot read {name} as an array: its mode is {image.mode}", CONVERT)
+        values = np.asarray(image)
+        values = values[..., None] if values.ndim == 2 else values
+        probe = _checked(replace(probe, dtype=str(values.dtype)), name)
+        return BandImage(np.ascontiguousarray(values), probe)
+
+
+# --- values of a domain -----------------------------------------------------------------------
+
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+def select(image: BandImage, chosen: BandFormat, name: str) -> PixelArray:
+    """Return the values of a domain's channels: ``[H, W, channels]``.
+
+    A color image is converted to gray for one channel, and a gray image to three.
+
+    Raises:
+        DataError: The image has another number of channels, or lacks a band.
+    """
+    found = image.values.shape[2]
+    if chosen.bands:
+        if max(chosen.bands) > found:
+            raise DataError(f"{name} has {found} bands, not band {max(chosen.bands)}")
+        return image.values[..., [band - 1 for band in chosen.bands]]
+    if found == chosen.channels:
+        return image.values
+    if chosen.channels == 1 and found == 3 and image.probe.is_color:
+        gray = image.values @ np.array(LUMA_WEIGHTS)
+        return (np.rint(gray) if not chosen.is_float else gray).astype(image.values.dtype)[
+            ..., None
+        ]
+    if chosen.channels == 3 and found == 1:
+        return np.repeat(image.values, 3, axis=2)
+    raise DataError(f"{name} has {found} channels, and its domain {chosen.channels}")
+
+
+def missing_values(values: PixelArray, *nodata: float | None) -> PixelArray:
+    """Return which values are no data: NaN, infinity and ``nodata``; bool, of the same shape."""
+    missing = (
+        ~np.isfinite(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
+    )
+    for value in nodata:
+        if value is not None:
+            # A float32 file holds the number nearest to a value that is written in decimals.
+            missing |= values == (values.dtype.type(value) if values.dtype.kind == "f" else value)
+    return missing
+
+
+def to_unit(values: PixelArray, chosen: BandFormat, nodata: float | None = None) -> PixelArray:
+    """Map values to what the networks see.
+
+    Args:
+        values: ``[H, W, C]`` of any type.
+        chosen: The range, and the value without data.
+        nodata: A further value without data, which the file declares.
+
+    Returns:
+        ``[H, W, C]`` fp32 in [-1, 1]; NaN for values without data.
+    """
+    low, high = np.array(chosen.low), np.array(chosen.high)
+    unit = (values.astype(np.float64) - low) * (2 / (high - low)) - 1
+    result = np.clip(unit, -1, 1).astype(np.float32)
+    if values.dtype.kind == "f" or (chosen.nodata, nodata) != (None, None):
+        result[missing_values(values, chosen.nodata, nodata)] = np.nan
+    return result
+
+
+def from_unit(unit: PixelArray, chosen: BandFormat) -> PixelArray:
+    """Map a generator's output to values of its domain.
+
+    Args:
+        unit: ``[H, W, C]`` in [-1, 1].
+        chosen: The range and type.
+
+    Returns:
+        ``[H, W, C]`` of the domain's type. No value equals the one without data.
+    """
+    low, high = np.array(chosen.low), np.array(chosen.high)
+    values = (unit.astype(np.float64) + 1) * ((high - low) / 2) + low
+    if chosen.is_float:
+        return values.astype(chosen.dtype)
+    limits = np.iinfo(chosen.dtype)
+    result = np.clip(np.rint(values), limits.min, limits.max).astype(chosen.dtype)
+    if chosen.nodata is not None and limits.min <= chosen.nodata < limits.max:
+        result[result == chosen.nodata] += 1
+    return result
+
+
+def nodata_value(chosen: BandFormat, source_nodata: float | None) -> float:
+    """Return the value of pixels without data in outputs of a domain."""
+    if chosen.nodata is not None:
+        return chosen.nodata
+    if chosen.is_float:
+        return float("nan")
+    limits = np.iinfo(chosen.dtype)
+    fits = source_nodata is not None and source_nodata == int(source_nodata)
+    if fits and source_nodata is not None and limits.min <= source_nodata <= limits.max:
+        return source_nodata
+    return float(limits.min)
+
+
+# --- writing ----------------------------------------------------------------------------------
+
+
+def can_hold(format: str | None, chosen: BandFormat) -> bool:
+    """Return whether a format can hold the images of a domain.
+
+    Args:
+        format: Pillow's name of the format, or ``NPY``.
+        chosen: The domain.
+    """
+    if format in ("TIFF", "NPY"):
+        return True
+    types = ("uint8", "uint16") if format == "PNG" else ("uint8",)
+    return chosen.channels in (1, 3) and chosen.dtype in types
+
+
+def bands_content(image: BandImage, format: str) -> bytes:
+    """Return the file of an image.
+
+    Args:
+        image: The image; pixels without data have the value in ``probe.nodata``.
+        format: ``TIFF``, ``NPY`` or ``PNG``.
+    """
+    values = image.values[..., 0] if image.values.shape[2] == 1 else image.values
+    stream = io.BytesIO()
+    if format == "NPY":
+        np.lib.format.write_array(stream, np.ascontiguousarray(values), allow_pickle=False)
+        return stream.getvalue()
+    if format == "PNG":
+        import imagecodecs
+
+        return bytes(imagecodecs.png_encode(np.ascontiguousarray(values)))
+    _write_tiff(stream, image, values)
+    return stream.getvalue()
+
+
+def _write_tiff(stream: BinaryIO, image: BandImage, values: PixelArray) -> None:
+    import tifffile
+
+    tags = [(*tag, True) for tag in image.tags]
+    if image.probe.nodata is not None or (image.missing is not None and image.missing.any()):
+        nodata = image.probe.nodata
+        text = "nan" if nodata is None else f"{nodata:.17g}"
+        tags.append((GDAL_NODATA, 2, len(text) + 1, text, True))
+    layout, channels = image.layout, image.values.shape[2]
+    is_rgb = channels == 3 and values.dtype == np.uint8
+    has_tiles = layout.tile is not None and all(side % 16 == 0 for side in layout.tile)
+    tifffile.imwrite(
+        stream,
+        np.ascontiguousarray(values),
+        photometric="rgb" if is_rgb else "minisblack",
+        planarconfig="contig" if channels > 1 else None,
+        extrasamples=[0] * (channels - 1) if channels > 1 and not is_rgb else None,
+        compression=layout.compression,
+        predictor=bool(layout.predictor and layout.compression),
+        tile=layout.tile if has_tiles else None,
+        extratags=tags,
+        metadata=None,
+        bigtiff=values.nbytes > 2**32 - 2**25,
+    )
