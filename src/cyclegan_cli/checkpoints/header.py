@@ -340,9 +340,9 @@ class ModelInfo:
     def to_document(self) -> dict[str, Any]:
         """Return the JSON document that is written into files."""
         bands = {
-            domain: asdict(format)
-            for domain, format in zip("ab", self.formats, strict=True)
-            if format is not None
+            domain: asdict(band_format)
+            for domain, band_format in zip("ab", self.formats, strict=True)
+            if band_format is not None
         }
         return {
             **({"bands": bands} if bands else {}),
@@ -539,8 +539,8 @@ def _formats(document: Mapping[str, Any]) -> BandFormats:
         if not {1, 3}.issuperset(channels):
             raise ValueError(channels)
         return None, None
-    for format, count in zip((format_a, format_b), channels, strict=True):
-        if (format.channels if format else 3) != count:
+    for band_format, count in zip((format_a, format_b), channels, strict=True):
+        if (band_format.channels if band_format else 3) != count:
             raise ValueError(bands)
     return format_a, format_b
 

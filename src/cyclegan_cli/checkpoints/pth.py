@@ -17,7 +17,7 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,13 @@ from cyclegan_cli.checkpoints.header import (
     read_error,
     require_regular_file,
 )
-from cyclegan_cli.config import GeneratorConfig, is_domain_name
+from cyclegan_cli.config import (
+    MAX_CHANNELS,
+    BandFormat,
+    BandFormats,
+    GeneratorConfig,
+    is_domain_name,
+)
 from cyclegan_cli.errors import CheckpointError
 from cyclegan_cli.models.shapes import generator_shapes
 
@@ -342,7 +348,12 @@ def info_of(path: Path, generators: Mapping[Direction, PthGenerator]) -> ModelIn
     """
     directions = tuple(direction for direction in BOTH_DIRECTIONS if direction in generators)
     first = generators[directions[0]]
-    if any(generator.config != first.config for generator in generators.values()):
+    exchanged = replace(
+        first.config,
+        input_channels=first.config.output_channels,
+        output_channels=first.config.input_channels,
+    )
+    if any(generators[one].config != exchanged for one in directions[1:]):
         raise CheckpointError(f"{first.file} holds two generators of different architectures")
     name_a, name_b = domains_of(first.file)
     return ModelInfo(
@@ -353,7 +364,23 @@ def info_of(path: Path, generators: Mapping[Direction, PthGenerator]) -> ModelIn
         training={"imported_from": path.name},
         versions={},
         directions=directions,
+        formats=_formats(first.config, directions[0]),
     )
+
+
+def _formats(config: GeneratorConfig, direction: Direction) -> BandFormats:
+    """Return the formats of both domains of a generator.
+
+    Generators of 1 and 3 channels translate gray and RGB images, as in the original. The files do
+    not contain the range of other images, so these have the networks' own.
+    """
+    counts = [config.input_channels, config.output_channels]
+    if {1, 3}.issuperset(counts):
+        return None, None
+    source, target = (
+        None if count == 3 else BandFormat(count, "float32", (-1.0,), (1.0,)) for count in counts
+    )
+    return (source, target) if direction == "a2b" else (target, source)
 
 
 def find_generators(path: Path, tensors: Mapping[str, Tensor]) -> dict[Direction, PthGenerator]:
@@ -426,7 +453,11 @@ def _architecture(
     stem = own["model.1.weight"].shape
     head = own.get(f"model.{FIRST_BLOCK + len(blocks) + 7}.weight", TensorInfo("", ())).shape
     channels = (stem[1], head[0]) if len(stem) == len(head) == 4 else (0, 0)
-    fits = set(channels) <= {1, 3} and 1 <= len(blocks) <= 64 and 1 <= stem[0] <= 1024
+    fits = (
+        all(1 <= count <= MAX_CHANNELS for count in channels)
+        and 1 <= len(blocks) <= 64
+        and 1 <= stem[0] <= 1024
+    )
     if not fits or blocks != set(range(FIRST_BLOCK, FIRST_BLOCK + len(blocks))):
         raise CheckpointError(
             f"{path} holds a generator of another architecture: {len(blocks)} residual blocks, "

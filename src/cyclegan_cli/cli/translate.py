@@ -19,6 +19,7 @@ from cyclegan_cli.cli.options import config_options
 from cyclegan_cli.config import (
     STDOUT_NAMES,
     STREAM,
+    BandFormat,
     TranslateConfig,
 )
 from cyclegan_cli.errors import (
@@ -63,7 +64,11 @@ def translate_command(config: TranslateConfig) -> None:
         limit_pixels(round(config.max_megapixels * 1e6))
     extension = output_extension(config.format)
     shard = parse_shard(config.shard).subdivide(env.shard)
-    images = _resolve_images(config, env, checkpoint.info.target(direction), extension, shard)
+    source_format, target_format = checkpoint.info.formats_of(direction)
+    if config.resize is not None and (source_format or target_format):
+        raise UsageError("--resize is for models between RGB domains", "Leave it out.")
+    target = checkpoint.info.target(direction)
+    images = _resolve_images(config, env, target, extension, shard, target_format)
 
     from cyclegan_cli.translation.translator import Translator, TranslatorOptions
 
@@ -118,7 +123,12 @@ class ResolvedImages:
 
 
 def _resolve_images(
-    config: TranslateConfig, env: DistributedEnv, target: str, extension: str | None, shard: Shard
+    config: TranslateConfig,
+    env: DistributedEnv,
+    target: str,
+    extension: str | None,
+    shard: Shard,
+    band_format: BandFormat | None,
 ) -> ResolvedImages:
     from cyclegan_cli.translation.inputs import PathList
     from cyclegan_cli.translation.outputs import plan_outputs
@@ -130,7 +140,7 @@ def _resolve_images(
                              "Write the list to a file.")  # fmt: skip
         stdin = sys.stdin.buffer if sys.stdin else None
         listed = PathList.open(config.files_from, config.null, stdin)
-    jobs, encoding = plan_outputs(config, target, extension, listed, shard)
+    jobs, encoding = plan_outputs(config, target, extension, listed, shard, band_format)
     if isinstance(jobs, list):
         stdin = _piped_stdin() if jobs[0].input == STREAM else None
         stdout = console.binary_stdout() if jobs[0].output == STREAM else None

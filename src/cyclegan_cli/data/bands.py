@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
+from cyclegan_cli import files
 from cyclegan_cli.config import BAND_TYPES, MAX_CHANNELS, BandFormat
 from cyclegan_cli.data.containers import PNG_SIGNATURE
 from cyclegan_cli.data.formats import HEAD_BYTES, NPY_HEAD
@@ -28,7 +29,7 @@ from cyclegan_cli.data.open_image import (
 )
 from cyclegan_cli.data.tiff import TIFF_HEADS, is_reduced
 from cyclegan_cli.data.tiff_pixels import tiff_file
-from cyclegan_cli.errors import CycleGANError, DataError
+from cyclegan_cli.errors import CycleGANError, DataError, OutputError
 
 # Photometric interpretations of TIFF 6.0 whose samples are values: black is zero, and RGB.
 MINISBLACK, RGB = 1, 2
@@ -111,6 +112,11 @@ class BandImage:
     tags: tuple[Tag, ...] = ()
     layout: BandLayout = BandLayout()
     missing: PixelArray | None = None
+
+    @property
+    def format(self) -> str:
+        """Name of the format of its file."""
+        return self.probe.format
 
     @property
     def width(self) -> int:
@@ -376,14 +382,13 @@ def select(image: BandImage, chosen: BandFormat, name: str) -> PixelArray:
     if chosen.bands:
         if max(chosen.bands) > found:
             raise DataError(f"{name} has {found} bands, not band {max(chosen.bands)}")
-        return image.values[..., [band - 1 for band in chosen.bands]]
+        chosen_values: PixelArray = image.values[..., [band - 1 for band in chosen.bands]]
+        return chosen_values
     if found == chosen.channels:
         return image.values
     if chosen.channels == 1 and found == 3 and image.probe.is_color:
-        gray = image.values @ np.array(LUMA_WEIGHTS)
-        return (np.rint(gray) if not chosen.is_float else gray).astype(image.values.dtype)[
-            ..., None
-        ]
+        gray: PixelArray = np.rint(image.values @ np.array(LUMA_WEIGHTS))[..., None]
+        return gray.astype(image.values.dtype)
     if chosen.channels == 3 and found == 1:
         return np.repeat(image.values, 3, axis=2)
     raise DataError(f"{name} has {found} channels, and its domain {chosen.channels}")
@@ -391,7 +396,7 @@ def select(image: BandImage, chosen: BandFormat, name: str) -> PixelArray:
 
 def missing_values(values: PixelArray, *nodata: float | None) -> PixelArray:
     """Return which values are no data: NaN, infinity and ``nodata``; bool, of the same shape."""
-    missing = (
+    missing: PixelArray = (
         ~np.isfinite(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
     )
     for value in nodata:
@@ -414,7 +419,7 @@ def to_unit(values: PixelArray, chosen: BandFormat, nodata: float | None = None)
     """
     low, high = np.array(chosen.low), np.array(chosen.high)
     unit = (values.astype(np.float64) - low) * (2 / (high - low)) - 1
-    result = np.clip(unit, -1, 1).astype(np.float32)
+    result: PixelArray = np.clip(unit, -1, 1).astype(np.float32)
     if values.dtype.kind == "f" or (chosen.nodata, nodata) != (None, None):
         result[missing_values(values, chosen.nodata, nodata)] = np.nan
     return result
@@ -433,9 +438,10 @@ def from_unit(unit: PixelArray, chosen: BandFormat) -> PixelArray:
     low, high = np.array(chosen.low), np.array(chosen.high)
     values = (unit.astype(np.float64) + 1) * ((high - low) / 2) + low
     if chosen.is_float:
-        return values.astype(chosen.dtype)
+        converted: PixelArray = values.astype(chosen.dtype)
+        return converted
     limits = np.iinfo(chosen.dtype)
-    result = np.clip(np.rint(values), limits.min, limits.max).astype(chosen.dtype)
+    result: PixelArray = np.clip(np.rint(values), limits.min, limits.max).astype(chosen.dtype)
     if chosen.nodata is not None and limits.min <= chosen.nodata < limits.max:
         result[result == chosen.nodata] += 1
     return result
@@ -458,16 +464,45 @@ def nodata_value(chosen: BandFormat, source_nodata: float | None) -> float:
 
 
 def can_hold(format: str | None, chosen: BandFormat) -> bool:
-    """Return whether a format can hold the images of a domain.
+    """Return whether a format can hold the images of a domain, without loss.
 
     Args:
         format: Pillow's name of the format, or ``NPY``.
         chosen: The domain.
     """
-    if format in ("TIFF", "NPY"):
-        return True
-    types = ("uint8", "uint16") if format == "PNG" else ("uint8",)
-    return chosen.channels in (1, 3) and chosen.dtype in types
+    if format == "PNG":
+        return chosen.channels in (1, 3) and chosen.dtype in GRAY_TYPES
+    return format in ("TIFF", "NPY")
+
+
+def write_bands(image: BandImage, target: Path | BinaryIO, format: str, name: str) -> None:
+    """Write an image, atomically.
+
+    Args:
+        image: The image; pixels without data have the value in ``probe.nodata``.
+        target: A file, which is replaced atomically, or a stream.
+        format: ``TIFF``, ``NPY`` or ``PNG``.
+        name: Name of the file in error messages.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    try:
+        content = bands_content(image, format)
+    except Exception as error:
+        # Encoders raise all kinds of exceptions for images that are too large for their format.
+        reason = " ".join(str(error).split())
+        raise OutputError(f"cannot write {name} as {format}: {reason}") from error
+    if isinstance(target, Path):
+        files.write_bytes(target, content)
+        return
+    try:
+        target.write(content)
+        target.flush()
+    except BrokenPipeError:
+        raise  # The reader has closed the pipe; the command line handles that.
+    except OSError as error:
+        raise OutputError(f"cannot write {name}: {(error.strerror or '').lower()}") from error
 
 
 def bands_content(image: BandImage, format: str) -> bytes:

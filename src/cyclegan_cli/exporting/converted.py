@@ -118,7 +118,7 @@ def dynamic_shapes(image_io: bool, smallest: int | None = None) -> dict[str, Any
 def interface(info: ModelInfo, direction: Direction, image_io: bool) -> Document:
     """Return names, shapes, dtypes and ranges of a graph's input and output."""
 
-    def tensor(channels: int, format: BandFormat | None) -> Document:
+    def tensor(channels: int, band_format: BandFormat | None) -> Document:
         sizes: list[str | int] = ["batch", "height", "width"]
         sizes.insert(3 if image_io else 1, channels)
         return {
@@ -126,11 +126,11 @@ def interface(info: ModelInfo, direction: Direction, image_io: bool) -> Document
             "dtype": "uint8" if image_io else "float32",
             "range": [0, 255] if image_io else [-1, 1],
             "colours": "RGB"
-            if channels == 3 and format is None
+            if channels == 3 and band_format is None
             else "grey"
             if channels == 1
             else "bands",
-            **({} if format is None else {"values": asdict(format)}),
+            **({} if band_format is None else {"values": asdict(band_format)}),
         }
 
     generator = info.generator_of(direction)

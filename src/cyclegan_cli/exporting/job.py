@@ -171,8 +171,10 @@ def plan_jobs(config: ExportConfig) -> list[Job]:
 
 def _refuse_for_bands(config: ExportConfig, info: ModelInfo, directions: Directions) -> None:
     """Refuse options that are for RGB images where a domain has other images."""
-    formats = [format for one in directions for format in info.formats_of(one) if format]
-    if config.image_io and any(format.dtype != "uint8" for format in formats):
+    formats = [
+        band_format for one in directions for band_format in info.formats_of(one) if band_format
+    ]
+    if config.image_io and any(found.dtype != "uint8" for found in formats):
         raise UsageError(
             f"--image-io takes and returns uint8, but a domain has {formats[0]}",
             "Export without it: the file then takes and returns tensors in [-1, 1].",

@@ -129,7 +129,7 @@ def _run_steps(
     set_fp32_precision(config.precision)
     model = CycleGAN(config, device, bf16, winograd_bf16=not has_amx())
     pixels = [torch.from_numpy(domain) for domain in images]
-    model.may_lack_data = tuple(domain.is_floating_point() for domain in pixels)
+    model.may_lack_data = (pixels[0].is_floating_point(), pixels[1].is_floating_point())
     seconds: list[float] = []
     while len(seconds) < MIN_STEPS or (len(seconds) < MAX_STEPS and sum(seconds) < ENOUGH_SECONDS):
         before = time.perf_counter()

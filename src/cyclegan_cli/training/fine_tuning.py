@@ -55,8 +55,8 @@ def initial_formats(config: TrainConfig, initial: Checkpoint) -> tuple[TrainConf
     formats = initial.info.formats
     if _is_reversed(config, initial):
         formats = formats[::-1]
-    for domain, format in zip("ab", formats, strict=True):
-        count = format.channels if format else 3
+    for domain, band_format in zip("ab", formats, strict=True):
+        count = band_format.channels if band_format else 3
         given = getattr(config, f"channels_{domain}")
         _require_equal(f"--channels-{domain}", given, None, count)
         for name in (f"bands_{domain}", f"range_{domain}"):
@@ -66,7 +66,9 @@ def initial_formats(config: TrainConfig, initial: Checkpoint) -> tuple[TrainConf
                     "Omit it: bands and ranges are taken from the checkpoint.",
                 )
     if any(formats):
-        channels_a, channels_b = (format.channels if format else 3 for format in formats)
+        channels_a, channels_b = (
+            band_format.channels if band_format else 3 for band_format in formats
+        )
         config = dataclasses.replace(config, channels_a=channels_a, channels_b=channels_b)
     return config, formats
 

@@ -120,7 +120,7 @@ class Plan:
     def cache(self) -> CachePlan:
         """The cache of decoded images."""
         images = len(self.images_a) + len(self.images_b)
-        sizes = [4 * format.channels if format else 3 for format in self.formats]
+        sizes = [4 * band_format.channels if band_format else 3 for band_format in self.formats]
         counts = len(self.images_a), len(self.images_b)
         size = sum(s * count for s, count in zip(sizes, counts, strict=True)) / max(images, 1)
         return plan_cache(
@@ -248,7 +248,9 @@ def _with_formats(
         find_format(config, "b", [*split.images_b, *split.val_b]),
     )
     if any(formats):
-        channels_a, channels_b = (format.channels if format else 3 for format in formats)
+        channels_a, channels_b = (
+            band_format.channels if band_format else 3 for band_format in formats
+        )
         config = dataclasses.replace(config, channels_a=channels_a, channels_b=channels_b)
     _check_band_options(config, formats)
     return config, formats
@@ -260,11 +262,11 @@ def _check_band_options(config: TrainConfig, formats: BandFormats) -> None:
         raise UsageError(
             "--kid measures RGB images, and a domain has other images", "Train without --kid."
         )
-    counts = [format.channels for format in formats if format]
+    counts = [band_format.channels for band_format in formats if band_format]
     shown = parse_bands(config.show_bands, "--show-bands")
     if shown and max(shown) > max(counts, default=0):
         raise UsageError(
-            f"--show-bands {config.show_bands}: no domain that is not RGB has {max(shown)} channels",
+            f"--show-bands {config.show_bands}: no domain besides RGB has {max(shown)} channels",
             "Bands are numbered from 1, after --bands-a and --bands-b.",
         )
     if config.nodata is not None and not counts:
@@ -275,13 +277,13 @@ def _check_band_options(config: TrainConfig, formats: BandFormats) -> None:
 
 
 def _format_notes(config: TrainConfig, formats: BandFormats) -> Iterator[str]:
-    for name, format in zip((config.name_a, config.name_b), formats, strict=True):
-        if format is not None:
-            yield f"{name}: {format}"
+    for name, band_format in zip((config.name_a, config.name_b), formats, strict=True):
+        if band_format is not None:
+            yield f"{name}: {band_format}"
     if config.channels("a") != config.channels("b"):
         yield (
-            f"the identity loss is left out: {config.name_a} has {config.channels('a')} channels, "
-            f"{config.name_b} {config.channels('b')}"
+            "the identity loss is left out, because the domains differ in channels: "
+            f"{config.channels('a')} and {config.channels('b')}"
         )
 
 

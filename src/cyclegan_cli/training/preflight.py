@@ -65,8 +65,7 @@ class DomainReport:
         unusable_val: Validation images that cannot be read, each with the reason. All are decoded.
         validates_on_training_images: Whether the validation folder is the training folder.
         format: How the images are read; None: as RGB.
-        clipped: Fraction of the values in a sample that are outside the range of the format; None:
-            not measured.
+        clipped: Fraction of the values in a sample that are outside the range; None: not measured.
     """
 
     option: str
@@ -254,7 +253,7 @@ def _check_domain(
     plan: Plan, domain: str, images: Sequence[Path], limits: ScanLimits
 ) -> DomainReport:
     config = plan.config
-    format = plan.formats["ab".index(domain)]
+    band_format = plan.formats["ab".index(domain)]
     found = survey(subsample(images, limits.headers))
     unusable = dict(found.problems)
     for path, header in found.probes.items():
@@ -265,13 +264,13 @@ def _check_domain(
     decoded: Sequence[Path] = ()
     if limits.pixels != 0:
         decoded = subsample([path for path in found.probes if path not in unusable], limits.pixels)
-        unusable |= _undecodable(decoded, config, format)
+        unusable |= _undecodable(decoded, config, band_format)
     folder: Path = getattr(config, f"domain_{domain}")
     val_folder: Path | None = getattr(config, f"val_{domain}")
     val_images: list[Path] = getattr(plan.split, f"val_{domain}")
     unusable_val = {path: unusable[path] for path in val_images if path in unusable}
     unusable_val |= _undecodable(
-        [path for path in val_images if path not in unusable], config, format
+        [path for path in val_images if path not in unusable], config, band_format
     )
     return DomainReport(
         option=f"--domain-{domain}",
@@ -289,17 +288,17 @@ def _check_domain(
         unusable_val=unusable_val,
         validates_on_training_images=val_folder is not None
         and val_folder.resolve() == folder.resolve(),
-        format=format,
-        clipped=clipped_fraction(format, decoded) if format and decoded else None,
+        format=band_format,
+        clipped=clipped_fraction(band_format, decoded) if band_format and decoded else None,
     )
 
 
 def _undecodable(
-    images: Sequence[Path], config: TrainConfig, format: BandFormat | None
+    images: Sequence[Path], config: TrainConfig, band_format: BandFormat | None
 ) -> dict[Path, str]:
     def problem(path: Path) -> str:
         try:
-            load_training_image(path, config, format)
+            load_training_image(path, config, band_format)
         except DataError as error:
             return error.message
         return ""

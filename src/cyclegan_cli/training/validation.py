@@ -103,8 +103,8 @@ def fixed_images(
             for name, images in (("a/samples", plan.images_a), ("b/samples", plan.images_b))
         )
     crops = [
-        _readable_crops(own, plan.config, count, name, format)
-        for own, name, format in zip(paths, "AB", plan.formats, strict=True)
+        _readable_crops(own, plan.config, count, name, band_format)
+        for own, name, band_format in zip(paths, "AB", plan.formats, strict=True)
     ]
     number = min(map(len, crops))
     real_a, real_b = (
@@ -118,13 +118,13 @@ def _readable_crops(
     config: TrainConfig,
     count: int,
     domain: str,
-    format: BandFormat | None,
+    band_format: BandFormat | None,
 ) -> list[Tensor]:
     crops: list[Tensor] = []
     reason = ""
     for path in paths:
         try:
-            image = load_training_image(path, config, format)
+            image = load_training_image(path, config, band_format)
         except DataError as error:
             reason = f": {error.message}"
             continue  # The data set reports it.

@@ -10,14 +10,15 @@ import functools
 import os
 import string
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from cyclegan_cli.config import STDIN_NAMES, STDOUT_NAMES, STREAM, TranslateConfig
+from cyclegan_cli.config import STDIN_NAMES, STDOUT_NAMES, STREAM, BandFormat, TranslateConfig
+from cyclegan_cli.data.bands import can_hold
 from cyclegan_cli.data.folder import SkippedFiles
 from cyclegan_cli.data.formats import encode_options, writable_format
 from cyclegan_cli.data.image import EncodeOptions
@@ -33,6 +34,7 @@ from cyclegan_cli.translation.inputs import (
 
 # The format of outputs whose input format is read-only.
 FALLBACK_EXTENSION = ".png"
+BANDS_EXTENSION = ".tif"
 IN_FOLDER = "{stem}{ext}"
 BESIDE_INPUT = "{stem}_{domain}{ext}"
 PLACEHOLDERS = ("stem", "ext", "domain", "parent")
@@ -109,6 +111,8 @@ class OutputNaming:
         file: The only output.
         template: The pattern of file names.
         extension: The extension of all outputs; None: that of each input, if it is writable.
+        format: How images of the target domain are written; None: as RGB. An extension whose
+            format cannot hold them is replaced by that of a TIFF.
     """
 
     target: str
@@ -116,6 +120,7 @@ class OutputNaming:
     file: str | None = None
     template: Template = Template(BESIDE_INPUT)
     extension: str | None = None
+    format: BandFormat | None = None
 
     def output_of(self, source: InputImage) -> str:
         """Return the path of an image's translation.
@@ -141,12 +146,15 @@ class OutputNaming:
         # As in pathlib, and unlike in os.path.splitext, " .jpg" has an extension.
         dot = name.rfind(".")
         stem, extension = (name[:dot], name[dot:]) if 0 < dot < len(name) - 1 else (name, "")
+        kept = extension if writable_format(extension) else FALLBACK_EXTENSION
+        if self.format is not None and not can_hold(writable_format(kept), self.format):
+            kept = BANDS_EXTENSION
         parent = ""
         if "{parent}" in self.template.text:
             parent = os.path.basename(os.path.dirname(os.path.abspath(source.path)))
         return self.template.fill(
             stem=stem,
-            ext=self.extension or (extension if writable_format(extension) else FALLBACK_EXTENSION),
+            ext=self.extension or kept,
             domain=self.target,
             parent=parent,
         )
@@ -335,6 +343,7 @@ def plan_outputs(
     extension: str | None,
     listed: PathList | None = None,
     shard: Shard = SINGLE_SHARD,
+    band_format: BandFormat | None = None,
 ) -> tuple[TranslationPlan | list[TranslationJob], EncodeOptions]:
     """Return the jobs of this process, and how their outputs are encoded.
 
@@ -344,11 +353,13 @@ def plan_outputs(
         extension: The extension of all outputs, selected by ``--format``.
         listed: The paths of ``--files-from``.
         shard: The shard of this process.
+        band_format: How images of the target domain are written; None: as RGB.
 
     Raises:
         UsageError: The options are invalid or contradict each other or the inputs.
         DataError: An input does not exist, or a folder contains no images.
     """
+    _refuse_for_bands(config, band_format)
     excluded = None if config.output is None else os.path.realpath(config.output)
     root = None if config.root is None else str(config.root)
     inputs = Inputs(config.inputs, listed, config.recursive, root, excluded)
@@ -362,6 +373,7 @@ def plan_outputs(
         naming = resolve_naming(
             config.output, first_two, target, config.name_template, config.suffix, extension
         )
+    naming = replace(naming, format=band_format)
     if config.is_stream and naming.file is None:
         raise UsageError(
             f"-o {config.output} names a folder, but an image on standard input has no name",
@@ -372,6 +384,22 @@ def plan_outputs(
         source = STREAM if is_piped else config.inputs[0]
         return [TranslationJob(source, naming.file or STREAM)], encoding
     return TranslationPlan(inputs, naming, config.existing != "skip", shard), encoding
+
+
+def _refuse_for_bands(config: TranslateConfig, band_format: BandFormat | None) -> None:
+    """Refuse options for RGB outputs where the target domain is not RGB."""
+    given = {
+        "--bit-depth": config.bit_depth is not None,
+        "--quality": config.quality is not None,
+        "--keep-profile": config.keep_profile,
+        "--keep-mode": config.keep_mode,
+    }
+    for option, is_given in given.items():
+        if band_format is not None and is_given:
+            raise UsageError(
+                f"{option} is for RGB outputs, and the target domain has {band_format}",
+                "Leave it out.",
+            )
 
 
 def digest(path: bytes) -> bytes:

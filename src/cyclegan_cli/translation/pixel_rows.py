@@ -10,23 +10,63 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cyclegan_cli.config import BandFormat
+from cyclegan_cli.data.bands import from_unit, to_unit
 from cyclegan_cli.data.image import BitDepth, PixelArray
 from cyclegan_cli.data.tensors import LUMA, array_to_tensor, tensor_to_array
 from cyclegan_cli.models.padding import padded_size, reflect_to_multiple
+
+ROWS_AT_ONCE = 256
 
 
 class PixelRows:
     """An image whose rows are read as generator input.
 
     Args:
-        pixels: ``[H, W, 3]``, uint8 or uint16.
+        pixels: ``[H, W, 3]``, uint8 or uint16; with a format ``[H, W, C]`` of its type.
         channels: 3, or 1 for a generator of grey images.
         like: A tensor with the dtype and device of the result.
+        source: How the values are mapped to [-1, 1]; None: as RGB.
     """
 
-    def __init__(self, pixels: PixelArray, channels: int, like: Tensor) -> None:
+    def __init__(
+        self, pixels: PixelArray, channels: int, like: Tensor, source: BandFormat | None = None
+    ) -> None:
         self.pixels, self.channels, self.like = pixels, channels, like
+        self.source = source
+        self.means: Tensor | None = None
         self.height = padded_size(pixels.shape[0])
+
+    def fill(self, nodata: float | None) -> PixelArray:
+        """Replace values without data by the mean of their channel, as training does.
+
+        Args:
+            nodata: A value without data that the file declares, besides that of the format.
+
+        Returns:
+            ``[H, W]`` bool: pixels that lack data in a channel.
+        """
+        assert self.source is not None
+        height, width, channels = self.pixels.shape
+        totals, counts = np.zeros(channels), np.zeros(channels)
+        missing = np.zeros((height, width), dtype=bool)
+        self.nodata = nodata
+        for top in range(0, height, ROWS_AT_ONCE):
+            unit = to_unit(self.pixels[top : top + ROWS_AT_ONCE], self.source, nodata)
+            lacking = np.isnan(unit)
+            missing[top : top + ROWS_AT_ONCE] = lacking.any(axis=2)
+            totals += np.nansum(unit, axis=(0, 1), dtype=np.float64)
+            counts += (~lacking).sum(axis=(0, 1))
+        means = torch.from_numpy(totals / np.maximum(counts, 1)).float()
+        self.means = means.view(1, -1, 1, 1) if missing.any() else None
+        return missing
+
+    def _to_tensor(self, pixels: PixelArray) -> Tensor:
+        if self.source is None:
+            return array_to_tensor(pixels)
+        unit = to_unit(pixels, self.source, self.nodata)
+        images = torch.from_numpy(unit).permute(2, 0, 1).unsqueeze(0)
+        return images if self.means is None else torch.where(images.isnan(), self.means, images)
 
     def read(self, top: int, bottom: int) -> Tensor:
         """Return rows of the reflection-padded image: ``[1, C, h, W']`` in [-1, 1]."""
@@ -38,7 +78,7 @@ class PixelRows:
             pixels = self.pixels[rows]
         else:
             pixels = self.pixels[top:bottom]
-        images = array_to_tensor(pixels).to(self.like)
+        images = self._to_tensor(pixels).to(self.like)
         images = reflect_to_multiple(to_channels(images, self.channels), dims=(-1,))
         return images.contiguous(memory_format=torch.channels_last)
 
@@ -49,22 +89,36 @@ class PixelSink:
     Args:
         height: Height of the image in pixels.
         width: Width of the image in pixels.
-        bit_depth: Bits per channel.
+        bit_depth: Bits per channel of RGB images.
+        target: How [-1, 1] is mapped to values; None: as RGB.
 
     Attributes:
-        pixels: ``[height, width, 3]``, uint8 or uint16.
+        pixels: ``[height, width, 3]``, uint8 or uint16; with a format ``[height, width, C]`` of
+            its type.
     """
 
-    def __init__(self, height: int, width: int, bit_depth: BitDepth) -> None:
-        self.pixels = np.empty((height, width, 3), np.uint8 if bit_depth == 8 else np.uint16)
+    def __init__(
+        self, height: int, width: int, bit_depth: BitDepth, target: BandFormat | None = None
+    ) -> None:
+        dtype = np.dtype(np.uint8 if bit_depth == 8 else np.uint16)
+        channels = 3
+        if target is not None:
+            dtype, channels = np.dtype(target.dtype), target.channels
+        self.pixels = np.empty((height, width, channels), dtype)
         self.bit_depth: BitDepth = bit_depth
+        self.target = target
 
     def __call__(self, top: int, rows: Tensor) -> None:
         """Write ``[1, C, h, W']`` in [-1, 1] to the rows from ``top`` on."""
         height, width, _ = self.pixels.shape
-        rows = to_channels(rows[:, :, : height - top, :width], 3)
-        if rows.shape[2] > 0:
-            self.pixels[top : top + rows.shape[2]] = tensor_to_array(rows, self.bit_depth)
+        rows = rows[:, :, : height - top, :width]
+        if rows.shape[2] == 0:
+            return
+        if self.target is None:
+            pixels = tensor_to_array(to_channels(rows, 3), self.bit_depth)
+        else:
+            pixels = from_unit(rows[0].permute(1, 2, 0).float().cpu().numpy(), self.target)
+        self.pixels[top : top + rows.shape[2]] = pixels
 
 
 def to_channels(images: Tensor, channels: int) -> Tensor:

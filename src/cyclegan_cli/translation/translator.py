@@ -18,6 +18,7 @@ from cyclegan_cli.checkpoints.header import Direction, ModelInfo
 from cyclegan_cli.checkpoints.locate import Checkpoint, checkpoint_file, read_checkpoint
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.config import Domains, PrecisionChoice
+from cyclegan_cli.data.bands import nodata_value
 from cyclegan_cli.data.decode import from_pillow
 from cyclegan_cli.data.image import BitDepth, PixelArray, to_depth
 from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
@@ -83,6 +84,8 @@ class Translator:
         generator: The network, in the chosen precision.
         source: Name of the source domain.
         target: Name of the target domain.
+        source_format: How images of the source domain are read; None: as RGB.
+        target_format: How images of the target domain are written; None: as RGB.
         remarks: Sentences about the choice of precision and about compilation, if any.
     """
 
@@ -97,6 +100,7 @@ class Translator:
         self.device, self.options = device, options
         self.info, self.direction = info, direction
         self.source, self.target = info.source(direction), info.target(direction)
+        self.source_format, self.target_format = info.formats_of(direction)
         self.checkpoint: Path | None = None
         self.strips, remark = build_strip_generator(generator, options.precision, device)
         self.generator = self.strips.generator
@@ -220,10 +224,13 @@ class Translator:
 
         Args:
             image: A Pillow image of any mode, an sRGB array ``[H, W, 3]`` of uint8 or uint16, or a
-                tensor ``[B, 3, H, W]`` in [-1, 1].
+                tensor ``[B, 3, H, W]`` in [-1, 1]. If the domains are not both RGB: an array
+                ``[H, W, C]`` (or ``[H, W]`` of one channel) with the values of the source domain,
+                or a tensor ``[B, C, H, W]`` in [-1, 1].
 
         Returns:
-            The same type and size. A Pillow image is 8-bit sRGB, upright, ``RGBA`` if it has
+            The same type and size; with the channels, type and range of the target domain if it is
+            not RGB. A Pillow image is 8-bit sRGB, upright, ``RGBA`` if it has
             transparency, else ``RGB``, without EXIF data; of an animation only the current frame
             is translated. A tensor is fp32, on the translator's device.
 
@@ -232,6 +239,8 @@ class Translator:
             ValueError: An array or tensor has another shape or dtype, or the image has
                 floating-point pixel values.
         """
+        if self.source_format or self.target_format:
+            return self._call_with_bands(image)
         if isinstance(image, Tensor):
             _refuse_unless(image.ndim == 4 and image.shape[1] == 3, image, IMAGES)
             _refuse_unless(image.is_floating_point() and image.numel() > 0, image, IMAGES)
@@ -246,22 +255,79 @@ class Translator:
             translated.putalpha(Image.fromarray(to_depth(alpha, 8)))
         return translated
 
+    def _call_with_bands(self, image: AnyImage) -> AnyImage:
+        source = self.source_format
+        channels = source.channels if source else 3
+        if isinstance(image, Tensor):
+            fits = image.ndim == 4 and image.shape[1] == channels
+            fits = fits and image.is_floating_point() and image.numel() > 0
+            _refuse_unless(fits, image, IMAGES.replace("3", str(channels)))
+            return self.translate(image)
+        if not isinstance(image, np.ndarray):
+            raise ValueError("this model takes arrays [H, W, C] or tensors, not Pillow images")
+        pixels = image[..., None] if image.ndim == 2 and channels == 1 else image
+        types = (source.dtype,) if source else ("uint8", "uint16")
+        wanted = f"an array must be [H, W, {channels}] of {' or '.join(types)}"
+        fits = pixels.ndim == 3 and pixels.shape[2] == channels and pixels.size > 0
+        _refuse_unless(fits and str(pixels.dtype) in types, image, wanted)
+        return self.translate_bands(pixels)[0]
+
+    def translate_bands(
+        self, pixels: PixelArray, nodata: float | None = None
+    ) -> tuple[PixelArray, PixelArray | None]:
+        """Translate an image where a domain is not RGB.
+
+        Args:
+            pixels: ``[H, W, C]`` with the values of the source domain; of an RGB domain uint8 or
+                uint16.
+            nodata: A value without data that the file declares, besides that of the domain.
+
+        Returns:
+            ``[H, W, C]`` with the values of the target domain, and which pixels lack data: ``[H,
+            W]`` bool, or None. They have the target domain's value without data.
+
+        Raises:
+            DeviceError: There is not enough memory.
+            UsageError: ``--resize`` is given.
+        """
+        if self.options.resize:
+            raise UsageError(
+                "--resize is for models between RGB domains", "Translate at the full size."
+            )
+        height, width = pixels.shape[:2]
+        with memory_errors(f"translating {width}x{height} pixels", SMALLER):
+            source = self.source_format
+            channels = self.generator.config.input_channels
+            image = PixelRows(pixels, channels, self._like, source)
+            missing = image.fill(nodata) if source else None
+            translated = self._translate_rows(image, height, width, 8)
+            if missing is None or not missing.any():
+                return translated, None
+            if self.target_format:
+                own = source.nodata if source and source.nodata is not None else nodata
+                translated[missing] = nodata_value(self.target_format, own)
+            return translated, missing
+
     @torch.inference_mode()
     def translate(self, images: Tensor) -> Tensor:
         """Translate a batch of images.
 
         Args:
-            images: ``[B, 3, H, W]`` in [-1, 1], on any device.
+            images: ``[B, 3, H, W]`` in [-1, 1], on any device; the channels of the source domain
+                if it is not RGB.
 
         Returns:
-            ``[B, 3, H, W]`` in [-1, 1], fp32, on the translator's device.
+            ``[B, 3, H, W]`` in [-1, 1], fp32, on the translator's device; the channels of the
+            target domain if it is not RGB.
 
         Raises:
             DeviceError: There is not enough memory.
         """
         height, width = images.shape[-2:]
         with memory_errors(f"translating {width}x{height} pixels", SMALLER):
-            colors = to_channels(images.to(self._like), self.generator.config.input_channels)
+            colors = images.to(self._like)
+            if self.source_format is None:
+                colors = to_channels(colors, self.generator.config.input_channels)
             padded = reflect_to_multiple(colors).contiguous(memory_format=torch.channels_last)
             if self._fits_network(padded.shape[2], padded.shape[3], len(padded)):
                 translated = self._whole(padded)
@@ -269,7 +335,8 @@ class Translator:
                 translated = torch.cat(
                     [self._translate_in_strips(one) for one in torch.split(padded, 1)]
                 )
-            return to_channels(translated.float()[..., :height, :width], 3)
+            translated = translated.float()[..., :height, :width]
+            return translated if self.target_format else to_channels(translated, 3)
 
     def _translate_in_strips(self, padded: Tensor) -> Tensor:
         shape = (1, self.generator.config.output_channels, *padded.shape[2:])
@@ -317,11 +384,16 @@ class Translator:
         translated = _scaled(self._translate_array(small, 16), full, depth)
         return np.ascontiguousarray(translated[:height, :width])
 
-    @torch.inference_mode()
     def _translate_array(self, pixels: PixelArray, depth: BitDepth) -> PixelArray:
-        height, width = pixels.shape[:2]
-        sink = PixelSink(height, width, depth)
         image = PixelRows(pixels, self.generator.config.input_channels, self._like)
+        height, width = pixels.shape[:2]
+        return self._translate_rows(image, height, width, depth)
+
+    @torch.inference_mode()
+    def _translate_rows(
+        self, image: PixelRows, height: int, width: int, depth: BitDepth
+    ) -> PixelArray:
+        sink = PixelSink(height, width, depth, self.target_format)
         if self._fits_network(image.height, padded_size(width)):
             sink(0, self._whole(image.read(0, image.height)))
         else:

@@ -69,11 +69,11 @@ def visible(images: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
     """
     shown = dict(images)
     chosen = parse_bands(plan.config.show_bands, "--show-bands")
-    for (domain, names), format in zip(DOMAIN_IMAGES.items(), plan.formats, strict=True):
-        if format is None:
+    for (domain, names), band_format in zip(DOMAIN_IMAGES.items(), plan.formats, strict=True):
+        if band_format is None:
             continue
-        default = (1, 2, 3) if format.channels >= 3 else (1,)
-        bands = chosen if chosen and max(chosen) <= format.channels else default
+        default = (1, 2, 3) if band_format.channels >= 3 else (1,)
+        bands = chosen if chosen and max(chosen) <= band_format.channels else default
         indices = [band - 1 for band in bands]
         real = images[f"real_{domain}"][:, indices].transpose(0, 1).flatten(1).float().cpu()
         ends = torch.tensor(SHOWN_PERCENTILES)
