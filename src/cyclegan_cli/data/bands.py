@@ -365,6 +365,41 @@ def _read_by_pillow(source: Path | BinaryIO, name: str, header_only: bool) -> Ba
         return BandImage(np.ascontiguousarray(values), probe)
 
 
+GEO_KEYS, MODEL_KEYS = 34735, (3072, 2048)  # Projected and geographic systems.
+USER_DEFINED = 32767
+
+
+def _crs(tags: tuple[Tag, ...]) -> str | None:
+    """Return the coordinate reference system as an EPSG code, if it is one (GeoTIFF 1.1, 7.1)."""
+    keys = next((value for code, _, _, value in tags if code == GEO_KEYS), ())
+    entries = {keys[i]: keys[i + 3] for i in range(4, len(keys) - 3, 4) if keys[i + 1] == 0}
+    codes = [entries[key] for key in MODEL_KEYS if entries.get(key, USER_DEFINED) != USER_DEFINED]
+    return f"EPSG:{codes[0]}" if codes else None
+
+
+def describe_bands(path: Path) -> dict[str, Any]:
+    """Return facts about the values of an image, fit for JSON.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    image = read_bands(path, str(path))
+    valid = ~missing_values(image.values, image.probe.nodata)
+    channels = []
+    for index in range(image.values.shape[2]):
+        values = image.values[..., index][valid[..., index]].astype(np.float64)
+        ends = np.percentile(values, (0, 0.5, 99.5, 100)) if values.size else np.zeros(4)
+        names = ("smallest", "percentile_0.5", "percentile_99.5", "largest")
+        channels.append({name: float(f"{end:.6g}") for name, end in zip(names, ends, strict=True)})
+    return {
+        "kind": image.probe.kind,
+        "nodata": image.probe.nodata,
+        "crs": _crs(image.tags),
+        "without_data": float(1 - valid.mean()),
+        "channels": channels,
+    }
+
+
 # --- values of a domain -----------------------------------------------------------------------
 
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601

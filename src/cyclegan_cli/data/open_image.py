@@ -83,6 +83,11 @@ def probe(path: Path) -> Probe:
         raise
 
 
+def is_array(header: Probe) -> bool:
+    """Return whether a header is that of an image that is read as an array."""
+    return " of " in header.mode
+
+
 def _probe_array(path: Path) -> Probe:
     from cyclegan_cli.data.bands import probe_bands  # Needs numpy.
 

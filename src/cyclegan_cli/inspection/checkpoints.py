@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,7 +134,17 @@ def _generator_facts(info: ModelInfo, parameters: int, request: Request) -> Fact
     return {
         "directions": list(info.directions),
         "domains": {"a": info.name_a, "b": info.name_b},
+        **({"bands": _band_facts(info)} if any(info.formats) else {}),
         "generator": generator,
+    }
+
+
+def _band_facts(info: ModelInfo) -> Facts:
+    """Return the formats of the domains that are not RGB."""
+    return {
+        domain: {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(one).items()}
+        for domain, one in zip("ab", info.formats, strict=True)
+        if one is not None
     }
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image, ImageStat
@@ -17,12 +19,28 @@ from cyclegan_cli.data.folder import (
     subsample,
     survey,
 )
-from cyclegan_cli.data.open_image import Probe, count_frames, format_of, open_image, probe
+from cyclegan_cli.data.formats import NPY_EXTENSION
+from cyclegan_cli.data.open_image import (
+    TIFF_EXTENSIONS,
+    Probe,
+    count_frames,
+    format_of,
+    is_array,
+    open_image,
+    probe,
+)
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.inspection.summary import Facts, Request, Summary
 
 MOST_LISTED = 20
 SAMPLE = 100  # Images decoded for color statistics, evenly spaced over the folder.
+# How the values of a channel in several images are summarized.
+SUMMARIES: dict[str, Callable[[Iterable[float]], float]] = {
+    "smallest": min,
+    "percentile_0.5": statistics.fmean,
+    "percentile_99.5": statistics.fmean,
+    "largest": max,
+}
 THUMBNAIL = 64  # Short side in pixels of decoded images; averages need no more.
 
 
@@ -33,6 +51,9 @@ def describe_image(path: Path) -> Summary:
         DataError: It is not an image.
     """
     facts: Facts = {"bytes": path.stat().st_size}
+    header = _array_header(path)
+    if header is not None:
+        return Summary(path, "picture", facts | vars(header) | _array_facts([path]))
     try:
         with open_image(path, str(path)) as image:
             frames = count_frames(image)
@@ -42,6 +63,52 @@ def describe_image(path: Path) -> Summary:
         # Of a damaged image the header alone may still be readable.
         facts |= vars(probe(path)) | {"problem": error.message}
     return Summary(path, "picture", facts)
+
+
+def _array_header(path: Path) -> Probe | None:
+    """Return the header of an image that only :mod:`cyclegan_cli.data.bands` reads, else None."""
+    if path.suffix.lower() not in (NPY_EXTENSION, *TIFF_EXTENSIONS):
+        return None
+    with suppress(DataError):
+        header = probe(path)
+        return header if is_array(header) else None
+    return None
+
+
+def _array_facts(paths: Sequence[Path]) -> Facts:
+    """Return the values of arrays: by kind, and of each channel if all are of one kind.
+
+    Files that cannot be read are named under ``problems``.
+    """
+    from cyclegan_cli.data.bands import describe_bands  # Needs numpy.
+
+    described: list[Facts] = []
+    problems: list[str] = []
+    for path in paths:
+        try:
+            described.append(describe_bands(path))
+        except DataError as error:
+            problems.append(error.message)
+    facts: Facts = {"problem": problems[0]} if problems and len(paths) == 1 else {}
+    if not described:
+        return facts
+    kinds = Counter(one.pop("kind") for one in described)
+    facts["values"] = {"sampled": len(described), "kinds": dict(kinds.most_common())}
+    for name in ("nodata", "crs"):
+        found = Counter(str(one[name]) for one in described if one[name] is not None)
+        if found:
+            facts["values"][name] = dict(found.most_common())
+    facts["values"]["without_data"] = statistics.fmean(one["without_data"] for one in described)
+    if len(kinds) == 1:
+        columns = zip(*(one["channels"] for one in described), strict=True)
+        facts["values"]["channels"] = [
+            {
+                name: round(summarize(one[name] for one in column), 6)
+                for name, summarize in SUMMARIES.items()
+            }
+            for column in map(list, columns)
+        ]
+    return facts
 
 
 def describe_images(path: Path, request: Request) -> Summary:
@@ -56,7 +123,10 @@ def describe_images(path: Path, request: Request) -> Summary:
     facts: Facts = {"pictures": len(images), **found.facts()}
     if found.probes:
         limit = None if request.full else SAMPLE
-        facts |= _color_facts(subsample(list(found.probes), limit), found.problems)
+        arrays = [path for path, header in found.probes.items() if is_array(header)]
+        images_in_color = [path for path in found.probes if path not in set(arrays)]
+        facts |= _color_facts(subsample(images_in_color, limit), found.problems)
+        facts |= _array_facts(subsample(arrays, limit)) if arrays else {}
     same = duplicates(found.probes)
     problems = list(found.problems.values())
     facts |= {"unreadable": len(problems), "duplicates": sum(len(group) - 1 for group in same)}

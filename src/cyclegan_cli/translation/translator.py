@@ -102,7 +102,10 @@ class Translator:
         self.source, self.target = info.source(direction), info.target(direction)
         self.source_format, self.target_format = info.formats_of(direction)
         self.checkpoint: Path | None = None
-        self.strips, remark = build_strip_generator(generator, options.precision, device)
+        # The output of bf16 has 8 significant bits, too few for values of other types.
+        exact = options.precision == "auto" and self.target_format is not None
+        precision: PrecisionChoice = "fp32" if exact else options.precision
+        self.strips, remark = build_strip_generator(generator, precision, device)
         self.generator = self.strips.generator
         self._like = next(self.generator.parameters())
         self._is_compiled = options.compile and is_compiling_faster(device)
