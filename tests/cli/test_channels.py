@@ -70,7 +70,8 @@ def test_a_resumed_run_equals_one_that_was_not_interrupted(source, train, cycleg
     assert (generator.input_channels, generator.output_channels) == CHANNELS[source]
     assert info.training["step"] == 4
     [grid, *_] = sorted((whole / "samples").iterdir())
-    assert Image.open(grid).mode == "RGB"
+    with Image.open(grid) as image:
+        assert image.mode == "RGB"
     assert (whole / "index.html").exists()
     rows = (whole / "validation.csv").read_text().splitlines()
     assert len(rows) > 1
@@ -83,7 +84,7 @@ def test_thermal_to_color_and_back(train, cyclegan, domains, tmp_path):
         cyclegan("translate", domains / "thermal", "--checkpoint", run, "-o", tmp_path / "b").code
         == 0
     )
-    assert np.asarray(Image.open(tmp_path / "b" / "0.png")).shape == (48, 56, 3)
+    assert read_bands(tmp_path / "b" / "0.png", "0").values.shape == (48, 56, 3)
     back = ("--checkpoint", run, "--to", "thermal", "-o", tmp_path / "a")
     assert cyclegan("translate", domains / "rgb", *back).code == 0
     image = read_bands(tmp_path / "a" / "0.png", "0")

@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+import bands
 from conftest import Answer
 from cyclegan_cli.errors import InterruptedRunError
 from cyclegan_cli.training.plan import plan_new
@@ -107,6 +108,7 @@ def _copy_images(folder: Path) -> None:
     for name in ("photo.jpg", "photos/a/1.png", "photos/2.jpg", "photos/b/3.jpg", "day/photo.jpg"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         image.save(folder / name)
+    bands.draw_domains(folder, 2)
     for name in ("train/day", "test/day", "train/fluent", "test/fluent"):
         shutil.copytree(folder / "day", folder / name)
     for name in ("train/night", "train/noto"):
