@@ -226,6 +226,11 @@ class BandFormat:
         """Whether the values are floating-point numbers, which may be NaN."""
         return self.dtype.startswith("float")
 
+    def to_document(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        values = vars(self).items()
+        return {name: list(one) if isinstance(one, tuple) else one for name, one in values}
+
     def __str__(self) -> str:
         ranges = [f"{a:g} to {b:g}" for a, b in zip(self.low, self.high, strict=True)]
         bands = f" (bands {', '.join(map(str, self.bands))})" if self.bands else ""

@@ -29,7 +29,7 @@ from cyclegan_cli.checkpoints.header import (
     state_info,
     to_metadata,
 )
-from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig
+from cyclegan_cli.config import BandFormat, DiscriminatorConfig, GeneratorConfig
 from cyclegan_cli.errors import CheckpointError, UsageError
 
 MODEL = ModelInfo(
@@ -115,6 +115,58 @@ def test_other_architectures_and_single_directions_are_read(
     generator = GeneratorConfig(8, 2, input_channels=1, output_channels=1, affine_norm=True)
     info = dataclasses.replace(MODEL, generator=generator, directions=directions)
     assert model_info(Path("x"), header_of(info.to_document())) == info
+
+
+SATELLITE = BandFormat(5, "uint16", (1.0,), (2000.0,), (1, 2, 3, 4, 8), nodata=0.0)
+HEIGHT = BandFormat(1, "float32", (-5.5,), (90.25,))
+BANDS = dataclasses.replace(
+    MODEL,
+    generator=GeneratorConfig(2, 3, input_channels=5, output_channels=1),
+    formats=(SATELLITE, HEIGHT),
+)
+
+
+@pytest.mark.parametrize("directions", [("a2b", "b2a"), ("a2b",), ("b2a",)])
+def test_formats_of_domains_are_read(directions: tuple[Direction, ...]) -> None:
+    info = BANDS.only(directions)
+    document = json.loads(to_metadata(info.to_document())["cyclegan"])
+    assert document["version"] == 3
+    read = model_info(Path("x"), header_of(document))
+    assert read == info
+    assert read.formats_of("b2a") == (HEIGHT, SATELLITE)
+    for direction in directions:
+        generator = read.generator_of(direction)
+        channels = (generator.input_channels, generator.output_channels)
+        assert channels == ((5, 1) if direction == "a2b" else (1, 5))
+
+
+def test_rgb_domains_keep_their_versions() -> None:
+    assert MODEL.to_document()["version"] == 1
+    assert STATE.to_document()["version"] == 2
+    assert "bands" not in MODEL.to_document()
+    state = dataclasses.replace(STATE, model=BANDS)
+    assert state.to_document()["version"] == 3
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"channels": 4}, {"channels": "5"}, {"dtype": "object"}, {"dtype": 5}, {"low": [3000.0]},
+        {"low": "1"}, {"high": []}, {"bands": [1]}, {"bands": [0, 1, 2, 3, 4]}, {"nodata": "x"},
+        {"low": [None]}, {"nodata": [1]},
+    ],
+)  # fmt: skip
+def test_damaged_formats_are_refused(changed: dict[str, Any]) -> None:
+    document = BANDS.to_document()
+    document["bands"] = {"a": document["bands"]["a"] | changed, "b": document["bands"]["b"]}
+    with pytest.raises(CheckpointError, match="x has a damaged description"):
+        model_info(Path("x"), header_of(document))
+
+
+@pytest.mark.parametrize("bands", [{}, [], {"a": None}, {"b": {}}, 5, None, {"a": []}])
+def test_channels_without_formats_are_refused(bands: Any) -> None:
+    with pytest.raises(CheckpointError, match="x has a damaged description"):
+        model_info(Path("x"), header_of(BANDS.to_document() | {"bands": bands}))
 
 
 @pytest.mark.parametrize("document", [{}, {"format": "pt"}, {"format": None}, {"format": ["x"]}])

@@ -18,7 +18,7 @@ from cyclegan_cli.checkpoints.pth import (
     original_names,
 )
 from cyclegan_cli.checkpoints.store import load_generator
-from cyclegan_cli.config import GeneratorConfig
+from cyclegan_cli.config import BandFormat, GeneratorConfig
 from cyclegan_cli.errors import CheckpointError
 from original import OriginalGenerator, original_generator
 
@@ -304,7 +304,7 @@ def without(name: str) -> Mapping[str, Tensor]:
         (other_padding, "padding"),
         (lambda: {"conv1.weight": torch.zeros(2)}, "conv1.weight"),
         (dict, "none at all"),
-        (lambda: original_generator(channels=(4, 3)).state_dict(), "another architecture"),
+        (lambda: original_generator(channels=(257, 3)).state_dict(), "another architecture"),
         (lambda: original_generator(blocks=0).state_dict(), "another architecture"),
         (lambda: without("model.4.bias"), "no tensor model.4.bias"),
         (lambda: original_generator().state_dict() | {"model.4.bias": torch.zeros(3)},
@@ -326,6 +326,22 @@ def test_unsupported_networks_are_refused_by_name(
     with pytest.raises(CheckpointError, match=word) as refusal:
         read_checkpoint(tmp_path / "x.pth")
     assert str(tmp_path / "x.pth") in refusal.value.message
+
+
+def test_generators_of_other_channels_translate_arrays(tmp_path: Path) -> None:
+    for name, channels in (("A", (5, 3)), ("B", (3, 5))):
+        network = original_generator(channels=channels)
+        torch.save(network.state_dict(), tmp_path / f"latest_net_G_{name}.pth")
+    info = read_checkpoint(tmp_path).info
+    assert info.formats == (BandFormat(5, "float32", (-1.0,), (1.0,)), None)
+    for direction, network in (
+        ("a2b", original_generator(channels=(5, 3))),
+        ("b2a", original_generator(channels=(3, 5))),
+    ):
+        generator, _ = load_generator(tmp_path, direction)
+        image = torch.rand(1, generator.config.input_channels, 16, 16) * 2 - 1
+        with torch.inference_mode():
+            assert torch.allclose(generator(image), network(image), atol=1e-5)
 
 
 def test_unsupported_pickle_is_refused_without_torchs_advice(tmp_path: Path) -> None:

@@ -340,7 +340,7 @@ class ModelInfo:
     def to_document(self) -> dict[str, Any]:
         """Return the JSON document that is written into files."""
         bands = {
-            domain: asdict(band_format)
+            domain: band_format.to_document()
             for domain, band_format in zip("ab", self.formats, strict=True)
             if band_format is not None
         }
@@ -529,7 +529,7 @@ def _generator_config(document: Any) -> GeneratorConfig:
 
 def _formats(document: Mapping[str, Any]) -> BandFormats:
     """Return the formats of both domains, which must fit the channels of the generators."""
-    bands = document.get("bands", {})
+    bands = dict(document.get("bands", {}))
     format_a, format_b = (_format(bands[d]) if d in bands else None for d in "ab")
     generator = _generator_config(document["generator"])
     channels = [generator.input_channels, generator.output_channels]
@@ -547,6 +547,8 @@ def _formats(document: Mapping[str, Any]) -> BandFormats:
 
 def _format(given: Mapping[str, Any]) -> BandFormat:
     nodata = given["nodata"]
+    if not all(isinstance(given[name], list) for name in ("low", "high", "bands")):
+        raise ValueError(given)
     return BandFormat(
         channels=_integer(given["channels"], 1, MAX_CHANNELS),
         dtype=_checked(given["dtype"]),

@@ -124,7 +124,7 @@ def _shortened(facts: Mapping[str, Any]) -> dict[str, Any]:
     wanted = ("format", "precision", "from", "to", "source")
     if export := {name: value for name, value in export.items() if name in wanted}:
         facts["export"] = export
-    return facts | {name: own[name] for name in ("generator", "training") if name in own}
+    return facts | {name: own[name] for name in ("bands", "generator", "training") if name in own}
 
 
 def _health(health: Mapping[str, Any]) -> str | list[str]:

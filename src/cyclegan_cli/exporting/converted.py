@@ -9,7 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,7 @@ def interface(info: ModelInfo, direction: Direction, image_io: bool) -> Document
             else "grey"
             if channels == 1
             else "bands",
-            **({} if band_format is None else {"values": asdict(band_format)}),
+            **({} if band_format is None else {"values": band_format.to_document()}),
         }
 
     generator = info.generator_of(direction)

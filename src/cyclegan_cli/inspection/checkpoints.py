@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,7 +141,7 @@ def _generator_facts(info: ModelInfo, parameters: int, request: Request) -> Fact
 def _band_facts(info: ModelInfo) -> Facts:
     """Return the formats of the domains that are not RGB."""
     return {
-        domain: {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(one).items()}
+        domain: one.to_document()
         for domain, one in zip("ab", info.formats, strict=True)
         if one is not None
     }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,11 @@ class DomainReport:
             f"out: {_some(self.unusable.values())}"
         )
 
+    def _band_facts(self) -> dict[str, Any]:
+        if self.format is None:
+            return {}
+        return {"bands": self.format.to_document(), "clipped": self.clipped}
+
     def to_document(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return {
@@ -126,7 +131,9 @@ class DomainReport:
             **self.survey.facts(),
             "enlarged": self.enlarged,
             "passed_over": self.skipped.counts,
-            **({"bands": asdict(self.format), "clipped": self.clipped} if self.format else {}),
+            **(
+                {"bands": self.format.to_document(), "clipped": self.clipped} if self.format else {}
+            ),
             "useless": _listed(self.unusable),
             "unreadable_held_out": _listed(self.unusable_val),
         }
