@@ -115,6 +115,8 @@ def bilinear_upsample(x: Tensor) -> Tensor:
     Returns:
         ``[B, C, 2 H, 2 W]`` in the dtype of ``x``.
     """
-    # Autocast would interpolate an fp32 copy on some devices.
+    if x.dtype == torch.float32:
+        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+    # Autocast would interpolate an fp32 copy.
     with torch.autocast(x.device.type, enabled=False):
         return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
