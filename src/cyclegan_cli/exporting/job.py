@@ -140,6 +140,12 @@ def plan_jobs(config: ExportConfig) -> list[Job]:
     path = chosen_checkpoint(config.checkpoint, config.which)
     checkpoint = read_checkpoint(path, parse_domains(config.domains))
     info = checkpoint.info
+    if chosen.name == "pth" and info.generator.resampling == "blur":
+        raise UsageError(
+            f"--format pth: {path} has blurs between its layers (--resampling blur), which the "
+            "original implementation does not have",
+            "Use another format, or train with --resampling strided.",
+        )
     directions: Directions = BOTH_DIRECTIONS
     if config.direction != "both":
         direction = config.direction or info.directions[0]
