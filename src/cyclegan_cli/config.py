@@ -24,6 +24,7 @@ Which = Literal["latest", "best"]
 Domains = tuple[str, str]
 ResizeMode = Literal["short-side", "stretch"]
 GanLossChoice = Literal["lsgan", "vanilla"]
+Resampling = Literal["strided", "blur", "cut"]
 PrecisionChoice = Literal["auto", "fp32", "tf32", "bf16"]
 CompileChoice = Literal["auto", "on", "off"]
 CacheChoice = Literal["auto", "ram", "none"]
@@ -40,6 +41,8 @@ SMALLEST_CROP = 32
 CROP_MULTIPLE = 4
 # The paper has 6 residual blocks for 128×128 images, 9 for 256×256 (Zhu et al. 2017, sec. 7.2).
 LARGEST_CROP_FOR_6_BLOCKS = 128
+# Of new runs. Runs and models of older versions have strided.
+DEFAULT_RESAMPLING: Resampling = "blur"
 # With slow steps, work at time intervals must not take longer than the training itself.
 LEAST_STEPS = 20
 # ONNX opset versions that can be exported.
@@ -49,8 +52,8 @@ BYTE_UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12,
 # Named sets of options (docs/training-your-own.md). Options and configuration files override them.
 RECIPES: dict[RecipeChoice, dict[str, Any]] = {
     "default": {},
-    # Zhu et al. 2017, sec. 4 and 7: no moving average.
-    "paper": {"ema": 0.0},
+    # Zhu et al. 2017, sec. 4 and 7: no blurs, no moving average.
+    "paper": {"ema": 0.0, "resampling": "strided"},
     "cpu": {
         "load_size": 143,
         "crop_size": 128,
@@ -160,6 +163,10 @@ class GeneratorConfig:
         output_channels: 3 for RGB, 1 for grayscale images.
         affine_norm: Whether instance norms have learned affine parameters. Only imported networks
             have them; the paper's architecture does not.
+        resampling: How stages change the size. ``strided``: strided and transposed convolutions
+            alone, as in the paper. ``blur``: a 3×3 binomial blur before each strided and after
+            each transposed convolution (Zhang 2019). ``cut``: convolutions of stride 1, followed
+            by a blur and subsampling, or preceded by bilinear upsampling (Park et al. 2020).
     """
 
     base_channels: int = 64
@@ -167,6 +174,7 @@ class GeneratorConfig:
     input_channels: int = 3
     output_channels: int = 3
     affine_norm: bool = False
+    resampling: Resampling = "strided"
 
 
 @dataclass(frozen=True)
@@ -339,6 +347,12 @@ class TrainConfig:
         maximum=64,
         shown_default="6 for crops up to 128 pixels, else 9",
     )
+    resampling: Resampling = _networks(
+        DEFAULT_RESAMPLING,
+        "Downsampling and upsampling of the generators: strided and transposed convolutions as in "
+        "the paper (strided); the same with blurs, which prevent checkerboard patterns (blur); or "
+        "the layers of CUT, which take more time (cut).",
+    )
     discriminator_channels: int = _networks(
         64, "Base channels of the discriminators.", minimum=1, maximum=1024
     )
@@ -491,6 +505,13 @@ class TrainConfig:
         if self.residual_blocks is not None:
             return self.residual_blocks
         return 6 if self.crop_size <= LARGEST_CROP_FOR_6_BLOCKS else 9
+
+    @property
+    def generator(self) -> GeneratorConfig:
+        """Architecture of the generators."""
+        return GeneratorConfig(
+            self.base_channels, self.generator_blocks, resampling=self.resampling
+        )
 
     def total_steps(self, epoch_items: int, ranks: int = 1) -> int:
         """Total number of steps of the run.

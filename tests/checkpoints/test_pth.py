@@ -15,6 +15,7 @@ from cyclegan_cli.checkpoints.pth import (
     direction_of,
     domains_of,
     generator_files,
+    original_filters,
     original_names,
 )
 from cyclegan_cli.checkpoints.store import load_generator
@@ -54,6 +55,11 @@ def assert_the_same(path: Path, network: OriginalGenerator, direction: Any = "a2
         {"channels": (1, 1)},
         {"channels": (1, 3)},
         {"channels": (3, 1), "affine": True},
+        {"antialias": True},
+        {"antialias": True, "blocks": 9, "width": 2},
+        {"antialias": True, "blocks": 6, "affine": True},
+        {"antialias": True, "dropout": True, "width": 5},
+        {"antialias": True, "channels": (1, 3)},
     ],
     ids=str,
 )
@@ -68,6 +74,7 @@ def test_loaded_pth_generator_computes_the_same(
         options.get("blocks", 2),
         *options.get("channels", (3, 3)),
         affine_norm=options.get("affine", False),
+        resampling="cut" if options.get("antialias") else "strided",
     )
     assert_the_same(path, network)
 
@@ -152,6 +159,34 @@ def test_original_names_cover_the_original_generator(blocks: int) -> None:
     heads = {9: {19, 22, 26}, 6: {16, 19, 23}}
     assert numbers == {1, 4, 7} | set(range(10, 10 + blocks)) | heads[blocks]
     assert set(names) == set(original_generator(blocks=blocks, width=1).state_dict())
+
+
+@pytest.mark.parametrize("blocks", [4, 6, 9])
+def test_original_names_cover_cut_generator(blocks: int) -> None:
+    """Its convolutions have the numbers by which CUT names its layers: 4, 8, 12, ..."""
+    config = GeneratorConfig(3, blocks, resampling="cut")
+    network = original_generator(blocks=blocks, width=3, antialias=True)
+    filters = original_filters(config)
+    assert {*original_names(config).values(), *filters} == set(network.state_dict())
+    for name, found in filters.items():
+        assert torch.equal(found, network.state_dict()[name])
+    numbers = {int(name.split(".")[1]) for name in original_names(config).values()}
+    last = 12 + blocks
+    assert numbers == {1, 4, 8, last + 1, last + 5, last + 9, *range(12, last)}
+
+
+def test_half_precision_filters_are_accepted(tmp_path: Path) -> None:
+    network = original_generator(antialias=True).half()
+    torch.save(network.state_dict(), tmp_path / "x.pth")
+    assert_the_same(tmp_path / "x.pth", network.float())
+
+
+def test_both_generators_of_cut_are_one_checkpoint(tmp_path: Path) -> None:
+    networks = [original_generator(seed, antialias=True) for seed in (1, 2)]
+    for letter, network in zip("AB", networks, strict=True):
+        torch.save(network.state_dict(), tmp_path / f"latest_net_G_{letter}.pth")
+    assert_the_same(tmp_path, networks[0], "a2b")
+    assert_the_same(tmp_path, networks[1], "b2a")
 
 
 # --- directions and domains ------------------------------------------------------------------
@@ -280,8 +315,10 @@ def pix2pix() -> Mapping[str, Tensor]:
     return {name: t for name, t in network.state_dict().items() if name not in biases}
 
 
-def antialiased() -> Mapping[str, Tensor]:
-    return original_generator().state_dict() | {"model.7.filt": torch.zeros(8, 1, 3, 3)}
+def cut(**changes: Any) -> Mapping[str, Tensor]:
+    """CUT's generator with other tensors; None: without that tensor."""
+    weights = original_generator(antialias=True).state_dict() | changes
+    return {name: tensor for name, tensor in weights.items() if tensor is not None}
 
 
 def other_padding() -> Mapping[str, Tensor]:
@@ -300,7 +337,17 @@ def without(name: str) -> Mapping[str, Tensor]:
         (discriminator, "discriminator"),
         (pix2pix, "batch norm"),
         (lambda: original_generator(norm=nn.BatchNorm2d, affine=True).state_dict(), "batch norm"),
-        (antialiased, "antialiased"),
+        (lambda: original_generator(antialias=True, antialias_up=False).state_dict(),
+         "another architecture"),
+        (lambda: original_generator(antialias_up=True).state_dict(), "another architecture"),
+        (lambda: cut(**{"model.7.filt": None}), "no tensor model.7.filt: only some"),
+        (lambda: cut(**{"model.11.filt": torch.ones(16, 1, 3, 3) / 9}),
+         "model.11.filt is another resampling filter"),
+        (lambda: cut(**{"model.14.filt": torch.ones(16, 1, 2, 2)}),
+         "model.14.filt is another resampling filter"),
+        (lambda: cut(**{"model.3.filt": torch.ones(16, 1, 2, 2)}), "a tensor model.3.filt"),
+        (lambda: original_generator().state_dict() | {"model.7.filt": torch.zeros(8, 1, 3, 3)},
+         "another architecture"),
         (other_padding, "padding"),
         (lambda: {"conv1.weight": torch.zeros(2)}, "conv1.weight"),
         (dict, "none at all"),

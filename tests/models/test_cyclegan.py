@@ -36,7 +36,8 @@ def separate_passes(monkeypatch: pytest.MonkeyPatch) -> None:
 def tiny(*, bf16: bool = False, **options: Any) -> CycleGAN:
     size = {"load_size": 32, "crop_size": 32, "residual_blocks": 1}
     width = {"base_channels": 4, "discriminator_channels": 4}
-    return CycleGAN(TrainConfig(**size | width | options), CPU, bf16)
+    paper: dict[str, Any] = {"resampling": "strided"}
+    return CycleGAN(TrainConfig(**size | width | paper | options), CPU, bf16)
 
 
 def images(batch: int = 1, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig
+from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig, Resampling
 from cyclegan_cli.models.networks import PatchDiscriminator, ResnetGenerator
 from cyclegan_cli.models.shapes import (
     activation_bytes,
@@ -23,6 +23,10 @@ CONFIGS = [
     GeneratorConfig(64, 6),
     GeneratorConfig(5, 1),
     GeneratorConfig(4, 2, input_channels=1, output_channels=3, affine_norm=True),
+    GeneratorConfig(64, 6, resampling="blur"),
+    GeneratorConfig(5, 1, affine_norm=True, resampling="blur"),
+    GeneratorConfig(64, 6, resampling="cut"),
+    GeneratorConfig(5, 1, affine_norm=True, resampling="cut"),
 ]
 
 
@@ -57,13 +61,14 @@ def test_discriminator_flops_and_receptive_field() -> None:
     assert discriminator_flops(config, 256, 256) == counter.get_total_flops()
 
 
+@pytest.mark.parametrize("resampling", ["strided", "blur", "cut"])
 @pytest.mark.parametrize("blocks", [1, 2])
 def test_receptive_field_equals_the_extent_of_gradients(
-    blocks: int, monkeypatch: pytest.MonkeyPatch
+    blocks: int, resampling: Resampling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the norms, whose statistics are over the whole image."""
     monkeypatch.setattr("cyclegan_cli.models.networks.instance_norm", lambda x, *_: x)
-    config = GeneratorConfig(2, blocks)
+    config = GeneratorConfig(2, blocks, resampling=resampling)
     network = ResnetGenerator(config).double()
     with torch.no_grad():
         for parameter in network.parameters():

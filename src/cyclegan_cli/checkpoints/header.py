@@ -17,20 +17,27 @@ import stat
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from cyclegan_cli.config import Direction as Direction
-from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig, TrainConfig, is_domain_name
+from cyclegan_cli.config import (
+    DiscriminatorConfig,
+    GeneratorConfig,
+    Resampling,
+    TrainConfig,
+    is_domain_name,
+)
 from cyclegan_cli.errors import CheckpointError, UsageError
 from cyclegan_cli.files import is_lfs_pointer
 
 BOTH_DIRECTIONS: tuple[Direction, ...] = ("a2b", "b2a")
 FORMAT_NAME = "cyclegan-cli"
-NEWEST_VERSION = 2
-# Files carry the oldest version whose readers understand them.
-MODEL_VERSION, STATE_VERSION = 1, 2
-# Values of options that version 1 lacks, so that its runs resume unchanged.
-VERSION_1_OPTIONS: dict[str, Any] = {"ema": 0.0, "val_fraction": 0.0}
+NEWEST_VERSION = 3
+# Files carry the oldest version whose readers understand them: models with strided resampling are
+# of version 1, others of version 3.
+MODEL_VERSION, STATE_VERSION = 1, 3
+# Values of options that older versions lack, so that their runs resume unchanged.
+OLDER_OPTIONS: dict[str, Any] = {"ema": 0.0, "val_fraction": 0.0, "resampling": "strided"}
 
 METADATA_KEY = "cyclegan"
 MAX_HEADER_BYTES = 100_000_000  # The limit of the safetensors library itself.
@@ -311,7 +318,7 @@ class ModelInfo:
         """Return the JSON document that is written into files."""
         return {
             "format": FORMAT_NAME,
-            "version": MODEL_VERSION,
+            "version": MODEL_VERSION if self.generator.resampling == "strided" else NEWEST_VERSION,
             "kind": self.kind,
             "generator": asdict(self.generator),
             "directions": list(self.directions),
@@ -354,7 +361,7 @@ class StateInfo:
             CheckpointError: They are not valid in this version.
         """
         try:
-            document = VERSION_1_OPTIONS | self.config
+            document = OLDER_OPTIONS | self.config
             return TrainConfig.from_document(document, "the training state")
         except UsageError as error:
             hint = "The state may have been written by another version."
@@ -474,8 +481,12 @@ def state_info(path: Path, header: Header) -> StateInfo:
 
 
 def _generator_config(document: Any) -> GeneratorConfig:
-    """Return the architecture; the first files of version 1 have only the first two entries."""
-    given = {"input_channels": 3, "output_channels": 3, "affine_norm": False} | dict(document)
+    """Return the architecture; the first files of version 1 have only the first two entries.
+
+    ``resampling`` is new in version 3.
+    """
+    older = {"input_channels": 3, "output_channels": 3, "affine_norm": False}
+    given = older | {"resampling": "strided"} | dict(document)
     channels = [_integer(given[f"{side}_channels"], 1, 3) for side in ("input", "output")]
     if type(given["affine_norm"]) is not bool or 2 in channels:
         raise ValueError(given)
@@ -485,7 +496,15 @@ def _generator_config(document: Any) -> GeneratorConfig:
         input_channels=channels[0],
         output_channels=channels[1],
         affine_norm=given["affine_norm"],
+        resampling=_resampling(given["resampling"]),
     )
+
+
+def _resampling(value: Any) -> Resampling:
+    for kind in get_args(Resampling):
+        if kind == value:
+            return kind  # type: ignore[no-any-return]
+    raise ValueError(value)
 
 
 def _directions(value: Any) -> tuple[Direction, ...]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig, TrainConfig
+from cyclegan_cli.config import DiscriminatorConfig, TrainConfig
 from cyclegan_cli.models.ema import GeneratorAverages
 from cyclegan_cli.models.losses import GAN_LOSSES, discriminator_loss, l1_loss
 from cyclegan_cli.models.networks import PatchDiscriminator, ResnetGenerator, initialize_weights
@@ -89,11 +89,10 @@ class CycleGAN:
         self.config = config
         self.device = device
         self.bf16 = bf16
-        generator = GeneratorConfig(config.base_channels, config.generator_blocks)
         discriminator = DiscriminatorConfig(config.discriminator_channels)
         with torch.device("meta"):  # Initialized below.
-            self.generator_a2b = ResnetGenerator(generator)
-            self.generator_b2a = ResnetGenerator(generator)
+            self.generator_a2b = ResnetGenerator(config.generator)
+            self.generator_b2a = ResnetGenerator(config.generator)
             self.discriminator_a = PatchDiscriminator(discriminator)
             self.discriminator_b = PatchDiscriminator(discriminator)
         for trained in self.generators().values():

@@ -23,7 +23,6 @@ from cyclegan_cli.config import (
     LEAST_STEPS,
     RECIPES,
     DiscriminatorConfig,
-    GeneratorConfig,
     StepsOrTime,
     TrainConfig,
     duration_seconds,
@@ -224,7 +223,7 @@ def disk_space(plan: Plan, step_seconds: float = DEFAULT_STEP_SECONDS) -> DiskSp
     """
     config = plan.config
     with torch.device("meta"):
-        generator = ResnetGenerator(GeneratorConfig(config.base_channels, config.generator_blocks))
+        generator = ResnetGenerator(config.generator)
         discriminator = PatchDiscriminator(DiscriminatorConfig(config.discriminator_channels))
     model = 2 * FLOAT_BYTES * _parameters(generator)
     trained = model + 2 * FLOAT_BYTES * _parameters(discriminator)
