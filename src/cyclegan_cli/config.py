@@ -183,9 +183,12 @@ class DiscriminatorConfig:
 
     Attributes:
         base_channels: Output channels of the first convolution.
+        scales: Number of PatchGANs; each sees images at half the size of the one before (Wang et
+            al. 2018, sec. 3.2).
     """
 
     base_channels: int = 64
+    scales: int = 1
 
 
 @dataclass(frozen=True)
@@ -356,6 +359,13 @@ class TrainConfig:
     discriminator_channels: int = _networks(
         64, "Base channels of the discriminators.", minimum=1, maximum=1024
     )
+    discriminator_scales: int = _networks(
+        1,
+        "Number of PatchGANs per discriminator; each additional one sees images at half the size, "
+        "and thereby larger structures.",
+        minimum=1,
+        maximum=3,
+    )
 
     batch_size: int = _objective(
         1, "Batch size: images of each domain per step and device.", minimum=1, maximum=4096
@@ -479,6 +489,13 @@ class TrainConfig:
                 f"Use {self.crop_size // CROP_MULTIPLE * CROP_MULTIPLE}: "
                 "the generator downsamples twice by a factor of 2.",
             )
+        smallest = SMALLEST_CROP * 2 ** (self.discriminator_scales - 1)
+        if self.crop_size < smallest:
+            raise UsageError(
+                f"--discriminator-scales {self.discriminator_scales} needs crops of at least "
+                f"{smallest} pixels, found --crop-size {self.crop_size}",
+                "Use fewer scales or larger crops.",
+            )
 
     def _check_length(self) -> None:
         if self.steps is None and self.decay_steps is not None:
@@ -505,6 +522,11 @@ class TrainConfig:
         if self.residual_blocks is not None:
             return self.residual_blocks
         return 6 if self.crop_size <= LARGEST_CROP_FOR_6_BLOCKS else 9
+
+    @property
+    def discriminator(self) -> DiscriminatorConfig:
+        """Architecture of the discriminators."""
+        return DiscriminatorConfig(self.discriminator_channels, self.discriminator_scales)
 
     @property
     def generator(self) -> GeneratorConfig:

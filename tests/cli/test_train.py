@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import trainings
+from cyclegan_cli.checkpoints.header import read_state_info
 from cyclegan_cli.training.split import name_digest
 from trainings import TINY, draw_domains, wait_for_steps
 
@@ -466,3 +467,20 @@ def test_duration_is_reported_once_after_the_first_steps(train):
     code, _, err = train(*new_run("timed", "--steps", "30", "--log-every", "5"))
     assert code == 0, err
     assert err.count("the training ends in about a minute, at ") == 1
+
+
+def test_run_with_discriminators_of_two_scales_resumes_to_identical_model(train, folder):
+    options = ["--crop-size", "64", "--load-size", "64", "--discriminator-scales", "2"]
+    options += ["--steps", "4", "--decay-steps", "0", "--workers", "0"]
+    assert train(*new_run("whole", *options))[0] == 0
+    assert train(*new_run("parts", *options, "--steps", "2"))[0] == 0
+    assert train("--resume", "parts", "--steps", "4")[0] == 0
+    whole, parts = ((folder / run / "model.safetensors").read_bytes() for run in ("whole", "parts"))
+    assert parts == whole
+    assert read_state_info(folder / "parts" / "state.safetensors").discriminator.scales == 2
+
+
+def test_too_small_crops_for_the_scales_of_the_discriminators_are_refused(train):
+    code, _, err = train(*new_run("small", "--discriminator-scales", "2"))
+    assert code == 2
+    assert "--discriminator-scales 2 needs crops of at least 64 pixels" in err

@@ -11,6 +11,7 @@ from torch import Tensor
 from cyclegan_cli.models.losses import (
     GAN_LOSSES,
     GanLoss,
+    adversarial_loss,
     discriminator_loss,
     l1_loss,
     lsgan_loss,
@@ -69,18 +70,21 @@ def test_vanilla_loss_is_finite_for_extreme_logits() -> None:
 
 def test_discriminator_loss_is_half_the_sum() -> None:
     real, fake = logits(0.0, 3.0), logits(1.0, -3.0)
-    assert discriminator_loss(lsgan_loss, real, fake) == pytest.approx((2.5 + 5.0) / 2)
+    assert discriminator_loss(lsgan_loss, torch.cat([real, fake])) == pytest.approx(3.75)
 
 
 def test_vanilla_discriminator_loss_is_half_the_sum() -> None:
-    found = discriminator_loss(vanilla_loss, logits(2.0), logits(-1.0))
+    found = discriminator_loss(vanilla_loss, torch.cat([logits(2.0), logits(-1.0)]))
     assert found == pytest.approx((softplus(-2) + softplus(-1)) / 2)
 
 
-def test_discriminator_losses_are_means_over_their_patches() -> None:
-    """Real and fake images need not come in equal numbers."""
-    real, fake = logits(0.0), logits(2.0, 2.0, 2.0)
-    assert discriminator_loss(lsgan_loss, real, fake) == pytest.approx((1 + 4) / 2)
+def test_losses_are_means_over_scales_of_different_sizes() -> None:
+    fine = torch.cat([logits(0.0, 1.0, 2.0), logits(0.0, 0.0, 0.0)])
+    coarse = torch.cat([logits(3.0), logits(1.0)])
+    found = discriminator_loss(lsgan_loss, (fine, coarse))
+    assert found == pytest.approx(((2 / 3 + 0) / 2 + (4 + 1) / 2) / 2)
+    assert adversarial_loss(lsgan_loss, (fine[:1], coarse[:1])) == pytest.approx((2 / 3 + 4) / 2)
+    assert adversarial_loss(lsgan_loss, fine[:1]) == pytest.approx(2 / 3)
 
 
 def test_l1_loss_is_the_mean_absolute_error() -> None:
@@ -107,7 +111,7 @@ def test_gan_losses_of_bf16_logits_are_fp32(gan_loss: GanLoss, target_is_real: b
 
 def test_discriminator_loss_of_bf16_logits_is_fp32() -> None:
     coarse = logits(0.3, 0.7, dtype=torch.bfloat16)
-    assert discriminator_loss(lsgan_loss, coarse, coarse).dtype == torch.float32
+    assert discriminator_loss(lsgan_loss, torch.cat([coarse, coarse])).dtype == torch.float32
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
@@ -121,8 +125,9 @@ def test_l1_loss_of_bf16_images_is_fp32(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("gan_loss", GAN_LOSSES.values(), ids=GAN_LOSSES)
 def test_losses_are_fp32_under_autocast(gan_loss: GanLoss) -> None:
+    both = torch.cat([logits(0.3), logits(0.7)])
     with torch.autocast("cpu", torch.bfloat16):
-        found = discriminator_loss(gan_loss, logits(0.3), logits(0.7))
+        found = discriminator_loss(gan_loss, both)
         distance = l1_loss(logits(0.3), logits(0.7))
     assert found.dtype == distance.dtype == torch.float32
-    assert torch.equal(found, discriminator_loss(gan_loss, logits(0.3), logits(0.7)))
+    assert torch.equal(found, discriminator_loss(gan_loss, both))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig
 from cyclegan_cli.models import networks
 from cyclegan_cli.models.networks import (
+    MultiScaleDiscriminator,
     PatchDiscriminator,
     ResnetGenerator,
     initialize_weights,
@@ -62,6 +63,17 @@ def test_networks_have_no_buffers(build: type) -> None:
     network = build()
     assert list(network.buffers()) == []
     assert set(network.state_dict()) == {name for name, _ in network.named_parameters()}
+
+
+def test_second_scale_of_a_discriminator_sees_the_image_at_half_size() -> None:
+    discriminator = MultiScaleDiscriminator(DiscriminatorConfig(base_channels=4, scales=2))
+    initialize_weights(discriminator, torch.Generator().manual_seed(0))
+    x = noise(2, 3, 256, 256)
+    fine, coarse = discriminator(x)
+    assert fine.shape == (2, 1, 30, 30)
+    assert coarse.shape == (2, 1, 14, 14)
+    halved = x.unfold(2, 2, 2).unfold(3, 2, 2).mean(dim=(4, 5))
+    torch.testing.assert_close(coarse, discriminator.scales[1](halved))
 
 
 def test_discriminator_output_is_30x30_for_256_pixels() -> None:

@@ -465,9 +465,7 @@ def state_info(path: Path, header: Header) -> StateInfo:
             raise ValueError(model.directions)
         return StateInfo(
             model=model,
-            discriminator=DiscriminatorConfig(
-                _integer(header.document["discriminator"]["base_channels"], 1, 1024)
-            ),
+            discriminator=_discriminator_config(header.document["discriminator"]),
             config=dict(header.document["config"]),
             step=_integer(state["step"], 0, 10**12),
             seconds=float(seconds),
@@ -498,6 +496,12 @@ def _generator_config(document: Any) -> GeneratorConfig:
         affine_norm=given["affine_norm"],
         resampling=_resampling(given["resampling"]),
     )
+
+
+def _discriminator_config(document: Any) -> DiscriminatorConfig:
+    """Return the architecture; ``scales`` is new in version 3."""
+    scales = _integer(document.get("scales", 1), 1, 3)
+    return DiscriminatorConfig(_integer(document["base_channels"], 1, 1024), scales)
 
 
 def _resampling(value: Any) -> Resampling:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cyclegan_cli.config import DiscriminatorConfig, TrainConfig
+from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.models.ema import GeneratorAverages
-from cyclegan_cli.models.losses import GAN_LOSSES, discriminator_loss, l1_loss
-from cyclegan_cli.models.networks import PatchDiscriminator, ResnetGenerator, initialize_weights
+from cyclegan_cli.models.losses import GAN_LOSSES, adversarial_loss, discriminator_loss, l1_loss
+from cyclegan_cli.models.networks import ResnetGenerator, build_discriminator, initialize_weights
 from cyclegan_cli.models.replay import ReplayPool
 
 T = TypeVar("T")
@@ -89,12 +89,11 @@ class CycleGAN:
         self.config = config
         self.device = device
         self.bf16 = bf16
-        discriminator = DiscriminatorConfig(config.discriminator_channels)
         with torch.device("meta"):  # Initialized below.
             self.generator_a2b = ResnetGenerator(config.generator)
             self.generator_b2a = ResnetGenerator(config.generator)
-            self.discriminator_a = PatchDiscriminator(discriminator)
-            self.discriminator_b = PatchDiscriminator(discriminator)
+            self.discriminator_a = build_discriminator(config.discriminator)
+            self.discriminator_b = build_discriminator(config.discriminator)
         for trained in self.generators().values():
             trained.enable_kernel_cache(winograd_bf16)
         random = torch.Generator().manual_seed(config.seed)
@@ -296,7 +295,7 @@ class CycleGAN:
                 fake, idt = forward(torch.cat([real, target])).chunk(2)
                 identity = l1_loss(idt, target)
             rec = backward(fake)
-            adversarial = self.gan_loss(discriminator(fake), True)
+            adversarial = adversarial_loss(self.gan_loss, discriminator(fake))
             cycle = l1_loss(rec, real)
         loss = adversarial + self.config.lambda_cycle * cycle + self._identity_weight * identity
         loss.backward()  # type: ignore[no-untyped-call]
@@ -329,8 +328,8 @@ class CycleGAN:
     ) -> Tensor:
         """Backpropagate the loss of one discriminator on real and generated images."""
         with self._autocast():
-            real_logits, fake_logits = discriminator(torch.cat([real, pooled])).chunk(2)
-            term = discriminator_loss(self.gan_loss, real_logits, fake_logits)
+            logits = discriminator(torch.cat([real, pooled]))
+            term = discriminator_loss(self.gan_loss, logits)
         term.backward()  # type: ignore[no-untyped-call]
         return term.detach()
 

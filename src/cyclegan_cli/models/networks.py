@@ -224,6 +224,44 @@ class PatchDiscriminator(nn.Module):
         return self.judge(x)  # type: ignore[no-any-return]
 
 
+class MultiScaleDiscriminator(nn.Module):
+    """PatchGANs on images at full size, half size, and so on (Wang et al. 2018, sec. 3.2).
+
+    A patch of the second one has 140×140 pixels of the image: it sees larger structures and the
+    distribution of brightness, which a 70×70 patch does not.
+
+    Args:
+        config: Architecture, with at least two scales.
+    """
+
+    def __init__(self, config: DiscriminatorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.scales = nn.ModuleList(PatchDiscriminator(config) for _ in range(config.scales))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Classify the patches of images at each scale.
+
+        Args:
+            x: ``[B, 3, H, W]`` in [-1, 1]; H and W at least 32 at the coarsest scale.
+
+        Returns:
+            Logits ``[B, 1, h, w]`` of each scale, finest first.
+        """
+        logits = [self.scales[0](x)]
+        for discriminator in self.scales[1:]:
+            x = F.avg_pool2d(x, 2)
+            logits.append(discriminator(x))
+        return tuple(logits)
+
+
+def build_discriminator(
+    config: DiscriminatorConfig,
+) -> PatchDiscriminator | MultiScaleDiscriminator:
+    """Return a discriminator of one scale or of several."""
+    return PatchDiscriminator(config) if config.scales == 1 else MultiScaleDiscriminator(config)
+
+
 def initialize_weights(network: nn.Module, random: torch.Generator) -> None:
     """Initialize weights from N(0, 0.02) and biases to 0 (Zhu et al. 2017, sec. 7.1).
 

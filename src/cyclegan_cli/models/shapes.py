@@ -78,7 +78,7 @@ def _upsampling(name: str, channels: int, config: GeneratorConfig) -> Iterator[L
 
 
 def discriminator_layers(config: DiscriminatorConfig) -> Iterator[Layer]:
-    """Layers of the discriminator in order; its norms have no parameters."""
+    """Layers of a PatchGAN in order; its norms have no parameters."""
     c = config.base_channels
     yield Layer("first", "", 3, c, 4, stride=2)
     yield Layer("hidden.0", "", c, 2 * c, 4, stride=2)
@@ -131,10 +131,13 @@ def _scaled(config: GeneratorConfig) -> Iterator[tuple[Layer, int]]:
 def discriminator_flops(config: DiscriminatorConfig, height: int, width: int) -> int:
     """FLOPs of one forward pass of the discriminator, counting a multiply-add as two."""
     total = 0
-    for layer in discriminator_layers(config):
-        # Kernel size 4, padding 1.
-        height, width = ((side + 2 - 4) // layer.stride + 1 for side in (height, width))
-        total += 2 * height * width * layer.in_channels * layer.out_channels * layer.kernel_size**2
+    for scale in range(config.scales):
+        rows, columns = height >> scale, width >> scale
+        for layer in discriminator_layers(config):
+            # Kernel size 4, padding 1.
+            rows, columns = ((side + 2 - 4) // layer.stride + 1 for side in (rows, columns))
+            kernel = layer.in_channels * layer.out_channels * layer.kernel_size**2
+            total += 2 * rows * columns * kernel
     return total
 
 
@@ -145,10 +148,9 @@ def step_flops(config: TrainConfig) -> int:
     domain. Both discriminators classify the translations, and then real and pooled images.
     """
     size = (config.crop_size, config.crop_size)
-    generator = GeneratorConfig(config.base_channels, config.generator_blocks)
     passes = 3 if config.lambda_cycle * config.lambda_identity else 2
-    flops = passes * generator_flops(generator, *size)
-    flops += 3 * discriminator_flops(DiscriminatorConfig(config.discriminator_channels), *size)
+    flops = passes * generator_flops(config.generator, *size)
+    flops += 3 * discriminator_flops(config.discriminator, *size)
     return 2 * 3 * config.batch_size * flops
 
 

@@ -22,7 +22,6 @@ from cyclegan_cli.checkpoints.locate import STATE_FILE
 from cyclegan_cli.config import (
     LEAST_STEPS,
     RECIPES,
-    DiscriminatorConfig,
     StepsOrTime,
     TrainConfig,
     duration_seconds,
@@ -31,7 +30,7 @@ from cyclegan_cli.data.dataset import UnpairedDataset, loader
 from cyclegan_cli.data.tensors import to_unit_range
 from cyclegan_cli.errors import CycleGANError, DeviceError, OutputError
 from cyclegan_cli.models.cyclegan import CycleGAN
-from cyclegan_cli.models.networks import PatchDiscriminator, ResnetGenerator
+from cyclegan_cli.models.networks import ResnetGenerator, build_discriminator
 from cyclegan_cli.models.shapes import step_flops
 from cyclegan_cli.runtime.devices import has_amx, set_fp32_precision
 from cyclegan_cli.runtime.memory import memory_errors, peak_memory
@@ -224,7 +223,7 @@ def disk_space(plan: Plan, step_seconds: float = DEFAULT_STEP_SECONDS) -> DiskSp
     config = plan.config
     with torch.device("meta"):
         generator = ResnetGenerator(config.generator)
-        discriminator = PatchDiscriminator(DiscriminatorConfig(config.discriminator_channels))
+        discriminator = build_discriminator(config.discriminator)
     model = 2 * FLOAT_BYTES * _parameters(generator)
     trained = model + 2 * FLOAT_BYTES * _parameters(discriminator)
     pools = 2 * config.pool_size * 3 * config.crop_size**2 * FLOAT_BYTES
