@@ -1,7 +1,5 @@
 """Headless Chromium, driven over its DevTools protocol through two pipes: no driver, no port."""
 
-from __future__ import annotations
-
 import base64
 import json
 import os

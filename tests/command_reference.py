@@ -1,7 +1,5 @@
 """docs/commands.md, made from what the command line says of itself."""
 
-from __future__ import annotations
-
 import re
 import typing
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Unusual, damaged and truncated images, as left by cameras, scanners and failed downloads."""
 
-from __future__ import annotations
-
 import struct
 import zlib
 from typing import Any

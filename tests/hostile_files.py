@@ -4,8 +4,6 @@ Each is small, and is to be answered with work of its size. Tests count that wor
 ``benchmarks/fuzz.py`` may damage these files further.
 """
 
-from __future__ import annotations
-
 import io
 import struct
 

@@ -1,7 +1,5 @@
 """Images that tests make for themselves, and ways to look at those that they get."""
 
-from __future__ import annotations
-
 import io
 import os
 import struct

@@ -1,7 +1,5 @@
 """docs/man/cyclegan.1, the manual page, made from what the command line says of itself."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

@@ -4,8 +4,6 @@ Its parameter names are those of one ``nn.Sequential`` and of ``conv_block`` wit
 its state and expect this package to find the same network in the file.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """Trainings of tiny networks, and a callback that records them."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """What processes do that train together, for tests: each function is one process's whole work."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """``cyclegan train`` in processes of its own: what is drawn for it, started and waited for."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import time

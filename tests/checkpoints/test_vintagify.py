@@ -4,8 +4,6 @@ Runs where the package can be imported, or where VINTAGIFY names the folder that
 into (docs/import.md); skipped elsewhere.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 from pathlib import Path
@@ -40,7 +38,7 @@ def module_of(file: Path) -> ModuleType:
 
 
 @pytest.mark.skipif(FOLDER is None, reason="vintagify is not installed")
-def test_vintagify_generator_computes_the_same() -> None:
+def test_vintagify_generator_computes_the_same():
     assert FOLDER is not None
     path = FOLDER / "resources" / "G_A2B_epoch33.pth"
     info = read_checkpoint(path).info

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,18 +21,18 @@ CLI = [sys.executable, "-m", "cyclegan_cli"]
 
 
 @pytest.fixture
-def folder(tmp_path) -> Path:
+def folder(tmp_path):
     """A folder with ``day`` (5 images) and ``night`` (4)."""
     return draw_domains(tmp_path, 5, 4)
 
 
 @pytest.fixture
-def train(folder, cyclegan, monkeypatch) -> Callable[..., tuple[int, str, str]]:
+def train(folder, cyclegan, monkeypatch):
     """``train(...)``: ``cyclegan train`` in the folder, within this process, which is quicker."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("COLUMNS", "100")
 
-    def run(*arguments: str) -> tuple[int, str, str]:
+    def run(*arguments):
         answer = cyclegan("train", *arguments)
         return answer.code, answer.out, answer.err
 
@@ -56,7 +55,7 @@ LONG = ["--steps", "60", "--log-every", "1", "--checkpoint-every", "9", "--sampl
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> bytes:
+def whole(tmp_path_factory):
     """The model of the run that nobody disturbed."""
     folder = draw_domains(tmp_path_factory.mktemp("whole"), 5, 4)
     code, _, err = finish(folder, *new_run("whole", *LONG), "--workers", "0")

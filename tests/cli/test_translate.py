@@ -1,7 +1,5 @@
 """``cyclegan translate``: files, checkpoints, errors and signals."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -22,7 +20,6 @@ from cyclegan_cli.checkpoints.store import save_model
 from cyclegan_cli.cli import interrupts
 from cyclegan_cli.cli.interrupts import StopRequest, stop_request
 from cyclegan_cli.files import TEMPORARY_PREFIX
-from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.translation.file_stages import FileStages
 from cyclegan_cli.translation.translator import Translator
 from images import files
@@ -30,7 +27,6 @@ from images import files
 pytestmark = pytest.mark.cpu_features
 
 Cyclegan = Callable[..., Any]
-Draw = Callable[..., Path]
 JSON_KEYS = {"input", "output", "status", "error", "width", "height", "seconds", "warnings"}
 
 
@@ -45,7 +41,7 @@ def assert_whole(folder: str) -> None:
 # When all goes well
 
 
-def test_output_is_written_beside_input(cyclegan: Cyclegan, here: Path) -> None:
+def test_output_is_written_beside_input(cyclegan, here):
     answer = cyclegan("translate", "photos/a.png", "--precision", "fp32")
     assert (answer.code, answer.out) == (0, "")
     assert answer.err.splitlines() == [
@@ -55,7 +51,7 @@ def test_output_is_written_beside_input(cyclegan: Cyclegan, here: Path) -> None:
     assert files("photos") == ["a.png", "a_night.png", "b.jpg", "sub/c.png"]
 
 
-def test_which_best_selects_best_model(cyclegan: Cyclegan, here: Path) -> None:
+def test_which_best_selects_best_model(cyclegan, here):
     run = Path("runs/day2night")
     shutil.copy(run / "model.safetensors", run / "best.safetensors")
     answer = cyclegan("translate", "photos/a.png", "--which", "best")
@@ -74,16 +70,14 @@ def test_which_best_selects_best_model(cyclegan: Cyclegan, here: Path) -> None:
         (["--checkpoint", "runs/day2night/model.safetensors"], 2, "--which best chooses within"),
     ],
 )
-def test_missing_best_model_is_reported(
-    cyclegan: Cyclegan, here: Path, checkpoint: list[str], code: int, sentence: str
-) -> None:
+def test_missing_best_model_is_reported(cyclegan, here, checkpoint, code, sentence):
     answer = cyclegan("translate", "photos/a.png", "--which", "best", *checkpoint)
     assert answer.code == code
     assert sentence in answer.err
     assert "Traceback" not in answer.err
 
 
-def test_automatic_precision_is_reported(cyclegan: Cyclegan, here: Path, each_cpu: str) -> None:
+def test_automatic_precision_is_reported(cyclegan, here, each_cpu):
     native = each_cpu != "avx2"
     answer = cyclegan("translate", "photos/a.png")
     reported = [line for line in answer.err.splitlines() if line.startswith("precision:")]
@@ -94,9 +88,7 @@ def test_automatic_precision_is_reported(cyclegan: Cyclegan, here: Path, each_cp
     )
 
 
-def test_named_input_is_not_overwritten_by_another_translation(
-    cyclegan: Cyclegan, here: Path, draw: Draw
-) -> None:
+def test_named_input_is_not_overwritten_by_another_translation(cyclegan, here, draw):
     own = draw(Path("photos/a_night.png")).read_bytes()
     answer = cyclegan("translate", "photos/a.png", "photos/a_night.png", "--overwrite")
     assert answer.code == 2
@@ -111,23 +103,21 @@ def test_named_input_is_not_overwritten_by_another_translation(
         (["photos/a.png", "-o", "LICENSE"], "-o LICENSE: '' is not the extension of a format"),
     ],
 )
-def test_probable_mistakes_are_refused(
-    cyclegan: Cyclegan, here: Path, arguments: list[str], sentence: str
-) -> None:
+def test_probable_mistakes_are_refused(cyclegan, here, arguments, sentence):
     Path("LICENSE").touch()
     answer = cyclegan("translate", *arguments)
     assert answer.code == 2
     assert sentence in answer.err
 
 
-def test_folder_structure_is_reproduced(cyclegan: Cyclegan, here: Path) -> None:
+def test_folder_structure_is_reproduced(cyclegan, here):
     answer = cyclegan("translate", "photos", "-o", "out")
     assert answer.code == 0
     assert files("out") == files("photos") == ["a.png", "b.jpg", "sub/c.png"]
     assert answer.err.splitlines()[-1] == "3 translated, 0 skipped, 0 failed"
 
 
-def test_second_run_skips_existing_outputs(cyclegan: Cyclegan, here: Path) -> None:
+def test_second_run_skips_existing_outputs(cyclegan, here):
     cyclegan("translate", "photos/a.png", "-o", "out")
     before = Path("out/a.png").stat().st_mtime_ns
     answer = cyclegan("translate", "photos", "-o", "out")
@@ -137,7 +127,7 @@ def test_second_run_skips_existing_outputs(cyclegan: Cyclegan, here: Path) -> No
     assert Path("out/a.png").stat().st_mtime_ns == before
 
 
-def test_overwrite_replaces_existing_outputs(cyclegan: Cyclegan, here: Path) -> None:
+def test_overwrite_replaces_existing_outputs(cyclegan, here):
     Path("night.png").write_text("old")
     assert cyclegan("translate", "photos/a.png", "-o", "night.png", "--overwrite").code == 0
     assert_whole("photos")
@@ -145,12 +135,12 @@ def test_overwrite_replaces_existing_outputs(cyclegan: Cyclegan, here: Path) -> 
         assert image.size == (13, 10)
 
 
-def test_quiet_prints_nothing_on_success(cyclegan: Cyclegan, here: Path) -> None:
+def test_quiet_prints_nothing_on_success(cyclegan, here):
     answer = cyclegan("translate", "photos", "-o", "out", "--quiet")
     assert (answer.code, answer.out, answer.err) == (0, "", "")
 
 
-def test_glob_can_be_repeated_with_outputs_beside_inputs(cyclegan: Cyclegan, here: Path) -> None:
+def test_glob_can_be_repeated_with_outputs_beside_inputs(cyclegan, here):
     assert cyclegan("translate", "photos/*.png").code == 0
     assert cyclegan("translate", "photos/*.png").code == 0
     assert files("photos") == ["a.png", "a_night.png", "b.jpg", "sub/c.png"]
@@ -159,9 +149,7 @@ def test_glob_can_be_repeated_with_outputs_beside_inputs(cyclegan: Cyclegan, her
 @pytest.mark.parametrize(
     "inputs", [["a.png", "b.jpg", "out"], ["**/*.png"]], ids=["what the shell makes of *", "**"]
 )
-def test_overwrite_refuses_inputs_in_output_folder(
-    cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch, inputs: list[str]
-) -> None:
+def test_overwrite_refuses_inputs_in_output_folder(cyclegan, here, monkeypatch, inputs):
     """Which of them are images of the user's own cannot be reported: none is overwritten."""
     monkeypatch.setenv("CYCLEGAN_CHECKPOINT", str(here / "runs" / "day2night"))
     monkeypatch.chdir("photos")
@@ -173,9 +161,7 @@ def test_overwrite_refuses_inputs_in_output_folder(
     assert {path: Path(path).read_bytes() for path in files(".")} == before
 
 
-def test_markup_in_file_name_is_printed_literally(
-    cyclegan: Cyclegan, here: Path, draw: Draw
-) -> None:
+def test_markup_in_file_name_is_printed_literally(cyclegan, here, draw):
     draw(Path("[bold]x[/bold].png"))
     answer = cyclegan("translate", "[bold]x[/bold].png")
     assert answer.code == 0
@@ -200,9 +186,7 @@ def translated_by(direction: Any, photo: str) -> np.ndarray[Any, Any]:
         (["--to", "day"], "b2a", "day"),
     ],
 )
-def test_direction_selects_generator_and_file_name(
-    cyclegan: Cyclegan, here: Path, options: list[str], direction: str, target: str
-) -> None:
+def test_direction_selects_generator_and_file_name(cyclegan, here, options, direction, target):
     answer = cyclegan("translate", "photos/a.png", "--device", "cpu", *options)
     assert answer.code == 0
     with Image.open(f"photos/a_{target}.png") as image:
@@ -223,7 +207,7 @@ def checkpoint_line(answer: Any) -> str:
     return answer.err.splitlines()[0]
 
 
-def test_default_checkpoint_is_newest_run(cyclegan: Cyclegan, here: Path, run_folder: Path) -> None:
+def test_default_checkpoint_is_newest_run(cyclegan, here, run_folder):
     shutil.rmtree("runs")
     for name, age in (("runs/a", 20), ("runs/b", 10), ("runs/c", 30)):
         copy_run(run_folder, name, age)
@@ -234,9 +218,7 @@ def test_default_checkpoint_is_newest_run(cyclegan: Cyclegan, here: Path, run_fo
 
 
 @pytest.mark.parametrize("name", ["elsewhere", "elsewhere/model.safetensors"])
-def test_environment_variable_overrides_newest_run(
-    cyclegan: Cyclegan, here: Path, run_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_environment_variable_overrides_newest_run(cyclegan, here, run_folder, monkeypatch, name):
     copy_run(run_folder, "elsewhere")
     monkeypatch.setenv("CYCLEGAN_CHECKPOINT", name)
     answer = cyclegan("translate", "photos/a.png")
@@ -244,18 +226,14 @@ def test_environment_variable_overrides_newest_run(
     assert checkpoint_line(answer) == "checkpoint: elsewhere/model.safetensors"
 
 
-def test_option_overrides_environment_variable(
-    cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_option_overrides_environment_variable(cyclegan, here, monkeypatch):
     monkeypatch.setenv("CYCLEGAN_CHECKPOINT", "nothing")
     answer = cyclegan("translate", "photos/a.png", "--checkpoint", "runs/day2night")
     assert answer.code == 0
     assert "checkpoint:" not in answer.err  # The user knows it.
 
 
-def test_environment_variable_of_missing_checkpoint_is_refused(
-    cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_environment_variable_of_missing_checkpoint_is_refused(cyclegan, here, monkeypatch):
     monkeypatch.setenv("CYCLEGAN_CHECKPOINT", "nothing")
     answer = cyclegan("translate", "photos/a.png")
     assert answer.code == 4
@@ -263,9 +241,7 @@ def test_environment_variable_of_missing_checkpoint_is_refused(
 
 
 @pytest.mark.parametrize("runs", ["no runs folder", "an empty one", "one of unfinished runs"])
-def test_default_checkpoint_without_runs_is_packaged_model(
-    cyclegan: Cyclegan, here: Path, runs: str
-) -> None:
+def test_default_checkpoint_without_runs_is_packaged_model(cyclegan, here, runs):
     shutil.rmtree("runs")
     if runs != "no runs folder":
         Path("runs").mkdir()
@@ -279,7 +255,7 @@ def test_default_checkpoint_without_runs_is_packaged_model(
     assert Path("photos/a_night.png").is_file()
 
 
-def test_which_best_without_run_is_refused(cyclegan: Cyclegan, here: Path) -> None:
+def test_which_best_without_run_is_refused(cyclegan, here):
     shutil.rmtree("runs")
     answer = cyclegan("translate", "photos/a.png", "--which", "best")
     assert (answer.code, answer.out) == (4, "")
@@ -314,13 +290,8 @@ def test_which_best_without_run_is_refused(cyclegan: Cyclegan, here: Path) -> No
     ],
 )
 def test_invalid_commands_are_refused_before_writing(
-    cyclegan: Cyclegan,
-    here: Path,
-    checkpoint: Path,
-    arguments: list[str],
-    code: int,
-    message: str,
-) -> None:
+    cyclegan, here, checkpoint, arguments, code, message
+):
     content = checkpoint.read_bytes()
     Path("half.safetensors").write_bytes(content[: len(content) // 2])
     shutil.rmtree("runs/day2night/samples")  # They have the names of images.
@@ -332,9 +303,7 @@ def test_invalid_commands_are_refused_before_writing(
     assert files(".") == before
 
 
-def test_missing_device_exits_with_5(
-    cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_device_exits_with_5(cyclegan, here, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     answer = cyclegan("translate", "photos/a.png", "--device", "cuda")
     assert answer.code == 5
@@ -344,9 +313,7 @@ def test_missing_device_exits_with_5(
 
 
 @pytest.mark.parametrize("quiet", [[], ["--quiet"]], ids=["", "quiet"])
-def test_bad_image_is_named_and_exits_with_6(
-    cyclegan: Cyclegan, here: Path, quiet: list[str]
-) -> None:
+def test_bad_image_is_named_and_exits_with_6(cyclegan, here, quiet):
     Path("photos/[red]bad.jpg").write_bytes(b"no image")
     answer = cyclegan("translate", "photos", "-o", "out", *quiet)
     assert (answer.code, answer.out) == (6, "")
@@ -355,7 +322,7 @@ def test_bad_image_is_named_and_exits_with_6(
     assert files("out") == ["a.png", "b.jpg", "sub/c.png"]
 
 
-def test_unwritable_outputs_are_named(cyclegan: Cyclegan, here: Path) -> None:
+def test_unwritable_outputs_are_named(cyclegan, here):
     Path("file").touch()  # No permission, as far as root can be without one.
     answer = cyclegan("translate", "photos", "-o", "file/out")
     assert answer.code == 6
@@ -363,10 +330,8 @@ def test_unwritable_outputs_are_named(cyclegan: Cyclegan, here: Path) -> None:
     assert answer.errors == ["error: 3 of 3 images failed"]
 
 
-def test_full_disk_stops_with_one_error(
-    cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_space(descriptor: int) -> None:
+def test_full_disk_stops_with_one_error(cyclegan, here, monkeypatch):
+    def no_space(descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", no_space)
@@ -376,9 +341,7 @@ def test_full_disk_stops_with_one_error(
     assert files("out") == []
 
 
-def test_domain_name_with_path_does_not_leave_output_folder(
-    cyclegan: Cyclegan, here: Path, tiny_model: CycleGAN, tiny_info: ModelInfo
-) -> None:
+def test_domain_name_with_path_does_not_leave_output_folder(cyclegan, here, tiny_model, tiny_info):
     info = ModelInfo(**vars(tiny_info) | {"name_b": "/../../evil"})
     save_model(Path("runs/day2night/model.safetensors"), tiny_model, info)
     before = files(".")
@@ -390,7 +353,7 @@ def test_domain_name_with_path_does_not_leave_output_folder(
 # JSON
 
 
-def test_json_lines_have_exactly_the_documented_keys(cyclegan: Cyclegan, here: Path) -> None:
+def test_json_lines_have_exactly_the_documented_keys(cyclegan, here):
     Path("photos/bad.jpg").write_bytes(b"no image")
     cyclegan("translate", "photos/b.jpg", "-o", "out")
     answer = cyclegan("translate", "photos", "-o", "out", "--json", "--ordered")
@@ -421,14 +384,12 @@ def test_json_lines_have_exactly_the_documented_keys(cyclegan: Cyclegan, here: P
     }  # fmt: skip
 
 
-def test_json_seconds_are_numbers(cyclegan: Cyclegan, here: Path) -> None:
+def test_json_seconds_are_numbers(cyclegan, here):
     [document, _] = cyclegan("translate", "photos/a.png", "--json").documents
     assert 0 < document["seconds"] < 60
 
 
-def test_json_is_one_line_per_image_for_any_name(
-    cyclegan: Cyclegan, here: Path, draw: Draw
-) -> None:
+def test_json_is_one_line_per_image_for_any_name(cyclegan, here, draw):
     names = ["two\nlines.png", "[bold]x.png", 'quo"te.png', "ніч.png", ":smile:.png"]
     for name in names:
         draw(Path("odd") / name)
@@ -440,9 +401,7 @@ def test_json_is_one_line_per_image_for_any_name(
 
 
 @pytest.mark.parametrize("options", [[], ["--quiet"]], ids=["", "quiet"])
-def test_json_with_usage_error_prints_nothing(
-    cyclegan: Cyclegan, here: Path, options: list[str]
-) -> None:
+def test_json_with_usage_error_prints_nothing(cyclegan, here, options):
     assert cyclegan("translate", "nothing.png", "--json", *options).out == ""
 
 
@@ -450,7 +409,7 @@ def test_json_with_usage_error_prints_nothing(
 
 
 @pytest.fixture
-def many(here: Path, draw: Draw) -> int:
+def many(here, draw):
     """The number of images in ``many``: more than a small pipe has room to tell of."""
     first = draw(Path("many/0000.png"), (64, 64))
     for index in range(1, 150):
@@ -476,8 +435,8 @@ def start_many(start_python: Cyclegan) -> subprocess.Popen[str]:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.slow
 def test_signal_finishes_current_image_and_rerun_completes(
-    start_python: Cyclegan, cyclegan: Cyclegan, many: int, number: signal.Signals, code: int
-) -> None:
+    start_python, cyclegan, many, number, code
+):
     process = start_many(start_python)
     process.send_signal(number)
     assert process.stdout
@@ -502,9 +461,7 @@ def test_signal_finishes_current_image_and_rerun_completes(
 
 
 @pytest.mark.slow
-def test_kill_leaves_no_partial_output_and_rerun_completes(
-    start_python: Cyclegan, cyclegan: Cyclegan, many: int
-) -> None:
+def test_kill_leaves_no_partial_output_and_rerun_completes(start_python, cyclegan, many):
     process = start_many(start_python)
     process.kill()
     process.communicate(timeout=60)
@@ -531,9 +488,7 @@ app(sys.argv[1:])
 
 
 @pytest.mark.slow
-def test_kill_before_rename_leaves_only_temporary_file(
-    start_python: Cyclegan, cyclegan: Cyclegan, here: Path
-) -> None:
+def test_kill_before_rename_leaves_only_temporary_file(start_python, cyclegan, here):
     process = start_python(
         "-c", KILLED_BEFORE_THE_SECOND_RENAME, "translate", "photos", "-o", "out"
     )
@@ -550,7 +505,7 @@ def test_kill_before_rename_leaves_only_temporary_file(
 
 
 @pytest.mark.slow
-def test_broken_pipe_ends_without_traceback(start_python: Cyclegan, many: int) -> None:
+def test_broken_pipe_ends_without_traceback(start_python, many):
     process = start_many(start_python)
     assert process.stdout
     assert process.stderr
@@ -563,7 +518,7 @@ def test_broken_pipe_ends_without_traceback(start_python: Cyclegan, many: int) -
 
 
 @pytest.mark.slow
-def test_closed_stderr_does_not_stop_translation(cyclegan_process: Cyclegan, here: Path) -> None:
+def test_closed_stderr_does_not_stop_translation(cyclegan_process, here):
     reading, writing = os.pipe()
     os.close(reading)
     answer = cyclegan_process("translate", "photos", "-o", "out", stderr=writing)
@@ -573,7 +528,7 @@ def test_closed_stderr_does_not_stop_translation(cyclegan_process: Cyclegan, her
 
 
 @pytest.mark.slow
-def test_failed_images_leave_no_traceback(cyclegan_process: Cyclegan, here: Path) -> None:
+def test_failed_images_leave_no_traceback(cyclegan_process, here):
     Path("photos/bad.jpg").write_bytes(b"no image")
     answer = cyclegan_process("translate", "photos", "-o", "out")
     assert (answer.code, answer.out) == (6, "")
@@ -583,26 +538,18 @@ def test_failed_images_leave_no_traceback(cyclegan_process: Cyclegan, here: Path
 
 @pytest.mark.parametrize(
     ("photo", "code", "error"),
-    [
-        ("photos", 130, ["error: stopped after 1 of 3 images"]),
-        ("photos/a.png", 0, []),
-    ],
+    [("photos", 130, ["error: stopped after 1 of 3 images"]), ("photos/a.png", 0, [])],
 )
 def test_signal_stops_after_current_image_unless_it_is_last(
-    cyclegan: Cyclegan,
-    here: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    photo: str,
-    code: int,
-    error: list[str],
-) -> None:
+    cyclegan, here, monkeypatch, photo, code, error
+):
     requests: list[StopRequest] = []
 
     class NotedRequest(StopRequest):
-        def __init__(self) -> None:
+        def __init__(self):
             requests.append(self)
 
-    def interrupt_and_translate(work: FileStages, image: Any) -> Any:
+    def interrupt_and_translate(work, image):
         os.kill(os.getpid(), signal.SIGINT)
         while requests[0].signal_number is None:
             time.sleep(0.01)
@@ -617,7 +564,7 @@ def test_signal_stops_after_current_image_unless_it_is_last(
 
 
 @pytest.mark.parametrize(("second", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_first_signal_requests_stop_and_second_exits(second: signal.Signals, code: int) -> None:
+def test_first_signal_requests_stop_and_second_exits(second, code):
     before = signal.getsignal(second)
     with stop_request("stopping") as requested:
         assert requested() is None

@@ -1,10 +1,7 @@
 """Animations and pages."""
 
-from __future__ import annotations
-
 import io
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,7 +43,7 @@ def animated(kind: str, frames: list[Image.Image] | None = None, **options: Any)
 @pytest.mark.parametrize("target", ["GIF", "WEBP", "PNG"])
 @pytest.mark.parametrize("source", ["GIF", "WEBP", "PNG"])
 @pytest.mark.parametrize("loop", [0, 3])
-def test_frames_times_and_repetitions_are_kept(source: str, target: str, loop: int) -> None:
+def test_frames_times_and_repetitions_are_kept(source, target, loop):
     read, again, _, remarks = round_trip(animated(source, loop=loop), target)
     assert remarks == ()
     assert len(again.frames) == len(read.frames) == 4
@@ -63,7 +60,7 @@ def test_frames_times_and_repetitions_are_kept(source: str, target: str, loop: i
     ("asked", "written"),
     [(0.0, 0.0), (70_001.0, 70_001.0), (1e9, 65_535_000.0), (1 / 3, 1 / 3), (41.708, 41.708)],
 )
-def test_apng_durations_are_rounded_to_storable_fractions(asked: float, written: float) -> None:
+def test_apng_durations_are_rounded_to_storable_fractions(asked, written):
     image = decode(io.BytesIO(animated("PNG")))
     assert image.animation is not None
     times = replace(image.animation, durations=(asked, 50.0, 50.0, 50.0))
@@ -84,9 +81,7 @@ STILLS = [
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 @pytest.mark.parametrize("has_default_image", [False, True])
 @given(order=st.lists(st.integers(0, 2), min_size=2, max_size=6))
-def test_an_animated_png_keeps_equal_frames(
-    mode: str, has_default_image: bool, order: list[int]
-) -> None:
+def test_an_animated_png_keeps_equal_frames(mode, has_default_image, order):
     images = [STILLS[number].convert(mode) for number in order]
     animated = DecodedImage(
         frames=tuple(np.asarray(image.convert("RGB")) for image in images),
@@ -109,7 +104,7 @@ def test_an_animated_png_keeps_equal_frames(
     )
 
 
-def test_gif_without_loop_stays_without() -> None:
+def test_gif_without_loop_stays_without():
     read, again, output, _ = round_trip(animated("GIF"), "GIF")
     assert read.animation is not None
     assert read.animation.plays == 1
@@ -119,7 +114,7 @@ def test_gif_without_loop_stays_without() -> None:
 
 @pytest.mark.parametrize("target", ["GIF", "WEBP", "PNG"])
 @pytest.mark.parametrize("source", ["GIF", "WEBP", "PNG"])
-def test_nothing_of_an_earlier_frame_shows_through_a_later_one(source: str, target: str) -> None:
+def test_nothing_of_an_earlier_frame_shows_through_a_later_one(source, target):
     content = animated(source, sprites(), **({"disposal": 2} if source == "GIF" else {}))
     read, again, _, remarks = round_trip(content, target)
     assert remarks == ()
@@ -129,7 +124,7 @@ def test_nothing_of_an_earlier_frame_shows_through_a_later_one(source: str, targ
         assert np.array_equal(again.alpha(index), alpha)
 
 
-def test_the_still_image_of_an_animated_png_stays_apart() -> None:
+def test_the_still_image_of_an_animated_png_stays_apart():
     content = encoded(
         noise(seed=9), "PNG", save_all=True, default_image=True,
         append_images=[noise(seed=seed) for seed in range(2)], duration=70,
@@ -142,7 +137,7 @@ def test_the_still_image_of_an_animated_png_stays_apart() -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF", "BMP"])
-def test_an_animation_is_not_written_as_a_still_image(tmp_path: Path, kind: str) -> None:
+def test_an_animation_is_not_written_as_a_still_image(tmp_path, kind):
     read = decode(io.BytesIO(animated("GIF")))
     with pytest.raises(
         OutputError, match=f"{kind} does not support animation, and this image has 4 frames"
@@ -151,13 +146,13 @@ def test_an_animation_is_not_written_as_a_still_image(tmp_path: Path, kind: str)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_animation_is_not_written_at_16_bits() -> None:
+def test_an_animation_is_not_written_at_16_bits():
     read = decode(io.BytesIO(animated("PNG")))
     with pytest.raises(OutputError, match="an animation supports 8 bits"):
         encode(read, io.BytesIO(), "PNG", EncodeOptions(bit_depth=16))
 
 
-def test_an_animation_of_one_frame_is_a_image() -> None:
+def test_an_animation_of_one_frame_is_a_image():
     assert round_trip(encoded(noise(), "GIF", save_all=True), "JPEG")[1].size == (24, 16)
 
 
@@ -165,7 +160,7 @@ def test_an_animation_of_one_frame_is_a_image() -> None:
 
 
 @pytest.mark.parametrize("depth", [8, 16])
-def test_pages_stay_pages_of_their_own_sizes(depth: int) -> None:
+def test_pages_stay_pages_of_their_own_sizes(depth):
     pages = [deep_noise(16 + page, 24 - page, 3, seed=page) for page in range(3)]
     stream = io.BytesIO()
     import tifffile
@@ -183,13 +178,13 @@ def test_pages_stay_pages_of_their_own_sizes(depth: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF"])
-def test_pages_are_not_written_as_one_image_or_animation(kind: str) -> None:
+def test_pages_are_not_written_as_one_image_or_animation(kind):
     read = decode(io.BytesIO(encoded(noise(), "TIFF", save_all=True, append_images=[noise()])))
     with pytest.raises(OutputError, match=f"{kind} supports one page, and this image has 2"):
         encode(read, io.BytesIO(), kind)
 
 
-def test_tiff_preview_is_not_a_page() -> None:
+def test_tiff_preview_is_not_a_page():
     import tifffile
 
     stream = io.BytesIO()
@@ -206,16 +201,14 @@ def test_tiff_preview_is_not_a_page() -> None:
         pytest.param(tiff_of(np.zeros((4, 16, 24, 3), np.uint16), photometric="rgb"), id="pages"),
     ],
 )
-def test_decompression_bomb_of_many_frames_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
-) -> None:
+def test_decompression_bomb_of_many_frames_is_refused(tmp_path, monkeypatch, content):
     path = written(tmp_path / "bomb", content)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 16 * 24)
     with pytest.raises(DataError, match=r"bomb claims more than 0\.000768 megapixels"):
         decode(path)
 
 
-def test_a_written_still_image_has_one_frame() -> None:
+def test_a_written_still_image_has_one_frame():
     stream = io.BytesIO()
     encode(image_of(noise()), stream, "GIF")
     assert len(decode(io.BytesIO(stream.getvalue())).frames) == 1

@@ -1,7 +1,5 @@
 """The images in a folder."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 
@@ -22,63 +20,63 @@ def listed(folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in list_images(folder)]
 
 
-def test_images_of_all_subfolders_are_listed_by_relative_path(tmp_path: Path) -> None:
+def test_images_of_all_subfolders_are_listed_by_relative_path(tmp_path):
     touch(tmp_path, "b/2.png", "b/1.webp", "a.JPG", "c.tiff", "a/b/c/d.jpeg")
     assert listed(tmp_path) == ["a.JPG", "a/b/c/d.jpeg", "b/1.webp", "b/2.png", "c.tiff"]
 
 
-def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
+def test_hidden_files_and_folders_are_left_out(tmp_path):
     touch(tmp_path, "seen.png", ".hidden.png", "._seen.png", ".cache/1.png", "a/.b/2.png")
     assert listed(tmp_path) == ["seen.png"]
 
 
-def test_folders_of_network_drives_and_systems_are_left_out(tmp_path: Path) -> None:
+def test_folders_of_network_drives_and_systems_are_left_out(tmp_path):
     touch(tmp_path, "seen.png", "@eaDir/seen.png/thumb.jpg", "a/@eaDir/b.jpg", "#recycle/c.png")
     touch(tmp_path, "eaDir/seen.png")
     assert listed(tmp_path) == ["eaDir/seen.png", "seen.png"]
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "clip.mp4", "png", "x.png.part", "x.eps", "x.pdf"])
-def test_files_that_are_not_named_like_images_are_left_out(tmp_path: Path, name: str) -> None:
+def test_files_that_are_not_named_like_images_are_left_out(tmp_path, name):
     touch(tmp_path, "seen.png", name)
     assert listed(tmp_path) == ["seen.png"]
 
 
-def test_folder_with_image_extension_is_not_listed(tmp_path: Path) -> None:
+def test_folder_with_image_extension_is_not_listed(tmp_path):
     touch(tmp_path, "album.png/1.png")
     assert listed(tmp_path) == ["album.png/1.png"]
 
 
-def test_an_empty_folder_has_no_images(tmp_path: Path) -> None:
+def test_an_empty_folder_has_no_images(tmp_path):
     assert list_images(tmp_path) == []
 
 
 @pytest.mark.parametrize(("name", "found"), [("file.png", "a file"), ("missing", "nothing")])
-def test_list_images_of_a_file_is_an_error(tmp_path: Path, name: str, found: str) -> None:
+def test_list_images_of_a_file_is_an_error(tmp_path, name, found):
     touch(tmp_path, "file.png")
     with pytest.raises(DataError, match=f"{name} is not a folder: found {found}"):
         list_images(tmp_path / name)
 
 
-def test_folder_with_too_long_name_is_an_error(tmp_path: Path) -> None:
+def test_folder_with_too_long_name_is_an_error(tmp_path):
     with pytest.raises(DataError, match="nnn"):
         list_images(tmp_path / ("n" * 300))
 
 
-def test_unreadable_folder_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_folder_is_an_error(tmp_path, monkeypatch):
     lock(monkeypatch, tmp_path)
     with pytest.raises(DataError, match=f"{tmp_path.name}: Permission denied"):
         list_images(tmp_path)
 
 
-def test_circular_symlink_is_an_error(tmp_path: Path) -> None:
+def test_circular_symlink_is_an_error(tmp_path):
     touch(tmp_path, "seen.png")
     (tmp_path / "circle.png").symlink_to("circle.png")
     (tmp_path / "circle").symlink_to("circle")
     assert listed(tmp_path) == ["circle.png", "seen.png"]
 
 
-def test_unreadable_subfolder_is_yielded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_subfolder_is_yielded(tmp_path, monkeypatch):
     touch(tmp_path, "a.png", "locked/1.png", "z.png")
     lock(monkeypatch, tmp_path / "locked")
     assert [*walk_images(tmp_path, unlistable=True)] == ["a.png", "locked", "z.png"]

@@ -10,11 +10,7 @@ import sys
 
 with socket.socket(socket.AF_UNIX) as server:
     server.connect(sys.argv[1])
-    request = {
-        "arguments": sys.argv[2:],
-        "folder": os.getcwd(),
-        "environment": dict(os.environ),
-    }
+    request = {"arguments": sys.argv[2:], "folder": os.getcwd(), "environment": dict(os.environ)}
     text = json.dumps(request).encode() + b"\n"
     sent = socket.send_fds(server, [text], [0, 1, 2])
     server.sendall(text[sent:])

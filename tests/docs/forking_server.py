@@ -4,8 +4,6 @@ Pipelines in the documents start dozens of processes, and each would import torc
 takes longer than all the rest. ``forking_client.py`` is the command that they start instead.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Every command in the documents runs, on tiny images and networks."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex
@@ -11,14 +9,12 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from conftest import Answer
 from cyclegan_cli.errors import InterruptedRunError
 from cyclegan_cli.training.plan import plan_new
 from cyclegan_cli.training.trainer import train
@@ -85,7 +81,7 @@ def test_benchmark_options_exist(block):
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared(tmp_path_factory):
     """A folder with everything that the documents have commands for."""
     folder = tmp_path_factory.mktemp("documents")
     draw_discs(folder / "day", 0, (250, 250, 200), (90, 160, 230))
@@ -122,7 +118,7 @@ def _copy_checkpoints(folder: Path) -> None:
 
 
 @pytest.fixture
-def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(prepared, tmp_path, monkeypatch):
     """A copy of the prepared folder to work in."""
     shutil.copytree(prepared, tmp_path / "here", symlinks=True)
     monkeypatch.chdir(tmp_path / "here")
@@ -174,9 +170,7 @@ SIMPLE = [block for block in BLOCKS if any(simple_calls(command) for command in 
 @pytest.mark.parametrize("block", SIMPLE, ids=str)
 @pytest.mark.cpu_features
 @pytest.mark.slow
-def test_every_simple_command_runs(
-    block: Block, folder: Path, cyclegan: Callable[..., Answer]
-) -> None:
+def test_every_simple_command_runs(block, folder, cyclegan):
     calls = [call for command in block.commands() for call in simple_calls(command)]
     for call in filter(is_possible_here, calls):
         is_training = call[0] == "train" and "--help" not in call
@@ -209,7 +203,7 @@ PIPED = [
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Path]:
+def server():
     """The address of a process that runs ``cyclegan`` without importing anything first."""
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     with tempfile.TemporaryDirectory() as folder:  # Addresses must be short: 104 characters.
@@ -224,7 +218,7 @@ def server() -> Iterator[Path]:
 
 
 @pytest.fixture
-def shell(folder: Path, server: Path, clean_environment: None) -> Callable[..., None]:
+def shell(folder, server, clean_environment):
     """Runs a program in the folder, where ``cyclegan`` is a command and ``curl`` finds a photo."""
     commands = folder.parent / "bin"
     commands.mkdir()
@@ -241,7 +235,7 @@ def shell(folder: Path, server: Path, clean_environment: None) -> Callable[..., 
         "SLURM_ARRAY_TASK_COUNT": "2",
     }
 
-    def run(*arguments: str) -> None:
+    def run(*arguments):
         done = subprocess.run(
             arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=240
         )
@@ -253,7 +247,7 @@ def shell(folder: Path, server: Path, clean_environment: None) -> Callable[..., 
 @pytest.mark.parametrize("block", PIPED, ids=str)
 @pytest.mark.cpu_features
 @pytest.mark.slow
-def test_every_pipeline_runs(block: Block, folder: Path, shell: Callable[..., None]) -> None:
+def test_every_pipeline_runs(block, folder, shell):
     before = set(folder.rglob("*"))
     if block.language == "make":
         (folder / "Makefile").write_text(block.text)
@@ -288,6 +282,6 @@ PROGRAMS = [
 
 
 @pytest.mark.parametrize("block", PROGRAMS, ids=str)
-def test_python_examples_run(block: Block, folder: Path) -> None:
+def test_python_examples_run(block, folder):
     exec(compile(block.text, str(block), "exec"), {})
     assert (folder / "photo_night.png").exists()

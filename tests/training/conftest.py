@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_cli.config import TrainConfig
 from runs import make_config
 
 
 @pytest.fixture
-def config(tmp_path) -> TrainConfig:
+def config(tmp_path):
     """Five and four noisy images; the smallest networks."""
     noise = np.random.default_rng(0)
     for name, count in (("day", 5), ("night", 4)):

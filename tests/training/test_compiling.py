@@ -1,8 +1,5 @@
 """Whether, when and how a run's networks are compiled."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +13,13 @@ from cyclegan_cli.training import compiling
 from cyclegan_cli.training.compiling import TIMED_STEPS, WARM_UP_STEPS, Compiler, is_faster
 
 CPU = torch.device("cpu")
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self, device_type: str) -> float:
+        return self.now
 
 
 class FakeModel:
@@ -36,13 +40,6 @@ class FakeModel:
         self.compiled_at.append(self.steps)
         if self.failure:
             raise self.failure
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self, device_type: str) -> float:
-        return self.now
 
 
 class Run:
@@ -67,7 +64,7 @@ class Run:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(compiling, "_now", clock)
     monkeypatch.setattr(compiling, "has_compiler", lambda: True)
@@ -87,14 +84,12 @@ DECIDED = WARM_UP_STEPS + TIMED_STEPS
         ("mps", 10.0, 1_000_000, False),
     ],
 )
-def test_is_faster_if_it_saves_twice_the_compile_time(
-    device: str, seconds: float, steps: int, expected: bool
-) -> None:
+def test_is_faster_if_it_saves_twice_the_compile_time(device, seconds, steps, expected):
     """By hand: 12,000 steps of 0.1 s are 1,200 s, a fifth of which is twice 120 s."""
     assert is_faster(device, seconds, steps) is expected
 
 
-def test_auto_compiles_long_gpu_runs_after_timing(clock: Clock) -> None:
+def test_auto_compiles_long_gpu_runs_after_timing(clock):
     run = Run("auto", "cuda", 0.1, clock)
     run.make_steps(DECIDED + 50, of=33_000)
     assert run.model.compiled_at == [DECIDED]
@@ -105,7 +100,7 @@ def test_auto_compiles_long_gpu_runs_after_timing(clock: Clock) -> None:
     assert run.model.steps == DECIDED + 50
 
 
-def test_the_first_steps_do_not_count(clock: Clock) -> None:
+def test_the_first_steps_do_not_count(clock):
     run = Run("auto", "cuda", 60.0, clock)
     run.make_steps(WARM_UP_STEPS, of=3_000)
     run.model.seconds = 0.001
@@ -114,15 +109,13 @@ def test_the_first_steps_do_not_count(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize(("device", "of"), [("cuda", 1_000), ("cpu", 1_000_000)])
-def test_auto_does_not_compile_otherwise(clock: Clock, device: str, of: int) -> None:
+def test_auto_does_not_compile_otherwise(clock, device, of):
     run = Run("auto", device, 0.1, clock)
     run.make_steps(DECIDED + 50, of=of)
     assert (run.model.compiled_at, run.told, run.warned) == ([], [], [])
 
 
-def test_without_a_compiler_auto_does_nothing(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_compiler_auto_does_nothing(clock, monkeypatch):
     monkeypatch.setattr(compiling, "has_compiler", lambda: False)
     run = Run("auto", "cuda", 10.0, clock)
     run.make_steps(DECIDED + 1, of=33_000)
@@ -130,14 +123,14 @@ def test_without_a_compiler_auto_does_nothing(
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_on_compiles_before_the_first_step(clock: Clock, device: str) -> None:
+def test_on_compiles_before_the_first_step(clock, device):
     run = Run("on", device, 0.1, clock)
     run.make_steps(3, of=3)
     assert run.model.compiled_at == [0]
     assert run.told == ["compiling the networks, which takes a minute or two"]
 
 
-def test_off_does_not(clock: Clock) -> None:
+def test_off_does_not(clock):
     run = Run("off", "cuda", 10.0, clock)
     run.make_steps(DECIDED + 1, of=1_000_000)
     assert run.model.compiled_at == []
@@ -150,7 +143,7 @@ def test_off_does_not(clock: Clock) -> None:
         (AssertionError(), "AssertionError()"),
     ],
 )
-def test_failed_compilation_is_a_warning(clock: Clock, failure: Exception, reason: str) -> None:
+def test_failed_compilation_is_a_warning(clock, failure, reason):
     run = Run("on", "cpu", 0.1, clock)
     run.model.failure = failure
     run.make_steps(5, of=5)
@@ -160,13 +153,13 @@ def test_failed_compilation_is_a_warning(clock: Clock, failure: Exception, reaso
 
 
 @pytest.mark.parametrize("name", ["g++", "clang++"])
-def test_compiler_is_found_by_usual_names(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_compiler_is_found_by_usual_names(monkeypatch, name):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr("shutil.which", lambda asked: asked if asked == name else None)
     assert compiling.has_compiler()
 
 
-def test_compiler_is_found_in_cxx_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiler_is_found_in_cxx_variable(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda asked: asked if asked == "/opt/mine" else None)
     monkeypatch.setenv("CXX", "/opt/mine")
     assert compiling.has_compiler()
@@ -192,12 +185,12 @@ def images() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.fixture
-def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+def backend(monkeypatch):
     """Networks are traced, forward and backward, but no code is generated: that takes minutes."""
     chosen: list[Any] = ["aot_eager"]
     compile_network = nn.Module.compile
 
-    def cheaply(network: nn.Module, mode: str) -> None:
+    def cheaply(network, mode):
         assert mode == "default"
         compile_network(network, backend=chosen[0])
 
@@ -210,7 +203,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 @traced
 @pytest.mark.usefixtures("backend")
 @pytest.mark.slow
-def test_compiled_model_computes_the_same_steps() -> None:
+def test_compiled_model_computes_the_same_steps():
     plain, compiled = tiny(), tiny()
     compiled.compile(*images())
     assert compiled.pool_a.count == 0
@@ -222,7 +215,7 @@ def test_compiled_model_computes_the_same_steps() -> None:
 @traced
 @pytest.mark.usefixtures("backend")
 @pytest.mark.slow
-def test_nothing_is_learned_while_compiling() -> None:
+def test_nothing_is_learned_while_compiling():
     model = tiny()
     before = {name: network.state_dict() for name, network in tiny().networks().items()}
     model.compile(*images())
@@ -233,8 +226,8 @@ def test_nothing_is_learned_while_compiling() -> None:
     assert not model.generator_optimizer.state
 
 
-def test_where_compiling_fails_the_networks_stay_as_they_were(backend: list[Any]) -> None:
-    def broken(graph: Any, inputs: Any) -> Any:
+def test_where_compiling_fails_the_networks_stay_as_they_were(backend):
+    def broken(graph, inputs):
         raise RuntimeError("no compiler")
 
     backend[0] = broken
@@ -245,7 +238,7 @@ def test_where_compiling_fails_the_networks_stay_as_they_were(backend: list[Any]
     assert torch.equal(*losses)
 
 
-def test_cuda_graph_steps_are_marked(monkeypatch: pytest.MonkeyPatch, backend: list[Any]) -> None:
+def test_cuda_graph_steps_are_marked(monkeypatch, backend):
     """A fake GPU: what is asked of it, in which order."""
     model = tiny()
     seen: list[str] = []

@@ -1,11 +1,8 @@
 """One training a run folder."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,7 +36,7 @@ def hold(folder: Path) -> subprocess.Popen[str]:
 
 
 @pytest.fixture
-def holder(config) -> Iterator[subprocess.Popen[str]]:
+def holder(config):
     process = hold(config.run_dir)
     yield process
     process.kill()
@@ -97,8 +94,6 @@ def test_lock_failure_is_an_output_error(tmp_path):
         RunLock(tmp_path / "missing")
 
 
-def test_the_lock_uses_nothing_that_windows_lacks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_lock_uses_nothing_that_windows_lacks(tmp_path, monkeypatch):
     monkeypatch.delattr("os.O_CLOEXEC")
     RunLock(tmp_path).release()

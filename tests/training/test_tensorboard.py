@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.errors import OutputError, UsageError
 from cyclegan_cli.models.cyclegan import LOSS_NAMES
 from cyclegan_cli.training.callbacks.tensorboard import TensorBoardLogger
@@ -39,7 +38,7 @@ class CutOff(Recorder):
 
 
 @pytest.fixture
-def watched(config, tmp_path) -> TrainConfig:
+def watched(config, tmp_path):
     return make_config(
         tmp_path, run_dir=tmp_path / "run", tensorboard=True, log_every=1, sample_every=2,
         checkpoint_every=3, val_a=tmp_path / "day", val_b=tmp_path / "night", validate_every=3,
@@ -122,7 +121,7 @@ def test_no_folder_without_the_option(config):
 
 
 @pytest.fixture
-def not_installed(monkeypatch) -> None:
+def not_installed(monkeypatch):
     real = util.find_spec
     monkeypatch.setattr(
         "cyclegan_cli.training.plan.find_spec",

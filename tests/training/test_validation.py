@@ -1,7 +1,5 @@
 """Held-out images, their measures, the best model, and stopping early."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import math
@@ -16,7 +14,6 @@ from PIL import Image
 
 from cyclegan_cli.checkpoints.header import read_header
 from cyclegan_cli.checkpoints.store import load_generator
-from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.errors import DataError, InterruptedRunError, UsageError
 from cyclegan_cli.training.callbacks.checkpointing import BestModel
 from cyclegan_cli.training.plan import plan_new, plan_resumed
@@ -27,7 +24,7 @@ from runs import Recorder, load_tensors, make_config, stop_after
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> TrainConfig:
+def config(tmp_path):
     """Twenty and sixteen noisy images; an eighth of the fewer is held out: two each."""
     noise = np.random.default_rng(0)
     for name, count in (("day", 20), ("night", 16)):
@@ -52,16 +49,14 @@ def without_seconds(rows: list[dict[str, float]]) -> list[dict[str, float]]:
 # --- which images -----------------------------------------------------------------------------
 
 
-def test_images_are_held_out_of_the_training(config: TrainConfig) -> None:
+def test_images_are_held_out_of_the_training(config):
     split = plan_new(config).split
     assert (len(split.val_a), len(split.val_b)) == (2, 2)
     assert (len(split.images_a), len(split.images_b)) == (18, 14)
     assert not set(split.val_a) & set(split.images_a)
 
 
-def test_validation_set_does_not_depend_on_seed_or_new_images(
-    config: TrainConfig, tmp_path: Path
-) -> None:
+def test_validation_set_does_not_depend_on_seed_or_new_images(config, tmp_path):
     first = plan_new(config).split
     other = dataclasses.replace(config, seed=9, run_dir=tmp_path / "other")
     assert plan_new(other).split == first
@@ -73,12 +68,12 @@ def test_validation_set_does_not_depend_on_seed_or_new_images(
     assert found - taken <= new
 
 
-def test_the_order_of_images_does_not_move_when_others_are_held_out(config: TrainConfig) -> None:
+def test_the_order_of_images_does_not_move_when_others_are_held_out(config):
     split = plan_new(config).split
     assert split.images_a == sorted(split.images_a, key=lambda path: path.name)
 
 
-def test_folders_can_be_named(config: TrainConfig, tmp_path: Path) -> None:
+def test_folders_can_be_named(config, tmp_path):
     named = dataclasses.replace(config, val_a=tmp_path / "night", val_b=tmp_path / "day")
     split = plan_new(named).split
     assert {path.parent.name for path in split.val_a} == {"night"}
@@ -86,12 +81,12 @@ def test_folders_can_be_named(config: TrainConfig, tmp_path: Path) -> None:
     assert (len(split.images_a), len(split.images_b)) == (20, 16)
 
 
-def test_one_folder_alone_is_refused(config: TrainConfig, tmp_path: Path) -> None:
+def test_one_folder_alone_is_refused(config, tmp_path):
     with pytest.raises(UsageError, match="--val-a and --val-b require each other"):
         dataclasses.replace(config, val_a=tmp_path)
 
 
-def test_empty_validation_folder_is_refused(config: TrainConfig, tmp_path: Path) -> None:
+def test_empty_validation_folder_is_refused(config, tmp_path):
     (tmp_path / "empty").mkdir()
     named = dataclasses.replace(config, val_a=tmp_path / "night", val_b=tmp_path / "empty")
     with pytest.raises(DataError, match=r"--val-b: .*empty has no images"):
@@ -99,9 +94,7 @@ def test_empty_validation_folder_is_refused(config: TrainConfig, tmp_path: Path)
 
 
 @pytest.mark.parametrize("changes", [{"val_fraction": 0.0}, {"val_fraction": 0.1}])
-def test_fewer_than_two_validation_images_disable_validation(
-    config: TrainConfig, changes: dict[str, float]
-) -> None:
+def test_fewer_than_two_validation_images_disable_validation(config, changes):
     run = dataclasses.replace(config, **changes)
     plan = plan_new(run)
     assert (len(plan.images_a), plan.validates) == (20, False)
@@ -113,7 +106,7 @@ def test_fewer_than_two_validation_images_disable_validation(
 # --- measures -----------------------------------------------------------------------------------
 
 
-def test_quality_of_known_translations() -> None:
+def test_quality_of_known_translations():
     random = torch.Generator().manual_seed(0)
     real_a = torch.rand((3, 3, 32, 32), generator=random) * 2 - 1
     real_b = real_a.flip(0) * 0.5
@@ -138,7 +131,7 @@ def test_quality_of_known_translations() -> None:
     assert found["swd_a2b"] < found["swd_b2a"]
 
 
-def test_validation_matches_saved_model(config: TrainConfig) -> None:
+def test_validation_matches_saved_model(config):
     recorder = Recorder()
     plan = plan_new(config)
     train(plan, [recorder])
@@ -164,7 +157,7 @@ def best_model(state: dict[str, Any] | None = None) -> BestModel:
     return BestModel(plan)
 
 
-def test_the_best_is_the_lowest_mean_of_both_directions() -> None:
+def test_the_best_is_the_lowest_mean_of_both_directions():
     best = best_model()
     assert [best.update(row(step, swd)) for step, swd in ((1, 9), (2, 8), (3, 8), (4, 8.5))] == [
         True, True, False, False,
@@ -175,15 +168,15 @@ def test_the_best_is_the_lowest_mean_of_both_directions() -> None:
     assert (again.update(row(6, 7)), again.worse) == (True, 0)
 
 
-def test_first_validation_is_best() -> None:
+def test_first_validation_is_best():
     assert best_model(best_model().state_dict(0)).update(row(1, 1e9))
 
 
-def test_nan_distance_is_never_best() -> None:
+def test_nan_distance_is_never_best():
     assert not best_model().update(row(1, math.nan))
 
 
-def test_best_is_the_model_of_the_lowest_row(config: TrainConfig) -> None:
+def test_best_is_the_model_of_the_lowest_row(config):
     train(plan_new(config))
     rows = table(config.run_dir)
     lowest = min(rows, key=lambda found: found["swd_a2b"] + found["swd_b2a"])
@@ -203,7 +196,7 @@ def measured_as(monkeypatch: pytest.MonkeyPatch, distances: list[float]) -> None
     monkeypatch.setattr("cyclegan_cli.training.callbacks.validation.quality", measured)
 
 
-def test_patience_stops_run(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patience_stops_run(config, monkeypatch):
     measured_as(monkeypatch, [5, 3, 4, 4, 9, 9])
     recorder = Recorder()
     run = dataclasses.replace(config, steps=12, patience=2)
@@ -221,9 +214,7 @@ def test_patience_stops_run(config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 5])
 @pytest.mark.slow
-def test_resumed_run_gives_identical_validation(
-    config: TrainConfig, tmp_path: Path, stop: int
-) -> None:
+def test_resumed_run_gives_identical_validation(config, tmp_path, stop):
     whole = dataclasses.replace(config, run_dir=tmp_path / "whole", log_every=4)
     train(plan_new(whole))
     stopped = dataclasses.replace(whole, run_dir=tmp_path / "stopped")
@@ -243,7 +234,7 @@ def test_resumed_run_gives_identical_validation(
     assert all(torch.equal(first[name], second[name]) for name in names)
 
 
-def test_signal_skips_validation_until_resume(config: TrainConfig) -> None:
+def test_signal_skips_validation_until_resume(config):
     """It is made up for by the resumed run."""
     recorder = Recorder()
     with pytest.raises(InterruptedRunError, match="after step 2"):
@@ -257,7 +248,7 @@ def test_signal_skips_validation_until_resume(config: TrainConfig) -> None:
 # --- averages -----------------------------------------------------------------------------------
 
 
-def test_model_has_averages_and_state_has_both(config: TrainConfig) -> None:
+def test_model_has_averages_and_state_has_both(config):
     run = dataclasses.replace(config, learning_rate=0.01)
     train(plan_new(run))
     name = "generator_a2b.head.weight"
@@ -269,7 +260,7 @@ def test_model_has_averages_and_state_has_both(config: TrainConfig) -> None:
     assert not torch.equal(model, trained)
 
 
-def test_without_averages_the_trained_weights_are_saved(config: TrainConfig) -> None:
+def test_without_averages_the_trained_weights_are_saved(config):
     run = dataclasses.replace(config, ema=0.0)
     train(plan_new(run))
     name = "generator_a2b.head.weight"
@@ -279,7 +270,7 @@ def test_without_averages_the_trained_weights_are_saved(config: TrainConfig) -> 
     assert not any(n.startswith("average.") for n in read_header(paths[1]).tensors)
 
 
-def test_averaging_does_not_change_the_trained_weights(config: TrainConfig, tmp_path: Path) -> None:
+def test_averaging_does_not_change_the_trained_weights(config, tmp_path):
     states = []
     for ema in (0.0, 0.9):
         run = dataclasses.replace(config, ema=ema, run_dir=tmp_path / f"run{ema}")

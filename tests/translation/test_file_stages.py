@@ -1,11 +1,8 @@
 """Reading, translating and writing image files, and their errors."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +19,9 @@ from cyclegan_cli.translation.translator import Translator
 
 pytestmark = pytest.mark.cpu_features
 
-Draw = Callable[..., Path]
-
 
 @pytest.fixture(scope="module")
-def translator(checkpoint: Path) -> Translator:
+def translator(checkpoint):
     return Translator.load(checkpoint, "a2b", "cpu")
 
 
@@ -45,16 +40,14 @@ def visible_files(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def three_jobs(tmp_path: Path, draw: Draw) -> list[TranslationJob]:
+def three_jobs(tmp_path, draw):
     return [
         job_of(draw(tmp_path / "in" / name), tmp_path / "out" / name)
         for name in ("a.png", "b.png", "c.png")
     ]
 
 
-def test_output_equals_translation_of_input(
-    translator: Translator, three_jobs: list[TranslationJob]
-) -> None:
+def test_output_equals_translation_of_input(translator, three_jobs):
     job = three_jobs[0]
     [outcome] = translate(translator, [job])
     with Image.open(job.input) as image, Image.open(job.output) as output:
@@ -66,9 +59,7 @@ def test_output_equals_translation_of_input(
     assert 0 < outcome.seconds < 60
 
 
-def test_unreadable_image_fails_alone(
-    translator: Translator, three_jobs: list[TranslationJob]
-) -> None:
+def test_unreadable_image_fails_alone(translator, three_jobs):
     content = Path(three_jobs[1].input).read_bytes()
     Path(three_jobs[1].input).write_bytes(content[: len(content) // 2])
     outcomes = translate(translator, three_jobs)
@@ -77,9 +68,7 @@ def test_unreadable_image_fails_alone(
     assert [Path(job.output).exists() for job in three_jobs] == [True, False, True]
 
 
-def test_unwritable_output_fails_alone(
-    translator: Translator, three_jobs: list[TranslationJob], tmp_path: Path
-) -> None:
+def test_unwritable_output_fails_alone(translator, three_jobs, tmp_path):
     (tmp_path / "file").touch()
     blocked = job_of(Path(three_jobs[0].input), tmp_path / "file" / "a.png")
     outcomes = translate(translator, [blocked, *three_jobs[1:]])
@@ -87,9 +76,7 @@ def test_unwritable_output_fails_alone(
     assert "cannot write" in str(outcomes[0].error)
 
 
-def test_existing_outputs_are_skipped(
-    translator: Translator, three_jobs: list[TranslationJob]
-) -> None:
+def test_existing_outputs_are_skipped(translator, three_jobs):
     Path(three_jobs[1].output).parent.mkdir()
     Path(three_jobs[1].output).write_text("precious")
     outcomes = translate(translator, three_jobs)
@@ -97,9 +84,7 @@ def test_existing_outputs_are_skipped(
     assert Path(three_jobs[1].output).read_text() == "precious"
 
 
-def test_overwrite_replaces_existing_outputs(
-    translator: Translator, three_jobs: list[TranslationJob]
-) -> None:
+def test_overwrite_replaces_existing_outputs(translator, three_jobs):
     Path(three_jobs[1].output).parent.mkdir()
     Path(three_jobs[1].output).write_text("old")
     outcomes = translate(translator, three_jobs, "overwrite")
@@ -107,31 +92,22 @@ def test_overwrite_replaces_existing_outputs(
     assert decode(Path(three_jobs[1].output)).size == (13, 10)
 
 
-def test_output_that_is_a_folder_fails(
-    translator: Translator, three_jobs: list[TranslationJob]
-) -> None:
+def test_output_that_is_a_folder_fails(translator, three_jobs):
     Path(three_jobs[0].output).mkdir(parents=True)
     [outcome] = translate(translator, three_jobs[:1])
     assert outcome.status == "failed"
 
 
-def test_no_other_files_are_left(
-    translator: Translator, three_jobs: list[TranslationJob], tmp_path: Path
-) -> None:
+def test_no_other_files_are_left(translator, three_jobs, tmp_path):
     Path(three_jobs[1].input).write_bytes(b"no image")
     translate(translator, three_jobs)
     assert visible_files(tmp_path / "out") == ["a.png", "c.png"]
 
 
-def test_full_disk_stops_and_keeps_earlier_outputs(
-    translator: Translator,
-    three_jobs: list[TranslationJob],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_full_disk_stops_and_keeps_earlier_outputs(translator, three_jobs, tmp_path, monkeypatch):
     flush, flushed = os.fsync, []
 
-    def no_space_for_more(descriptor: int) -> None:
+    def no_space_for_more(descriptor):
         flushed.append(descriptor)
         if len(flushed) > 2:  # The first image and its folder.
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -144,9 +120,7 @@ def test_full_disk_stops_and_keeps_earlier_outputs(
     assert decode(Path(three_jobs[0].output)).size == (13, 10)
 
 
-def test_if_newer_replaces_outdated_outputs(
-    translator: Translator, three_jobs: list[TranslationJob]
-) -> None:
+def test_if_newer_replaces_outdated_outputs(translator, three_jobs):
     translate(translator, three_jobs)
     moment = Path(three_jobs[1].output).stat().st_mtime
     for job, later in zip(three_jobs, (-5, 0, 5), strict=True):
@@ -157,15 +131,10 @@ def test_if_newer_replaces_outdated_outputs(
 
 
 @pytest.mark.parametrize("stage", ["decode", "encode"])
-def test_memory_error_fails_alone(
-    translator: Translator,
-    three_jobs: list[TranslationJob],
-    monkeypatch: pytest.MonkeyPatch,
-    stage: str,
-) -> None:
+def test_memory_error_fails_alone(translator, three_jobs, monkeypatch, stage):
     attempt = getattr(FileStages, stage)
 
-    def too_large(work: FileStages, job: TranslationJob, *image: Any) -> Any:
+    def too_large(work, job, *image):
         if job is three_jobs[1]:
             raise MemoryError
         return attempt(work, job, *image)
@@ -176,12 +145,10 @@ def test_memory_error_fails_alone(
     assert outcomes[1].error == f"{three_jobs[1].input}: not enough memory"
 
 
-def test_torch_out_of_memory_fails_alone(
-    translator: Translator, three_jobs: list[TranslationJob], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_torch_out_of_memory_fails_alone(translator, three_jobs, monkeypatch):
     calls = []
 
-    def out_of_memory(*arguments: Any, **options: Any) -> Any:
+    def out_of_memory(*arguments, **options):
         calls.append(arguments)
         if len(calls) == 2:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ...")
@@ -195,7 +162,7 @@ def test_torch_out_of_memory_fails_alone(
 
 
 @pytest.mark.parametrize("name", ["[x].png", "a*.png", "нічний.png", "two\nlines.png", "x" * 240])
-def test_unusual_file_names(translator: Translator, tmp_path: Path, draw: Draw, name: str) -> None:
+def test_unusual_file_names(translator, tmp_path, draw, name):
     draw(tmp_path / name, format="PNG")
     output = tmp_path / "out" / name
     [outcome] = translate(translator, [job_of(tmp_path / name, output)])
@@ -203,7 +170,7 @@ def test_unusual_file_names(translator: Translator, tmp_path: Path, draw: Draw, 
     assert output.is_file()
 
 
-def test_too_long_output_name_fails(translator: Translator, tmp_path: Path, draw: Draw) -> None:
+def test_too_long_output_name_fails(translator, tmp_path, draw):
     inputs = [draw(tmp_path / f"{'x' * 250}.png"), draw(tmp_path / "y.png")]
     jobs = [job_of(path, path.with_name(f"{path.stem}_night.png")) for path in inputs]
     assert [outcome.status for outcome in translate(translator, jobs)] == ["failed", "ok"]
@@ -220,9 +187,7 @@ def test_too_long_output_name_fails(translator: Translator, tmp_path: Path, draw
         ("print.tif", "CMYK"), ("colour.bmp", "RGB"), ("colour.webp", "RGB"), ("colour.ppm", "RGB"),
     ],
 )  # fmt: skip
-def test_every_mode_and_format_becomes_rgb_of_same_size(
-    translator: Translator, tmp_path: Path, draw: Draw, name: str, mode: str
-) -> None:
+def test_every_mode_and_format_becomes_rgb_of_same_size(translator, tmp_path, draw, name, mode):
     source = draw(tmp_path / name, (21, 9), mode)
     job = job_of(source, tmp_path / "out" / name)
     [outcome] = translate(translator, [job])
@@ -234,9 +199,7 @@ def test_every_mode_and_format_becomes_rgb_of_same_size(
 
 
 @pytest.mark.parametrize("mode", ["L", "I;16", "1"])
-def test_grey_images_reach_network_as_displayed(
-    translator: Translator, tmp_path: Path, draw: Draw, mode: str
-) -> None:
+def test_grey_images_reach_network_as_displayed(translator, tmp_path, draw, mode):
     source = draw(tmp_path / "in.png", (16, 12), mode)
     translate(translator, [job_of(source, tmp_path / "out.png")])
     with Image.open(source) as image:
@@ -246,9 +209,7 @@ def test_grey_images_reach_network_as_displayed(
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.webp", "x.tif"])
-def test_transparency_is_kept(
-    translator: Translator, tmp_path: Path, draw: Draw, name: str
-) -> None:
+def test_transparency_is_kept(translator, tmp_path, draw, name):
     source = draw(tmp_path / name, (16, 12), "RGBA")
     translate(translator, [job_of(source, tmp_path / "out" / name)])
     with Image.open(source) as before, Image.open(tmp_path / "out" / name) as after:
@@ -256,9 +217,7 @@ def test_transparency_is_kept(
         assert after.getchannel("A").tobytes() == before.getchannel("A").tobytes()
 
 
-def test_transparency_is_dropped_if_format_has_none(
-    translator: Translator, tmp_path: Path, draw: Draw
-) -> None:
+def test_transparency_is_dropped_if_format_has_none(translator, tmp_path, draw):
     source = draw(tmp_path / "in.png", mode="RGBA")
     [outcome] = translate(translator, [job_of(source, tmp_path / "out.jpg")])
     assert outcome.status == "ok"
@@ -267,9 +226,7 @@ def test_transparency_is_dropped_if_format_has_none(
 
 @pytest.mark.parametrize("quality", [20, 75, 95])
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
-def test_jpeg_quality_is_kept(
-    translator: Translator, tmp_path: Path, draw: Draw, quality: int, subsampling: str
-) -> None:
+def test_jpeg_quality_is_kept(translator, tmp_path, draw, quality, subsampling):
     source = draw(tmp_path / "in.jpg", (32, 24), quality=quality, subsampling=subsampling)
     translate(translator, [job_of(source, tmp_path / "out.jpg")])
     with Image.open(source) as before, Image.open(tmp_path / "out.jpg") as after:
@@ -280,9 +237,7 @@ def test_jpeg_quality_is_kept(
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
-def test_outputs_are_upright_for_every_orientation(
-    translator: Translator, tmp_path: Path, draw: Draw, orientation: int, suffix: str
-) -> None:
+def test_outputs_are_upright_for_every_orientation(translator, tmp_path, draw, orientation, suffix):
     exif = Image.Exif()
     exif[0x0112] = orientation
     source = draw(tmp_path / f"in{suffix}", (16, 12), exif=exif)
@@ -310,9 +265,7 @@ def upright(image: Image.Image, orientation: int) -> Image.Image:
         "x.png", "x.jpg", "x.webp", "x.bmp", "x.tif", "x.gif", "x.ppm", "x.tga", "x.jp2",
     ],
 )  # fmt: skip
-def test_output_has_exact_size_in_every_format(
-    translator: Translator, tmp_path: Path, draw: Draw, name: str
-) -> None:
+def test_output_has_exact_size_in_every_format(translator, tmp_path, draw, name):
     [outcome] = translate(
         translator, [job_of(draw(tmp_path / "in.png", (53, 37)), tmp_path / name)]
     )
@@ -321,7 +274,7 @@ def test_output_has_exact_size_in_every_format(
         assert output.size == (53, 37)
 
 
-def test_mpo_preview_is_ignored(translator: Translator, tmp_path: Path, draw: Draw) -> None:
+def test_mpo_preview_is_ignored(translator, tmp_path, draw):
     with Image.open(draw(tmp_path / "preview.png", (8, 6))) as preview:
         source = draw(
             tmp_path / "photo.jpg", (32, 24), format="MPO", save_all=True, append_images=[preview]
@@ -331,9 +284,7 @@ def test_mpo_preview_is_ignored(translator: Translator, tmp_path: Path, draw: Dr
 
 
 @pytest.mark.parametrize(("extension", "frames"), [("gif", 2), ("png", 2), ("jpg", None)])
-def test_animation_frames_are_translated_or_refused(
-    translator: Translator, tmp_path: Path, draw: Draw, extension: str, frames: int | None
-) -> None:
+def test_animation_frames_are_translated_or_refused(translator, tmp_path, draw, extension, frames):
     with Image.open(draw(tmp_path / "frame.png", mode="L")) as frame:
         source = draw(
             tmp_path / "moving.gif", save_all=True, append_images=[frame], mode="RGB", loop=0

@@ -1,7 +1,5 @@
 """Strips equal the network on the whole image, in bounded memory."""
 
-from __future__ import annotations
-
 import copy
 import errno
 import os
@@ -76,8 +74,8 @@ def psnr(found: Tensor, expected: Tensor) -> float:
     seed=st.integers(0, 1000),
 )
 def test_strips_of_any_height_equal_network(
-    rows: int, columns: int, strip: int, channels: int, blocks: int, keep_full: bool, seed: int
-) -> None:
+    rows, columns, strip, channels, blocks, keep_full, seed
+):
     network, whole = generator(channels, blocks, seed), image(4 * rows, 4 * columns, seed)
     with torch.inference_mode():
         expected = network(whole)
@@ -88,7 +86,7 @@ def test_strips_of_any_height_equal_network(
 
 @pytest.mark.parametrize("blocks", [6, 9])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_strips_equal_network_at_paper_depths(blocks: int, layout: torch.memory_format) -> None:
+def test_strips_equal_network_at_paper_depths(blocks, layout):
     network, whole = generator(8, blocks), image(72, 52)
     with torch.inference_mode():
         expected = network(whole)
@@ -97,7 +95,7 @@ def test_strips_equal_network_at_paper_depths(blocks: int, layout: torch.memory_
 
 
 @pytest.mark.parametrize(("rows", "keep_full"), [(1, False), (5, True), (8, False), (50, True)])
-def test_strips_equal_network_with_winograd(rows: int, keep_full: bool) -> None:
+def test_strips_equal_network_with_winograd(rows, keep_full):
     network, whole = generator(16, 3), image(76, 60)
     assert isinstance(StripGenerator(copy.deepcopy(network)).blocks[0].first, WinogradConv)
     with torch.inference_mode():
@@ -107,7 +105,7 @@ def test_strips_equal_network_with_winograd(rows: int, keep_full: bool) -> None:
     assert float((found - expected).abs().max()) < 1 / 127.5
 
 
-def test_arena_is_reused_for_images_of_any_size() -> None:
+def test_arena_is_reused_for_images_of_any_size():
     network = generator(8, 2)
     shared = StripGenerator(copy.deepcopy(network))
     sizes = [(48, 64), (48, 64), (16, 20), (80, 40), (48, 64)]
@@ -121,7 +119,7 @@ def test_arena_is_reused_for_images_of_any_size() -> None:
     assert held == [full[0], full[0], full[0], full[0], full[0]]
 
 
-def test_large_arena_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_arena_is_freed(monkeypatch):
     network, whole = generator(8, 1), image(32, 32)
     shared = StripGenerator(network)
     through(shared, whole, StripPlan(3))
@@ -133,7 +131,7 @@ def test_large_arena_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shared.arena.nbytes == 0
 
 
-def test_feature_maps_share_one_buffer() -> None:
+def test_feature_maps_share_one_buffer():
     arena = FeatureMapArena()
     arena.begin(None)
     large, half = (
@@ -151,7 +149,7 @@ def test_feature_maps_share_one_buffer() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.usefixtures("each_cpu")
-def test_feature_maps_on_disk_give_same_pixels(dtype: torch.dtype) -> None:
+def test_feature_maps_on_disk_give_same_pixels(dtype):
     network, whole = generator(4, 2).to(dtype), image(48, 40).to(dtype)
     held = translate_in_strips(network, whole, 3)
     assert torch.equal(translate_in_strips(network, whole, 3, location="disk"), held)
@@ -159,8 +157,8 @@ def test_feature_maps_on_disk_give_same_pixels(dtype: torch.dtype) -> None:
     assert torch.equal(elsewhere, held)
 
 
-def test_full_temporary_folder_raises_device_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: int) -> None:
+def test_full_temporary_folder_raises_device_error(monkeypatch):
+    def full(*_):
         raise OSError(errno.ENOSPC, "No arena left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
@@ -172,7 +170,7 @@ def test_full_temporary_folder_raises_device_error(monkeypatch: pytest.MonkeyPat
     assert not is_disk_full(raised.value)
 
 
-def test_strip_generator_is_thread_safe() -> None:
+def test_strip_generator_is_thread_safe():
     """Threads share the workspace and must take turns."""
     network = generator(16, 2)
     images = [image(48, 64, seed) for seed in range(4)]
@@ -188,9 +186,7 @@ def test_strip_generator_is_thread_safe() -> None:
 @pytest.mark.parametrize("channels_out", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.usefixtures("each_cpu")
-def test_strips_equal_network_with_affine_norms_and_grey_images(
-    channels_in: int, channels_out: int, dtype: torch.dtype
-) -> None:
+def test_strips_equal_network_with_affine_norms_and_grey_images(channels_in, channels_out, dtype):
     network = generator(
         4, 2, input_channels=channels_in, output_channels=channels_out, affine_norm=True
     ).to(dtype)
@@ -203,7 +199,7 @@ def test_strips_equal_network_with_affine_norms_and_grey_images(
     assert psnr(found, expected) > (100 if dtype == torch.float32 else 25)
 
 
-def test_independent_tiles_differ_from_network() -> None:
+def test_independent_tiles_differ_from_network():
     """The comparison above fails for tiles that are normalised by themselves."""
     network, whole = generator(8, 2), image(64, 64)
     with torch.inference_mode():
@@ -213,7 +209,7 @@ def test_independent_tiles_differ_from_network() -> None:
 
 
 @pytest.mark.usefixtures("each_cpu")
-def test_bf16_strips_err_no_more_than_network() -> None:
+def test_bf16_strips_err_no_more_than_network():
     network, whole = generator(8, 3), image(64, 48)
     with torch.inference_mode():
         exact = network(whole)
@@ -237,7 +233,7 @@ class Largest(TorchDispatchMode):
         return result
 
 
-def test_no_tensor_exceeds_trunk_maps_and_strip() -> None:
+def test_no_tensor_exceeds_trunk_maps_and_strip():
     network, whole = generator(8, 1), image(512, 32)
     trunk = 2 * 32 * (512 // 4) * (32 // 4)
     # At full resolution: 8 channels of a strip of four times two rows, with the halos of those

@@ -2,12 +2,11 @@
 
 import datetime
 import re
-from collections.abc import Iterator
 
 import pytest
 from PIL import Image
 
-from browser import Page, needs_chromium, new_page
+from browser import needs_chromium, new_page
 from cyclegan_cli.training.plan import Plan
 from cyclegan_cli.training.report.page import RunPage
 from run_folders import fill, renamed, write_health
@@ -26,7 +25,7 @@ GREY = """(async () => {
 
 
 @pytest.fixture
-def page(plan: Plan) -> Iterator[Page]:
+def page(plan):
     """A tab that shows a run of 400 of 800 steps; afterwards nothing must have gone wrong."""
     fill(plan)
     write_health(plan.run_dir)

@@ -109,7 +109,7 @@ def test_real_images_that_change_count_too(tmp_path):
 def test_encoded_grids_are_cached(tmp_path, monkeypatch):
     read: list[Path] = []
 
-    def counting(path: Path):
+    def counting(path):
         read.append(path)
         return read_frame(path)
 
