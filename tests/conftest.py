@@ -281,14 +281,3 @@ def cyclegan_process(start_python):
         return Answer(process.returncode, out or "", err or "")
 
     return run
-
-
-@pytest.fixture(scope="session")
-def damaged_images():
-    """Unusual and damaged images by file name; one of each kind."""
-    from damaged_files import all_of_them
-
-    sorts: dict[str, tuple[str, bytes]] = {}
-    for name, content in all_of_them().items():
-        sorts.setdefault(name.split("-")[0], (name, content))
-    return {name if "." in name[-5:] else f"{name}.png": c for name, c in sorts.values()}

@@ -3,7 +3,6 @@
 import io
 import os
 import struct
-import zlib
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -64,21 +63,6 @@ def palette(*colours: int) -> Image.Image:
 
 
 SIXTEEN_BITS = np.array([[0, 256, 257, 32768, 65535, 65406]], dtype=np.uint16)
-
-
-def png_of_16_bit_rgb(levels: Array) -> bytes:
-    """Pillow cannot write one: signature, IHDR, IDAT, IEND."""
-    height, width, _ = levels.shape
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
-    chunks = {
-        b"IHDR": struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0),
-        b"IDAT": zlib.compress(rows),
-        b"IEND": b"",
-    }
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in chunks.items()
-    )
 
 
 def with_orientation(value: int) -> Image.Exif:

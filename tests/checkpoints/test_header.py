@@ -4,16 +4,12 @@ import copy
 import dataclasses
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
 
 from cyclegan_cli.checkpoints.header import (
     METADATA_KEY,
@@ -22,7 +18,6 @@ from cyclegan_cli.checkpoints.header import (
     ModelInfo,
     StateInfo,
     model_info,
-    read_model_info,
     state_info,
     to_metadata,
 )
@@ -58,12 +53,6 @@ def test_metadata_does_not_depend_on_key_order():
     assert to_metadata(reversed_document) == to_metadata(document)
 
 
-def test_metadata_is_one_json_document_under_one_key():
-    metadata = to_metadata(MODEL.to_document())
-    assert list(metadata) == [METADATA_KEY]
-    assert json.loads(metadata[METADATA_KEY]) == MODEL.to_document()
-
-
 @pytest.mark.skipif(os.name == "nt", reason="names of files are Unicode there")
 def test_non_unicode_names_can_be_stored():
     document = {"config": {"domain_a": os.fsdecode(b"caf\xe9")}}
@@ -78,19 +67,10 @@ def header_of(document: Any) -> Header:
     return Header({}, json.loads(json.dumps(document)))
 
 
-def test_model_info_survives_a_round_trip():
-    assert model_info(Path("x"), header_of(MODEL.to_document())) == MODEL
-
-
 def test_state_info_survives_a_round_trip():
     header = header_of(STATE.to_document())
     assert state_info(Path("x"), header) == STATE
     assert model_info(Path("x"), header) == STATE.model
-
-
-def test_info_survives_a_round_trip_through_a_file(tmp_path):
-    save_file({"x": torch.zeros(1)}, tmp_path / "x", to_metadata(MODEL.to_document()))
-    assert read_model_info(tmp_path / "x") == MODEL
 
 
 def test_missing_architecture_keys_of_version_1_have_the_papers_values():
@@ -199,6 +179,10 @@ UNFIT_IN_A_STATE = [
     (("state", "step"), 1.0),
     (("state", "seconds"), "long"),
     (("state", "seconds"), []),
+    (("state", "seconds"), 10**400),
+    (("state", "seconds"), float("nan")),
+    (("state", "seconds"), float("inf")),
+    (("state", "seconds"), -1.0),
     (("state", "pictures"), 5),
 ]
 
@@ -224,22 +208,6 @@ def test_damaged_model_document_is_refused(place, value):
 def test_damaged_state_document_is_refused(place, value):
     document = changed(STATE.to_document(), place, value)
     with pytest.raises(CheckpointError, match="^x has a damaged description of its state$"):
-        state_info(Path("x"), header_of(document))
-
-
-@pytest.mark.parametrize(
-    "seconds",
-    [
-        pytest.param(10**400, id="10**400"),
-        pytest.param(float("nan"), id="nan"),
-        pytest.param(float("inf"), id="inf"),
-        pytest.param(-1.0, id="-1"),
-        pytest.param("1.5", id="text"),
-    ],
-)
-def test_non_finite_seconds_are_refused(seconds):
-    document = changed(STATE.to_document(), ("state", "seconds"), seconds)
-    with pytest.raises(CheckpointError):
         state_info(Path("x"), header_of(document))
 
 
@@ -281,20 +249,3 @@ def test_missing_direction_is_refused(held, missing):
 def test_unknown_domain_is_refused(name):
     with pytest.raises(UsageError, match=f"--to {name}: .*'día' and 'night'"):
         MODEL.direction_to(name)
-
-
-# --- start-up --------------------------------------------------------------------------------
-
-
-def test_reading_a_header_imports_neither_torch_nor_numpy(tmp_path):
-    save_file({"x": torch.zeros(1)}, tmp_path / "x", to_metadata(STATE.to_document()))
-    script = (
-        "import sys; from pathlib import Path\n"
-        "from cyclegan_cli.checkpoints.header import read_header\n"
-        "from cyclegan_cli.checkpoints.header import state_info\n"
-        "path = Path(sys.argv[1]); print(state_info(path, read_header(path)).step)\n"
-        "print(sorted({'torch', 'numpy', 'PIL', 'safetensors', 'torchvision'} & set(sys.modules)))"
-    )
-    command = [sys.executable, "-c", script, str(tmp_path / "x")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.split("\n", 1) == ["7", "[]\n"]

@@ -74,11 +74,6 @@ def test_missing_checkpoint_is_refused_with_a_hint(tmp_path):
     assert refusal.value.exit_code == 4
 
 
-def test_too_long_name_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match="nnn"):
-        checkpoint_file(tmp_path / ("n" * 300))
-
-
 def test_pretrained_model_is_found_by_name(here):
     found = checkpoint_file(Path("day2night"))
     assert found == pretrained_file("day2night")
@@ -89,7 +84,9 @@ def test_pretrained_model_is_found_by_name(here):
     assert checkpoint_file(Path("day2night")) == Path("day2night", MODEL_FILE)
 
 
-@pytest.mark.parametrize("name", ["day2nigh", "../day2night", "day2night.safetensors", "", "."])
+@pytest.mark.parametrize(
+    "name", ["day2nigh", "../day2night", "day2night.safetensors", "", ".", "n" * 300]
+)
 def test_other_names_are_not_pretrained_models(here, name):
     with pytest.raises(CheckpointError):
         checkpoint_file(Path(name))

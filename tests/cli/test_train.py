@@ -230,19 +230,13 @@ def test_config_file_of_run_reproduces_model(folder, train):
     ("arguments", "code", "sentence"),
     [
         ([], 2, "error: --domain-a is missing"),
-        (["--domain-a", "day"], 2, "error: --domain-b is missing"),
         (["--domain-a", "day", "--domain-b", "gone"], 3, "error: --domain-b: .*gone is not a fold"),
         (["--crop-size", "300"], 2, "error: --crop-size 300 is larger than --load-size 286"),
-        (["--crop-size", "70"], 2, "error: --crop-size 70 is not a multiple of 4"),
         (["--crop-size", "x"], 2, "Invalid value for '--crop-size'"),
-        (["--gan-loss", "wgan"], 2, "Invalid value for '--gan-loss'"),
-        (["--learning-rate", "-1"], 2, "error: --learning-rate must be at least"),
         (["--steps", "5", "--epochs", "2"], 2, "error: --steps and --epochs exclude each other"),
-        (["--config", "gone.toml"], 2, "error: cannot read gone.toml"),
         (["--resume", "gone"], 4, "error: --resume: there is no run folder gone"),
         (["--resume", "day"], 4, r"error: the folder day has no state.safetensors"),
         (["--device", "cuda:99"], 5, "error: --device cuda:99"),
-        (["--device", "tpu"], 2, "error: --device must be auto, cpu"),
     ],
 )
 def test_invalid_input_message_and_exit_code(train, arguments, code, sentence):

@@ -38,17 +38,6 @@ def pipe(content: bytes, *arguments: str, **options: Any) -> subprocess.Complete
 # Options without effect
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [(["-o", ""], "-o is empty"), (["--root", "."], "--root needs an output folder")],
-)
-def test_options_without_effect_are_refused(here, cyclegan, arguments, sentence):
-    done = cyclegan("translate", "photos/a.png", *arguments)
-    assert done.code == 2
-    assert sentence in done.err
-    assert files(".").count("photos/a.png") == 1
-
-
 # Too large to be honest
 
 
@@ -150,10 +139,10 @@ def test_json_of_stream_to_file(here):
         (["-", "-o", "photos"], "names a folder"),
         (["--files-from", "-", "-o", "-"], "excludes --files-from"),
         ([], "INPUT is missing"),
+        (["photos/a.png", "-o", ""], "-o is empty"),
+        (["photos/a.png", "--root", "."], "--root needs an output folder"),
         (["photos", "-o", "out", "-0"], "--null needs a list of paths"),
         (["photos", "-o", "out", "--overwrite", "--if-newer"], "exclude each other"),
-        (["photos", "-o", "out", "--shard", "0/3"], "--shard must be K/N"),
-        (["photos", "-o", "out", "--name-template", "{x}{ext}"], "unknown placeholder {x}"),
     ],
 )
 def test_invalid_options_are_refused_before_reading(here, cyclegan, arguments, message):
@@ -222,19 +211,6 @@ def test_inputs_containing_output_folder_can_be_repeated(here, cyclegan, monkeyp
     assert answer.code == 0
     summary = answer.documents[-1]["summary"]
     assert (summary["ok"], summary["skipped"]) == (1, len(before))
-
-
-@pytest.mark.parametrize("naming", [["--suffix", ""], ["--name-template", "{stem}{ext}"]])
-def test_output_equal_to_input_is_refused(here, cyclegan, naming):
-    answer = cyclegan("translate", "photos/a.png", *naming)
-    assert answer.code == 2
-    assert "photos/a.png is an input, which the output would overwrite" in answer.err
-
-
-def test_empty_template_is_refused(here, cyclegan):
-    answer = cyclegan("translate", "photos", "-o", "out", "--name-template", "")
-    assert answer.code == 2
-    assert "--name-template '' has no {stem}" in answer.err
 
 
 # What cannot be done

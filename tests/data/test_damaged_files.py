@@ -15,7 +15,7 @@ import damaged_files
 import hostile_files
 from cyclegan_cli.data.decode import decode, decode_opaque
 from cyclegan_cli.data.encode import encode
-from cyclegan_cli.data.image import DecodedImage, EncodeOptions
+from cyclegan_cli.data.image import DecodedImage, EncodeOptions, to_depth
 from cyclegan_cli.errors import DataError
 from images import UPRIGHT, deep_noise, encoded, noise, round_trip, with_orientation, written
 
@@ -63,6 +63,9 @@ def test_damaged_file_is_decoded_or_refused(name, tmp_path):
         return
     assert not REFUSED.match(name)
     read, again = result
+    first, size = decode_opaque(written(tmp_path / "image", FILES[name]), 10**6)
+    assert size == read.size
+    assert np.array_equal(first, to_depth(read.on_white(0), 8))
     assert len(read.frames) == len(again.frames)
     for index, frame in enumerate(read.frames):
         assert frame.ndim == 3

@@ -4,12 +4,11 @@ import dataclasses
 import itertools
 import math
 import threading
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from PIL import Image, ImageDraw
@@ -181,17 +180,6 @@ def test_loading_threads_start_no_openmp_team(noise, monkeypatch):
     assert torch.get_num_threads() == 2
 
 
-def test_loader_memory_is_constant(noise):
-    cache = ImageCache(CachePlan(10**6, 10**6, 0))
-    dataset = UnpairedDataset(noise.images["a"], noise.images["b"], noise.config, cache)
-    process, resident = psutil.Process(), []
-    with closing(loader(dataset, 0, 2000, workers=2, pin_memory=False)) as batches:
-        for step, _ in enumerate(batches):
-            if step % 500 == 499:
-                resident.append(process.memory_info().rss)
-    assert max(resident) - resident[0] < 4e6  # An item more a step would be 12 MB.
-
-
 # --- images kept in memory -------------------------------------------------------------------
 
 
@@ -325,22 +313,6 @@ def test_jpeg_colour_variants(tmp_path, name, size):
     path = saved(tmp_path / "x.jpg", image, **options | more)
     found = differences(path, TrainConfig(load_size=100, crop_size=32))
     assert found.mean() < (1.5 if size[0] == 400 else 1e-9)
-
-
-def test_every_damaged_image_is_read_as_decode_reads_it_or_refused(tmp_path, damaged_images):
-    for name, content in damaged_images.items():
-        path = tmp_path / name
-        path.write_bytes(content)
-        try:
-            whole = decode(path)
-        except DataError:
-            # Later frames, which do not matter here, may be what is wrong with it.
-            with suppress(DataError):
-                decode_opaque(path, 10**6)
-            continue
-        levels, size = decode_opaque(path, 10**6)
-        assert size == whole.size, name
-        assert np.array_equal(levels, to_depth(whole.on_white(0), 8)), name
 
 
 def test_training_reads_only_first_frame_of_animation(tmp_path, monkeypatch):

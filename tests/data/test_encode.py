@@ -1,7 +1,6 @@
 """Images to files."""
 
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -127,28 +126,6 @@ def test_failed_encoding_keeps_old_file(tmp_path, size, kind):
         encode(image_of(Image.new("RGB", size)), target, kind)
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]
-
-
-def test_full_disk_keeps_old_file(tmp_path, monkeypatch):
-    def fill_up(path, content):
-        with path.open("wb") as stream:
-            stream.write(content[: len(content) // 2])
-        raise OSError(28, "No space left on device")
-
-    target = written(tmp_path / "target.png", b"old")
-    monkeypatch.setattr(Path, "write_bytes", fill_up)
-    with pytest.raises(OutputError, match=r"target\.png: no space left on device"):
-        encode(image_of(noise()), target, "PNG")
-    assert target.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_encode_replaces_existing_file(tmp_path):
-    target = tmp_path / "new folder" / "x.png"
-    encode(image_of(noise()), target, "PNG")
-    encode(image_of(noise(5, 5)), target, "PNG")
-    assert decode(target).size == (5, 5)
-    assert list(target.parent.iterdir()) == [target]
 
 
 class Recorder(io.BytesIO):

@@ -61,11 +61,7 @@ def test_networks_have_no_buffers(build):
     assert set(network.state_dict()) == {name for name, _ in network.named_parameters()}
 
 
-def test_discriminator_output_is_30x30_for_256_pixels():
-    assert tiny_discriminator()(noise(2, 3, 256, 256)).shape == (2, 1, 30, 30)
-
-
-@pytest.mark.parametrize(("side", "judgements"), [(32, 2), (70, 6), (128, 14)])
+@pytest.mark.parametrize(("side", "judgements"), [(32, 2), (70, 6), (128, 14), (256, 30)])
 def test_discriminator_output_sizes(side, judgements):
     assert tiny_discriminator()(noise(1, 3, side, side)).shape == (1, 1, judgements, judgements)
 
@@ -76,12 +72,6 @@ def test_generator_output_has_the_input_size_and_range(batch, height, width):
     translated = tiny_generator()(noise(batch, 3, height, width))
     assert translated.shape == (batch, 3, height, width)
     assert translated.abs().max() <= 1
-
-
-def test_generator_output_saturates_at_minus_one_and_one():
-    generator = tiny_generator()
-    nn.init.constant_(generator.head.bias, 100.0)
-    assert torch.equal(generator(noise(1, 3, 16, 16)), torch.ones(1, 3, 16, 16))
 
 
 # What the networks see
@@ -123,31 +113,6 @@ def test_instance_norm_equals_the_formula(batch, layout):
     x = noise(batch, 6, 7, 9, dtype=torch.float64) * torch.arange(1, 7).view(6, 1, 1) + 3
     x = x.contiguous(memory_format=layout)
     torch.testing.assert_close(instance_norm(x), written_out_norm(x), rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("batch", [1, 2])
-def test_instance_norm_gradients_equal_the_formula(batch):
-    x = noise(batch, 3, 5, 4, dtype=torch.float64).requires_grad_()
-    weights = noise(batch, 3, 5, 4, dtype=torch.float64, seed=1)
-    (found,) = torch.autograd.grad((instance_norm(x) * weights).sum(), x)
-    (expected,) = torch.autograd.grad((written_out_norm(x) * weights).sum(), x)
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize("batch", [1, 2])
-def test_instance_norm_of_a_constant_is_zero(batch):
-    assert torch.equal(
-        instance_norm(torch.full((batch, 2, 4, 4), 0.5)), torch.zeros(batch, 2, 4, 4)
-    )
-
-
-@pytest.mark.parametrize("batch", [1, 2])
-def test_instance_norm_of_bf16_computes_statistics_in_fp32(batch):
-    """Far from zero, where a sum of 4096 values in bf16 would stop growing."""
-    x = (noise(batch, 4, 64, 64) * 10 + 50).bfloat16()
-    result = instance_norm(x)
-    assert result.dtype == torch.bfloat16
-    torch.testing.assert_close(result.double(), written_out_norm(x), rtol=0, atol=0.05)
 
 
 @pytest.mark.parametrize("batch", [1, 2])

@@ -106,15 +106,6 @@ def test_incomplete_event_record_is_harmless(watched):
     assert [step for step, _ in found] == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_other_callbacks_are_called_with_tensorboard(watched):
-    recorder = Recorder()
-    train(plan_new(watched), [recorder])
-    assert recorder.starts == 1
-    assert recorder.steps == [1, 2, 3, 4, 5, 6, 7]
-    assert [step for step, _ in recorder.grids] == [2, 4, 6, 7]
-    assert [row["step"] for row in recorder.validations] == [3, 6, 7]
-
-
 def test_no_folder_without_the_option(config):
     train(plan_new(config))
     assert not (config.run_dir / "tensorboard").exists()

@@ -170,6 +170,7 @@ def test_jobs_are_in_order_of_inputs(here, repeated):
         pytest.param(["day.jpg", "photos/c.gif"], "new.png", UsageError, "names a file",
                      id="several to a file"),
         pytest.param(["mor*/*"], "new.png", UsageError, "names a file", id="a glob to a file"),
+        pytest.param(["day.jpg"], "noending", UsageError, "'' is not the ext", id="no extension"),
         pytest.param(["day.jpg"], "new.docx", UsageError, "'.docx'", id="an unknown format"),
         pytest.param(["day.jpg"], "new.psd", UsageError, "'.psd'", id="a read-only format"),
         pytest.param(["day.jpg"], "new.ico", UsageError, "'.ico'", id="a format of fixed sizes"),

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from cyclegan_cli.errors import DeviceError
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.runtime.devices import CPU_FEATURES_VARIABLE
 from cyclegan_cli.translation.precision import build_strip_generator, probe_image
@@ -65,15 +64,6 @@ def test_bf16_uses_winograd_only_if_probe_reaches_psnr(each_cpu):
     assert settled.generator.head.weight.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("choice", ["auto", "fp32", "bf16"])
-@pytest.mark.usefixtures("native", "fp32_settings")
-def test_fp32_disables_tf32(choice):
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
-    build_strip_generator(generator(4, 1), choice, CPU)
-    assert not torch.backends.cudnn.allow_tf32
-    assert not torch.backends.cuda.matmul.allow_tf32
-
-
 @pytest.mark.usefixtures("fp32_settings")
 def test_tf32_enables_tf32(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
@@ -81,11 +71,6 @@ def test_tf32_enables_tf32(monkeypatch):
     assert (settled.generator.head.weight.dtype, sentence) == (torch.float32, "")
     assert torch.backends.cudnn.allow_tf32
     assert torch.backends.cuda.matmul.allow_tf32
-
-
-def test_tf32_is_refused_on_cpu():
-    with pytest.raises(DeviceError, match="--precision tf32 needs an NVIDIA GPU"):
-        build_strip_generator(generator(4, 2), "tf32", CPU)
 
 
 def test_explicit_precision_is_used():

@@ -3,7 +3,6 @@
 import copy
 import functools
 import math
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -15,11 +14,10 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
-from cyclegan_cli.checkpoints import store
 from cyclegan_cli.checkpoints.header import ModelInfo
 from cyclegan_cli.config import GeneratorConfig
 from cyclegan_cli.data.decode import decode
-from cyclegan_cli.errors import CheckpointError, DeviceError, UsageError
+from cyclegan_cli.errors import DeviceError, UsageError
 from cyclegan_cli.models.networks import ResnetGenerator, initialize_weights
 from cyclegan_cli.translation import translator as module
 from cyclegan_cli.translation.strips import StripPlan
@@ -50,13 +48,6 @@ def random_images(*shape: int) -> Tensor:
 
 
 # Sizes
-
-
-@pytest.mark.parametrize("height", range(1, 21))
-def test_output_has_size_of_input(translator, height):
-    for width in (1, 2, 3, 4, 7, 8, 13, 20):
-        images = random_images(1, 3, height, width)
-        assert translator.translate(images).shape == images.shape
 
 
 @unhurried
@@ -168,15 +159,6 @@ def test_pixel_values_reach_generator_unchanged(translator):
 # How it computes
 
 
-def test_translation_runs_in_inference_mode(translator):
-    assert translator.translate(random_images(1, 3, 8, 8)).is_inference()
-
-
-def test_generator_requires_no_grad(translator):
-    assert not translator.generator.training
-    assert not any(p.requires_grad for p in translator.generator.parameters())
-
-
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), None]
 )
@@ -214,15 +196,6 @@ def test_direction_selects_generator_and_target(checkpoint, tiny_model, directio
         assert torch.equal(weight, expected[name])
 
 
-def test_the_two_directions_translate_differently(checkpoint):
-    images = random_images(1, 3, 16, 16)
-    there, back = (
-        Translator.load(checkpoint, direction, "cpu").translate(images)
-        for direction in ("a2b", "b2a")
-    )
-    assert (there - back).abs().max() > 0.01
-
-
 def grey_translator(channels_in: int, channels_out: int) -> Translator:
     config = GeneratorConfig(4, 1, input_channels=channels_in, output_channels=channels_out)
     network = ResnetGenerator(config).eval().requires_grad_(False)
@@ -248,66 +221,6 @@ def test_grey_output_becomes_rgb(channels_in):
     assert torch.equal(translated[:, 0], translated[:, 1])
     assert torch.equal(translated[:, 0], translated[:, 2])
     assert translated.std() > 0.1
-
-
-@pytest.mark.parametrize("direction", ["a2b", "b2a"])
-def test_load_reads_tensors_of_one_direction_only(checkpoint, monkeypatch, direction):
-    read: list[str] = []
-    real = store.open_tensors
-
-    @contextmanager
-    def spy(path):
-        with real(path) as read_tensor:
-            yield lambda name: (read.append(name), read_tensor(name))[1]
-
-    monkeypatch.setattr(store, "open_tensors", spy)
-    Translator.load(checkpoint, direction, "cpu")
-    assert read
-    assert all(name.startswith(f"generator_{direction}.") for name in read)
-
-
-def test_load_accepts_run_folder(run_folder, checkpoint):
-    images = random_images(1, 3, 8, 8)
-    of_folder = Translator.load(run_folder, "a2b", "cpu").translate(images)
-    assert torch.equal(of_folder, Translator.load(checkpoint, "a2b", "cpu").translate(images))
-
-
-def test_load_accepts_training_state(run_folder, checkpoint):
-    images = random_images(1, 3, 8, 8)
-    of_state = Translator.load(run_folder / "state.safetensors", "b2a", "cpu")
-    of_model = Translator.load(checkpoint, "b2a", "cpu")
-    assert torch.equal(of_state.translate(images), of_model.translate(images))
-
-
-def test_half_precision_checkpoint_is_loaded_as_fp32(tmp_path, tiny_model, tiny_info):
-    tensors = {
-        f"generator_a2b.{name}": tensor.half().contiguous()
-        for name, tensor in tiny_model.generator_a2b.state_dict().items()
-    }
-    metadata = store.to_metadata(tiny_info.to_document())
-    store.save_file(tensors, tmp_path / "half.safetensors", metadata)
-    translated = Translator.load(tmp_path / "half.safetensors", "a2b", "cpu").translate(
-        random_images(1, 3, 8, 8)
-    )
-    assert translated.dtype == torch.float32
-
-
-def test_missing_checkpoint_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match="there is no checkpoint"):
-        Translator.load(tmp_path / "nothing.safetensors")
-
-
-def test_folder_without_run_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match=r"has no model\.safetensors"):
-        Translator.load(tmp_path)
-
-
-def test_translator_is_public(checkpoint, draw, tmp_path):
-    import cyclegan_cli
-
-    translator = cyclegan_cli.Translator.load(checkpoint, device="cpu")
-    with Image.open(draw(tmp_path / "photo.png")) as photo:
-        assert translator(photo).size == photo.size
 
 
 # Kinds of images
@@ -340,11 +253,6 @@ def test_to_selects_domain_by_name(checkpoint):
     assert day.to("day") is day
 
 
-def test_to_unknown_domain_is_refused(translator):
-    with pytest.raises(UsageError, match="'day' and 'night'"):
-        translator.to("dusk")
-
-
 # Memory
 
 
@@ -362,12 +270,6 @@ def test_memory_limit_does_not_change_pixels(monkeypatch):
     expected, found = whole(pixels), limited(pixels)
     assert plans == [StripPlan(1)]
     assert abs(found.astype(int) - expected).max() <= 1
-
-
-def test_too_small_memory_limit_is_refused():
-    translator = network_translator(generator(2, 1), max_memory=1000)
-    with pytest.raises(DeviceError, match=r"translating 20x16 pixels needs .* GB of memory"):
-        translator.translate(random_images(1, 3, 16, 20))
 
 
 # Scale
