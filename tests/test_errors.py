@@ -41,16 +41,15 @@ def test_docstring_tree_lists_every_exception():
 
 
 @pytest.mark.parametrize(
-    ("name", "parent"),
+    ("error", "parent"),
     [
-        ("OutputError", "DataError"),
-        ("DivergedError", "DataError"),
-        ("ExportError", "CheckpointError"),
+        (errors.OutputError, DataError),
+        (errors.DivergedError, DataError),
+        (errors.ExportError, errors.CheckpointError),
     ],
 )
-def test_subclasses(name, parent):
-    with pytest.raises(getattr(errors, parent)):
-        raise getattr(errors, name)("a sentence")
+def test_subclasses(error, parent):
+    assert issubclass(error, parent)
 
 
 @pytest.mark.parametrize(("signal_number", "exit_code"), [(2, 130), (15, 143)])
@@ -62,22 +61,14 @@ def test_interrupted_run_exit_code_is_128_plus_signal(signal_number, exit_code):
 def test_message_and_hint_are_separate():
     error = DataError("no images", "add some")
     assert (str(error), error.message, error.hint) == ("no images", "no images", "add some")
-
-
-def test_hint_is_empty_by_default():
     assert DataError("no images").hint == ""
 
 
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize("name", EXIT_CODES)
-def test_error_pickle_round_trip(name, protocol):
+def test_error_pickle_round_trip(name):
     error = getattr(errors, name)("a sentence", "a hint")
-    copy = pickle.loads(pickle.dumps(error, protocol))
+    copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is type(error)
     assert (copy.message, copy.hint, str(copy)) == ("a sentence", "a hint", "a sentence")
     assert copy.exit_code == error.exit_code
-
-
-def test_interrupted_run_pickle_round_trip():
-    copy = pickle.loads(pickle.dumps(InterruptedRunError("saved", signal_number=15)))
-    assert (copy.signal_number, copy.exit_code) == (15, 143)
+    assert pickle.loads(pickle.dumps(InterruptedRunError("", signal_number=15))).exit_code == 143

@@ -37,34 +37,19 @@ def here(tmp_path, monkeypatch):
 # --- named -----------------------------------------------------------------------------------
 
 
-def test_existing_file_is_the_checkpoint(tmp_path):
-    run_folder(tmp_path / "run", "anything.bin")
-    assert checkpoint_file(tmp_path / "run" / "anything.bin") == tmp_path / "run" / "anything.bin"
-
-
-@pytest.mark.parametrize("name", [MODEL_FILE, STATE_FILE])
-def test_checkpoint_file_of_a_run_folder(tmp_path, name):
-    run = run_folder(tmp_path / "run", MODEL_FILE, STATE_FILE)
-    assert checkpoint_file(run, name) == run / name
-
-
-def test_run_folder_defaults_to_its_model(tmp_path):
-    run = run_folder(tmp_path / "run", MODEL_FILE, STATE_FILE)
-    assert checkpoint_file(run) == run / MODEL_FILE
+def test_checkpoint_is_a_file_or_one_of_a_run_folder(tmp_path):
+    run = run_folder(tmp_path / "run", MODEL_FILE, STATE_FILE, "anything.bin")
+    assert checkpoint_file(run / "anything.bin") == run / "anything.bin"
+    assert checkpoint_file(run, STATE_FILE) == run / STATE_FILE
+    assert checkpoint_file(run, MODEL_FILE) == checkpoint_file(run) == run / MODEL_FILE
 
 
 def test_folder_without_a_checkpoint_is_refused(tmp_path):
     run = run_folder(tmp_path / "run", STATE_FILE)
+    (run / MODEL_FILE).mkdir()
     with pytest.raises(CheckpointError, match=rf"run has no {MODEL_FILE}") as refusal:
         checkpoint_file(run)
     assert "run folder" in refusal.value.hint
-
-
-def test_folder_named_like_a_checkpoint_is_refused(tmp_path):
-    run = run_folder(tmp_path / "run")
-    (run / MODEL_FILE).mkdir()
-    with pytest.raises(CheckpointError, match="has no"):
-        checkpoint_file(run)
 
 
 def test_missing_checkpoint_is_refused_with_a_hint(tmp_path):
@@ -125,17 +110,13 @@ def test_environment_variable_overrides_the_newest_run(here, monkeypatch, named)
     assert default_checkpoint() == Path("run", MODEL_FILE)
 
 
-def test_environment_variable_with_a_missing_path_is_refused(here, monkeypatch):
-    run_folder(here / "runs" / "new", MODEL_FILE)
-    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "gone")
-    with pytest.raises(CheckpointError, match="gone"):
-        default_checkpoint()
-
-
-def test_empty_environment_variable_is_ignored(here, monkeypatch):
+def test_environment_variable_is_ignored_if_empty_and_refused_if_missing(here, monkeypatch):
     run_folder(here / "runs" / "new", MODEL_FILE)
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, "")
     assert default_checkpoint() == Path("runs", "new", MODEL_FILE)
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "gone")
+    with pytest.raises(CheckpointError, match=r"\$CYCLEGAN_CHECKPOINT: there is no .*gone"):
+        default_checkpoint()
 
 
 @pytest.mark.parametrize("folders", [[], ["runs"], ["runs/empty"]])

@@ -215,15 +215,6 @@ def test_ambiguous_generators_of_a_folder_are_refused(tmp_path):
         checkpoint_file(tmp_path)
 
 
-def test_folder_of_epochs_is_a_checkpoint(tmp_path):
-    networks = {name: original_generator(seed) for seed, name in enumerate(("5", "10"))}
-    for name, network in networks.items():
-        torch.save(network.state_dict(), tmp_path / f"{name}_net_G_B.pth")
-    assert checkpoint_file(tmp_path) == tmp_path
-    assert read_checkpoint(tmp_path).info.directions == ("b2a",)
-    assert_the_same(tmp_path, networks["10"], "b2a")
-
-
 def test_folder_of_both_directions_is_one_checkpoint(tmp_path):
     folder = tmp_path / "day2night"
     folder.mkdir()

@@ -601,23 +601,12 @@ def test_nothing_is_ever_unpickled(tmp_path, write, protocol):
 
 
 @pytest.mark.parametrize("save", [save_as_model, save_as_state])
-@pytest.mark.parametrize(
-    ("code", "reason", "hint"),
-    [
-        (errno.ENOSPC, "no space left on device", "Free some space"),
-        (errno.EDQUOT, "disk quota exceeded", "Free some space"),
-        (errno.EIO, "input/output error", ""),
-    ],
-)
-def test_failed_write_keeps_the_old_file(model, tmp_path, monkeypatch, save, code, reason, hint):
+def test_failed_write_keeps_the_old_file(model, tmp_path, monkeypatch, save):
     def fail(descriptor):
-        raise OSError(code, os.strerror(code))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     (tmp_path / "x").write_bytes(b"old")
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OutputError, match=f"cannot write .*x: {reason}") as failure:
+    with pytest.raises(OutputError, match="cannot write .*x: no space left on device"):
         save(tmp_path / "x", model)
-    assert failure.value.hint.startswith(hint)
-    assert bool(failure.value.hint) == bool(hint)
-    assert (tmp_path / "x").read_bytes() == b"old"
-    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]

@@ -14,7 +14,7 @@ from cyclegan_cli.data.decode import decode
 from cyclegan_cli.data.encode import encode
 from cyclegan_cli.data.image import Animation, DecodedImage, EncodeOptions
 from cyclegan_cli.errors import DataError, OutputError
-from images import deep_noise, encoded, image_of, noise, open_image, round_trip, tiff_of, written
+from images import deep_noise, encoded, noise, open_image, round_trip, tiff_of, written
 
 DURATIONS = [50, 100, 150, 200]
 
@@ -206,9 +206,3 @@ def test_decompression_bomb_of_many_frames_is_refused(tmp_path, monkeypatch, con
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 16 * 24)
     with pytest.raises(DataError, match=r"bomb claims more than 0\.000768 megapixels"):
         decode(path)
-
-
-def test_a_written_still_image_has_one_frame():
-    stream = io.BytesIO()
-    encode(image_of(noise()), stream, "GIF")
-    assert len(decode(io.BytesIO(stream.getvalue())).frames) == 1

@@ -65,24 +65,6 @@ def test_winograd_bf16_error_is_bounded():
     assert 0.003 < float((found - exact).std() / exact.std()) < 0.02
 
 
-def test_kernel_with_a_single_one_shifts_the_image():
-    """By hand: the lower right corner of the kernel picks what is two down and one to the right."""
-    x = torch.arange(36.0).view(1, 1, 6, 6)
-    weight = torch.zeros(1, 1, 3, 3)
-    weight[0, 0, 2, 2] = 1
-    found = WinogradConv(weight, Workspace())(x)
-    expected = x[:, :, 2:, [1, 2, 3, 4, 5, 4]]
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
-
-
-def test_workspace_is_reused():
-    workspace = Workspace()
-    assert workspace.halves(10).shape == (2, 10)
-    first = workspace.halves(4)
-    assert first.shape == (2, 10)
-    assert workspace.halves(10).data_ptr() == first.data_ptr()
-
-
 @pytest.mark.parametrize(
     ("conv", "expected"),
     [

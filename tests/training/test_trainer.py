@@ -27,7 +27,7 @@ from cyclegan_cli.training.distributed import ProcessGroup
 from cyclegan_cli.training.estimate import disk_space
 from cyclegan_cli.training.plan import plan_new, plan_resumed
 from cyclegan_cli.training.trainer import Trainer, train
-from runs import STEPS, Recorder, make_config, stop_after
+from runs import STEPS, Recorder, make_config, stop_after, train_until
 
 
 def test_run_folder_contents(config):
@@ -111,9 +111,7 @@ def test_workers_and_cache_do_not_change_the_model(tmp_path, config, workers, ca
     whole = make_config(tmp_path, run_dir=tmp_path / "whole", workers=0, cache="none")
     expected = train(plan_new(whole)).read_bytes()
     run = make_config(tmp_path, run_dir=tmp_path / "run", workers=workers, cache=cache)
-    recorder = Recorder()
-    with pytest.raises(InterruptedRunError):
-        train(plan_new(run), [recorder], stop_after(recorder, 3))
+    train_until(run, 3)
     found = train(plan_resumed(run.run_dir, {}))
     assert found.read_bytes() == expected
 
@@ -121,9 +119,7 @@ def test_workers_and_cache_do_not_change_the_model(tmp_path, config, workers, ca
 def test_loading_threads_end_with_the_run(tmp_path, config):
     before = threading.active_count()
     run = make_config(tmp_path, run_dir=tmp_path / "run", workers=2)
-    recorder = Recorder()
-    with pytest.raises(InterruptedRunError):
-        train(plan_new(run), [recorder], stop_after(recorder, 3))
+    train_until(run, 3)
     assert threading.active_count() == before
     train(plan_resumed(run.run_dir, {}))
     assert threading.active_count() == before
@@ -149,16 +145,12 @@ def test_images_are_loaded_lazily(tmp_path, config, monkeypatch):
         dataset, "decode_opaque", lambda path, to: (opened.append(path), real(path, to))[1]
     )
     run = make_config(tmp_path, run_dir=tmp_path / "run", sample_every=0, validate_every=0)
-    recorder = Recorder()
-    with pytest.raises(InterruptedRunError):
-        train(plan_new(run), [recorder], stop_after(recorder, 1))
+    train_until(run, 1)
     assert len(opened) == 2
 
 
 def test_metrics_of_a_resumed_run_have_each_step_once(config):
-    recorder = Recorder()
-    with pytest.raises(InterruptedRunError):
-        train(plan_new(config), [recorder], stop_after(recorder, 4))
+    train_until(config, 4)
     # As if the process had gone on for a while after its last checkpoint, and then been killed.
     metrics = config.run_dir / "metrics.csv"
     late = "6," + ",".join("1" for _ in metrics.read_text().splitlines()[0].split(",")[1:])
@@ -179,27 +171,21 @@ def test_finished_run_resumes_with_more_steps(config):
 
 
 def test_resume_stores_absolute_paths(config, tmp_path, monkeypatch):
-    recorder = Recorder()
-    with pytest.raises(InterruptedRunError):
-        train(plan_new(config), [recorder], stop_after(recorder, 2))
+    train_until(config, 2)
     monkeypatch.chdir(tmp_path)
     plan = plan_resumed(config.run_dir, {"domain_a": Path("day")})
     assert plan.config.domain_a == tmp_path / "day"
 
 
 def test_architecture_cannot_change_on_resume(config):
-    recorder = Recorder()
-    with pytest.raises(InterruptedRunError):
-        train(plan_new(config), [recorder], stop_after(recorder, 2))
+    train_until(config, 2)
     with pytest.raises(UsageError, match="--base-channels cannot be changed by --resume"):
         plan_resumed(config.run_dir, {"base_channels": 4})
     assert plan_resumed(config.run_dir, {"base_channels": 2, "workers": 1}).workers == 1
 
 
 def test_resume_warns_of_changed_images(config, tmp_path):
-    recorder = Recorder()
-    with pytest.raises(InterruptedRunError):
-        train(plan_new(config), [recorder], stop_after(recorder, 2))
+    train_until(config, 2)
     Image.new("RGB", (40, 40)).save(tmp_path / "day" / "new.png")
     recorder = Recorder()
     train(plan_resumed(config.run_dir, {}), [recorder])
@@ -332,9 +318,7 @@ def test_resume_command_is_shell_quoted(tmp_path, config):
 
 
 def test_resume_with_other_precision(config):
-    recorder = Recorder()
-    with pytest.raises(InterruptedRunError):
-        train(plan_new(config), [recorder], stop_after(recorder, 4))
+    train_until(config, 4)
     train(plan_resumed(config.run_dir, {"precision": "bf16"}))
 
 

@@ -155,14 +155,6 @@ def test_every_job_has_one_outcome_in_order_if_requested(
     assert stages.most_weight <= max(20, *weights.values(), 0) if weights else True
 
 
-def test_large_image_is_processed_alone():
-    held: list[int] = []
-    stages = FakeStages(weights={5: 1000})
-    stages.events = {("translate", 5): lambda: held.append(len(stages.held))}
-    run(10, stages, PipelineLimits(4, pixel_bytes=20))
-    assert held == [1]
-
-
 def test_pipeline_waits_for_consumer():
     stages = FakeStages()
     outcomes = Pipeline(jobs(1000), stages, PipelineLimits(2, window=8)).outcomes()

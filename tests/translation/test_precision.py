@@ -5,7 +5,7 @@ import torch
 
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.runtime.devices import CPU_FEATURES_VARIABLE
-from cyclegan_cli.translation.precision import build_strip_generator, probe_image
+from cyclegan_cli.translation.precision import build_strip_generator
 from generators import generator
 
 pytestmark = pytest.mark.cpu_features
@@ -80,13 +80,3 @@ def test_explicit_precision_is_used():
     )
     settled, sentence = build_strip_generator(generator(4, 2), "bf16", CPU)
     assert (settled.generator.head.weight.dtype, sentence) == (torch.bfloat16, "")
-
-
-def test_probe_has_more_low_frequencies_than_high():
-    probe = probe_image(3)
-    assert probe.shape == (1, 3, 128, 128)
-    assert probe.abs().max() <= 1
-    fine = (probe[..., 1:] - probe[..., :-1]).std()
-    assert 0.2 < probe.std() < 0.6
-    assert fine < 0.8 * probe.std()  # White noise: 1.4.
-    assert torch.equal(probe, probe_image(3))

@@ -18,7 +18,7 @@ from cyclegan_cli.files import is_disk_full
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.models.winograd import WinogradConv
 from cyclegan_cli.translation import arena
-from cyclegan_cli.translation.arena import FeatureMapArena, Location, StoredRows
+from cyclegan_cli.translation.arena import Location, StoredRows
 from cyclegan_cli.translation.strips import StripGenerator, StripPlan
 from generators import generator
 
@@ -129,22 +129,6 @@ def test_large_arena_is_freed(monkeypatch):
     monkeypatch.setattr(arena, "KEEP_BYTES", 1000)
     through(shared, whole, StripPlan(3))
     assert shared.arena.nbytes == 0
-
-
-def test_feature_maps_share_one_buffer():
-    arena = FeatureMapArena()
-    arena.begin(None)
-    large, half = (
-        arena.allocate_first(4, torch.ones(1, 2, 1, 8)),
-        arena.allocate_first(2, torch.ones(1, 4, 1, 4)),
-    )
-    end = arena.allocate_last(1, torch.ones(1, 8, 1, 2))
-    assert large.whole.shape == (1, 2, 4, 8)
-    assert large.whole.is_contiguous(memory_format=torch.channels_last)
-    large.write(0, torch.arange(64.0).view(1, 4, 8, 2).permute(0, 3, 1, 2))
-    assert half.read(0, 2).permute(0, 2, 3, 1).flatten().tolist() == list(range(32))
-    assert end.read(0, 1).permute(0, 2, 3, 1).flatten().tolist() == list(range(48, 64))
-    assert arena.nbytes == 64 * 4
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -12,7 +12,7 @@ from cyclegan_cli.training import health
 from cyclegan_cli.training.plan import plan_new, plan_resumed
 from cyclegan_cli.training.trainer import train
 from run_folders import write_health
-from runs import Recorder, make_config, stop_after
+from runs import Recorder, make_config, stop_after, train_until
 
 
 class Reader(Recorder):
@@ -99,9 +99,7 @@ def test_report_shows_current_verdicts(config, tmp_path, monkeypatch):
 
 
 def test_resume_drops_verdicts_of_lost_steps(config):
-    recorder = Recorder()
-    with pytest.raises(InterruptedRunError):
-        train(plan_new(config), [recorder], stop_after(recorder, 4))
+    train_until(config, 4)
     write_health(
         config.run_dir, {"kind": "collapse", "step": 6, "sentence": "lost", "advice": "Wait."}
     )
@@ -120,12 +118,6 @@ def test_report_shows_unexpected_exception(config):
         train(plan_new(config), [Faulty()])
     assert look_at(config.run_dir) == ("failed", [])
     assert "RuntimeError: &lt;no&gt; memory</span>" in page_of(config.run_dir)
-
-
-def test_report_without_samples(config, tmp_path):
-    config = make_config(tmp_path, run_dir=tmp_path / "run", sample_every=0)
-    train(plan_new(config))
-    assert look_at(config.run_dir) == ("finished", [])
 
 
 def page_of(run: Path) -> str:
