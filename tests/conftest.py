@@ -1,4 +1,4 @@
-"""What many tests share: a tiny trained model on disk, small images, and the command line."""
+"""Shared fixtures: a tiny trained model on disk, small images, and the command line."""
 
 import os
 
@@ -72,7 +72,7 @@ DAY2NIGHT = TrainConfig(
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command left: its exit code and what it printed."""
+    """A command's exit code and output."""
 
     code: int
     out: str
@@ -119,7 +119,7 @@ def _refuse_skip(config: pytest.Config, report: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def seeded():
-    """What a test draws without a generator of its own is the same in every run."""
+    """Seed the global random generators."""
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
@@ -148,7 +148,7 @@ def tiny_model():
 
 @pytest.fixture(scope="session")
 def tiny_info(tiny_model):
-    """What the files of the tiny model say of it."""
+    """The metadata of the tiny model."""
     return ModelInfo(
         kind="model",
         generator=tiny_model.generator_a2b.config,
@@ -273,7 +273,7 @@ def start_python(clean_environment):
 
 @pytest.fixture
 def cyclegan_process(start_python):
-    """``cyclegan_process("translate", path, ...)``: the command line as a process of its own."""
+    """``cyclegan_process("translate", path, ...)``: the command line in a subprocess."""
 
     def run(*arguments, **options):
         process = start_python("-m", "cyclegan_cli", *arguments, **options)

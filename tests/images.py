@@ -18,7 +18,7 @@ from cyclegan_cli.data.encode import encode
 from cyclegan_cli.data.image import DecodedImage, EncodeOptions
 
 Array = np.ndarray[Any, np.dtype[Any]]
-# What a viewer does with the stored rows and columns (EXIF 2.3, tag 0x0112).
+# How viewers display the stored rows and columns (EXIF 2.3, tag 0x0112).
 UPRIGHT: dict[int, Callable[[Array], Array]] = {
     1: lambda stored: stored,
     2: lambda stored: stored[:, ::-1],
@@ -104,7 +104,7 @@ def display_p3_profile() -> bytes:
 
 
 def quality_of(path: Path) -> tuple[Any, int]:
-    """What a JPEG loses: its quantisation tables, and what share of its colours it samples."""
+    """A JPEG's quantization tables and chroma subsampling."""
     with Image.open(path) as image:
         assert isinstance(image, JpegImagePlugin.JpegImageFile)
         return image.quantization, JpegImagePlugin.get_sampling(image)
@@ -144,7 +144,7 @@ def open_image(content: bytes) -> Image.Image:
 
 
 def camera_exif(orientation: int = 6, width: int = 24, height: int = 16) -> Image.Exif:
-    """What a phone says of a photo, with its place on Earth."""
+    """EXIF data of a phone, with GPS."""
     exif = with_orientation(orientation)
     exif[0x010F] = "Maker"
     exif.get_ifd(0x8769).update({0x9003: "2020:02:03 04:05:06", 0xA002: width, 0xA003: height})

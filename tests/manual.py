@@ -1,4 +1,4 @@
-"""docs/man/cyclegan.1, the manual page, made from what the command line says of itself."""
+"""docs/man/cyclegan.1, the manual page, generated from the command line's parameters."""
 
 import re
 from collections.abc import Iterator

@@ -100,7 +100,7 @@ def killed(*_: object) -> None:
 
 
 def broken(*_: object) -> None:
-    """Likewise: an end without a word."""
+    """A process's main function: an exit without a message."""
     os._exit(7)
 
 

@@ -23,7 +23,7 @@ from cyclegan_cli.config import (
 )
 from cyclegan_cli.errors import UsageError
 
-# Time tells nothing here: other work may run on the same cores.
+# No deadlines: other work may run on the same cores.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 FIELDS = dataclasses.fields(TrainConfig)
@@ -112,7 +112,7 @@ def test_residual_blocks_depend_on_the_crop_size_unless_given(crop_size, blocks)
     assert TrainConfig(crop_size=crop_size, residual_blocks=3).generator_blocks == 3
 
 
-# What is refused
+# Refusals
 
 
 @pytest.mark.parametrize(("name", "bound", "limit"), BOUNDS)

@@ -31,7 +31,7 @@ only_posix = pytest.mark.skipif(os.name != "posix", reason="permissions and sign
 
 @pytest.fixture
 def locked_folder():
-    """A folder without write permission; root, who may write anywhere, becomes nobody meanwhile."""
+    """A folder without write permission; root runs as nobody meanwhile."""
     is_root = os.geteuid() == 0
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o555)

@@ -48,15 +48,6 @@ CONFIG = TrainConfig(
 AVERAGED = dataclasses.replace(CONFIG, ema=0.9)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Threads of tiny tensors only wait for each other when the cores are busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def crops(step: int, batch: int = 1) -> tuple[Tensor, Tensor]:
     """Images of both domains for a step: ``[batch, 3, 32, 32]`` in [-1, 1]."""
     random = torch.Generator().manual_seed(step)

@@ -31,7 +31,7 @@ def test_version_1_generator_translates_the_same():
 def test_version_1_state_can_be_resumed():
     state = read_state_info(RUN / "state.safetensors")
     assert (state.step, state.seconds, state.images) == (1, 12.5, "digest")
-    # It knew neither averages nor held-out images, and goes on without.
+    # Version 1 has neither averages nor validation images.
     config = state.train_config()
     assert (config.ema, config.val_fraction, state.watch) == (0, 0, {})
     model = CycleGAN(state.train_config(), torch.device("cpu"), bf16=False)
@@ -141,7 +141,7 @@ def test_distributed_documents_match_the_specification(run_folder):
 
 
 def test_options_of_a_state_are_those_of_train_config():
-    """So that ``config`` needs no table of its own."""
+    """``config`` has no table in the specification."""
     state = read_state_info(RUN / "state.safetensors")
     assert state.config.keys() <= state.train_config().to_document().keys()
 

@@ -1,4 +1,4 @@
-"""What the tests of ``cyclegan translate`` share."""
+"""Fixtures of the tests of ``cyclegan translate``."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the shell is offered when Tab is pressed."""
+"""Shell completion."""
 
 import os
 import subprocess
@@ -46,7 +46,7 @@ def test_words_are_offered(tmp_path, checkpoint, line, words):
     assert offered(tmp_path, line) == words
 
 
-def test_nothing_heavy_is_loaded_for_it(tmp_path):
+def test_completion_imports_no_heavy_modules(tmp_path):
     imports = offered(tmp_path, "cyclegan translate --to ", options=("-X", "importtime"))
     loaded = {line.split("|")[-1].strip() for line in imports}
     assert "cyclegan_cli.checkpoints.locate" in loaded

@@ -91,7 +91,7 @@ def test_unreadable_path_is_one_sentence(run, arguments, code, named):
     assert found == code
 
 
-def test_one_that_may_not_be_read_does_not_keep_others_from_being_described(run):
+def test_unreadable_file_does_not_stop_inspect(run):
     code, out, err = run("inspect", "locked.png", "day/0.png")
     assert code == 6
     assert "day/0.png: image" in out

@@ -16,7 +16,7 @@ from cyclegan_cli.checkpoints.locate import pretrained_models
 pytestmark = pytest.mark.cpu_features
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "summer-palace.jpg"
-LARGEST = 8_000_000  # Bytes that everybody downloads who installs the package.
+LARGEST = 8_000_000  # Bytes in the installed package.
 
 
 def cyclegan(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -18,7 +18,7 @@ from cyclegan_cli.checkpoints.header import read_header
 from cyclegan_cli.errors import DeviceError
 from cyclegan_cli.runtime.distributed_env import DistributedEnv
 from cyclegan_cli.training import distributed
-from trainings import TINY, draw_domains, wait_for_steps
+from trainings import TINY, draw_domains, free_port, wait_for_steps
 
 pytestmark = pytest.mark.slow
 
@@ -110,12 +110,6 @@ def test_dry_run_is_refused_under_torchrun(folder):
     assert err.count("error: --dry-run needs a single process") == 1
 
 
-def free_port() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
-
-
 ALONE_IN_TWO = {"RANK": "0", "WORLD_SIZE": "2"}
 
 
@@ -148,7 +142,7 @@ def test_incomplete_torchrun_environment_is_a_usage_error(
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_waiting_for_other_ranks_handles_signals(folder, monkeypatch, rank, awaited, number, code):
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setenv("MASTER_PORT", free_port())
+    monkeypatch.setenv("MASTER_PORT", str(free_port()))
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", "2")
     command = [sys.executable, "-m", "cyclegan_cli", "train", *OPTIONS, "--run-dir", "lonely"]
@@ -168,7 +162,7 @@ def test_join_times_out(monkeypatch):
     monkeypatch.setattr(distributed, "JOIN_SECONDS", 0.0)
     monkeypatch.setattr(distributed, "REPORT_AFTER_SECONDS", 0.0)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setenv("MASTER_PORT", free_port())
+    monkeypatch.setenv("MASTER_PORT", str(free_port()))
     for index in (0, 1):
         monkeypatch.setenv("RANK", str(index))
         rank = DistributedEnv(index, 2)

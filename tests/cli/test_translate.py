@@ -290,7 +290,7 @@ def test_json_is_one_line_per_image_for_any_name(cyclegan, here, draw):
 
 @pytest.fixture
 def many(here, draw):
-    """The number of images in ``many``: more than a small pipe has room to tell of."""
+    """The number of images in ``many``: more than fit into a small pipe's buffer."""
     first = draw(Path("many/0000.png"), (64, 64))
     for index in range(1, 150):
         shutil.copyfile(first, f"many/{index:04d}.png")

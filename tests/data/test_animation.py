@@ -114,7 +114,7 @@ def test_gif_without_loop_stays_without():
 
 @pytest.mark.parametrize("target", ["GIF", "WEBP", "PNG"])
 @pytest.mark.parametrize("source", ["GIF", "WEBP", "PNG"])
-def test_nothing_of_an_earlier_frame_shows_through_a_later_one(source, target):
+def test_frames_are_composited_independently(source, target):
     content = animated(source, sprites(), **({"disposal": 2} if source == "GIF" else {}))
     read, again, _, remarks = round_trip(content, target)
     assert remarks == ()
@@ -124,7 +124,7 @@ def test_nothing_of_an_earlier_frame_shows_through_a_later_one(source, target):
         assert np.array_equal(again.alpha(index), alpha)
 
 
-def test_the_still_image_of_an_animated_png_stays_apart():
+def test_apng_default_image_is_kept():
     content = encoded(
         noise(seed=9), "PNG", save_all=True, default_image=True,
         append_images=[noise(seed=seed) for seed in range(2)], duration=70,
@@ -152,7 +152,7 @@ def test_an_animation_is_not_written_at_16_bits():
         encode(read, io.BytesIO(), "PNG", EncodeOptions(bit_depth=16))
 
 
-def test_an_animation_of_one_frame_is_a_image():
+def test_animation_of_one_frame_is_an_image():
     assert round_trip(encoded(noise(), "GIF", save_all=True), "JPEG")[1].size == (24, 16)
 
 
@@ -160,7 +160,7 @@ def test_an_animation_of_one_frame_is_a_image():
 
 
 @pytest.mark.parametrize("depth", [8, 16])
-def test_pages_stay_pages_of_their_own_sizes(depth):
+def test_tiff_pages_keep_their_sizes(depth):
     pages = [deep_noise(16 + page, 24 - page, 3, seed=page) for page in range(3)]
     stream = io.BytesIO()
     import tifffile

@@ -56,7 +56,7 @@ def test_xmp_references_to_auxiliary_data_are_removed(attributes, elements, rema
     "packet",
     [b"<hdrgm:Version ", b"<Container:Directory>", b"</hdrgm:Version>", b' hdrgm:Version="'],
 )
-def test_broken_packets_stay_as_they_are(packet):
+def test_malformed_xmp_is_kept(packet):
     assert strip_auxiliary_xmp(packet)[0] == packet
 
 

@@ -1,4 +1,4 @@
-"""How many images are kept in memory, and that it is no more than there is room for."""
+"""The image cache stays within its memory budget."""
 
 import dataclasses
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def must_not_load() -> Tensor:
 
 def test_all_images_are_counted():
     assert planned(GIGABYTE).needed == ALL
-    # By their short side photos become larger: by half, as far as one can tell.
+    # Resized by the short side, photos are estimated to be larger by half.
     assert planned(GIGABYTE, resize_mode="short-side").needed == ALL * 3 // 2
 
 
@@ -120,7 +120,7 @@ def test_cache_stops_growing_when_memory_is_low(monkeypatch):
     assert len(cache.images) == kept
 
 
-def test_many_threads_get_the_right_images_and_the_size_is_right():
+def test_cache_is_thread_safe():
     cache = ImageCache(CachePlan(0, 300 * 20, 0))
     with ThreadPoolExecutor(8) as pool:
         numbers = [number % 40 for number in range(2000)]

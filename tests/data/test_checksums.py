@@ -75,7 +75,7 @@ def test_truncated_icc_profile_in_png_is_dropped(pixels, profile):
 
 def test_incomplete_icc_profile_in_jpeg_is_dropped():
     content = bytearray(encoded(noise(), "JPEG", icc_profile=display_p3_profile()))
-    content[content.index(b"ICC_PROFILE\0") + 13] = 2  # It says: the first of two parts.
+    content[content.index(b"ICC_PROFILE\0") + 13] = 2  # Claims to be the first of two parts.
     assert decode(io.BytesIO(bytes(content))).remarks == (BAD_PROFILE,)
 
 
@@ -127,7 +127,7 @@ def test_big_endian_bigtiff_error_message():
         decode(io.BytesIO(stream.getvalue()))
 
 
-def test_no_library_writes_to_the_terminal(tmp_path):
+def test_decoders_write_nothing_to_stderr(tmp_path):
     """libtiff and libpng do, past Python, unless they are kept from it."""
     broken = encoded(noise(200, 150), "TIFF", compression="tiff_adobe_deflate")
     written(tmp_path / "a.tif", DAMAGES["zeros"](broken, 20_000))

@@ -235,12 +235,12 @@ def test_limited_range_is_expanded():
     assert deep[0, 0].tolist() == [0, 32917, 65535]
 
 
-def test_grey_has_a_gamma_too():
+def test_gamma_chunk_of_a_gray_image():
     assert colours(png(PIXELS[..., 1], gAMA=gamma(100_000)))[0, 0].tolist() == [168, 168, 168]
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
-def test_avif_by_its_boxes():
+def test_avif_nclx_conversion():
     big = np.repeat(np.repeat(PIXELS, 16, 0), 16, 1)
     plain = encoded(Image.fromarray(big), "AVIF", quality=100, subsampling="4:4:4")
     place = plain.index(b"colrnclx") + 8
@@ -262,7 +262,7 @@ def test_avif_by_its_boxes():
     assert decode(io.BytesIO(with_profile)).profile == display_p3_profile()
 
 
-def test_heic_by_its_nclx():
+def test_heic_nclx_conversion():
     pytest.importorskip("pillow_heif")
     decode(io.BytesIO(png()))  # Registers HEIC.
     big = Image.fromarray(np.repeat(np.repeat(PIXELS, 16, 0), 16, 1))
@@ -277,7 +277,7 @@ def test_heic_by_its_nclx():
         decode(io.BytesIO(said(9, 16)))
 
 
-def test_jpeg_2000_by_its_boxes():
+def test_jpeg_2000_color_boxes():
     if not features.check("jpg_2000"):
         pytest.skip("this Pillow has no JPEG 2000")
     plain = encoded(Image.fromarray(PIXELS), "JPEG2000")
@@ -337,7 +337,7 @@ def test_is_adobe_rgb(space, index, is_adobe):
     assert (not np.array_equal(colours(content), PIXELS)) == is_adobe
 
 
-def test_a_profile_and_srgb_count_more_than_exif():
+def test_icc_profile_overrides_exif_color_space():
     exif = adobe_rgb()
     tagged = encoded(Image.fromarray(PIXELS), "PNG", exif=exif, icc_profile=srgb_profile())
     assert np.array_equal(colours(tagged), PIXELS)

@@ -115,13 +115,13 @@ def test_16_bit_round_trip_is_lossless(width, height, seed, orientation, channel
     source=st.sampled_from(["PNG", "TIFF", "WEBP"]), target=st.sampled_from(["PNG", "TIFF"]),
     keep_mode=st.booleans(),
 )  # fmt: skip
-def test_every_image_comes_through_upright_and_of_its_size(
+def test_round_trip_is_upright_with_equal_size(
     width, height, seed, orientation, mode, source, target, keep_mode
 ):
     image = noise(width, height, seed).convert(mode)
     if "A" in mode:
         opacity = deep_noise(height, width, seed=seed).astype(np.uint8)
-        opacity[0, 0] = 7  # WEBP files do not say that an image is wholly opaque.
+        opacity[0, 0] = 7  # WEBP drops an opaque alpha channel.
         image.putalpha(Image.fromarray(opacity))
     options = {"lossless": True, "exact": True} if source == "WEBP" else {}
     try:

@@ -69,7 +69,7 @@ def noise_images(folder: Path, count: int, side: int = 48) -> list[Path]:
 
 
 def ramp(width: int, height: int) -> Image.Image:
-    """Red tells the column and green the row."""
+    """Red is the column and green the row."""
     rows, columns = np.mgrid[:height, :width].astype(np.uint8)
     return Image.fromarray(np.stack([columns, rows, np.zeros_like(rows)], axis=-1))
 
@@ -198,7 +198,7 @@ def test_cached_image_is_read_once(noise, monkeypatch):
     assert sorted(open_image) == sorted(noise.images["a"] + noise.images["b"])
 
 
-def test_with_room_for_some_images_the_items_are_the_same(noise):
+def test_partial_cache_does_not_change_items(noise):
     one_image = 3 * 40 * 40
     cache = ImageCache(CachePlan(10**6, 2 * one_image, 0))
     dataset = UnpairedDataset(noise.images["a"], noise.images["b"], noise.config, cache)
@@ -273,7 +273,7 @@ def test_jpeg_decoded_at_reduced_scale_is_close_to_full_scale(
     found = differences(path, config)
     assert found.mean() < 1.5
     assert found.flatten().quantile(0.99) < 20  # Where edges are sharp.
-    # Nowhere is it shifted, least of all at the end of a side that is no multiple.
+    # Nowhere is it shifted, least of all at the end of a side that is not a multiple.
     assert found[:, -4:].mean() < 2
     assert found[..., -4:].mean() < 2
 
@@ -369,7 +369,7 @@ def test_the_seed_changes_every_crop(noise):
     assert not any(same(noise[n], other[n]) for n in range(12))
 
 
-def test_the_domains_have_orders_of_their_own(tmp_path):
+def test_domains_are_shuffled_independently(tmp_path):
     images = flat_images(tmp_path / "both", 8)
     shown_a, shown_b = shown(UnpairedDataset(images, images, SINGLE), range(8))
     assert shown_a != shown_b
@@ -413,7 +413,7 @@ def test_images_are_resized_by_their_short_side_or_stretched(
     assert found[:, 0, 0].tolist() == [1, 2, 3]
 
 
-def test_resizing_shows_the_same_image(tmp_path):
+def test_resize_preserves_coordinates(tmp_path):
     ramp(128, 64).save(tmp_path / "x.png")
     found = load_training_image(tmp_path / "x.png", SINGLE).float()
     columns, rows = torch.meshgrid(torch.arange(64.0), torch.arange(32.0), indexing="xy")
@@ -473,7 +473,7 @@ def test_horizontal_flip(ramps):
         assert any(torch.equal(ramps[n].real_a[0], p) for p in (upright, upright.flip(-1)))
 
 
-def test_without_flip_no_image_is_mirrored(ramps):
+def test_no_flip(ramps):
     ramps.config = SINGLE
     in_a, in_b = mirrored(ramps, 50)
     assert not any(in_a + in_b)
@@ -512,7 +512,7 @@ def test_unreadable_training_image_is_skipped_with_warning(flat):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_the_sentences_of_a_batch_are_those_of_its_items(flat, workers):
+def test_batch_collects_the_warnings_of_its_items(flat, workers):
     flat.config = dataclasses.replace(flat.config, batch_size=8)
     for number in (2, 3):
         flat.images["a"][number].unlink()

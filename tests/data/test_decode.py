@@ -149,7 +149,7 @@ def test_every_exif_orientation_is_turned_upright(tmp_path, kind, options, orien
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 255])
-def test_an_unknown_orientation_leaves_the_image_as_it_is(tmp_path, orientation):
+def test_invalid_orientation_is_ignored(tmp_path, orientation):
     path = saved(tmp_path / "x.png", noise(12, 8), exif=with_orientation(orientation))
     assert decode(path).frames[0].tobytes() == noise(12, 8).tobytes()
 
@@ -297,16 +297,16 @@ def test_postscript_is_never_executed(tmp_path, monkeypatch):
     assert not witness.exists()
 
     with Image.open(evil) as image, pytest.raises(OSError):
-        image.load()  # What an unguarded reader does, so that the trap is known to work.
+        image.load()  # An unguarded reader triggers the trap.
     assert witness.exists()
 
 
-def test_a_probe_reads_the_header_and_not_the_pixels(tmp_path):
+def test_probe_reads_only_the_header(tmp_path):
     truncated = encoded(noise().convert("RGBA"), "PNG")[:-100]
     assert probe(written(tmp_path / "x.png", truncated)) == Probe("PNG", "RGBA", 24, 16, 1)
 
 
-def test_a_probe_counts_frames(tmp_path):
+def test_probe_counts_frames(tmp_path):
     content = encoded(noise(), "GIF", save_all=True, append_images=[noise(seed=1)])
     assert probe(written(tmp_path / "x.gif", content)).frames == 2
 

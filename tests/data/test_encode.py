@@ -28,7 +28,7 @@ def test_jpeg_keeps_quality(tmp_path, quality, subsampling, progressive):
     assert quality_of(tmp_path / "out.jpg") == quality_of(tmp_path / "in.jpg")
 
 
-def test_the_tables_of_a_jpeg_may_come_in_any_order(tmp_path):
+def test_jpeg_tables_in_any_order(tmp_path):
     content = encoded(noise(), "JPEG", quality=30)
     luminance, chrominance = segments(content, b"\xff\xdb")
     assert luminance + chrominance in content
@@ -52,7 +52,7 @@ def test_a_jpeg_from_another_format_has_quality_92(tmp_path):
     assert quality_of(tmp_path / "out.jpg") == quality_of(tmp_path / "reference.jpg")
 
 
-def test_the_fineness_of_a_jpeg_does_not_reach_other_formats(tmp_path):
+def test_jpeg_quality_is_not_applied_to_other_formats(tmp_path):
     encode(decode(saved(tmp_path / "in.jpg", noise(), quality=5)), tmp_path / "out.png", "PNG")
     assert decode(tmp_path / "out.png").size == noise().size
 
@@ -153,7 +153,7 @@ def test_failed_encoding_writes_nothing_to_stream():
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "AVIF"])
-def test_quality_decides_how_much_is_lost(kind):
+def test_encode_quality_determines_file_size(kind):
     if not features.check("avif"):
         pytest.skip("this Pillow has no AVIF")
     own = decode(io.BytesIO(encoded(noise(64, 64), "JPEG", quality=70)))

@@ -101,7 +101,7 @@ def test_transparency_is_composited_on_white(kind):
     assert np.abs(np.subtract(result.getpixel((3, 3)), (241, 191, 216))).max() <= 2
 
 
-def test_opacity_that_hides_nothing_is_dropped_in_silence():
+def test_opaque_alpha_is_dropped_without_warning():
     opaque = encoded(noise().convert("RGBA"), "PNG")
     assert written_as(opaque, "JPEG", EncodeOptions())[1] == ()
 

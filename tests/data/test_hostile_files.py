@@ -1,4 +1,4 @@
-"""What strangers' files claim costs no more work than the files have bytes."""
+"""Decoding hostile files takes work proportional to their size."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""What files say besides their pixels, from any format to any other."""
+"""Metadata, from any format to any other."""
 
 import io
 from typing import Any
@@ -56,7 +56,7 @@ def test_exif_and_xmp_are_kept_from_any_format_to_any_other(source, target):
     assert b'a="b"' in xmp_of(image)
 
 
-def test_a_tiffs_exif_is_kept_through_a_second_translation():
+def test_tiff_exif_survives_two_translations():
     first = round_trip(photo("JPEG", camera_exif(3)), "TIFF")[2]
     second = round_trip(first, "TIFF")[2]
     exif = open_image(round_trip(second, "JPEG")[2]).getexif()
@@ -113,9 +113,9 @@ def test_resolutions_are_swapped_with_orientation(target):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # as outside of tests
-def test_exif_without_a_place_for_a_thumbnail_is_kept():
+def test_exif_without_next_directory_is_kept():
     orientation = b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"
-    short = b"II*\0\x08\0\0\0\x01\0" + orientation  # 4 bytes more would say: none.
+    short = b"II*\0\x08\0\0\0\x01\0" + orientation  # Without the offset of the next directory.
     read, *_, remarks = round_trip(encoded(noise(), "JPEG", exif=b"Exif\0\0" + short), "JPEG")
     assert remarks == ()
     assert read.remarks == ()

@@ -33,7 +33,7 @@ def folder(tmp_path):
     return folder
 
 
-def test_they_are_counted_by_extension(folder):
+def test_skipped_files_are_counted_by_extension(folder):
     passed_over = SkippedFiles()
     assert len(list_images(folder, passed_over)) == 1
     assert passed_over.counts == {".dng": 2, ".jxl": 1, "without extension": 2, ".png_large": 1}
@@ -45,7 +45,7 @@ def test_they_are_counted_by_extension(folder):
     assert SkippedFiles().sentence() == ""
 
 
-def test_translate_counts_them_once(folder, tmp_path):
+def test_translate_counts_skipped_files_once(folder, tmp_path):
     inputs = Inputs((str(folder),))
     naming = resolve_naming(str(tmp_path / "out"), inputs.first_two(), "night", None, None, None)
     plan = TranslationPlan(inputs, naming)
@@ -65,5 +65,5 @@ def test_folder_of_skipped_files_only_is_reported(folder):
     assert "6 image files were skipped" in caught.value.hint
 
 
-def test_inspect_counts_them(folder):
+def test_inspect_counts_skipped_files(folder):
     assert describe(folder, Request()).facts["passed_over"][".dng"] == 2

@@ -18,7 +18,7 @@ from images import noise
 ALL_LEVELS = torch.arange(256, dtype=torch.uint8).repeat(3).view(1, 3, 16, 16)
 
 
-def test_every_level_survives_the_way_to_the_unit_range_and_back():
+def test_unit_range_round_trip():
     images = to_unit_range(ALL_LEVELS)
     assert images.dtype == torch.float32
     assert (images.min(), images.max()) == (-1, 1)
@@ -33,7 +33,7 @@ def test_pixel_values_are_rounded_and_clamped():
 @pytest.mark.parametrize(
     ("convert", "dtype"), [(to_unit_range, torch.uint8), (to_pixel_values, torch.float32)]
 )
-def test_conversions_leave_their_input_as_it_was(convert, dtype):
+def test_conversions_do_not_modify_their_input(convert, dtype):
     images = torch.ones(1, 3, 2, 2, dtype=dtype)
     convert(images)
     assert torch.equal(images, torch.ones(1, 3, 2, 2, dtype=dtype))
@@ -48,14 +48,14 @@ def test_tensor_round_trip(width, height, seed):
     assert tensor_to_array(tensor).tobytes() == image.tobytes()
 
 
-def test_rows_columns_and_channels_of_a_image_are_those_of_its_tensor():
+def test_tensor_dimension_order():
     image = Image.new("RGB", (3, 2))
     image.putpixel((2, 0), (255, 0, 0))
     tensor = array_to_tensor(np.asarray(image))
     assert (tensor == 1).nonzero().tolist() == [[0, 0, 0, 2]]
 
 
-def test_every_16_bit_level_survives_the_way_to_a_tensor_and_back():
+def test_16_bit_tensor_round_trip():
     levels = np.arange(65536, dtype=np.uint16).repeat(3).reshape(256, 256, 3)
     tensor = array_to_tensor(levels)
     assert (tensor.dtype, tensor.min(), tensor.max()) == (torch.float32, -1, 1)

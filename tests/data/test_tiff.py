@@ -104,7 +104,7 @@ def test_raw_photos_are_recognized_by_magic_number(head, kind):
         decode(io.BytesIO(head + bytes(100)))
 
 
-def test_pixels_that_look_like_a_mark_of_raw_photos_are_pixels():
+def test_raw_magic_number_inside_pixel_data_is_ignored():
     levels = np.frombuffer(b"CR\2\0" * 12, np.uint8).reshape(4, 4, 3)
     rows = levels.tobytes()
     entries = [(256, 3, 4), (257, 3, 4), (258, 3, 8), (259, 3, 1), (262, 3, 2), (273, 4, 8),
@@ -136,7 +136,7 @@ def test_the_first_page_that_is_not_reduced_is_the_image(tmp_path, full):
     assert (probe(path).width, probe(path).height) == (64, 48)
 
 
-def test_the_profile_of_a_preview_is_not_the_images():
+def test_icc_profile_of_a_preview_is_ignored():
     from images import display_p3_profile
 
     preview = {"photometric": "rgb", "subfiletype": 1, "iccprofile": display_p3_profile()}
@@ -164,7 +164,7 @@ def test_from_pillow_refuses_tiff_preview():
         from_pillow(image)
 
 
-def test_smaller_versions_below_the_image_do_no_harm():
+def test_tiff_pyramid_is_read_at_full_size():
     pyramid = tiff(
         (FULL, {"photometric": "rgb", "subifds": 1}),
         (PREVIEW, {"photometric": "rgb", "subfiletype": 1}),
@@ -261,7 +261,7 @@ def test_stack_of_float_pixels_is_refused():
 @pytest.mark.parametrize(
     ("how", "name"), [({"imagej": True}, "ImageJ"), ({"ome": True}, "OME"), ({}, "")]
 )
-def test_descriptions_of_a_files_layout_are_left_out(how, name):
+def test_layout_descriptions_are_dropped(how, name):
     read, _, output, _ = round_trip(imwritten(STACK, photometric="minisblack", **how), "TIFF")
     assert [name in remark for remark in read.remarks] == [True] * bool(name)
     assert b"ImageJ=" not in output
@@ -269,7 +269,7 @@ def test_descriptions_of_a_files_layout_are_left_out(how, name):
     assert b"shape" not in output
 
 
-def test_other_descriptions_are_kept():
+def test_image_description_is_kept():
     how = {"photometric": "rgb", "description": "A house", "software": "x"}
     output = round_trip(tiff((FULL, how)), "TIFF")[2]
     assert b"A house" in output

@@ -26,7 +26,7 @@ def tiff_of_pages(*pages: Page) -> bytes:
     return stream.getvalue()
 
 
-def test_an_opaque_page_stays_opaque_beside_a_deeper_one():
+def test_opaque_page_beside_a_16_bit_page():
     deep = (deep_noise(16, 24, 4), {"photometric": "rgb", "extrasamples": ["unassalpha"]})
     content = tiff_of_pages(deep, (COLOURS, {"photometric": "rgb"}))
     output = round_trip(content, "TIFF")[2]
@@ -48,7 +48,7 @@ def test_each_page_is_in_its_own_profile():
         assert image.profile == icc.srgb()
 
 
-def test_the_resolution_of_another_page_is_not_the_images():
+def test_resolution_of_the_first_page_is_used():
     plain = {"photometric": "rgb"}
     fine = {"photometric": "rgb", "resolution": (300, 300), "resolutionunit": 2}
     image = decode(io.BytesIO(tiff_of_pages((COLOURS, plain), (COLOURS, fine))))

@@ -51,7 +51,7 @@ def test_the_transparent_grey_of_every_depth(depth, transparent, place):
     assert opacity.tolist() == [0 if index == place else 255 for index in range(len(opacity))]
 
 
-def test_bits_beyond_the_depth_do_not_count():
+def test_transparent_color_is_masked_to_the_bit_depth():
     # PNG specification, third edition, 11.3.1.1: "decoders must mask the other bits".
     assert np.argmin(opacity_of(grey_png(4, 16 + 5))) == 5
     assert np.argmin(opacity_of(grey_png(8, 256 + 85))) == 5

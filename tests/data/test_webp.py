@@ -1,4 +1,4 @@
-"""What WebP files say in their chunks: lossless or not, and whether there is opacity."""
+"""WebP chunks: lossless compression and alpha."""
 
 import io
 
@@ -32,7 +32,7 @@ def test_truncated_file_is_not_lossless(content):
     assert not is_lossless_webp(content)
 
 
-def test_an_animation_of_equal_frames_becomes_a_still():
+def test_webp_animation_of_equal_frames_is_a_still_image():
     """libwebp makes one frame of them, in a file without the header that has the flags."""
     clear = Image.new("P", (24, 16), 1)
     clear.putpalette([255, 0, 0, 0, 0, 255])

@@ -17,7 +17,7 @@ from cyclegan_cli.translation import pipeline, translator  # noqa: F401
 
 
 def serve(address: str) -> None:
-    """Answer one client after the other, each in a process of its own, until killed."""
+    """Answer one client after the other, each in a forked process, until killed."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address + ".new")

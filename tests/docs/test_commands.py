@@ -33,7 +33,7 @@ from runs import Recorder, draw_discs, make_config, stop_after
 
 HERE = Path(__file__).parent
 BLOCKS = shell_blocks()
-# What a documented training is made small with.
+# Options that shrink a documented training.
 TINY = {
     "--steps": "2", "--load-size": "36", "--crop-size": "32", "--discriminator-channels": "2",
     "--workers": "0", "--device": "cpu",

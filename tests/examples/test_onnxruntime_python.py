@@ -23,7 +23,7 @@ def test_example_output_equals_translator(checkpoint, draw, tmp_path, image_io):
     model = tmp_path / "x.onnx"
     export(Job(read_checkpoint(checkpoint), ("a2b",), model, FORMATS["onnx"], image_io=image_io))
     image = draw(tmp_path / "in.png", size=(45, 31))
-    # Whoever imports torch or this package fails.
+    # An import of torch or this package fails.
     blocked = tmp_path / "blocked"
     blocked.mkdir()
     for name in ("torch.py", "cyclegan_cli.py"):

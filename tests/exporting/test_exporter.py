@@ -68,7 +68,7 @@ def test_exported_checkpoint_can_be_exported_again(exported, tmp_path):
             "bf16",
         )
     )
-    assert again.verification.psnr is None  # What was rounded once stays as it is.
+    assert again.verification.psnr is None  # No second rounding.
     assert read_header(again.job.output).tensors == read_header(first.job.output).tensors
 
 

@@ -58,7 +58,7 @@ def test_checked_sizes_include_other_than_multiples_of_4():
     assert any(height % 4 and width % 4 for _, height, width in CHECKED_SIZES)
 
 
-def test_photo_is_a_photo(generator):
+def test_verification_photo_is_smooth(generator):
     assert photo().shape == (1, 3, 83, 125)
     assert photo().std() > 0.3
     # Neighbours are alike, as in no noise.

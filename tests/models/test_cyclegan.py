@@ -16,14 +16,6 @@ GENERATORS = ("generator_a2b", "generator_b2a")
 DISCRIMINATORS = ("discriminator_a", "discriminator_b")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def separate_passes(monkeypatch):
     """Translation and identity in a pass of their own, as in textbooks, to the bit."""
@@ -78,7 +70,7 @@ class Textbook:
             chain(self.d_a.parameters(), self.d_b.parameters()), lr=2e-4, betas=(0.5, 0.999)
         )
 
-    def judged(self, logits: Tensor, real: bool) -> Tensor:
+    def gan_term(self, logits: Tensor, real: bool) -> Tensor:
         target = torch.ones_like(logits) if real else torch.zeros_like(logits)
         return self.adversarial(logits, target)
 
@@ -88,8 +80,8 @@ class Textbook:
         l1 = nn.L1Loss()
         fake_b, fake_a = self.g_ab(a), self.g_ba(b)
         terms = [
-            self.judged(self.d_b(fake_b), True),
-            self.judged(self.d_a(fake_a), True),
+            self.gan_term(self.d_b(fake_b), True),
+            self.gan_term(self.d_a(fake_a), True),
             l1(self.g_ba(fake_b), a),
             l1(self.g_ab(fake_a), b),
             l1(self.g_ba(a), a),
@@ -102,8 +94,11 @@ class Textbook:
         self.g_optimizer.step()
 
         self.d_optimizer.zero_grad()
-        for judge, real, fake in ((self.d_a, a, fake_a), (self.d_b, b, fake_b)):
-            loss = (self.judged(judge(real), True) + self.judged(judge(fake.detach()), False)) / 2
+        for discriminator, real, fake in ((self.d_a, a, fake_a), (self.d_b, b, fake_b)):
+            loss = (
+                self.gan_term(discriminator(real), True)
+                + self.gan_term(discriminator(fake.detach()), False)
+            ) / 2
             loss.backward()
             terms.append(loss)
         self.d_optimizer.step()
@@ -284,8 +279,8 @@ def test_discriminators_train_on_images_from_the_replay_pool():
     model.pool_b.exchange = lambda fakes: old_b
     real_a, real_b = images()
     expected = [
-        ((judge(real) - 1).square().mean() + judge(old).square().mean()).item() / 2
-        for judge, real, old in (
+        ((discriminator(real) - 1).square().mean() + discriminator(old).square().mean()).item() / 2
+        for discriminator, real, old in (
             (model.discriminator_a, real_a, old_a),
             (model.discriminator_b, real_b, old_b),
         )

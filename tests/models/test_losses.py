@@ -68,7 +68,7 @@ def test_l1_loss_is_the_mean_absolute_error():
 @pytest.mark.parametrize("gan_loss", GAN_LOSSES.values(), ids=GAN_LOSSES)
 @pytest.mark.parametrize("target_is_real", [True, False])
 def test_gan_losses_of_bf16_logits_are_fp32(gan_loss, target_is_real):
-    """4096 patches: a sum of so many in bf16 would be visibly wrong."""
+    """A sum of 4096 patches in bf16 would be visibly wrong."""
     coarse = torch.linspace(-3, 3, 4096).bfloat16().reshape(1, 1, 64, 64)
     found = gan_loss(coarse, target_is_real)
     assert found.dtype == torch.float32

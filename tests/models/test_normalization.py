@@ -62,14 +62,6 @@ LOW_VARIANCE = UNIFORM | {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def gradient_norms(model: CycleGAN, real_a: Tensor, real_b: Tensor) -> list[float]:
     """Of both generators and of both discriminators."""
     real_a, real_b = model._begin(real_a, real_b)

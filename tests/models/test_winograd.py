@@ -12,7 +12,7 @@ from cyclegan_cli.models.winograd import WinogradConv, Workspace, is_faster
 
 
 def direct(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """The convolution as it is defined, in fp64, over columns that go on as in mirrors."""
+    """The convolution as it is defined, in fp64, with reflected columns."""
     return F.conv2d(F.pad(x.double(), [1, 1, 0, 0], mode="reflect"), weight.double())
 
 

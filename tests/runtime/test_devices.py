@@ -53,7 +53,7 @@ def have_cpu_features(monkeypatch: pytest.MonkeyPatch, *features: str) -> None:
         ("cuda:1", False, 2, "cuda:1"),
     ],
 )
-def test_device_by_name_or_the_best_there_is(monkeypatch, name, mps, gpus, expected):
+def test_device_by_name_and_auto(monkeypatch, name, mps, gpus, expected):
     have_mps(monkeypatch, mps)
     have_cuda(monkeypatch, gpus)
     assert choose_device(name) == torch.device(expected)

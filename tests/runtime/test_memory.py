@@ -31,7 +31,7 @@ def test_freed_memory_is_kept():
         return int(subprocess.run(command, check=True, capture_output=True).stdout)
 
     assert faults("keep") < 100
-    # What it is about: 2048 pages of 4 KB each time, or 4 of 2 MB.
+    # Without it: 2048 pages of 4 KB each time, or 4 of 2 MB.
     assert faults("as it is") > faults("keep")
 
 

@@ -152,7 +152,7 @@ def test_error_in_a_callback_ends_the_training(config):
     assert failing.steps == [1, 2, 3]
 
 
-def test_patience_that_has_run_out_stops_a_resumed_run(plan, run):
+def test_exhausted_patience_stops_a_resumed_run(plan, run):
     from cyclegan_cli.training.callbacks.checkpointing import BestModel
 
     impatient: Any = SimpleNamespace(

@@ -1,6 +1,5 @@
 """Several processes that train one model, on the CPU with gloo."""
 
-import socket
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from cyclegan_cli.runtime.distributed_env import DistributedEnv
 from cyclegan_cli.training.plan import Plan, plan_new, plan_restarted, plan_resumed
 from cyclegan_cli.training.trainer import train
 from together import agree, learn_by_adam, learn_by_sgd, together, train_by_own_clock
+from trainings import free_port
 
 SMALL = TrainConfig(
     crop_size=32, load_size=32, base_channels=4, residual_blocks=2, discriminator_channels=4,
@@ -41,17 +41,10 @@ def whole(tensors: dict[str, Tensor], network: str) -> Tensor:
 
 
 @pytest.mark.slow
-def test_after_50_steps_of_adam_processes_have_the_very_same_weights(tmp_path):
+def test_ranks_have_identical_weights_after_50_steps(tmp_path):
     config = TrainConfig(**{**vars(SMALL), "pool_size": 4})
     first, second = together(learn_by_adam, tmp_path, 2, config, 50)
     assert first == second
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 @pytest.mark.slow

@@ -52,7 +52,7 @@ def test_init_from_loads_generators(config, trained, file):
     assert all(weight.requires_grad for weight in model.generator_a2b.parameters())
 
 
-def test_the_same_domains_in_the_other_order_change_the_generators_places(config, trained):
+def test_init_from_with_swapped_domains_swaps_generators(config, trained):
     turned = after(config, trained, domain_a=config.domain_b, domain_b=config.domain_a)
     model = Trainer(plan_new(turned), []).model
     expected, _ = load_generator(trained / "model.safetensors", "b2a")
@@ -78,13 +78,13 @@ def test_contradicting_architecture_is_refused(config, trained, option, value, f
         plan_new(after(config, trained, **{option: value}))
 
 
-def test_a_missing_checkpoint_is_named(config, tmp_path):
+def test_init_from_missing_checkpoint_is_refused(config, tmp_path):
     with pytest.raises(CheckpointError, match="gone"):
         plan_new(after(config, tmp_path / "gone"))
     assert not (tmp_path / "second").exists()
 
 
-def test_one_direction_alone_is_refused(config, trained):
+def test_init_from_single_direction_is_refused(config, trained):
     generator, info = load_generator(trained / "model.safetensors", "a2b")
     path = trained / "one.safetensors"
     save_generators(path, {"a2b": generator}, dataclasses.replace(info, directions=("a2b",)))
@@ -123,7 +123,7 @@ def test_keep_checkpoints(config):
     assert generator.head.weight.isfinite().all()
 
 
-def test_files_of_other_names_are_left_alone(config):
+def test_keep_checkpoints_keeps_other_files(config):
     config = dataclasses.replace(config, keep_checkpoints=1, checkpoint_every=1)
     plan = plan_new(config)
     mine = plan.run_dir / "checkpoints" / "mine.safetensors"

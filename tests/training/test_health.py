@@ -20,15 +20,6 @@ from cyclegan_cli.training.validation import ValidationBatch
 from runs import Recorder, draw_blocks, draw_discs, make_config, stop_after, train_until
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads of tiny tensors only wait for each other when the cores are busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def configure(a: Path, b: Path, **changes: Any) -> TrainConfig:
     options = {
         "domain_a": a, "domain_b": b, "run_dir": a.parent / "run", "base_channels": 8,
@@ -205,7 +196,9 @@ def test_skipped_steps_are_resumed_exactly(tmp_path, monkeypatch):
         found.append(((config.run_dir / "model.safetensors").read_bytes(), table))
         monkeypatch.undo()
     assert found[0][1] == found[1][1]
-    assert found[0][0][-2000:] == found[1][0][-2000:]  # Weights; the header tells seconds.
+    assert (
+        found[0][0][-2000:] == found[1][0][-2000:]
+    )  # Weights only: the header has the training time.
 
 
 def test_gradient_spike_verdict_appears_once_and_expires(tmp_path):
@@ -281,7 +274,7 @@ def test_verdict_is_reported_once_and_resolved(tmp_path):
 
 
 def test_darker_target_domain_is_not_an_inversion(tmp_path):
-    """Of the target domain's own images the generator leaves dark what is dark."""
+    """The identity pass of the darker domain keeps dark pixels dark."""
     inverted = seen(-1)
     night = ValidationBatch(**vars(inverted) | {"idt_b": inverted.real_b})
     found = HealthMonitor(plan_new(blocks(tmp_path)), {}).check_translations(1, night).found

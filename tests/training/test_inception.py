@@ -36,7 +36,7 @@ def hub(tmp_path_factory):
         patch.setattr(fidelity, "load_state_dict_from_url", lambda *_, **__: {})
         patch.setattr(fidelity.FeatureExtractorInceptionV3, "load_state_dict", keep)
         fidelity.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
-        # As first drawn, nothing of an image would be left after so many layers.
+        # The default initialization would vanish after so many layers.
         for tensor in drawn.values():
             if tensor.dim() == 4:
                 torch.nn.init.kaiming_normal_(tensor)

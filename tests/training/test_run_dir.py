@@ -82,7 +82,7 @@ def test_state_saved_after_planning_is_refused(config):
         train(planned)
 
 
-def test_two_new_runs_that_choose_one_folder_do_not_mix(config):
+def test_two_new_runs_in_one_folder_are_refused(config):
     first, second = plan_new(config), plan_new(config)
     train(first)
     with pytest.raises(UsageError, match="another training has just saved"):
@@ -94,6 +94,6 @@ def test_lock_failure_is_an_output_error(tmp_path):
         RunLock(tmp_path / "missing")
 
 
-def test_the_lock_uses_nothing_that_windows_lacks(tmp_path, monkeypatch):
+def test_lock_works_without_o_cloexec(tmp_path, monkeypatch):
     monkeypatch.delattr("os.O_CLOEXEC")
     RunLock(tmp_path).release()

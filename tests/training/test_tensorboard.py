@@ -75,7 +75,7 @@ def test_tensorboard_scalars_match_tables(watched):
         assert scalars(events, f"quality/{name}") == column(validation, name)
 
 
-def test_samples_are_the_grids(watched):
+def test_tensorboard_images_are_the_sample_grids(watched):
     train(plan_new(watched))
     found = events_of(watched.run_dir).Images("samples")
     assert [image.step for image in found] == [2, 4, 6, 7]
@@ -106,7 +106,7 @@ def test_incomplete_event_record_is_harmless(watched):
     assert [step for step, _ in found] == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_no_folder_without_the_option(config):
+def test_no_tensorboard_folder_by_default(config):
     train(plan_new(config))
     assert not (config.run_dir / "tensorboard").exists()
 

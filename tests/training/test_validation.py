@@ -7,10 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from cyclegan_cli.checkpoints.header import read_header
 from cyclegan_cli.checkpoints.store import load_generator
@@ -21,17 +19,13 @@ from cyclegan_cli.training.tables import VALIDATION_COLUMNS
 from cyclegan_cli.training.trainer import train
 from cyclegan_cli.training.validation import ValidationBatch, Validator, quality
 from runs import Recorder, load_tensors, make_config, stop_after, train_until
+from trainings import draw_domains
 
 
 @pytest.fixture
 def config(tmp_path):
     """Twenty and sixteen noisy images; an eighth of the fewer is held out: two each."""
-    noise = np.random.default_rng(0)
-    for name, count in (("day", 20), ("night", 16)):
-        (tmp_path / name).mkdir()
-        for i in range(count):
-            pixels = noise.integers(0, 256, (34, 36, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+    draw_domains(tmp_path, 20, 16, (36, 34))
     return make_config(
         tmp_path, run_dir=tmp_path / "run", val_fraction=0.125, validate_every=2, steps=6
     )
@@ -68,12 +62,12 @@ def test_validation_set_does_not_depend_on_seed_or_new_images(config, tmp_path):
     assert found - taken <= new
 
 
-def test_the_order_of_images_does_not_move_when_others_are_held_out(config):
+def test_training_images_stay_sorted_with_a_validation_split(config):
     split = plan_new(config).split
     assert split.images_a == sorted(split.images_a, key=lambda path: path.name)
 
 
-def test_folders_can_be_named(config, tmp_path):
+def test_validation_folders(config, tmp_path):
     named = dataclasses.replace(config, val_a=tmp_path / "night", val_b=tmp_path / "day")
     split = plan_new(named).split
     assert {path.parent.name for path in split.val_a} == {"night"}
@@ -81,7 +75,7 @@ def test_folders_can_be_named(config, tmp_path):
     assert (len(split.images_a), len(split.images_b)) == (20, 16)
 
 
-def test_one_folder_alone_is_refused(config, tmp_path):
+def test_single_validation_folder_is_refused(config, tmp_path):
     with pytest.raises(UsageError, match="--val-a and --val-b require each other"):
         dataclasses.replace(config, val_a=tmp_path)
 
@@ -157,7 +151,7 @@ def best_model(state: dict[str, Any] | None = None) -> BestModel:
     return BestModel(plan)
 
 
-def test_the_best_is_the_lowest_mean_of_both_directions():
+def test_best_model_has_the_lowest_mean_swd():
     best = best_model()
     assert [best.update(row(step, swd)) for step, swd in ((1, 9), (2, 8), (3, 8), (4, 8.5))] == [
         True, True, False, False,
@@ -170,7 +164,7 @@ def test_the_best_is_the_lowest_mean_of_both_directions():
     assert not best_model().update(row(1, math.nan))
 
 
-def test_best_is_the_model_of_the_lowest_row(config):
+def test_best_checkpoint_matches_the_lowest_validation_row(config):
     train(plan_new(config))
     rows = table(config.run_dir)
     lowest = min(rows, key=lambda found: found["swd_a2b"] + found["swd_b2a"])

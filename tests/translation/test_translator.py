@@ -311,7 +311,7 @@ def test_image_decoded_at_reduced_scale_is_restored_to_full_size():
 def test_excess_rows_of_reduced_scale_are_cropped(width, height):
     """The last row and column of an eighth cover more than the image has."""
     translator = network_translator(generator(4, 1), resize=16)
-    translator._translate_array = lambda small, _: small  # Of a network that changes nothing,
+    translator._translate_array = lambda small, _: small  # An identity network:
     rows, columns = math.ceil(height / 8), math.ceil(width / 8)
     small = np.zeros((rows, columns, 3), np.uint16)
     small[:, columns // 2 :] = 65535

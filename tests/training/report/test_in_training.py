@@ -16,7 +16,7 @@ from runs import Recorder, make_config, stop_after, train_until
 
 
 class Reader(Recorder):
-    """Reads the page after every step, as somebody may who watches."""
+    """Reads the report after every step."""
 
     def __init__(self, run: Path) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Reader(Recorder):
 
 
 def look_at(run: Path) -> tuple[str, list[int]]:
-    """What the page says of the run, and the steps that it has samples of."""
+    """The status on the page and the steps of its samples."""
     page = (run / "index.html").read_text(encoding="utf-8")
     assert page.endswith("</html>\n")
     [state] = re.findall(r'<b class="pill \w+">(\w+)</b>', page)
@@ -94,7 +94,7 @@ def test_report_shows_current_verdicts(config, tmp_path, monkeypatch):
     assert verdict in page_of(config.run_dir)
     monkeypatch.setitem(health.WON_BELOW, "lsgan", 0.0)
     train(plan_resumed(config.run_dir, {}), [recorder])
-    assert verdict in pages[4]  # What the resumed run begins with.
+    assert verdict in pages[4]  # The first page of the resumed run.
     assert "No problems detected up to step 7." in page_of(config.run_dir)
 
 
