@@ -6,8 +6,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
-import time
 import tomllib
 from pathlib import Path
 
@@ -31,7 +29,6 @@ from documents import (
 from original import original_generator
 from runs import Recorder, draw_discs, make_config, stop_after
 
-HERE = Path(__file__).parent
 BLOCKS = shell_blocks()
 # Options that shrink a documented training.
 TINY = {
@@ -202,35 +199,20 @@ PIPED = [
 ]
 
 
-@pytest.fixture(scope="session")
-def server():
-    """The address of a process that runs ``cyclegan`` without importing anything first."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    with tempfile.TemporaryDirectory() as folder:  # Addresses must be short: 104 characters.
-        address = Path(folder) / "socket"
-        command = [sys.executable, HERE / "forking_server.py", address]
-        with subprocess.Popen(command, env=environment) as process:
-            while not address.exists():
-                assert process.poll() is None
-                time.sleep(0.02)
-            yield address
-            process.kill()
-
-
 @pytest.fixture
-def shell(folder, server, clean_environment):
+def shell(folder, clean_environment):
     """Runs a program in the folder, where ``cyclegan`` is a command and ``curl`` finds a photo."""
     commands = folder.parent / "bin"
     commands.mkdir()
-    client = [sys.executable, "-SEs", str(HERE / "forking_client.py"), str(server)]
     for name, line in (
-        ("cyclegan", f'exec {shlex.join(client)} "$@"'),
+        ("cyclegan", f'exec {shlex.quote(sys.executable)} -m cyclegan_cli "$@"'),
         ("curl", f"exec cat {shlex.quote(str(folder))}/photo.jpg"),
     ):
         (commands / name).write_text(f"#!/bin/sh\n{line}\n")
         (commands / name).chmod(0o755)
     environment = os.environ | {
         "PATH": f"{commands}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT / "src"),
         "SLURM_ARRAY_TASK_ID": "1",
         "SLURM_ARRAY_TASK_COUNT": "2",
     }
