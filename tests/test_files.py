@@ -380,7 +380,6 @@ for letter in cycle([b"x", b"y"]):
 def start(script: str, target: Path) -> subprocess.Popen[bytes]:
     """Start a script on a file; returns when it has printed its first line."""
     process = subprocess.Popen([sys.executable, "-c", script, str(target)], stdout=subprocess.PIPE)
-    assert process.stdout is not None
     assert process.stdout.readline()
     return process
 

@@ -30,8 +30,6 @@ FOLDER = package_folder()
 def module_of(file: Path) -> ModuleType:
     """The module by itself: the package's own imports need matplotlib."""
     spec = importlib.util.spec_from_file_location("vintagify_generator", file)
-    assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -147,7 +147,6 @@ def test_waiting_for_other_ranks_handles_signals(folder, monkeypatch, rank, awai
     monkeypatch.setenv("WORLD_SIZE", "2")
     command = [sys.executable, "-m", "cyclegan_cli", "train", *OPTIONS, "--run-dir", "lonely"]
     process = trainings.start(command, folder)
-    assert process.stderr is not None
     line = process.stderr.readline()
     assert f"process {int(rank) + 1}/2: waiting for {awaited} 127.0.0.1:" in line
     process.send_signal(number)

@@ -47,7 +47,6 @@ def test_frames_times_and_repetitions_are_kept(source, target, loop):
     read, again, _, remarks = round_trip(animated(source, loop=loop), target)
     assert remarks == ()
     assert len(again.frames) == len(read.frames) == 4
-    assert read.animation is not None
     assert read.animation.durations == tuple(DURATIONS)
     assert read.animation.plays == (loop + 1 if source == "GIF" and loop else loop)
     assert again.animation == read.animation
@@ -62,12 +61,10 @@ def test_frames_times_and_repetitions_are_kept(source, target, loop):
 )
 def test_apng_durations_are_rounded_to_storable_fractions(asked, written):
     image = decode(io.BytesIO(animated("PNG")))
-    assert image.animation is not None
     times = replace(image.animation, durations=(asked, 50.0, 50.0, 50.0))
     stream = io.BytesIO()
     assert encode(replace(image, animation=times), stream, "PNG") == ()
     again = decode(io.BytesIO(stream.getvalue())).animation
-    assert again is not None
     assert again.durations[0] == pytest.approx(written, rel=1e-5)
 
 
@@ -96,7 +93,6 @@ def test_an_animated_png_keeps_equal_frames(mode, has_default_image, order):
         assert np.array_equal(again.frames[index], frame)
         alpha = animated.alpha(index)
         assert alpha is None or np.array_equal(again.alpha(index), alpha)
-    assert again.animation is not None
     assert again.animation.has_default_image == has_default_image
     assert (
         again.animation.durations[has_default_image:]
@@ -106,7 +102,6 @@ def test_an_animated_png_keeps_equal_frames(mode, has_default_image, order):
 
 def test_gif_without_loop_stays_without():
     read, again, output, _ = round_trip(animated("GIF"), "GIF")
-    assert read.animation is not None
     assert read.animation.plays == 1
     assert again.animation == read.animation
     assert "loop" not in open_image(output).info
@@ -130,7 +125,6 @@ def test_apng_default_image_is_kept():
         append_images=[noise(seed=seed) for seed in range(2)], duration=70,
     )  # fmt: skip
     read, again, _, _ = round_trip(content, "PNG")
-    assert read.animation is not None
     assert read.animation.has_default_image
     assert [frame.tobytes() for frame in again.frames] == [f.tobytes() for f in read.frames]
     assert len(round_trip(content, "GIF")[1].frames) == 2

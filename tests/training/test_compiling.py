@@ -50,12 +50,7 @@ class Run:
         self.messages: list[str] = []
         self.warnings: list[str] = []
         self.images: Any = SimpleNamespace(device=SimpleNamespace(type=device))
-        self.compiler = Compiler(
-            self.model,  # type: ignore[arg-type]
-            choice,
-            self.messages.append,
-            self.warnings.append,
-        )
+        self.compiler = Compiler(self.model, choice, self.messages.append, self.warnings.append)
 
     def make_steps(self, steps: int, of: int) -> None:
         for step in range(steps):

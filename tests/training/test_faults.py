@@ -46,7 +46,6 @@ def replaced(folder: Path) -> None:
 def test_removed_run_folder_ends_training(config, act, first_write):
     never_due = {"log_every": 1000, "checkpoint_every": 1000, "sample_every": 1000}
     config = dataclasses.replace(config, **never_due | {first_write: 5}, validate_every=0)
-    assert config.run_dir
     saboteur = Saboteur(2, lambda: act(plan.run_dir))
     plan = plan_new(config)
     with pytest.raises(OutputError, match=r"run was removed or replaced during the training"):

@@ -25,12 +25,10 @@ def config(tmp_path):
 @pytest.fixture
 def trained(config):
     train(plan_new(config))
-    assert config.run_dir
     return config.run_dir
 
 
 def after(config: TrainConfig, init_from: Path, **changes: object) -> TrainConfig:
-    assert config.domain_a
     return make_config(
         config.domain_a.parent, run_dir=config.domain_a.parent / "second", init_from=init_from,
         **{"base_channels": 64, "residual_blocks": None} | changes,
@@ -42,7 +40,6 @@ def test_init_from_loads_generators(config, trained, file):
     plan = plan_new(after(config, trained / file))
     assert (plan.config.base_channels, plan.config.residual_blocks) == (3, 2)
     model = Trainer(plan, []).model
-    assert model.averages
     for direction in ("a2b", "b2a"):
         expected, _ = load_generator(trained / (file or "model.safetensors"), direction)
         name = f"generator_{direction}"
@@ -63,7 +60,6 @@ def test_resume_does_not_need_initial_checkpoint(config, trained):
     changed = after(config, trained)
     train_until(changed, 3)
     (trained / "model.safetensors").unlink()
-    assert changed.run_dir
     train(plan_resumed(changed.run_dir, {}))
     [step] = load_tensors(changed.run_dir / "state.safetensors", ["pool_a.random"]).values()
     assert len(step)
@@ -112,7 +108,6 @@ def kept(run: Path) -> list[str]:
 def test_keep_checkpoints(config):
     config = dataclasses.replace(config, keep_checkpoints=2, checkpoint_every=2)
     train(plan_new(config))
-    assert config.run_dir
     assert kept(config.run_dir) == ["step_00000006.safetensors", "step_00000007.safetensors"]
     last = (config.run_dir / "checkpoints/step_00000007.safetensors").read_bytes()
     assert last == (config.run_dir / "model.safetensors").read_bytes()

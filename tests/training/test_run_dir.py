@@ -30,7 +30,6 @@ def hold(folder: Path) -> subprocess.Popen[str]:
         [sys.executable, "-c", HOLDER, str(folder)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert holder.stdout
     assert holder.stdout.readline() == "held\n"
     return holder
 

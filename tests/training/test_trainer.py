@@ -11,7 +11,7 @@ from PIL import Image
 
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.config import TrainConfig
-from cyclegan_cli.data import cache, dataset
+from cyclegan_cli.data import cache
 from cyclegan_cli.errors import (
     DataError,
     DeviceError,
@@ -134,19 +134,6 @@ def test_cache_ram_warns_if_it_cannot_hold_all_images(tmp_path, config, monkeypa
     train(plan_new(run), [recorder])
     [sentence] = recorder.warnings
     assert sentence.startswith("--cache ram keeps images in memory: up to ")
-
-
-def test_images_are_loaded_lazily(tmp_path, config, monkeypatch):
-    for number in range(40):
-        shutil.copy(tmp_path / "day" / "0.png", tmp_path / "day" / f"more{number}.png")
-    opened = []
-    real = dataset.decode_opaque
-    monkeypatch.setattr(
-        dataset, "decode_opaque", lambda path, to: (opened.append(path), real(path, to))[1]
-    )
-    run = make_config(tmp_path, run_dir=tmp_path / "run", sample_every=0, validate_every=0)
-    train_until(run, 1)
-    assert len(opened) == 2
 
 
 def test_resumed_metrics_have_each_step_once(config):

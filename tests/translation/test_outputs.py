@@ -398,7 +398,7 @@ def test_ledger_takes_each_output_once(pairs):
 def test_shards_are_disjoint_and_complete_in_any_order(pairs, count, random):
     taken: list[bytes] = []
     for index in range(count):
-        random.shuffle(pairs)  # type: ignore[attr-defined]
+        random.shuffle(pairs)
         ledger, _ = builder_of(pairs).build(skip_outputs=False)
         ledger.keep_shard(index, count)
         mine = [output for _, output in pairs if ledger.take(digest(output))]

@@ -33,7 +33,7 @@ def test_pixel_rows_equal_padded_image(height, width, strip, is_16_bit):
 def test_pixel_sink_crops_padding(bit_depth, dtype):
     pixels = np.random.default_rng(1).integers(0, 2**bit_depth, (13, 10, 3)).astype(dtype)
     rows = PixelRows(pixels, 3, torch.zeros(()))
-    sink = PixelSink(13, 10, bit_depth)  # type: ignore[arg-type]
+    sink = PixelSink(13, 10, bit_depth)
     for top in range(0, rows.height, 5):
         sink(top, rows.read(top, min(top + 5, rows.height)))
     assert np.array_equal(sink.pixels, pixels)

@@ -46,7 +46,6 @@ def size(frames: dict) -> int:
 
 def test_sample_grid_is_cut_into_images(tmp_path):
     frame = read_frame(write_grid(tmp_path, 1))
-    assert frame is not None
     assert list(frame.images) == list(GRID_COLUMNS)
     for column, name in enumerate(GRID_COLUMNS):
         for row, text in enumerate(frame.images[name]):
