@@ -64,6 +64,7 @@ def test_markup_in_a_name_is_printed_literally(cyclegan, tmp_path, draw, monkeyp
 @pytest.mark.parametrize(
     ("name", "content", "code", "message"),
     [
+        ("x" * 300, None, 3, ""),
         ("notes.txt", b"hello", 3, "notes.txt is not an image"),
         ("x.safetensors", b"damaged file", 4, "x.safetensors is not a safetensors file"),
     ],
