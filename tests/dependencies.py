@@ -5,8 +5,6 @@
 rewrites its table from what is installed.
 """
 
-from __future__ import annotations
-
 import re
 import tomllib
 from importlib import metadata

@@ -5,8 +5,6 @@ names are those of one ``nn.Sequential`` and of ``conv_block`` within it; tests 
 its state and expect this package to find the same network in the file.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 
@@ -90,7 +88,7 @@ class OriginalGenerator(nn.Module):
 
 def original_generator(seed: int = 0, **options: object) -> OriginalGenerator:
     """With random weights that make lively images, in evaluation mode."""
-    network = OriginalGenerator(**options).eval().requires_grad_(False)  # type: ignore[arg-type]
+    network = OriginalGenerator(**options).eval().requires_grad_(False)
     random = torch.Generator().manual_seed(seed)
     for name, parameter in network.named_parameters():
         scale = 0.2 if parameter.dim() > 1 else 0.5

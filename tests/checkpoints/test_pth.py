@@ -1,7 +1,5 @@
 """The original implementation's files: generators are loaded from them, or refused."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -63,9 +61,7 @@ def assert_the_same(path: Path, network: OriginalGenerator, direction: Any = "a2
     ],
     ids=str,
 )
-def test_loaded_pth_generator_computes_the_same(
-    tmp_path: Path, options: dict[str, Any], legacy: bool
-) -> None:
+def test_loaded_pth_generator_computes_the_same(tmp_path, options, legacy):
     network = original_generator(**options)
     path = tmp_path / "latest_net_G_A.pth"
     torch.save(network.state_dict(), path, _use_new_zipfile_serialization=not legacy)
@@ -104,9 +100,7 @@ def renamed(change: Callable[[str], str]) -> Callable[[Weights], Any]:
         ),
     ],
 )
-def test_prefixes_wrappers_and_running_statistics_are_accepted(
-    tmp_path: Path, change: Callable[[Weights], Any]
-) -> None:
+def test_prefixes_wrappers_and_running_statistics_are_accepted(tmp_path, change):
     network = original_generator()
     torch.save(change(dict(network.state_dict())), tmp_path / "x.pth")
     assert_the_same(tmp_path / "x.pth", network)
@@ -122,16 +116,14 @@ def tied(*names: str) -> Callable[[Weights], Any]:
 @pytest.mark.parametrize(
     "change", [tied("", "same."), tied("netG.", "net."), tied("a.", "b.", "c.")]
 )
-def test_tied_generators_are_one(
-    tmp_path: Path, change: Callable[[Weights], Any], legacy: bool
-) -> None:
+def test_tied_generators_are_one(tmp_path, change, legacy):
     network = original_generator()
     content = change(dict(network.state_dict()))
     torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
     assert_the_same(tmp_path / "x.pth", network)
 
 
-def test_two_generators_of_one_direction_are_refused(tmp_path: Path) -> None:
+def test_two_generators_of_one_direction_are_refused(tmp_path):
     weights = [original_generator(seed).state_dict() for seed in (1, 2)]
     content = {f"{name}.{key}": tensor for name, one in zip("xy", weights, strict=True)
                for key, tensor in one.items()}  # fmt: skip
@@ -140,7 +132,7 @@ def test_two_generators_of_one_direction_are_refused(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "both.pth")
 
 
-def test_views_of_one_storage_are_loaded(tmp_path: Path) -> None:
+def test_views_of_one_storage_are_loaded(tmp_path):
     network = original_generator()
     whole = torch.cat([tensor.flatten() for tensor in network.state_dict().values()])
     views, start = {}, 0
@@ -152,7 +144,7 @@ def test_views_of_one_storage_are_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("blocks", [6, 9])
-def test_original_names_cover_the_original_generator(blocks: int) -> None:
+def test_original_names_cover_the_original_generator(blocks):
     """And those are the ones that the networks of the paper's sizes are known to have."""
     names = original_names(GeneratorConfig(64, blocks)).values()
     numbers = {int(name.split(".")[1]) for name in names}
@@ -205,7 +197,7 @@ def test_both_generators_of_cut_are_one_checkpoint(tmp_path: Path) -> None:
         ("discriminator_B2A", None), ("gen_beta", None),
     ],
 )  # fmt: skip
-def test_direction_of_names(name: str, direction: str | None) -> None:
+def test_direction_of_names(name, direction):
     assert direction_of(name) == direction
 
 
@@ -221,11 +213,11 @@ def test_direction_of_names(name: str, direction: str | None) -> None:
         ("x/G_A2B_epoch33.pth", ("A", "B")),
     ],
 )
-def test_domains_of_paths(path: str, domains: tuple[str, str]) -> None:
+def test_domains_of_paths(path, domains):
     assert domains_of(Path("/somewhere") / path) == domains
 
 
-def test_file_of_one_direction(tmp_path: Path) -> None:
+def test_file_of_one_direction(tmp_path):
     torch.save(original_generator().state_dict(), tmp_path / "latest_net_G_B.pth")
     info = read_checkpoint(tmp_path / "latest_net_G_B.pth", ("day", "night")).info
     assert (info.directions, info.name_a, info.name_b) == (("b2a",), "day", "night")
@@ -249,32 +241,21 @@ def test_file_of_one_direction(tmp_path: Path) -> None:
         (["D_A", "optimizer"], []),
     ],
 )
-def test_newest_generators_of_a_folder_are_chosen(
-    tmp_path: Path, names: list[str], chosen: list[str]
-) -> None:
+def test_newest_generators_of_a_folder_are_chosen(tmp_path, names, chosen):
     for name in names:
         (tmp_path / f"{name}.pth").touch()
     (tmp_path / "G_A.txt").touch()
     assert [file.stem for file in generator_files(tmp_path)] == chosen
 
 
-def test_ambiguous_generators_of_a_folder_are_refused(tmp_path: Path) -> None:
+def test_ambiguous_generators_of_a_folder_are_refused(tmp_path):
     for name in ("G_A", "G_A2B"):
         (tmp_path / f"{name}.pth").touch()
     with pytest.raises(CheckpointError, match=r"one direction: G_A\.pth and G_A2B\.pth"):
         checkpoint_file(tmp_path)
 
 
-def test_folder_of_epochs_is_a_checkpoint(tmp_path: Path) -> None:
-    networks = {name: original_generator(seed) for seed, name in enumerate(("5", "10"))}
-    for name, network in networks.items():
-        torch.save(network.state_dict(), tmp_path / f"{name}_net_G_B.pth")
-    assert checkpoint_file(tmp_path) == tmp_path
-    assert read_checkpoint(tmp_path).info.directions == ("b2a",)
-    assert_the_same(tmp_path, networks["10"], "b2a")
-
-
-def test_folder_of_both_directions_is_one_checkpoint(tmp_path: Path) -> None:
+def test_folder_of_both_directions_is_one_checkpoint(tmp_path):
     folder = tmp_path / "day2night"
     folder.mkdir()
     networks = {"A": original_generator(1), "B": original_generator(2)}
@@ -288,7 +269,7 @@ def test_folder_of_both_directions_is_one_checkpoint(tmp_path: Path) -> None:
     assert_the_same(folder, networks["B"], "b2a")
 
 
-def test_file_of_both_directions(tmp_path: Path) -> None:
+def test_file_of_both_directions(tmp_path):
     one, other = original_generator(1), original_generator(2)
     torch.save({"netG_A": one.state_dict(), "netG_B": other.state_dict()}, tmp_path / "x.pth")
     assert read_checkpoint(tmp_path / "x.pth").info.directions == ("a2b", "b2a")
@@ -366,16 +347,14 @@ def without(name: str) -> Mapping[str, Tensor]:
                   "netG_B": original_generator(width=2).state_dict()}, "different architectures"),
     ],
 )  # fmt: skip
-def test_unsupported_networks_are_refused_by_name(
-    tmp_path: Path, content: Callable[[], Any], word: str
-) -> None:
+def test_unsupported_networks_are_refused_by_name(tmp_path, content, word):
     torch.save(content(), tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=word) as refusal:
         read_checkpoint(tmp_path / "x.pth")
     assert str(tmp_path / "x.pth") in refusal.value.message
 
 
-def test_unsupported_pickle_is_refused_without_torchs_advice(tmp_path: Path) -> None:
+def test_unsupported_pickle_is_refused_without_torchs_advice(tmp_path):
     """Torch warns of the protocol first, and then advises to load without ``weights_only``."""
     torch.save(original_generator().state_dict(), tmp_path / "x.pth", pickle_protocol=4)
     with pytest.raises(CheckpointError, match="more than torch loads without running") as refusal:
@@ -384,12 +363,10 @@ def test_unsupported_pickle_is_refused_without_torchs_advice(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("error", [TypeError, IndexError, AttributeError, AssertionError])
-def test_any_exception_of_torch_load_is_a_damaged_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
-) -> None:
+def test_any_exception_of_torch_load_is_a_damaged_file(tmp_path, monkeypatch, error):
     """Seen: a call of its tensor maker with too few arguments, out of damaged bytes."""
 
-    def stumble(*arguments: Any, **options: Any) -> None:
+    def stumble(*arguments, **options):
         raise error("missing 2 required positional arguments")
 
     torch.save(original_generator().state_dict(), tmp_path / "x.pth")

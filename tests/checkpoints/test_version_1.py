@@ -1,7 +1,5 @@
 """A run of format version 1, which every later version must load (docs/format.md)."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from pathlib import Path
@@ -22,7 +20,7 @@ SINCE_VERSION_2, SINCE_VERSION_3 = {"state.watch"}, {"generator.resampling"}
 EXPECTED = [0.035206, -0.142229, -0.079751, 0.13371, 0.040092, -0.074231]
 
 
-def test_version_1_generator_translates_the_same() -> None:
+def test_version_1_generator_translates_the_same():
     image = torch.linspace(-1, 1, 3 * 8 * 12).view(1, 3, 8, 12)
     generator, info = load_generator(RUN / "model.safetensors", "a2b")
     assert (info.name_a, info.name_b, info.directions) == ("day", "night", ("a2b", "b2a"))
@@ -30,7 +28,7 @@ def test_version_1_generator_translates_the_same() -> None:
     assert found == pytest.approx(EXPECTED, abs=1e-5)
 
 
-def test_version_1_state_can_be_resumed() -> None:
+def test_version_1_state_can_be_resumed():
     state = read_state_info(RUN / "state.safetensors")
     assert (state.step, state.seconds, state.images) == (1, 12.5, "digest")
     # It knew neither averages, held-out images nor antialiasing, and goes on without.
@@ -112,46 +110,46 @@ def keys_of(document: dict[str, Any]) -> set[str]:
     return set(document) | inner
 
 
-def test_state_tensors_match_the_specification() -> None:
+def test_state_tensors_match_the_specification():
     header = read_header(RUN / "state.safetensors")
     assert header.tensors == specified(header.document)
 
 
-def test_model_tensors_match_the_specification() -> None:
+def test_model_tensors_match_the_specification():
     tensors = specified(read_header(RUN / "state.safetensors").document)
     generators = {n: t for n, t in tensors.items() if n.startswith("generator_")}
     assert read_header(RUN / "model.safetensors").tensors == generators
 
 
-def test_version_1_documents_match_the_specification() -> None:
+def test_version_1_documents_match_the_specification():
     model, more = map(set, tables("The document"))
     assert keys_of(read_header(RUN / "model.safetensors").document) == model - SINCE_VERSION_3
     found = keys_of(read_header(RUN / "state.safetensors").document)
     assert found == (model | more) - SINCE_VERSION_2 - SINCE_VERSION_3
 
 
-def test_current_documents_match_the_specification(run_folder: Path) -> None:
+def test_current_documents_match_the_specification(run_folder):
     model, more = map(set, tables("The document"))
     assert keys_of(read_header(run_folder / "model.safetensors").document) == model
     assert keys_of(read_header(run_folder / "state.safetensors").document) == model | more
 
 
-def test_distributed_documents_match_the_specification(run_folder: Path) -> None:
+def test_distributed_documents_match_the_specification(run_folder):
     [several] = map(set, tables("Distributed training"))
     info = read_state_info(run_folder / "state.safetensors")
     together = dataclasses.replace(info, ranks=2, items=2).to_document()
     assert keys_of(together) == keys_of(info.to_document()) | several
 
 
-def test_options_of_a_state_are_those_of_train_config() -> None:
-    """So that ``config`` needs no table of its own."""
+def test_options_of_a_state_are_those_of_train_config():
+    """``config`` has no table in the specification."""
     state = read_state_info(RUN / "state.safetensors")
     assert state.config.keys() <= state.train_config().to_document().keys()
 
 
 @pytest.mark.parametrize("affine", [False, True])
 @pytest.mark.parametrize(("inputs", "outputs"), [(3, 3), (1, 3), (3, 1)])
-def test_all_architectures_match_the_specification(affine: bool, inputs: int, outputs: int) -> None:
+def test_all_architectures_match_the_specification(affine, inputs, outputs):
     generator, norms, _ = tables("Tensors")
     if affine:
         generator |= {f"{norm}.{end}": text for norm, text in norms.items()

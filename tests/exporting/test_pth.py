@@ -1,19 +1,11 @@
 """Exported .pth files: the original network loads them and computes the same."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from cyclegan_cli.checkpoints.store import load_generator
 from original import OriginalGenerator, original_generator
-
-Cyclegan = Callable[..., Any]
 
 
 def image() -> torch.Tensor:
@@ -23,15 +15,8 @@ def image() -> torch.Tensor:
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("fp16", 1e-2)])
 @pytest.mark.parametrize(("direction", "letter"), [("a2b", "A"), ("b2a", "B")])
 def test_original_network_loads_the_export(
-    cyclegan: Cyclegan,
-    run_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    direction: Any,
-    letter: str,
-    precision: str,
-    tolerance: float,
-) -> None:
+    cyclegan, run_folder, tmp_path, monkeypatch, direction, letter, precision, tolerance
+):
     monkeypatch.chdir(tmp_path)
     options = ["--format", "pth", "--direction", direction, "--precision", precision]
     answer = cyclegan("export", run_folder, *options)
@@ -45,9 +30,7 @@ def test_original_network_loads_the_export(
         torch.testing.assert_close(original(image()), ours(image()), rtol=0, atol=tolerance)
 
 
-def test_exported_pth_folder_is_a_checkpoint(
-    cyclegan: Cyclegan, run_folder: Path, tmp_path: Path
-) -> None:
+def test_exported_pth_folder_is_a_checkpoint(cyclegan, run_folder, tmp_path):
     folder = tmp_path / "day2night"
     answer = cyclegan("export", run_folder, "--format", "pth", "--direction", "both", "-o", folder)
     assert answer.code == 0, answer.err
@@ -63,7 +46,7 @@ def test_exported_pth_folder_is_a_checkpoint(
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_pth_file_is_converted_with_domain_names(cyclegan: Cyclegan, tmp_path: Path) -> None:
+def test_pth_file_is_converted_with_domain_names(cyclegan, tmp_path):
     network = original_generator(affine=True)
     torch.save(network.state_dict(), tmp_path / "old.pth")
     options = ["--format", "safetensors", "--domains", "day,night", "--json"]
@@ -77,7 +60,7 @@ def test_pth_file_is_converted_with_domain_names(cyclegan: Cyclegan, tmp_path: P
     torch.testing.assert_close(ours(image()), network(image()), rtol=0, atol=1e-5)
 
 
-def test_pth_export_does_not_overwrite_its_source(cyclegan: Cyclegan, tmp_path: Path) -> None:
+def test_pth_export_does_not_overwrite_its_source(cyclegan, tmp_path):
     torch.save(original_generator().state_dict(), tmp_path / "latest_net_G_A.pth")
     answer = cyclegan(
         "export", tmp_path, "--format", "pth", "-o", tmp_path / "latest_net_G_A.pth", "--overwrite"

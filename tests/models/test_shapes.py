@@ -1,7 +1,5 @@
 """The arithmetic of the networks, against the networks and against known numbers."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -31,14 +29,14 @@ CONFIGS = [
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
-def test_shapes_equal_the_parameters_of_the_network(config: GeneratorConfig) -> None:
+def test_shapes_equal_the_parameters_of_the_network(config):
     with torch.device("meta"):
         state = ResnetGenerator(config).state_dict()
     assert generator_shapes(config) == {name: tuple(t.shape) for name, t in state.items()}
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
-def test_flops_equal_torch_flop_counter(config: GeneratorConfig) -> None:
+def test_flops_equal_torch_flop_counter(config):
     with torch.device("meta"):
         network, image = ResnetGenerator(config), torch.zeros(1, config.input_channels, 64, 96)
     with FlopCounterMode(display=False) as counter:
@@ -46,11 +44,11 @@ def test_flops_equal_torch_flop_counter(config: GeneratorConfig) -> None:
     assert generator_flops(config, 64, 96) == counter.get_total_flops()
 
 
-def test_generator_flops_at_256_pixels() -> None:
+def test_generator_flops_at_256_pixels():
     assert generator_flops(GeneratorConfig(), 256, 256) == pytest.approx(99.1e9, rel=0.005)
 
 
-def test_discriminator_flops_and_receptive_field() -> None:
+def test_discriminator_flops_and_receptive_field():
     config = DiscriminatorConfig()
     assert discriminator_flops(config, 256, 256) == pytest.approx(6.3e9, rel=0.01)
     assert receptive_field(discriminator_layers(config)) == 70
@@ -83,7 +81,7 @@ def test_receptive_field_equals_the_extent_of_gradients(
     assert receptive_field(generator_layers(config)) == widest
 
 
-def test_activation_memory_grows_with_image_and_width() -> None:
+def test_activation_memory_grows_with_image_and_width():
     one = activation_bytes(GeneratorConfig(), 1000, 1000)
     assert activation_bytes(GeneratorConfig(), 2000, 1000) == 2 * one
     # 64 channels of a megapixel twice, and 128 of a quarter of one: 160 million numbers.

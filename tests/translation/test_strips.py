@@ -1,7 +1,5 @@
 """Strips equal the network on the whole image, in bounded memory."""
 
-from __future__ import annotations
-
 import copy
 import errno
 import os
@@ -21,7 +19,7 @@ from cyclegan_cli.files import is_disk_full
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.models.winograd import WinogradConv
 from cyclegan_cli.translation import arena
-from cyclegan_cli.translation.arena import FeatureMapArena, Location, StoredRows
+from cyclegan_cli.translation.arena import Location, StoredRows
 from cyclegan_cli.translation.strips import StripGenerator, StripPlan
 from generators import generator
 
@@ -125,7 +123,7 @@ def test_strips_equal_network_with_winograd(
     assert float((found - expected).abs().max()) < 1 / 127.5
 
 
-def test_arena_is_reused_for_images_of_any_size() -> None:
+def test_arena_is_reused_for_images_of_any_size():
     network = generator(8, 2)
     shared = StripGenerator(copy.deepcopy(network))
     sizes = [(48, 64), (48, 64), (16, 20), (80, 40), (48, 64)]
@@ -139,7 +137,7 @@ def test_arena_is_reused_for_images_of_any_size() -> None:
     assert held == [full[0], full[0], full[0], full[0], full[0]]
 
 
-def test_large_arena_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_arena_is_freed(monkeypatch):
     network, whole = generator(8, 1), image(32, 32)
     shared = StripGenerator(network)
     through(shared, whole, StripPlan(3))
@@ -149,22 +147,6 @@ def test_large_arena_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arena, "KEEP_BYTES", 1000)
     through(shared, whole, StripPlan(3))
     assert shared.arena.nbytes == 0
-
-
-def test_feature_maps_share_one_buffer() -> None:
-    arena = FeatureMapArena()
-    arena.begin(None)
-    large, half = (
-        arena.allocate_first(4, torch.ones(1, 2, 1, 8)),
-        arena.allocate_first(2, torch.ones(1, 4, 1, 4)),
-    )
-    end = arena.allocate_last(1, torch.ones(1, 8, 1, 2))
-    assert large.whole.shape == (1, 2, 4, 8)
-    assert large.whole.is_contiguous(memory_format=torch.channels_last)
-    large.write(0, torch.arange(64.0).view(1, 4, 8, 2).permute(0, 3, 1, 2))
-    assert half.read(0, 2).permute(0, 2, 3, 1).flatten().tolist() == list(range(32))
-    assert end.read(0, 1).permute(0, 2, 3, 1).flatten().tolist() == list(range(48, 64))
-    assert arena.nbytes == 64 * 4
 
 
 @pytest.mark.parametrize("resampling", RESAMPLING)
@@ -179,8 +161,8 @@ def test_feature_maps_on_disk_give_same_pixels(dtype: torch.dtype, resampling: R
     assert torch.equal(elsewhere, held)
 
 
-def test_full_temporary_folder_raises_device_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: int) -> None:
+def test_full_temporary_folder_raises_device_error(monkeypatch):
+    def full(*_):
         raise OSError(errno.ENOSPC, "No arena left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
@@ -192,7 +174,7 @@ def test_full_temporary_folder_raises_device_error(monkeypatch: pytest.MonkeyPat
     assert not is_disk_full(raised.value)
 
 
-def test_strip_generator_is_thread_safe() -> None:
+def test_strip_generator_is_thread_safe():
     """Threads share the workspace and must take turns."""
     network = generator(16, 2)
     images = [image(48, 64, seed) for seed in range(4)]
@@ -223,7 +205,7 @@ def test_strips_equal_network_with_affine_norms_and_grey_images(
     assert psnr(found, expected) > (100 if dtype == torch.float32 else 25)
 
 
-def test_independent_tiles_differ_from_network() -> None:
+def test_independent_tiles_differ_from_network():
     """The comparison above fails for tiles that are normalised by themselves."""
     network, whole = generator(8, 2), image(64, 64)
     with torch.inference_mode():
