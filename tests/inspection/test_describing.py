@@ -56,11 +56,12 @@ def test_describe_model(checkpoint: Path, tiny_model: CycleGAN) -> None:
         "input_channels": 3,
         "output_channels": 3,
         "affine_norm": False,
+        "resampling": "blur",
         "parameters": parameters(tiny_model.generator_a2b),
     }
     assert facts["dtypes"] == ["F32"]
     assert facts["training"]["step"] == 1
-    assert facts["format_version"] == 1
+    assert facts["format_version"] == 3
     assert set(facts["versions"]) == {"cyclegan_cli", "safetensors", "torch"}
     assert "discriminator" not in facts
 
@@ -367,7 +368,7 @@ def test_describe_pth_file(tmp_path: Path) -> None:
     assert facts["domains"] == {"a": "horse", "b": "zebra"}
     assert facts["generator"] == {
         "base_channels": 4, "residual_blocks": 2, "input_channels": 1, "output_channels": 3,
-        "affine_norm": True, "parameters": parameters(network),
+        "affine_norm": True, "resampling": "strided", "parameters": parameters(network),
     }  # fmt: skip
 
 
