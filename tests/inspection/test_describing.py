@@ -406,7 +406,7 @@ def test_describe_weights(checkpoint: Path, run_folder: Path, tiny_model: CycleG
 
 def test_describe_receptive_field(run_folder: Path) -> None:
     facts = describe(run_folder / "state.safetensors", Request(receptive_field=True)).facts
-    assert facts["generator"]["receptive_field"] == 41
+    assert facts["generator"]["receptive_field"] == 51
     assert facts["generator"]["memory_mb_per_megapixel"] == 28.0
     assert facts["discriminator"]["receptive_field"] == 70
 
