@@ -19,7 +19,7 @@ from cyclegan_cli.checkpoints.header import (
     state_info,
     to_metadata,
 )
-from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig
+from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig, Resampling
 from cyclegan_cli.errors import CheckpointError, UsageError
 
 MODEL = ModelInfo(
@@ -74,7 +74,7 @@ def test_state_info_survives_a_round_trip():
 def test_missing_architecture_keys_of_version_1_have_the_papers_values():
     document = MODEL.to_document()
     del document["directions"]
-    for name in ("input_channels", "output_channels", "affine_norm"):
+    for name in ("input_channels", "output_channels", "affine_norm", "resampling"):
         del document["generator"][name]
     assert model_info(Path("x"), header_of(document)) == MODEL
     assert MODEL.generator == GeneratorConfig(
@@ -88,6 +88,26 @@ def test_other_architectures_and_single_directions_are_read(directions):
     generator = GeneratorConfig(8, 2, input_channels=1, output_channels=1, affine_norm=True)
     info = dataclasses.replace(MODEL, generator=generator, directions=directions)
     assert model_info(Path("x"), header_of(info.to_document())) == info
+
+
+@pytest.mark.parametrize(("resampling", "version"), [("strided", 1), ("blur", 3), ("cut", 3)])
+def test_models_carry_the_oldest_version_that_knows_their_resampling(
+    resampling: Resampling, version: int
+) -> None:
+    generator = dataclasses.replace(MODEL.generator, resampling=resampling)
+    info = dataclasses.replace(MODEL, generator=generator)
+    document = info.to_document()
+    assert (document["version"], document["generator"]["resampling"]) == (version, resampling)
+    assert model_info(Path("x"), header_of(document)) == info
+    state = dataclasses.replace(STATE, model=dataclasses.replace(info, kind="state"))
+    assert state.to_document()["version"] == 3
+    assert state_info(Path("x"), header_of(state.to_document())) == state
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_state_without_the_option_resumes_as_strided(version: int) -> None:
+    document = STATE.to_document() | {"version": version, "config": {}}
+    assert state_info(Path("x"), header_of(document)).train_config().resampling == "strided"
 
 
 @pytest.mark.parametrize("document", [{}, {"format": "pt"}, {"format": None}, {"format": ["x"]}])
@@ -149,6 +169,9 @@ UNFIT = [
     (("generator", "output_channels"), 4),
     (("generator", "output_channels"), "3"),
     (("generator", "affine_norm"), 1),
+    (("generator", "resampling"), "bicubic"),
+    (("generator", "resampling"), True),
+    (("generator", "resampling"), ["blur"]),
     (("directions",), []),
     (("directions",), "a2b"),
     (("directions",), ["a2b", "a2b"]),

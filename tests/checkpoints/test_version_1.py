@@ -10,7 +10,7 @@ import torch
 
 from cyclegan_cli.checkpoints.header import TensorInfo, read_header, read_state_info
 from cyclegan_cli.checkpoints.store import load_generator, restore_state
-from cyclegan_cli.config import GeneratorConfig
+from cyclegan_cli.config import GeneratorConfig, Resampling
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.models.networks import ResnetGenerator
 
@@ -71,7 +71,7 @@ def network_of(table: dict[str, str], blocks: int, **widths: int) -> dict[str, T
 
 def specified(document: dict[str, Any]) -> dict[str, TensorInfo]:
     """All tensors of a state, as docs/format.md has them."""
-    generator, _, discriminator = tables("Tensors")
+    generator, _, _, discriminator = tables("Tensors")
     c, d = document["generator"]["base_channels"], document["discriminator"]["base_channels"]
     blocks, crop = document["generator"]["residual_blocks"], document["config"]["crop_size"]
     networks = {
@@ -149,12 +149,23 @@ def test_options_of_a_state_are_those_of_train_config():
 
 @pytest.mark.parametrize("affine", [False, True])
 @pytest.mark.parametrize(("inputs", "outputs"), [(3, 3), (1, 3), (3, 1)])
-def test_all_architectures_match_the_specification(affine, inputs, outputs):
-    generator, norms, _ = tables("Tensors")
+@pytest.mark.parametrize("resampling", ["strided", "blur", "cut"])
+def test_all_architectures_match_the_specification(
+    affine: bool, inputs: int, outputs: int, resampling: Resampling
+) -> None:
+    generator, kinds, norms, _ = tables("Tensors")
+    assert resampling in kinds
+    if resampling == "cut":
+        text = DOCUMENT.read_text(encoding="utf-8")
+        shapes = re.search(
+            r"`up.0.conv.weight` is ([^`]+), and `up.1.conv.weight` is (.+?)\.", text
+        )
+        assert shapes
+        generator |= {"up.0.conv.weight": shapes[1], "up.1.conv.weight": shapes[2]}
     if affine:
         generator |= {f"{norm}.{end}": text for norm, text in norms.items()
                       for end in ("weight", "bias")}  # fmt: skip
-    network = ResnetGenerator(GeneratorConfig(2, 3, inputs, outputs, affine))
+    network = ResnetGenerator(GeneratorConfig(2, 3, inputs, outputs, affine, resampling))
     found = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     expected = network_of(generator, 3, c=2, i=inputs, o=outputs)
     assert found == {name: tensor.shape for name, tensor in expected.items()}

@@ -49,11 +49,12 @@ def test_describe_model(checkpoint, tiny_model):
         "input_channels": 3,
         "output_channels": 3,
         "affine_norm": False,
+        "resampling": "blur",
         "parameters": parameters(tiny_model.generator_a2b),
     }
     assert facts["dtypes"] == ["F32"]
     assert facts["training"]["step"] == 1
-    assert facts["format_version"] == 1
+    assert facts["format_version"] == 3
     assert set(facts["versions"]) == {"cyclegan_cli", "safetensors", "torch"}
     assert "discriminator" not in facts
 
@@ -333,7 +334,7 @@ def test_describe_pth_file(tmp_path):
     assert facts["domains"] == {"a": "horse", "b": "zebra"}
     assert facts["generator"] == {
         "base_channels": 4, "residual_blocks": 2, "input_channels": 1, "output_channels": 3,
-        "affine_norm": True, "parameters": parameters(network),
+        "affine_norm": True, "resampling": "strided", "parameters": parameters(network),
     }  # fmt: skip
 
 
@@ -367,7 +368,7 @@ def test_describe_weights(checkpoint, run_folder, tiny_model):
 
 def test_describe_receptive_field(run_folder):
     facts = describe(run_folder / "state.safetensors", Request(receptive_field=True)).facts
-    assert facts["generator"]["receptive_field"] == 41
+    assert facts["generator"]["receptive_field"] == 51
     assert facts["generator"]["memory_mb_per_megapixel"] == 28.0
     assert facts["discriminator"]["receptive_field"] == 70
 

@@ -2,16 +2,20 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tomli_w
 import torch
 
+from cyclegan_cli.checkpoints.header import read_model_info
 from cyclegan_cli.checkpoints.store import load_generator, save_generators
-from cyclegan_cli.config import GeneratorConfig, TrainConfig
+from cyclegan_cli.config import GeneratorConfig, Resampling, TrainConfig
 from cyclegan_cli.errors import CheckpointError, UsageError
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.training.plan import plan_new, plan_resumed
 from cyclegan_cli.training.trainer import Trainer, train
+from original import original_generator
 from runs import draw_discs, load_tensors, make_config, train_until
 
 
@@ -66,15 +70,53 @@ def test_resume_does_not_need_initial_checkpoint(config, trained):
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "found"), [("base_channels", 8, 3), ("residual_blocks", 9, 2)]
+    ("option", "value", "found"),
+    [("base_channels", 8, 3), ("residual_blocks", 9, 2), ("resampling", "cut", "blur")],
 )
-def test_contradicting_architecture_is_refused(config, trained, option, value, found):
+def test_contradicting_architecture_is_refused(
+    config: TrainConfig, trained: Path, option: str, value: Any, found: Any
+) -> None:
     name = "--" + option.replace("_", "-")
     with pytest.raises(UsageError, match=f"^{name} {value} contradicts --init-from.* {found}$"):
         plan_new(after(config, trained, **{option: value}))
 
 
-def test_init_from_missing_checkpoint_is_refused(config, tmp_path):
+@pytest.mark.parametrize("resampling", ["strided", "cut"])
+def test_resampling_of_the_checkpoint_is_kept(
+    config: TrainConfig, tmp_path: Path, resampling: Resampling
+) -> None:
+    """Also of a CUT model: the original's files of both directions."""
+    folder = tmp_path / "pth"
+    folder.mkdir()
+    network = original_generator(antialias=resampling == "cut")
+    for letter in "AB":
+        torch.save(network.state_dict(), folder / f"latest_net_G_{letter}.pth")
+    changed = after(config, folder, steps=2)
+    assert changed.run_dir
+    train(plan_new(changed))
+    for name in ("model.safetensors", "state.safetensors"):
+        found = read_model_info(changed.run_dir / name).generator
+        assert found == GeneratorConfig(4, 2, resampling=resampling)
+    assert plan_resumed(changed.run_dir, {}).config.resampling == resampling
+
+
+def test_a_run_without_the_option_resumes_as_strided(config: TrainConfig, tmp_path: Path) -> None:
+    """It was killed before its first checkpoint, so that it has config.toml alone."""
+    run = tmp_path / "old"
+    run.mkdir()
+    options = config.to_document()
+    del options["run_dir"], options["resampling"]
+    (run / "config.toml").write_text(tomli_w.dumps(options))
+    assert plan_resumed(run, {}).config.resampling == "strided"
+    with pytest.raises(UsageError, match="--resampling"):
+        plan_resumed(run, {"resampling": "blur"})
+
+
+def test_the_same_architecture_may_be_said(config: TrainConfig, trained: Path) -> None:
+    assert plan_new(after(config, trained, base_channels=3, residual_blocks=2)).config.init_from
+
+
+def test_a_missing_checkpoint_is_named(config: TrainConfig, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="gone"):
         plan_new(after(config, tmp_path / "gone"))
     assert not (tmp_path / "second").exists()
