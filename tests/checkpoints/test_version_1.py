@@ -16,7 +16,8 @@ from cyclegan_cli.models.networks import ResnetGenerator
 
 RUN = Path(__file__).parents[1] / "data" / "version_1"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "format.md"
-SINCE_VERSION_2, SINCE_VERSION_3 = {"state.watch"}, {"generator.resampling"}
+SINCE_VERSION_2 = {"state.watch"}
+SINCE_VERSION_3 = {"generator.resampling", "discriminator.scales"}
 EXPECTED = [0.035206, -0.142229, -0.079751, 0.13371, 0.040092, -0.074231]
 
 

@@ -500,8 +500,10 @@ def _generator_config(document: Any) -> GeneratorConfig:
 
 def _discriminator_config(document: Any) -> DiscriminatorConfig:
     """Return the architecture; ``scales`` is new in version 3."""
-    scales = _integer(document.get("scales", 1), 1, 3)
-    return DiscriminatorConfig(_integer(document["base_channels"], 1, 1024), scales)
+    given = {"scales": 1} | dict(document)
+    return DiscriminatorConfig(
+        _integer(given["base_channels"], 1, 1024), _integer(given["scales"], 1, 3)
+    )
 
 
 def _resampling(value: Any) -> Resampling:
