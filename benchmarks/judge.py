@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from cyclegan_cli.data.decode import decode
 from cyclegan_cli.data.folder import list_images
 from cyclegan_cli.data.tensors import array_to_tensor
-from cyclegan_cli.training.metrics import (
+from cyclegan_cli.metrics.distances import (
     histogram_distance,
     mean_luminance,
     sliced_wasserstein_distance,

@@ -29,7 +29,7 @@ from torch import Tensor
 from cyclegan_cli.checkpoints.header import Direction
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.data.folder import list_images
-from cyclegan_cli.training.metrics import sliced_wasserstein_distance
+from cyclegan_cli.metrics.distances import sliced_wasserstein_distance
 from judge import load
 
 VARIANTS: dict[str, list[str]] = {

@@ -13,8 +13,8 @@ from torch_fidelity import feature_extractor_inceptionv3 as fidelity
 
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.errors import DataError, UsageError
+from cyclegan_cli.metrics import inception
 from cyclegan_cli.training import plan
-from cyclegan_cli.training.callbacks import inception
 from cyclegan_cli.training.callbacks.inception import KernelInceptionDistance
 from cyclegan_cli.training.plan import plan_new, plan_resumed
 from cyclegan_cli.training.trainer import train
@@ -97,7 +97,7 @@ def test_failed_download_of_inception_weights(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     run = plan_new(dataclasses.replace(config, kid=True, val_fraction=0.5))
-    with pytest.raises(DataError, match=r"--kid needs .*cannot be downloaded: no route") as refusal:
+    with pytest.raises(DataError, match=r"--kid: .*cannot be downloaded: no route") as refusal:
         train(run)
     assert fidelity.URL_INCEPTION_V3 in refusal.value.hint
     assert not run.run_dir.exists()
@@ -105,7 +105,7 @@ def test_failed_download_of_inception_weights(
 
 def test_other_weights_are_refused(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inception, "WEIGHTS_DIGEST", "00000000")
-    with pytest.raises(DataError, match="is damaged"):
+    with pytest.raises(DataError, match="are damaged"):
         KernelInceptionDistance().load(CPU)
 
 

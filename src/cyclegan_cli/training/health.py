@@ -13,8 +13,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from cyclegan_cli.config import GanLossChoice
+from cyclegan_cli.metrics.distances import diversity, luminance_correlation
 from cyclegan_cli.models.losses import l1_loss
-from cyclegan_cli.training.metrics import diversity, luminance_correlation
 from cyclegan_cli.training.plan import Plan
 from cyclegan_cli.training.validation import ValidationBatch
 
