@@ -29,8 +29,10 @@ from torch import Tensor
 from cyclegan_cli.checkpoints.header import Direction
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.data.folder import list_images
+from cyclegan_cli.data.tensors import to_pixel_values
 from cyclegan_cli.metrics.distances import sliced_wasserstein_distance
-from judge import load
+from cyclegan_cli.metrics.loading import load_squares
+from cyclegan_cli.metrics.paired import l1
 
 VARIANTS: dict[str, list[str]] = {
     "default": [],
@@ -114,7 +116,7 @@ def judged(run: Run, device: str) -> dict[str, dict[str, float]]:
     kept = run.folder / "judged.json"
     if not kept.exists():
         images = [
-            load(list_images(folder)[:MOST_IMAGES], run.data.crop).to(device)
+            load_squares(list_images(folder)[:MOST_IMAGES], run.data.crop).to(device)
             for folder in run.data.domains("test")
         ]
         measures = {
@@ -140,7 +142,8 @@ def _measures(run: Run, checkpoint: Path, images: list[Tensor]) -> dict[str, flo
         measures[f"swd_{direction}"] = statistics.mean(levels)
         measures[f"finest_{direction}"] = levels[0]
         if run.data.pairs:
-            measures[f"l1_{direction}"] = float((translated - target).abs().mean() * 127.5)
+            pixels, truth = to_pixel_values(translated), to_pixel_values(target)
+            measures[f"l1_{direction}"] = float(l1(pixels, truth).mean())
     return measures
 
 

@@ -19,6 +19,7 @@ from cyclegan_cli.training.callbacks.inception import KernelInceptionDistance
 from cyclegan_cli.training.plan import plan_new, plan_resumed
 from cyclegan_cli.training.trainer import train
 from cyclegan_cli.training.validation import ValidationBatch
+from inception_weights import save_random_weights
 from runs import Recorder
 
 CPU = torch.device("cpu")
@@ -28,23 +29,7 @@ CPU = torch.device("cpu")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of torch hub with weights in it."""
     folder = tmp_path_factory.mktemp("hub")
-    path = folder / "hub" / "checkpoints" / fidelity.URL_INCEPTION_V3.rpartition("/")[2]
-    path.parent.mkdir(parents=True)
-    with pytest.MonkeyPatch.context() as patch:
-        drawn: dict[str, torch.Tensor] = {}
-
-        def keep(self: torch.nn.Module, _: object) -> None:
-            drawn.update(self.state_dict())
-
-        torch.manual_seed(0)
-        patch.setattr(fidelity, "load_state_dict_from_url", lambda *_, **__: {})
-        patch.setattr(fidelity.FeatureExtractorInceptionV3, "load_state_dict", keep)
-        fidelity.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
-        # As first drawn, nothing of an image would be left after so many layers.
-        for tensor in drawn.values():
-            if tensor.dim() == 4:
-                torch.nn.init.kaiming_normal_(tensor)
-        torch.save(drawn, path)
+    save_random_weights(folder / "hub" / "checkpoints" / inception.URL.rpartition("/")[2])
     return folder
 
 

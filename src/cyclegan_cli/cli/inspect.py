@@ -131,7 +131,7 @@ def _quality_table(facts: Mapping[str, Any]) -> tuple[list[str], list[list[str]]
     titles = {
         "translations": f"translations ({counts['translations']})",
         "inputs": f"inputs unchanged ({counts.get('inputs', 0)})",
-        "target_halves": f"target, half against half ({counts['target']})",
+        "target_halves": f"target halves ({counts['target']})",
     }
     columns = [name for name in titles if name in facts["swd"]]
     labels = {"swd": "SWD", "kid": "KID", "fid": "FID", "l1": "L1", "psnr": "PSNR, dB"}
@@ -150,7 +150,7 @@ def _with_interval(value: Mapping[str, Any] | None) -> str:
         return ""
     if value["low"] is None:
         return _shown(value["value"])
-    return f"{_shown(value['value'])} ({_shown(value['low'])} to {_shown(value['high'])})"
+    return f"{_shown(value['value'])}\n{_shown(value['low'])} to {_shown(value['high'])}"
 
 
 def _show(path: Path, summary: Summary) -> None:

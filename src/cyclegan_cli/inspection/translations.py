@@ -262,8 +262,11 @@ class _Reader:
             self.problems.append(problem)
 
 
-def _value(estimate: float, resampled: Tensor | None) -> Facts:
-    low, high = (None, None) if resampled is None else interval(estimate, resampled)
+def _value(estimate: float, resampled: Tensor | None, lowest: float | None = None) -> Facts:
+    if resampled is None:
+        return {"value": estimate, "low": None, "high": None}
+    low, high = interval(estimate, resampled)
+    low = low if lowest is None else max(lowest, low)
     return {"value": estimate, "low": low, "high": high}
 
 
@@ -277,7 +280,7 @@ def _swd(images: _ImageSet, target: _ImageSet) -> Facts:
     levels = sliced.levels()
     is_enough = min(len(own), len(other)) > 1
     resampled = sliced.resampled(*_counts(own, other)) if is_enough else None
-    return {**_value(statistics.mean(levels), resampled), "levels": levels}
+    return {**_value(statistics.mean(levels), resampled, 0), "levels": levels}
 
 
 def _kid(images: _ImageSet, target: _ImageSet) -> Facts | None:
@@ -296,7 +299,7 @@ def _fid(images: _ImageSet, target: _ImageSet) -> Facts | None:
     resampled = None
     if max(len(own), len(other)) <= MAX_FID_RESAMPLED:
         resampled = resampled_frechet_distance(own, other, *_counts(own, other))
-    return _value(frechet_distance(own, other), resampled)
+    return _value(frechet_distance(own, other), resampled, 0)
 
 
 def _inception_facts(inception: Inception | None, reason: str | None) -> Facts:

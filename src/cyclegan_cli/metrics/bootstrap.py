@@ -33,9 +33,13 @@ def interval(estimate: float, resampled: Tensor) -> tuple[float, float]:
     Returns:
         The lower and upper limit.
     """
+    resampled = resampled.double()
+    resampled = resampled[resampled.isfinite()]  # Not defined for copies of a single image.
+    if not len(resampled):
+        return estimate, estimate
     tail = (1 - COVERAGE) / 2
-    limits = torch.quantile(resampled.double(), torch.tensor([tail, 1 - tail], dtype=torch.float64))
-    low, high = (limits + (estimate - resampled.double().mean())).tolist()
+    limits = torch.quantile(resampled, torch.tensor([tail, 1 - tail], dtype=torch.float64))
+    low, high = (limits + (estimate - resampled.mean())).tolist()
     return low, high
 
 

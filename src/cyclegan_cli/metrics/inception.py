@@ -181,7 +181,8 @@ def _cached_weights(log: Callable[[str], None]) -> Path:
                 URL, str(path), hash_prefix=WEIGHTS_DIGEST, progress=False
             )
     except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        # urllib wraps the error of the operating system.
+        reason = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
         raise DataError(
             f"the weights of the Inception network, {path}, cannot be downloaded: {reason}",
             f"Download them from {URL}.",
