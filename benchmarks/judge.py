@@ -4,8 +4,8 @@
 
 Prints mean luminance, the distance of colour histograms, the sliced Wasserstein distance a
 pyramid level and, with ``--pairs`` (equal file names are true pairs), L1, PSNR and SSIM to the
-truth; each for the inputs and for the outputs. ``--floor`` also splits the target set in two halves and
-measures one against the other: what two samples of the same domain are apart.
+truth; each for the inputs and for the outputs. ``--floor`` also splits the target set in two
+halves and measures one against the other: what two samples of the same domain are apart.
 """
 
 from __future__ import annotations
