@@ -58,7 +58,7 @@ def _common_suffix(names: Iterable[str], known: Iterable[str]) -> str:
 
     A suffix does not begin with a letter or digit: ``photo10`` does not belong to ``photo1``.
     """
-    known, found = set(known), Counter([""])
+    known, found = set(known), Counter({"": 0})
     for name in names:
         for end in range(1, len(name) + 1):
             suffix = name[end:]
