@@ -1018,7 +1018,7 @@ class InspectConfig:
         for name in ("models", "weights", "receptive_field", "full"):
             if getattr(self, name):
                 raise UsageError(
-                    f"--against excludes {option_name(name)}", "Leave one of them out."
+                    f"--against and {option_name(name)} exclude each other", "Give one of them."
                 )
         if len(self.paths) != 1:
             raise UsageError(

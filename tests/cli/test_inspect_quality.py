@@ -179,7 +179,7 @@ def test_weights_from_a_file(cyclegan: Cyclegan, folders: Path) -> None:
 
 def test_unreadable_images_are_named(cyclegan: Cyclegan, folders: Path) -> None:
     Path("out/0_night.png").write_bytes(b"damaged")
-    Path("night/2x.png").touch()
+    Path("night/2x.png").write_bytes(b"")
     answer = cyclegan("inspect", "out", "--against", "night", *QUICK, "--json")
     assert answer.code == 6
     assert answer.documents[0]["images"] == {"translations": 3, "target": 5}
