@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import io
-import pickle
+import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,9 +23,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from cyclegan_cli.checkpoints.pth import read_torch_file
 from cyclegan_cli.data.image import PixelArray
 from cyclegan_cli.data.tensors import to_pixel_values
-from cyclegan_cli.errors import DataError, UsageError
+from cyclegan_cli.errors import CheckpointError, DataError, UsageError
 
 SIZE = 299
 FEATURES = 2048
@@ -123,24 +124,21 @@ def load_inception(
     return Inception(_build(state, path).to(device or torch.device("cpu")), path, digest)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], str]:
+def _read(path: Path) -> tuple[dict[str, Tensor], str]:
     """Return the tensors of a file and its SHA-256 digest; no code in the file is executed."""
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        reason = (error.strerror or "").lower()
-        raise DataError(f"cannot read the Inception weights {path}: {reason}") from error
-    digest = hashlib.sha256(content).hexdigest()
-    try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        # Other kinds of files, such as pipes, are refused when they are opened.
+        state = dict(read_torch_file(path))
+    except CheckpointError as error:
+        if not os.access(path, os.R_OK):
+            reason = "permission denied" if path.exists() else "no such file"
+            raise DataError(f"cannot read the Inception weights {path}: {reason}") from error
         raise _not_inception(path) from error
-    if not isinstance(state, dict):
-        raise _not_inception(path)
-    return state, digest
+    with path.open("rb") as stream:
+        return state, hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _build(state: dict[str, Any], path: Path) -> nn.Module:
+def _build(state: dict[str, Tensor], path: Path) -> nn.Module:
     """Return the network up to the last pooling, in evaluation mode."""
     from torch_fidelity.feature_extractor_inceptionv3 import (  # noqa: PLC0415 an extra
         FeatureExtractorInceptionV3,
