@@ -30,7 +30,7 @@ PURPOSES = {
     "onnxruntime": "verification of ONNX exports, int8 quantization",
     "onnxscript": "ONNX export",
     "openvino": "OpenVINO export",
-    "torch-fidelity": "Inception network for `train --kid`",
+    "torch-fidelity": "Inception network for `train --kid` and `inspect --against`",
     "tensorboard": "TensorBoard logs",
 }
 # Extras for developers of the project.

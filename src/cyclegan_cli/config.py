@@ -901,12 +901,16 @@ class ExportConfig(_NamesDomains):
         _ = self.domain_names  # Refuses an invalid text now.
 
 
+QUALITY = "Quality of translations"
+
+
 @dataclass(frozen=True)
 class InspectConfig:
     """The options of ``cyclegan inspect``.
 
     Raises:
-        UsageError: Neither a path nor ``--models`` is given, or both are.
+        UsageError: Neither a path nor ``--models`` is given, or both are; or an option requires or
+            excludes ``--against``.
     """
 
     paths: tuple[Path, ...] = option(
@@ -927,14 +931,85 @@ class InspectConfig:
         False, "Compute the colors of a folder from all images instead of a sample of 100."
     )
     json: bool = option(False, "Print JSON on stdout, one object per path or comparison.")
+    against: Path | None = option(
+        None,
+        "Measure the distance of PATH, a folder of translations, to this folder of images of the "
+        "target domain: SWD, KID and FID.",
+        panel=QUALITY,
+        metavar="DIR",
+    )
+    pairs: Path | None = option(
+        None,
+        "Folder with the ground truth of each translation, matched by file name: also compute L1, "
+        "PSNR and SSIM.",
+        panel=QUALITY,
+        metavar="DIR",
+    )
+    inputs: Path | None = option(
+        None,
+        "Folder of the images that were translated: also measure them unchanged.",
+        panel=QUALITY,
+        metavar="DIR",
+    )
+    size: int | None = option(
+        None,
+        "Side in pixels to which center squares are resized for SWD, L1, PSNR and SSIM.",
+        panel=QUALITY,
+        minimum=16,
+        maximum=2048,
+        shown_default="256",
+    )
+    inception: bool = option(
+        True,
+        "Compute KID and FID; downloads Inception weights once. Requires the extra [metrics].",
+        panel=QUALITY,
+    )
+    inception_weights: Path | None = option(
+        None,
+        "File with the Inception weights, instead of the downloaded ones.",
+        panel=QUALITY,
+        metavar="FILE",
+    )
 
     def __post_init__(self) -> None:
+        self._check_quality_options()
         if self.models == bool(self.paths):
             raise UsageError(
                 "--models lists the models in the package and takes no PATH"
                 if self.models
                 else "PATH is missing",
                 "Name a file or folder, or use --models alone.",
+            )
+
+    def _check_quality_options(self) -> None:
+        """Check the options that ``--against`` requires or excludes.
+
+        Raises:
+            UsageError: One is given without it, or with it.
+        """
+        if self.against is None:
+            needing = ("pairs", "inputs", "size", "inception_weights")
+            given = [name for name in needing if getattr(self, name) is not None]
+            given += [] if self.inception else ["no_inception"]
+            if given:
+                raise UsageError(
+                    f"{option_name(given[0])} requires --against",
+                    "Name a folder of images of the target domain with --against.",
+                )
+            return
+        for name in ("models", "weights", "receptive_field", "full"):
+            if getattr(self, name):
+                raise UsageError(
+                    f"--against and {option_name(name)} exclude each other", "Give one of them."
+                )
+        if len(self.paths) != 1:
+            raise UsageError(
+                f"--against takes one PATH, a folder of translations, not {len(self.paths)}",
+                "Run the command once for each folder.",
+            )
+        if self.inception_weights is not None and not self.inception:
+            raise UsageError(
+                "--inception-weights and --no-inception exclude each other", "Give one of them."
             )
 
 

@@ -102,7 +102,7 @@ def _copy_images(folder: Path) -> None:
         image.save(folder / name)
     for name in ("train/day", "test/day", "train/fluent", "test/fluent"):
         shutil.copytree(folder / "day", folder / name)
-    for name in ("train/night", "train/noto"):
+    for name in ("train/night", "test/night", "train/noto"):
         shutil.copytree(folder / "night", folder / name)
 
 

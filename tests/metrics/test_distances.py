@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cyclegan_cli.training.metrics import (
+from cyclegan_cli.metrics.distances import (
     enlarge,
     histogram_distance,
     laplacian_pyramid,
