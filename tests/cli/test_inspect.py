@@ -156,4 +156,4 @@ def test_health_is_one_line_per_verdict(cyclegan, run_folder, tmp_path):
 def test_weights_are_listed_in_lines(cyclegan, checkpoint):
     out = cyclegan("inspect", checkpoint, "--weights", "--receptive-field").out
     assert "generator_a2b.head.weight  F32 [3, 2, 7, 7]" in out
-    assert rows(out)["generator: receptive field"] == "41"
+    assert rows(out)["generator: receptive field"] == "51"

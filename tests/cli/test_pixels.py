@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cyclegan_cli.cli import translate
 from cyclegan_cli.data.decode import decode
+from cyclegan_cli.translation.translator import Translator
 from images import deep_noise, display_p3_profile, encoded, noise, tiff_of, written
 
 pytestmark = pytest.mark.cpu_features
@@ -54,7 +54,7 @@ def test_format_of_output_beside_input(cyclegan, here):
 def test_contradicting_options_are_refused_before_loading(
     cyclegan, here, monkeypatch, arguments, message
 ):
-    monkeypatch.setattr(translate, "_load", lambda *_: pytest.fail("it was loaded"))
+    monkeypatch.setattr(Translator, "load", lambda *_, **__: pytest.fail("it was loaded"))
     answer = cyclegan("translate", "photos/a.png", *arguments)
     assert answer.code == 2
     assert message in answer.errors[0]
