@@ -50,13 +50,16 @@ def test_compare_of_other_architectures_has_no_distance(run_folder, tmp_path):
     assert facts["differences"]["generator.base_channels"] == [2, 4]
 
 
-def test_compare_exported_checkpoints_with_their_source(run_folder, tmp_path):
+def test_compare_exported_checkpoints_with_their_source(tiny_model, tiny_info, tmp_path):
     from cyclegan_cli.checkpoints.locate import read_checkpoint
     from cyclegan_cli.exporting.exporter import export
     from cyclegan_cli.exporting.job import FORMATS, Job
 
     half, pth = tmp_path / "x.safetensors", tmp_path / "latest_net_G_B.pth"
-    source = run_folder / "model.safetensors"
+    config = dataclasses.replace(tiny_model.config, resampling="strided")
+    model = CycleGAN(config, torch.device("cpu"), False)
+    source = tmp_path / "model.safetensors"
+    save_model(source, model, dataclasses.replace(tiny_info, generator=config.generator))
     export(Job(read_checkpoint(source), ("a2b",), half, FORMATS["safetensors"], "bf16"))
     export(Job(read_checkpoint(source), ("b2a",), pth, FORMATS["pth"]))
     [found] = compare(source, half).facts["weights"].values()

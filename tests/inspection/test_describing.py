@@ -65,6 +65,7 @@ def test_describe_state(run_folder, tiny_model):
     assert facts["generator"]["parameters"] == parameters(tiny_model.generator_a2b)
     assert facts["discriminator"] == {
         "base_channels": 2,
+        "scales": 1,
         "parameters": parameters(tiny_model.discriminator_a),
     }
     assert facts["trained_seconds"] == 12.3

@@ -24,7 +24,7 @@ def configure(a: Path, b: Path, **changes: Any) -> TrainConfig:
     options = {
         "domain_a": a, "domain_b": b, "run_dir": a.parent / "run", "base_channels": 8,
         "discriminator_channels": 4, "learning_rate": 1e-3, "pool_size": 50, "log_every": 25,
-        "sample_every": 0, "validate_every": 50, "val_fraction": 0.0,
+        "sample_every": 0, "validate_every": 50, "val_fraction": 0.0, "resampling": "strided",
     }  # fmt: skip
     return make_config(a.parent, **options | changes)
 
