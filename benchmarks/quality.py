@@ -1,21 +1,26 @@
-r"""Effect of options on quality: equal trainings with and without an option, over several seeds.
+r"""Quality of trainings: options beside the defaults and beside a textbook implementation.
 
-    python benchmarks/quality.py --work measured/ --emoji DIR --day2night DIR \
-        --variants default [...] --seeds 0 1 2 [--minutes 5]
+    python benchmarks/quality.py --work measured/ --data maps/ --pairs --variants textbook default \
+        [--seeds 0 1 2] [--steps 2740 | --seconds 600] [--size 128] [--channels 32]
 
-Each data folder has ``train/A``, ``train/B``, ``test/A`` and ``test/B``; equal file names in the
-test folders of ``--emoji`` are true pairs. A variant is a set of options, see ``VARIANTS``. Every
-run lies in the work folder and is judged twice on (150 of) the test images: with the weights as
-trained and with their moving average (one training has both).
+The data folder has ``train`` and ``test``, each with a folder per domain; with ``--pairs``, equal
+file names in ``test`` are true pairs. ``--steps`` compares after equal steps, ``--seconds`` after
+equal time; with ``--seconds`` the steps of a variant are chosen by its measured speed, so that
+learning rates decay to zero in time. ``textbook`` is the plain method of 2017 (``textbook.py``,
+``loop.py``): stock modules in fp32, transposed convolutions, no moving average. All others are
+``cyclegan train`` with the options in ``VARIANTS``.
 
-Whatever is there already is not done again, and ``--minutes`` ends in good order after so long:
-run the command again until it prints the table alone.
+Test images are translated by ``cyclegan translate`` and measured by ``cyclegan inspect --against``.
+``--kid SCRIPT`` also runs a script that is called like ``SCRIPT GENERATED REAL`` and prints
+``KIDx1000=...``. Runs and measurements lie in the work folder; what is there is not done again.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -24,51 +29,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch.utils.data import DataLoader
 
-from cyclegan_cli.checkpoints.header import Direction
-from cyclegan_cli.checkpoints.store import load_generator
-from cyclegan_cli.data.folder import list_images
-from cyclegan_cli.training.metrics import sliced_wasserstein_distance
-from cyclegan_cli.training.validation import VALIDATION_PROJECTIONS
-from judge import load
+from cyclegan_cli.checkpoints.header import Direction, ModelInfo
+from cyclegan_cli.checkpoints.store import save_generators
+from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.models.cyclegan import CycleGAN
+from loop import PlainDataset
+from textbook import TextbookCycleGAN, copy_weights
 
+CLI = [sys.executable, "-m", "cyclegan_cli"]
 VARIANTS: dict[str, list[str]] = {
     "default": [],
+    "strided": ["--resampling", "strided"],
+    "cut": ["--resampling", "cut"],
+    "scales": ["--discriminator-scales", "2"],
+    "strided-scales": ["--resampling", "strided", "--discriminator-scales", "2"],
+    "no-average": ["--ema", "0"],
     "fp32": ["--precision", "fp32"],
+    "no-identity": ["--lambda-identity", "0"],
+    "weak-cycle": ["--lambda-cycle", "5"],
+    "batch-2": ["--batch-size", "2"],
 }
-COMMON = [
-    "--base-channels", "16", "--discriminator-channels", "32", "--residual-blocks", "6",
-    "--ema", "0.999", "--validate-every", "0", "--sample-every", "0", "--checkpoint-every", "1000",
-]  # fmt: skip
-WEIGHTS = {"trained": "state.safetensors", "averaged": "model.safetensors"}
-BATCH = 8
-MOST_IMAGES = 150
-
-
-@dataclass(frozen=True)
-class Data:
-    """A pair of domains and its training options.
-
-    Attributes:
-        name: For the table.
-        folder: With ``train`` and ``test``, each with two domains.
-        crop: Side of the crops, and of the images that are judged.
-        load: Short side that images are resized to.
-        steps: Of every run.
-        pairs: Whether equal file names are true pairs.
-    """
-
-    name: str
-    folder: Path
-    crop: int
-    load: int
-    steps: int
-    pairs: bool
-
-    def domains(self, part: str) -> list[Path]:
-        """The folders of domain A and B, in alphabetical order."""
-        return sorted(path for path in (self.folder / part).iterdir() if path.is_dir())
+TEXTBOOK = "textbook"
+SPEED_STEPS = 40  # To measure the speed of a variant.
+METRICS = ("swd", "l1", "psnr", "kid")
+DIRECTIONS: tuple[Direction, Direction] = ("a2b", "b2a")
 
 
 @dataclass(frozen=True)
@@ -76,131 +62,183 @@ class Run:
     """One training.
 
     Attributes:
-        data: What it is trained on.
-        variant: A key of ``VARIANTS``.
-        seed: Of everything random.
-        folder: Its run folder.
+        variant: A key of ``VARIANTS``, or ``textbook``.
+        seed: Seed of the training.
+        folder: Work folder of the run.
+        arguments: Of the command line.
     """
 
-    data: Data
     variant: str
     seed: int
     folder: Path
+    arguments: argparse.Namespace
 
-    def command(self, arguments: argparse.Namespace, seconds: float) -> list[str]:
-        """Start or resume."""
-        cli = [sys.executable, "-m", "cyclegan_cli", "train", "--time-limit", f"{seconds:.0f}"]
-        if (self.folder / "state.safetensors").exists():
-            return [*cli, "--resume", str(self.folder)]
-        domain_a, domain_b = self.data.domains("train")
-        return [
-            *cli, "--domain-a", str(domain_a), "--domain-b", str(domain_b),
-            "--load-size", str(self.data.load), "--crop-size", str(self.data.crop),
-            "--steps", str(self.data.steps), "--seed", str(self.seed), *COMMON,
-            "--device", arguments.device, "--run-dir", str(self.folder), *VARIANTS[self.variant],
-        ]  # fmt: skip
+    def domains(self, part: str) -> list[Path]:
+        """Return the folders of domain A and B, in alphabetical order."""
+        data: Path = self.arguments.data
+        return sorted(path for path in (data / part).iterdir() if path.is_dir())
 
-    def is_done(self) -> bool:
-        """Whether the run is complete."""
-        model = self.folder / "model.safetensors"
-        if not model.exists():
-            return False
-        _, info = load_generator(model, "a2b")
-        return bool(info.training["step"] == self.data.steps)
+    @property
+    def model(self) -> Path:
+        """The trained model; exists once the run is complete."""
+        return self.folder / "final.safetensors"
+
+    def config(self, steps: int) -> TrainConfig:
+        """Return the options of the plain method."""
+        one = self.arguments
+        return TrainConfig(
+            load_size=round(one.size * 143 / 128), crop_size=one.size, base_channels=one.channels,
+            discriminator_channels=one.channels, residual_blocks=one.blocks, steps=steps,
+            seed=self.seed, resampling="strided", ema=0.0,
+        )  # fmt: skip
+
+    def train(self) -> None:
+        """Train for the given steps or time, and save the model."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        steps = self.arguments.steps
+        if self.arguments.seconds:
+            measure = _textbook if self.variant == TEXTBOOK else _command
+            seconds = measure(self, SPEED_STEPS, self.folder / "speed")
+            steps = round(self.arguments.seconds / seconds)
+        started = time.monotonic()
+        train = _textbook if self.variant == TEXTBOOK else _command
+        train(self, steps, self.folder / "run")
+        facts = {"steps": steps, "seconds": round(time.monotonic() - started, 1)}
+        (self.folder / "facts.json").write_text(json.dumps(facts))
+        (self.folder / "run" / "model.safetensors").rename(self.model)
+
+    def measures(self) -> dict[str, float]:
+        """Return the metrics of both directions on the test images, cached in a file."""
+        cached = self.folder / "measures.json"
+        if not cached.exists():
+            found: dict[str, float] = json.loads((self.folder / "facts.json").read_text())
+            for direction, (source, target) in zip(
+                DIRECTIONS, (self.domains("test"), self.domains("test")[::-1]), strict=True
+            ):
+                found |= self._measure(direction, source, target)
+            cached.write_text(json.dumps(found))
+        measured: dict[str, float] = json.loads(cached.read_text())
+        return measured
+
+    def _measure(self, direction: Direction, source: Path, target: Path) -> dict[str, float]:
+        translations = self.folder / direction
+        options = ["--checkpoint", str(self.model), "--direction", direction, "--format", "png"]
+        command = [*CLI, "translate", str(source), "-o", str(translations), *options, "--quiet"]
+        subprocess.run(command, check=True)
+        pairs = ["--pairs", str(target)] if self.arguments.pairs else []
+        command = [*CLI, "inspect", str(translations), "--against", str(target), *pairs]
+        size = self.config(1).load_size
+        command += ["--size", str(size), "--no-inception", "--json"]
+        document = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        found = {f"swd_{direction}": document["swd"]["translations"]["value"]}
+        for name in ("l1", "psnr") if pairs else ():
+            found[f"{name}_{direction}"] = document["pairs"][name]["translations"]["value"]
+        if self.arguments.kid:
+            command = [sys.executable, self.arguments.kid, str(translations), str(target)]
+            printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            found[f"kid_{direction}"] = float(re.findall(r"KIDx1000=(-?[\d.]+)", printed)[0])
+        return found
 
 
-def judged(run: Run, device: str) -> dict[str, dict[str, float]]:
-    """Metrics of a finished run by kind of weights, cached in a file beside it."""
-    kept = run.folder / "judged.json"
-    if not kept.exists():
-        images = [
-            load(list_images(folder)[:MOST_IMAGES], run.data.crop).to(device)
-            for folder in run.data.domains("test")
-        ]
-        measures = {
-            weights: _measures(run, run.folder / file, images) for weights, file in WEIGHTS.items()
-        }
-        kept.write_text(json.dumps(measures))
-    found: dict[str, dict[str, float]] = json.loads(kept.read_text())
-    return found
+def _command(run: Run, steps: int, folder: Path) -> float:
+    """Train by ``cyclegan train``, and return the seconds per step."""
+    domain_a, domain_b = run.domains("train")
+    config = run.config(steps)
+    names = ("load_size", "crop_size", "base_channels", "discriminator_channels", "residual_blocks",
+             "steps", "seed")  # fmt: skip
+    options = [f"--{name.replace('_', '-')}={getattr(config, name)}" for name in names]
+    options += [
+        "--validate-every",
+        "0",
+        "--sample-every",
+        "0",
+        "--log-every",
+        str(SPEED_STEPS // 4),
+    ]
+    command = [*CLI, "train", "--domain-a", str(domain_a), "--domain-b", str(domain_b), "--quiet"]
+    command += [*options, "--run-dir", str(folder), *VARIANTS[run.variant]]
+    subprocess.run(command, check=True)
+    with (folder / "metrics.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))[1:]
+    return statistics.median(1 / float(row["images_per_second"]) for row in rows)
 
 
-def _measures(run: Run, checkpoint: Path, images: list[Tensor]) -> dict[str, float]:
-    measures = {}
-    directions: list[tuple[Direction, Tensor, Tensor]] = [
-        ("a2b", images[0], images[1]), ("b2a", images[1], images[0])
-    ]  # fmt: skip
-    for direction, source, target in directions:
-        generator, _ = load_generator(checkpoint, direction)
-        generator.to(source.device)
-        with torch.inference_mode():
-            batches = torch.split(source, BATCH)
-            translated = torch.cat([generator(batch) for batch in batches])
-        levels = sliced_wasserstein_distance(translated, target, projections=VALIDATION_PROJECTIONS)
-        measures[f"swd_{direction}"] = statistics.mean(levels)
-        measures[f"finest_{direction}"] = levels[0]
-        if run.data.pairs:
-            measures[f"l1_{direction}"] = float((translated - target).abs().mean() * 127.5)
-    return measures
+def _textbook(run: Run, steps: int, folder: Path) -> float:
+    """Train by the textbook loop, and return the seconds per step."""
+    config = run.config(steps)
+    torch.manual_seed(run.seed)
+    model = CycleGAN(config, torch.device("cpu"), bf16=False)
+    textbook = TextbookCycleGAN(model)
+    dataset = PlainDataset(run.domains("train"), config.load_size, config.crop_size, steps)
+    started = 0.0
+    for step, (real_a, real_b) in enumerate(DataLoader(dataset, batch_size=1, num_workers=1)):
+        if step == min(steps // 4, SPEED_STEPS):
+            started, first = time.perf_counter(), step
+        rate = config.learning_rate_at(step, steps, steps // 2)
+        for optimizer in (textbook.generator_adam, textbook.discriminator_adam):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        textbook.step(real_a, real_b)
+    seconds = (time.perf_counter() - started) / (steps - first)
+    copy_weights(textbook.g_a2b, model.generator_a2b)
+    copy_weights(textbook.g_b2a, model.generator_b2a)
+    folder.mkdir(exist_ok=True)
+    generators = {"a2b": model.generator_a2b, "b2a": model.generator_b2a}
+    info = ModelInfo("model", config.generator, "a", "b", {"step": steps}, {})
+    save_generators(folder / "model.safetensors", generators, info)  # type: ignore[arg-type]
+    return seconds
 
 
-def report(runs: list[Run], device: str) -> str:
-    """Format a table of means and standard deviations over the seeds of finished runs."""
-    rows: dict[tuple[str, str, str], list[dict[str, float]]] = {}
-    for run in runs:
-        if run.is_done():
-            for weights, measures in judged(run, device).items():
-                rows.setdefault((run.data.name, run.variant, weights), []).append(measures)
-    lines = ["| data | variant | weights | seeds | swd A→B | swd B→A | finest level A→B | B→A "
-             "| L1 A→B | L1 B→A |", "|---" * 10 + "|"]  # fmt: skip
-    names = ("swd_a2b", "swd_b2a", "finest_a2b", "finest_b2a", "l1_a2b", "l1_b2a")
-    for key, found in rows.items():
-        cells = [_spread([one[name] for one in found if name in one]) for name in names]
-        lines.append(f"| {' | '.join((*key, str(len(found)), *cells))} |")
+def report(runs: list[Run]) -> str:
+    """Format a table: mean and standard deviation over the seeds of each variant."""
+    done = [run for run in runs if run.model.exists()]
+    columns = [f"{metric}_{direction}" for metric in METRICS for direction in DIRECTIONS]
+    present = {name for run in done for name in run.measures()}
+    columns = [name for name in ("steps", "seconds", *columns) if name in present]
+    lines = [f"| variant | seeds | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
+    for variant in dict.fromkeys(run.variant for run in done):
+        found = [run.measures() for run in done if run.variant == variant]
+        cells = [_spread([one[name] for one in found]) for name in columns]
+        lines.append(f"| {variant} | {len(found)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def _spread(values: list[float]) -> str:
-    if not values:
-        return ""
-    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.1f}{deviation}"
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{deviation}"
 
 
 def main() -> None:
-    """Parse arguments, train missing runs, and print a table."""
+    """Parse arguments, do missing runs, and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--emoji", type=Path)
-    parser.add_argument("--day2night", type=Path)
-    parser.add_argument("--emoji-steps", type=int, default=3000)
-    parser.add_argument("--day2night-steps", type=int, default=1000)
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["default"])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--pairs", action="store_true")
+    parser.add_argument("--variants", nargs="+", choices=[TEXTBOOK, *VARIANTS], default=["default"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--minutes", type=float, default=1e6)
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--steps", type=int, default=2740)
+    budget.add_argument("--seconds", type=float, default=0.0)
+    parser.add_argument("--size", type=int, default=128, help="side of the crops, in pixels")
+    parser.add_argument("--channels", type=int, default=32)
+    parser.add_argument("--blocks", type=int, default=6)
+    parser.add_argument("--kid", help="a script that prints the KID of two folders")
     arguments = parser.parse_args()
-    deadline = time.monotonic() + 60 * arguments.minutes
-    sets = [
-        Data("emoji", arguments.emoji, 64, 68, arguments.emoji_steps, True),
-        Data("day2night", arguments.day2night, 64, 72, arguments.day2night_steps, False),
-    ]
+    budget_name = f"{arguments.seconds:g}s" if arguments.seconds else f"{arguments.steps}"
     runs = [
-        Run(data, variant, seed, arguments.work / f"{data.name}-{variant}-{seed}-{data.steps}")
+        Run(variant, seed, arguments.work / f"{variant}-{seed}-{budget_name}", arguments)
         for seed in arguments.seeds  # All variants of a seed first: comparable early on.
-        for data in sets
-        if data.folder
         for variant in arguments.variants
     ]
+
     for run in runs:
-        seconds = deadline - time.monotonic()
-        if not run.is_done() and seconds > 1:
-            print(f"{run.folder.name}", flush=True)
-            subprocess.run([*run.command(arguments, seconds), "--quiet"], check=True)
-    print(f"{sum(run.is_done() for run in runs)} of {len(runs)} runs are done")
-    print(report(runs, arguments.device))
+        if not run.model.exists():
+            print(run.folder.name, flush=True)
+            run.train()
+        print(json.dumps(run.measures()), flush=True)
+    print(report(runs))
 
 
 if __name__ == "__main__":

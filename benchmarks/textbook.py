@@ -55,12 +55,12 @@ def generator_like(generator: ResnetGenerator) -> nn.Sequential:
     """A textbook generator with the weights of one of ours."""
     config = generator.config
     network = textbook_generator(config.base_channels, config.residual_blocks).eval()
-    _copy_weights(generator, network)
+    copy_weights(generator, network)
     return network.requires_grad_(False)
 
 
 @torch.no_grad()
-def _copy_weights(original: nn.Module, copy: nn.Module) -> None:
+def copy_weights(original: nn.Module, copy: nn.Module) -> None:
     """Copy weights; both networks list their parameters in the same order."""
     for theirs, ours in zip(copy.parameters(), original.parameters(), strict=True):
         theirs.copy_(ours)
@@ -95,7 +95,7 @@ class TextbookCycleGAN:
         self.d_b = textbook_discriminator(config.discriminator_channels)
         copies = (self.g_a2b, self.g_b2a, self.d_a, self.d_b)
         for copy, original in zip(copies, model.networks().values(), strict=True):
-            _copy_weights(original, copy)
+            copy_weights(original, copy)
         generators = [*self.g_a2b.parameters(), *self.g_b2a.parameters()]
         discriminators = [*self.d_a.parameters(), *self.d_b.parameters()]
         self.generator_adam = torch.optim.Adam(generators, config.learning_rate, (0.5, 0.999))

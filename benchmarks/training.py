@@ -9,7 +9,8 @@ with batch 1 and at 128×128 with batches of 1 and 4 (64 channels, 9 blocks), an
 128×128 and 64×64 (32 channels, 6 blocks). Whole trainings with their loaders: loop.py.
 
 - textbook: stock modules, eager, fp32, NCHW, six generator calls, two plain Adams.
-- cyclegan: what ``cyclegan train`` does by default on this machine.
+- cyclegan: what ``cyclegan train`` does by default on this machine, with the textbook's layers
+  (``--resampling strided``).
 - cyclegan-eager: the same where there is no compiler. On a CPU the default is eager too, so this
   is another measurement of the same.
 - cyclegan-compiled: with ``--compile on``.
@@ -74,7 +75,7 @@ def measure(way: str, size: int, batch: int, channels: int, blocks: int, steps: 
     """Per line on stdin, run a few steps and print their median seconds."""
     config = TrainConfig(
         load_size=size, crop_size=size, residual_blocks=blocks, batch_size=batch,
-        base_channels=channels, discriminator_channels=channels,
+        base_channels=channels, discriminator_channels=channels, resampling="strided",
     )  # fmt: skip
     step = prepare(way, config)
     random = torch.Generator().manual_seed(0)
@@ -123,7 +124,9 @@ def matrix_product_peak(dtype: torch.dtype) -> float:
 
 def check_published_facts() -> None:
     """Use the networks of the paper."""
-    model = CycleGAN(TrainConfig(residual_blocks=9), torch.device("cpu"), bf16=False)
+    model = CycleGAN(
+        TrainConfig(residual_blocks=9, resampling="strided"), torch.device("cpu"), bf16=False
+    )
     copy = TextbookCycleGAN(model)
     for network, expected in ((copy.g_a2b, 11_378_179), (copy.d_a, 2_764_737)):
         assert sum(parameter.numel() for parameter in network.parameters()) == expected

@@ -1,7 +1,5 @@
 """Headless Chromium, driven over its DevTools protocol through two pipes: no driver, no port."""
 
-from __future__ import annotations
-
 import base64
 import json
 import os
@@ -109,7 +107,7 @@ class Page:
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 
     def press(self, key: str, code: int) -> None:
-        """Press a key and let it go."""
+        """Press and release a key."""
         for kind in ("rawKeyDown", "keyUp"):
             self.call(
                 "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code
@@ -133,7 +131,7 @@ class Page:
     def _receive(self) -> dict[str, Any]:
         while b"\0" not in self._received:
             ready, _, _ = select.select([self._answers], [], [], PATIENCE)
-            assert ready, "chromium says nothing"
+            assert ready, "chromium does not answer"
             content = os.read(self._answers, 1 << 20)
             assert content, "chromium is gone"
             self._received += content
@@ -157,7 +155,7 @@ class Page:
 
 @contextmanager
 def new_page() -> Iterator[Page]:
-    """A tab of a Chromium of its own."""
+    """A tab of a new Chromium process."""
     commands, to_us = os.pipe(), os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         browser = [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}"]
@@ -172,7 +170,7 @@ def new_page() -> Iterator[Page]:
         try:
             yield Page(commands[1], to_us[0])
         finally:
-            os.close(commands[1])  # Chromium ends when nobody commands it any more.
+            os.close(commands[1])  # Ends Chromium.
             os.close(to_us[0])
             try:
                 process.wait(timeout=20)

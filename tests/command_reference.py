@@ -1,6 +1,4 @@
-"""docs/commands.md, made from what the command line says of itself."""
-
-from __future__ import annotations
+"""docs/commands.md, generated from the command line's parameters."""
 
 import re
 import typing
@@ -55,7 +53,7 @@ def _tables(command: Any) -> Iterator[str]:
 
 
 def panels(command: Any) -> dict[str, list[Any]]:
-    """The arguments and options under each heading, in their order; the empty one is no heading."""
+    """Arguments and options by heading, in order; an empty heading for those without."""
     found: dict[str, list[Any]] = {}
     for parameter in command.params:
         found.setdefault(parameter.rich_help_panel or "", []).append(parameter)
@@ -73,7 +71,7 @@ def _row(parameter: Any) -> str:
 
 
 def kind(parameter: Any) -> str:
-    """What the option takes: its placeholder, its choices or its type; nothing for a switch."""
+    """The option's placeholder, choices or type; empty for a flag."""
     annotation = parameter.type_descriptor.annotation
     if parameter.metavar:
         return str(parameter.metavar)
@@ -84,7 +82,7 @@ def kind(parameter: Any) -> str:
 
 
 def default(parameter: Any) -> str:
-    """What the help says of an option's default; empty where there is nothing to say."""
+    """The default as the help shows it; empty if it shows none."""
     if isinstance(parameter.show_default, str):
         return parameter.show_default
     is_shown = parameter.show_default and not isinstance(parameter.default, bool | None)

@@ -1,6 +1,4 @@
-"""What many tests share: a tiny trained model on disk, small images, and the command line."""
-
-from __future__ import annotations
+"""Shared fixtures: a tiny trained model on disk, small images, and the command line."""
 
 import os
 
@@ -14,7 +12,7 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +72,7 @@ DAY2NIGHT = TrainConfig(
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command left: its exit code and what it printed."""
+    """A command's exit code and output."""
 
     code: int
     out: str
@@ -120,22 +118,22 @@ def _refuse_skip(config: pytest.Config, report: Any) -> None:
 
 
 @pytest.fixture(autouse=True)
-def seeded() -> None:
-    """What a test draws without a generator of its own is the same in every run."""
+def seeded():
+    """Seed the global random generators."""
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
 
 
 @pytest.fixture(params=CPU_FEATURES)
-def each_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def each_cpu(request, monkeypatch):
     """Run with each kind of CPU, whatever this machine has; the kind's name."""
     monkeypatch.setenv(CPU_FEATURES_VARIABLE, CPU_FEATURES[request.param])
     return str(request.param)
 
 
 @pytest.fixture(scope="session")
-def tiny_model() -> CycleGAN:
+def tiny_model():
     """A model after one step, so that optimisers and pools have a state; do not change it."""
     model = CycleGAN(DAY2NIGHT, torch.device("cpu"), bf16=False)
     with torch.no_grad():
@@ -149,8 +147,8 @@ def tiny_model() -> CycleGAN:
 
 
 @pytest.fixture(scope="session")
-def tiny_info(tiny_model: CycleGAN) -> ModelInfo:
-    """What the files of the tiny model say of it."""
+def tiny_info(tiny_model):
+    """The metadata of the tiny model."""
     return ModelInfo(
         kind="model",
         generator=tiny_model.generator_a2b.config,
@@ -162,9 +160,7 @@ def tiny_info(tiny_model: CycleGAN) -> ModelInfo:
 
 
 @pytest.fixture(scope="session")
-def run_folder(
-    tiny_model: CycleGAN, tiny_info: ModelInfo, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def run_folder(tiny_model, tiny_info, tmp_path_factory):
     """A run folder as a training leaves it after step 1 of 10; copy it to change it."""
     folder = tmp_path_factory.mktemp("runs") / "day2night"
     save_model(folder / MODEL_FILE, tiny_model, tiny_info)
@@ -185,18 +181,16 @@ def run_folder(
 
 
 @pytest.fixture(scope="session")
-def checkpoint(run_folder: Path) -> Path:
+def checkpoint(run_folder):
     """The tiny model's checkpoint: two generators, day and night."""
     return run_folder / MODEL_FILE
 
 
 @pytest.fixture(scope="session")
-def draw() -> Callable[..., Path]:
+def draw():
     """``draw(path, size=(13, 10), mode="RGB", **save_options)``: an image of smooth colours."""
 
-    def draw_image(
-        path: Path, size: tuple[int, int] = (13, 10), mode: str = "RGB", **options: Any
-    ) -> Path:
+    def draw_image(path, size=(13, 10), mode="RGB", **options):
         width, height = size
         x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
         levels = np.stack([x, y, (x + y) / 2, 1 - x * y], axis=2) * 255
@@ -213,7 +207,7 @@ def draw() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory):
     """A folder of nine images to calibrate with, of several sizes."""
     folder = tmp_path_factory.mktemp("images")
     random = np.random.default_rng(0)
@@ -225,7 +219,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def fp32_settings() -> Iterator[None]:
+def fp32_settings():
     """Whether CUDA rounds fp32 to TF32, as it was before the test."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, matmul.allow_tf32
@@ -234,17 +228,17 @@ def fp32_settings() -> Iterator[None]:
 
 
 @pytest.fixture
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def clean_environment(monkeypatch):
     """No variable of the developer's shell changes what the command line does."""
     for name in UNWANTED_VARIABLES:
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
-def cyclegan(clean_environment: None) -> Iterator[Callable[..., Answer]]:
+def cyclegan(clean_environment):
     """``cyclegan("translate", path, ...)``: the command line within this process."""
 
-    def run(*arguments: object) -> Answer:
+    def run(*arguments):
         # Rich decides about colours when a console is made, for the streams of that moment.
         console.stderr.cache_clear()
         # A bug is to fail the test with its own traceback.
@@ -256,13 +250,11 @@ def cyclegan(clean_environment: None) -> Iterator[Callable[..., Answer]]:
 
 
 @pytest.fixture
-def start_python(
-    clean_environment: None,
-) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def start_python(clean_environment):
     """``start_python("-m", "cyclegan_cli", ...)``: a real process, its stdout and stderr pipes."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+    def start(*arguments, **options):
         process = subprocess.Popen(
             [sys.executable, *map(str, arguments)],
             stdin=subprocess.DEVNULL,
@@ -280,25 +272,12 @@ def start_python(
 
 
 @pytest.fixture
-def cyclegan_process(
-    start_python: Callable[..., subprocess.Popen[str]],
-) -> Callable[..., Answer]:
-    """``cyclegan_process("translate", path, ...)``: the command line as a process of its own."""
+def cyclegan_process(start_python):
+    """``cyclegan_process("translate", path, ...)``: the command line in a subprocess."""
 
-    def run(*arguments: object, **options: Any) -> Answer:
+    def run(*arguments, **options):
         process = start_python("-m", "cyclegan_cli", *arguments, **options)
         out, err = process.communicate(timeout=120)
         return Answer(process.returncode, out or "", err or "")
 
     return run
-
-
-@pytest.fixture(scope="session")
-def damaged_images() -> dict[str, bytes]:
-    """Unusual and damaged images by file name; one of each kind."""
-    from damaged_files import all_of_them
-
-    sorts: dict[str, tuple[str, bytes]] = {}
-    for name, content in all_of_them().items():
-        sorts.setdefault(name.split("-")[0], (name, content))
-    return {name if "." in name[-5:] else f"{name}.png": c for name, c in sorts.values()}

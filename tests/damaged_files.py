@@ -1,7 +1,5 @@
 """Unusual, damaged and truncated images, as left by cameras, scanners and failed downloads."""
 
-from __future__ import annotations
-
 import struct
 import zlib
 from typing import Any
@@ -167,7 +165,7 @@ def tiff_with_entry(content: bytes, tag: int, value: int) -> bytes:
 
 
 def tiff_of_endless_pages() -> bytes:
-    """Its last directory says that its first comes next."""
+    """Its last directory points to its first."""
     content = bytearray(encoded(noise(), "TIFF"))
     (start,) = struct.unpack_from("<I", content, 4)
     (count,) = struct.unpack_from("<H", content, start)
@@ -198,7 +196,7 @@ def liars() -> dict[str, bytes]:
 
 
 def odd_ones() -> dict[str, bytes]:
-    """Of all sizes, kinds of numbers, and endings that lie."""
+    """Extreme sizes, number types, and wrong extensions."""
     floats = np.linspace(-1, 2, 96, dtype=np.float32).reshape(8, 12)
     floats[3, 4] = np.nan
     return {

@@ -5,8 +5,6 @@
 rewrites its table from what is installed.
 """
 
-from __future__ import annotations
-
 import re
 import tomllib
 from importlib import metadata
@@ -32,7 +30,7 @@ PURPOSES = {
     "onnxruntime": "verification of ONNX exports, int8 quantization",
     "onnxscript": "ONNX export",
     "openvino": "OpenVINO export",
-    "torch-fidelity": "Inception network for `train --kid`",
+    "torch-fidelity": "Inception network for `train --kid` and `inspect --against`",
     "tensorboard": "TensorBoard logs",
 }
 # Extras for developers of the project.

@@ -1,7 +1,5 @@
 """The documents, taken apart: their headings, links, code and commands."""
 
-from __future__ import annotations
-
 import itertools
 import re
 import shlex

@@ -1,7 +1,5 @@
 """Networks for tests."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -4,8 +4,6 @@ Each is small, and is to be answered with work of its size. Tests count that wor
 ``benchmarks/fuzz.py`` may damage these files further.
 """
 
-from __future__ import annotations
-
 import io
 import struct
 
@@ -32,7 +30,7 @@ def exif_that_points_back(entries: int) -> bytes:
 
 
 def exif_of_overlapping_directories(entries: int) -> bytes:
-    """Every entry is a pointer to a directory of its own, which are all within the first."""
+    """Every entry points to another directory; all overlap the first."""
     pointers = [(EXIF_DIRECTORY, LONG, 1, 8 + 12 * number) for number in range(entries)]
     return TIFF_HEAD + directory(*pointers)
 
@@ -106,7 +104,7 @@ def tiff_of_tiny_pages(pages: int) -> bytes:
 
 
 def files() -> dict[str, bytes]:
-    """By their names, whose endings tell what they are."""
+    """Hostile files by name, with the extension of their format."""
     png = encoded(noise(), "PNG")
     found = {}
     for name, block in exif_blocks().items():

@@ -1,11 +1,8 @@
 """Images that tests make for themselves, and ways to look at those that they get."""
 
-from __future__ import annotations
-
 import io
 import os
 import struct
-import zlib
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +18,7 @@ from cyclegan_cli.data.encode import encode
 from cyclegan_cli.data.image import DecodedImage, EncodeOptions
 
 Array = np.ndarray[Any, np.dtype[Any]]
-# What a viewer does with the stored rows and columns (EXIF 2.3, tag 0x0112).
+# How viewers display the stored rows and columns (EXIF 2.3, tag 0x0112).
 UPRIGHT: dict[int, Callable[[Array], Array]] = {
     1: lambda stored: stored,
     2: lambda stored: stored[:, ::-1],
@@ -68,21 +65,6 @@ def palette(*colours: int) -> Image.Image:
 SIXTEEN_BITS = np.array([[0, 256, 257, 32768, 65535, 65406]], dtype=np.uint16)
 
 
-def png_of_16_bit_rgb(levels: Array) -> bytes:
-    """Pillow cannot write one: signature, IHDR, IDAT, IEND."""
-    height, width, _ = levels.shape
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
-    chunks = {
-        b"IHDR": struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0),
-        b"IDAT": zlib.compress(rows),
-        b"IEND": b"",
-    }
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in chunks.items()
-    )
-
-
 def with_orientation(value: int) -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = value
@@ -122,7 +104,7 @@ def display_p3_profile() -> bytes:
 
 
 def quality_of(path: Path) -> tuple[Any, int]:
-    """What a JPEG loses: its quantisation tables, and what share of its colours it samples."""
+    """A JPEG's quantization tables and chroma subsampling."""
     with Image.open(path) as image:
         assert isinstance(image, JpegImagePlugin.JpegImageFile)
         return image.quantization, JpegImagePlugin.get_sampling(image)
@@ -162,7 +144,7 @@ def open_image(content: bytes) -> Image.Image:
 
 
 def camera_exif(orientation: int = 6, width: int = 24, height: int = 16) -> Image.Exif:
-    """What a phone says of a photo, with its place on Earth."""
+    """EXIF data of a phone, with GPS."""
     exif = with_orientation(orientation)
     exif[0x010F] = "Maker"
     exif.get_ifd(0x8769).update({0x9003: "2020:02:03 04:05:06", 0xA002: width, 0xA003: height})

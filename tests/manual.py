@@ -1,6 +1,4 @@
-"""docs/man/cyclegan.1, the manual page, made from what the command line says of itself."""
-
-from __future__ import annotations
+"""docs/man/cyclegan.1, the manual page, generated from the command line's parameters."""
 
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Run folders with everything that a page of them can show, without a training."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path

@@ -1,19 +1,21 @@
 """Trainings of tiny networks, and a callback that records them."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
 from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.errors import InterruptedRunError
 from cyclegan_cli.training.callbacks.base import TrainingCallback
+from cyclegan_cli.training.plan import plan_new
+from cyclegan_cli.training.trainer import train
 
 STEPS = 7
 
@@ -98,12 +100,20 @@ def killed(*_: object) -> None:
 
 
 def broken(*_: object) -> None:
-    """Likewise: an end without a word."""
+    """A process's main function: an exit without a message."""
     os._exit(7)
 
 
 def stop_after(recorder: Recorder, steps: int):
     return lambda: 15 if len(recorder.steps) == steps else None
+
+
+def train_until(config: TrainConfig, steps: int) -> Recorder:
+    """Start a run that a signal stops after some steps; return what it recorded."""
+    recorder = Recorder()
+    with pytest.raises(InterruptedRunError):
+        train(plan_new(config), [recorder], stop_after(recorder, steps))
+    return recorder
 
 
 Colour = tuple[int, int, int]

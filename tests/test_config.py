@@ -1,7 +1,5 @@
 """The options: their rules, their schedule, and their way to a document and back."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math
@@ -25,7 +23,7 @@ from cyclegan_cli.config import (
 )
 from cyclegan_cli.errors import UsageError
 
-# Time tells nothing here: other work may run on the same cores.
+# No deadlines: other work may run on the same cores.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 FIELDS = dataclasses.fields(TrainConfig)
@@ -56,54 +54,37 @@ def rates(config: TrainConfig, epoch_items: int) -> list[float]:
 # Length and learning rate
 
 
-def test_default_length_is_200_epochs() -> None:
-    assert TrainConfig().total_steps(1000) == 200_000
-
-
-def test_total_steps_round_up_with_batches() -> None:
-    assert TrainConfig(epochs=1, decay_epochs=1, batch_size=4).total_steps(5) == 3
-
-
-def test_steps_override_epochs() -> None:
-    assert TrainConfig(steps=7, epochs=50, batch_size=3).total_steps(1000) == 7
-
-
-def test_learning_rate_is_constant_then_decays_linearly() -> None:
-    config = TrainConfig(epochs=2, decay_epochs=2, learning_rate=7.0)
-    assert rates(config, 3) == pytest.approx([7, 7, 7, 7, 7, 7, 6, 5, 4, 3, 2, 1])
-
-
-def test_learning_rate_schedule_with_batches() -> None:
-    config = TrainConfig(epochs=2, decay_epochs=2, batch_size=2, learning_rate=4.0)
-    assert rates(config, 3) == pytest.approx([4, 4, 4, 3, 2, 1])
-
-
-def test_learning_rate_decays_over_decay_steps() -> None:
-    config = TrainConfig(steps=7, decay_steps=4, learning_rate=5.0)
-    assert rates(config, 1000) == pytest.approx([5, 5, 5, 4, 3, 2, 1])
-
-
-def test_learning_rate_decays_over_the_last_half_of_steps_by_default() -> None:
-    config = TrainConfig(steps=7, learning_rate=4.0)
-    assert rates(config, 1000) == pytest.approx([4, 4, 4, 4, 3, 2, 1])
+@pytest.mark.parametrize(
+    ("options", "epoch_items", "steps"),
+    [
+        ({}, 1000, 200_000),
+        ({"epochs": 1, "decay_epochs": 1, "batch_size": 4}, 5, 3),
+        ({"steps": 7, "epochs": 50, "batch_size": 3}, 1000, 7),
+        ({"epochs": 0, "decay_epochs": 0, "steps": 5}, 1000, 5),
+    ],
+)
+def test_total_steps_follow_epochs_or_steps(options, epoch_items, steps):
+    assert TrainConfig(**options).total_steps(epoch_items) == steps
 
 
 @pytest.mark.parametrize(
-    "length", [{"decay_epochs": 0, "epochs": 2}, {"steps": 6, "decay_steps": 0}]
+    ("options", "expected"),
+    [
+        ({"epochs": 2, "decay_epochs": 2}, [7, 7, 7, 7, 7, 7, 6, 5, 4, 3, 2, 1]),
+        ({"epochs": 2, "decay_epochs": 2, "batch_size": 2}, [4, 4, 4, 3, 2, 1]),
+        ({"steps": 7, "decay_steps": 4}, [5, 5, 5, 4, 3, 2, 1]),
+        ({"steps": 7}, [4, 4, 4, 4, 3, 2, 1]),  # The last half decays by default.
+        ({"epochs": 2, "decay_epochs": 0}, [0.5] * 6),
+        ({"steps": 6, "decay_steps": 0}, [0.5] * 6),
+        ({"epochs": 0, "decay_epochs": 1}, [3, 2, 1]),
+        ({"steps": 3, "decay_steps": 3}, [3, 2, 1]),
+    ],
 )
-def test_learning_rate_is_constant_without_decay(length: dict[str, int]) -> None:
-    assert rates(TrainConfig(**length, learning_rate=0.5), 3) == [0.5] * 6
-
-
-@pytest.mark.parametrize(
-    "length", [{"epochs": 0, "decay_epochs": 1}, {"steps": 3, "decay_steps": 3}]
-)
-def test_run_of_decay_only(length: dict[str, int]) -> None:
-    assert rates(TrainConfig(**length, learning_rate=4.0), 3) == pytest.approx([3, 2, 1])
-
-
-def test_learning_rate_reaches_zero_after_the_last_step() -> None:
-    assert TrainConfig(steps=10).learning_rate_at(10, 10, 5) == 0
+def test_learning_rate_is_constant_then_decays_linearly(options, expected):
+    decays_only = expected == [3, 2, 1]
+    config = TrainConfig(**options, learning_rate=4 if decays_only else expected[0])
+    assert rates(config, 3) == pytest.approx(expected)
+    assert config.learning_rate_at(10, 10, 5) == 0
 
 
 @unhurried
@@ -113,9 +94,7 @@ def test_learning_rate_reaches_zero_after_the_last_step() -> None:
     epoch_items=st.integers(1, 20),
     batch_size=st.integers(1, 7),
 )
-def test_learning_rate_decreases_and_stays_positive(
-    epochs: int, decay_epochs: int, epoch_items: int, batch_size: int
-) -> None:
+def test_learning_rate_decreases_and_stays_positive(epochs, decay_epochs, epoch_items, batch_size):
     config = TrainConfig(epochs=epochs, decay_epochs=decay_epochs, batch_size=batch_size)
     found = rates(config, epoch_items)
     assert found == sorted(found, reverse=True)
@@ -128,20 +107,16 @@ def test_learning_rate_decreases_and_stays_positive(
 
 
 @pytest.mark.parametrize(("crop_size", "blocks"), [(32, 6), (128, 6), (132, 9), (256, 9)])
-def test_default_residual_blocks_depend_on_the_crop_size(crop_size: int, blocks: int) -> None:
+def test_residual_blocks_depend_on_the_crop_size_unless_given(crop_size, blocks):
     assert TrainConfig(crop_size=crop_size).generator_blocks == blocks
-
-
-@pytest.mark.parametrize("crop_size", [128, 256])
-def test_residual_blocks_option_overrides_the_default(crop_size: int) -> None:
     assert TrainConfig(crop_size=crop_size, residual_blocks=3).generator_blocks == 3
 
 
-# What is refused
+# Refusals
 
 
 @pytest.mark.parametrize(("name", "bound", "limit"), BOUNDS)
-def test_out_of_bounds_value_is_rejected(name: str, bound: str, limit: float) -> None:
+def test_out_of_bounds_value_is_rejected(name, bound, limit):
     past = math.nextafter(limit, -math.inf if bound == "minimum" else math.inf)
     if isinstance(limit, int):
         past = limit - 1 if bound == "minimum" else limit + 1
@@ -152,7 +127,7 @@ def test_out_of_bounds_value_is_rejected(name: str, bound: str, limit: float) ->
 
 
 @pytest.mark.parametrize(("name", "bound", "limit"), BOUNDS)
-def test_value_at_its_bound_is_accepted(name: str, bound: str, limit: float) -> None:
+def test_value_at_its_bound_is_accepted(name, bound, limit):
     config = TrainConfig(**COMPANIONS.get(name, {}) | {name: limit})
     assert getattr(config, name) == limit
 
@@ -160,32 +135,22 @@ def test_value_at_its_bound_is_accepted(name: str, bound: str, limit: float) -> 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("crop_size", 28),
-        ("load_size", 31),
-        ("batch_size", 0),
-        ("steps", 0),
-        ("epochs", -1),
-        ("workers", -1),
-        ("pool_size", -1),
-        ("residual_blocks", 0),
-        ("lambda_cycle", -0.1),
-        ("learning_rate", 0.0),
-        ("learning_rate", math.inf),
-        ("beta1", 1.0),
-        ("seed", -1),
-        ("seed", 2**31),
-        ("checkpoint_every", 0),
-        ("log_every", 0),
-        ("sample_every", -1),
-        ("validate_every", -1),
-        ("val_fraction", 0.6),
-        ("ema", 1.0),
+        ("crop_size", 28), ("load_size", 31), ("batch_size", 0), ("steps", 0), ("epochs", -1),
+        ("workers", -1), ("pool_size", -1), ("residual_blocks", 0), ("lambda_cycle", -0.1),
+        ("learning_rate", 0.0), ("learning_rate", math.inf), ("beta1", 1.0), ("seed", -1),
+        ("seed", 2**31), ("seed", 10**400), ("checkpoint_every", 0), ("log_every", 0),
+        ("sample_every", -1), ("validate_every", -1), ("val_fraction", 0.6), ("ema", 1.0),
         ("ema", -0.1),
     ],
-)
-def test_invalid_value_is_rejected(name: str, value: float) -> None:
+)  # fmt: skip
+def test_invalid_value_is_rejected(name, value):
     with pytest.raises(UsageError, match=option_name(name)):
         TrainConfig(**{name: value})
+
+
+def test_large_values_are_shown_in_full():
+    with pytest.raises(UsageError, match="at most 1000000, found 1000001"):
+        TrainConfig(epochs=1_000_001)
 
 
 INTERVALS = ["checkpoint_every", "sample_every", "validate_every"]
@@ -193,7 +158,7 @@ INTERVALS = ["checkpoint_every", "sample_every", "validate_every"]
 
 @pytest.mark.parametrize("name", INTERVALS)
 @pytest.mark.parametrize("value", [500, "10m", "90s", "2h", "1h30m", "0.5h"])
-def test_interval_in_documents_is_steps_or_duration(name: str, value: int | str) -> None:
+def test_interval_in_documents_is_steps_or_duration(name, value):
     config = TrainConfig.from_document({name: value}, "run.toml")
     assert getattr(config, name) == value
     assert TrainConfig.from_document(config.to_document(), "run.toml") == config
@@ -204,42 +169,32 @@ def test_interval_in_documents_is_steps_or_duration(name: str, value: int | str)
     "value",
     ["", "m", "10", "1.5", "10x", "m10", "-10m", "0m", "1e3", "ten minutes", "٥m", "9" * 400],
 )
-def test_invalid_interval_is_rejected(name: str, value: str) -> None:
+def test_invalid_interval_is_rejected(name, value):
     sentence = f"^{option_name(name)} must be a number of steps like 500 or a duration like 10m"
     with pytest.raises(UsageError, match=sentence):
         TrainConfig(**{name: value})
 
 
-def test_quoted_steps_are_steps() -> None:
+def test_quoted_steps_are_steps():
     assert TrainConfig.from_document({"sample_every": "500"}, "run.toml").sample_every == 500
     with pytest.raises(UsageError, match="run.toml sets sample_every to 1.5, but it must be a num"):
         TrainConfig.from_document({"sample_every": 1.5}, "run.toml")
 
 
 @pytest.mark.parametrize("name", ["lambda_cycle", "lambda_identity", "learning_rate", "beta1"])
-def test_nan_is_rejected(name: str) -> None:
+def test_nan_is_rejected(name):
     with pytest.raises(UsageError, match=option_name(name)):
         TrainConfig(**{name: math.nan})
 
 
 @pytest.mark.parametrize("name", ["resize_mode", "gan_loss", "precision"])
 @pytest.mark.parametrize("value", ["other", "", "LSGAN", "fp"])
-def test_unknown_choice_lists_the_choices(name: str, value: str) -> None:
+def test_unknown_choice_lists_the_choices(name, value):
     with pytest.raises(UsageError, match=f"^{option_name(name)} must be one of ") as caught:
         TrainConfig(**{name: value})
     default = getattr(TrainConfig(), name)
     assert default in caught.value.message
     assert repr(value) in caught.value.message
-
-
-def test_large_values_are_shown_in_full() -> None:
-    with pytest.raises(UsageError, match="at most 1000000, found 1000001"):
-        TrainConfig(epochs=1_000_001)
-
-
-def test_integer_too_large_for_float_is_rejected() -> None:
-    with pytest.raises(UsageError, match="--seed"):
-        TrainConfig(seed=10**400)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +207,7 @@ def test_integer_too_large_for_float_is_rejected() -> None:
         ({"epochs": 0, "decay_epochs": 0}, ["--epochs 0", "--decay-epochs 0"]),
     ],
 )
-def test_contradicting_options_are_rejected(options: dict[str, int], named: list[str]) -> None:
+def test_contradicting_options_are_rejected(options, named):
     with pytest.raises(UsageError) as caught:
         TrainConfig(**options)
     assert all(words in caught.value.message for words in named)
@@ -260,21 +215,12 @@ def test_contradicting_options_are_rejected(options: dict[str, int], named: list
 
 
 @pytest.mark.parametrize("crop_size", [33, 34, 35, 254, 255])
-def test_crop_size_hint_is_a_valid_size(crop_size: int) -> None:
+def test_crop_size_hint_is_a_valid_size(crop_size):
     with pytest.raises(UsageError) as caught:
         TrainConfig(crop_size=crop_size)
     suggested = int(caught.value.hint.split()[1].rstrip(":"))
     assert TrainConfig(crop_size=suggested).crop_size == suggested
     assert crop_size - 4 < suggested < crop_size
-
-
-def test_zero_epochs_are_accepted_with_steps() -> None:
-    assert TrainConfig(epochs=0, decay_epochs=0, steps=5).total_steps(1000) == 5
-
-
-def test_config_is_frozen() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        TrainConfig().seed = 1
 
 
 # To a document and back
@@ -315,20 +261,15 @@ def configurations(draw: st.DrawFn) -> TrainConfig:
 @unhurried
 @given(configurations())
 @pytest.mark.slow
-def test_config_json_round_trip(config: TrainConfig) -> None:
-    document = json.loads(json.dumps(config.to_document()))
-    assert TrainConfig.from_document(document, "the file") == config
+def test_config_round_trip_through_json_and_toml(config):
+    for document in (
+        json.loads(json.dumps(config.to_document())),
+        tomllib.loads(tomli_w.dumps(config.to_document())),
+    ):
+        assert TrainConfig.from_document(document, "the file") == config
 
 
-@unhurried
-@given(configurations())
-@pytest.mark.slow
-def test_config_toml_round_trip(config: TrainConfig) -> None:
-    document = tomllib.loads(tomli_w.dumps(config.to_document()))
-    assert TrainConfig.from_document(document, "the file") == config
-
-
-def test_document_omits_unset_options() -> None:
+def test_document_omits_unset_options():
     document = TrainConfig(domain_a=Path("day"), steps=5).to_document()
     assert document["domain_a"] == "day"
     assert document["steps"] == 5
@@ -336,16 +277,16 @@ def test_document_omits_unset_options() -> None:
     assert "decay_steps" not in document
 
 
-def test_empty_document_gives_the_defaults() -> None:
+def test_empty_document_gives_the_defaults():
     assert TrainConfig.from_document({}, "the file") == TrainConfig()
 
 
-def test_integer_is_accepted_for_float() -> None:
+def test_integer_is_accepted_for_float():
     value = TrainConfig.from_document({"lambda_cycle": 5}, "the file").lambda_cycle
     assert (value, type(value)) == (5.0, float)
 
 
-def test_unknown_name_names_the_source() -> None:
+def test_unknown_name_names_the_source():
     with pytest.raises(UsageError, match=r"^run/config\.toml sets 'crop-size'"):
         TrainConfig.from_document({"crop-size": 256}, "run/config.toml")
 
@@ -369,13 +310,13 @@ def test_unknown_name_names_the_source() -> None:
         ("seed", None, "a whole number"),
     ],
 )
-def test_wrong_type_is_rejected(name: str, value: Any, kind: str) -> None:
+def test_wrong_type_is_rejected(name, value, kind):
     with pytest.raises(UsageError) as caught:
         typed_values({name: value}, "the file")
     assert caught.value.message == f"the file sets {name} to {value!r}, but it must be {kind}"
 
 
-def test_out_of_bounds_document_is_rejected() -> None:
+def test_out_of_bounds_document_is_rejected():
     with pytest.raises(UsageError, match="--gan-loss must be one of lsgan, vanilla"):
         TrainConfig.from_document({"gan_loss": "wgan"}, "the file")
 
@@ -383,7 +324,7 @@ def test_out_of_bounds_document_is_rejected() -> None:
 # What help is made of
 
 
-def test_every_option_has_help_and_a_panel() -> None:
+def test_every_option_has_help_and_a_panel():
     for field in FIELDS:
         sentence = field.metadata["help"]
         assert sentence[0].isupper(), field.name
@@ -391,18 +332,18 @@ def test_every_option_has_help_and_a_panel() -> None:
         assert field.metadata["panel"], field.name
 
 
-def test_derived_defaults_are_described() -> None:
+def test_derived_defaults_are_described():
     derived = {field.name for field in FIELDS if field.default is None} - {"domain_a", "domain_b"}
     assert derived == {field.name for field in FIELDS if field.metadata["shown_default"]}
 
 
 @pytest.mark.parametrize("name", ["run_dir", "name_a"])
-def test_nul_character_is_rejected(name: str) -> None:
+def test_nul_character_is_rejected(name):
     with pytest.raises(UsageError, match=f"sets {name} to a text with a NUL character"):
         TrainConfig.from_document({name: "a\0b"}, "the file")
 
 
-def test_given_epochs_override_steps_of_the_base() -> None:
+def test_given_epochs_override_steps_of_the_base():
     base = {"steps": 5, "decay_steps": 2, "epochs": 1, "seed": 3}
     assert layered(base, {"epochs": 7}) == {"epochs": 7, "seed": 3}
     assert layered(base, {"decay_epochs": 7})["decay_epochs"] == 7

@@ -1,7 +1,5 @@
 """The exception tree: exit codes, what an error carries, and crossing process borders."""
 
-from __future__ import annotations
-
 import inspect
 import pickle
 import re
@@ -26,11 +24,11 @@ EXIT_CODES = {
 
 
 @pytest.mark.parametrize(("name", "exit_code"), EXIT_CODES.items())
-def test_exit_codes(name: str, exit_code: int) -> None:
+def test_exit_codes(name, exit_code):
     assert getattr(errors, name)("a sentence").exit_code == exit_code
 
 
-def test_docstring_tree_lists_every_exception() -> None:
+def test_docstring_tree_lists_every_exception():
     defined = {
         name: thing("a sentence").exit_code
         for name, thing in inspect.getmembers(errors, inspect.isclass)
@@ -42,50 +40,35 @@ def test_docstring_tree_lists_every_exception() -> None:
         assert not shown.isdigit() or int(shown) == defined[name]
 
 
-@pytest.mark.parametrize("name", EXIT_CODES)
-def test_all_errors_derive_from_the_root_class(name: str) -> None:
-    with pytest.raises(CycleGANError, match="a sentence"):
-        raise getattr(errors, name)("a sentence")
-
-
 @pytest.mark.parametrize(
-    ("name", "parent"),
+    ("error", "parent"),
     [
-        ("OutputError", "DataError"),
-        ("DivergedError", "DataError"),
-        ("ExportError", "CheckpointError"),
+        (errors.OutputError, DataError),
+        (errors.DivergedError, DataError),
+        (errors.ExportError, errors.CheckpointError),
     ],
 )
-def test_subclasses(name: str, parent: str) -> None:
-    with pytest.raises(getattr(errors, parent)):
-        raise getattr(errors, name)("a sentence")
+def test_subclasses(error, parent):
+    assert issubclass(error, parent)
 
 
 @pytest.mark.parametrize(("signal_number", "exit_code"), [(2, 130), (15, 143)])
-def test_interrupted_run_exit_code_is_128_plus_signal(signal_number: int, exit_code: int) -> None:
+def test_interrupted_run_exit_code_is_128_plus_signal(signal_number, exit_code):
     error = InterruptedRunError("saved", "run it again", signal_number=signal_number)
     assert error.exit_code == exit_code
 
 
-def test_message_and_hint_are_separate() -> None:
+def test_message_and_hint_are_separate():
     error = DataError("no images", "add some")
     assert (str(error), error.message, error.hint) == ("no images", "no images", "add some")
-
-
-def test_hint_is_empty_by_default() -> None:
     assert DataError("no images").hint == ""
 
 
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize("name", EXIT_CODES)
-def test_error_pickle_round_trip(name: str, protocol: int) -> None:
+def test_error_pickle_round_trip(name):
     error = getattr(errors, name)("a sentence", "a hint")
-    copy = pickle.loads(pickle.dumps(error, protocol))
+    copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is type(error)
     assert (copy.message, copy.hint, str(copy)) == ("a sentence", "a hint", "a sentence")
     assert copy.exit_code == error.exit_code
-
-
-def test_interrupted_run_pickle_round_trip() -> None:
-    copy = pickle.loads(pickle.dumps(InterruptedRunError("saved", signal_number=15)))
-    assert (copy.signal_number, copy.exit_code) == (15, 143)
+    assert pickle.loads(pickle.dumps(InterruptedRunError("", signal_number=15))).exit_code == 143

@@ -1,7 +1,5 @@
 """What processes do that train together, for tests: each function is one process's whole work."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable
@@ -72,7 +70,7 @@ def learn_by_sgd(index: int, config: TrainConfig, ranks: int, steps: int) -> Any
     """The first step's gradients, and the weights after some steps of plain gradient descent.
 
     Adam divides by the gradient's size and so makes its rounding errors as large as steps: with it
-    nobody could tell a small difference from a wrong one. For the same reason all is computed in
+    a rounding error could not be told from a fault. For the same reason all is computed in
     fp64: where an absolute value or a rectifier changes its sign, a rounding error of fp32 becomes
     a difference of 1e-3 within twenty steps, between two runs of one process, too.
     """
@@ -111,7 +109,7 @@ def learn_by_adam(index: int, config: TrainConfig, steps: int) -> str:
 
 
 def agree(index: int, ranks: int, port: int) -> dict[str, Any]:
-    """What a group's questions are answered with."""
+    """The results of a group's collectives."""
     rank = _as_torchrun_starts(index, ranks, port)
     found: dict[str, Any] = {}
     with process_group(rank, CPU) as group:
@@ -129,7 +127,7 @@ def agree(index: int, ranks: int, port: int) -> dict[str, Any]:
 
 
 def train_by_own_clock(index: int, config: TrainConfig, ranks: int, port: int) -> dict[str, Any]:
-    """What a run of several processes does at intervals, where only the first one's clock runs."""
+    """Samples and validations of a distributed run, where only the clock of rank 0 advances."""
     rank = _as_torchrun_starts(index, ranks, port)
     recorder = Recorder() if index else ClockRecorder(30)
     base.monotonic = recorder.clock if isinstance(recorder, ClockRecorder) else float

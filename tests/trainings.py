@@ -1,8 +1,7 @@
-"""``cyclegan train`` in processes of its own: what is drawn for it, started and waited for."""
-
-from __future__ import annotations
+"""``cyclegan train`` in subprocesses, on images of noise."""
 
 import os
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -18,19 +17,19 @@ TINY = [
 ]  # fmt: skip
 
 
-def draw_domains(folder: Path, day: int, night: int) -> Path:
-    """Put so many images of noise into ``day`` and ``night`` below a folder."""
+def draw_domains(folder: Path, day: int, night: int, size: tuple[int, int] = (40, 40)) -> Path:
+    """Write images of noise to ``day`` and ``night`` below a folder."""
     noise = np.random.default_rng(0)
     for name, count in (("day", day), ("night", night)):
         (folder / name).mkdir()
         for i in range(count):
-            pixels = noise.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+            pixels = noise.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{i}.png")
     return folder
 
 
 def start(command: list[str], folder: Path) -> subprocess.Popen[str]:
-    """Start a process in a folder, and in a process group of its own."""
+    """Start a process in a folder and in a new process group."""
     return subprocess.Popen(
         command,
         cwd=folder,
@@ -51,7 +50,7 @@ def finish(command: list[str], folder: Path) -> tuple[int, str, str]:
 
 
 def wait_for_steps(folder: Path, run: str, steps: int) -> None:
-    """Return when a run with ``--log-every 1`` has made so many steps."""
+    """Return when a run with ``--log-every 1`` has made that many steps."""
     metrics = folder / run / "metrics.csv"
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline:
@@ -59,3 +58,10 @@ def wait_for_steps(folder: Path, run: str, steps: int) -> None:
             return
         time.sleep(0.01)
     raise AssertionError(f"no {steps} steps in time")
+
+
+def free_port() -> int:
+    """A TCP port of this machine that is not in use."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

@@ -24,6 +24,7 @@ Which = Literal["latest", "best"]
 Domains = tuple[str, str]
 ResizeMode = Literal["short-side", "stretch"]
 GanLossChoice = Literal["lsgan", "vanilla"]
+Resampling = Literal["strided", "blur", "cut"]
 PrecisionChoice = Literal["auto", "fp32", "tf32", "bf16"]
 CompileChoice = Literal["auto", "on", "off"]
 CacheChoice = Literal["auto", "ram", "none"]
@@ -40,6 +41,8 @@ SMALLEST_CROP = 32
 CROP_MULTIPLE = 4
 # The paper has 6 residual blocks for 128×128 images, 9 for 256×256 (Zhu et al. 2017, sec. 7.2).
 LARGEST_CROP_FOR_6_BLOCKS = 128
+# Of new runs. Runs and models of older versions have strided.
+DEFAULT_RESAMPLING: Resampling = "blur"
 # With slow steps, work at time intervals must not take longer than the training itself.
 LEAST_STEPS = 20
 # ONNX opset versions that can be exported.
@@ -49,8 +52,8 @@ BYTE_UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12,
 # Named sets of options (docs/training-your-own.md). Options and configuration files override them.
 RECIPES: dict[RecipeChoice, dict[str, Any]] = {
     "default": {},
-    # Zhu et al. 2017, sec. 4 and 7: no moving average.
-    "paper": {"ema": 0.0},
+    # Zhu et al. 2017, sec. 4 and 7: no blurs, no moving average.
+    "paper": {"ema": 0.0, "resampling": "strided"},
     "cpu": {
         "load_size": 143,
         "crop_size": 128,
@@ -161,6 +164,10 @@ class GeneratorConfig:
         output_channels: 3 for RGB, 1 for grayscale images.
         affine_norm: Whether instance norms have learned affine parameters. Only imported networks
             have them; the paper's architecture does not.
+        resampling: How stages change the size. ``strided``: strided and transposed convolutions
+            alone, as in the paper. ``blur``: a 3×3 binomial blur before each strided and after
+            each transposed convolution (Zhang 2019). ``cut``: convolutions of stride 1, followed
+            by a blur and subsampling, or preceded by bilinear upsampling (Park et al. 2020).
     """
 
     base_channels: int = 64
@@ -168,6 +175,7 @@ class GeneratorConfig:
     input_channels: int = 3
     output_channels: int = 3
     affine_norm: bool = False
+    resampling: Resampling = "strided"
 
 
 @dataclass(frozen=True)
@@ -176,10 +184,13 @@ class DiscriminatorConfig:
 
     Attributes:
         base_channels: Output channels of the first convolution.
+        scales: Number of PatchGANs; each sees images at half the size of the one before (Wang et
+            al. 2018, sec. 3.2).
         input_channels: Channels of the images of its domain.
     """
 
     base_channels: int = 64
+    scales: int = 1
     input_channels: int = 3
 
 
@@ -404,8 +415,21 @@ class TrainConfig:
         maximum=64,
         shown_default="6 for crops up to 128 pixels, else 9",
     )
+    resampling: Resampling = _networks(
+        DEFAULT_RESAMPLING,
+        "Downsampling and upsampling of the generators: strided and transposed convolutions as in "
+        "the paper (strided); the same with blurs, which prevent checkerboard patterns (blur); or "
+        "the layers of CUT, which take more time (cut).",
+    )
     discriminator_channels: int = _networks(
         64, "Base channels of the discriminators.", minimum=1, maximum=1024
+    )
+    discriminator_scales: int = _networks(
+        1,
+        "Number of PatchGANs per discriminator; each additional one sees images at half the size, "
+        "and thereby larger structures.",
+        minimum=1,
+        maximum=3,
     )
 
     channels_a: int | None = _channels(
@@ -589,6 +613,13 @@ class TrainConfig:
                 f"Use {self.crop_size // CROP_MULTIPLE * CROP_MULTIPLE}: "
                 "the generator downsamples twice by a factor of 2.",
             )
+        smallest = SMALLEST_CROP * 2 ** (self.discriminator_scales - 1)
+        if self.crop_size < smallest:
+            raise UsageError(
+                f"--discriminator-scales {self.discriminator_scales} needs crops of at least "
+                f"{smallest} pixels, found --crop-size {self.crop_size}",
+                "Use fewer scales or larger crops.",
+            )
 
     def _check_channels(self) -> None:
         for domain in "ab":
@@ -620,11 +651,11 @@ class TrainConfig:
     def generator_config(self, direction: Direction = "a2b") -> GeneratorConfig:
         """Architecture of the generator of a direction."""
         source, target = map(self.channels, direction.split("2"))
-        return GeneratorConfig(self.base_channels, self.generator_blocks, source, target)
+        return dataclasses.replace(self.generator, input_channels=source, output_channels=target)
 
     def discriminator_config(self, domain: str) -> DiscriminatorConfig:
         """Architecture of the discriminator of domain ``a`` or ``b``."""
-        return DiscriminatorConfig(self.discriminator_channels, self.channels(domain))
+        return dataclasses.replace(self.discriminator, input_channels=self.channels(domain))
 
     @property
     def identity_weight(self) -> float:
@@ -657,6 +688,18 @@ class TrainConfig:
         if self.residual_blocks is not None:
             return self.residual_blocks
         return 6 if self.crop_size <= LARGEST_CROP_FOR_6_BLOCKS else 9
+
+    @property
+    def discriminator(self) -> DiscriminatorConfig:
+        """Architecture of the discriminators."""
+        return DiscriminatorConfig(self.discriminator_channels, self.discriminator_scales)
+
+    @property
+    def generator(self) -> GeneratorConfig:
+        """Architecture of the generators."""
+        return GeneratorConfig(
+            self.base_channels, self.generator_blocks, resampling=self.resampling
+        )
 
     def total_steps(self, epoch_items: int, ranks: int = 1) -> int:
         """Total number of steps of the run.
@@ -1024,12 +1067,16 @@ class ExportConfig(_NamesDomains):
         _ = self.domain_names  # Refuses an invalid text now.
 
 
+QUALITY = "Quality of translations"
+
+
 @dataclass(frozen=True)
 class InspectConfig:
     """The options of ``cyclegan inspect``.
 
     Raises:
-        UsageError: Neither a path nor ``--models`` is given, or both are.
+        UsageError: Neither a path nor ``--models`` is given, or both are; or an option requires or
+            excludes ``--against``.
     """
 
     paths: tuple[Path, ...] = option(
@@ -1050,14 +1097,85 @@ class InspectConfig:
         False, "Compute the colors of a folder from all images instead of a sample of 100."
     )
     json: bool = option(False, "Print JSON on stdout, one object per path or comparison.")
+    against: Path | None = option(
+        None,
+        "Measure the distance of PATH, a folder of translations, to this folder of images of the "
+        "target domain: SWD, KID and FID.",
+        panel=QUALITY,
+        metavar="DIR",
+    )
+    pairs: Path | None = option(
+        None,
+        "Folder with the ground truth of each translation, matched by file name: also compute L1, "
+        "PSNR and SSIM.",
+        panel=QUALITY,
+        metavar="DIR",
+    )
+    inputs: Path | None = option(
+        None,
+        "Folder of the images that were translated: also measure them unchanged.",
+        panel=QUALITY,
+        metavar="DIR",
+    )
+    size: int | None = option(
+        None,
+        "Side in pixels to which center squares are resized for SWD, L1, PSNR and SSIM.",
+        panel=QUALITY,
+        minimum=16,
+        maximum=2048,
+        shown_default="256",
+    )
+    inception: bool = option(
+        True,
+        "Compute KID and FID; downloads Inception weights once. Requires the extra [metrics].",
+        panel=QUALITY,
+    )
+    inception_weights: Path | None = option(
+        None,
+        "File with the Inception weights, instead of the downloaded ones.",
+        panel=QUALITY,
+        metavar="FILE",
+    )
 
     def __post_init__(self) -> None:
+        self._check_quality_options()
         if self.models == bool(self.paths):
             raise UsageError(
                 "--models lists the models in the package and takes no PATH"
                 if self.models
                 else "PATH is missing",
                 "Name a file or folder, or use --models alone.",
+            )
+
+    def _check_quality_options(self) -> None:
+        """Check the options that ``--against`` requires or excludes.
+
+        Raises:
+            UsageError: One is given without it, or with it.
+        """
+        if self.against is None:
+            needing = ("pairs", "inputs", "size", "inception_weights")
+            given = [name for name in needing if getattr(self, name) is not None]
+            given += [] if self.inception else ["no_inception"]
+            if given:
+                raise UsageError(
+                    f"{option_name(given[0])} requires --against",
+                    "Name a folder of images of the target domain with --against.",
+                )
+            return
+        for name in ("models", "weights", "receptive_field", "full"):
+            if getattr(self, name):
+                raise UsageError(
+                    f"--against and {option_name(name)} exclude each other", "Give one of them."
+                )
+        if len(self.paths) != 1:
+            raise UsageError(
+                f"--against takes one PATH, a folder of translations, not {len(self.paths)}",
+                "Run the command once for each folder.",
+            )
+        if self.inception_weights is not None and not self.inception:
+            raise UsageError(
+                "--inception-weights and --no-inception exclude each other", "Give one of them."
             )
 
 

@@ -1,11 +1,7 @@
 """NaN and infinite weights are refused wherever weights are loaded."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,8 +12,6 @@ from cyclegan_cli.checkpoints.locate import MODEL_FILE, STATE_FILE
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.errors import CheckpointError
 from original import original_generator
-
-Cyclegan = Callable[..., Any]
 
 
 def spoiled(source: Path, target: Path, name: str, value: float) -> Path:
@@ -31,9 +25,7 @@ def spoiled(source: Path, target: Path, name: str, value: float) -> Path:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_non_finite_safetensors_weights_are_refused(
-    checkpoint: Path, tmp_path: Path, value: float
-) -> None:
+def test_non_finite_safetensors_weights_are_refused(checkpoint, tmp_path, value):
     name = "generator_a2b.down.0.conv.bias"
     path = spoiled(checkpoint, tmp_path / MODEL_FILE, name, value)
     with pytest.raises(CheckpointError, match=rf"1 of the \d+ elements of {name} are not finite"):
@@ -42,7 +34,7 @@ def test_non_finite_safetensors_weights_are_refused(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
-def test_non_finite_pth_weights_are_refused(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_non_finite_pth_weights_are_refused(tmp_path, dtype):
     weights = {name: tensor.to(dtype) for name, tensor in original_generator().state_dict().items()}
     weights["model.4.weight"][0, 0] = math.nan
     torch.save({"netG": weights}, tmp_path / "x.pth")
@@ -50,7 +42,7 @@ def test_non_finite_pth_weights_are_refused(tmp_path: Path, dtype: torch.dtype) 
         load_generator(tmp_path / "x.pth", "a2b")
 
 
-def test_fp64_weights_beyond_fp32_are_refused(tmp_path: Path) -> None:
+def test_fp64_weights_beyond_fp32_are_refused(tmp_path):
     weights = {name: tensor.double() for name, tensor in original_generator().state_dict().items()}
     weights["model.1.bias"][0] = 1e300
     torch.save(weights, tmp_path / "x.pth")
@@ -60,13 +52,8 @@ def test_fp64_weights_beyond_fp32_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["translate", "export", "init-from"])
 def test_commands_refuse_non_finite_weights(
-    cyclegan: Cyclegan,
-    draw: Callable[..., Path],
-    checkpoint: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    command: str,
-) -> None:
+    cyclegan, draw, checkpoint, tmp_path, monkeypatch, command
+):
     monkeypatch.chdir(tmp_path)
     name = "generator_a2b.head.bias"
     bad = spoiled(checkpoint, tmp_path / "bad.safetensors", name, math.nan)
@@ -88,14 +75,7 @@ def test_commands_refuse_non_finite_weights(
 @pytest.mark.parametrize(
     "name", ["discriminator_a.first.weight", "adam.generator_a2b.head.weight.exp_avg_sq"]
 )
-def test_resume_refuses_non_finite_state(
-    cyclegan: Cyclegan,
-    draw: Callable[..., Path],
-    run_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-) -> None:
+def test_resume_refuses_non_finite_state(cyclegan, draw, run_folder, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     for domain in ("day", "night"):
         draw(tmp_path / domain / "0.png", (40, 40))

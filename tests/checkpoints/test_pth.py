@@ -1,7 +1,5 @@
 """The original implementation's files: generators are loaded from them, or refused."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from cyclegan_cli.checkpoints.pth import (
     direction_of,
     domains_of,
     generator_files,
+    original_filters,
     original_names,
 )
 from cyclegan_cli.checkpoints.store import load_generator
@@ -54,12 +53,15 @@ def assert_the_same(path: Path, network: OriginalGenerator, direction: Any = "a2
         {"channels": (1, 1)},
         {"channels": (1, 3)},
         {"channels": (3, 1), "affine": True},
+        {"antialias": True},
+        {"antialias": True, "blocks": 9, "width": 2},
+        {"antialias": True, "blocks": 6, "affine": True},
+        {"antialias": True, "dropout": True, "width": 5},
+        {"antialias": True, "channels": (1, 3)},
     ],
     ids=str,
 )
-def test_loaded_pth_generator_computes_the_same(
-    tmp_path: Path, options: dict[str, Any], legacy: bool
-) -> None:
+def test_loaded_pth_generator_computes_the_same(tmp_path, options, legacy):
     network = original_generator(**options)
     path = tmp_path / "latest_net_G_A.pth"
     torch.save(network.state_dict(), path, _use_new_zipfile_serialization=not legacy)
@@ -68,6 +70,7 @@ def test_loaded_pth_generator_computes_the_same(
         options.get("blocks", 2),
         *options.get("channels", (3, 3)),
         affine_norm=options.get("affine", False),
+        resampling="cut" if options.get("antialias") else "strided",
     )
     assert_the_same(path, network)
 
@@ -97,9 +100,7 @@ def renamed(change: Callable[[str], str]) -> Callable[[Weights], Any]:
         ),
     ],
 )
-def test_prefixes_wrappers_and_running_statistics_are_accepted(
-    tmp_path: Path, change: Callable[[Weights], Any]
-) -> None:
+def test_prefixes_wrappers_and_running_statistics_are_accepted(tmp_path, change):
     network = original_generator()
     torch.save(change(dict(network.state_dict())), tmp_path / "x.pth")
     assert_the_same(tmp_path / "x.pth", network)
@@ -115,16 +116,14 @@ def tied(*names: str) -> Callable[[Weights], Any]:
 @pytest.mark.parametrize(
     "change", [tied("", "same."), tied("netG.", "net."), tied("a.", "b.", "c.")]
 )
-def test_tied_generators_are_one(
-    tmp_path: Path, change: Callable[[Weights], Any], legacy: bool
-) -> None:
+def test_tied_generators_are_one(tmp_path, change, legacy):
     network = original_generator()
     content = change(dict(network.state_dict()))
     torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
     assert_the_same(tmp_path / "x.pth", network)
 
 
-def test_two_generators_of_one_direction_are_refused(tmp_path: Path) -> None:
+def test_two_generators_of_one_direction_are_refused(tmp_path):
     weights = [original_generator(seed).state_dict() for seed in (1, 2)]
     content = {f"{name}.{key}": tensor for name, one in zip("xy", weights, strict=True)
                for key, tensor in one.items()}  # fmt: skip
@@ -133,7 +132,7 @@ def test_two_generators_of_one_direction_are_refused(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "both.pth")
 
 
-def test_views_of_one_storage_are_loaded(tmp_path: Path) -> None:
+def test_views_of_one_storage_are_loaded(tmp_path):
     network = original_generator()
     whole = torch.cat([tensor.flatten() for tensor in network.state_dict().values()])
     views, start = {}, 0
@@ -145,13 +144,41 @@ def test_views_of_one_storage_are_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("blocks", [6, 9])
-def test_original_names_cover_the_original_generator(blocks: int) -> None:
+def test_original_names_cover_the_original_generator(blocks):
     """And those are the ones that the networks of the paper's sizes are known to have."""
     names = original_names(GeneratorConfig(64, blocks)).values()
     numbers = {int(name.split(".")[1]) for name in names}
     heads = {9: {19, 22, 26}, 6: {16, 19, 23}}
     assert numbers == {1, 4, 7} | set(range(10, 10 + blocks)) | heads[blocks]
     assert set(names) == set(original_generator(blocks=blocks, width=1).state_dict())
+
+
+@pytest.mark.parametrize("blocks", [4, 6, 9])
+def test_original_names_cover_cut_generator(blocks: int) -> None:
+    """Its convolutions have the numbers by which CUT names its layers: 4, 8, 12, ..."""
+    config = GeneratorConfig(3, blocks, resampling="cut")
+    network = original_generator(blocks=blocks, width=3, antialias=True)
+    filters = original_filters(config)
+    assert {*original_names(config).values(), *filters} == set(network.state_dict())
+    for name, found in filters.items():
+        assert torch.equal(found, network.state_dict()[name])
+    numbers = {int(name.split(".")[1]) for name in original_names(config).values()}
+    last = 12 + blocks
+    assert numbers == {1, 4, 8, last + 1, last + 5, last + 9, *range(12, last)}
+
+
+def test_half_precision_filters_are_accepted(tmp_path: Path) -> None:
+    network = original_generator(antialias=True).half()
+    torch.save(network.state_dict(), tmp_path / "x.pth")
+    assert_the_same(tmp_path / "x.pth", network.float())
+
+
+def test_both_generators_of_cut_are_one_checkpoint(tmp_path: Path) -> None:
+    networks = [original_generator(seed, antialias=True) for seed in (1, 2)]
+    for letter, network in zip("AB", networks, strict=True):
+        torch.save(network.state_dict(), tmp_path / f"latest_net_G_{letter}.pth")
+    assert_the_same(tmp_path, networks[0], "a2b")
+    assert_the_same(tmp_path, networks[1], "b2a")
 
 
 # --- directions and domains ------------------------------------------------------------------
@@ -170,7 +197,7 @@ def test_original_names_cover_the_original_generator(blocks: int) -> None:
         ("discriminator_B2A", None), ("gen_beta", None),
     ],
 )  # fmt: skip
-def test_direction_of_names(name: str, direction: str | None) -> None:
+def test_direction_of_names(name, direction):
     assert direction_of(name) == direction
 
 
@@ -186,11 +213,11 @@ def test_direction_of_names(name: str, direction: str | None) -> None:
         ("x/G_A2B_epoch33.pth", ("A", "B")),
     ],
 )
-def test_domains_of_paths(path: str, domains: tuple[str, str]) -> None:
+def test_domains_of_paths(path, domains):
     assert domains_of(Path("/somewhere") / path) == domains
 
 
-def test_file_of_one_direction(tmp_path: Path) -> None:
+def test_file_of_one_direction(tmp_path):
     torch.save(original_generator().state_dict(), tmp_path / "latest_net_G_B.pth")
     info = read_checkpoint(tmp_path / "latest_net_G_B.pth", ("day", "night")).info
     assert (info.directions, info.name_a, info.name_b) == (("b2a",), "day", "night")
@@ -214,32 +241,21 @@ def test_file_of_one_direction(tmp_path: Path) -> None:
         (["D_A", "optimizer"], []),
     ],
 )
-def test_newest_generators_of_a_folder_are_chosen(
-    tmp_path: Path, names: list[str], chosen: list[str]
-) -> None:
+def test_newest_generators_of_a_folder_are_chosen(tmp_path, names, chosen):
     for name in names:
         (tmp_path / f"{name}.pth").touch()
     (tmp_path / "G_A.txt").touch()
     assert [file.stem for file in generator_files(tmp_path)] == chosen
 
 
-def test_ambiguous_generators_of_a_folder_are_refused(tmp_path: Path) -> None:
+def test_ambiguous_generators_of_a_folder_are_refused(tmp_path):
     for name in ("G_A", "G_A2B"):
         (tmp_path / f"{name}.pth").touch()
     with pytest.raises(CheckpointError, match=r"one direction: G_A\.pth and G_A2B\.pth"):
         checkpoint_file(tmp_path)
 
 
-def test_folder_of_epochs_is_a_checkpoint(tmp_path: Path) -> None:
-    networks = {name: original_generator(seed) for seed, name in enumerate(("5", "10"))}
-    for name, network in networks.items():
-        torch.save(network.state_dict(), tmp_path / f"{name}_net_G_B.pth")
-    assert checkpoint_file(tmp_path) == tmp_path
-    assert read_checkpoint(tmp_path).info.directions == ("b2a",)
-    assert_the_same(tmp_path, networks["10"], "b2a")
-
-
-def test_folder_of_both_directions_is_one_checkpoint(tmp_path: Path) -> None:
+def test_folder_of_both_directions_is_one_checkpoint(tmp_path):
     folder = tmp_path / "day2night"
     folder.mkdir()
     networks = {"A": original_generator(1), "B": original_generator(2)}
@@ -253,7 +269,7 @@ def test_folder_of_both_directions_is_one_checkpoint(tmp_path: Path) -> None:
     assert_the_same(folder, networks["B"], "b2a")
 
 
-def test_file_of_both_directions(tmp_path: Path) -> None:
+def test_file_of_both_directions(tmp_path):
     one, other = original_generator(1), original_generator(2)
     torch.save({"netG_A": one.state_dict(), "netG_B": other.state_dict()}, tmp_path / "x.pth")
     assert read_checkpoint(tmp_path / "x.pth").info.directions == ("a2b", "b2a")
@@ -280,8 +296,10 @@ def pix2pix() -> Mapping[str, Tensor]:
     return {name: t for name, t in network.state_dict().items() if name not in biases}
 
 
-def antialiased() -> Mapping[str, Tensor]:
-    return original_generator().state_dict() | {"model.7.filt": torch.zeros(8, 1, 3, 3)}
+def cut(**changes: Any) -> Mapping[str, Tensor]:
+    """CUT's generator with other tensors; None: without that tensor."""
+    weights = original_generator(antialias=True).state_dict() | changes
+    return {name: tensor for name, tensor in weights.items() if tensor is not None}
 
 
 def other_padding() -> Mapping[str, Tensor]:
@@ -300,7 +318,17 @@ def without(name: str) -> Mapping[str, Tensor]:
         (discriminator, "discriminator"),
         (pix2pix, "batch norm"),
         (lambda: original_generator(norm=nn.BatchNorm2d, affine=True).state_dict(), "batch norm"),
-        (antialiased, "antialiased"),
+        (lambda: original_generator(antialias=True, antialias_up=False).state_dict(),
+         "another architecture"),
+        (lambda: original_generator(antialias_up=True).state_dict(), "another architecture"),
+        (lambda: cut(**{"model.7.filt": None}), "no tensor model.7.filt: only some"),
+        (lambda: cut(**{"model.11.filt": torch.ones(16, 1, 3, 3) / 9}),
+         "model.11.filt is another resampling filter"),
+        (lambda: cut(**{"model.14.filt": torch.ones(16, 1, 2, 2)}),
+         "model.14.filt is another resampling filter"),
+        (lambda: cut(**{"model.3.filt": torch.ones(16, 1, 2, 2)}), "a tensor model.3.filt"),
+        (lambda: original_generator().state_dict() | {"model.7.filt": torch.zeros(8, 1, 3, 3)},
+         "another architecture"),
         (other_padding, "padding"),
         (lambda: {"conv1.weight": torch.zeros(2)}, "conv1.weight"),
         (dict, "none at all"),
@@ -319,9 +347,7 @@ def without(name: str) -> Mapping[str, Tensor]:
                   "netG_B": original_generator(width=2).state_dict()}, "different architectures"),
     ],
 )  # fmt: skip
-def test_unsupported_networks_are_refused_by_name(
-    tmp_path: Path, content: Callable[[], Any], word: str
-) -> None:
+def test_unsupported_networks_are_refused_by_name(tmp_path, content, word):
     torch.save(content(), tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=word) as refusal:
         read_checkpoint(tmp_path / "x.pth")
@@ -344,7 +370,7 @@ def test_generators_of_other_channels_translate_arrays(tmp_path: Path) -> None:
             assert torch.allclose(generator(image), network(image), atol=1e-5)
 
 
-def test_unsupported_pickle_is_refused_without_torchs_advice(tmp_path: Path) -> None:
+def test_unsupported_pickle_is_refused_without_torchs_advice(tmp_path):
     """Torch warns of the protocol first, and then advises to load without ``weights_only``."""
     torch.save(original_generator().state_dict(), tmp_path / "x.pth", pickle_protocol=4)
     with pytest.raises(CheckpointError, match="more than torch loads without running") as refusal:
@@ -353,12 +379,10 @@ def test_unsupported_pickle_is_refused_without_torchs_advice(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("error", [TypeError, IndexError, AttributeError, AssertionError])
-def test_any_exception_of_torch_load_is_a_damaged_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
-) -> None:
+def test_any_exception_of_torch_load_is_a_damaged_file(tmp_path, monkeypatch, error):
     """Seen: a call of its tensor maker with too few arguments, out of damaged bytes."""
 
-    def stumble(*arguments: Any, **options: Any) -> None:
+    def stumble(*arguments, **options):
         raise error("missing 2 required positional arguments")
 
     torch.save(original_generator().state_dict(), tmp_path / "x.pth")

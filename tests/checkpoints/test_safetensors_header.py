@@ -1,7 +1,5 @@
 """The safetensors header reader, compared with the library and on damaged files."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path
@@ -64,7 +62,7 @@ DTYPES = {
 }  # fmt: skip
 
 
-def test_all_dtypes_are_read(tmp_path: Path) -> None:
+def test_all_dtypes_are_read(tmp_path):
     save_file(
         {name: torch.zeros(2, 3, dtype=dtype) for dtype, name in DTYPES.items()}, tmp_path / "x"
     )
@@ -73,13 +71,13 @@ def test_all_dtypes_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.float8_e8m0fnu, torch.float8_e4m3fnuz])
-def test_rare_dtypes_are_read(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_rare_dtypes_are_read(tmp_path, dtype):
     save_file({"x": torch.zeros(2, 3).to(dtype)}, tmp_path / "x")
     assert read_header(tmp_path / "x").tensors["x"].shape == (2, 3)
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (2, 0, 3), (4, 3, 2, 1)])
-def test_all_shapes_are_read(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_all_shapes_are_read(tmp_path, shape):
     save_file({"a": torch.zeros(2), "x": torch.zeros(shape), "z": torch.zeros(2)}, tmp_path / "x")
     assert read_header(tmp_path / "x").tensors["x"] == TensorInfo("F32", shape)
 
@@ -94,19 +92,17 @@ def test_all_shapes_are_read(tmp_path: Path, shape: tuple[int, ...]) -> None:
         (to_metadata(MODEL.to_document()), MODEL.to_document()),
     ],
 )
-def test_document_is_read_from_metadata(
-    tmp_path: Path, metadata: dict[str, str] | None, document: dict[str, Any]
-) -> None:
+def test_document_is_read_from_metadata(tmp_path, metadata, document):
     save_file({"x": torch.zeros(1)}, tmp_path / "x", metadata)
     assert read_header(tmp_path / "x").document == document
 
 
-def test_file_without_tensors_is_read(tmp_path: Path) -> None:
+def test_file_without_tensors_is_read(tmp_path):
     save_file({}, tmp_path / "x")
     assert read_header(tmp_path / "x") == Header({}, {})
 
 
-def test_read_header_reads_nothing_beyond_the_header(tmp_path: Path) -> None:
+def test_read_header_reads_nothing_beyond_the_header(tmp_path):
     """A file of a terabyte, all of it a hole."""
     header = json.dumps({"x": entry("U8", [2**40], 0, 2**40)}).encode()
     path = file_of(tmp_path / "x", header)
@@ -121,7 +117,7 @@ def test_read_header_reads_nothing_beyond_the_header(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def whole(tmp_path_factory):
     """A checkpoint of ours with two small tensors."""
     path = tmp_path_factory.mktemp("whole") / "x"
     tensors = {"a": torch.arange(5, dtype=torch.int16), "b": torch.ones(2, 2)}
@@ -129,23 +125,23 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-def test_file_truncated_at_any_byte_is_refused(tmp_path: Path, whole: bytes) -> None:
+def test_file_truncated_at_any_byte_is_refused(tmp_path, whole):
     for length in range(len(whole)):
         (tmp_path / "cut").write_bytes(whole[:length])
         refused(tmp_path / "cut")
 
 
-def test_trailing_bytes_are_refused(tmp_path: Path, whole: bytes) -> None:
+def test_trailing_bytes_are_refused(tmp_path, whole):
     (tmp_path / "x").write_bytes(whole + b"\0")
     assert "found 27" in refused(tmp_path / "x")
 
 
 @pytest.mark.parametrize("length", [0, 1, 3, 100_000_001, 2**32, 2**63, 2**64 - 1])
-def test_wrong_header_length_is_refused(tmp_path: Path, length: int) -> None:
+def test_wrong_header_length_is_refused(tmp_path, length):
     assert "truncated" in refused(file_of(tmp_path / "x", b"{}", length=length))
 
 
-def test_header_of_gigabytes_is_refused(tmp_path: Path) -> None:
+def test_header_of_gigabytes_is_refused(tmp_path):
     path = file_of(tmp_path / "x", b"{}", length=2**32)
     try:
         os.truncate(path, 2**33)
@@ -186,7 +182,7 @@ DEEP = 100_000
     ],
     ids=lambda header: header[:40].decode(errors="replace"),
 )
-def test_invalid_json_header_is_refused(tmp_path: Path, header: bytes) -> None:
+def test_invalid_json_header_is_refused(tmp_path, header):
     assert "damaged" in refused(file_of(tmp_path / "x", header))
 
 
@@ -233,17 +229,17 @@ def test_invalid_json_header_is_refused(tmp_path: Path, header: bytes) -> None:
         ),
     ],
 )
-def test_inconsistent_tensors_are_refused(tmp_path: Path, tensors: dict[str, Any]) -> None:
+def test_inconsistent_tensors_are_refused(tmp_path, tensors):
     assert "damaged" in refused(file_of(tmp_path / "x", json.dumps(tensors).encode(), bytes(8)))
 
 
-def test_consistent_tensor_is_read(tmp_path: Path) -> None:
+def test_consistent_tensor_is_read(tmp_path):
     header = json.dumps({"x": entry("F32", [2], 0, 8)}).encode()
     path = file_of(tmp_path / "x", header, bytes(8))
     assert read_header(path).tensors == {"x": TensorInfo("F32", (2,))}
 
 
-def test_missing_file_folder_and_empty_file_are_refused(tmp_path: Path) -> None:
+def test_missing_file_folder_and_empty_file_are_refused(tmp_path):
     (tmp_path / "empty").touch()
     assert "no such file" in refused(tmp_path / "missing")
     assert "folder" in refused(tmp_path)
@@ -252,10 +248,8 @@ def test_missing_file_folder_and_empty_file_are_refused(tmp_path: Path) -> None:
     assert "name too long" in refused(tmp_path / ("n" * 300))
 
 
-def test_unreadable_file_is_refused(
-    tmp_path: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(self: Path, *arguments: Any) -> None:
+def test_unreadable_file_is_refused(tmp_path, whole, monkeypatch):
+    def refuse(self, *arguments):
         raise PermissionError(13, "Permission denied", str(self))
 
     (tmp_path / "x").write_bytes(whole)
@@ -266,9 +260,7 @@ def test_unreadable_file_is_refused(
 @settings(max_examples=500, deadline=None)
 @given(data=st.data())
 @pytest.mark.slow
-def test_changed_header_bytes_are_read_or_refused(
-    data: st.DataObject, whole: bytes, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_changed_header_bytes_are_read_or_refused(data, whole, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "mutated"
     changed = bytearray(whole)
     places = st.integers(0, 8 + int.from_bytes(whole[:8], "little") - 1)

@@ -1,7 +1,5 @@
 """Models and training states survive round trips through files bit for bit."""
 
-from __future__ import annotations
-
 import dataclasses
 import errno
 import os
@@ -9,7 +7,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,13 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cyclegan_cli.checkpoints import locate, store
-from cyclegan_cli.checkpoints.header import (
-    Direction,
-    ModelInfo,
-    StateInfo,
-    read_header,
-    read_state_info,
-)
+from cyclegan_cli.checkpoints.header import ModelInfo, StateInfo, read_header, read_state_info
 from cyclegan_cli.checkpoints.locate import read_checkpoint
 from cyclegan_cli.checkpoints.store import (
     library_versions,
@@ -42,7 +34,6 @@ from cyclegan_cli.config import GeneratorConfig, TrainConfig
 from cyclegan_cli.errors import CheckpointError, OutputError
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.models.networks import ResnetGenerator
-from disks import small_disk
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(
@@ -55,16 +46,6 @@ CONFIG = TrainConfig(
     ema=0,
 )
 AVERAGED = dataclasses.replace(CONFIG, ema=0.9)
-Save = Callable[[Path, CycleGAN], None]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads of tiny tensors only wait for each other when the cores are busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def crops(step: int, batch: int = 1) -> tuple[Tensor, Tensor]:
@@ -130,20 +111,20 @@ def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def model() -> CycleGAN:
+def model():
     """Trained for three steps; not to be changed."""
     return trained()
 
 
 @pytest.fixture(scope="module")
-def model_file(model: CycleGAN, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model_file(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "model.safetensors"
     save_as_model(path, model)
     return path
 
 
 @pytest.fixture(scope="module")
-def state_file(model: CycleGAN, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def state_file(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "state.safetensors"
     save_as_state(path, model)
     return path
@@ -166,13 +147,12 @@ def rewritten(path: Path, change: Callable[[dict[str, Tensor]], None]) -> Path:
 def averaged() -> CycleGAN:
     """Trained for two steps, with averages that differ from what was trained."""
     model = trained(AVERAGED, 1)
-    assert model.averages is not None
     model.averages.update(1)
     train(model, range(1, 2))
     return model
 
 
-def test_model_file_has_the_ema_weights(tmp_path: Path) -> None:
+def test_model_file_has_the_ema_weights(tmp_path):
     model = averaged()
     save_as_model(tmp_path / "model.safetensors", model)
     for direction in ("a2b", "b2a"):
@@ -184,7 +164,7 @@ def test_model_file_has_the_ema_weights(tmp_path: Path) -> None:
         )
 
 
-def test_state_restores_trained_and_ema_weights(tmp_path: Path) -> None:
+def test_state_restores_trained_and_ema_weights(tmp_path):
     model = averaged()
     path = tmp_path / "state.safetensors"
     save_as_state(path, model)
@@ -197,14 +177,14 @@ def test_state_restores_trained_and_ema_weights(tmp_path: Path) -> None:
     assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
 
 
-def test_state_loads_the_trained_generator(tmp_path: Path) -> None:
+def test_state_loads_the_trained_generator(tmp_path):
     model = averaged()
     save_as_state(tmp_path / "state.safetensors", model)
     generator, _ = load_generator(tmp_path / "state.safetensors", "a2b")
     assert not differing(generator.state_dict(), model.generator_a2b.state_dict())
 
 
-def test_missing_or_surplus_ema_weights_are_refused(tmp_path: Path) -> None:
+def test_missing_or_surplus_ema_weights_are_refused(tmp_path):
     path = tmp_path / "state.safetensors"
     save_as_state(path, trained())
     with pytest.raises(CheckpointError, match="no tensor average.generator_a2b"):
@@ -219,9 +199,7 @@ def test_missing_or_surplus_ema_weights_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("direction", ["a2b", "b2a"])
 @pytest.mark.parametrize("size", [(1, 3, 32, 32), (2, 3, 48, 36)])
-def test_loaded_generator_is_bit_identical(
-    model: CycleGAN, model_file: Path, direction: Direction, size: tuple[int, ...]
-) -> None:
+def test_loaded_generator_is_bit_identical(model, model_file, direction, size):
     images = torch.rand(size) * 2 - 1
     loaded, _ = load_generator(model_file, direction)
     original = model.networks()[f"generator_{direction}"]
@@ -231,12 +209,7 @@ def test_loaded_generator_is_bit_identical(
         assert torch.equal(loaded(images), original(images))
 
 
-def test_directions_are_different_generators(model_file: Path) -> None:
-    a2b, b2a = (load_generator(model_file, direction)[0] for direction in ("a2b", "b2a"))
-    assert not torch.equal(a2b.head.weight, b2a.head.weight)
-
-
-def test_loaded_generator_is_in_inference_mode(model_file: Path) -> None:
+def test_loaded_generator_is_in_inference_mode(model_file):
     generator, _ = load_generator(model_file, "a2b")
     assert not generator.training
     for parameter in generator.parameters():
@@ -244,16 +217,16 @@ def test_loaded_generator_is_in_inference_mode(model_file: Path) -> None:
         assert not parameter.requires_grad
 
 
-def test_model_file_has_its_info(model: CycleGAN, model_file: Path) -> None:
+def test_model_file_has_its_info(model, model_file):
     assert load_generator(model_file, "b2a")[1] == info_of(model)
 
 
-def test_model_file_has_only_the_generators(model_file: Path) -> None:
+def test_model_file_has_only_the_generators(model_file):
     prefixes = {name.split(".")[0] for name in read_header(model_file).tensors}
     assert prefixes == {"generator_a2b", "generator_b2a"}
 
 
-def test_loaded_generator_does_not_change_with_its_file(model: CycleGAN, tmp_path: Path) -> None:
+def test_loaded_generator_does_not_change_with_its_file(model, tmp_path):
     path = tmp_path / "model.safetensors"
     save_as_model(path, model)
     generator, _ = load_generator(path, "a2b")
@@ -262,8 +235,8 @@ def test_loaded_generator_does_not_change_with_its_file(model: CycleGAN, tmp_pat
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_weights_are_loaded_as_fp32(model_file: Path, dtype: torch.dtype) -> None:
-    def halve(tensors: dict[str, Tensor]) -> None:
+def test_half_precision_weights_are_loaded_as_fp32(model_file, dtype):
+    def halve(tensors):
         for name, tensor in tensors.items():
             tensors[name] = tensor.to(dtype)
 
@@ -274,14 +247,12 @@ def test_half_precision_weights_are_loaded_as_fp32(model_file: Path, dtype: torc
 
 
 @pytest.mark.parametrize("direction", ["a2b", "b2a"])
-def test_load_generator_reads_only_the_tensors_of_its_direction(
-    model_file: Path, monkeypatch: pytest.MonkeyPatch, direction: Direction
-) -> None:
+def test_load_generator_reads_only_the_tensors_of_its_direction(model_file, monkeypatch, direction):
     names: list[str] = []
     open_tensors = store.open_tensors
 
     @contextmanager
-    def recorded(path: Path) -> Iterator[Callable[[str], Tensor]]:
+    def recorded(path):
         with open_tensors(path) as read:
             yield lambda name: (names.append(name), read(name))[1]
 
@@ -291,7 +262,7 @@ def test_load_generator_reads_only_the_tensors_of_its_direction(
     assert sorted(names) == sorted(name for name in tensors if f"generator_{direction}." in name)
 
 
-def test_header_is_read_once(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_header_is_read_once(model_file, monkeypatch):
     checkpoint = read_checkpoint(model_file)
     monkeypatch.setattr(locate, "read_header", None)
     monkeypatch.setattr(store, "read_header", None)
@@ -304,7 +275,7 @@ def load_weights(path: Path, prefix: str) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): t for n, t in load_file(path).items() if n.startswith(prefix)}
 
 
-def test_file_of_one_direction_lacks_the_other(model: CycleGAN, tmp_path: Path) -> None:
+def test_file_of_one_direction_lacks_the_other(model, tmp_path):
     info = dataclasses.replace(info_of(model), directions=("b2a",))
     save_generators(tmp_path / "x.safetensors", {"b2a": model.generator_b2a}, info)
     assert {name.split(".")[0] for name in load_file(tmp_path / "x.safetensors")} == {
@@ -320,7 +291,7 @@ def test_file_of_one_direction_lacks_the_other(model: CycleGAN, tmp_path: Path) 
         load_generator(tmp_path / "x.safetensors", "a2b")
 
 
-def test_grey_generator_with_affine_norms_survives_a_round_trip(tmp_path: Path) -> None:
+def test_grey_generator_with_affine_norms_survives_a_round_trip(tmp_path):
     config = GeneratorConfig(2, 1, input_channels=1, output_channels=3, affine_norm=True)
     network = ResnetGenerator(config)
     random = torch.Generator().manual_seed(0)
@@ -335,7 +306,7 @@ def test_grey_generator_with_affine_norms_survives_a_round_trip(tmp_path: Path) 
     assert torch.equal(generator(image), network(image))
 
 
-def test_generator_is_loaded_from_a_state(model: CycleGAN, state_file: Path) -> None:
+def test_generator_is_loaded_from_a_state(model, state_file):
     generator, info = load_generator(state_file, "b2a")
     assert info == info_of(model, "state")
     assert torch.equal(generator.head.weight, model.generator_b2a.head.weight)
@@ -345,16 +316,7 @@ def test_generator_is_loaded_from_a_state(model: CycleGAN, state_file: Path) -> 
 
 
 @pytest.mark.parametrize("save", [save_as_model, save_as_state])
-def test_equal_states_give_equal_files(tmp_path: Path, save: Save) -> None:
-    for name in ("one", "two"):
-        save(tmp_path / name, trained())
-    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-
-
-@pytest.mark.parametrize("save", [save_as_model, save_as_state])
-def test_files_do_not_depend_on_tensor_order(
-    model: CycleGAN, tmp_path: Path, save: Save, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_do_not_depend_on_tensor_order(model, tmp_path, save, monkeypatch):
     save(tmp_path / "one", model)
     networks = dict(reversed(model.networks().items()))
     monkeypatch.setattr(model, "networks", lambda: networks)
@@ -362,7 +324,7 @@ def test_files_do_not_depend_on_tensor_order(
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
-def test_files_do_not_depend_on_memory_format(model: CycleGAN, tmp_path: Path) -> None:
+def test_files_do_not_depend_on_memory_format(model, tmp_path):
     save_as_model(tmp_path / "one", model)
     other = CycleGAN(CONFIG, CPU, bf16=True)
     for name, network in other.networks().items():
@@ -370,13 +332,6 @@ def test_files_do_not_depend_on_memory_format(model: CycleGAN, tmp_path: Path) -
         network.load_state_dict(model.networks()[name].state_dict())
     save_as_model(tmp_path / "two", other)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-
-
-def test_restored_state_is_saved_as_the_same_file(state_file: Path, tmp_path: Path) -> None:
-    restored = CycleGAN(CONFIG, CPU, bf16=False)
-    restore_state(state_file, restored)
-    save_as_state(tmp_path / "again", restored)
-    assert (tmp_path / "again").read_bytes() == state_file.read_bytes()
 
 
 SAVE_FRESH_MODEL = """
@@ -396,7 +351,7 @@ SAVE_FRESH_MODEL = """
 
 
 @pytest.mark.slow
-def test_equal_states_give_equal_files_across_processes(tmp_path: Path) -> None:
+def test_equal_states_give_equal_files_across_processes(tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(SAVE_FRESH_MODEL), str(tmp_path / "there")]
     environment = os.environ | {"PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1"}
     subprocess.run(command, env=environment, check=True)
@@ -421,7 +376,7 @@ def test_equal_states_give_equal_files_across_processes(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.slow
-def test_resumed_training_is_bit_identical(tmp_path: Path, options: Any, bf16: bool) -> None:
+def test_resumed_training_is_bit_identical(tmp_path, options, bf16):
     config = dataclasses.replace(CONFIG, **options)
     uninterrupted = trained(config, steps=4, bf16=bf16)
     save_as_state(tmp_path / "state", uninterrupted)
@@ -437,7 +392,7 @@ def test_resumed_training_is_bit_identical(tmp_path: Path, options: Any, bf16: b
     assert "generator_a2b.head.weight" in differing(everything(resumed), before)
 
 
-def test_saving_a_state_does_not_change_the_training(tmp_path: Path) -> None:
+def test_saving_a_state_does_not_change_the_training(tmp_path):
     saved_on_the_way, never_saved = trained(steps=2), trained(steps=2)
     save_as_state(tmp_path / "state", saved_on_the_way)
     save_as_model(tmp_path / "model", saved_on_the_way)
@@ -446,7 +401,7 @@ def test_saving_a_state_does_not_change_the_training(tmp_path: Path) -> None:
     assert differing(everything(saved_on_the_way), everything(never_saved)) == set()
 
 
-def test_state_before_the_first_step_is_restored(tmp_path: Path) -> None:
+def test_state_before_the_first_step_is_restored(tmp_path):
     fresh = CycleGAN(CONFIG, CPU, bf16=False)
     save_as_state(tmp_path / "state", fresh)
     restored = CycleGAN(dataclasses.replace(CONFIG, seed=99), CPU, bf16=False)
@@ -456,7 +411,7 @@ def test_state_before_the_first_step_is_restored(tmp_path: Path) -> None:
     assert differing(everything(fresh), everything(restored)) == set()
 
 
-def test_state_file_has_its_info(model: CycleGAN, state_file: Path) -> None:
+def test_state_file_has_its_info(model, state_file):
     assert read_state_info(state_file) == state_info_of(model)
 
 
@@ -487,9 +442,7 @@ WRONG_GENERATORS = {
 
 
 @pytest.mark.parametrize("damage", WRONG_GENERATORS)
-def test_tensors_of_another_architecture_are_refused(
-    model_file: Path, state_file: Path, damage: str
-) -> None:
+def test_tensors_of_another_architecture_are_refused(model_file, state_file, damage):
     with pytest.raises(CheckpointError, match=r"rewritten\.safetensors.* generator_a2b\."):
         load_generator(rewritten(model_file, WRONG_GENERATORS[damage]), "a2b")
     with pytest.raises(CheckpointError, match=r"rewritten\.safetensors.* generator_a2b\."):
@@ -498,7 +451,7 @@ def test_tensors_of_another_architecture_are_refused(
         )
 
 
-def test_info_of_another_architecture_is_refused(model: CycleGAN, tmp_path: Path) -> None:
+def test_info_of_another_architecture_is_refused(model, tmp_path):
     other = dataclasses.replace(model.generator_a2b.config, residual_blocks=2)
     info = dataclasses.replace(info_of(model), generator=other)
     save_model(tmp_path / "model.safetensors", model, info)
@@ -506,10 +459,8 @@ def test_info_of_another_architecture_is_refused(model: CycleGAN, tmp_path: Path
         load_generator(tmp_path / "model.safetensors", "a2b")
 
 
-def test_huge_architecture_is_refused_before_allocation(
-    model: CycleGAN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse_memory(weight: Tensor, *arguments: Any, **options: Any) -> None:
+def test_huge_architecture_is_refused_before_allocation(model, tmp_path, monkeypatch):
+    def refuse_memory(weight, *arguments, **options):
         assert weight.is_meta
 
     giant = dataclasses.replace(
@@ -522,7 +473,7 @@ def test_huge_architecture_is_refused_before_allocation(
         load_generator(path, "a2b")
 
 
-def test_replay_pools_of_all_ranks_are_restored(model: CycleGAN, tmp_path: Path) -> None:
+def test_replay_pools_of_all_ranks_are_restored(model, tmp_path):
     other = CycleGAN(CONFIG, CPU, bf16=False, rank=1)
     train(other, range(3))
     info = dataclasses.replace(state_info_of(model), ranks=2, items=6)
@@ -543,71 +494,41 @@ def test_replay_pools_of_all_ranks_are_restored(model: CycleGAN, tmp_path: Path)
     assert (document["state"]["ranks"], document["state"]["items"]) == (2, 6)
 
 
-def test_missing_replay_pools_of_a_rank_are_refused(model: CycleGAN, tmp_path: Path) -> None:
+def test_missing_replay_pools_of_a_rank_are_refused(model, tmp_path):
     path = tmp_path / "state.safetensors"
     save_state(path, model, dataclasses.replace(state_info_of(model), ranks=2))
     with pytest.raises(CheckpointError, match=r"rank\.1\.pool_a\.random"):
         restore_state(path, CycleGAN(CONFIG, CPU, bf16=False))
 
 
-def test_state_of_another_architecture_is_refused(state_file: Path) -> None:
+def test_state_of_another_architecture_is_refused(state_file):
     other = CycleGAN(dataclasses.replace(CONFIG, discriminator_channels=3), CPU, bf16=False)
     with pytest.raises(CheckpointError, match=r"discriminator_a\.first\.weight is F32"):
         restore_state(state_file, other)
 
 
-def test_model_is_refused_as_a_state(model_file: Path) -> None:
-    with pytest.raises(CheckpointError, match="holds a model, not a training state"):
-        read_state_info(model_file)
-    with pytest.raises(CheckpointError, match="holds a model, not a training state"):
-        restore_state(model_file, CycleGAN(CONFIG, CPU, bf16=False))
-
-
 BIAS = "discriminator_a.judge.bias"
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        pytest.param(lambda tensors: tensors.pop("pool_a.random"), id="no random state"),
-        pytest.param(lambda tensors: tensors.pop(f"adam.{BIAS}.step"), id="no step"),
-        pytest.param(lambda tensors: tensors.pop(f"adam.{BIAS}.exp_avg"), id="no first moment"),
-        pytest.param(
-            change(f"adam.{BIAS}.exp_avg_sq", lambda moment: torch.zeros(3)),
-            id="second moment of another shape",
-        ),
-        pytest.param(change(f"adam.{BIAS}.step", lambda step: torch.zeros(1)), id="steps"),
-        pytest.param(
-            change("pool_a.random", lambda state: state[:-1]), id="random state too short"
-        ),
-        pytest.param(
-            change("pool_a.random", lambda state: state.float()), id="random state of fractions"
-        ),
-        pytest.param(
-            change("pool_b.images", lambda images: images.repeat(2, 1, 1, 1)),
-            id="more remembered than the pool holds",
-        ),
-        pytest.param(
-            change("pool_b.images", lambda images: images[:, :, :16]),
-            id="remembered images of another size",
-        ),
-        pytest.param(
-            change("pool_b.images", lambda images: images.to(torch.uint8)),
-            id="remembered images of bytes",
-        ),
-        pytest.param(
-            lambda tensors: tensors.update({"pool_b.imagez": tensors.pop("pool_b.images")}),
-            id="a letter of a name changed",
-        ),
-        pytest.param(
-            change(f"adam.{BIAS}.step", lambda step: step.to(torch.bool)), id="true for a step"
-        ),
-    ],
-)
-def test_incomplete_state_is_refused(
-    state_file: Path, damage: Callable[[dict[str, Tensor]], None]
-) -> None:
-    path = rewritten(state_file, damage)
+WRONG_STATES = {
+    "no random state": lambda tensors: tensors.pop("pool_a.random"),
+    "no step": lambda tensors: tensors.pop(f"adam.{BIAS}.step"),
+    "no first moment": lambda tensors: tensors.pop(f"adam.{BIAS}.exp_avg"),
+    "second moment of another shape": change(f"adam.{BIAS}.exp_avg_sq", lambda _: torch.zeros(3)),
+    "several steps": change(f"adam.{BIAS}.step", lambda _: torch.zeros(1)),
+    "step of bool": change(f"adam.{BIAS}.step", lambda step: step.to(torch.bool)),
+    "short random state": change("pool_a.random", lambda state: state[:-1]),
+    "random state of fp32": change("pool_a.random", lambda state: state.float()),
+    "more images than the pool": change("pool_b.images", lambda x: x.repeat(2, 1, 1, 1)),
+    "images of another size": change("pool_b.images", lambda x: x[:, :, :16]),
+    "images of uint8": change("pool_b.images", lambda x: x.to(torch.uint8)),
+    "misspelled name": lambda tensors: tensors.update(x=tensors.pop("pool_b.images")),
+}
+
+
+@pytest.mark.parametrize("damage", WRONG_STATES)
+def test_incomplete_state_is_refused(state_file, damage):
+    path = rewritten(state_file, WRONG_STATES[damage])
     with pytest.raises(CheckpointError, match=r"rewritten\.safetensors"):
         restore_state(path, CycleGAN(CONFIG, CPU, bf16=False))
 
@@ -624,9 +545,7 @@ class Evil:
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 @pytest.mark.parametrize("write", [pickle.dump, torch.save], ids=["pickle", "torch.save"])
-def test_nothing_is_ever_unpickled(
-    tmp_path: Path, write: Callable[..., None], protocol: int
-) -> None:
+def test_nothing_is_ever_unpickled(tmp_path, write, protocol):
     witness, path = tmp_path / "witness", tmp_path / "model.safetensors"
     with path.open("wb") as stream:
         if write is pickle.dump:
@@ -647,99 +566,16 @@ def test_nothing_is_ever_unpickled(
         assert witness.exists()
 
 
-def test_safetensors_file_of_another_program_is_refused(tmp_path: Path) -> None:
-    save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(CheckpointError, match="not a checkpoint of cyclegan"):
-        load_generator(tmp_path / "model.safetensors", "a2b")
-
-
 # --- writing ---------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(os.name == "nt", reason="permissions are others there")
 @pytest.mark.parametrize("save", [save_as_model, save_as_state])
-@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
-def test_permissions_follow_the_umask(
-    model: CycleGAN, tmp_path: Path, save: Save, umask: int, mode: int
-) -> None:
-    before = os.umask(umask)
-    try:
-        save(tmp_path / "x", model)
-    finally:
-        os.umask(before)
-    assert (tmp_path / "x").stat().st_mode & 0o777 == mode
-
-
-@pytest.mark.parametrize("save", [save_as_model, save_as_state])
-def test_saving_replaces_an_old_checkpoint(model: CycleGAN, tmp_path: Path, save: Save) -> None:
-    (tmp_path / "x").write_bytes(b"old")
-    save(tmp_path / "x", model)
-    assert load_generator(tmp_path / "x", "a2b")
-    assert [path.name for path in tmp_path.iterdir()] == ["x"]
-
-
-@pytest.mark.parametrize("save", [save_as_model, save_as_state])
-@pytest.mark.parametrize(
-    ("code", "reason", "hint"),
-    [
-        (errno.ENOSPC, "no space left on device", "Free some space"),
-        (errno.EDQUOT, "disk quota exceeded", "Free some space"),
-        (errno.EIO, "input/output error", ""),
-    ],
-)
-def test_failed_write_keeps_the_old_file(
-    model: CycleGAN,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    save: Save,
-    code: int,
-    reason: str,
-    hint: str,
-) -> None:
-    def fail(descriptor: int) -> None:
-        raise OSError(code, os.strerror(code))
+def test_failed_write_keeps_the_old_file(model, tmp_path, monkeypatch, save):
+    def fail(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     (tmp_path / "x").write_bytes(b"old")
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OutputError, match=f"cannot write .*x: {reason}") as failure:
+    with pytest.raises(OutputError, match="cannot write .*x: no space left on device"):
         save(tmp_path / "x", model)
-    assert failure.value.hint.startswith(hint)
-    assert bool(failure.value.hint) == bool(hint)
-    assert (tmp_path / "x").read_bytes() == b"old"
-    assert [path.name for path in tmp_path.iterdir()] == ["x"]
-
-
-SAVE_ON_A_SMALL_DISK = """
-    import sys
-    from pathlib import Path
-    import torch
-    from cyclegan_cli.checkpoints.header import ModelInfo
-    from cyclegan_cli.checkpoints.store import save_model
-    from cyclegan_cli.config import TrainConfig
-    from cyclegan_cli.errors import OutputError
-    from cyclegan_cli.models.cyclegan import CycleGAN
-
-    target = Path(sys.argv[1], "model.safetensors")
-    target.write_text("old")
-    model = CycleGAN(TrainConfig(base_channels=4, residual_blocks=1), torch.device("cpu"), False)
-    try:
-        save_model(target, model, ModelInfo("model", model.generator_a2b.config, "a", "b", {}, {}))
-    except OutputError as error:
-        print(error.message, error.hint, target.read_text(), len(list(target.parent.iterdir())))
-"""
-
-
-@pytest.mark.slow
-def test_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
-    script = textwrap.dedent(SAVE_ON_A_SMALL_DISK)
-    command = [*small_disk(tmp_path, 16), sys.executable, "-c", script, str(tmp_path)]
-    done = subprocess.run(
-        command,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "model.safetensors: " in done.stdout
-    assert "no space left on device" in done.stdout
-    assert done.stdout.endswith("Free some space and run the command again. old 1\n")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]

@@ -1,7 +1,5 @@
 """Files of torch.save are read; hostile ones are refused."""
 
-from __future__ import annotations
-
 import os
 import struct
 import zipfile
@@ -38,7 +36,7 @@ def refused(path: Path) -> str:
 
 
 @LAYOUTS
-def test_read_torch_file_returns_the_saved_tensors(tmp_path: Path, legacy: bool) -> None:
+def test_read_torch_file_returns_the_saved_tensors(tmp_path, legacy):
     found = read_torch_file(saved(tmp_path / "x.pth", TENSORS, legacy))
     for name, tensor in TENSORS.items():
         assert torch.equal(found[name], tensor)
@@ -51,7 +49,7 @@ def test_read_torch_file_returns_the_saved_tensors(tmp_path: Path, legacy: bool)
 
 
 @LAYOUTS
-def test_nested_dicts_have_dotted_names(tmp_path: Path, legacy: bool) -> None:
+def test_nested_dicts_have_dotted_names(tmp_path, legacy):
     content = {"epoch": 3, "netG_A": {"model": {1: torch.zeros(2)}}, "note": "text"}
     path = saved(tmp_path / "x.pth", content, legacy)
     assert list(read_torch_file(path)) == ["netG_A.model.1"]
@@ -64,7 +62,7 @@ class Code:
 
 @LAYOUTS
 @pytest.mark.parametrize("content", [{"w": Code()}, torch.nn.Linear(2, 2)], ids=["call", "module"])
-def test_code_is_refused_by_name(tmp_path: Path, legacy: bool, content: Any) -> None:
+def test_code_is_refused_by_name(tmp_path, legacy, content):
     message = refused(saved(tmp_path / "x.pth", content, legacy))
     assert "names code" in message
     assert "system" in message or "Linear" in message
@@ -80,38 +78,38 @@ def rezipped(path: Path, change: Callable[[dict[str, bytes]], None], **options: 
     return path
 
 
-def test_zip_bomb_is_refused(tmp_path: Path) -> None:
-    def grow(entries: dict[str, bytes]) -> None:
+def test_zip_bomb_is_refused(tmp_path):
+    def grow(entries):
         entries["x/data/0"] = bytes(50_000_000)
 
     path = saved(tmp_path / "x.pth", TENSORS)
     assert "compressed" in refused(rezipped(path, grow, compression=zipfile.ZIP_DEFLATED))
 
 
-def test_storage_smaller_than_claimed_is_refused(tmp_path: Path) -> None:
-    def shrink(entries: dict[str, bytes]) -> None:
+def test_storage_smaller_than_claimed_is_refused(tmp_path):
+    def shrink(entries):
         entries["x/data/0"] = entries["x/data/0"][:-1]
 
     refused(rezipped(saved(tmp_path / "x.pth", TENSORS), shrink))
 
 
-def test_missing_storage_is_refused(tmp_path: Path) -> None:
+def test_missing_storage_is_refused(tmp_path):
     refused(rezipped(saved(tmp_path / "x.pth", TENSORS), lambda e: e.pop("x/data/0") and None))
 
 
-def test_many_overlapping_tensors_are_refused(tmp_path: Path) -> None:
+def test_many_overlapping_tensors_are_refused(tmp_path):
     whole = torch.zeros(1000)
     content = {str(index): whole.view(10, 100) for index in range(9)}
     assert "overlap" in refused(saved(tmp_path / "x.pth", content))
 
 
-def test_expanded_tensor_larger_than_the_file_is_refused(tmp_path: Path) -> None:
+def test_expanded_tensor_larger_than_the_file_is_refused(tmp_path):
     content = {"w": torch.zeros(1).expand(1 << 40, 1 << 20)}
     assert "larger than the file" in refused(saved(tmp_path / "x.pth", content))
 
 
 @pytest.mark.parametrize("changed", [b"J\xff\xff\xff\x7f", b"J\xff\xff\xff\xff"])
-def test_storage_that_claims_gigabytes_is_refused(tmp_path: Path, changed: bytes) -> None:
+def test_storage_that_claims_gigabytes_is_refused(tmp_path, changed):
     path = saved(tmp_path / "x.pth", {"w": torch.zeros(70_000)}, legacy=True)
     content = path.read_bytes()
     count = b"J" + struct.pack("<i", 70_000)
@@ -120,8 +118,8 @@ def test_storage_that_claims_gigabytes_is_refused(tmp_path: Path, changed: bytes
     refused(path)
 
 
-def test_other_archives_are_named(tmp_path: Path) -> None:
-    def archive(*names: str) -> Path:
+def test_other_archives_are_named(tmp_path):
+    def archive(*names):
         with zipfile.ZipFile(tmp_path / "x.pth", "w") as stream:
             for name in names:
                 stream.writestr(name, b"pt2")
@@ -132,7 +130,7 @@ def test_other_archives_are_named(tmp_path: Path) -> None:
     assert "zip file of another program" in refused(archive("letter.txt"))
 
 
-def test_is_torch_file_checks_magic_bytes_and_extension(tmp_path: Path) -> None:
+def test_is_torch_file_checks_magic_bytes_and_extension(tmp_path):
     assert is_torch_file(saved(tmp_path / "weights", TENSORS))
     assert is_torch_file(saved(tmp_path / "old", TENSORS, legacy=True))
     (tmp_path / "x.PTH").write_bytes(b"hello")
@@ -143,7 +141,7 @@ def test_is_torch_file_checks_magic_bytes_and_extension(tmp_path: Path) -> None:
         is_torch_file(tmp_path / "missing")
 
 
-def test_names_that_would_exhaust_memory_are_refused(tmp_path: Path) -> None:
+def test_names_that_would_exhaust_memory_are_refused(tmp_path):
     """Nested names are as long as their prefix."""
     inner = {f"{number}": torch.zeros(1) for number in range(300)}
     torch.save({"n" * 100_000: inner}, tmp_path / "x.pth")

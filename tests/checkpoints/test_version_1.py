@@ -1,7 +1,5 @@
 """A run of format version 1, which every later version must load (docs/format.md)."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from pathlib import Path
@@ -12,17 +10,18 @@ import torch
 
 from cyclegan_cli.checkpoints.header import TensorInfo, read_header, read_state_info
 from cyclegan_cli.checkpoints.store import load_generator, restore_state
-from cyclegan_cli.config import GeneratorConfig
+from cyclegan_cli.config import GeneratorConfig, Resampling
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.models.networks import ResnetGenerator
 
 RUN = Path(__file__).parents[1] / "data" / "version_1"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "format.md"
 SINCE_VERSION_2 = {"state.watch"}
+SINCE_VERSION_3 = {"generator.resampling", "discriminator.scales"}
 EXPECTED = [0.035206, -0.142229, -0.079751, 0.13371, 0.040092, -0.074231]
 
 
-def test_version_1_generator_translates_the_same() -> None:
+def test_version_1_generator_translates_the_same():
     image = torch.linspace(-1, 1, 3 * 8 * 12).view(1, 3, 8, 12)
     generator, info = load_generator(RUN / "model.safetensors", "a2b")
     assert (info.name_a, info.name_b, info.directions) == ("day", "night", ("a2b", "b2a"))
@@ -30,12 +29,13 @@ def test_version_1_generator_translates_the_same() -> None:
     assert found == pytest.approx(EXPECTED, abs=1e-5)
 
 
-def test_version_1_state_can_be_resumed() -> None:
+def test_version_1_state_can_be_resumed():
     state = read_state_info(RUN / "state.safetensors")
     assert (state.step, state.seconds, state.images) == (1, 12.5, "digest")
-    # It knew neither averages nor held-out images, and goes on without.
+    # It knew neither averages, held-out images nor antialiasing, and goes on without.
     config = state.train_config()
     assert (config.ema, config.val_fraction, state.watch) == (0, 0, {})
+    assert config.resampling == state.model.generator.resampling == "strided"
     model = CycleGAN(state.train_config(), torch.device("cpu"), bf16=False)
     restore_state(RUN / "state.safetensors", model)
     assert model.generator_optimizer.state
@@ -72,7 +72,7 @@ def network_of(table: dict[str, str], blocks: int, **widths: int) -> dict[str, T
 
 def specified(document: dict[str, Any]) -> dict[str, TensorInfo]:
     """All tensors of a state, as docs/format.md has them."""
-    generator, _, discriminator = tables("Tensors")
+    generator, _, _, discriminator = tables("Tensors")
     c, d = document["generator"]["base_channels"], document["discriminator"]["base_channels"]
     blocks, crop = document["generator"]["residual_blocks"], document["config"]["crop_size"]
     networks = {
@@ -111,51 +111,62 @@ def keys_of(document: dict[str, Any]) -> set[str]:
     return set(document) | inner
 
 
-def test_state_tensors_match_the_specification() -> None:
+def test_state_tensors_match_the_specification():
     header = read_header(RUN / "state.safetensors")
     assert header.tensors == specified(header.document)
 
 
-def test_model_tensors_match_the_specification() -> None:
+def test_model_tensors_match_the_specification():
     tensors = specified(read_header(RUN / "state.safetensors").document)
     generators = {n: t for n, t in tensors.items() if n.startswith("generator_")}
     assert read_header(RUN / "model.safetensors").tensors == generators
 
 
-def test_version_1_documents_match_the_specification() -> None:
+def test_version_1_documents_match_the_specification():
     model, more = map(set, tables("The document"))
-    assert keys_of(read_header(RUN / "model.safetensors").document) == model
+    assert keys_of(read_header(RUN / "model.safetensors").document) == model - SINCE_VERSION_3
     found = keys_of(read_header(RUN / "state.safetensors").document)
-    assert found == (model | more) - SINCE_VERSION_2
+    assert found == (model | more) - SINCE_VERSION_2 - SINCE_VERSION_3
 
 
-def test_current_documents_match_the_specification(run_folder: Path) -> None:
+def test_current_documents_match_the_specification(run_folder):
     model, more = map(set, tables("The document"))
     assert keys_of(read_header(run_folder / "model.safetensors").document) == model
     assert keys_of(read_header(run_folder / "state.safetensors").document) == model | more
 
 
-def test_distributed_documents_match_the_specification(run_folder: Path) -> None:
+def test_distributed_documents_match_the_specification(run_folder):
     [several] = map(set, tables("Distributed training"))
     info = read_state_info(run_folder / "state.safetensors")
     together = dataclasses.replace(info, ranks=2, items=2).to_document()
     assert keys_of(together) == keys_of(info.to_document()) | several
 
 
-def test_options_of_a_state_are_those_of_train_config() -> None:
-    """So that ``config`` needs no table of its own."""
+def test_options_of_a_state_are_those_of_train_config():
+    """``config`` has no table in the specification."""
     state = read_state_info(RUN / "state.safetensors")
     assert state.config.keys() <= state.train_config().to_document().keys()
 
 
 @pytest.mark.parametrize("affine", [False, True])
 @pytest.mark.parametrize(("inputs", "outputs"), [(3, 3), (1, 3), (3, 1)])
-def test_all_architectures_match_the_specification(affine: bool, inputs: int, outputs: int) -> None:
-    generator, norms, _ = tables("Tensors")
+@pytest.mark.parametrize("resampling", ["strided", "blur", "cut"])
+def test_all_architectures_match_the_specification(
+    affine: bool, inputs: int, outputs: int, resampling: Resampling
+) -> None:
+    generator, kinds, norms, _ = tables("Tensors")
+    assert resampling in kinds
+    if resampling == "cut":
+        text = DOCUMENT.read_text(encoding="utf-8")
+        shapes = re.search(
+            r"`up.0.conv.weight` is ([^`]+), and `up.1.conv.weight` is (.+?)\.", text
+        )
+        assert shapes
+        generator |= {"up.0.conv.weight": shapes[1], "up.1.conv.weight": shapes[2]}
     if affine:
         generator |= {f"{norm}.{end}": text for norm, text in norms.items()
                       for end in ("weight", "bias")}  # fmt: skip
-    network = ResnetGenerator(GeneratorConfig(2, 3, inputs, outputs, affine))
+    network = ResnetGenerator(GeneratorConfig(2, 3, inputs, outputs, affine, resampling))
     found = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     expected = network_of(generator, 3, c=2, i=inputs, o=outputs)
     assert found == {name: tensor.shape for name, tensor in expected.items()}

@@ -4,8 +4,6 @@ Runs where the package can be imported, or where VINTAGIFY names the folder that
 into (docs/import.md); skipped elsewhere.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 from pathlib import Path
@@ -32,15 +30,13 @@ FOLDER = package_folder()
 def module_of(file: Path) -> ModuleType:
     """The module by itself: the package's own imports need matplotlib."""
     spec = importlib.util.spec_from_file_location("vintagify_generator", file)
-    assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 @pytest.mark.skipif(FOLDER is None, reason="vintagify is not installed")
-def test_vintagify_generator_computes_the_same() -> None:
+def test_vintagify_generator_computes_the_same():
     assert FOLDER is not None
     path = FOLDER / "resources" / "G_A2B_epoch33.pth"
     info = read_checkpoint(path).info

@@ -1,18 +1,13 @@
-"""What the tests of ``cyclegan translate`` share."""
-
-from __future__ import annotations
+"""Fixtures of the tests of ``cyclegan translate``."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 
 @pytest.fixture
-def here(
-    tmp_path: Path, run_folder: Path, draw: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def here(tmp_path, run_folder, draw, monkeypatch):
     """The current folder: a run below ``runs``, and ``photos`` with three images."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(run_folder, "runs/day2night")

@@ -1,6 +1,4 @@
-"""What the shell is offered when Tab is pressed."""
-
-from __future__ import annotations
+"""Shell completion."""
 
 import os
 import subprocess
@@ -42,20 +40,20 @@ def offered(folder: Path, line: str, *, options: tuple[str, ...] = ()) -> list[s
         ("cyclegan train --resize-mode s", ["short-side", "stretch"]),
     ],
 )
-def test_words_are_offered(tmp_path: Path, checkpoint: Path, line: str, words: list[str]) -> None:
+def test_words_are_offered(tmp_path, checkpoint, line, words):
     (tmp_path / "folder").mkdir()
     (tmp_path / "tiny.safetensors").write_bytes(checkpoint.read_bytes())
     assert offered(tmp_path, line) == words
 
 
-def test_nothing_heavy_is_loaded_for_it(tmp_path: Path) -> None:
+def test_completion_imports_no_heavy_modules(tmp_path):
     imports = offered(tmp_path, "cyclegan translate --to ", options=("-X", "importtime"))
     loaded = {line.split("|")[-1].strip() for line in imports}
     assert "cyclegan_cli.checkpoints.locate" in loaded
     assert not loaded & {"torch", "numpy", "PIL", "PIL.Image"}
 
 
-def test_bash_is_given_its_script() -> None:
+def test_bash_is_given_its_script():
     # By a shell, since it is the shell around it that is asked for.
     script = f"{sys.executable} -m cyclegan_cli --show-completion; true"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)

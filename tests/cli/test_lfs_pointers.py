@@ -1,14 +1,7 @@
 """Git LFS pointers are named in errors instead of being read as files."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-Cyclegan = Callable[..., Any]
 POINTER = (
     "version https://git-lfs.github.com/spec/v1\n"
     "oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 45527912\n"
@@ -16,7 +9,7 @@ POINTER = (
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw: Callable[..., Path]) -> Path:
+def here(tmp_path, monkeypatch, draw):
     monkeypatch.chdir(tmp_path)
     draw(tmp_path / "photo.png")
     for name in ("x.safetensors", "x.pth", "x.onnx", "x.pt2", "x.xml", "x.png", "x.jpg",
@@ -33,7 +26,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw: Callable[..., Pa
     [["translate", "photo.png", "-o", "out.png", "--checkpoint"], ["export"], ["inspect"]],
     ids=lambda command: command[0],
 )
-def test_lfs_pointer_of_a_checkpoint(cyclegan: Cyclegan, command: list[str], name: str) -> None:
+def test_lfs_pointer_of_a_checkpoint(cyclegan, command, name):
     answer = cyclegan(*command, name)
     assert answer.code == 4
     assert "is a Git LFS pointer, not the file itself" in answer.errors[0]
@@ -42,7 +35,7 @@ def test_lfs_pointer_of_a_checkpoint(cyclegan: Cyclegan, command: list[str], nam
 
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("name", ["x.onnx", "x.pt2", "x.xml"])
-def test_lfs_pointer_of_an_exported_model(cyclegan: Cyclegan, name: str) -> None:
+def test_lfs_pointer_of_an_exported_model(cyclegan, name):
     answer = cyclegan("inspect", name)
     assert answer.code == 4
     assert f"{name} is a Git LFS pointer" in answer.errors[0]
@@ -50,7 +43,7 @@ def test_lfs_pointer_of_an_exported_model(cyclegan: Cyclegan, name: str) -> None
 
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("name", ["x.png", "x.jpg"])
-def test_lfs_pointer_of_an_image(cyclegan: Cyclegan, checkpoint: Path, name: str) -> None:
+def test_lfs_pointer_of_an_image(cyclegan, checkpoint, name):
     for command in (["inspect"], ["translate", "-o", "out.png", "--checkpoint", checkpoint]):
         answer = cyclegan(*command, name)
         assert answer.code == (3 if command == ["inspect"] else 6)

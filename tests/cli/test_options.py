@@ -1,7 +1,5 @@
 """Parsing of option values."""
 
-from __future__ import annotations
-
 import pytest
 
 from cyclegan_cli.config import parse_memory
@@ -19,11 +17,11 @@ from cyclegan_cli.errors import UsageError
         ("65536", 65536),
     ],
 )
-def test_parse_memory(text: str, expected: int) -> None:
+def test_parse_memory(text, expected):
     assert parse_memory(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "much", "-1GB", "4XB", "GB", "0", "nan", "1e9", "4 G B"])
-def test_parse_memory_refuses_invalid_sizes(text: str) -> None:
+def test_parse_memory_refuses_invalid_sizes(text):
     with pytest.raises(UsageError, match="--max-memory must be a size like 4GB or 800MB, found"):
         parse_memory(text)

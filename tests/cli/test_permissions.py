@@ -1,14 +1,11 @@
 """Paths that may not be read: also by root, who gives the right to read all of them away."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +15,6 @@ from trainings import TINY, draw_domains
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
 # <linux/prctl.h>, <linux/capability.h>
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
-Run = Callable[..., tuple[int, str, str]]
 
 
 def respect_permissions() -> None:
@@ -31,7 +27,7 @@ def respect_permissions() -> None:
 
 
 @pytest.fixture
-def folder(run_folder: Path) -> Iterator[Path]:
+def folder(run_folder):
     """``day``, ``night`` and ``run``, which all may read, and the same behind locks."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
@@ -51,8 +47,8 @@ def folder(run_folder: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def run(folder: Path) -> Run:
-    def run(*arguments: str) -> tuple[int, str, str]:
+def run(folder):
+    def run(*arguments):
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "cyclegan_cli", *arguments],
@@ -87,9 +83,7 @@ TRAIN = ["train", *TINY, "--run-dir", "new"]
     ],
 )  # fmt: skip
 @pytest.mark.slow
-def test_unreadable_path_is_one_sentence(
-    run: Run, arguments: list[str], code: int, named: str
-) -> None:
+def test_unreadable_path_is_one_sentence(run, arguments, code, named):
     found, _, err = run(*arguments)
     assert "Usage:" not in err
     assert "Traceback" not in err
@@ -97,7 +91,7 @@ def test_unreadable_path_is_one_sentence(
     assert found == code
 
 
-def test_one_that_may_not_be_read_does_not_keep_others_from_being_described(run: Run) -> None:
+def test_unreadable_file_does_not_stop_inspect(run):
     code, out, err = run("inspect", "locked.png", "day/0.png")
     assert code == 6
     assert "day/0.png: image" in out

@@ -1,29 +1,19 @@
 """Options of ``cyclegan translate`` for pixels and formats."""
 
-from __future__ import annotations
-
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_cli.cli import translate
 from cyclegan_cli.data.decode import decode
+from cyclegan_cli.translation.translator import Translator
 from images import deep_noise, display_p3_profile, encoded, noise, tiff_of, written
 
 pytestmark = pytest.mark.cpu_features
 
-Cyclegan = Callable[..., Any]
-
 
 @pytest.fixture
-def here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Path, draw: Callable[..., Path]
-) -> Path:
+def here(tmp_path, monkeypatch, checkpoint, draw):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CYCLEGAN_CHECKPOINT", str(checkpoint))
     draw(Path("photos/a.png"))
@@ -32,7 +22,7 @@ def here(
 
 
 @pytest.mark.parametrize(("name", "kind"), [("webp", "WEBP"), ("TIFF", "TIFF"), (".jpg", "JPEG")])
-def test_format_of_outputs_in_folder(cyclegan: Cyclegan, here: Path, name: str, kind: str) -> None:
+def test_format_of_outputs_in_folder(cyclegan, here, name, kind):
     answer = cyclegan("translate", "photos", "-o", "out", "--format", name)
     extension = "." + name.lower().removeprefix(".")
     assert answer.code == 0
@@ -41,7 +31,7 @@ def test_format_of_outputs_in_folder(cyclegan: Cyclegan, here: Path, name: str, 
             assert image.format == kind
 
 
-def test_format_of_output_beside_input(cyclegan: Cyclegan, here: Path) -> None:
+def test_format_of_output_beside_input(cyclegan, here):
     assert cyclegan("translate", "photos/a.png", "--format", "jpg").code == 0
     assert Path("photos/a_night.jpg").is_file()
 
@@ -62,13 +52,9 @@ def test_format_of_output_beside_input(cyclegan: Cyclegan, here: Path) -> None:
     ],
 )
 def test_contradicting_options_are_refused_before_loading(
-    cyclegan: Cyclegan,
-    here: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-    message: str,
-) -> None:
-    monkeypatch.setattr(translate, "_load", lambda *_: pytest.fail("it was loaded"))
+    cyclegan, here, monkeypatch, arguments, message
+):
+    monkeypatch.setattr(Translator, "load", lambda *_, **__: pytest.fail("it was loaded"))
     answer = cyclegan("translate", "photos/a.png", *arguments)
     assert answer.code == 2
     assert message in answer.errors[0]
@@ -77,13 +63,11 @@ def test_contradicting_options_are_refused_before_loading(
 @pytest.mark.parametrize(
     "arguments", [["--quality", "0"], ["--quality", "101"], ["--bit-depth", "12"]]
 )
-def test_values_out_of_range_are_refused(
-    cyclegan: Cyclegan, here: Path, arguments: list[str]
-) -> None:
+def test_values_out_of_range_are_refused(cyclegan, here, arguments):
     assert cyclegan("translate", "photos/a.png", *arguments).code == 2
 
 
-def test_quality_determines_file_size(cyclegan: Cyclegan, here: Path) -> None:
+def test_quality_determines_file_size(cyclegan, here):
     written(here / "noise.jpg", encoded(noise(64, 64), "JPEG", quality=90))
     for quality in (10, 95):
         options = ["--quality", quality, "-o", f"{quality}.jpg"]
@@ -101,9 +85,7 @@ def test_quality_determines_file_size(cyclegan: Cyclegan, here: Path) -> None:
         ("photos/a.png", ["--bit-depth", "16"], 16),
     ],
 )
-def test_bit_depth_of_input_or_option(
-    cyclegan: Cyclegan, here: Path, source: str, options: list[str], depth: int
-) -> None:
+def test_bit_depth_of_input_or_option(cyclegan, here, source, options, depth):
     written(here / "deep.tif", tiff_of(deep_noise(16, 24, 3), photometric="rgb"))
     answer = cyclegan("translate", source, "-o", "out/", *options, "--json")
     output = Path(answer.documents[0]["output"])
@@ -114,7 +96,7 @@ def test_bit_depth_of_input_or_option(
         assert (found.frames[0] % 257 != 0).any(), "the lower bits are the network's own"
 
 
-def test_reduced_bit_depth_is_warned_about(cyclegan: Cyclegan, here: Path) -> None:
+def test_reduced_bit_depth_is_warned_about(cyclegan, here):
     written(here / "deep.tif", tiff_of(deep_noise(16, 24, 3), photometric="rgb"))
     answer = cyclegan("translate", "deep.tif", "--format", "jpg")
     assert answer.code == 0
@@ -123,7 +105,7 @@ def test_reduced_bit_depth_is_warned_about(cyclegan: Cyclegan, here: Path) -> No
     assert "warning" not in asked.err
 
 
-def test_keep_profile_and_keep_mode(cyclegan: Cyclegan, here: Path) -> None:
+def test_keep_profile_and_keep_mode(cyclegan, here):
     written(here / "p3.png", encoded(noise(), "PNG", icc_profile=display_p3_profile()))
     written(here / "grey.png", encoded(noise().convert("L"), "PNG"))
     assert cyclegan("translate", "p3.png", "grey.png", "-o", "plain/").code == 0
@@ -135,37 +117,10 @@ def test_keep_profile_and_keep_mode(cyclegan: Cyclegan, here: Path) -> None:
         assert (plain.mode, kept.mode) == ("RGB", "L")
 
 
-def test_format_on_standard_output(
-    start_python: Callable[..., subprocess.Popen[str]], here: Path
-) -> None:
+def test_format_on_standard_output(start_python, here):
     with Path("out.tif").open("wb") as out:
         arguments = ("translate", "photos/a.png", "-o", "-", "--format", "tiff")
         process = start_python("-m", "cyclegan_cli", *arguments, stdout=out)
         _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert (decode(Path("out.tif")).format, decode(Path("out.tif")).size) == ("TIFF", (13, 10))
-
-
-def test_unusual_images_are_translated_or_refused(
-    cyclegan: Cyclegan, here: Path, damaged_images: dict[str, bytes]
-) -> None:
-    Path("damaged").mkdir()
-    for number, (name, content) in enumerate(damaged_images.items()):
-        (here / "damaged" / f"{number}-{name}").write_bytes(content)
-    answer = cyclegan(
-        "translate", "damaged", "-o", "out", "--format", "tiff", "--json", "--ordered"
-    )
-    *documents, summary = answer.documents
-    assert len(documents) == len(damaged_images)
-    assert answer.code == 6
-    assert summary["summary"]["failed"] == sum(d["status"] == "failed" for d in documents)
-    for document in documents:
-        if document["status"] == "ok":
-            found = decode(Path(document["output"]))
-            assert (found.width, found.height) == (document["width"], document["height"])
-        else:
-            assert not Path(document["output"]).exists()
-            assert Path(document["input"]).name in document["error"]
-            assert "\n" not in document["error"]
-            assert "Traceback" not in answer.err
-    assert np.mean([document["status"] == "ok" for document in documents]) > 0.3

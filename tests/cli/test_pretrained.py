@@ -1,7 +1,5 @@
 """The pretrained models in the package, used from the command line."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -18,7 +16,7 @@ from cyclegan_cli.checkpoints.locate import pretrained_models
 pytestmark = pytest.mark.cpu_features
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "summer-palace.jpg"
-LARGEST = 8_000_000  # Bytes that everybody downloads who installs the package.
+LARGEST = 8_000_000  # Bytes in the installed package.
 
 
 def cyclegan(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -36,7 +34,7 @@ def brightness(path: Path) -> float:
         return float(np.asarray(image.convert("L")).mean())
 
 
-def test_pretrained_models_have_a_card_and_are_small() -> None:
+def test_pretrained_models_have_a_card_and_are_small():
     models = pretrained_models()
     assert [model.name for model in models] == ["day2night"]
     for model in models:
@@ -49,7 +47,7 @@ def test_pretrained_models_have_a_card_and_are_small() -> None:
 
 
 @pytest.mark.slow
-def test_default_model_translates_a_photo(tmp_path: Path) -> None:
+def test_default_model_translates_a_photo(tmp_path):
     with Image.open(PHOTO) as image:
         image.resize((160, 107)).save(tmp_path / "photo.jpg")
     done = cyclegan(tmp_path, "translate", "photo.jpg")
@@ -64,7 +62,7 @@ def test_default_model_translates_a_photo(tmp_path: Path) -> None:
     assert brightness(tmp_path / "photo_night_day.jpg") > 1.2 * brightness(night)
 
 
-def test_models_lists_pretrained_models(tmp_path: Path) -> None:
+def test_models_lists_pretrained_models(tmp_path):
     done = cyclegan(tmp_path, "inspect", "--models")
     assert done.returncode == 0, done.stderr
     assert "day2night\n" in done.stdout
@@ -79,7 +77,7 @@ def test_models_lists_pretrained_models(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_commands_accept_pretrained_names(tmp_path: Path) -> None:
+def test_commands_accept_pretrained_names(tmp_path):
     done = cyclegan(tmp_path, "inspect", "day2night", "--json")
     assert json.loads(done.stdout)["kind"] == "model"
     done = cyclegan(
@@ -90,13 +88,13 @@ def test_commands_accept_pretrained_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["--models", "x.safetensors"]])
-def test_models_and_paths_exclude_each_other(tmp_path: Path, arguments: list[str]) -> None:
+def test_models_and_paths_exclude_each_other(tmp_path, arguments):
     done = cyclegan(tmp_path, "inspect", *arguments)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
 
 
-def test_unknown_name_is_refused_with_a_hint(tmp_path: Path) -> None:
+def test_unknown_name_is_refused_with_a_hint(tmp_path):
     done = cyclegan(tmp_path, "translate", str(PHOTO), "--checkpoint", "night2day")
     assert done.returncode == 4
     assert "error: there is no checkpoint night2day" in done.stderr
@@ -104,7 +102,7 @@ def test_unknown_name_is_refused_with_a_hint(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_verbose_names_device_and_precision(tmp_path: Path) -> None:
+def test_verbose_names_device_and_precision(tmp_path):
     with Image.open(PHOTO) as image:
         image.resize((60, 40)).save(tmp_path / "photo.png")
     done = cyclegan(tmp_path, "translate", "photo.png", "--verbose", "--device", "cpu")

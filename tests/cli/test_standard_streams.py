@@ -1,11 +1,8 @@
 """Standard input and output under their file names, and closed."""
 
-from __future__ import annotations
-
 import io
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -15,16 +12,14 @@ from cyclegan_cli.errors import UsageError
 from images import encoded, noise
 
 
-def test_closed_standard_output_is_reported(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_closed_standard_output_is_reported(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     with pytest.raises(UsageError, match="standard output is closed"):
         binary_stdout()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="names of Unix")
-def test_dev_stdin_and_dev_stdout(run_folder: Path, clean_environment: None) -> None:
+def test_dev_stdin_and_dev_stdout(run_folder, clean_environment):
     command = [sys.executable, "-m", "cyclegan_cli", "translate", "/dev/stdin", "-o", "/dev/stdout"]
     options = ["--checkpoint", str(run_folder), "--device", "cpu", "--quiet"]
     done = subprocess.run(

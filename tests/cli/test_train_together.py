@@ -1,7 +1,5 @@
 """``torchrun … -m cyclegan_cli train``: real processes, on the CPU."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -9,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -17,12 +14,11 @@ import pytest
 import torch
 
 import trainings
-from conftest import Answer
 from cyclegan_cli.checkpoints.header import read_header
 from cyclegan_cli.errors import DeviceError
 from cyclegan_cli.runtime.distributed_env import DistributedEnv
 from cyclegan_cli.training import distributed
-from trainings import TINY, draw_domains, wait_for_steps
+from trainings import TINY, draw_domains, free_port, wait_for_steps
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +30,7 @@ OPTIONS = [
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     return draw_domains(tmp_path_factory.mktemp("together"), 9, 8)
 
 
@@ -51,7 +47,7 @@ def model(folder: Path, run: str) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def whole(folder: Path) -> bytes:
+def whole(folder):
     code, out, err = finish(folder, *OPTIONS, "--run-dir", "whole")
     assert code == 0, err
     # The first process alone speaks.
@@ -64,7 +60,7 @@ def whole(folder: Path) -> bytes:
     return model(folder, "whole")
 
 
-def test_killed_rank_is_restarted_with_identical_result(folder: Path, whole: bytes) -> None:
+def test_killed_rank_is_restarted_with_identical_result(folder, whole):
     process = start(folder, *OPTIONS, "--run-dir", "hurt", launch=("--max-restarts", "1"))
     wait_for_steps(folder, "hurt", 12)
     children = psutil.Process(process.pid).children()
@@ -76,7 +72,7 @@ def test_killed_rank_is_restarted_with_identical_result(folder: Path, whole: byt
     assert model(folder, "hurt") == whole
 
 
-def test_ctrl_c_saves_and_resume_gives_identical_model(folder: Path, whole: bytes) -> None:
+def test_ctrl_c_saves_and_resume_gives_identical_model(folder, whole):
     process = start(folder, *OPTIONS, "--run-dir", "stopped")
     wait_for_steps(folder, "stopped", 7)
     os.killpg(process.pid, signal.SIGINT)  # As a terminal does; torchrun passes it on once more.
@@ -89,7 +85,7 @@ def test_ctrl_c_saves_and_resume_gives_identical_model(folder: Path, whole: byte
     assert model(folder, "stopped") == whole
 
 
-def test_invalid_options_are_reported_once(folder: Path) -> None:
+def test_invalid_options_are_reported_once(folder):
     code, _, err = finish(folder, *OPTIONS, "--run-dir", "r", "--crop-size", "33")
     assert code != 0
     assert err.count("error: --crop-size 33 ") == 1
@@ -97,7 +93,7 @@ def test_invalid_options_are_reported_once(folder: Path) -> None:
     assert not (folder / "r").exists()
 
 
-def test_error_on_rank_zero_ends_all_ranks(folder: Path) -> None:
+def test_error_on_rank_zero_ends_all_ranks(folder):
     shutil.copytree(folder / "day", folder / "spoilt")
     (folder / "spoilt" / "0.png").write_text("no image")
     spoilt = ["--domain-a", "spoilt", "--run-dir", "r", "--strict"]
@@ -108,16 +104,10 @@ def test_error_on_rank_zero_ends_all_ranks(folder: Path) -> None:
     assert not (folder / "r").exists()
 
 
-def test_dry_run_is_refused_under_torchrun(folder: Path) -> None:
+def test_dry_run_is_refused_under_torchrun(folder):
     code, _, err = finish(folder, *OPTIONS, "--dry-run")
     assert code != 0
     assert err.count("error: --dry-run needs a single process") == 1
-
-
-def free_port() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
 
 
 ALONE_IN_TWO = {"RANK": "0", "WORLD_SIZE": "2"}
@@ -134,12 +124,8 @@ ALONE_IN_TWO = {"RANK": "0", "WORLD_SIZE": "2"}
     ],
 )
 def test_incomplete_torchrun_environment_is_a_usage_error(
-    folder: Path,
-    cyclegan: Callable[..., Answer],
-    monkeypatch: pytest.MonkeyPatch,
-    variables: dict[str, str],
-    said: str,
-) -> None:
+    folder, cyclegan, monkeypatch, variables, said
+):
     monkeypatch.chdir(folder)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -154,17 +140,13 @@ def test_incomplete_torchrun_environment_is_a_usage_error(
     ("0", "1 other process of 2 to join at"), ("1", "rank 0 to listen at"),
 ])  # fmt: skip
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_waiting_for_other_ranks_handles_signals(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, rank: str, awaited: str,
-    number: signal.Signals, code: int,
-) -> None:  # fmt: skip
+def test_waiting_for_other_ranks_handles_signals(folder, monkeypatch, rank, awaited, number, code):
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setenv("MASTER_PORT", free_port())
+    monkeypatch.setenv("MASTER_PORT", str(free_port()))
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", "2")
     command = [sys.executable, "-m", "cyclegan_cli", "train", *OPTIONS, "--run-dir", "lonely"]
     process = trainings.start(command, folder)
-    assert process.stderr is not None
     line = process.stderr.readline()
     assert f"process {int(rank) + 1}/2: waiting for {awaited} 127.0.0.1:" in line
     process.send_signal(number)
@@ -175,11 +157,11 @@ def test_waiting_for_other_ranks_handles_signals(
     assert not (folder / "lonely").exists()
 
 
-def test_join_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_join_times_out(monkeypatch):
     monkeypatch.setattr(distributed, "JOIN_SECONDS", 0.0)
     monkeypatch.setattr(distributed, "REPORT_AFTER_SECONDS", 0.0)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    monkeypatch.setenv("MASTER_PORT", free_port())
+    monkeypatch.setenv("MASTER_PORT", str(free_port()))
     for index in (0, 1):
         monkeypatch.setenv("RANK", str(index))
         rank = DistributedEnv(index, 2)
@@ -190,7 +172,7 @@ def test_join_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
             pass
 
 
-def test_occupied_port_is_a_device_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_occupied_port_is_a_device_error(monkeypatch):
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", 0))
         taken.listen()

@@ -1,7 +1,5 @@
 """``cyclegan translate``: files, checkpoints, errors and signals."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -14,15 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from cyclegan_cli.checkpoints.header import ModelInfo
-from cyclegan_cli.checkpoints.store import save_model
 from cyclegan_cli.cli import interrupts
 from cyclegan_cli.cli.interrupts import StopRequest, stop_request
-from cyclegan_cli.files import TEMPORARY_PREFIX
-from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.translation.file_stages import FileStages
 from cyclegan_cli.translation.translator import Translator
 from images import files
@@ -30,7 +23,6 @@ from images import files
 pytestmark = pytest.mark.cpu_features
 
 Cyclegan = Callable[..., Any]
-Draw = Callable[..., Path]
 JSON_KEYS = {"input", "output", "status", "error", "width", "height", "seconds", "warnings"}
 
 
@@ -45,7 +37,7 @@ def assert_whole(folder: str) -> None:
 # When all goes well
 
 
-def test_output_is_written_beside_input(cyclegan: Cyclegan, here: Path) -> None:
+def test_output_is_written_beside_input(cyclegan, here):
     answer = cyclegan("translate", "photos/a.png", "--precision", "fp32")
     assert (answer.code, answer.out) == (0, "")
     assert answer.err.splitlines() == [
@@ -55,7 +47,7 @@ def test_output_is_written_beside_input(cyclegan: Cyclegan, here: Path) -> None:
     assert files("photos") == ["a.png", "a_night.png", "b.jpg", "sub/c.png"]
 
 
-def test_which_best_selects_best_model(cyclegan: Cyclegan, here: Path) -> None:
+def test_which_best_selects_best_model(cyclegan, here):
     run = Path("runs/day2night")
     shutil.copy(run / "model.safetensors", run / "best.safetensors")
     answer = cyclegan("translate", "photos/a.png", "--which", "best")
@@ -67,23 +59,7 @@ def test_which_best_selects_best_model(cyclegan: Cyclegan, here: Path) -> None:
     assert cyclegan(*again).code == 4
 
 
-@pytest.mark.parametrize(
-    ("checkpoint", "code", "sentence"),
-    [
-        ([], 4, "the folder runs/day2night has no best.safetensors"),
-        (["--checkpoint", "runs/day2night/model.safetensors"], 2, "--which best chooses within"),
-    ],
-)
-def test_missing_best_model_is_reported(
-    cyclegan: Cyclegan, here: Path, checkpoint: list[str], code: int, sentence: str
-) -> None:
-    answer = cyclegan("translate", "photos/a.png", "--which", "best", *checkpoint)
-    assert answer.code == code
-    assert sentence in answer.err
-    assert "Traceback" not in answer.err
-
-
-def test_automatic_precision_is_reported(cyclegan: Cyclegan, here: Path, each_cpu: str) -> None:
+def test_automatic_precision_is_reported(cyclegan, here, each_cpu):
     native = each_cpu != "avx2"
     answer = cyclegan("translate", "photos/a.png")
     reported = [line for line in answer.err.splitlines() if line.startswith("precision:")]
@@ -94,40 +70,14 @@ def test_automatic_precision_is_reported(cyclegan: Cyclegan, here: Path, each_cp
     )
 
 
-def test_named_input_is_not_overwritten_by_another_translation(
-    cyclegan: Cyclegan, here: Path, draw: Draw
-) -> None:
-    own = draw(Path("photos/a_night.png")).read_bytes()
-    answer = cyclegan("translate", "photos/a.png", "photos/a_night.png", "--overwrite")
-    assert answer.code == 2
-    assert "photos/a_night.png is an input, which the output would overwrite" in answer.err
-    assert Path("photos/a_night.png").read_bytes() == own
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["", "-o", "out"], "an INPUT is empty"),
-        (["photos/a.png", "-o", "LICENSE"], "-o LICENSE: '' is not the extension of a format"),
-    ],
-)
-def test_probable_mistakes_are_refused(
-    cyclegan: Cyclegan, here: Path, arguments: list[str], sentence: str
-) -> None:
-    Path("LICENSE").touch()
-    answer = cyclegan("translate", *arguments)
-    assert answer.code == 2
-    assert sentence in answer.err
-
-
-def test_folder_structure_is_reproduced(cyclegan: Cyclegan, here: Path) -> None:
+def test_folder_structure_is_reproduced(cyclegan, here):
     answer = cyclegan("translate", "photos", "-o", "out")
     assert answer.code == 0
     assert files("out") == files("photos") == ["a.png", "b.jpg", "sub/c.png"]
     assert answer.err.splitlines()[-1] == "3 translated, 0 skipped, 0 failed"
 
 
-def test_second_run_skips_existing_outputs(cyclegan: Cyclegan, here: Path) -> None:
+def test_second_run_skips_existing_outputs(cyclegan, here):
     cyclegan("translate", "photos/a.png", "-o", "out")
     before = Path("out/a.png").stat().st_mtime_ns
     answer = cyclegan("translate", "photos", "-o", "out")
@@ -137,7 +87,7 @@ def test_second_run_skips_existing_outputs(cyclegan: Cyclegan, here: Path) -> No
     assert Path("out/a.png").stat().st_mtime_ns == before
 
 
-def test_overwrite_replaces_existing_outputs(cyclegan: Cyclegan, here: Path) -> None:
+def test_overwrite_replaces_existing_outputs(cyclegan, here):
     Path("night.png").write_text("old")
     assert cyclegan("translate", "photos/a.png", "-o", "night.png", "--overwrite").code == 0
     assert_whole("photos")
@@ -145,12 +95,12 @@ def test_overwrite_replaces_existing_outputs(cyclegan: Cyclegan, here: Path) -> 
         assert image.size == (13, 10)
 
 
-def test_quiet_prints_nothing_on_success(cyclegan: Cyclegan, here: Path) -> None:
+def test_quiet_prints_nothing_on_success(cyclegan, here):
     answer = cyclegan("translate", "photos", "-o", "out", "--quiet")
     assert (answer.code, answer.out, answer.err) == (0, "", "")
 
 
-def test_glob_can_be_repeated_with_outputs_beside_inputs(cyclegan: Cyclegan, here: Path) -> None:
+def test_glob_can_be_repeated_with_outputs_beside_inputs(cyclegan, here):
     assert cyclegan("translate", "photos/*.png").code == 0
     assert cyclegan("translate", "photos/*.png").code == 0
     assert files("photos") == ["a.png", "a_night.png", "b.jpg", "sub/c.png"]
@@ -159,9 +109,7 @@ def test_glob_can_be_repeated_with_outputs_beside_inputs(cyclegan: Cyclegan, her
 @pytest.mark.parametrize(
     "inputs", [["a.png", "b.jpg", "out"], ["**/*.png"]], ids=["what the shell makes of *", "**"]
 )
-def test_overwrite_refuses_inputs_in_output_folder(
-    cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch, inputs: list[str]
-) -> None:
+def test_overwrite_refuses_inputs_in_output_folder(cyclegan, here, monkeypatch, inputs):
     """Which of them are images of the user's own cannot be reported: none is overwritten."""
     monkeypatch.setenv("CYCLEGAN_CHECKPOINT", str(here / "runs" / "day2night"))
     monkeypatch.chdir("photos")
@@ -171,15 +119,6 @@ def test_overwrite_refuses_inputs_in_output_folder(
     assert answer.code == 2
     assert "is an input, which the output would overwrite" in answer.err
     assert {path: Path(path).read_bytes() for path in files(".")} == before
-
-
-def test_markup_in_file_name_is_printed_literally(
-    cyclegan: Cyclegan, here: Path, draw: Draw
-) -> None:
-    draw(Path("[bold]x[/bold].png"))
-    answer = cyclegan("translate", "[bold]x[/bold].png")
-    assert answer.code == 0
-    assert "[bold]x[/bold].png -> [bold]x[/bold]_night.png" in answer.err.splitlines()
 
 
 # Directions
@@ -200,9 +139,7 @@ def translated_by(direction: Any, photo: str) -> np.ndarray[Any, Any]:
         (["--to", "day"], "b2a", "day"),
     ],
 )
-def test_direction_selects_generator_and_file_name(
-    cyclegan: Cyclegan, here: Path, options: list[str], direction: str, target: str
-) -> None:
+def test_direction_selects_generator_and_file_name(cyclegan, here, options, direction, target):
     answer = cyclegan("translate", "photos/a.png", "--device", "cpu", *options)
     assert answer.code == 0
     with Image.open(f"photos/a_{target}.png") as image:
@@ -212,74 +149,14 @@ def test_direction_selects_generator_and_file_name(
 # Which checkpoint
 
 
-def copy_run(run_folder: Path, name: str, age: float = 0) -> None:
-    """A copy whose checkpoint was written ``age`` seconds before the year 2020."""
-    shutil.copytree(run_folder, name)
-    seconds = 1_577_836_800 - age
-    os.utime(Path(name, "model.safetensors"), (seconds, seconds))
-
-
-def checkpoint_line(answer: Any) -> str:
-    return answer.err.splitlines()[0]
-
-
-def test_default_checkpoint_is_newest_run(cyclegan: Cyclegan, here: Path, run_folder: Path) -> None:
-    shutil.rmtree("runs")
-    for name, age in (("runs/a", 20), ("runs/b", 10), ("runs/c", 30)):
-        copy_run(run_folder, name, age)
-    Path("runs/unfinished").mkdir()
-    answer = cyclegan("translate", "photos/a.png")
-    assert answer.code == 0
-    assert checkpoint_line(answer) == "checkpoint: runs/b/model.safetensors"
-
-
-@pytest.mark.parametrize("name", ["elsewhere", "elsewhere/model.safetensors"])
-def test_environment_variable_overrides_newest_run(
-    cyclegan: Cyclegan, here: Path, run_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    copy_run(run_folder, "elsewhere")
-    monkeypatch.setenv("CYCLEGAN_CHECKPOINT", name)
-    answer = cyclegan("translate", "photos/a.png")
-    assert answer.code == 0
-    assert checkpoint_line(answer) == "checkpoint: elsewhere/model.safetensors"
-
-
-def test_option_overrides_environment_variable(
-    cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_option_overrides_environment_variable(cyclegan, here, monkeypatch):
     monkeypatch.setenv("CYCLEGAN_CHECKPOINT", "nothing")
     answer = cyclegan("translate", "photos/a.png", "--checkpoint", "runs/day2night")
     assert answer.code == 0
     assert "checkpoint:" not in answer.err  # The user knows it.
 
 
-def test_environment_variable_of_missing_checkpoint_is_refused(
-    cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CYCLEGAN_CHECKPOINT", "nothing")
-    answer = cyclegan("translate", "photos/a.png")
-    assert answer.code == 4
-    assert answer.errors == ["error: $CYCLEGAN_CHECKPOINT: there is no checkpoint nothing"]
-
-
-@pytest.mark.parametrize("runs", ["no runs folder", "an empty one", "one of unfinished runs"])
-def test_default_checkpoint_without_runs_is_packaged_model(
-    cyclegan: Cyclegan, here: Path, runs: str
-) -> None:
-    shutil.rmtree("runs")
-    if runs != "no runs folder":
-        Path("runs").mkdir()
-    if runs == "one of unfinished runs":
-        Path("runs/day2night").mkdir()
-    answer = cyclegan("translate", "photos/a.png")
-    assert (answer.code, answer.out) == (0, "")
-    assert answer.err.splitlines()[0] == (
-        "checkpoint: day2night, a model that comes with cyclegan-cli"
-    )
-    assert Path("photos/a_night.png").is_file()
-
-
-def test_which_best_without_run_is_refused(cyclegan: Cyclegan, here: Path) -> None:
+def test_which_best_without_run_is_refused(cyclegan, here):
     shutil.rmtree("runs")
     answer = cyclegan("translate", "photos/a.png", "--which", "best")
     assert (answer.code, answer.out) == (4, "")
@@ -296,34 +173,21 @@ def test_which_best_without_run_is_refused(cyclegan: Cyclegan, here: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
+        (["", "-o", "out"], 2, "an INPUT is empty"),
         (["photos"], 2, "photos is a folder, which requires -o DIR"),
-        (["photos", "-o", "x.png"], 2, "-o x.png names a file"),
-        (["photos/a.png", "-o", "x.docx"], 2, "-o x.docx"),
         (["photos/a.png", "-o", "photos/a.png"], 2, "photos/a.png is an input"),
-        (["photos", "-o", "photos"], 2, "photos/a.png is an input"),
         (["photos/a.png", "--to", "noon"], 2, "--to noon: the domains of this checkpoint are"),
         (["photos/a.png", "--to", "day", "--direction", "a2b"], 2, "--to and --direction exclude"),
         (["photos/a.png", "--device", "toaster"], 2, "--device must be"),
-        (["nothing.png"], 3, "there is no file or folder nothing.png"),
-        (["*.nothing"], 3, "nothing matches *.nothing"),
-        (["runs", "-o", "out"], 3, "runs has no images"),
-        (["photos/a.png", "--checkpoint", "nothing"], 4, "there is no checkpoint nothing"),
-        (["photos/a.png", "--checkpoint", "photos"], 4, "the folder photos has no model"),
-        (["photos/a.png", "--checkpoint", "photos/a.png"], 4, "photos/a.png is not a safetensors"),
+        (["nothing.png", "--json"], 3, "there is no file or folder nothing.png"),
         (["photos/a.png", "--checkpoint", "half.safetensors"], 4, "half.safetensors is truncated"),
     ],
 )
 def test_invalid_commands_are_refused_before_writing(
-    cyclegan: Cyclegan,
-    here: Path,
-    checkpoint: Path,
-    arguments: list[str],
-    code: int,
-    message: str,
-) -> None:
+    cyclegan, here, checkpoint, arguments, code, message
+):
     content = checkpoint.read_bytes()
     Path("half.safetensors").write_bytes(content[: len(content) // 2])
-    shutil.rmtree("runs/day2night/samples")  # They have the names of images.
     before = files(".")
     answer = cyclegan("translate", *arguments)
     assert (answer.code, answer.out) == (code, "")
@@ -332,21 +196,8 @@ def test_invalid_commands_are_refused_before_writing(
     assert files(".") == before
 
 
-def test_missing_device_exits_with_5(
-    cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    answer = cyclegan("translate", "photos/a.png", "--device", "cuda")
-    assert answer.code == 5
-    assert len(answer.errors) == 1
-    assert "hint: Use --device cpu, or auto." in answer.err
-    assert not Path("photos/a_night.png").exists()
-
-
 @pytest.mark.parametrize("quiet", [[], ["--quiet"]], ids=["", "quiet"])
-def test_bad_image_is_named_and_exits_with_6(
-    cyclegan: Cyclegan, here: Path, quiet: list[str]
-) -> None:
+def test_bad_image_is_named_and_exits_with_6(cyclegan, here, quiet):
     Path("photos/[red]bad.jpg").write_bytes(b"no image")
     answer = cyclegan("translate", "photos", "-o", "out", *quiet)
     assert (answer.code, answer.out) == (6, "")
@@ -355,7 +206,7 @@ def test_bad_image_is_named_and_exits_with_6(
     assert files("out") == ["a.png", "b.jpg", "sub/c.png"]
 
 
-def test_unwritable_outputs_are_named(cyclegan: Cyclegan, here: Path) -> None:
+def test_unwritable_outputs_are_named(cyclegan, here):
     Path("file").touch()  # No permission, as far as root can be without one.
     answer = cyclegan("translate", "photos", "-o", "file/out")
     assert answer.code == 6
@@ -363,10 +214,8 @@ def test_unwritable_outputs_are_named(cyclegan: Cyclegan, here: Path) -> None:
     assert answer.errors == ["error: 3 of 3 images failed"]
 
 
-def test_full_disk_stops_with_one_error(
-    cyclegan: Cyclegan, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_space(descriptor: int) -> None:
+def test_full_disk_stops_with_one_error(cyclegan, here, monkeypatch):
+    def no_space(descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", no_space)
@@ -376,21 +225,10 @@ def test_full_disk_stops_with_one_error(
     assert files("out") == []
 
 
-def test_domain_name_with_path_does_not_leave_output_folder(
-    cyclegan: Cyclegan, here: Path, tiny_model: CycleGAN, tiny_info: ModelInfo
-) -> None:
-    info = ModelInfo(**vars(tiny_info) | {"name_b": "/../../evil"})
-    save_model(Path("runs/day2night/model.safetensors"), tiny_model, info)
-    before = files(".")
-    assert cyclegan("translate", "photos/a.png").code == 4
-    assert files(".") == before
-    assert not Path("../evil.png").exists()
-
-
 # JSON
 
 
-def test_json_lines_have_exactly_the_documented_keys(cyclegan: Cyclegan, here: Path) -> None:
+def test_json_lines_have_exactly_the_documented_keys(cyclegan, here):
     Path("photos/bad.jpg").write_bytes(b"no image")
     cyclegan("translate", "photos/b.jpg", "-o", "out")
     answer = cyclegan("translate", "photos", "-o", "out", "--json", "--ordered")
@@ -421,14 +259,7 @@ def test_json_lines_have_exactly_the_documented_keys(cyclegan: Cyclegan, here: P
     }  # fmt: skip
 
 
-def test_json_seconds_are_numbers(cyclegan: Cyclegan, here: Path) -> None:
-    [document, _] = cyclegan("translate", "photos/a.png", "--json").documents
-    assert 0 < document["seconds"] < 60
-
-
-def test_json_is_one_line_per_image_for_any_name(
-    cyclegan: Cyclegan, here: Path, draw: Draw
-) -> None:
+def test_json_is_one_line_per_image_for_any_name(cyclegan, here, draw):
     names = ["two\nlines.png", "[bold]x.png", 'quo"te.png', "ніч.png", ":smile:.png"]
     for name in names:
         draw(Path("odd") / name)
@@ -439,19 +270,12 @@ def test_json_is_one_line_per_image_for_any_name(
     assert files("out") == sorted(names)
 
 
-@pytest.mark.parametrize("options", [[], ["--quiet"]], ids=["", "quiet"])
-def test_json_with_usage_error_prints_nothing(
-    cyclegan: Cyclegan, here: Path, options: list[str]
-) -> None:
-    assert cyclegan("translate", "nothing.png", "--json", *options).out == ""
-
-
 # Real processes
 
 
 @pytest.fixture
-def many(here: Path, draw: Draw) -> int:
-    """The number of images in ``many``: more than a small pipe has room to tell of."""
+def many(here, draw):
+    """The number of images in ``many``: more than fit into a small pipe's buffer."""
     first = draw(Path("many/0000.png"), (64, 64))
     for index in range(1, 150):
         shutil.copyfile(first, f"many/{index:04d}.png")
@@ -467,7 +291,6 @@ def start_many(start_python: Cyclegan) -> subprocess.Popen[str]:
         "-m", "cyclegan_cli", "translate", "many", "-o", "out", "--json", "--device", "cpu",
         "--precision", "fp32", pipesize=4096,
     )  # fmt: skip
-    assert process.stdout
     for _ in range(3):
         assert process.stdout.readline()
     return process
@@ -476,12 +299,10 @@ def start_many(start_python: Cyclegan) -> subprocess.Popen[str]:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.slow
 def test_signal_finishes_current_image_and_rerun_completes(
-    start_python: Cyclegan, cyclegan: Cyclegan, many: int, number: signal.Signals, code: int
-) -> None:
+    start_python, cyclegan, many, number, code
+):
     process = start_many(start_python)
     process.send_signal(number)
-    assert process.stdout
-    assert process.stderr
     # Not communicate(), which would miss the lines that readline() has read ahead.
     reported = 3 + len(process.stdout.readlines()[:-1])
     err = process.stderr.read()
@@ -502,58 +323,8 @@ def test_signal_finishes_current_image_and_rerun_completes(
 
 
 @pytest.mark.slow
-def test_kill_leaves_no_partial_output_and_rerun_completes(
-    start_python: Cyclegan, cyclegan: Cyclegan, many: int
-) -> None:
+def test_broken_pipe_ends_without_traceback(start_python, many):
     process = start_many(start_python)
-    process.kill()
-    process.communicate(timeout=60)
-    written = [name for name in files("out") if not name.startswith(".")]
-    assert 3 <= len(written) < many
-    assert_whole("out")
-    again = cyclegan("translate", "many", "-o", "out")
-    assert again.code == 0
-    assert f"{many - len(written)} translated, {len(written)} skipped, 0 failed" in again.err
-
-
-KILLED_BEFORE_THE_SECOND_RENAME = """
-import os, signal, sys
-from cyclegan_cli.cli.app import app
-rename, calls = os.replace, []
-def replace(*arguments):
-    calls.append(arguments)
-    if len(calls) == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    rename(*arguments)
-os.replace = replace
-app(sys.argv[1:])
-"""
-
-
-@pytest.mark.slow
-def test_kill_before_rename_leaves_only_temporary_file(
-    start_python: Cyclegan, cyclegan: Cyclegan, here: Path
-) -> None:
-    process = start_python(
-        "-c", KILLED_BEFORE_THE_SECOND_RENAME, "translate", "photos", "-o", "out"
-    )
-    process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL
-    leftover, image = files("out")
-    assert leftover.startswith(TEMPORARY_PREFIX)
-    assert image == "a.png"
-    assert cyclegan("translate", "photos", "-o", "out").code == 0
-    assert files("out") == [leftover, "a.png", "b.jpg", "sub/c.png"]
-    # Nor is it taken for an image.
-    assert cyclegan("translate", "out", "-o", "twice").code == 0
-    assert files("twice") == ["a.png", "b.jpg", "sub/c.png"]
-
-
-@pytest.mark.slow
-def test_broken_pipe_ends_without_traceback(start_python: Cyclegan, many: int) -> None:
-    process = start_many(start_python)
-    assert process.stdout
-    assert process.stderr
     process.stdout.close()
     err = process.stderr.read()
     assert process.wait(timeout=60) == 141
@@ -563,7 +334,7 @@ def test_broken_pipe_ends_without_traceback(start_python: Cyclegan, many: int) -
 
 
 @pytest.mark.slow
-def test_closed_stderr_does_not_stop_translation(cyclegan_process: Cyclegan, here: Path) -> None:
+def test_closed_stderr_does_not_stop_translation(cyclegan_process, here):
     reading, writing = os.pipe()
     os.close(reading)
     answer = cyclegan_process("translate", "photos", "-o", "out", stderr=writing)
@@ -572,37 +343,20 @@ def test_closed_stderr_does_not_stop_translation(cyclegan_process: Cyclegan, her
     assert files("out") == files("photos")
 
 
-@pytest.mark.slow
-def test_failed_images_leave_no_traceback(cyclegan_process: Cyclegan, here: Path) -> None:
-    Path("photos/bad.jpg").write_bytes(b"no image")
-    answer = cyclegan_process("translate", "photos", "-o", "out")
-    assert (answer.code, answer.out) == (6, "")
-    assert answer.errors == ["error: 1 of 4 images failed"]
-    assert "Traceback" not in answer.err
-
-
 @pytest.mark.parametrize(
     ("photo", "code", "error"),
-    [
-        ("photos", 130, ["error: stopped after 1 of 3 images"]),
-        ("photos/a.png", 0, []),
-    ],
+    [("photos", 130, ["error: stopped after 1 of 3 images"]), ("photos/a.png", 0, [])],
 )
 def test_signal_stops_after_current_image_unless_it_is_last(
-    cyclegan: Cyclegan,
-    here: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    photo: str,
-    code: int,
-    error: list[str],
-) -> None:
+    cyclegan, here, monkeypatch, photo, code, error
+):
     requests: list[StopRequest] = []
 
     class NotedRequest(StopRequest):
-        def __init__(self) -> None:
+        def __init__(self):
             requests.append(self)
 
-    def interrupt_and_translate(work: FileStages, image: Any) -> Any:
+    def interrupt_and_translate(work, image):
         os.kill(os.getpid(), signal.SIGINT)
         while requests[0].signal_number is None:
             time.sleep(0.01)
@@ -617,7 +371,7 @@ def test_signal_stops_after_current_image_unless_it_is_last(
 
 
 @pytest.mark.parametrize(("second", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_first_signal_requests_stop_and_second_exits(second: signal.Signals, code: int) -> None:
+def test_first_signal_requests_stop_and_second_exits(second, code):
     before = signal.getsignal(second)
     with stop_request("stopping") as requested:
         assert requested() is None

@@ -1,11 +1,5 @@
 """``cyclegan translate`` with checkpoints of the original implementation."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 from PIL import Image
@@ -13,9 +7,6 @@ from PIL import Image
 from original import original_generator
 
 pytestmark = pytest.mark.cpu_features
-
-Cyclegan = Callable[..., Any]
-Draw = Callable[..., Path]
 
 
 @pytest.mark.parametrize(
@@ -27,9 +18,7 @@ Draw = Callable[..., Path]
         ("horse2zebra.pth", ["--to", "zebra"], "photo_zebra.png"),
     ],
 )
-def test_translate_with_a_pth_file(
-    cyclegan: Cyclegan, tmp_path: Path, draw: Draw, file: str, options: list[str], output: str
-) -> None:
+def test_translate_with_a_pth_file(cyclegan, tmp_path, draw, file, options, output):
     photo, checkpoint = draw(tmp_path / "photo.png"), tmp_path / file
     torch.save(original_generator().state_dict(), checkpoint)
     answer = cyclegan("translate", photo, "--checkpoint", checkpoint, *options)
@@ -41,11 +30,7 @@ def test_translate_with_a_pth_file(
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (
-            ["--direction", "b2a"],
-            4,
-            "this checkpoint translates A to B (a2b) only",
-        ),
+        (["--direction", "b2a"], 4, "this checkpoint translates A to B (a2b) only"),
         (["--to", "A"], 4, "this checkpoint translates A to B (a2b) only"),
         (["--to", "night"], 2, "--to night: the domains of this checkpoint are 'A' and 'B'"),
         (["--domains", "day"], 2, "--domains day: expected two different names"),
@@ -54,8 +39,8 @@ def test_translate_with_a_pth_file(
     ],
 )
 def test_invalid_options_for_a_pth_file_are_refused(
-    cyclegan: Cyclegan, tmp_path: Path, draw: Draw, options: list[str], code: int, message: str
-) -> None:
+    cyclegan, tmp_path, draw, options, code, message
+):
     photo, checkpoint = draw(tmp_path / "photo.png"), tmp_path / "latest_net_G_A.pth"
     torch.save(original_generator().state_dict(), checkpoint)
     answer = cyclegan("translate", photo, "--checkpoint", checkpoint, *options)

@@ -1,6 +1,4 @@
-"""How many images are kept in memory, and that it is no more than there is room for."""
-
-from __future__ import annotations
+"""The image cache stays within its memory budget."""
 
 import dataclasses
 from collections.abc import Callable
@@ -36,14 +34,14 @@ def must_not_load() -> Tensor:
     raise AssertionError("it is not kept")
 
 
-def test_all_images_are_counted() -> None:
+def test_all_images_are_counted():
     assert planned(GIGABYTE).needed == ALL
-    # By their short side photos become larger: by half, as far as one can tell.
+    # Resized by the short side, photos are estimated to be larger by half.
     assert planned(GIGABYTE, resize_mode="short-side").needed == ALL * 3 // 2
 
 
 @pytest.mark.parametrize(("free", "kept"), [(4 * ALL, True), (4 * ALL - 4, False)])
-def test_cache_auto_uses_quarter_of_free_memory_or_nothing(free: int, kept: bool) -> None:
+def test_cache_auto_uses_quarter_of_free_memory_or_nothing(free, kept):
     plan = planned(free)
     assert (plan.budget > 0) == kept
     assert not plan.is_short
@@ -51,7 +49,7 @@ def test_cache_auto_uses_quarter_of_free_memory_or_nothing(free: int, kept: bool
 
 
 @pytest.mark.parametrize(("free", "is_short"), [(2 * ALL, False), (ALL, True)])
-def test_cache_ram_budget(free: int, is_short: bool) -> None:
+def test_cache_ram_budget(free, is_short):
     plan = planned(free, cache="ram")
     assert (plan.budget, plan.reserved) == (free * 4 // 5, free // 5)
     assert plan.is_short == is_short
@@ -59,26 +57,26 @@ def test_cache_ram_budget(free: int, is_short: bool) -> None:
     assert str(plan) == (words if is_short else "all, about 0.03 GB")
 
 
-def test_cache_none_has_no_budget() -> None:
+def test_cache_none_has_no_budget():
     assert planned(1000 * GIGABYTE, cache="none").budget == 0
 
 
-def test_plan_cache_measures_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_cache_measures_free_memory(monkeypatch):
     monkeypatch.setattr(module, "host_memory_free", lambda: 4 * ALL)
     assert plan_cache(STRETCHED, 1000) == planned(4 * ALL)
 
 
-def test_image_is_cached() -> None:
+def test_image_is_cached():
     cache = ImageCache(CachePlan(0, 1000, 0))
     first = cache.get("a", loads(1))
     assert cache.get("a", must_not_load) is first
     assert int(cache.get("b", loads(2))[0]) == 2
 
 
-def test_concurrent_loads_of_one_image_count_once() -> None:
+def test_concurrent_loads_of_one_image_count_once():
     cache = ImageCache(CachePlan(0, 1000, 0))
 
-    def load_while_another_does() -> Tensor:
+    def load_while_another_does():
         cache.get("a", loads(1))
         return image(1)
 
@@ -86,14 +84,14 @@ def test_concurrent_loads_of_one_image_count_once() -> None:
     assert cache.size == 300
 
 
-def test_disabled_cache_loads_again() -> None:
+def test_disabled_cache_loads_again():
     for cache in (ImageCache(), ImageCache(CachePlan(0, 0, 0))):
         assert int(cache.get("a", loads(1))[0]) == 1
         assert int(cache.get("a", loads(2))[0]) == 2
         assert cache.images == {}
 
 
-def test_cache_keeps_first_images_within_budget() -> None:
+def test_cache_keeps_first_images_within_budget():
     cache = ImageCache(CachePlan(0, 700, 0))
     for number in range(5):
         cache.get(number, loads(number))
@@ -104,7 +102,7 @@ def test_cache_keeps_first_images_within_budget() -> None:
     assert cache.size == 700
 
 
-def test_cache_stops_growing_when_memory_is_low(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_stops_growing_when_memory_is_low(monkeypatch):
     free = GIGABYTE
     monkeypatch.setattr(module, "host_memory_free", lambda: free)
     cache = ImageCache(CachePlan(0, 10 * GIGABYTE, reserved=GIGABYTE // 5))
@@ -122,7 +120,7 @@ def test_cache_stops_growing_when_memory_is_low(monkeypatch: pytest.MonkeyPatch)
     assert len(cache.images) == kept
 
 
-def test_many_threads_get_the_right_images_and_the_size_is_right() -> None:
+def test_cache_is_thread_safe():
     cache = ImageCache(CachePlan(0, 300 * 20, 0))
     with ThreadPoolExecutor(8) as pool:
         numbers = [number % 40 for number in range(2000)]

@@ -1,14 +1,10 @@
 """Checksums: damaged pixels are refused, damaged ancillary data is dropped."""
 
-from __future__ import annotations
-
 import io
 import os
 import subprocess
 import sys
 import zlib
-from pathlib import Path
-from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -21,15 +17,12 @@ from cyclegan_cli.errors import DataError
 from damaged_files import DAMAGES, png_chunk, with_checksums
 from images import display_p3_profile, encoded, noise, tiff_of, written
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
-
 WITH_CHECKSUMS = with_checksums()
 
 
 @pytest.mark.parametrize("damage", ["zeros", "a bit"])
 @pytest.mark.parametrize("name", ["rgb.png", "grey.png", "palette.png", "bits.png"])
-def test_from_pillow_refuses_damaged_png(name: str, damage: str) -> None:
+def test_from_pillow_refuses_damaged_png(name, damage):
     content = DAMAGES[damage](WITH_CHECKSUMS[name], len(WITH_CHECKSUMS[name]) // 2)
     with Image.open(io.BytesIO(content)) as image, pytest.raises(ValueError, match="checksum"):
         from_pillow(image)
@@ -49,14 +42,14 @@ PROFILE = b"name\0\0" + zlib.compress(display_p3_profile())
     ("kind", "data"), [(b"iCCP", PROFILE), (b"tEXt", b"Title\0text"), (b"pHYs", bytes(9))]
 )
 @pytest.mark.parametrize("pixels", ["rgb.png", "deep.png"])
-def test_damaged_ancillary_chunk_is_dropped(kind: bytes, data: bytes, pixels: str) -> None:
+def test_damaged_ancillary_chunk_is_dropped(kind, data, pixels):
     whole = WITH_CHECKSUMS[pixels]
     read = decode(io.BytesIO(with_chunk(whole, kind, data)))
     assert np.array_equal(read.frames[0], decode(io.BytesIO(whole)).frames[0])
     assert read.remarks == (f"its chunk {kind.decode()} is damaged and was left out",)
 
 
-def test_damaged_ancillary_chunk_after_pixels_is_dropped() -> None:
+def test_damaged_ancillary_chunk_after_pixels_is_dropped():
     whole = WITH_CHECKSUMS["rgb.png"]
     damaged = png_chunk(b"tEXt", b"Title\0text")[:-1] + b"\0"
     read = decode(io.BytesIO(whole[:-12] + damaged + whole[-12:]))
@@ -65,7 +58,7 @@ def test_damaged_ancillary_chunk_after_pixels_is_dropped() -> None:
 
 
 @pytest.mark.parametrize("kind", [b"PLTE", b"acTL", b"fcTL"])
-def test_damaged_critical_chunk_is_refused(kind: bytes) -> None:
+def test_damaged_critical_chunk_is_refused(kind):
     content = with_chunk(WITH_CHECKSUMS["rgb.png"], kind, bytes(3))
     with pytest.raises(DataError, match=f"checksum of a chunk {kind.decode()} is wrong"):
         decode(io.BytesIO(content))
@@ -73,21 +66,21 @@ def test_damaged_critical_chunk_is_refused(kind: bytes) -> None:
 
 @pytest.mark.parametrize("pixels", ["rgb.png", "deep.png"])
 @pytest.mark.parametrize("profile", [PROFILE[:-40], PROFILE[:-40] + bytes(40)])
-def test_truncated_icc_profile_in_png_is_dropped(pixels: str, profile: bytes) -> None:
+def test_truncated_icc_profile_in_png_is_dropped(pixels, profile):
     content = with_chunk(WITH_CHECKSUMS[pixels], b"iCCP", profile, damaged=False)
     read = decode(io.BytesIO(content))
     assert read.remarks == ("its chunk iCCP is damaged and was left out",)
     assert read.profile is None
 
 
-def test_incomplete_icc_profile_in_jpeg_is_dropped() -> None:
+def test_incomplete_icc_profile_in_jpeg_is_dropped():
     content = bytearray(encoded(noise(), "JPEG", icc_profile=display_p3_profile()))
-    content[content.index(b"ICC_PROFILE\0") + 13] = 2  # It says: the first of two parts.
+    content[content.index(b"ICC_PROFILE\0") + 13] = 2  # Claims to be the first of two parts.
     assert decode(io.BytesIO(bytes(content))).remarks == (BAD_PROFILE,)
 
 
 @pytest.mark.parametrize("samples", [np.asarray(noise()), np.asarray(noise().convert("L"))])
-def test_lossless_jpeg(samples: Array) -> None:
+def test_lossless_jpeg(samples):
     read = decode(io.BytesIO(imagecodecs.jpeg8_encode(samples, lossless=True)))
     expected = samples if samples.ndim == 3 else np.repeat(samples[..., None], 3, axis=2)
     assert np.array_equal(read.frames[0], expected)
@@ -118,7 +111,7 @@ REASONS = {
 
 
 @pytest.mark.parametrize("name", REASONS)
-def test_error_message_names_kind_of_file(tmp_path: Path, name: str) -> None:
+def test_error_message_names_kind_of_file(tmp_path, name):
     content, reason = REASONS[name]
     with pytest.raises(DataError) as caught:
         decode(written(tmp_path / name, content))
@@ -127,14 +120,14 @@ def test_error_message_names_kind_of_file(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # As outside of tests: Pillow's.
-def test_big_endian_bigtiff_error_message() -> None:
+def test_big_endian_bigtiff_error_message():
     stream = io.BytesIO()
     tifffile.imwrite(stream, RGB, bigtiff=True, byteorder=">", photometric="rgb", metadata=None)
     with pytest.raises(DataError, match="big-endian BigTIFF"):
         decode(io.BytesIO(stream.getvalue()))
 
 
-def test_no_library_writes_to_the_terminal(tmp_path: Path) -> None:
+def test_decoders_write_nothing_to_stderr(tmp_path):
     """libtiff and libpng do, past Python, unless they are kept from it."""
     broken = encoded(noise(200, 150), "TIFF", compression="tiff_adobe_deflate")
     written(tmp_path / "a.tif", DAMAGES["zeros"](broken, 20_000))

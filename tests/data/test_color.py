@@ -5,12 +5,9 @@ adaptation of white, and lies within 2 levels of what zimg (ffmpeg's zscale) mak
 pixels, except for BT.709 and its kin, of which zimg undoes the screen rather than the camera.
 """
 
-from __future__ import annotations
-
 import io
 import struct
 import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -124,7 +121,7 @@ def colors(content: bytes) -> Any:
 
 
 @pytest.mark.parametrize("numbers", IN_SRGB)
-def test_png_cicp_conversion(numbers: tuple[int, int]) -> None:
+def test_png_cicp_conversion(numbers):
     expected = np.array([IN_SRGB[numbers]])
     content = png(cICP=bytes([*numbers, 0, 1]))
     image = decode(io.BytesIO(content))
@@ -136,7 +133,7 @@ def test_png_cicp_conversion(numbers: tuple[int, int]) -> None:
     assert np.abs(deep / 257 - expected).max() < 0.25
 
 
-def test_converted_output_is_tagged_srgb_or_keeps_profile() -> None:
+def test_converted_output_is_tagged_srgb_or_keeps_profile():
     content = png(cICP=bytes([12, 13, 0, 1]))
     _, again, output, _ = round_trip(content, "PNG")
     assert open_image(output).info["icc_profile"] == icc.srgb()
@@ -151,7 +148,7 @@ def test_converted_output_is_tagged_srgb_or_keeps_profile() -> None:
 
 
 @pytest.mark.parametrize("transfer", [16, 18])
-def test_hdr_is_refused_in_one_sentence(transfer: int, tmp_path: Path) -> None:
+def test_hdr_is_refused_in_one_sentence(transfer, tmp_path):
     name = {16: "PQ", 18: "HLG"}[transfer]
     path = written(tmp_path / "hdr.png", png(cICP=bytes([9, transfer, 0, 1])))
     for read in (decode, lambda path: decode_opaque(path, 8),
@@ -162,7 +159,7 @@ def test_hdr_is_refused_in_one_sentence(transfer: int, tmp_path: Path) -> None:
         from_pillow(image)
 
 
-def test_icc_profile_with_hdr_cicp_tag_is_refused() -> None:
+def test_icc_profile_with_hdr_cicp_tag_is_refused():
     profile = bytearray(srgb_profile())
     count = int.from_bytes(profile[128:132])
     place = 132 + 12 * (count - 1)  # The last tag gives its place to it.
@@ -194,9 +191,7 @@ PLAIN = PIXELS[0].tolist()
     ],
     ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
 )
-def test_png_chunks_count_by_the_specifications_precedence(
-    chunks: dict[str, bytes], expected: Any
-) -> None:
+def test_png_chunks_count_by_the_specifications_precedence(chunks, expected):
     image = decode(io.BytesIO(png(**chunks)))
     assert np.abs(image.frames[0] - np.array([expected])).max() <= 1
     assert image.remarks == ()
@@ -215,9 +210,7 @@ def test_png_chunks_count_by_the_specifications_precedence(
         ({"cHRM": struct.pack(">8I", *[33333] * 8)}, "cHRM"),
     ],
 )
-def test_invalid_colour_chunks_are_ignored_with_warning(
-    chunks: dict[str, bytes], remark: str
-) -> None:
+def test_invalid_colour_chunks_are_ignored_with_warning(chunks, remark):
     image = decode(io.BytesIO(png(**chunks)))
     assert np.array_equal(image.frames[0], PIXELS)
     assert len(image.remarks) == 1
@@ -225,13 +218,13 @@ def test_invalid_colour_chunks_are_ignored_with_warning(
     assert "ignored" in image.remarks[0]
 
 
-def test_damaged_icc_profile_falls_back_to_gamma_chunk() -> None:
+def test_damaged_icc_profile_falls_back_to_gamma_chunk():
     image = decode(io.BytesIO(png(iCCP=iccp(b"junk" * 40), gAMA=gamma(100_000))))
     assert np.abs(image.frames[0] - np.array([LINEAR])).max() <= 1
     assert "profile is damaged" in image.remarks[0]
 
 
-def test_limited_range_is_expanded() -> None:
+def test_limited_range_is_expanded():
     levels = np.array([[[16, 126, 235], [0, 255, 17]]], np.uint8)
     content = png(levels, cICP=bytes([1, 13, 0, 0]))
     assert colors(content).tolist() == [[[0, 128, 255], [0, 255, 1]]]
@@ -239,18 +232,18 @@ def test_limited_range_is_expanded() -> None:
     assert deep[0, 0].tolist() == [0, 32917, 65535]
 
 
-def test_grey_has_a_gamma_too() -> None:
+def test_gamma_chunk_of_a_gray_image():
     assert colors(png(PIXELS[..., 1], gAMA=gamma(100_000)))[0, 0].tolist() == [168, 168, 168]
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
-def test_avif_by_its_boxes() -> None:
+def test_avif_nclx_conversion():
     big = np.repeat(np.repeat(PIXELS, 16, 0), 16, 1)
     plain = encoded(Image.fromarray(big), "AVIF", quality=100, subsampling="4:4:4")
     place = plain.index(b"colrnclx") + 8
     assert plain[place : place + 4] == bytes([0, 1, 0, 13])
 
-    def said(primaries: int, transfer: int) -> bytes:
+    def said(primaries, transfer):
         return plain[:place] + struct.pack(">HH", primaries, transfer) + plain[place + 4 :]
 
     middle = np.array([IN_SRGB[12, 13]])
@@ -266,12 +259,12 @@ def test_avif_by_its_boxes() -> None:
     assert decode(io.BytesIO(with_profile)).profile == display_p3_profile()
 
 
-def test_heic_by_its_nclx() -> None:
+def test_heic_nclx_conversion():
     pytest.importorskip("pillow_heif")
     decode(io.BytesIO(png()))  # Registers HEIC.
     big = Image.fromarray(np.repeat(np.repeat(PIXELS, 16, 0), 16, 1))
 
-    def said(primaries: int, transfer: int) -> bytes:
+    def said(primaries, transfer):
         return encoded(big, "HEIF", quality=-1, chroma=444, color_primaries=primaries,
                        transfer_characteristics=transfer, matrix_coefficients=6,
                        full_range_flag=1)  # fmt: skip
@@ -281,7 +274,7 @@ def test_heic_by_its_nclx() -> None:
         decode(io.BytesIO(said(9, 16)))
 
 
-def test_jpeg_2000_by_its_boxes() -> None:
+def test_jpeg_2000_color_boxes():
     if not features.check("jpg_2000"):
         pytest.skip("this Pillow has no JPEG 2000")
     plain = encoded(Image.fromarray(PIXELS), "JPEG2000")
@@ -311,7 +304,7 @@ def colour_entries(content: bytes) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_adobe_rgb_by_exif_without_profile(kind: str) -> None:
+def test_adobe_rgb_by_exif_without_profile(kind):
     options = {"lossless": True} if kind == "WEBP" else {}
     content = encoded(Image.fromarray(PIXELS), kind, exif=adobe_rgb(), **options)
     assert np.abs(colors(content) - np.array([FROM_ADOBE_RGB])).max() <= 1
@@ -324,7 +317,7 @@ def test_adobe_rgb_by_exif_without_profile(kind: str) -> None:
     assert again.profile == decode(io.BytesIO(content)).profile
 
 
-def test_adobe_rgb_photos_in_training_and_translation(tmp_path: Path) -> None:
+def test_adobe_rgb_photos_in_training_and_translation(tmp_path):
     big = Image.fromarray(np.full((64, 64, 3), (200, 100, 50), np.uint8))
     content = encoded(big, "JPEG", quality=100, subsampling=0, exif=adobe_rgb())
     path = written(tmp_path / "a.jpg", content)
@@ -336,12 +329,12 @@ def test_adobe_rgb_photos_in_training_and_translation(tmp_path: Path) -> None:
     ("space", "index", "is_adobe"),
     [(65535, "R03", True), (2, "R98", True), (1, "R03", False), (65535, "R98", False)],
 )
-def test_is_adobe_rgb(space: int, index: str, is_adobe: bool) -> None:
+def test_is_adobe_rgb(space, index, is_adobe):
     content = encoded(Image.fromarray(PIXELS), "PNG", exif=adobe_rgb(space, index))
     assert (not np.array_equal(colors(content), PIXELS)) == is_adobe
 
 
-def test_a_profile_and_srgb_count_more_than_exif() -> None:
+def test_icc_profile_overrides_exif_color_space():
     exif = adobe_rgb()
     tagged = encoded(Image.fromarray(PIXELS), "PNG", exif=exif, icc_profile=srgb_profile())
     assert np.array_equal(colors(tagged), PIXELS)
@@ -349,7 +342,7 @@ def test_a_profile_and_srgb_count_more_than_exif() -> None:
     assert np.array_equal(colors(png(sRGB=IS_SRGB, eXIf=block)), PIXELS)
 
 
-def test_xmp_colour_space_is_set_to_srgb() -> None:
+def test_xmp_colour_space_is_set_to_srgb():
     xmp = b'<x exif:ColorSpace="65535" photoshop:ICCProfile="Adobe RGB (1998)" a="b"/>'
     content = encoded(Image.fromarray(PIXELS), "WEBP", xmp=xmp, icc_profile=display_p3_profile())
     _, _, output, _ = round_trip(content, "WEBP")
@@ -359,10 +352,10 @@ def test_xmp_colour_space_is_set_to_srgb() -> None:
     assert open_image(output).info["xmp"] == xmp
 
 
-def test_the_primaries_of_a_tiff_without_a_profile() -> None:
+def test_the_primaries_of_a_tiff_without_a_profile():
     import tifffile
 
-    def tiff(*primaries: int) -> bytes:
+    def tiff(*primaries):
         stream = io.BytesIO()
         numbers = [number for value in primaries for number in (value, 1000)]
         tags = [(318, 5, 2, (3127, 10000, 3290, 10000), True), (319, 5, 6, numbers, True)]

@@ -1,12 +1,7 @@
 """Any colours to sRGB."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pytest
-from PIL import Image
 
 from cyclegan_cli.data.decode import decode
 from images import (
@@ -51,9 +46,7 @@ P3_COLOUR = (200, 90, 110)
         ("PNG", palette(*P3_COLOUR)),
     ],
 )
-def test_colours_of_another_profile_are_converted_to_srgb(
-    tmp_path: Path, kind: str, image: Image.Image
-) -> None:
+def test_colours_of_another_profile_are_converted_to_srgb(tmp_path, kind, image):
     content = encoded(image, kind, icc_profile=display_p3_profile())
     found = decode(written(tmp_path / "x", content)).frames[0][4, 8]
     expected = display_p3_to_srgb(P3_COLOUR)
@@ -73,7 +66,7 @@ def test_colours_of_another_profile_are_converted_to_srgb(
     ],
 )
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
-def test_unusable_icc_profile_is_ignored(tmp_path: Path, mode: str, profile: bytes) -> None:
+def test_unusable_icc_profile_is_ignored(tmp_path, mode, profile):
     image = noise().convert(mode)
     found = decode(saved(tmp_path / "x.png", image, icc_profile=profile)).frames[0]
     difference = np.subtract(found, image.convert("RGB"), dtype=np.int16)

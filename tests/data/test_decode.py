@@ -1,28 +1,21 @@
 """Files to images. Every file here is made by the test that reads it."""
 
-from __future__ import annotations
-
 import io
 import os
 import random
 import struct
 import sys
-import warnings
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tifffile
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image, features
 
 from cyclegan_cli.data.decode import decode, from_pillow, pixel_bytes
 from cyclegan_cli.data.encode import encode
 from cyclegan_cli.data.open_image import Probe, open_image, probe
 from cyclegan_cli.errors import DataError, DeviceError
+from damaged_files import deep_png
 from images import (
     SIXTEEN_BITS,
     UPRIGHT,
@@ -30,19 +23,12 @@ from images import (
     flat,
     noise,
     palette,
-    png_of_16_bit_rgb,
     quality_of,
     saved,
-    srgb_profile,
+    tiff_of,
     with_orientation,
     written,
 )
-
-
-def tiff_of(levels: np.ndarray[Any, np.dtype[np.uint16]]) -> bytes:
-    stream = io.BytesIO()
-    tifffile.imwrite(stream, levels, photometric="rgb")
-    return stream.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -66,8 +52,8 @@ def tiff_of(levels: np.ndarray[Any, np.dtype[np.uint16]]) -> bytes:
     ],
 )
 def test_every_pixel_format_becomes_rgb_with_its_alpha_apart(
-    tmp_path: Path, image: Image.Image, kind: str, options: Any, rgb: Any, alpha: int | None
-) -> None:
+    tmp_path, image, kind, options, rgb, alpha
+):
     found = decode(written(tmp_path / "x", encoded(image, kind, **options)))
     assert found.frames[0].dtype == np.uint8
     assert np.array_equal(found.frames[0], np.full((8, 16, 3), rgb))
@@ -89,9 +75,7 @@ def test_every_pixel_format_becomes_rgb_with_its_alpha_apart(
         (flat("L", 99), (99, 99, 99)),
     ],
 )
-def test_every_colour_space_of_jpeg_becomes_rgb(
-    tmp_path: Path, image: Image.Image, rgb: tuple[int, ...]
-) -> None:
+def test_every_colour_space_of_jpeg_becomes_rgb(tmp_path, image, rgb):
     found = decode(saved(tmp_path / "x.jpg", image, quality=95))
     assert np.abs(np.subtract(found.frames[0][4, 8], rgb)).max() <= 3
 
@@ -106,19 +90,11 @@ def test_every_colour_space_of_jpeg_becomes_rgb(
         ("32-bit.tif", Image.fromarray(SIXTEEN_BITS.astype(np.int32))),
     ],
 )
-def test_16_bit_grey_is_scaled_and_not_clipped(
-    tmp_path: Path, name: str, image: Image.Image
-) -> None:
+def test_16_bit_grey_is_scaled_and_not_clipped(tmp_path, name, image):
     found = decode(saved(tmp_path / name, image))
     assert (found.bit_depth, found.frames[0].dtype) == (16, np.uint16)
     assert found.frames[0].shape == (1, 6, 3)
     assert found.frames[0][0].T.tolist() == [SIXTEEN_BITS[0].tolist()] * 3
-
-
-def test_16_bit_rgb_is_read_at_its_full_depth(tmp_path: Path) -> None:
-    levels = np.array([[[0, 32769, 65535], [65535, 1, 32768]]])
-    found = decode(written(tmp_path / "x.png", png_of_16_bit_rgb(levels)))
-    assert found.frames[0].tolist() == levels.tolist()
 
 
 @pytest.mark.parametrize(
@@ -128,13 +104,11 @@ def test_16_bit_rgb_is_read_at_its_full_depth(tmp_path: Path) -> None:
         ("x.jpg", encoded(noise(), "JPEG"), 3),
         ("x.png", encoded(flat("RGBA", (1, 2, 3, 4)), "PNG"), 4),
         ("x.png", encoded(Image.fromarray(SIXTEEN_BITS), "PNG"), 6),
-        ("x.png", png_of_16_bit_rgb(np.zeros((16, 24, 3), dtype=np.uint16)), 6),
-        ("x.tif", tiff_of(np.zeros((16, 24, 3), dtype=np.uint16)), 6),
+        ("x.png", deep_png(np.zeros((16, 24, 3), dtype=np.uint16)), 6),
+        ("x.tif", tiff_of(np.zeros((16, 24, 3), dtype=np.uint16), photometric="rgb"), 6),
     ],
 )
-def test_pixel_bytes_from_header(
-    tmp_path: Path, name: str, content: bytes, bytes_of_a_pixel: int
-) -> None:
+def test_pixel_bytes_from_header(tmp_path, name, content, bytes_of_a_pixel):
     path = written(tmp_path / name, content)
     found = decode(path)
     arrays = [*found.frames, *(alpha for alpha in found.alphas if alpha is not None)]
@@ -150,7 +124,7 @@ def test_pixel_bytes_from_header(
         pytest.param(Image.fromarray(np.full((2, 2), -1, dtype=np.int32)), id="negative"),
     ],
 )
-def test_pixels_of_unknown_range_are_refused(tmp_path: Path, image: Image.Image) -> None:
+def test_pixels_of_unknown_range_are_refused(tmp_path, image):
     with pytest.raises(DataError, match=r"x\.tif: pixels are"):
         decode(saved(tmp_path / "x.tif", image))
 
@@ -165,9 +139,7 @@ def test_pixels_of_unknown_range_are_refused(tmp_path: Path, image: Image.Image)
         ("WEBP", {"lossless": True}),
     ],
 )
-def test_every_exif_orientation_is_turned_upright(
-    tmp_path: Path, kind: str, options: Any, orientation: int
-) -> None:
+def test_every_exif_orientation_is_turned_upright(tmp_path, kind, options, orientation):
     stored = noise(12, 8)
     content = encoded(stored, kind, exif=with_orientation(orientation), **options)
     found = decode(written(tmp_path / "x", content)).frames[0].astype(int)
@@ -176,15 +148,8 @@ def test_every_exif_orientation_is_turned_upright(
     assert np.abs(found - expected).max() <= (6 if kind == "JPEG" else 0)
 
 
-def test_alpha_is_turned_upright_like_the_colours(tmp_path: Path) -> None:
-    image = noise(3, 2)
-    image.putalpha(Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3)))
-    found = decode(saved(tmp_path / "x.png", image, exif=with_orientation(6)))
-    assert found.alphas[0].tolist() == [[3, 0], [4, 1], [5, 2]]
-
-
 @pytest.mark.parametrize("orientation", [0, 9, 255])
-def test_an_unknown_orientation_leaves_the_image_as_it_is(tmp_path: Path, orientation: int) -> None:
+def test_invalid_orientation_is_ignored(tmp_path, orientation):
     path = saved(tmp_path / "x.png", noise(12, 8), exif=with_orientation(orientation))
     assert decode(path).frames[0].tobytes() == noise(12, 8).tobytes()
 
@@ -205,9 +170,7 @@ def exif_with_an_odd_entry(tag: int, kind: int) -> bytes:
         pytest.param(0x0128, 7, id="unit of resolution as bytes"),
     ],
 )
-def test_invalid_exif_entry_does_not_prevent_orientation(
-    tmp_path: Path, tag: int, kind: int
-) -> None:
+def test_invalid_exif_entry_does_not_prevent_orientation(tmp_path, tag, kind):
     path = saved(tmp_path / "x.jpg", noise(16, 8), exif=exif_with_an_odd_entry(tag, kind))
     assert decode(path).size == (8, 16)
 
@@ -248,28 +211,6 @@ def jpeg_with_its_table_renumbered() -> bytes:
 
 
 @pytest.mark.parametrize(
-    "content",
-    [
-        pytest.param(b"", id="empty"),
-        pytest.param(b"These are words.\n" * 10, id="text"),
-        pytest.param(b"<svg xmlns='http://www.w3.org/2000/svg'/>", id="svg"),
-        pytest.param(encoded(noise(), "JPEG")[:-100], id="truncated JPEG"),
-        pytest.param(encoded(noise(), "PNG")[:-100], id="truncated PNG"),
-        pytest.param(encoded(noise(), "JPEG")[:20], id="head of a JPEG"),
-        pytest.param(encoded(noise(), "PNG")[:20], id="head of a PNG"),
-        pytest.param(encoded(noise(), "GIF")[:100], id="truncated GIF"),
-        pytest.param(encoded(noise(), "WEBP")[:100], id="truncated WEBP"),
-    ],
-)
-def test_unreadable_file_error_message(tmp_path: Path, content: bytes) -> None:
-    path = written(tmp_path / "broken.jpg", content)
-    with pytest.raises(DataError) as refusal:
-        decode(path)
-    assert str(path) in refusal.value.message
-    assert "\n" not in refusal.value.message
-
-
-@pytest.mark.parametrize(
     "make",
     [
         tiff_with_pixels_at_a_fractional_place,
@@ -278,7 +219,7 @@ def test_unreadable_file_error_message(tmp_path: Path, content: bytes) -> None:
         dds_of_an_unknown_kind,
     ],
 )
-def test_decoder_exceptions_become_data_errors(tmp_path: Path, make: Callable[[], bytes]) -> None:
+def test_decoder_exceptions_become_data_errors(tmp_path, make):
     with pytest.raises(DataError, match=r"broken\.jpg"):
         decode(written(tmp_path / "broken.jpg", make()))
 
@@ -289,17 +230,11 @@ def test_decoder_exceptions_become_data_errors(tmp_path: Path, make: Callable[[]
         ("missing.png", "no such file"),
         ("folder.png", "folder"),
         ("file/below.png", "not a directory|no such file"),
-        pytest.param(
-            "n" * 300 + ".png",
-            "name too long|no such file",
-            id="name too long",
-        ),
+        pytest.param("n" * 300 + ".png", "name too long|no such file", id="name too long"),
     ],
 )
 @pytest.mark.parametrize("read", [decode, probe])
-def test_missing_file_or_folder_error_message(
-    tmp_path: Path, read: Callable[[Path], Any], name: str, reason: str
-) -> None:
+def test_missing_file_or_folder_error_message(tmp_path, read, name, reason):
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=f"(?i){name}: .*({reason})"):
@@ -308,19 +243,19 @@ def test_missing_file_or_folder_error_message(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such files there")
 @pytest.mark.timeout(120)
-def test_named_pipe_is_refused_without_blocking(tmp_path: Path) -> None:
+def test_named_pipe_is_refused_without_blocking(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(DataError, match=r"pipe\.png"):
         decode(tmp_path / "pipe.png")
 
 
-def test_jpeg_with_arbitrary_table_ids(tmp_path: Path) -> None:
+def test_jpeg_with_arbitrary_table_ids(tmp_path):
     path = written(tmp_path / "x.jpg", jpeg_with_its_table_renumbered())
     assert decode(path).size == noise().size
 
 
 @pytest.fixture
-def photo_with_preview(tmp_path: Path) -> Path:
+def photo_with_preview(tmp_path):
     """As many cameras and drones write it: a JPEG, and a small one behind it (MPO)."""
     preview = noise(8, 4)
     options = {"save_all": True, "append_images": [preview], "quality": 30, "subsampling": 2}
@@ -328,18 +263,18 @@ def photo_with_preview(tmp_path: Path) -> Path:
     return written(tmp_path / "DJI_0001.JPG", content)
 
 
-def test_mpo_is_read_as_jpeg(photo_with_preview: Path) -> None:
+def test_mpo_is_read_as_jpeg(photo_with_preview):
     found = decode(photo_with_preview)
     assert (found.format, found.size) == ("JPEG", (32, 64))
     assert probe(photo_with_preview) == Probe("JPEG", "RGB", 64, 32, 1)
 
 
-def test_mpo_keeps_jpeg_quality(photo_with_preview: Path, tmp_path: Path) -> None:
+def test_mpo_keeps_jpeg_quality(photo_with_preview, tmp_path):
     encode(decode(photo_with_preview), tmp_path / "out.jpg", "JPEG")
     assert quality_of(tmp_path / "out.jpg") == quality_of(photo_with_preview)
 
 
-def test_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decompression_bomb_is_refused(tmp_path, monkeypatch):
     path = saved(tmp_path / "bomb.png", flat("RGB", 0))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 16 * 8 // 2 - 1)
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("pixels were made"))
@@ -348,7 +283,7 @@ def test_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the trap is a shell script")
-def test_postscript_is_never_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_postscript_is_never_executed(tmp_path, monkeypatch):
     trap, witness = tmp_path / "bin" / "gs", tmp_path / "witness"
     trap.parent.mkdir()
     trap.write_text(f"#!/bin/sh\necho ran >> '{witness}'\n")
@@ -362,16 +297,16 @@ def test_postscript_is_never_executed(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not witness.exists()
 
     with Image.open(evil) as image, pytest.raises(OSError):
-        image.load()  # What an unguarded reader does, so that the trap is known to work.
+        image.load()  # An unguarded reader triggers the trap.
     assert witness.exists()
 
 
-def test_a_probe_reads_the_header_and_not_the_pixels(tmp_path: Path) -> None:
+def test_probe_reads_only_the_header(tmp_path):
     truncated = encoded(noise().convert("RGBA"), "PNG")[:-100]
     assert probe(written(tmp_path / "x.png", truncated)) == Probe("PNG", "RGBA", 24, 16, 1)
 
 
-def test_a_probe_counts_frames(tmp_path: Path) -> None:
+def test_probe_counts_frames(tmp_path):
     content = encoded(noise(), "GIF", save_all=True, append_images=[noise(seed=1)])
     assert probe(written(tmp_path / "x.gif", content)).frames == 2
 
@@ -389,26 +324,9 @@ def damaged(content: bytes, seed: int) -> bytes:
     return bytes(damaged)
 
 
-VALID = {
-    "JPEG": encoded(noise(9, 7), "JPEG", exif=with_orientation(6)),
-    "progressive JPEG": encoded(noise(9, 7), "JPEG", progressive=True, icc_profile=srgb_profile()),
-    "CMYK JPEG": encoded(noise(9, 7).convert("CMYK"), "JPEG"),
-    "PNG": encoded(noise(9, 7), "PNG", exif=with_orientation(6)),
-    "palette PNG": encoded(noise(9, 7).quantize(8), "PNG", transparency=0),
-    "16-bit PNG": encoded(Image.fromarray(SIXTEEN_BITS), "PNG", icc_profile=srgb_profile()),
-    "GIF": encoded(noise(9, 7), "GIF"),
-    "TIFF": encoded(noise(9, 7), "TIFF", exif=with_orientation(6)),
-    "packed TIFF": encoded(noise(9, 7), "TIFF", compression="packbits"),
-    "WEBP": encoded(noise(9, 7).convert("RGBA"), "WEBP", exif=with_orientation(6)),
-    "BMP": encoded(noise(9, 7), "BMP"),
-}
-
-
 @pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "CMYK"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_tiff_file_that_could_be_mapped_into_memory_comes_upright(
-    tmp_path: Path, mode: str, orientation: int
-) -> None:
+def test_a_tiff_file_that_could_be_mapped_into_memory_comes_upright(tmp_path, mode, orientation):
     image = noise(13, 7).convert(mode)
     path = saved(tmp_path / "bare.tiff", image, exif=with_orientation(orientation))
     upright = UPRIGHT[orientation](np.asarray(image.convert("RGBA").convert("RGB")))
@@ -420,28 +338,8 @@ def test_a_tiff_file_that_could_be_mapped_into_memory_comes_upright(
 
 
 @pytest.fixture(scope="module")
-def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fuzzed(tmp_path_factory):
     return tmp_path_factory.mktemp("fuzz") / "fuzzed"
-
-
-@pytest.mark.parametrize("kind", VALID)
-@settings(max_examples=200, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1))
-@pytest.mark.slow
-def test_a_damaged_image_is_decoded_or_refused_and_nothing_else(
-    fuzzed: Path, kind: str, seed: int
-) -> None:
-    path = written(fuzzed, damaged(VALID[kind], seed))
-    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
-        warnings.simplefilter("ignore")  # Pillow also warns of damage.
-        patch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)  # Changed sizes can be large ones.
-        try:
-            found = decode(path)
-        except DataError:
-            return
-    [frame], alpha = found.frames, found.alpha(0)
-    assert frame.shape == (found.height, found.width, 3)
-    assert alpha is None or (alpha.shape, alpha.dtype) == (frame.shape[:2], frame.dtype)
 
 
 # --- at a reduced scale ----------------------------------------------------------------------
@@ -460,13 +358,7 @@ def test_a_damaged_image_is_decoded_or_refused_and_nothing_else(
     ],
 )
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_jpeg_at_reduced_scale_reports_full_size(
-    tmp_path: Path,
-    size: tuple[int, int],
-    shrink_to: int | None,
-    decoded: tuple[int, int],
-    orientation: int,
-) -> None:
+def test_jpeg_at_reduced_scale_reports_full_size(tmp_path, size, shrink_to, decoded, orientation):
     path = saved(tmp_path / "x.jpg", noise(*size), exif=with_orientation(orientation))
     found = decode(path, shrink_to)
     if orientation == 6 and size == (641, 479):
@@ -482,7 +374,7 @@ def test_jpeg_at_reduced_scale_reports_full_size(
             found.with_frames(found.frames)
 
 
-def test_other_formats_are_decoded_at_their_full_scale(tmp_path: Path) -> None:
+def test_other_formats_are_decoded_at_their_full_scale(tmp_path):
     found = decode(saved(tmp_path / "x.png", noise(64, 48)), shrink_to=8)
     assert (found.full_size, found.frames[0].shape) == (None, (48, 64, 3))
 
@@ -504,13 +396,13 @@ class Pipe(io.RawIOBase):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "GIF"])
-def test_image_is_decoded_from_pipe(kind: str) -> None:
+def test_image_is_decoded_from_pipe(kind):
     found = decode(io.BufferedReader(Pipe(encoded(noise(), kind))))
     assert (found.format, found.size) == (kind, (24, 16))
 
 
 @pytest.mark.parametrize("content", [b"", b"words", encoded(noise(), "PNG")[:-100]])
-def test_a_stream_that_cannot_be_read_is_named(content: bytes) -> None:
+def test_a_stream_that_cannot_be_read_is_named(content):
     with pytest.raises(DataError, match="standard input"):
         decode(io.BytesIO(content))
     with pytest.raises(DataError, match="the letter"):
@@ -518,7 +410,7 @@ def test_a_stream_that_cannot_be_read_is_named(content: bytes) -> None:
 
 
 @pytest.mark.parametrize("error", [DeviceError("no memory"), NameError("x")])
-def test_errors_not_caused_by_the_file_are_not_converted(tmp_path: Path, error: Exception) -> None:
+def test_errors_not_caused_by_the_file_are_not_converted(tmp_path, error):
     flat("L", 9).save(tmp_path / "x.png")
     with pytest.raises(type(error)) as caught, open_image(tmp_path / "x.png", "x.png"):
         raise error
@@ -526,7 +418,7 @@ def test_errors_not_caused_by_the_file_are_not_converted(tmp_path: Path, error: 
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), struct.error("short"), OSError("truncated")])
-def test_unexpected_decoder_exceptions_become_data_errors(tmp_path: Path, error: Exception) -> None:
+def test_unexpected_decoder_exceptions_become_data_errors(tmp_path, error):
     flat("L", 9).save(tmp_path / "x.png")
     with (
         pytest.raises(DataError, match=f"cannot read x.png: {error}"),

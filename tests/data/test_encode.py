@@ -1,9 +1,6 @@
 """Images to files."""
 
-from __future__ import annotations
-
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,23 +12,13 @@ from cyclegan_cli.data.encode import encode
 from cyclegan_cli.data.formats import writable_format
 from cyclegan_cli.data.image import EncodeOptions
 from cyclegan_cli.errors import OutputError
-from images import (
-    encoded,
-    image_of,
-    noise,
-    quality_of,
-    saved,
-    segments,
-    written,
-)
+from images import encoded, image_of, noise, quality_of, saved, segments, written
 
 
 @pytest.mark.parametrize("quality", [5, 60, 98])
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 @pytest.mark.parametrize("progressive", [False, True])
-def test_jpeg_keeps_quality(
-    tmp_path: Path, quality: int, subsampling: int, progressive: bool
-) -> None:
+def test_jpeg_keeps_quality(tmp_path, quality, subsampling, progressive):
     options = {"quality": quality, "subsampling": subsampling, "progressive": progressive}
     read = decode(saved(tmp_path / "in.jpg", noise(64, 48), **options))
     assert read.format == "JPEG"
@@ -41,7 +28,7 @@ def test_jpeg_keeps_quality(
     assert quality_of(tmp_path / "out.jpg") == quality_of(tmp_path / "in.jpg")
 
 
-def test_the_tables_of_a_jpeg_may_come_in_any_order(tmp_path: Path) -> None:
+def test_jpeg_tables_in_any_order(tmp_path):
     content = encoded(noise(), "JPEG", quality=30)
     luminance, chrominance = segments(content, b"\xff\xdb")
     assert luminance + chrominance in content
@@ -52,26 +39,26 @@ def test_the_tables_of_a_jpeg_may_come_in_any_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("quality", [5, 60, 98])
-def test_grey_jpeg_written_as_colour_keeps_quality(tmp_path: Path, quality: int) -> None:
+def test_grey_jpeg_written_as_colour_keeps_quality(tmp_path, quality):
     grey = decode(saved(tmp_path / "in.jpg", noise().convert("L"), quality=quality))
     encode(image_of(noise(), format="JPEG", encoding=grey.encoding), tmp_path / "out.jpg", "JPEG")
     tables = quality_of(tmp_path / "out.jpg")[0]
     assert tables[0] == tables[1] == quality_of(tmp_path / "in.jpg")[0][0]
 
 
-def test_a_jpeg_from_another_format_has_quality_92(tmp_path: Path) -> None:
+def test_a_jpeg_from_another_format_has_quality_92(tmp_path):
     encode(decode(saved(tmp_path / "in.png", noise())), tmp_path / "out.jpg", "JPEG")
     saved(tmp_path / "reference.jpg", noise(), quality=92)
     assert quality_of(tmp_path / "out.jpg") == quality_of(tmp_path / "reference.jpg")
 
 
-def test_the_fineness_of_a_jpeg_does_not_reach_other_formats(tmp_path: Path) -> None:
+def test_jpeg_quality_is_not_applied_to_other_formats(tmp_path):
     encode(decode(saved(tmp_path / "in.jpg", noise(), quality=5)), tmp_path / "out.png", "PNG")
     assert decode(tmp_path / "out.png").size == noise().size
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
-def test_alpha_is_kept_where_the_format_has_it(tmp_path: Path, kind: str) -> None:
+def test_alpha_is_kept_where_the_format_has_it(tmp_path, kind):
     alpha = np.asarray(Image.linear_gradient("L").resize((24, 16)))
     image = image_of(noise(), alpha)
     encode(image, tmp_path / "x", kind)
@@ -80,13 +67,13 @@ def test_alpha_is_kept_where_the_format_has_it(tmp_path: Path, kind: str) -> Non
     assert image.frames[0].shape == (16, 24, 3), "the caller's image was changed"
 
 
-def test_alpha_is_dropped_where_the_format_has_none(tmp_path: Path) -> None:
+def test_alpha_is_dropped_where_the_format_has_none(tmp_path):
     encode(image_of(noise(), np.full((16, 24), 100, np.uint8)), tmp_path / "x.jpg", "JPEG")
     assert decode(tmp_path / "x.jpg").alphas == ()
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "JPEG2000"])
-def test_lossless_formats_keep_every_pixel(tmp_path: Path, kind: str) -> None:
+def test_lossless_formats_keep_every_pixel(tmp_path, kind):
     encode(image_of(noise()), tmp_path / "x", kind)
     assert decode(tmp_path / "x").frames[0].tobytes() == noise().tobytes()
 
@@ -95,9 +82,7 @@ def test_lossless_formats_keep_every_pixel(tmp_path: Path, kind: str) -> None:
     ("suffix", "beginning"),
     [(".jp2", b"\0\0\0\x0cjP  "), (".j2k", b"\xff\x4f\xff\x51"), (".J2C", b"\xff\x4f\xff\x51")],
 )
-def test_jpeg_2000_container_follows_extension(
-    tmp_path: Path, suffix: str, beginning: bytes
-) -> None:
+def test_jpeg_2000_container_follows_extension(tmp_path, suffix, beginning):
     """ISO/IEC 15444-1: a container begins with its signature, a codestream with its size."""
     if writable_format(suffix) is None:
         pytest.skip("this Pillow cannot write JPEG 2000")
@@ -111,7 +96,7 @@ def test_jpeg_2000_container_follows_extension(
     "suffix",
     [".png", ".jpg", ".JPEG", ".webp", ".tif", ".bmp", ".gif", ".avif", ".jp2", ".tga", ".ppm"],
 )
-def test_encoded_image_keeps_the_size(tmp_path: Path, suffix: str) -> None:
+def test_encoded_image_keeps_the_size(tmp_path, suffix):
     kind = writable_format(suffix)
     if kind is None and suffix in (".avif", ".jp2"):
         pytest.skip(f"this Pillow cannot write {suffix}")
@@ -123,7 +108,7 @@ def test_encoded_image_keeps_the_size(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize(
     "suffix", [".eps", ".pdf", ".wmf", ".txt", ".psd", ".ico", ".icns", ".xbm", ""]
 )
-def test_writable_format_rejects_unsupported_extensions(suffix: str) -> None:
+def test_writable_format_rejects_unsupported_extensions(suffix):
     assert writable_format(suffix) is None
 
 
@@ -135,34 +120,12 @@ def test_writable_format_rejects_unsupported_extensions(suffix: str) -> None:
         pytest.param((4, 4), "XBM", id="no colours in the format"),
     ],
 )
-def test_failed_encoding_keeps_old_file(tmp_path: Path, size: tuple[int, int], kind: str) -> None:
+def test_failed_encoding_keeps_old_file(tmp_path, size, kind):
     target = written(tmp_path / "target", b"old")
     with pytest.raises(OutputError, match="cannot write .*target"):
         encode(image_of(Image.new("RGB", size)), target, kind)
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]
-
-
-def test_full_disk_keeps_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fill_up(path: Path, content: bytes) -> None:
-        with path.open("wb") as stream:
-            stream.write(content[: len(content) // 2])
-        raise OSError(28, "No space left on device")
-
-    target = written(tmp_path / "target.png", b"old")
-    monkeypatch.setattr(Path, "write_bytes", fill_up)
-    with pytest.raises(OutputError, match=r"target\.png: no space left on device"):
-        encode(image_of(noise()), target, "PNG")
-    assert target.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_encode_replaces_existing_file(tmp_path: Path) -> None:
-    target = tmp_path / "new folder" / "x.png"
-    encode(image_of(noise()), target, "PNG")
-    encode(image_of(noise(5, 5)), target, "PNG")
-    assert decode(target).size == (5, 5)
-    assert list(target.parent.iterdir()) == [target]
 
 
 class Recorder(io.BytesIO):
@@ -175,14 +138,14 @@ class Recorder(io.BytesIO):
         return super().write(content)
 
 
-def test_image_is_encoded_to_stream_in_one_write() -> None:
+def test_image_is_encoded_to_stream_in_one_write():
     stream = Recorder()
     encode(image_of(noise()), stream, "PNG")
     assert stream.writes == 1
     assert decode(io.BytesIO(stream.getvalue())).frames[0].tobytes() == noise().tobytes()
 
 
-def test_failed_encoding_writes_nothing_to_stream() -> None:
+def test_failed_encoding_writes_nothing_to_stream():
     stream = Recorder()
     with pytest.raises(OutputError, match="cannot write standard output as XBM"):
         encode(image_of(Image.new("RGB", (4, 4))), stream, "XBM")
@@ -190,7 +153,7 @@ def test_failed_encoding_writes_nothing_to_stream() -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "AVIF"])
-def test_quality_decides_how_much_is_lost(kind: str) -> None:
+def test_encode_quality_determines_file_size(kind):
     if not features.check("avif"):
         pytest.skip("this Pillow has no AVIF")
     own = decode(io.BytesIO(encoded(noise(64, 64), "JPEG", quality=70)))

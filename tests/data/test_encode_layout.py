@@ -1,9 +1,6 @@
 """What of an image each format holds: modes, depths, profiles, transparency."""
 
-from __future__ import annotations
-
 import io
-from pathlib import Path
 from typing import Any
 
 import imagecodecs
@@ -30,7 +27,6 @@ from images import (
 )
 
 KEEP_MODE, KEEP_PROFILE = EncodeOptions(keep_mode=True), EncodeOptions(keep_profile=True)
-KEEP_BOTH = EncodeOptions(keep_mode=True, keep_profile=True)
 
 
 def grey_profile(gamma: float = 1.0) -> bytes:
@@ -59,7 +55,7 @@ def written_as(content: bytes, kind: str, options: EncodeOptions) -> tuple[Image
         ("P", "BMP", "P"), ("L", "JPEG2000", "L"), ("L", "PPM", "L"), ("1", "PPM", "1"),
     ],
 )  # fmt: skip
-def test_the_mode_is_kept_on_request_and_else_rgb(mode: str, kind: str, kept: str) -> None:
+def test_the_mode_is_kept_on_request_and_else_rgb(mode, kind, kept):
     source = "JPEG2000" if kind == "JPEG2000" else kind
     content = encoded(smooth(mode), source)
     image, remarks = written_as(content, kind, KEEP_MODE)
@@ -77,12 +73,12 @@ def test_the_mode_is_kept_on_request_and_else_rgb(mode: str, kind: str, kept: st
         ("1", "JPEG", "L", "JPEG does not support black-and-white images: written as grey"),
     ],
 )
-def test_unsupported_mode_gives_warning(mode: str, kind: str, written: str, remark: str) -> None:
+def test_unsupported_mode_gives_warning(mode, kind, written, remark):
     image, remarks = written_as(encoded(smooth(mode), "TIFF"), kind, KEEP_MODE)
     assert (image.mode, remarks) == (written, (remark,))
 
 
-def test_grey_is_as_light_as_the_colours_were() -> None:
+def test_grey_is_as_light_as_the_colours_were():
     image = image_of(noise(), mode="L")
     stream = io.BytesIO()
     encode(image, stream, "PNG", KEEP_MODE)
@@ -98,19 +94,19 @@ def test_grey_is_as_light_as_the_colours_were() -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "BMP", "PPM"])
-def test_transparency_is_composited_on_white(kind: str) -> None:
+def test_transparency_is_composited_on_white(kind):
     image = Image.new("RGBA", (24, 16), (200, 0, 100, 64))
     result, remarks = written_as(encoded(image, "PNG"), kind, EncodeOptions())
     assert remarks == (f"{kind} does not support transparency: composited on white",)
     assert np.abs(np.subtract(result.getpixel((3, 3)), (241, 191, 216))).max() <= 2
 
 
-def test_opacity_that_hides_nothing_is_dropped_in_silence() -> None:
+def test_opaque_alpha_is_dropped_without_warning():
     opaque = encoded(noise().convert("RGBA"), "PNG")
     assert written_as(opaque, "JPEG", EncodeOptions())[1] == ()
 
 
-def test_partial_transparency_in_gif_and_palette_png() -> None:
+def test_partial_transparency_in_gif_and_palette_png():
     half = noise().convert("RGBA")
     half.putalpha(Image.linear_gradient("L").resize((24, 16)))
     gif, remarks = written_as(encoded(half, "PNG"), "GIF", EncodeOptions())
@@ -129,7 +125,7 @@ def test_partial_transparency_in_gif_and_palette_png() -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "GIF", "BMP"])
-def test_16_bits_are_reduced_to_8_with_a_warning(kind: str) -> None:
+def test_16_bits_are_reduced_to_8_with_a_warning(kind):
     content = tiff_of(deep_noise(16, 24, 3), photometric="rgb")
     assert written_as(content, kind, EncodeOptions())[1] == (
         f"{kind} supports 8 bits per channel: reduced from 16",
@@ -138,14 +134,14 @@ def test_16_bits_are_reduced_to_8_with_a_warning(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_8_bit_image_written_at_16_bits(kind: str) -> None:
+def test_8_bit_image_written_at_16_bits(kind):
     read, again, *_ = round_trip(encoded(noise(), "PNG"), kind, EncodeOptions(bit_depth=16))
     assert again.bit_depth == 16
     assert np.array_equal(again.frames[0], read.frames[0].astype(np.uint16) * np.uint16(257))
 
 
 @pytest.mark.parametrize("kind", ["JPEG2000", "AVIF", "PPM"])
-def test_unread_bit_depth_gives_warning(kind: str) -> None:
+def test_unread_bit_depth_gives_warning(kind):
     levels = deep_noise(16, 24, 3)
     content, bits = {
         "JPEG2000": lambda: (imagecodecs.jpeg2k_encode(levels), 16),
@@ -161,7 +157,7 @@ def test_unread_bit_depth_gives_warning(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
-def test_outputs_are_tagged_as_srgb_where_the_input_had_a_profile(kind: str) -> None:
+def test_outputs_are_tagged_as_srgb_where_the_input_had_a_profile(kind):
     options = {"icc_profile": display_p3_profile()}
     image, _ = written_as(encoded(smooth(), "PNG", **options), kind, EncodeOptions())
     assert image.info["icc_profile"] == icc.srgb()
@@ -171,7 +167,7 @@ def test_outputs_are_tagged_as_srgb_where_the_input_had_a_profile(kind: str) -> 
 
 @pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_keep_profile_restores_input_colours(kind: str, deep: bool) -> None:
+def test_keep_profile_restores_input_colours(kind, deep):
     colours = np.asarray(smooth())
     # Saturated colours of one space may lie outside of the other.
     colours = (colours // 3 + 80).astype(np.uint8)
@@ -188,7 +184,7 @@ def test_keep_profile_restores_input_colours(kind: str, deep: bool) -> None:
     assert np.abs(np.subtract(again.frames[0], read.frames[0], dtype=int)).max() <= 2 * one_level
 
 
-def test_grey_profile_is_applied_and_kept_with_keep_mode() -> None:
+def test_grey_profile_is_applied_and_kept_with_keep_mode():
     grey = Image.linear_gradient("L").resize((24, 16))
     content = encoded(grey, "TIFF", icc_profile=grey_profile(1.0))
     read, _, output, remarks = round_trip(content, "TIFF", KEEP_MODE)
@@ -202,21 +198,21 @@ def test_grey_profile_is_applied_and_kept_with_keep_mode() -> None:
     assert remarks == ("its colour profile is for grey: written in sRGB (--keep-mode keeps both)",)
 
 
-def test_a_profile_for_rgb_suits_grey_images_too() -> None:
+def test_a_profile_for_rgb_suits_grey_images_too():
     content = encoded(smooth("L"), "PNG", icc_profile=display_p3_profile())
     read, *_ = round_trip(content, "PNG")
     assert read.remarks == ()
     assert np.abs(np.subtract(read.frames[0][..., 0], smooth("L"), dtype=int)).max() <= 1
 
 
-def test_format_without_profiles_gives_warning() -> None:
+def test_format_without_profiles_gives_warning():
     content = encoded(smooth(), "PNG", icc_profile=display_p3_profile())
     assert written_as(content, "BMP", KEEP_PROFILE)[1] == (
         "BMP does not support colour profiles: written in sRGB",
     )
 
 
-def test_srgb_profile_is_reproducible() -> None:
+def test_srgb_profile_is_reproducible():
     profile = ImageCms.ImageCmsProfile(io.BytesIO(icc.srgb()))
     assert profile.profile.xcolor_space.strip() == "RGB"
     assert profile.profile.creation_date is not None
@@ -228,7 +224,7 @@ def test_srgb_profile_is_reproducible() -> None:
 # HEIC
 
 
-def test_heic_is_read_and_written_with_the_extra(tmp_path: Path) -> None:
+def test_heic_is_read_and_written_with_the_extra(tmp_path):
     pytest.importorskip("pillow_heif")
     stream = io.BytesIO()
     encode(image_of(smooth().resize((64, 64))), stream, "HEIF", EncodeOptions(quality=95))
@@ -243,7 +239,7 @@ def test_heic_is_read_and_written_with_the_extra(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "side"), [("WEBP", 16383), ("JPEG", 65500), ("GIF", 65535)])
-def test_image_too_large_for_format_is_refused(kind: str, side: int) -> None:
+def test_image_too_large_for_format_is_refused(kind, side):
     fits = DecodedImage((np.zeros((1, side, 3), np.uint8),))
     refuse_unwritable(fits, kind, EncodeOptions(), "x")
     encode(fits, io.BytesIO(), kind)
@@ -259,7 +255,7 @@ def test_image_too_large_for_format_is_refused(kind: str, side: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "BMP", "PPM"])
-def test_deep_transparency_is_laid_on_white_at_8_bits(kind: str) -> None:
+def test_deep_transparency_is_laid_on_white_at_8_bits(kind):
     """The network's image has 8 bits where --bit-depth 8 asks for them, its opacity still 16."""
     levels = np.full((16, 24), 100, np.uint8)
     alpha = np.linspace(0, 65535, 16 * 24).astype(np.uint16).reshape(16, 24)
@@ -272,14 +268,14 @@ def test_deep_transparency_is_laid_on_white_at_8_bits(kind: str) -> None:
     assert abs(np.asarray(open_image(stream.getvalue()))[..., 0] - expected).mean() < 3
 
 
-def test_shallow_transparency_is_laid_on_white_at_16_bits() -> None:
+def test_shallow_transparency_is_laid_on_white_at_16_bits():
     colours = deep_noise(16, 24, 3)
     image = DecodedImage((colours,), (np.full((16, 24), 255, np.uint8),))
     assert np.array_equal(image.on_white(0), colours)
 
 
 @pytest.mark.parametrize(("kind", "transparent"), [("TIFF", True), ("TGA", True), ("BMP", False)])
-def test_palette_with_transparency_only_in_png_and_gif(kind: str, transparent: bool) -> None:
+def test_palette_with_transparency_only_in_png_and_gif(kind, transparent):
     image = noise().quantize(8)
     output, remarks = written_as(encoded(image, "PNG", transparency=3), kind, KEEP_MODE)
     assert remarks[0] == f"{kind} does not support palettes with transparency: written as RGB"
@@ -289,30 +285,30 @@ def test_palette_with_transparency_only_in_png_and_gif(kind: str, transparent: b
         assert np.array_equal(np.asarray(output.getchannel("A")) == 255, opaque)
 
 
-def test_grey_with_transparency_becomes_rgb_in_sgi() -> None:
+def test_grey_with_transparency_becomes_rgb_in_sgi():
     image = Image.merge("LA", [noise().getchannel(0), noise().getchannel(1)])
     output, _ = written_as(encoded(image, "PNG"), "SGI", KEEP_MODE)
     assert output.mode == "RGBA"
 
 
-def test_grey_jpeg_keeps_quality() -> None:
+def test_grey_jpeg_keeps_quality():
     content = encoded(noise().convert("L"), "JPEG", quality=40)
     output, _ = written_as(content, "JPEG", KEEP_MODE)
     assert output.mode == "L"
     assert output.quantization == open_image(content).quantization
 
 
-def test_uncompressed_tiff_stays_uncompressed() -> None:
+def test_uncompressed_tiff_stays_uncompressed():
     content = tiff_of(np.asarray(noise().convert("L")))
     assert written_as(content, "TIFF", KEEP_MODE)[0].info["compression"] == "raw"
 
 
-def test_keep_mode_of_an_animation_is_reported() -> None:
+def test_keep_mode_of_an_animation_is_reported():
     frames = [noise(seed=seed).convert("L") for seed in (1, 2)]
     content = encoded(frames[0], "PNG", save_all=True, append_images=frames[1:], duration=50)
     assert "an animation is written as RGB" in written_as(content, "PNG", KEEP_MODE)[1]
 
 
-def test_16_bit_sgi_gives_warning() -> None:
+def test_16_bit_sgi_gives_warning():
     content = encoded(noise(), "SGI", bpc=2)
     assert decode(io.BytesIO(content)).remarks == ("only 8 of its 16 bits per channel were read",)

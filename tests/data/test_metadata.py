@@ -1,6 +1,4 @@
-"""What files say besides their pixels, from any format to any other."""
-
-from __future__ import annotations
+"""Metadata, from any format to any other."""
 
 import io
 from typing import Any
@@ -42,7 +40,7 @@ def xmp_of(image: Image.Image) -> bytes:
 
 @pytest.mark.parametrize("target", KINDS)
 @pytest.mark.parametrize("source", KINDS)
-def test_exif_and_xmp_are_kept_from_any_format_to_any_other(source: str, target: str) -> None:
+def test_exif_and_xmp_are_kept_from_any_format_to_any_other(source, target):
     content = photo(source, camera_exif(6))
     read, _, output, remarks = round_trip(content, target)
     assert read.remarks == remarks == ()
@@ -58,7 +56,7 @@ def test_exif_and_xmp_are_kept_from_any_format_to_any_other(source: str, target:
     assert b'a="b"' in xmp_of(image)
 
 
-def test_a_tiffs_exif_is_kept_through_a_second_translation() -> None:
+def test_tiff_exif_survives_two_translations():
     first = round_trip(photo("JPEG", camera_exif(3)), "TIFF")[2]
     second = round_trip(first, "TIFF")[2]
     exif = open_image(round_trip(second, "JPEG")[2]).getexif()
@@ -67,20 +65,20 @@ def test_a_tiffs_exif_is_kept_through_a_second_translation() -> None:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "JPEG2000"])
-def test_unsupported_metadata_gives_warning(kind: str) -> None:
+def test_unsupported_metadata_gives_warning(kind):
     *_, remarks = round_trip(photo("JPEG", camera_exif()), kind)
     assert remarks == (f"{kind} does not support EXIF and XMP: left out",)
 
 
 @pytest.mark.parametrize(("source", "target"), [("JPEG", "PNG"), ("PNG", "TIFF"), ("TIFF", "JPEG")])
-def test_resolution_is_kept(source: str, target: str) -> None:
+def test_resolution_is_kept(source, target):
     output = round_trip(encoded(noise(), source, dpi=(300, 150)), target)[2]
     assert open_image(output).info["dpi"] == pytest.approx((300, 150), abs=0.02)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # as outside of tests
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_damaged_exif_is_left_out_and_the_image_translated(kind: str) -> None:
+def test_damaged_exif_is_left_out_and_the_image_translated(kind):
     content = encoded(noise(), kind, exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
     read, again, output, _ = round_trip(content, kind)
     assert read.remarks == ("its EXIF data is damaged and was left out",)
@@ -88,7 +86,7 @@ def test_damaged_exif_is_left_out_and_the_image_translated(kind: str) -> None:
     assert not open_image(output).getexif()
 
 
-def test_oversized_exif_is_dropped_with_warning() -> None:
+def test_oversized_exif_is_dropped_with_warning():
     exif = camera_exif()
     exif[0x010E] = "x" * 70_000
     *_, output, remarks = round_trip(encoded(noise(), "PNG", exif=exif), "JPEG")
@@ -96,7 +94,7 @@ def test_oversized_exif_is_dropped_with_warning() -> None:
     assert not open_image(output).getexif()
 
 
-def test_oversized_xmp_is_dropped_alone() -> None:
+def test_oversized_xmp_is_dropped_alone():
     content = photo("PNG", camera_exif(1), XMP + b" " * 70_000)
     *_, output, remarks = round_trip(content, "JPEG")
     assert remarks == ("its XMP data does not fit into a JPEG file and was left out",)
@@ -105,7 +103,7 @@ def test_oversized_xmp_is_dropped_alone() -> None:
 
 
 @pytest.mark.parametrize("target", ["JPEG", "TIFF"])
-def test_resolutions_are_swapped_with_orientation(target: str) -> None:
+def test_resolutions_are_swapped_with_orientation(target):
     exif = camera_exif(6)
     exif[0x011A], exif[0x011B] = 300.0, 150.0
     content = encoded(noise(), "JPEG", exif=exif, dpi=(300, 150))
@@ -115,9 +113,9 @@ def test_resolutions_are_swapped_with_orientation(target: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # as outside of tests
-def test_exif_without_a_place_for_a_thumbnail_is_kept() -> None:
+def test_exif_without_next_directory_is_kept():
     orientation = b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"
-    short = b"II*\0\x08\0\0\0\x01\0" + orientation  # 4 bytes more would say: none.
+    short = b"II*\0\x08\0\0\0\x01\0" + orientation  # Without the offset of the next directory.
     read, *_, remarks = round_trip(encoded(noise(), "JPEG", exif=b"Exif\0\0" + short), "JPEG")
     assert remarks == ()
     assert read.remarks == ()
@@ -138,7 +136,7 @@ def test_exif_without_a_place_for_a_thumbnail_is_kept() -> None:
         (b'tiff:ImageWidth="24"', b'tiff:ImageWidth="24"'),
     ],
 )  # fmt: skip
-def test_xmp_width_and_height_are_swapped(said: bytes, expected: bytes) -> None:
+def test_xmp_width_and_height_are_swapped(said, expected):
     xmp = b'<x tiff:Orientation="6" ' + said + b"/>"
     turned = round_trip(photo("JPEG", camera_exif(6), xmp), "JPEG")[2]
     assert expected in xmp_of(open_image(turned))
@@ -146,7 +144,7 @@ def test_xmp_width_and_height_are_swapped(said: bytes, expected: bytes) -> None:
     assert said in xmp_of(open_image(upright))
 
 
-def test_unapplied_xmp_orientation_is_kept() -> None:
+def test_unapplied_xmp_orientation_is_kept():
     """Pillow understands it in double quotes alone."""
     said = b"<x tiff:Orientation='6'/>"
     read = round_trip(photo("JPEG", camera_exif(1), said), "JPEG")[0]
@@ -154,7 +152,7 @@ def test_unapplied_xmp_orientation_is_kept() -> None:
     assert read.size == noise().size
 
 
-def test_exif_that_image_magick_writes_as_text_is_kept() -> None:
+def test_exif_that_image_magick_writes_as_text_is_kept():
     block = camera_exif(6).tobytes()
     notes = PngImagePlugin.PngInfo()
     notes.add_text("Raw profile type exif", f"\nexif\n{len(block):8}\n{block.hex()}\n")

@@ -1,9 +1,6 @@
 """Image files that a search through a folder passes over."""
 
-from __future__ import annotations
-
 import os
-from pathlib import Path
 
 import pytest
 
@@ -19,7 +16,7 @@ from images import encoded, noise, saved, written
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     folder = tmp_path / "photos"
     (folder / "sub").mkdir(parents=True)
     saved(folder / "a.png", noise())
@@ -36,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_they_are_counted_by_extension(folder: Path) -> None:
+def test_skipped_files_are_counted_by_extension(folder):
     passed_over = SkippedFiles()
     assert len(list_images(folder, passed_over)) == 1
     assert passed_over.counts == {".dng": 2, ".jxl": 1, "without extension": 2, ".png_large": 1}
@@ -48,7 +45,7 @@ def test_they_are_counted_by_extension(folder: Path) -> None:
     assert SkippedFiles().sentence() == ""
 
 
-def test_translate_counts_them_once(folder: Path, tmp_path: Path) -> None:
+def test_translate_counts_skipped_files_once(folder, tmp_path):
     inputs = Inputs((str(folder),))
     naming = resolve_naming(str(tmp_path / "out"), inputs.first_two(), "night", None, None, None)
     plan = TranslationPlan(inputs, naming)
@@ -58,7 +55,7 @@ def test_translate_counts_them_once(folder: Path, tmp_path: Path) -> None:
     assert TranslationPlan(shallow, naming).skipped.startswith("3 image files were skipped")
 
 
-def test_folder_of_skipped_files_only_is_reported(folder: Path) -> None:
+def test_folder_of_skipped_files_only_is_reported(folder):
     (folder / "a.png").unlink()
     with pytest.raises(DataError, match="has no images") as caught:
         next(Inputs((str(folder),)).checked(SkippedFiles()))
@@ -68,5 +65,5 @@ def test_folder_of_skipped_files_only_is_reported(folder: Path) -> None:
     assert "6 image files were skipped" in caught.value.hint
 
 
-def test_inspect_counts_them(folder: Path) -> None:
+def test_inspect_counts_skipped_files(folder):
     assert describe(folder, Request()).facts["passed_over"][".dng"] == 2

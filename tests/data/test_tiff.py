@@ -1,7 +1,5 @@
 """TIFFs of which a preview or a part would be shown: raw photos, many bands, stacks."""
 
-from __future__ import annotations
-
 import io
 import struct
 from collections.abc import Callable
@@ -40,8 +38,7 @@ def imwritten(levels: Any, **options: Any) -> bytes:
 
 def raw(**preview: Any) -> bytes:
     return tiff(
-        (PREVIEW, {"photometric": "rgb", "subifds": 1, **preview}),
-        (SENSOR, {"photometric": "cfa"}),
+        (PREVIEW, {"photometric": "rgb", "subifds": 1, **preview}), (SENSOR, {"photometric": "cfa"})
     )
 
 
@@ -56,9 +53,7 @@ def raw(**preview: Any) -> bytes:
     [(SENSOR, {"photometric": "cfa"}), (np.dstack([SENSOR] * 3), {"photometric": 34892})],
     ids=["mosaic", "linear"],
 )
-def test_sensor_data_beside_a_preview_is_a_raw_photo(
-    byte_order: Any, big: bool, preview: dict[str, Any], sensor: Any
-) -> None:
+def test_sensor_data_beside_a_preview_is_a_raw_photo(byte_order, big, preview, sensor):
     content = tiff(
         (PREVIEW, {"photometric": "rgb", "subifds": 1, **preview}),
         sensor,
@@ -71,7 +66,7 @@ def test_sensor_data_beside_a_preview_is_a_raw_photo(
 
 
 @pytest.mark.parametrize("name", ["a.dng", "b.NEF", "c.cr2", "d.arw", "e.tif", "f.tiff", "g.jpg"])
-def test_raw_photos_are_refused_by_name(tmp_path: Path, name: str) -> None:
+def test_raw_photos_are_refused_by_name(tmp_path, name):
     path = written(tmp_path / name, raw(subfiletype=1))
     kind = name[2:].upper() if name[0] in "abcd" else "TIFF"
     readers: tuple[Callable[[Path], Any], ...] = (
@@ -82,7 +77,7 @@ def test_raw_photos_are_refused_by_name(tmp_path: Path, name: str) -> None:
             read(path)
 
 
-def test_a_raw_photos_extension_is_enough_for_a_tiff_but_not_for_a_jpeg(tmp_path: Path) -> None:
+def test_a_raw_photos_extension_is_enough_for_a_tiff_but_not_for_a_jpeg(tmp_path):
     path = written(tmp_path / "a.nef", tiff((FULL, {"photometric": "rgb"})))
     with pytest.raises(DataError, match=r"raw photo \(NEF\)"):
         decode(path)
@@ -92,7 +87,7 @@ def test_a_raw_photos_extension_is_enough_for_a_tiff_but_not_for_a_jpeg(tmp_path
     assert decode(tmp_path / "b.nef").size == (64, 48)
 
 
-def test_dng_is_refused_as_raw_photo() -> None:
+def test_dng_is_refused_as_raw_photo():
     version = {"extratags": [(50706, "B", 4, (1, 4, 0, 0), True)]}
     with pytest.raises(DataError, match=r"raw photo \(DNG\)"):
         decode(io.BytesIO(tiff((FULL, {"photometric": "rgb", **version}))))
@@ -104,12 +99,12 @@ def test_dng_is_refused_as_raw_photo() -> None:
      (b"\0\0\0\x18ftypcrx \0\0\0\1", "CR3"), (b"II\x1a\0\0\0HEAPCCDR", "CRW"),
      (b"FOVb\0\0\3\0", "X3F"), (b"\0MRM\0\0", "MRW"), (b"II*\0\x10\0\0\0CR\2\0", "CR2")],
 )  # fmt: skip
-def test_raw_photos_are_recognized_by_magic_number(head: bytes, kind: str) -> None:
+def test_raw_photos_are_recognized_by_magic_number(head, kind):
     with pytest.raises(DataError, match=rf"raw photo \({kind}\)"):
         decode(io.BytesIO(head + bytes(100)))
 
 
-def test_pixels_that_look_like_a_mark_of_raw_photos_are_pixels() -> None:
+def test_raw_magic_number_inside_pixel_data_is_ignored():
     levels = np.frombuffer(b"CR\2\0" * 12, np.uint8).reshape(4, 4, 3)
     rows = levels.tobytes()
     entries = [(256, 3, 4), (257, 3, 4), (258, 3, 8), (259, 3, 1), (262, 3, 2), (273, 4, 8),
@@ -129,7 +124,7 @@ def probe_of(content: bytes) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("full", [FULL, FULL.astype(np.uint16) * 257], ids=["8", "16"])
-def test_the_first_page_that_is_not_reduced_is_the_image(tmp_path: Path, full: Any) -> None:
+def test_the_first_page_that_is_not_reduced_is_the_image(tmp_path, full):
     content = tiff(
         (PREVIEW, {"photometric": "rgb", "subfiletype": 1}), (full, {"photometric": "rgb"})
     )
@@ -141,7 +136,7 @@ def test_the_first_page_that_is_not_reduced_is_the_image(tmp_path: Path, full: A
     assert (probe(path).width, probe(path).height) == (64, 48)
 
 
-def test_the_profile_of_a_preview_is_not_the_images() -> None:
+def test_icc_profile_of_a_preview_is_ignored():
     from images import display_p3_profile
 
     preview = {"photometric": "rgb", "subfiletype": 1, "iccprofile": display_p3_profile()}
@@ -157,19 +152,19 @@ def test_the_profile_of_a_preview_is_not_the_images() -> None:
         [(PREVIEW, {"subfiletype": 1})],
     ],
 )
-def test_tiff_preview_is_not_read_as_image(pages: Any) -> None:
+def test_tiff_preview_is_not_read_as_image(pages):
     content = tiff(*((levels, {"photometric": "rgb", **how}) for levels, how in pages))
     with pytest.raises(DataError, match="contains a preview of its image, 16x12"):
         decode(io.BytesIO(content))
 
 
-def test_from_pillow_refuses_tiff_preview() -> None:
+def test_from_pillow_refuses_tiff_preview():
     content = tiff((PREVIEW, {"photometric": "rgb", "subfiletype": 1}))
     with open_image(content) as image, pytest.raises(ValueError, match="reduced"):
         from_pillow(image)
 
 
-def test_smaller_versions_below_the_image_do_no_harm() -> None:
+def test_tiff_pyramid_is_read_at_full_size():
     pyramid = tiff(
         (FULL, {"photometric": "rgb", "subifds": 1}),
         (PREVIEW, {"photometric": "rgb", "subfiletype": 1}),
@@ -192,7 +187,7 @@ def test_smaller_versions_below_the_image_do_no_harm() -> None:
         (5, {"photometric": "separated", "extrasamples": (0,)}),
     ],
 )
-def test_tiff_with_extra_bands_is_refused(bands: int, how: dict[str, Any], dtype: Any) -> None:
+def test_tiff_with_extra_bands_is_refused(bands, how, dtype):
     levels = np.zeros((7, 9, bands), dtype)
     with pytest.raises(DataError, match=f"has {bands} bands"):
         decode(io.BytesIO(tiff((levels, how))))
@@ -201,7 +196,7 @@ def test_tiff_with_extra_bands_is_refused(bands: int, how: dict[str, Any], dtype
         decode(io.BytesIO(tiff(plain, (levels, how))))
 
 
-def test_alpha_channel_is_not_an_extra_band() -> None:
+def test_alpha_channel_is_not_an_extra_band():
     alpha = tiff((np.zeros((7, 9, 4), np.uint8), {"photometric": "rgb", "extrasamples": (2,)}))
     assert decode(io.BytesIO(alpha)).alphas
     assert probe_of(tiff((np.zeros((7, 9, 4), np.uint8), {"photometric": "separated"}))) == (9, 7)
@@ -221,7 +216,7 @@ def test_alpha_channel_is_not_an_extra_band() -> None:
     ids=["ImageJ", "tifffile", "a directory each", "volume"],
 )
 @pytest.mark.parametrize("wide", [False, True])
-def test_all_planes_of_a_stack_are_read(how: dict[str, Any], wide: bool, tmp_path: Path) -> None:
+def test_all_planes_of_a_stack_are_read(how, wide, tmp_path):
     stack = STACK.astype(np.uint16) * np.uint16(257) if wide else STACK
     content = imwritten(stack, **how)
     read, again, output, remarks = round_trip(content, "TIFF")
@@ -235,7 +230,7 @@ def test_all_planes_of_a_stack_are_read(how: dict[str, Any], wide: bool, tmp_pat
         assert [page.description for page in file.pages] == [""] * 5
 
 
-def test_hyperstacks_in_colour_and_of_channels() -> None:
+def test_hyperstacks_in_colour_and_of_channels():
     colour = np.stack([STACK, STACK + 1, STACK + 2], axis=-1)
     read = decode(io.BytesIO(imwritten(colour, imagej=True, truncate=True)))
     assert [frame.tolist() for frame in read.frames] == colour.tolist()
@@ -245,20 +240,20 @@ def test_hyperstacks_in_colour_and_of_channels() -> None:
     assert [frame[..., 0].tolist() for frame in read.frames] == STACK[:4].tolist()
 
 
-def test_tiff_stack_with_too_many_pixels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiff_stack_with_too_many_pixels_is_refused(monkeypatch):
     monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 40)  # More than three planes.
     with pytest.raises(DataError, match="megapixels"):
         decode(io.BytesIO(imwritten(STACK, imagej=True, truncate=True)))
 
 
-def test_missing_tiff_planes_give_warning() -> None:
+def test_missing_tiff_planes_give_warning():
     content = imwritten(STACK, imagej=True, truncate=True)
     image = decode(io.BytesIO(content[: -STACK[0].size]))
     assert len(image.frames) == 1
     assert any("4 more planes" in remark for remark in image.remarks)
 
 
-def test_stack_of_float_pixels_is_refused() -> None:
+def test_stack_of_float_pixels_is_refused():
     with pytest.raises(DataError, match="planes of a stack"):
         decode(io.BytesIO(imwritten(STACK.astype(np.float32), imagej=True, truncate=True)))
 
@@ -266,7 +261,7 @@ def test_stack_of_float_pixels_is_refused() -> None:
 @pytest.mark.parametrize(
     ("how", "name"), [({"imagej": True}, "ImageJ"), ({"ome": True}, "OME"), ({}, "")]
 )
-def test_descriptions_of_a_files_layout_are_left_out(how: dict[str, Any], name: str) -> None:
+def test_layout_descriptions_are_dropped(how, name):
     read, _, output, _ = round_trip(imwritten(STACK, photometric="minisblack", **how), "TIFF")
     assert [name in remark for remark in read.remarks] == [True] * bool(name)
     assert b"ImageJ=" not in output
@@ -274,7 +269,7 @@ def test_descriptions_of_a_files_layout_are_left_out(how: dict[str, Any], name: 
     assert b"shape" not in output
 
 
-def test_other_descriptions_are_kept() -> None:
+def test_image_description_is_kept():
     how = {"photometric": "rgb", "description": "A house", "software": "x"}
     output = round_trip(tiff((FULL, how)), "TIFF")[2]
     assert b"A house" in output
@@ -294,11 +289,11 @@ def crafted(kind: str) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["itself", "overlapping"])
-def test_tiff_sub_directories_are_read_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiff_sub_directories_are_read_once(kind, monkeypatch):
     read: list[int] = []
     original = tiff_module._directory
 
-    def counted(file: Any, start: int, *rest: Any) -> Any:
+    def counted(file, start, *rest):
         read.append(start)
         return original(file, start, *rest)
 

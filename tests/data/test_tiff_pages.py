@@ -1,7 +1,5 @@
 """Files of several images: each is what it is, and nothing of one is said of another."""
 
-from __future__ import annotations
-
 import io
 from typing import Any
 
@@ -28,7 +26,7 @@ def tiff_of_pages(*pages: Page) -> bytes:
     return stream.getvalue()
 
 
-def test_an_opaque_page_stays_opaque_beside_a_deeper_one() -> None:
+def test_opaque_page_beside_a_16_bit_page():
     deep = (deep_noise(16, 24, 4), {"photometric": "rgb", "extrasamples": ["unassalpha"]})
     content = tiff_of_pages(deep, (COLOURS, {"photometric": "rgb"}))
     output = round_trip(content, "TIFF")[2]
@@ -38,7 +36,7 @@ def test_an_opaque_page_stays_opaque_beside_a_deeper_one() -> None:
     assert np.array_equal(pages[1][..., :3], COLOURS.astype(np.uint16) * 257)
 
 
-def test_each_page_is_in_its_own_profile() -> None:
+def test_each_page_is_in_its_own_profile():
     p3 = {"photometric": "rgb", "iccprofile": display_p3_profile()}
     tagged = decode(io.BytesIO(tiff_of_pages((COLOURS, p3)))).frames[0]
     assert not np.array_equal(tagged, COLOURS)
@@ -50,7 +48,7 @@ def test_each_page_is_in_its_own_profile() -> None:
         assert image.profile == icc.srgb()
 
 
-def test_the_resolution_of_another_page_is_not_the_images() -> None:
+def test_resolution_of_the_first_page_is_used():
     plain = {"photometric": "rgb"}
     fine = {"photometric": "rgb", "resolution": (300, 300), "resolutionunit": 2}
     image = decode(io.BytesIO(tiff_of_pages((COLOURS, plain), (COLOURS, fine))))
@@ -59,7 +57,7 @@ def test_the_resolution_of_another_page_is_not_the_images() -> None:
     assert image.metadata.dpi == (300, 300)
 
 
-def test_pages_of_several_modes_are_written_in_colour() -> None:
+def test_pages_of_several_modes_are_written_in_colour():
     black_and_white = (COLOURS[..., 0] > 128, {"photometric": "minisblack"})
     content = tiff_of_pages(black_and_white, (COLOURS, {"photometric": "rgb"}))
     output = open_image(round_trip(content, "TIFF", KEEP_MODE)[2])
@@ -68,7 +66,7 @@ def test_pages_of_several_modes_are_written_in_colour() -> None:
     assert np.array_equal(np.asarray(output), COLOURS)
 
 
-def test_heic_of_several_images_reads_main_image_with_warning() -> None:
+def test_heic_of_several_images_reads_main_image_with_warning():
     heif = pytest.importorskip("pillow_heif")
     colours = [(200, 30, 30), (30, 200, 30), (30, 30, 200)]
     images = [Image.new("RGB", (64, 64), colour) for colour in colours]

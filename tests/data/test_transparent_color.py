@@ -1,7 +1,5 @@
 """PNG's single transparent colour (tRNS) at every depth: rows by hand, as ImageMagick has them."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zlib
@@ -48,19 +46,19 @@ def opacity_of(content: bytes) -> Any:
     [(1, 0, 0), (1, 1, 1), (2, 0, 0), (2, 1, 1), (2, 3, 3), (4, 5, 5), (4, 0, 0), (4, 15, 15),
      (8, 85, 5), (16, 4369 * 5, 5)],
 )  # fmt: skip
-def test_the_transparent_grey_of_every_depth(depth: int, transparent: int, place: int) -> None:
+def test_the_transparent_grey_of_every_depth(depth, transparent, place):
     opacity = opacity_of(grey_png(depth, transparent))
     assert opacity.tolist() == [0 if index == place else 255 for index in range(len(opacity))]
 
 
-def test_bits_beyond_the_depth_do_not_count() -> None:
+def test_transparent_color_is_masked_to_the_bit_depth():
     # PNG specification, third edition, 11.3.1.1: "decoders must mask the other bits".
     assert np.argmin(opacity_of(grey_png(4, 16 + 5))) == 5
     assert np.argmin(opacity_of(grey_png(8, 256 + 85))) == 5
 
 
 @pytest.mark.parametrize("colour", [(1, 2, 3), (257, 258, 259)])
-def test_the_transparent_colour(colour: tuple[int, int, int]) -> None:
+def test_the_transparent_colour(colour):
     head = struct.pack(">IIBBBBB", 2, 1, 8, 2, 0, 0, 0)
     content = b"\x89PNG\r\n\x1a\n" + b"".join(
         png_chunk(kind, data)
@@ -70,7 +68,7 @@ def test_the_transparent_colour(colour: tuple[int, int, int]) -> None:
     assert opacity_of(content).tolist() == [255, 0]
 
 
-def test_xbm_set_bits_are_black() -> None:
+def test_xbm_set_bits_are_black():
     # The X window system's bitmap format: bits from the lowest on, 1 is the foreground, black.
     content = b"#define a_width 8\n#define a_height 1\nstatic char a_bits[] = {\n0x03};\n"
     expected = [0, 0] + [255] * 6

@@ -1,9 +1,6 @@
-"""What WebP files say in their chunks: lossless or not, and whether there is opacity."""
-
-from __future__ import annotations
+"""WebP chunks: lossless compression and alpha."""
 
 import io
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +17,7 @@ ANIMATED = {"save_all": True, "append_images": [noise(seed=1)], "duration": 50}
 @pytest.mark.parametrize(
     "options", [{}, {"icc_profile": srgb_profile()}, ANIMATED], ids=["bare", "profile", "frames"]
 )
-def test_lossless_webp_stays_lossless(lossless: bool, options: dict[str, Any]) -> None:
+def test_lossless_webp_stays_lossless(lossless, options):
     content = encoded(noise(), "WEBP", lossless=lossless, **options)
     assert is_lossless_webp(content) == lossless
     read, written, output, _ = round_trip(content, "WEBP")
@@ -31,11 +28,11 @@ def test_lossless_webp_stays_lossless(lossless: bool, options: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("content", [b"", b"RIFF\0\0\0\0WEBP", b"RIFF\0\0\0\0WEBPVP8X\xff\xff"])
-def test_truncated_file_is_not_lossless(content: bytes) -> None:
+def test_truncated_file_is_not_lossless(content):
     assert not is_lossless_webp(content)
 
 
-def test_an_animation_of_equal_frames_becomes_a_still() -> None:
+def test_webp_animation_of_equal_frames_is_a_still_image():
     """libwebp makes one frame of them, in a file without the header that has the flags."""
     clear = Image.new("P", (24, 16), 1)
     clear.putpalette([255, 0, 0, 0, 0, 255])

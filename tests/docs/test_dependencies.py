@@ -3,7 +3,7 @@ import re
 import dependencies
 
 
-def test_dependencies_page_lists_each_package_with_its_licence() -> None:
+def test_dependencies_page_lists_each_package_with_its_licence():
     rows = re.findall(
         r"^\| \[(\S+)\]\(https://pypi\.org/project/\1/\) \| (?:`(\w+)`)? \| (.+?) \|",
         dependencies.PAGE.read_text(encoding="utf-8"),
@@ -13,7 +13,7 @@ def test_dependencies_page_lists_each_package_with_its_licence() -> None:
     assert all(licence and licence != "not stated" for *_, licence in rows)
 
 
-def test_cpu_installation_is_documented_and_used_in_the_dockerfile() -> None:
+def test_cpu_installation_is_documented_and_used_in_the_dockerfile():
     command = "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu"
     for page in ("README.md", "docs/dependencies.md"):
         assert command in (dependencies.ROOT / page).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the documents promise to show is there."""
+"""Links in the documents resolve."""
 
 import ast
 import re
@@ -43,7 +43,7 @@ def _has(path: Path, name: str) -> bool:
 
 
 def _names(path: Path) -> set[str]:
-    """What a module defines: its functions, classes, constants, and what those have."""
+    """Names of a module's functions, classes and constants, and of their members."""
     found: set[str] = set()
 
     def visit(body: list[ast.stmt], prefix: str) -> None:

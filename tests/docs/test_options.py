@@ -37,7 +37,7 @@ CALLS = [
 
 
 def parse(arguments: list[str]) -> None:
-    """Read a command line as ``cyclegan`` does, without doing what it says."""
+    """Read a command line as ``cyclegan`` does, without running it."""
     only_help = bool({"--help", "--version"} & set(arguments))
     context = CLI.make_context("cyclegan", list(arguments), resilient_parsing=only_help)
     if only_help:

@@ -11,7 +11,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def on_the_index() -> str:
-    """What the build makes of README."""
+    """README as the build rewrites it."""
     text = "".join((ROOT / part["path"]).read_text("utf-8") for part in HOOK["fragments"])
     for one in HOOK["substitutions"]:
         text = re.sub(one["pattern"], one["replacement"], text)

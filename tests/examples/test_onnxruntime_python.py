@@ -1,11 +1,8 @@
 """The example translates as ``cyclegan translate`` does, and without torch."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +19,11 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "onnxruntime-python" / "transl
 
 @pytest.mark.parametrize("image_io", [False, True])
 @pytest.mark.slow
-def test_example_output_equals_translator(
-    checkpoint: Path, draw: Callable[..., Path], tmp_path: Path, image_io: bool
-) -> None:
+def test_example_output_equals_translator(checkpoint, draw, tmp_path, image_io):
     model = tmp_path / "x.onnx"
     export(Job(read_checkpoint(checkpoint), ("a2b",), model, FORMATS["onnx"], image_io=image_io))
     image = draw(tmp_path / "in.png", size=(45, 31))
-    # Whoever imports torch or this package fails.
+    # An import of torch or this package fails.
     blocked = tmp_path / "blocked"
     blocked.mkdir()
     for name in ("torch.py", "cyclegan_cli.py"):

@@ -1,7 +1,5 @@
 """The example's page in a real browser: load, choose an image, see its translation."""
 
-from __future__ import annotations
-
 import base64
 import functools
 import http.server
@@ -9,7 +7,6 @@ import io
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +35,7 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+def site(tmp_path):
     """A copy of the page with what its README says that it needs, and the address it is served at;
     without a model."""
     folder = tmp_path / "site"
@@ -74,12 +71,8 @@ def browse(url: str, image: Path) -> dict[str, Any]:
 
 
 def test_browser_translation_equals_command_and_makes_no_requests(
-    cyclegan: Callable[..., Any],
-    draw: Callable[..., Path],
-    checkpoint: Path,
-    site: tuple[Path, str],
-    tmp_path: Path,
-) -> None:
+    cyclegan, draw, checkpoint, site, tmp_path
+):
     folder, url = site
     image = draw(tmp_path / "in.png", size=(101, 66))
     model = folder / "model.onnx"
@@ -100,14 +93,7 @@ def test_browser_translation_equals_command_and_makes_no_requests(
 
 
 @pytest.mark.parametrize("model", [None, "plain"])
-def test_missing_or_wrong_model_shows_an_error(
-    cyclegan: Callable[..., Any],
-    draw: Callable[..., Path],
-    checkpoint: Path,
-    site: tuple[Path, str],
-    tmp_path: Path,
-    model: str | None,
-) -> None:
+def test_missing_or_wrong_model_shows_an_error(cyclegan, draw, checkpoint, site, tmp_path, model):
     folder, url = site
     sentence = "failed: there is no model.onnx beside this page (404)"
     if model:

@@ -1,9 +1,6 @@
 """Exports of the tiny model, which take seconds: each is made once per session."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,11 +13,11 @@ MakeExport = Callable[..., Report]
 
 
 @pytest.fixture(scope="session")
-def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> MakeExport:
+def exported(checkpoint, tmp_path_factory):
     """``exported("onnx", precision="fp16", ...)``: the report of an export from A to B."""
     made: dict[Any, Report] = {}
 
-    def make(name: str, **options: Any) -> Report:
+    def make(name, **options):
         key = (name, *sorted(options.items()))
         if key not in made:
             target = tmp_path_factory.mktemp("exported") / f"x{FORMATS[name].extensions[0]}"

@@ -1,10 +1,5 @@
 """Calibration images of int8 models."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -12,7 +7,7 @@ from cyclegan_cli.errors import DataError
 from cyclegan_cli.exporting.calibration import calibration_files, load_calibration
 
 
-def test_every_fourth_image_is_held_out(images: Path) -> None:
+def test_every_fourth_image_is_held_out(images):
     found = load_calibration(images, channels=3, image_io=False)
     assert (len(found.calibrated), list(found.held_out)) == (7, ["held-out 1", "held-out 2"])
 
@@ -25,20 +20,18 @@ def test_every_fourth_image_is_held_out(images: Path) -> None:
         (3, True, (1, 33, 40, 3), torch.uint8),
     ],
 )
-def test_calibration_images_have_the_shape_of_the_input(
-    images: Path, channels: int, image_io: bool, shape: tuple[int, ...], dtype: torch.dtype
-) -> None:
+def test_calibration_images_have_the_shape_of_the_input(images, channels, image_io, shape, dtype):
     first = load_calibration(images, channels, image_io).calibrated[0]
     assert (first.shape, first.dtype) == (shape, dtype)
 
 
-def test_large_calibration_images_are_reduced(draw: Callable[..., Path], tmp_path: Path) -> None:
+def test_large_calibration_images_are_reduced(draw, tmp_path):
     for index in range(8):
         draw(tmp_path / f"{index}.png", size=(1030, 260))
     assert load_calibration(tmp_path, 3, image_io=True).calibrated[0].shape == (1, 129, 512, 3)
 
 
-def test_calibration_files_are_evenly_spaced(tmp_path: Path) -> None:
+def test_calibration_files_are_evenly_spaced(tmp_path):
     for index in range(300):
         (tmp_path / f"{index:03d}.png").touch()
     names = [path.name for path in calibration_files(tmp_path)]
@@ -48,14 +41,14 @@ def test_calibration_files_are_evenly_spaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 7])
-def test_too_few_images_are_refused(tmp_path: Path, count: int) -> None:
+def test_too_few_images_are_refused(tmp_path, count):
     for index in range(count):
         (tmp_path / f"{index}.png").touch()
     with pytest.raises(DataError, match=f"found {count} images, int8 needs 8 or more"):
         calibration_files(tmp_path)
 
 
-def test_unreadable_calibration_image_is_named(draw: Callable[..., Path], tmp_path: Path) -> None:
+def test_unreadable_calibration_image_is_named(draw, tmp_path):
     for index in range(8):
         draw(tmp_path / f"{index}.png")
     (tmp_path / "3.png").write_text("no image")

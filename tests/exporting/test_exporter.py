@@ -1,14 +1,11 @@
 """Formats other than ONNX, the report, and atomic writes."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import resource
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,7 +17,6 @@ from cyclegan_cli.errors import CheckpointError, ExportError, OutputError
 from cyclegan_cli.exporting import exporter
 from cyclegan_cli.exporting.exporter import export
 from cyclegan_cli.exporting.job import FORMATS, Job
-from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.translation.translator import Translator, TranslatorOptions
 
 
@@ -35,9 +31,7 @@ def noise(batch: int, height: int, width: int) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("fp32", "F32"), ("fp16", "F16"), ("bf16", "BF16")]
 )
-def test_safetensors_export_of_one_direction(
-    exported, precision: str, dtype: str, checkpoint: Path
-) -> None:
+def test_safetensors_export_of_one_direction(exported, precision, dtype, checkpoint):
     report = exported("safetensors", precision=precision, directions=("b2a",))
     file = report.job.output
     header = read_header(file)
@@ -53,7 +47,7 @@ def test_safetensors_export_of_one_direction(
         load_generator(file, "a2b")
 
 
-def test_safetensors_export_of_both_directions(exported, tiny_model: CycleGAN) -> None:
+def test_safetensors_export_of_both_directions(exported, tiny_model):
     report = exported("safetensors", directions=("a2b", "b2a"))
     for direction in ("a2b", "b2a"):
         generator, _ = load_generator(report.job.output, direction)
@@ -63,7 +57,7 @@ def test_safetensors_export_of_both_directions(exported, tiny_model: CycleGAN) -
     assert report.verification.psnr is None
 
 
-def test_exported_checkpoint_can_be_exported_again(exported, tmp_path: Path) -> None:
+def test_exported_checkpoint_can_be_exported_again(exported, tmp_path):
     first = exported("safetensors", precision="bf16", directions=("b2a",))
     again = export(
         Job(
@@ -74,7 +68,7 @@ def test_exported_checkpoint_can_be_exported_again(exported, tmp_path: Path) -> 
             "bf16",
         )
     )
-    assert again.verification.psnr is None  # What was rounded once stays as it is.
+    assert again.verification.psnr is None  # No second rounding.
     assert read_header(again.job.output).tensors == read_header(first.job.output).tensors
 
 
@@ -83,9 +77,7 @@ def test_exported_checkpoint_can_be_exported_again(exported, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("fp16", 0.03)])
 @pytest.mark.slow
-def test_pt2_has_dynamic_batch_and_size(
-    exported, tiny_model: CycleGAN, precision: str, tolerance: float
-) -> None:
+def test_pt2_has_dynamic_batch_and_size(exported, tiny_model, precision, tolerance):
     report = exported("pt2", precision=precision)
     model = torch.export.load(report.job.output).module()
     for size in ((1, 8, 8), (3, 20, 36), (2, 63, 130)):
@@ -96,7 +88,7 @@ def test_pt2_has_dynamic_batch_and_size(
         assert (found - expected).abs().max() < tolerance
 
 
-def test_pt2_has_the_document(exported) -> None:
+def test_pt2_has_the_document(exported):
     extra = {"cyclegan.json": ""}
     torch.export.load(exported("pt2").job.output, extra_files=extra)
     section = json.loads(extra["cyclegan.json"])["export"]
@@ -104,7 +96,7 @@ def test_pt2_has_the_document(exported) -> None:
     assert section["verification"]["largest_difference"] < 1e-4
 
 
-def test_pt2_has_no_local_paths(exported) -> None:
+def test_pt2_has_no_local_paths(exported):
     content = exported("pt2").job.output.read_bytes()
     assert b".py" not in content
     assert b"/home/" not in content
@@ -115,9 +107,7 @@ def test_pt2_has_no_local_paths(exported) -> None:
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("fp16", 0.03)])
 @pytest.mark.slow
-def test_openvino_computes_the_same(
-    exported, tiny_model: CycleGAN, precision: str, tolerance: float
-) -> None:
+def test_openvino_computes_the_same(exported, tiny_model, precision, tolerance):
     openvino = pytest.importorskip("openvino", reason="the extra [openvino] is not installed")
     report = exported("openvino", precision=precision)
     core = openvino.Core()
@@ -139,7 +129,7 @@ def test_openvino_computes_the_same(
 
 @pytest.mark.parametrize("name", ["onnx", "pt2", "safetensors"])
 @pytest.mark.slow
-def test_report_has_digests_of_source_and_output(exported, name: str, checkpoint: Path) -> None:
+def test_report_has_digests_of_source_and_output(exported, name, checkpoint):
     report = exported(name)
     document = report.to_document()
     content = report.job.output.read_bytes()
@@ -163,9 +153,7 @@ class WrongFormat:
         return exporter.ConvertedModel(save, lambda paths, _: lambda images: -generator(images))
 
 
-def test_unverified_export_keeps_the_old_file(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unverified_export_keeps_the_old_file(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(exporter, "import_module", lambda name: WrongFormat())
     (tmp_path / "x.pt2").write_text("old")
     with pytest.raises(ExportError, match="differs from the network by"):
@@ -173,9 +161,7 @@ def test_unverified_export_keeps_the_old_file(
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
-def test_unwritable_output_is_refused_before_conversion(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unwritable_output_is_refused_before_conversion(checkpoint, tmp_path, monkeypatch):
     class NeverConverts:
         def convert(self, *arguments):
             raise AssertionError("converted")
@@ -204,13 +190,7 @@ def full_disk() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", ["onnx", "pt2", "safetensors", "pth", "openvino"])
 @pytest.mark.slow
-def test_full_disk_leaves_no_files(
-    name: str,
-    checkpoint: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    exported,
-) -> None:
+def test_full_disk_leaves_no_files(name, checkpoint, tmp_path, monkeypatch, exported):
     if name in ("onnx", "openvino"):
         import onnx
 
@@ -239,12 +219,8 @@ def test_full_disk_leaves_no_files(
 
 
 def test_int8_without_temporary_space_names_the_folder(
-    checkpoint: Path,
-    images: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    exported,
-) -> None:
+    checkpoint, images, tmp_path, monkeypatch, exported
+):
     import onnx
 
     from cyclegan_cli.exporting import onnx as exporting

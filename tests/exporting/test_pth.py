@@ -1,8 +1,5 @@
 """Exported .pth files: the original network loads them and computes the same."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,46 +7,69 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cyclegan_cli.checkpoints.store import load_generator
+from cyclegan_cli.checkpoints.header import ModelInfo
+from cyclegan_cli.checkpoints.store import load_generator, save_generators
+from cyclegan_cli.config import Direction, GeneratorConfig, Resampling
+from generators import generator
 from original import OriginalGenerator, original_generator
-
-Cyclegan = Callable[..., Any]
 
 
 def image() -> torch.Tensor:
     return torch.rand((1, 3, 24, 32), generator=torch.Generator().manual_seed(3)) * 2 - 1
 
 
+def saved(path: Path, resampling: Resampling) -> Path:
+    """A checkpoint of both directions."""
+    directions: tuple[Direction, ...] = ("a2b", "b2a")
+    networks = {one: generator(2, 1, seed, resampling=resampling)
+                for seed, one in enumerate(directions)}  # fmt: skip
+    config = GeneratorConfig(2, 1, resampling=resampling)
+    save_generators(path, networks, ModelInfo("model", config, "day", "night", {}, {}))
+    return path
+
+
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("fp16", 1e-2)])
 @pytest.mark.parametrize(("direction", "letter"), [("a2b", "A"), ("b2a", "B")])
+@pytest.mark.parametrize("resampling", ["strided", "cut"])
 def test_original_network_loads_the_export(
-    cyclegan: Cyclegan,
-    run_folder: Path,
+    cyclegan,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     direction: Any,
     letter: str,
     precision: str,
     tolerance: float,
+    resampling: Resampling,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    checkpoint = saved(tmp_path / "x.safetensors", resampling)
     options = ["--format", "pth", "--direction", direction, "--precision", precision]
-    answer = cyclegan("export", run_folder, *options)
+    answer = cyclegan("export", checkpoint, *options)
     assert answer.code == 0, answer.err
     weights = torch.load(f"latest_net_G_{letter}.pth", weights_only=True)
     assert {type(tensor) for tensor in weights.values()} == {torch.Tensor}
-    original = OriginalGenerator(width=2, blocks=1).eval()
+    original = OriginalGenerator(width=2, blocks=1, antialias=resampling == "cut").eval()
     original.load_state_dict(weights, strict=True)
-    ours, _ = load_generator(run_folder / "model.safetensors", direction)
+    ours, _ = load_generator(checkpoint, direction)
     with torch.inference_mode():
         torch.testing.assert_close(original(image()), ours(image()), rtol=0, atol=tolerance)
 
 
-def test_exported_pth_folder_is_a_checkpoint(
-    cyclegan: Cyclegan, run_folder: Path, tmp_path: Path
+def test_blurs_are_refused_in_the_originals_layout(
+    cyclegan, run_folder: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "day2night"
-    answer = cyclegan("export", run_folder, "--format", "pth", "--direction", "both", "-o", folder)
+    answer = cyclegan("export", run_folder, "--format", "pth", "-o", tmp_path / "x.pth")
+    assert (answer.code, answer.out) == (2, "")
+    assert "has blurs between its layers (--resampling blur)" in answer.errors[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("resampling", ["strided", "cut"])
+def test_exported_pth_folder_is_a_checkpoint(
+    cyclegan, tmp_path: Path, resampling: Resampling
+) -> None:
+    folder, checkpoint = tmp_path / "day2night", saved(tmp_path / "x.safetensors", resampling)
+    answer = cyclegan("export", checkpoint, "--format", "pth", "--direction", "both", "-o", folder)
     assert answer.code == 0, answer.err
     assert {f.name for f in folder.iterdir()} == {"latest_net_G_A.pth", "latest_net_G_B.pth"}
     again = tmp_path / "again.safetensors"
@@ -57,13 +77,13 @@ def test_exported_pth_folder_is_a_checkpoint(
         "export", folder, "--format", "safetensors", "--direction", "both", "-o", again
     )
     assert answer.code == 0, answer.err
-    expected = load_file(run_folder / "model.safetensors")
+    expected = load_file(checkpoint)
     found = load_file(again)
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_pth_file_is_converted_with_domain_names(cyclegan: Cyclegan, tmp_path: Path) -> None:
+def test_pth_file_is_converted_with_domain_names(cyclegan, tmp_path):
     network = original_generator(affine=True)
     torch.save(network.state_dict(), tmp_path / "old.pth")
     options = ["--format", "safetensors", "--domains", "day,night", "--json"]
@@ -77,7 +97,7 @@ def test_pth_file_is_converted_with_domain_names(cyclegan: Cyclegan, tmp_path: P
     torch.testing.assert_close(ours(image()), network(image()), rtol=0, atol=1e-5)
 
 
-def test_pth_export_does_not_overwrite_its_source(cyclegan: Cyclegan, tmp_path: Path) -> None:
+def test_pth_export_does_not_overwrite_its_source(cyclegan, tmp_path):
     torch.save(original_generator().state_dict(), tmp_path / "latest_net_G_A.pth")
     answer = cyclegan(
         "export", tmp_path, "--format", "pth", "-o", tmp_path / "latest_net_G_A.pth", "--overwrite"

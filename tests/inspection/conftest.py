@@ -1,9 +1,6 @@
 """The tiny model exported to all formats with graphs, which takes seconds: once per session."""
 
-from __future__ import annotations
-
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 
@@ -11,7 +8,7 @@ from cyclegan_cli.checkpoints.locate import read_checkpoint
 
 
 @pytest.fixture(scope="session")
-def exported_models(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def exported_models(run_folder, tmp_path_factory):
     """The models by extension: ``onnx``, ``pt2``, and ``xml`` if OpenVINO is installed."""
     pytest.importorskip("onnxscript")
     from cyclegan_cli.exporting.exporter import export

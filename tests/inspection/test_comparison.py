@@ -1,17 +1,14 @@
 """Comparisons of two checkpoints."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cyclegan_cli.checkpoints.header import ModelInfo, read_header
+from cyclegan_cli.checkpoints.header import read_header
 from cyclegan_cli.checkpoints.store import save_model
 from cyclegan_cli.errors import CheckpointError
 from cyclegan_cli.inspection.comparison import compare
@@ -19,7 +16,7 @@ from cyclegan_cli.models.cyclegan import CycleGAN
 from original import original_generator
 
 
-def test_distance_of_a_checkpoint_to_itself_is_zero(run_folder: Path) -> None:
+def test_distance_of_a_checkpoint_to_itself_is_zero(run_folder):
     state = run_folder / "state.safetensors"
     document = json.loads(json.dumps(compare(state, state).to_document(), allow_nan=False))
     assert (document["schema"], document["kind"]) == (1, "comparison")
@@ -31,8 +28,8 @@ def test_distance_of_a_checkpoint_to_itself_is_zero(run_folder: Path) -> None:
 
 
 def test_compare_names_differences_of_training_and_weights(
-    run_folder: Path, tiny_model: CycleGAN, tiny_info: ModelInfo, tmp_path: Path
-) -> None:
+    run_folder, tiny_model, tiny_info, tmp_path
+):
     other = CycleGAN(tiny_model.config, torch.device("cpu"), False)
     for direction in ("generator_a2b", "generator_b2a"):
         scaled = {n: 3 * t for n, t in getattr(tiny_model, direction).state_dict().items()}
@@ -45,7 +42,7 @@ def test_compare_names_differences_of_training_and_weights(
     assert "discriminator_a" not in facts["weights"]
 
 
-def test_compare_of_other_architectures_has_no_distance(run_folder: Path, tmp_path: Path) -> None:
+def test_compare_of_other_architectures_has_no_distance(run_folder, tmp_path):
     torch.save(original_generator().state_dict(), tmp_path / "x.pth")
     facts = compare(run_folder, tmp_path / "x.pth").facts
     assert facts["same_architecture"] is False
@@ -53,13 +50,16 @@ def test_compare_of_other_architectures_has_no_distance(run_folder: Path, tmp_pa
     assert facts["differences"]["generator.base_channels"] == [2, 4]
 
 
-def test_compare_exported_checkpoints_with_their_source(run_folder: Path, tmp_path: Path) -> None:
+def test_compare_exported_checkpoints_with_their_source(tiny_model, tiny_info, tmp_path):
     from cyclegan_cli.checkpoints.locate import read_checkpoint
     from cyclegan_cli.exporting.exporter import export
     from cyclegan_cli.exporting.job import FORMATS, Job
 
     half, pth = tmp_path / "x.safetensors", tmp_path / "latest_net_G_B.pth"
-    source = run_folder / "model.safetensors"
+    config = dataclasses.replace(tiny_model.config, resampling="strided")
+    model = CycleGAN(config, torch.device("cpu"), False)
+    source = tmp_path / "model.safetensors"
+    save_model(source, model, dataclasses.replace(tiny_info, generator=config.generator))
     export(Job(read_checkpoint(source), ("a2b",), half, FORMATS["safetensors"], "bf16"))
     export(Job(read_checkpoint(source), ("b2a",), pth, FORMATS["pth"]))
     [found] = compare(source, half).facts["weights"].values()
@@ -72,13 +72,7 @@ def test_compare_exported_checkpoints_with_their_source(run_folder: Path, tmp_pa
 @pytest.mark.parametrize(
     ("factors", "expected"), [((1, math.nan), None), ((0, 1), None), ((0, 0), 0.0)]
 )
-def test_non_finite_distance_is_null(
-    tiny_model: CycleGAN,
-    tiny_info: ModelInfo,
-    tmp_path: Path,
-    factors: tuple[float, float],
-    expected: float | None,
-) -> None:
+def test_non_finite_distance_is_null(tiny_model, tiny_info, tmp_path, factors, expected):
     files = []
     for index, factor in enumerate(factors):
         model = CycleGAN(tiny_model.config, torch.device("cpu"), False)
@@ -89,7 +83,7 @@ def test_non_finite_distance_is_null(
     assert compare(*files).facts["weights"]["generator_a2b"]["relative_distance"] == expected
 
 
-def test_compare_refuses_missing_tensors(checkpoint: Path, tmp_path: Path) -> None:
+def test_compare_refuses_missing_tensors(checkpoint, tmp_path):
     tensors = load_file(checkpoint)
     del tensors["generator_a2b.head.bias"]
     document = json.dumps(read_header(checkpoint).document)
@@ -98,6 +92,6 @@ def test_compare_refuses_missing_tensors(checkpoint: Path, tmp_path: Path) -> No
         compare(checkpoint, tmp_path / "x.safetensors")
 
 
-def test_compare_refuses_a_missing_checkpoint(run_folder: Path, tmp_path: Path) -> None:
+def test_compare_refuses_a_missing_checkpoint(run_folder, tmp_path):
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         compare(run_folder, tmp_path / "missing")

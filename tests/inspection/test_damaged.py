@@ -1,7 +1,5 @@
 """Damaged files of every kind: their contents are read, or they are refused in one sentence."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle
@@ -35,7 +33,7 @@ every_kind = pytest.mark.parametrize("name", [*CHECKPOINTS, *MODELS])
 
 
 @pytest.fixture
-def whole(request: pytest.FixtureRequest, name: str, run_folder: Path, tmp_path: Path) -> Path:
+def whole(request, name, run_folder, tmp_path):
     """A valid file of a kind, which the test may change."""
     path = tmp_path / name
     if path.suffix == ".safetensors":
@@ -69,13 +67,13 @@ def assert_refused(path: Path) -> None:
 
 
 @every_kind
-def test_whole_file_is_read(whole: Path) -> None:
+def test_whole_file_is_read(whole):
     read(whole)
 
 
 @every_kind
 @pytest.mark.parametrize("fraction", [0.0, 0.01, 0.1, 0.5, 0.99, 0.999])
-def test_truncated_file_is_refused(whole: Path, fraction: float) -> None:
+def test_truncated_file_is_refused(whole, fraction):
     content = whole.read_bytes()
     whole.write_bytes(content[: int(len(content) * fraction)])
     assert_refused(whole)
@@ -96,7 +94,7 @@ def test_truncated_file_is_refused(whole: Path, fraction: float) -> None:
         (9).to_bytes(8, "little") + b'{"w": {}}',
     ],
 )
-def test_other_content_is_refused(whole: Path, content: bytes) -> None:
+def test_other_content_is_refused(whole, content):
     whole.write_bytes(content)
     assert_refused(whole)
 
@@ -106,7 +104,7 @@ def test_other_content_is_refused(whole: Path, content: bytes) -> None:
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
-def test_changed_bytes_are_read_or_refused(whole: Path, data: st.DataObject) -> None:
+def test_changed_bytes_are_read_or_refused(whole, data):
     content = bytearray(whole.read_bytes())
     changed = whole.with_stem("changed")
     for _ in range(data.draw(st.integers(1, 4))):
@@ -122,7 +120,7 @@ def test_changed_bytes_are_read_or_refused(whole: Path, data: st.DataObject) -> 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
 @pytest.mark.parametrize("name", ["x.safetensors", "x.onnx", "x.pt2", "x.pth", "x.xml"])
-def test_pipe_is_refused_instead_of_read_forever(tmp_path: Path, name: str) -> None:
+def test_pipe_is_refused_instead_of_read_forever(tmp_path, name):
     os.mkfifo(tmp_path / name)
     with pytest.raises(CycleGANError, match="is not a file") as refusal:
         describe(tmp_path / name)

@@ -1,7 +1,5 @@
 """Descriptions of ONNX, OpenVINO and pt2 models, and the sentence without their packages."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys
@@ -20,7 +18,7 @@ def chosen(exported_models: dict[str, Path], extension: str) -> Path:
 
 
 @pytest.mark.slow
-def test_describe_onnx_matches_the_model(exported_models: dict[str, Path]) -> None:
+def test_describe_onnx_matches_the_model(exported_models):
     onnx = pytest.importorskip("onnx")
     model = onnx.load(exported_models["onnx"])
     facts = describe(exported_models["onnx"], Request(weights=True)).facts
@@ -37,7 +35,7 @@ def test_describe_onnx_matches_the_model(exported_models: dict[str, Path]) -> No
 
 
 @pytest.mark.slow
-def test_describe_pt2(exported_models: dict[str, Path]) -> None:
+def test_describe_pt2(exported_models):
     facts = describe(exported_models["pt2"], Request(weights=True)).facts
     assert facts["parameters"] == 2463  # Without biases before norms.
     assert facts["cyclegan"]["export"]["direction"] == "a2b"
@@ -48,7 +46,7 @@ def test_describe_pt2(exported_models: dict[str, Path]) -> None:
 
 
 @pytest.mark.slow
-def test_describe_openvino(exported_models: dict[str, Path], checkpoint: Path) -> None:
+def test_describe_openvino(exported_models, checkpoint):
     file = chosen(exported_models, "xml")
     facts = describe(file, Request(weights=True)).facts
     assert facts["bytes"] == file.stat().st_size + file.with_suffix(".bin").stat().st_size
@@ -74,9 +72,7 @@ def test_describe_openvino(exported_models: dict[str, Path], checkpoint: Path) -
         ("truncated", "y.xml is not an OpenVINO model, or a damaged one"),
     ],
 )
-def test_openvino_without_its_weights_is_refused(
-    exported_models: dict[str, Path], tmp_path: Path, damage: str, sentence: str
-) -> None:
+def test_openvino_without_its_weights_is_refused(exported_models, tmp_path, damage, sentence):
     file = chosen(exported_models, "xml")
     copy = shutil.copy(file, tmp_path / "y.xml")
     if damage == "truncated":
@@ -89,9 +85,7 @@ def test_openvino_without_its_weights_is_refused(
     ("extension", "package", "kind"),
     [("onnx", "onnx", "an ONNX model"), ("xml", "openvino", "an OpenVINO model")],
 )
-def test_missing_package_is_named_with_its_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extension: str, package: str, kind: str
-) -> None:
+def test_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, extension, package, kind):
     monkeypatch.setattr(exported, "find_spec", lambda name: None)
     for suffix in (extension, "bin"):
         (tmp_path / f"x.{suffix}").write_bytes(bytes(2000))
@@ -105,9 +99,7 @@ def test_missing_package_is_named_with_its_extra(
     [("onnx", {"torch", "PIL"}), ("pt2", {"torch", "numpy", "PIL"}), ("xml", {"torch", "PIL"})],
 )
 @pytest.mark.slow
-def test_describe_does_not_import_torch(
-    exported_models: dict[str, Path], extension: str, heavy: set[str]
-) -> None:
+def test_describe_does_not_import_torch(exported_models, extension, heavy):
     program = (
         "import sys\nfrom cyclegan_cli.inspection import describe\n"
         f"assert describe(sys.argv[1]).facts\nprint({heavy} & set(sys.modules))"

@@ -1,11 +1,6 @@
 """Statistics of tensors' elements, for ``cyclegan inspect --weights``."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +12,6 @@ from safetensors.torch import save_file
 from cyclegan_cli.inspection import Request, describe, statistics
 from cyclegan_cli.inspection.statistics import statistics_of
 
-Cyclegan = Callable[..., Any]
 numbers = st.floats(-1e6, 1e6) | st.sampled_from([0.0, -0.0, math.nan, math.inf, -math.inf])
 
 
@@ -27,14 +21,14 @@ def of(*elements: float) -> dict[str, float | None]:
     return found
 
 
-def test_statistics_of_a_few_elements() -> None:
+def test_statistics_of_a_few_elements():
     assert of(1, 2, 0, 5) == {
         "smallest": 0, "largest": 5, "mean": 2, "standard_deviation": pytest.approx(3.5**0.5),
         "zeros": 0.25, "non_finite": 0,
     }  # fmt: skip
 
 
-def test_non_finite_elements_are_counted_and_excluded() -> None:
+def test_non_finite_elements_are_counted_and_excluded():
     assert of(math.nan, 2, math.inf, 4, -math.inf) == {
         "smallest": 2, "largest": 4, "mean": 3, "standard_deviation": 1, "zeros": 0,
         "non_finite": 0.6,
@@ -43,22 +37,22 @@ def test_non_finite_elements_are_counted_and_excluded() -> None:
     assert (found["mean"], found["smallest"], found["non_finite"]) == (None, None, 1)
 
 
-def test_empty_tensors_have_no_statistics() -> None:
+def test_empty_tensors_have_no_statistics():
     assert statistics_of(np.zeros((3, 0))) is None
 
 
-def test_large_mean_does_not_cancel_small_deviation() -> None:
+def test_large_mean_does_not_cancel_small_deviation():
     found = of(1e9 - 1, 1e9 + 1, 1e9 - 1, 1e9 + 1)
     assert found["standard_deviation"] == pytest.approx(1)
 
 
-def test_overflow_of_fp64_gives_none() -> None:
+def test_overflow_of_fp64_gives_none():
     found = of(1e308, -1e308, 1e308)
     assert (found["largest"], found["standard_deviation"]) == (1e308, None)
 
 
 @given(st.lists(numbers, min_size=1, max_size=30), st.integers(1, 7))
-def test_statistics_do_not_depend_on_the_size_of_pieces(elements: list[float], piece: int) -> None:
+def test_statistics_do_not_depend_on_the_size_of_pieces(elements, piece):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(statistics, "PIECE", piece)
         found, whole = of(*elements), np.array(elements)
@@ -71,7 +65,7 @@ def test_statistics_do_not_depend_on_the_size_of_pieces(elements: list[float], p
         assert found["standard_deviation"] == pytest.approx(finite.std(), rel=1e-6, abs=1e-4)
 
 
-def test_statistics_come_with_the_list_of_weights(cyclegan: Cyclegan, tmp_path: Path) -> None:
+def test_statistics_come_with_the_list_of_weights(cyclegan, tmp_path):
     tensors = {
         "a": torch.tensor([0.0, 3.0]),
         "b": torch.zeros(2, 0),
@@ -93,7 +87,7 @@ def test_statistics_come_with_the_list_of_weights(cyclegan: Cyclegan, tmp_path: 
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_statistics_of_a_pth_file(tmp_path: Path, legacy: bool) -> None:
+def test_statistics_of_a_pth_file(tmp_path, legacy):
     whole = torch.arange(12.0).view(3, 4)
     content = {"w": whole[1:, 1:3], "t": whole.T}
     torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)

@@ -1,9 +1,6 @@
 """The training step, against one written down here as the paper has it."""
 
-from __future__ import annotations
-
 import copy
-from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
@@ -12,23 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from cyclegan_cli.config import TrainConfig
-from cyclegan_cli.models.cyclegan import LOSS_NAMES, CycleGAN, StepLosses
+from cyclegan_cli.models.cyclegan import LOSS_NAMES, CycleGAN
 
 CPU = torch.device("cpu")
 GENERATORS = ("generator_a2b", "generator_b2a")
 DISCRIMINATORS = ("discriminator_a", "discriminator_b")
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
-def separate_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+def separate_passes(monkeypatch):
     """Translation and identity in a pass of their own, as in textbooks, to the bit."""
     monkeypatch.setattr("cyclegan_cli.models.cyclegan.SHARED_PASS_ELEMENTS", 0)
 
@@ -36,7 +25,8 @@ def separate_passes(monkeypatch: pytest.MonkeyPatch) -> None:
 def tiny(*, bf16: bool = False, **options: Any) -> CycleGAN:
     size = {"load_size": 32, "crop_size": 32, "residual_blocks": 1}
     width = {"base_channels": 4, "discriminator_channels": 4}
-    return CycleGAN(TrainConfig(**size | width | options), CPU, bf16)
+    paper: dict[str, Any] = {"resampling": "strided"}
+    return CycleGAN(TrainConfig(**size | width | paper | options), CPU, bf16)
 
 
 def images(batch: int = 1, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -81,7 +71,7 @@ class Textbook:
             chain(self.d_a.parameters(), self.d_b.parameters()), lr=2e-4, betas=(0.5, 0.999)
         )
 
-    def judged(self, logits: Tensor, real: bool) -> Tensor:
+    def gan_term(self, logits: Tensor, real: bool) -> Tensor:
         target = torch.ones_like(logits) if real else torch.zeros_like(logits)
         return self.adversarial(logits, target)
 
@@ -91,8 +81,8 @@ class Textbook:
         l1 = nn.L1Loss()
         fake_b, fake_a = self.g_ab(a), self.g_ba(b)
         terms = [
-            self.judged(self.d_b(fake_b), True),
-            self.judged(self.d_a(fake_a), True),
+            self.gan_term(self.d_b(fake_b), True),
+            self.gan_term(self.d_a(fake_a), True),
             l1(self.g_ba(fake_b), a),
             l1(self.g_ab(fake_a), b),
             l1(self.g_ba(a), a),
@@ -105,8 +95,11 @@ class Textbook:
         self.g_optimizer.step()
 
         self.d_optimizer.zero_grad()
-        for judge, real, fake in ((self.d_a, a, fake_a), (self.d_b, b, fake_b)):
-            loss = (self.judged(judge(real), True) + self.judged(judge(fake.detach()), False)) / 2
+        for discriminator, real, fake in ((self.d_a, a, fake_a), (self.d_b, b, fake_b)):
+            loss = (
+                self.gan_term(discriminator(real), True)
+                + self.gan_term(discriminator(fake.detach()), False)
+            ) / 2
             loss.backward()
             terms.append(loss)
         self.d_optimizer.step()
@@ -122,7 +115,7 @@ def is_before_a_norm(name: str) -> bool:
 @pytest.mark.usefixtures("separate_passes")
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("gan_loss", ["lsgan", "vanilla"])
-def test_step_losses_equal_reference_implementation(gan_loss: str, batch: int) -> None:
+def test_step_losses_equal_reference_implementation(gan_loss, batch):
     model = tiny(gan_loss=gan_loss)
     textbook = Textbook(model)
     found = model.step(*images(batch))
@@ -138,9 +131,7 @@ def test_step_losses_equal_reference_implementation(gan_loss: str, batch: int) -
         ({"lambda_cycle": 3.0, "lambda_identity": 2.0}, 3.0, 6.0),
     ],
 )
-def test_weights_after_two_steps_equal_reference_implementation(
-    options: dict[str, Any], cycle: float, identity: float
-) -> None:
+def test_weights_after_two_steps_equal_reference_implementation(options, cycle, identity):
     model = tiny(**options)
     textbook = Textbook(model)
     before = weights(model)
@@ -156,7 +147,7 @@ def test_weights_after_two_steps_equal_reference_implementation(
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_step_gradients_equal_reference_implementation(batch: int) -> None:
+def test_step_gradients_equal_reference_implementation(batch):
     """With plain gradient descent, which shows every size that Adam levels out."""
     model = tiny(lambda_cycle=3.0, lambda_identity=2.0)
     textbook = Textbook(model)
@@ -185,9 +176,7 @@ def descent(owner: CycleGAN | Textbook, names: tuple[str, ...]) -> Any:
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_shared_pass_of_translation_and_identity_equals_separate_passes(
-    batch: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shared_pass_of_translation_and_identity_equals_separate_passes(batch, monkeypatch):
     shared, apart = tiny(), tiny()
     losses = [shared.step(*images(batch))]
     monkeypatch.setattr("cyclegan_cli.models.cyclegan.SHARED_PASS_ELEMENTS", 0)
@@ -201,16 +190,9 @@ def test_shared_pass_of_translation_and_identity_equals_separate_passes(
 # Who learns from what
 
 
-def test_step_updates_all_four_networks() -> None:
-    model = tiny()
-    before = weights(model)
-    model.step(*images())
-    assert changed(before, weights(model)) == {*GENERATORS, *DISCRIMINATORS}
-
-
 @pytest.mark.parametrize("network", [*GENERATORS, *DISCRIMINATORS])
 @pytest.mark.parametrize("steps_before", [0, 3])
-def test_step_with_non_finite_gradients_is_skipped(network: str, steps_before: int) -> None:
+def test_step_with_non_finite_gradients_is_skipped(network, steps_before):
     model = tiny(pool_size=2)
     for seed in range(steps_before):
         assert model.step(*images(seed=seed)).is_applied
@@ -240,7 +222,7 @@ def everything(model: CycleGAN) -> dict[str, Any]:
     }
 
 
-def test_gradient_norms_cover_all_parameters_of_each_optimizer() -> None:
+def test_gradient_norms_cover_all_parameters_of_each_optimizer():
     model = tiny()
     found = model.step(*images()).gradient_norms
     for names, norm in zip((GENERATORS, DISCRIMINATORS), found, strict=True):
@@ -249,7 +231,7 @@ def test_gradient_norms_cover_all_parameters_of_each_optimizer() -> None:
         assert norm == pytest.approx(float(gradients.double().norm()), rel=1e-5)
 
 
-def test_update_sizes_are_relative_to_the_learning_rate() -> None:
+def test_update_sizes_are_relative_to_the_learning_rate():
     """The first step of Adam moves every weight by the learning rate."""
     model = tiny()
     assert model.update_sizes() == (0, 0)
@@ -262,62 +244,10 @@ def test_update_sizes_are_relative_to_the_learning_rate() -> None:
     assert max(model.update_sizes()) < 1e-3
 
 
-def test_generator_step_leaves_no_discriminator_gradients() -> None:
-    model = tiny()
-    found: list[Tensor | None] = []
-    clear = model.discriminator_optimizer.zero_grad
-
-    def watched_clear() -> None:
-        """Called after the generators' gradients, before the discriminators' own."""
-        for name in DISCRIMINATORS:
-            found.extend(parameter.grad for parameter in model.networks()[name].parameters())
-        clear()
-
-    model.discriminator_optimizer.zero_grad = watched_clear
-    model.step(*images())
-    assert len(found) == 20
-    assert all(gradient is None for gradient in found)
-
-
-def test_discriminator_step_leaves_no_generator_gradients() -> None:
-    model = tiny()
-    found: list[list[Tensor]] = []
-    for optimizer in (model.generator_optimizer, model.discriminator_optimizer):
-
-        def watched_step(take_step: Any = optimizer.step) -> None:
-            found.append(
-                [p.grad.clone() for name in GENERATORS for p in model.networks()[name].parameters()]
-            )
-            take_step()
-
-        optimizer.step = watched_step
-    model.step(*images())
-    after_generators, after_discriminators = found
-    assert all(map(torch.equal, after_generators, after_discriminators))
-
-
-def test_gradients_are_zeroed_between_steps() -> None:
-    model = tiny(learning_rate=1e-12)  # so that both steps see the same weights
-    found = []
-    for _ in range(2):
-        model.step(*images())
-        found.append([p.grad.clone() for n in model.networks().values() for p in n.parameters()])
-    for first, second in zip(*found, strict=True):
-        torch.testing.assert_close(second, first, rtol=1e-3, atol=1e-5)
-
-
-def test_discriminators_require_grad_after_a_step() -> None:
-    model = tiny()
-    model.step(*images())
-    assert all(
-        p.requires_grad for network in model.networks().values() for p in network.parameters()
-    )
-
-
-def test_discriminators_require_grad_after_a_failed_step() -> None:
+def test_discriminators_require_grad_after_a_failed_step():
     model = tiny()
 
-    def failing_loss(logits: Tensor, target_is_real: bool) -> Tensor:
+    def failing_loss(logits, target_is_real):
         raise RuntimeError("out of memory")
 
     model.gan_loss = failing_loss
@@ -329,7 +259,7 @@ def test_discriminators_require_grad_after_a_failed_step() -> None:
 
 
 @pytest.mark.usefixtures("separate_passes")
-def test_discriminators_train_on_fakes_from_before_the_generator_update() -> None:
+def test_discriminators_train_on_fakes_from_before_the_generator_update():
     model = tiny()
     real_a, real_b = (real.contiguous(memory_format=torch.channels_last) for real in images())
     with torch.no_grad():
@@ -343,15 +273,15 @@ def test_discriminators_train_on_fakes_from_before_the_generator_update() -> Non
         assert not torch.equal(pooled_b, model.generator_a2b(real_a))
 
 
-def test_discriminators_train_on_images_from_the_replay_pool() -> None:
+def test_discriminators_train_on_images_from_the_replay_pool():
     model = tiny()
     old_a, old_b = images(seed=7)
     model.pool_a.exchange = lambda fakes: old_a
     model.pool_b.exchange = lambda fakes: old_b
     real_a, real_b = images()
     expected = [
-        ((judge(real) - 1).square().mean() + judge(old).square().mean()).item() / 2
-        for judge, real, old in (
+        ((discriminator(real) - 1).square().mean() + discriminator(old).square().mean()).item() / 2
+        for discriminator, real, old in (
             (model.discriminator_a, real_a, old_a),
             (model.discriminator_b, real_b, old_b),
         )
@@ -361,7 +291,7 @@ def test_discriminators_train_on_images_from_the_replay_pool() -> None:
     assert found == pytest.approx(expected, rel=1e-5)
 
 
-def test_zero_identity_weight_skips_the_identity_pass() -> None:
+def test_zero_identity_weight_skips_the_identity_pass():
     model = tiny(lambda_identity=0)
     calls: list[str] = []
     for name in GENERATORS:
@@ -372,13 +302,13 @@ def test_zero_identity_weight_skips_the_identity_pass() -> None:
 
 
 @pytest.mark.usefixtures("separate_passes")
-def test_zero_identity_weight_keeps_the_other_losses() -> None:
+def test_zero_identity_weight_keeps_the_other_losses():
     without, with_identity = (tiny(lambda_identity=x).step(*images()) for x in (0, 0.5))
     for name in set(LOSS_NAMES) - {"identity_a", "identity_b"}:
         assert torch.equal(getattr(without, name), getattr(with_identity, name))
 
 
-def test_zero_cycle_weight_leaves_only_adversarial_gradients() -> None:
+def test_zero_cycle_weight_leaves_only_adversarial_gradients():
     """λ_identity is a share of λ_cycle, so it is gone too."""
     model = tiny(lambda_cycle=0)
     textbook = Textbook(model)
@@ -393,23 +323,17 @@ def test_zero_cycle_weight_leaves_only_adversarial_gradients() -> None:
 # Losses
 
 
-def test_step_losses_are_detached_fp32_scalars() -> None:
+def test_step_losses_are_detached_fp32_scalars():
     losses = tiny().step(*images(2))
     for name in LOSS_NAMES:
         term = getattr(losses, name)
         assert (term.shape, term.dtype, term.requires_grad) == ((), torch.float32, False)
 
 
-def test_stacked_losses_are_in_the_order_of_their_names() -> None:
-    values = {name: torch.tensor(float(number)) for number, name in enumerate(LOSS_NAMES)}
-    losses = StepLosses(**values, gradient_norms=(1.0, 2.0), is_applied=True)
-    assert losses.stacked().tolist() == list(range(8))
-
-
 # Optimisers
 
 
-def test_optimizers_are_adam_with_the_papers_hyperparameters() -> None:
+def test_optimizers_are_adam_with_the_papers_hyperparameters():
     model = tiny(learning_rate=3e-4, beta1=0.4)
     for optimizer, names in (
         (model.generator_optimizer, GENERATORS),
@@ -422,15 +346,7 @@ def test_optimizers_are_adam_with_the_papers_hyperparameters() -> None:
         assert (group["lr"], group["betas"], group["weight_decay"]) == (3e-4, (0.4, 0.999), 0)
 
 
-def test_zero_learning_rate_changes_no_weights() -> None:
-    model = tiny()
-    before = weights(model)
-    model.set_learning_rate(0.0)
-    model.step(*images())
-    assert changed(before, weights(model)) == set()
-
-
-def test_learning_rate_applies_to_all_four_networks() -> None:
+def test_learning_rate_applies_to_all_four_networks():
     """The first step of Adam moves the weights by the learning rate, whatever the gradients."""
     model = tiny()
     before = weights(model)
@@ -453,15 +369,15 @@ def trained(seed: int, global_seed: int) -> dict[str, Tensor]:
     return weights(model)
 
 
-def test_equal_seeds_initialize_identical_networks() -> None:
+def test_equal_seeds_initialize_identical_networks():
     assert changed(trained(5, global_seed=1), trained(5, global_seed=2)) == set()
 
 
-def test_different_seeds_initialize_different_networks() -> None:
+def test_different_seeds_initialize_different_networks():
     assert changed(trained(5, 1), trained(6, 1)) == {*GENERATORS, *DISCRIMINATORS}
 
 
-def test_the_four_networks_are_initialized_differently() -> None:
+def test_the_four_networks_are_initialized_differently():
     model = tiny()
     for first, second in (GENERATORS, DISCRIMINATORS):
         networks = model.networks()
@@ -469,7 +385,7 @@ def test_the_four_networks_are_initialized_differently() -> None:
         assert all(not torch.equal(x, y) for x, y in pairs if x.ndim > 1)
 
 
-def test_pools_have_pool_size_and_different_seeds() -> None:
+def test_pools_have_pool_size_and_different_seeds():
     model = tiny(pool_size=7)
     assert model.pool_a.size == model.pool_b.size == 7
     assert not torch.equal(model.pool_a.state()["random"], model.pool_b.state()["random"])
@@ -478,7 +394,7 @@ def test_pools_have_pool_size_and_different_seeds() -> None:
 # bf16
 
 
-def test_bf16_keeps_weights_and_moments_in_fp32() -> None:
+def test_bf16_keeps_weights_and_moments_in_fp32():
     model = tiny(bf16=True)
     computed: set[torch.dtype] = set()
     for network in model.networks().values():
@@ -496,12 +412,12 @@ def test_bf16_keeps_weights_and_moments_in_fp32() -> None:
     assert changed(before, weights(model)) == {*GENERATORS, *DISCRIMINATORS}
 
 
-def test_bf16_losses_are_close_to_fp32() -> None:
+def test_bf16_losses_are_close_to_fp32():
     coarse, fine = (tiny(bf16=bf16).step(*images(2)).stacked() for bf16 in (True, False))
     torch.testing.assert_close(coarse, fine, rtol=0.02, atol=1e-3)
 
 
-def test_bf16_steps_with_full_pools() -> None:
+def test_bf16_steps_with_full_pools():
     model = tiny(bf16=True, pool_size=1)
     for seed in range(4):
         assert model.step(*images(2, seed)).stacked().isfinite().all()
@@ -511,7 +427,7 @@ def test_bf16_steps_with_full_pools() -> None:
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-def test_sample_returns_fp32_translations_and_reconstructions(bf16: bool) -> None:
+def test_sample_returns_fp32_translations_and_reconstructions(bf16):
     model = tiny(bf16=bf16)
     real_a, real_b = images(2)
     samples = model.translate_and_reconstruct(real_a, real_b)
@@ -530,7 +446,7 @@ def test_sample_returns_fp32_translations_and_reconstructions(bf16: bool) -> Non
         assert not sample.requires_grad
 
 
-def test_sample_does_not_change_the_training_state() -> None:
+def test_sample_does_not_change_the_training_state():
     model = tiny()
     before = weights(model)
     model.translate_and_reconstruct(*images())
@@ -542,7 +458,7 @@ def test_sample_does_not_change_the_training_state() -> None:
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-def test_concurrent_directions_equal_sequential_ones(bf16: bool) -> None:
+def test_concurrent_directions_equal_sequential_ones(bf16):
     config = TrainConfig(
         load_size=32, crop_size=32, base_channels=4, discriminator_channels=4, residual_blocks=1
     )

@@ -1,7 +1,5 @@
 """The moving average of the generators' weights, against numbers computed by hand."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -27,7 +25,7 @@ def weights(averages: GeneratorAverages) -> set[float]:
     return {round(value, 6) for parameter in found for value in parameter.flatten().tolist()}
 
 
-def test_ema_follows_the_formula() -> None:
+def test_ema_follows_the_formula():
     trained = constant_generator(5.0)
     averages = GeneratorAverages({"a": trained}, 0.15)
     assert weights(averages) == {5.0}
@@ -38,7 +36,7 @@ def test_ema_follows_the_formula() -> None:
     assert weights(averages) == {1.06}
 
 
-def test_ema_warm_up_forgets_the_initialization() -> None:
+def test_ema_warm_up_forgets_the_initialization():
     """With the full decay from the start, 0.37 of them would still be there after 1000 steps."""
     trained = constant_generator(100.0)
     averages = GeneratorAverages({"a": trained}, 0.999)
@@ -48,7 +46,7 @@ def test_ema_warm_up_forgets_the_initialization() -> None:
     assert max(weights(averages)) < 1e-6
 
 
-def test_ema_generators_share_no_parameters() -> None:
+def test_ema_generators_share_no_parameters():
     trained = constant_generator(1.0)
     averages = GeneratorAverages({"a": trained}, 0.9)
     set_weights(trained, 2.0)
@@ -59,9 +57,7 @@ def test_ema_generators_share_no_parameters() -> None:
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_ema_keeps_the_memory_format(
-    memory_format: torch.memory_format,
-) -> None:
+def test_ema_keeps_the_memory_format(memory_format):
     trained = ResnetGenerator(GeneratorConfig(2, 1)).to(memory_format=memory_format)
     averages = GeneratorAverages({"a": trained}, 0.9)
     averages.update(1)

@@ -1,9 +1,6 @@
 """The two networks: their sizes, and the same numbers as a textbook makes of them."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -12,19 +9,12 @@ from torch import Tensor, nn
 from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig
 from cyclegan_cli.models import networks
 from cyclegan_cli.models.networks import (
+    MultiScaleDiscriminator,
     PatchDiscriminator,
     ResnetGenerator,
     initialize_weights,
     instance_norm,
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def noise(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
@@ -45,52 +35,53 @@ def tiny_discriminator() -> PatchDiscriminator:
 
 
 @pytest.mark.parametrize(("blocks", "count"), [(9, 11_378_179), (6, 7_837_699)])
-def test_generator_parameter_count(blocks: int, count: int) -> None:
+def test_generator_parameter_count(blocks, count):
     with torch.device("meta"):
         generator = ResnetGenerator(GeneratorConfig(64, blocks))
     assert sum(parameter.numel() for parameter in generator.parameters()) == count
 
 
-def test_discriminator_parameter_count() -> None:
+def test_discriminator_parameter_count():
     with torch.device("meta"):
         discriminator = PatchDiscriminator(DiscriminatorConfig(64))
     assert sum(parameter.numel() for parameter in discriminator.parameters()) == 2_764_737
 
 
 @pytest.mark.parametrize("build", [tiny_generator, tiny_discriminator])
-def test_networks_have_no_buffers(build: type) -> None:
+def test_networks_have_no_buffers(build):
     network = build()
     assert list(network.buffers()) == []
     assert set(network.state_dict()) == {name for name, _ in network.named_parameters()}
 
 
-def test_discriminator_output_is_30x30_for_256_pixels() -> None:
-    assert tiny_discriminator()(noise(2, 3, 256, 256)).shape == (2, 1, 30, 30)
+def test_second_scale_of_a_discriminator_sees_the_image_at_half_size():
+    discriminator = MultiScaleDiscriminator(DiscriminatorConfig(base_channels=4, scales=2))
+    initialize_weights(discriminator, torch.Generator().manual_seed(0))
+    x = noise(2, 3, 256, 256)
+    fine, coarse = discriminator(x)
+    assert fine.shape == (2, 1, 30, 30)
+    assert coarse.shape == (2, 1, 14, 14)
+    halved = x.unfold(2, 2, 2).unfold(3, 2, 2).mean(dim=(4, 5))
+    torch.testing.assert_close(coarse, discriminator.scales[1](halved))
 
 
-@pytest.mark.parametrize(("side", "judgements"), [(32, 2), (70, 6), (128, 14)])
-def test_discriminator_output_sizes(side: int, judgements: int) -> None:
+@pytest.mark.parametrize(("side", "judgements"), [(32, 2), (70, 6), (128, 14), (256, 30)])
+def test_discriminator_output_sizes(side, judgements):
     assert tiny_discriminator()(noise(1, 3, side, side)).shape == (1, 1, judgements, judgements)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (32, 32), (36, 64), (128, 12)])
-def test_generator_output_has_the_input_size_and_range(batch: int, height: int, width: int) -> None:
+def test_generator_output_has_the_input_size_and_range(batch, height, width):
     translated = tiny_generator()(noise(batch, 3, height, width))
     assert translated.shape == (batch, 3, height, width)
     assert translated.abs().max() <= 1
 
 
-def test_generator_output_saturates_at_minus_one_and_one() -> None:
-    generator = tiny_generator()
-    nn.init.constant_(generator.head.bias, 100.0)
-    assert torch.equal(generator(noise(1, 3, 16, 16)), torch.ones(1, 3, 16, 16))
+# Receptive fields
 
 
-# What the networks see
-
-
-def test_discriminator_receptive_field_is_70x70(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_discriminator_receptive_field_is_70x70(monkeypatch):
     """Without the norm, whose statistics are over the whole image."""
     monkeypatch.setattr(networks, "instance_norm", lambda x: x)
     image = noise(1, 3, 128, 128, dtype=torch.float64).requires_grad_()
@@ -103,7 +94,7 @@ def test_discriminator_receptive_field_is_70x70(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("build", [tiny_generator, tiny_discriminator])
-def test_images_of_a_batch_are_independent(build: type) -> None:
+def test_images_of_a_batch_are_independent(build):
     network = build().double()
     images = noise(3, 3, 32, 32, dtype=torch.float64)
     one_by_one = torch.cat([network(image[None]) for image in images])
@@ -122,46 +113,28 @@ def written_out_norm(x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("batch", [1, 2, 5])
-def test_instance_norm_equals_the_formula(batch: int, layout: torch.memory_format) -> None:
+def test_instance_norm_equals_the_formula(batch, layout):
     x = noise(batch, 6, 7, 9, dtype=torch.float64) * torch.arange(1, 7).view(6, 1, 1) + 3
     x = x.contiguous(memory_format=layout)
     torch.testing.assert_close(instance_norm(x), written_out_norm(x), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("is_affine", [False, True])
 @pytest.mark.parametrize("batch", [1, 2])
-def test_instance_norm_gradients_equal_the_formula(batch: int) -> None:
-    x = noise(batch, 3, 5, 4, dtype=torch.float64).requires_grad_()
-    weights = noise(batch, 3, 5, 4, dtype=torch.float64, seed=1)
-    (found,) = torch.autograd.grad((instance_norm(x) * weights).sum(), x)
-    (expected,) = torch.autograd.grad((written_out_norm(x) * weights).sum(), x)
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize("batch", [1, 2])
-def test_instance_norm_of_a_constant_is_zero(batch: int) -> None:
-    assert torch.equal(
-        instance_norm(torch.full((batch, 2, 4, 4), 0.5)), torch.zeros(batch, 2, 4, 4)
-    )
-
-
-@pytest.mark.parametrize("batch", [1, 2])
-def test_instance_norm_of_bf16_computes_statistics_in_fp32(batch: int) -> None:
+def test_instance_norm_of_bf16_rounds_only_the_output(batch, is_affine):
     """Far from zero, where a sum of 4096 values in bf16 would stop growing."""
     x = (noise(batch, 4, 64, 64) * 10 + 50).bfloat16()
-    result = instance_norm(x)
-    assert result.dtype == torch.bfloat16
-    torch.testing.assert_close(result.double(), written_out_norm(x), rtol=0, atol=0.05)
+    expected, affine = written_out_norm(x), ()
+    if is_affine:
+        affine = scale, shift = noise(4, seed=1).bfloat16(), noise(4, seed=2).bfloat16()
+        expected = expected * scale.double().view(4, 1, 1) + shift.double().view(4, 1, 1)
+    found = instance_norm(x, *affine)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), expected, rtol=2**-8, atol=1e-4)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_instance_norm_of_bf16_rounds_only_the_output(batch: int) -> None:
-    x = (noise(batch, 4, 64, 64) * 10 + 50).bfloat16()
-    expected = written_out_norm(x)
-    torch.testing.assert_close(instance_norm(x).double(), expected, rtol=2**-8, atol=1e-4)
-
-
-@pytest.mark.parametrize("batch", [1, 2])
-def test_eval_mode_does_not_change_the_output(batch: int) -> None:
+def test_eval_mode_does_not_change_the_output(batch):
     generator, image = tiny_generator(), noise(batch, 3, 16, 16)
     assert torch.equal(generator.train()(image), generator.eval()(image))
 
@@ -169,7 +142,7 @@ def test_eval_mode_does_not_change_the_output(batch: int) -> None:
 # First weights
 
 
-def test_weights_are_initialized_from_normal_002_and_biases_zero() -> None:
+def test_weights_are_initialized_from_normal_002_and_biases_zero():
     generator = ResnetGenerator(GeneratorConfig(base_channels=16, residual_blocks=2))
     initialize_weights(generator, torch.Generator().manual_seed(0))
     for name, tensor in generator.state_dict().items():
@@ -182,8 +155,8 @@ def test_weights_are_initialized_from_normal_002_and_biases_zero() -> None:
     assert beyond_two_deviations.float().mean() == pytest.approx(0.0455, abs=0.005)
 
 
-def test_affine_norms_are_initialized_to_identity() -> None:
-    def first(affine: bool) -> ResnetGenerator:
+def test_affine_norms_are_initialized_to_identity():
+    def first(affine):
         network = ResnetGenerator(GeneratorConfig(4, 2, affine_norm=affine))
         initialize_weights(network, torch.Generator().manual_seed(0))
         return network
@@ -191,8 +164,8 @@ def test_affine_norms_are_initialized_to_identity() -> None:
     assert torch.equal(first(True)(noise(1, 3, 16, 16)), first(False)(noise(1, 3, 16, 16)))
 
 
-def test_initialization_depends_only_on_the_seed() -> None:
-    def weights(seed: int, global_seed: int) -> Tensor:
+def test_initialization_depends_only_on_the_seed():
+    def weights(seed, global_seed):
         torch.manual_seed(global_seed)
         network = tiny_discriminator()
         initialize_weights(network, torch.Generator().manual_seed(seed))
@@ -248,7 +221,7 @@ def with_weights_of(ours: nn.Module, textbook: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("blocks", [1, 6])
-def test_generator_equals_reference_implementation(batch: int, blocks: int) -> None:
+def test_generator_equals_reference_implementation(batch, blocks):
     ours = tiny_generator(blocks).double()
     textbook = with_weights_of(ours, textbook_generator(4, blocks).double())
     image = noise(batch, 3, 32, 40, dtype=torch.float64)
@@ -256,7 +229,7 @@ def test_generator_equals_reference_implementation(batch: int, blocks: int) -> N
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_grayscale_affine_generator_equals_reference_implementation(batch: int) -> None:
+def test_grayscale_affine_generator_equals_reference_implementation(batch):
     config = GeneratorConfig(4, 2, input_channels=1, output_channels=3, affine_norm=True)
     ours = ResnetGenerator(config).double()
     with torch.no_grad():
@@ -268,7 +241,7 @@ def test_grayscale_affine_generator_equals_reference_implementation(batch: int) 
     torch.testing.assert_close(ours(image), textbook(image), rtol=1e-9, atol=1e-9)
 
 
-def test_affine_norms_keep_the_other_parameter_names() -> None:
+def test_affine_norms_keep_the_other_parameter_names():
     plain = set(tiny_generator().state_dict())
     affine = ResnetGenerator(GeneratorConfig(4, 2, affine_norm=True)).state_dict()
     assert plain < set(affine)
@@ -277,24 +250,14 @@ def test_affine_norms_keep_the_other_parameter_names() -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_affine_norm_of_bf16_rounds_only_the_output(batch: int) -> None:
-    x = (noise(batch, 4, 64, 64) * 10 + 50).bfloat16()
-    scale, shift = noise(4, seed=1).bfloat16(), noise(4, seed=2).bfloat16()
-    expected = written_out_norm(x) * scale.double().view(4, 1, 1) + shift.double().view(4, 1, 1)
-    found = instance_norm(x, scale, shift)
-    assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found.double(), expected, rtol=2**-8, atol=1e-4)
-
-
-@pytest.mark.parametrize("batch", [1, 2])
-def test_discriminator_equals_reference_implementation(batch: int) -> None:
+def test_discriminator_equals_reference_implementation(batch):
     ours = tiny_discriminator().double()
     textbook = with_weights_of(ours, textbook_discriminator(4).double())
     image = noise(batch, 3, 48, 64, dtype=torch.float64)
     torch.testing.assert_close(ours(image), textbook(image), rtol=1e-9, atol=1e-9)
 
 
-def test_channels_last_does_not_change_the_output() -> None:
+def test_channels_last_does_not_change_the_output():
     generator, image = tiny_generator(), noise(2, 3, 32, 32)
     plain = generator(image)
     generator.to(memory_format=torch.channels_last)

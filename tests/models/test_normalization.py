@@ -1,9 +1,7 @@
 """Instance norm passes on no rounding noise: neither of constant maps nor of their gradients."""
 
-from __future__ import annotations
-
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -64,14 +62,6 @@ LOW_VARIANCE = UNIFORM | {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def gradient_norms(model: CycleGAN, real_a: Tensor, real_b: Tensor) -> list[float]:
     """Of both generators and of both discriminators."""
     real_a, real_b = model._begin(real_a, real_b)
@@ -89,9 +79,7 @@ def gradient_norms(model: CycleGAN, real_a: Tensor, real_b: Tensor) -> list[floa
 )
 @pytest.mark.parametrize("kind", LOW_VARIANCE)
 @pytest.mark.slow
-def test_low_variance_images_do_not_amplify_gradients(
-    kind: str, channels: int, blocks: int, batch: int, bf16: bool
-) -> None:
+def test_low_variance_images_do_not_amplify_gradients(kind, channels, blocks, batch, bf16):
     config = TrainConfig(
         crop_size=SIZE, load_size=SIZE, base_channels=channels, discriminator_channels=channels,
         residual_blocks=blocks, batch_size=batch,
@@ -119,9 +107,7 @@ def trained_generator() -> ResnetGenerator:
 
 
 @pytest.mark.parametrize("name", UNIFORM)
-def test_uniform_image_output_equals_exact_arithmetic(
-    name: str,
-) -> None:
+def test_uniform_image_output_equals_exact_arithmetic(name):
     """All norms are zero, so only the last bias is left."""
     generator = trained_generator()
     expected = torch.tanh(generator.head.bias).detach().view(1, 3, 1, 1).expand(1, 3, SIZE, SIZE)
@@ -150,7 +136,7 @@ def noise_of_variance(variance: float) -> Tensor:
 
 
 @pytest.mark.parametrize("variance", [0.0, CONSTANT_BELOW / 2])
-def test_variance_below_rounding_error_gives_zero(variance: float) -> None:
+def test_variance_below_rounding_error_gives_zero(variance):
     x = noise_of_variance(variance)
     found = instance_norm(x)
     assert torch.equal(found, torch.zeros_like(found))
@@ -158,21 +144,21 @@ def test_variance_below_rounding_error_gives_zero(variance: float) -> None:
                        torch.tensor([0.5]))  # fmt: skip
 
 
-def test_small_variance_is_normalized_exactly() -> None:
+def test_small_variance_is_normalized_exactly():
     x = noise_of_variance(CONSTANT_BELOW * 2)
     expected = torch.nn.functional.instance_norm(x)
     torch.testing.assert_close(instance_norm(x), expected, rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize(("factor", "passes"), [(0.5, False), (2.0, True)])
-def test_gradient_passes_where_there_is_variance(factor: float, passes: bool) -> None:
+def test_gradient_passes_where_there_is_variance(factor, passes):
     x = noise_of_variance(NO_GRADIENT_BELOW * factor)
     (gradient,) = torch.autograd.grad((instance_norm(x) * torch.arange(16.0)).sum(), x)
     assert bool(gradient.any()) is passes
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_gradients_equal_torch_instance_norm(batch: int) -> None:
+def test_gradients_equal_torch_instance_norm(batch):
     random = torch.Generator().manual_seed(0)
     x = torch.randn(batch, 4, 12, 10, generator=random).requires_grad_()
     scale, shift = (torch.randn(4, generator=random).requires_grad_() for _ in range(2))
@@ -188,7 +174,7 @@ def test_gradients_equal_torch_instance_norm(batch: int) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("value", [0.1, 1.7, -33.3])
-def test_large_constant_map_is_zero_despite_rounded_mean(value: float, dtype: torch.dtype) -> None:
+def test_large_constant_map_is_zero_despite_rounded_mean(value, dtype):
     x = torch.full((1, 8, 256, 256), value, dtype=dtype)
     x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
     found = instance_norm(x)

@@ -1,7 +1,5 @@
 """Images of any size become images that a generator takes, by reflection."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -15,7 +13,7 @@ def random_images(*shape: int) -> Tensor:
 
 
 @pytest.mark.parametrize("size", range(5, 25))  # Below, numpy.pad would have to reflect twice.
-def test_padding_equals_numpy_reflect(size: int) -> None:
+def test_padding_equals_numpy_reflect(size):
     images = random_images(1, 2, size, 8)
     wanted = max(8, (size + 3) // 4 * 4)
     padding = [(0, 0), (0, 0), (0, wanted - size), (0, 0)]
@@ -33,14 +31,12 @@ def test_padding_equals_numpy_reflect(size: int) -> None:
         ([1, 2, 3, 4], [1, 2, 3, 4, 3, 2, 1, 2]),
     ],
 )
-def test_padding_larger_than_the_image_reflects_repeatedly(
-    row: list[int], continued: list[int]
-) -> None:
+def test_padding_larger_than_the_image_reflects_repeatedly(row, continued):
     images = torch.tensor(row).reshape(1, 1, 1, -1)
     assert reflect_to_multiple(images).tolist() == [[[continued] * 8]]
 
 
 @pytest.mark.parametrize("size", [8, 12, 64])
-def test_multiples_of_4_are_not_padded(size: int) -> None:
+def test_multiples_of_4_are_not_padded(size):
     images = random_images(2, 3, size, 8)
     assert torch.equal(reflect_to_multiple(images), images)

@@ -1,12 +1,10 @@
 """The arithmetic of the networks, against the networks and against known numbers."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig
+from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig, Resampling
 from cyclegan_cli.models.networks import PatchDiscriminator, ResnetGenerator
 from cyclegan_cli.models.shapes import (
     activation_bytes,
@@ -23,18 +21,22 @@ CONFIGS = [
     GeneratorConfig(64, 6),
     GeneratorConfig(5, 1),
     GeneratorConfig(4, 2, input_channels=1, output_channels=3, affine_norm=True),
+    GeneratorConfig(64, 6, resampling="blur"),
+    GeneratorConfig(5, 1, affine_norm=True, resampling="blur"),
+    GeneratorConfig(64, 6, resampling="cut"),
+    GeneratorConfig(5, 1, affine_norm=True, resampling="cut"),
 ]
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
-def test_shapes_equal_the_parameters_of_the_network(config: GeneratorConfig) -> None:
+def test_shapes_equal_the_parameters_of_the_network(config):
     with torch.device("meta"):
         state = ResnetGenerator(config).state_dict()
     assert generator_shapes(config) == {name: tuple(t.shape) for name, t in state.items()}
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
-def test_flops_equal_torch_flop_counter(config: GeneratorConfig) -> None:
+def test_flops_equal_torch_flop_counter(config):
     with torch.device("meta"):
         network, image = ResnetGenerator(config), torch.zeros(1, config.input_channels, 64, 96)
     with FlopCounterMode(display=False) as counter:
@@ -42,11 +44,11 @@ def test_flops_equal_torch_flop_counter(config: GeneratorConfig) -> None:
     assert generator_flops(config, 64, 96) == counter.get_total_flops()
 
 
-def test_generator_flops_at_256_pixels() -> None:
+def test_generator_flops_at_256_pixels():
     assert generator_flops(GeneratorConfig(), 256, 256) == pytest.approx(99.1e9, rel=0.005)
 
 
-def test_discriminator_flops_and_receptive_field() -> None:
+def test_discriminator_flops_and_receptive_field():
     config = DiscriminatorConfig()
     assert discriminator_flops(config, 256, 256) == pytest.approx(6.3e9, rel=0.01)
     assert receptive_field(discriminator_layers(config)) == 70
@@ -57,13 +59,14 @@ def test_discriminator_flops_and_receptive_field() -> None:
     assert discriminator_flops(config, 256, 256) == counter.get_total_flops()
 
 
+@pytest.mark.parametrize("resampling", ["strided", "blur", "cut"])
 @pytest.mark.parametrize("blocks", [1, 2])
 def test_receptive_field_equals_the_extent_of_gradients(
-    blocks: int, monkeypatch: pytest.MonkeyPatch
+    blocks: int, resampling: Resampling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the norms, whose statistics are over the whole image."""
     monkeypatch.setattr("cyclegan_cli.models.networks.instance_norm", lambda x, *_: x)
-    config = GeneratorConfig(2, blocks)
+    config = GeneratorConfig(2, blocks, resampling=resampling)
     network = ResnetGenerator(config).double()
     with torch.no_grad():
         for parameter in network.parameters():
@@ -78,7 +81,7 @@ def test_receptive_field_equals_the_extent_of_gradients(
     assert receptive_field(generator_layers(config)) == widest
 
 
-def test_activation_memory_grows_with_image_and_width() -> None:
+def test_activation_memory_grows_with_image_and_width():
     one = activation_bytes(GeneratorConfig(), 1000, 1000)
     assert activation_bytes(GeneratorConfig(), 2000, 1000) == 2 * one
     # 64 channels of a megapixel twice, and 128 of a quarter of one: 160 million numbers.

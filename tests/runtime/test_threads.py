@@ -1,7 +1,5 @@
 """How many threads, and how they wait."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -31,18 +29,18 @@ def libgomp_settings(**variables: str) -> str:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="torch uses libgomp on Linux only")
 @pytest.mark.slow
-def test_libgomp_reads_the_spin_count() -> None:
+def test_libgomp_reads_the_spin_count():
     assert f"GOMP_SPINCOUNT = '{SPIN_COUNT}'" in libgomp_settings()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="torch uses libgomp on Linux only")
 @pytest.mark.slow
-def test_user_settings_are_kept() -> None:
+def test_user_settings_are_kept():
     assert "GOMP_SPINCOUNT = '7'" in libgomp_settings(GOMP_SPINCOUNT="7")
     assert f"GOMP_SPINCOUNT = '{SPIN_COUNT}'" not in libgomp_settings(OMP_WAIT_POLICY="active")
 
 
-def test_variable_is_not_set_after_torch_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variable_is_not_set_after_torch_is_imported(monkeypatch):
     for name in SPIN_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     threads.limit_openmp_spin()
@@ -53,9 +51,7 @@ def test_variable_is_not_set_after_torch_is_imported(monkeypatch: pytest.MonkeyP
     ("processes", "variable", "expected"),
     [(1, "1", None), (2, "1", 4), (2, None, 4), (2, "3", None)],
 )
-def test_processes_share_the_cores(
-    monkeypatch: pytest.MonkeyPatch, processes: int, variable: str | None, expected: int | None
-) -> None:
+def test_processes_share_the_cores(monkeypatch, processes, variable, expected):
     chosen: list[int] = []
     monkeypatch.setattr(threads, "available_cores", lambda: 8)
     monkeypatch.setattr(torch, "set_num_threads", chosen.append)

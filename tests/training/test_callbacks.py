@@ -1,7 +1,5 @@
 """Callbacks one by one, and callbacks of a user."""
 
-from __future__ import annotations
-
 import dataclasses
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +8,6 @@ import pytest
 import torch
 
 import cyclegan_cli
-from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.data.dataset import Batch
 from cyclegan_cli.errors import DataError, DivergedError, InterruptedRunError
 from cyclegan_cli.models.cyclegan import LOSS_NAMES
@@ -19,7 +16,7 @@ from cyclegan_cli.training.callbacks.health import MAX_CONSECUTIVE_SKIPS, Health
 from cyclegan_cli.training.callbacks.limits import Limits, UnreadableImages
 from cyclegan_cli.training.callbacks.logging import LossAccumulator
 from cyclegan_cli.training.distributed import ProcessGroup
-from cyclegan_cli.training.plan import Plan, plan_new
+from cyclegan_cli.training.plan import plan_new
 from cyclegan_cli.training.trainer import train
 from runs import Recorder
 
@@ -34,32 +31,28 @@ class StopRecorder(Recorder):
 
 
 @pytest.fixture
-def plan(config: TrainConfig) -> Plan:
+def plan(config):
     return plan_new(config)
 
 
 @pytest.fixture
-def recorder() -> StopRecorder:
+def recorder():
     return StopRecorder()
 
 
 @pytest.fixture
-def run(plan: Plan, recorder: StopRecorder) -> TrainingRun:
+def run(plan, recorder):
     model: Any = None
     return TrainingRun(plan, model, [recorder], ProcessGroup())
 
 
-def test_signal_saves_before_it_ends_the_training(
-    plan: Plan, run: TrainingRun, recorder: StopRecorder
-) -> None:
+def test_signal_saves_before_it_ends_the_training(plan, run, recorder):
     with pytest.raises(InterruptedRunError, match="stopped after step 0 of 7") as caught:
         Limits(plan, lambda: 15).on_due(run)
     assert (caught.value.exit_code, recorder.stops) == (143, 1)
 
 
-def test_time_limit_stops_the_training(
-    plan: Plan, run: TrainingRun, recorder: StopRecorder
-) -> None:
+def test_time_limit_stops_the_training(plan, run, recorder):
     Limits(plan, lambda: None, time_limit=1e9).on_due(run)
     assert (run.status, recorder.stops) == ("training", 0)
     Limits(plan, lambda: None, time_limit=0).on_due(run)
@@ -67,22 +60,20 @@ def test_time_limit_stops_the_training(
     assert recorder.messages == [run.reason]
 
 
-def test_last_step_finishes_the_training_despite_a_signal(plan: Plan, run: TrainingRun) -> None:
+def test_last_step_finishes_the_training_despite_a_signal(plan, run):
     run.step = plan.total_steps
     Limits(plan, lambda: 15).on_due(run)
     assert run.status == "finished"
 
 
-def test_error_of_another_callback_is_raised_after_saving(
-    plan: Plan, run: TrainingRun, recorder: StopRecorder
-) -> None:
+def test_error_of_another_callback_is_raised_after_saving(plan, run, recorder):
     run.error = DataError("unreadable")
     with pytest.raises(DataError, match="unreadable"):
         Limits(plan, lambda: None).on_due(run)
     assert recorder.stops == 1
 
 
-def test_unreadable_image_is_reported_once(run: TrainingRun, recorder: StopRecorder) -> None:
+def test_unreadable_image_is_reported_once(run, recorder):
     images = UnreadableImages(strict=False, reported=["known"])
     pixels = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
     for sentence in ("known", "new", "new"):
@@ -91,7 +82,7 @@ def test_unreadable_image_is_reported_once(run: TrainingRun, recorder: StopRecor
     assert run.error is None
 
 
-def test_consecutive_skipped_steps_end_the_training(plan: Plan, run: TrainingRun) -> None:
+def test_consecutive_skipped_steps_end_the_training(plan, run):
     health = Health(plan)
     skipped, applied = (SimpleNamespace(is_applied=is_applied) for is_applied in (False, True))
     for losses in (*[skipped] * (MAX_CONSECUTIVE_SKIPS - 1), applied):
@@ -102,10 +93,10 @@ def test_consecutive_skipped_steps_end_the_training(plan: Plan, run: TrainingRun
             health.on_step_end(run, skipped)
 
 
-def test_loss_accumulator_resumes_its_sums() -> None:
+def test_loss_accumulator_resumes_its_sums():
     cpu = torch.device("cpu")
 
-    def losses(value: float) -> Any:
+    def losses(value):
         return SimpleNamespace(
             is_applied=True,
             gradient_norms=(value, 1.0),
@@ -120,19 +111,19 @@ def test_loss_accumulator_resumes_its_sums() -> None:
     assert (after.steps, after.gradient_norms) == (2, [4.0, 1.0])
 
 
-def test_callback_of_a_user_stops_the_training(config: TrainConfig) -> None:
+def test_callback_of_a_user_stops_the_training(config):
     class StopAt3(TrainingCallback):
         status = ""
         is_closed = False
 
-        def on_step_end(self, run: TrainingRun, losses: object) -> None:
+        def on_step_end(self, run, losses):
             if run.step == 3:
                 run.stop("three steps are enough")
 
-        def on_train_end(self, run: TrainingRun) -> None:
+        def on_train_end(self, run):
             self.status = run.status
 
-        def close(self, run: TrainingRun) -> None:
+        def close(self, run):
             self.is_closed = True
 
     callback, recorder = StopAt3(), Recorder()
@@ -144,14 +135,14 @@ def test_callback_of_a_user_stops_the_training(config: TrainConfig) -> None:
     assert message == "stopped after step 3 of 7; the run was saved; three steps are enough"
 
 
-def test_error_in_a_callback_ends_the_training(config: TrainConfig) -> None:
+def test_error_in_a_callback_ends_the_training(config):
     class Failing(Recorder):
         status = ""
 
-        def on_log(self, run: TrainingRun, row: dict[str, Any]) -> None:
+        def on_log(self, run, row):
             raise RuntimeError("no connection")
 
-        def on_train_end(self, run: TrainingRun) -> None:
+        def on_train_end(self, run):
             self.status = f"{run.status}: {run.reason}"
 
     failing = Failing()
@@ -161,7 +152,7 @@ def test_error_in_a_callback_ends_the_training(config: TrainConfig) -> None:
     assert failing.steps == [1, 2, 3]
 
 
-def test_patience_that_has_run_out_stops_a_resumed_run(plan: Plan, run: TrainingRun) -> None:
+def test_exhausted_patience_stops_a_resumed_run(plan, run):
     from cyclegan_cli.training.callbacks.checkpointing import BestModel
 
     impatient: Any = SimpleNamespace(

@@ -1,8 +1,5 @@
 """Whether, when and how a run's networks are compiled."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,8 +20,15 @@ from cyclegan_cli.training.compiling import (
 CPU = torch.device("cpu")
 
 
+class Clock:
+    now = 0.0
+
+    def __call__(self, device_type: str) -> float:
+        return self.now
+
+
 class FakeModel:
-    """Counts; a step takes as long as it is told to."""
+    """Counts steps of a fixed duration."""
 
     def __init__(self, clock: Clock, seconds: float) -> None:
         self.clock, self.seconds = clock, seconds
@@ -43,27 +47,15 @@ class FakeModel:
             raise self.failure
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self, device_type: str) -> float:
-        return self.now
-
-
 class Run:
     """A training on a device that need not exist."""
 
     def __init__(self, choice: CompileChoice, device: str, seconds: float, clock: Clock) -> None:
         self.model = FakeModel(clock, seconds)
-        self.told: list[str] = []
-        self.warned: list[str] = []
+        self.messages: list[str] = []
+        self.warnings: list[str] = []
         self.images: Any = SimpleNamespace(device=SimpleNamespace(type=device))
-        self.compiler = Compiler(
-            self.model,  # type: ignore[arg-type]
-            choice,
-            self.told.append,
-            self.warned.append,
-        )
+        self.compiler = Compiler(self.model, choice, self.messages.append, self.warnings.append)
 
     def make_steps(self, steps: int, of: int) -> None:
         for step in range(steps):
@@ -72,7 +64,7 @@ class Run:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(compiling, "_now", clock)
     monkeypatch.setattr(compiling, "has_compiler", lambda: True)
@@ -92,25 +84,23 @@ DECIDED = WARM_UP_STEPS + TIMED_STEPS
         ("mps", 10.0, 1_000_000, False),
     ],
 )
-def test_is_faster_if_it_saves_twice_the_compile_time(
-    device: str, seconds: float, steps: int, expected: bool
-) -> None:
+def test_is_faster_if_it_saves_twice_the_compile_time(device, seconds, steps, expected):
     """By hand: 12,000 steps of 0.1 s are 1,200 s, a fifth of which is twice 120 s."""
     assert compiling_saves_time(device, seconds, steps) is expected
 
 
-def test_auto_compiles_long_gpu_runs_after_timing(clock: Clock) -> None:
+def test_auto_compiles_long_gpu_runs_after_timing(clock):
     run = Run("auto", "cuda", 0.1, clock)
     run.make_steps(DECIDED + 50, of=33_000)
     assert run.model.compiled_at == [DECIDED]
-    assert run.told == [
+    assert run.messages == [
         f"compiling the networks: {33_000 - DECIDED} steps of 0.1 s are left, which makes up for it"
     ]
-    assert run.warned == []
+    assert run.warnings == []
     assert run.model.steps == DECIDED + 50
 
 
-def test_the_first_steps_do_not_count(clock: Clock) -> None:
+def test_warm_up_steps_are_not_timed(clock):
     run = Run("auto", "cuda", 60.0, clock)
     run.make_steps(WARM_UP_STEPS, of=3_000)
     run.model.seconds = 0.001
@@ -118,34 +108,28 @@ def test_the_first_steps_do_not_count(clock: Clock) -> None:
     assert run.model.compiled_at == []
 
 
-@pytest.mark.parametrize(("device", "of"), [("cuda", 1_000), ("cpu", 1_000_000)])
-def test_auto_does_not_compile_otherwise(clock: Clock, device: str, of: int) -> None:
-    run = Run("auto", device, 0.1, clock)
+@pytest.mark.parametrize(
+    ("choice", "device", "of", "has_compiler"),
+    [
+        ("auto", "cuda", 1_000, True),
+        ("auto", "cpu", 1_000_000, True),
+        ("auto", "cuda", 33_000, False),
+        ("off", "cuda", 1_000_000, True),
+    ],
+)
+def test_networks_are_not_compiled(clock, monkeypatch, choice, device, of, has_compiler):
+    monkeypatch.setattr(compiling, "has_compiler", lambda: has_compiler)
+    run = Run(choice, device, 0.1, clock)
     run.make_steps(DECIDED + 50, of=of)
-    assert (run.model.compiled_at, run.told, run.warned) == ([], [], [])
-
-
-def test_without_a_compiler_auto_does_nothing(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(compiling, "has_compiler", lambda: False)
-    run = Run("auto", "cuda", 10.0, clock)
-    run.make_steps(DECIDED + 1, of=33_000)
-    assert (run.model.compiled_at, run.told, run.warned) == ([], [], [])
+    assert (run.model.compiled_at, run.messages, run.warnings) == ([], [], [])
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_on_compiles_before_the_first_step(clock: Clock, device: str) -> None:
+def test_on_compiles_before_the_first_step(clock, device):
     run = Run("on", device, 0.1, clock)
     run.make_steps(3, of=3)
     assert run.model.compiled_at == [0]
-    assert run.told == ["compiling the networks, which takes a minute or two"]
-
-
-def test_off_does_not(clock: Clock) -> None:
-    run = Run("off", "cuda", 10.0, clock)
-    run.make_steps(DECIDED + 1, of=1_000_000)
-    assert run.model.compiled_at == []
+    assert run.messages == ["compiling the networks, which takes a minute or two"]
 
 
 @pytest.mark.parametrize(
@@ -155,28 +139,28 @@ def test_off_does_not(clock: Clock) -> None:
         (AssertionError(), "AssertionError()"),
     ],
 )
-def test_failed_compilation_is_a_warning(clock: Clock, failure: Exception, reason: str) -> None:
+def test_failed_compilation_is_a_warning(clock, failure, reason):
     run = Run("on", "cpu", 0.1, clock)
     run.model.failure = failure
     run.make_steps(5, of=5)
     assert run.model.compiled_at == [0]
-    assert run.warned == [f"the networks cannot be compiled and run without compilation: {reason}"]
+    assert run.warnings == [
+        f"the networks cannot be compiled and run without compilation: {reason}"
+    ]
     assert run.model.steps == 5
 
 
-@pytest.mark.parametrize("name", ["g++", "clang++"])
-def test_compiler_is_found_by_usual_names(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+@pytest.mark.parametrize(
+    ("variable", "installed", "expected"),
+    [(None, "g++", True), (None, "clang++", True), ("/opt/mine", "/opt/mine", True),
+     ("", "/opt/mine", False)],
+)  # fmt: skip
+def test_compiler_is_found_by_name_or_cxx_variable(monkeypatch, variable, installed, expected):
     monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setattr("shutil.which", lambda asked: asked if asked == name else None)
-    assert compiling.has_compiler()
-
-
-def test_compiler_is_found_in_cxx_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.which", lambda asked: asked if asked == "/opt/mine" else None)
-    monkeypatch.setenv("CXX", "/opt/mine")
-    assert compiling.has_compiler()
-    monkeypatch.setenv("CXX", "")
-    assert not compiling.has_compiler()
+    if variable is not None:
+        monkeypatch.setenv("CXX", variable)
+    monkeypatch.setattr("shutil.which", lambda asked: asked if asked == installed else None)
+    assert compiling.has_compiler() is expected
 
 
 # --- a real model -----------------------------------------------------------------------------
@@ -197,12 +181,12 @@ def images() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.fixture
-def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+def backend(monkeypatch):
     """Networks are traced, forward and backward, but no code is generated: that takes minutes."""
     chosen: list[Any] = ["aot_eager"]
     compile_network = nn.Module.compile
 
-    def cheaply(network: nn.Module, mode: str) -> None:
+    def cheaply(network, mode):
         assert mode == "default"
         compile_network(network, backend=chosen[0])
 
@@ -215,7 +199,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 @traced
 @pytest.mark.usefixtures("backend")
 @pytest.mark.slow
-def test_compiled_model_computes_the_same_steps() -> None:
+def test_compiled_model_computes_the_same_steps():
     plain, compiled = tiny(), tiny()
     compiled.compile(*images())
     assert compiled.pool_a.count == 0
@@ -227,7 +211,7 @@ def test_compiled_model_computes_the_same_steps() -> None:
 @traced
 @pytest.mark.usefixtures("backend")
 @pytest.mark.slow
-def test_nothing_is_learned_while_compiling() -> None:
+def test_compilation_does_not_change_weights():
     model = tiny()
     before = {name: network.state_dict() for name, network in tiny().networks().items()}
     model.compile(*images())
@@ -238,8 +222,8 @@ def test_nothing_is_learned_while_compiling() -> None:
     assert not model.generator_optimizer.state
 
 
-def test_where_compiling_fails_the_networks_stay_as_they_were(backend: list[Any]) -> None:
-    def broken(graph: Any, inputs: Any) -> Any:
+def test_failed_compilation_keeps_the_networks(backend):
+    def broken(graph, inputs):
         raise RuntimeError("no compiler")
 
     backend[0] = broken
@@ -250,7 +234,7 @@ def test_where_compiling_fails_the_networks_stay_as_they_were(backend: list[Any]
     assert torch.equal(*losses)
 
 
-def test_cuda_graph_steps_are_marked(monkeypatch: pytest.MonkeyPatch, backend: list[Any]) -> None:
+def test_cuda_graph_steps_are_marked(monkeypatch, backend):
     """A fake GPU: what is asked of it, in which order."""
     model = tiny()
     seen: list[str] = []

@@ -1,8 +1,5 @@
 """Several processes that train one model, on the CPU with gloo."""
 
-from __future__ import annotations
-
-import socket
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ from cyclegan_cli.runtime.distributed_env import DistributedEnv
 from cyclegan_cli.training.plan import Plan, plan_new, plan_restarted, plan_resumed
 from cyclegan_cli.training.trainer import train
 from together import agree, learn_by_adam, learn_by_sgd, together, train_by_own_clock
+from trainings import free_port
 
 SMALL = TrainConfig(
     crop_size=32, load_size=32, base_channels=4, residual_blocks=2, discriminator_channels=4,
@@ -23,9 +21,7 @@ SMALL = TrainConfig(
 
 @pytest.mark.parametrize("lambda_identity", [0.5, 0.0])
 @pytest.mark.slow
-def test_two_processes_equal_one_with_twice_the_batch_size(
-    tmp_path: Path, lambda_identity: float
-) -> None:
+def test_two_processes_equal_one_with_twice_the_batch_size(tmp_path, lambda_identity):
     # Without a replay pool: two small pools would hand out other images than a large one.
     config = TrainConfig(**{**vars(SMALL), "lambda_identity": lambda_identity})
     gradients, weights = learn_by_sgd(0, config, 1, 8)
@@ -45,21 +41,14 @@ def whole(tensors: dict[str, Tensor], network: str) -> Tensor:
 
 
 @pytest.mark.slow
-def test_after_50_steps_of_adam_processes_have_the_very_same_weights(tmp_path: Path) -> None:
+def test_ranks_have_identical_weights_after_50_steps(tmp_path):
     config = TrainConfig(**{**vars(SMALL), "pool_size": 4})
     first, second = together(learn_by_adam, tmp_path, 2, config, 50)
     assert first == second
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
-
-
 @pytest.mark.slow
-def test_collectives(tmp_path: Path) -> None:
+def test_collectives(tmp_path):
     first, second = together(agree, tmp_path, 2, 2, free_port())
     assert first["mean"] == second["mean"] == {"x": 0.5, "y": 2.0}
     assert first["highest"] == second["highest"] == [1, 5, 0]
@@ -72,7 +61,7 @@ def test_collectives(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_clock_of_rank_zero_decides(tmp_path: Path, config: TrainConfig) -> None:
+def test_clock_of_rank_zero_decides(tmp_path, config):
     timed = TrainConfig(**{
         **vars(config), "steps": 50, "sample_every": "10m", "validate_every": "11m",
         "checkpoint_every": "12m", "val_fraction": 0.5,
@@ -85,7 +74,7 @@ def of_two(rank: int, local: tuple[int, int] | None = None) -> DistributedEnv:
     return DistributedEnv(rank, 2, *(local or (rank, 2)))
 
 
-def test_steps_and_epochs_with_several_ranks(config: TrainConfig) -> None:
+def test_steps_and_epochs_with_several_ranks(config):
     by_epochs = TrainConfig(**{**vars(config), "steps": None, "epochs": 3, "decay_epochs": 1})
     alone, one, other = (
         plan_new(by_epochs, rank) for rank in (DistributedEnv(), of_two(0), of_two(1))
@@ -103,7 +92,7 @@ def trained(config: TrainConfig) -> Plan:
     return plan
 
 
-def test_resume_with_other_number_of_ranks(config: TrainConfig) -> None:
+def test_resume_with_other_number_of_ranks(config):
     by_epochs = TrainConfig(**{**vars(config), "steps": None, "epochs": 1, "decay_epochs": 0})
     run = trained(by_epochs).run_dir
     two = plan_resumed(run, {"epochs": 3}, of_two(0))
@@ -114,9 +103,7 @@ def test_resume_with_other_number_of_ranks(config: TrainConfig) -> None:
     assert "was saved by 1 processes and continues with 2" in sentence
 
 
-def test_restart_resumes_only_run_with_same_options(
-    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_restart_resumes_only_run_with_same_options(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     unnamed = TrainConfig(**{**vars(config), "run_dir": None, "steps": 2})
     assert plan_restarted(unnamed, DistributedEnv()).resumed is None

@@ -1,4 +1,4 @@
-"""Steps made to know what they take."""
+"""Measured time and memory of training steps."""
 
 import dataclasses
 import multiprocessing

@@ -1,7 +1,5 @@
 """What can go wrong around a training that is left alone."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import shutil
@@ -11,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cyclegan_cli.config import TrainConfig
-from cyclegan_cli.data.dataset import Batch, UnpairedDataset
+from cyclegan_cli.data.dataset import UnpairedDataset
 from cyclegan_cli.errors import DeviceError, OutputError
 from cyclegan_cli.models.cyclegan import StepLosses
 from cyclegan_cli.training.callbacks.base import TrainingRun
@@ -46,12 +43,9 @@ def replaced(folder: Path) -> None:
 
 @pytest.mark.parametrize("act", [removed, replaced])
 @pytest.mark.parametrize("first_write", ["log_every", "checkpoint_every", "sample_every"])
-def test_removed_run_folder_ends_training(
-    config: TrainConfig, act: Callable[[Path], None], first_write: str
-) -> None:
+def test_removed_run_folder_ends_training(config, act, first_write):
     never_due = {"log_every": 1000, "checkpoint_every": 1000, "sample_every": 1000}
     config = dataclasses.replace(config, **never_due | {first_write: 5}, validate_every=0)
-    assert config.run_dir
     saboteur = Saboteur(2, lambda: act(plan.run_dir))
     plan = plan_new(config)
     with pytest.raises(OutputError, match=r"run was removed or replaced during the training"):
@@ -62,13 +56,11 @@ def test_removed_run_folder_ends_training(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_out_of_memory_in_loading_thread_is_a_device_error(
-    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, workers: int
-) -> None:
+def test_out_of_memory_in_loading_thread_is_a_device_error(config, monkeypatch, workers):
     config = dataclasses.replace(config, workers=workers, checkpoint_every=2)
     real = UnpairedDataset.__getitem__
 
-    def fail_at_5(self: UnpairedDataset, number: int) -> Batch:
+    def fail_at_5(self, number):
         if number == 5:
             raise MemoryError
         return real(self, number)
@@ -85,9 +77,7 @@ def test_out_of_memory_in_loading_thread_is_a_device_error(
 
 
 @pytest.mark.parametrize("hour", [-3600, 3600])
-def test_system_clock_changes_have_no_effect(
-    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, hour: int
-) -> None:
+def test_system_clock_changes_have_no_effect(config, monkeypatch, hour):
     undisturbed = train(plan_new(config)).read_bytes()
     clock = time.time
     hours = itertools.count(step=hour)

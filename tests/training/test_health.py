@@ -1,10 +1,7 @@
 """Each verdict is provoked by a training that is really broken; a healthy one raises none."""
 
-from __future__ import annotations
-
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +10,21 @@ import torch
 
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.errors import DivergedError, InterruptedRunError
-from cyclegan_cli.models.cyclegan import CycleGAN, StepLosses
+from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.training.callbacks import health
-from cyclegan_cli.training.callbacks.base import TrainingCallback, TrainingRun
+from cyclegan_cli.training.callbacks.base import TrainingCallback
 from cyclegan_cli.training.callbacks.health import HealthMonitor
 from cyclegan_cli.training.plan import plan_new, plan_resumed
 from cyclegan_cli.training.trainer import train
 from cyclegan_cli.training.validation import ValidationBatch
-from runs import Recorder, draw_blocks, draw_discs, make_config, stop_after
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads of tiny tensors only wait for each other when the cores are busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from runs import Recorder, draw_blocks, draw_discs, make_config, stop_after, train_until
 
 
 def configure(a: Path, b: Path, **changes: Any) -> TrainConfig:
     options = {
         "domain_a": a, "domain_b": b, "run_dir": a.parent / "run", "base_channels": 8,
         "discriminator_channels": 4, "learning_rate": 1e-3, "pool_size": 50, "log_every": 25,
-        "sample_every": 0, "validate_every": 50, "val_fraction": 0.0,
+        "sample_every": 0, "validate_every": 50, "val_fraction": 0.0, "resampling": "strided",
     }  # fmt: skip
     return make_config(a.parent, **options | changes)
 
@@ -60,7 +48,7 @@ def column(config: TrainConfig) -> list[str]:
 
 
 @pytest.mark.slow
-def test_healthy_run_has_no_verdicts(tmp_path: Path) -> None:
+def test_healthy_run_has_no_verdicts(tmp_path):
     red = draw_discs(tmp_path / "red", 0, (220, 60, 40), (90, 90, 90))
     blue = draw_discs(tmp_path / "blue", 1, (40, 60, 220), (90, 90, 90))
     config = configure(red, blue, steps=250)
@@ -72,7 +60,7 @@ def test_healthy_run_has_no_verdicts(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_discriminator_won_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_discriminator_won_is_detected(tmp_path, monkeypatch):
     """The adversarial terms drown in the cycle's: white discs stay white."""
     monkeypatch.setattr(health, "WON_FOR_STEPS", 100)
     white = draw_discs(tmp_path / "white", 0, (220, 220, 220), (40, 40, 40))
@@ -87,7 +75,7 @@ def test_discriminator_won_is_detected(tmp_path: Path, monkeypatch: pytest.Monke
     assert column(config)[-1] == "discriminator-won"
 
 
-def test_collapse_is_detected(tmp_path: Path) -> None:
+def test_collapse_is_detected(tmp_path):
     """A rate of 0.5 throws the weights where every image becomes the same."""
     config = blocks(tmp_path, steps=30, learning_rate=0.5, validate_every=10, log_every=5)
     recorder = Recorder()
@@ -99,11 +87,11 @@ def test_collapse_is_detected(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def negatives(monkeypatch: pytest.MonkeyPatch) -> None:
+def negatives(monkeypatch):
     """Trainings whose first steps happened to lead both generators to negatives."""
     real = CycleGAN.__init__
 
-    def unlucky(self: CycleGAN, *arguments: Any, **options: Any) -> None:
+    def unlucky(self, *arguments, **options):
         real(self, *arguments, **options)
         random = torch.Generator().manual_seed(0)
         for generator in self.generators().values():
@@ -121,7 +109,7 @@ def negatives(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("negatives")
 @pytest.mark.slow
-def test_inversion_is_detected(tmp_path: Path) -> None:
+def test_inversion_is_detected(tmp_path):
     """Without the identity loss, translating by negatives satisfies every other term."""
     config = blocks(tmp_path, steps=100, lambda_identity=0.0, learning_rate=1e-4, ema=0.0)
     recorder = Recorder()
@@ -132,7 +120,7 @@ def test_inversion_is_detected(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_unchanged_images_are_detected(tmp_path: Path) -> None:
+def test_unchanged_images_are_detected(tmp_path):
     config = blocks(tmp_path, steps=500, lambda_identity=100.0, learning_rate=5e-3, ema=0.0)
     recorder = Recorder()
     train(plan_new(config), [recorder])
@@ -140,12 +128,12 @@ def test_unchanged_images_are_detected(tmp_path: Path) -> None:
     assert any("changes almost nothing" in s and "Lower --lambda" in s for s in recorder.warnings)
 
 
-def test_non_finite_gradients_stop_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_non_finite_gradients_stop_run(tmp_path, monkeypatch):
     config = blocks(tmp_path, steps=40, checkpoint_every=10, log_every=5)
     recorder = Recorder()
     real = CycleGAN.__init__
 
-    def poisoned(self: CycleGAN, *arguments: Any, **options: Any) -> None:
+    def poisoned(self, *arguments, **options):
         real(self, *arguments, **options)
         self.generator_a2b.head.weight.register_hook(
             lambda gradient: gradient * float("inf") if len(recorder.steps) >= 22 else gradient
@@ -178,9 +166,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, factors: dict[int, float]) -> Record
     return recorder
 
 
-def test_non_finite_steps_are_skipped_counted_and_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_non_finite_steps_are_skipped_counted_and_reported(tmp_path, monkeypatch):
     config = blocks(tmp_path, steps=30, log_every=10)
     recorder = poison(monkeypatch, {4: float("inf"), 12: float("nan"), 13: float("nan")})
     train(plan_new(config), [recorder])
@@ -192,7 +178,7 @@ def test_non_finite_steps_are_skipped_counted_and_reported(
     assert "3, gradients not finite" in (config.run_dir / "index.html").read_text()
 
 
-def test_skipped_steps_are_resumed_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_skipped_steps_are_resumed_exactly(tmp_path, monkeypatch):
     found = []
     for stop in (8, None):
         folder = tmp_path / str(stop)
@@ -210,10 +196,12 @@ def test_skipped_steps_are_resumed_exactly(tmp_path: Path, monkeypatch: pytest.M
         found.append(((config.run_dir / "model.safetensors").read_bytes(), table))
         monkeypatch.undo()
     assert found[0][1] == found[1][1]
-    assert found[0][0][-2000:] == found[1][0][-2000:]  # Weights; the header tells seconds.
+    assert (
+        found[0][0][-2000:] == found[1][0][-2000:]
+    )  # Weights only: the header has the training time.
 
 
-def test_gradient_spike_verdict_appears_once_and_expires(tmp_path: Path) -> None:
+def test_gradient_spike_verdict_appears_once_and_expires(tmp_path):
     watch = HealthMonitor(plan_new(blocks(tmp_path)), {})
     for row in range(1, 8):
         norms = {"generators": 50.0 + row, "discriminators": 2.0}
@@ -229,13 +217,13 @@ def test_gradient_spike_verdict_appears_once_and_expires(tmp_path: Path) -> None
     assert [v.kind for v in again.check_gradients(2500, norms).over] == ["gradient-spike"]
 
 
-def test_large_initial_gradients_are_not_a_spike(tmp_path: Path) -> None:
+def test_large_initial_gradients_are_not_a_spike(tmp_path):
     watch = HealthMonitor(plan_new(blocks(tmp_path)), {})
     for step, norm in ((1, 1.0), (2, 500.0), (3, 2000.0)):
         assert watch.check_gradients(step, {"generators": norm}).found == []
 
 
-def test_divergence_is_detected(tmp_path: Path) -> None:
+def test_divergence_is_detected(tmp_path):
     config = blocks(tmp_path, steps=60, learning_rate=10.0, log_every=20)
     recorder = Recorder()
     train(plan_new(config), [recorder])
@@ -243,11 +231,11 @@ def test_divergence_is_detected(tmp_path: Path) -> None:
     assert any("has diverged" in s and "--learning-rate" in s for s in recorder.warnings)
 
 
-def test_stalled_networks_get_a_verdict(tmp_path: Path) -> None:
+def test_stalled_networks_get_a_verdict(tmp_path):
     config = blocks(tmp_path, steps=24, log_every=4)
 
     class FillMoments(TrainingCallback):
-        def on_step_end(self, run: TrainingRun, losses: StepLosses) -> None:
+        def on_step_end(self, run, losses):
             if run.step == 3:
                 for state in run.model.generator_optimizer.state.values():
                     state["exp_avg_sq"] += 1e12
@@ -258,7 +246,7 @@ def test_stalled_networks_get_a_verdict(tmp_path: Path) -> None:
     assert "the generators have stalled" in verdict["sentence"]
 
 
-def test_low_learning_rate_is_not_a_stall(tmp_path: Path) -> None:
+def test_low_learning_rate_is_not_a_stall(tmp_path):
     watch = HealthMonitor(plan_new(blocks(tmp_path, learning_rate=1e-3)), {})
     for step in range(1, 9):
         assert watch.check_updates(step, {"generators": 0.0}, rate=1e-6).found == []
@@ -276,7 +264,7 @@ def seen(negative: float) -> ValidationBatch:
     return ValidationBatch(real_a, real_b, rec_a=real_a, rec_b=real_b, **fakes, **kept)
 
 
-def test_verdict_is_reported_once_and_resolved(tmp_path: Path) -> None:
+def test_verdict_is_reported_once_and_resolved(tmp_path):
     watch = HealthMonitor(plan_new(blocks(tmp_path)), {})
     assert [v.kind for v in watch.check_translations(1, seen(-1)).found] == ["inversion"] * 2
     assert watch.summary == "inversion"
@@ -285,15 +273,15 @@ def test_verdict_is_reported_once_and_resolved(tmp_path: Path) -> None:
     assert (watch.summary, watch.document(3)) == ("ok", {"schema": 1, "step": 3, "verdicts": []})
 
 
-def test_darker_target_domain_is_not_an_inversion(tmp_path: Path) -> None:
-    """Of the target domain's own images the generator leaves dark what is dark."""
+def test_darker_target_domain_is_not_an_inversion(tmp_path):
+    """The identity pass of the darker domain keeps dark pixels dark."""
     inverted = seen(-1)
     night = ValidationBatch(**vars(inverted) | {"idt_b": inverted.real_b})
     found = HealthMonitor(plan_new(blocks(tmp_path)), {}).check_translations(1, night).found
     assert [v.sentence.split()[2] for v in found] == ["b"]
 
 
-def test_health_monitor_state_round_trip(tmp_path: Path) -> None:
+def test_health_monitor_state_round_trip(tmp_path):
     plan = plan_new(blocks(tmp_path))
     means = {"discriminator_a": 0.001, "discriminator_b": 0.2}
     watch = HealthMonitor(plan, {})
@@ -307,7 +295,7 @@ def test_health_monitor_state_round_trip(tmp_path: Path) -> None:
     assert last.summary == "discriminator-won identity"
 
 
-def test_uniform_domains_have_no_verdicts(tmp_path: Path) -> None:
+def test_uniform_domains_have_no_verdicts(tmp_path):
     flat = torch.zeros(4, 3, 32, 32)
     found = HealthMonitor(plan_new(blocks(tmp_path)), {}).check_translations(
         1, ValidationBatch(flat, flat, flat, flat, flat, flat, flat, flat)
@@ -317,11 +305,9 @@ def test_uniform_domains_have_no_verdicts(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("negatives")
 @pytest.mark.slow
-def test_verdicts_are_resumed(tmp_path: Path) -> None:
+def test_verdicts_are_resumed(tmp_path):
     config = blocks(tmp_path, steps=60, lambda_identity=0.0, learning_rate=1e-4, ema=0.0)
-    recorder = Recorder()
-    with pytest.raises(InterruptedRunError):
-        train(plan_new(config), [recorder], stop_after(recorder, 55))
+    train_until(config, 55)
     before = health_document(config)["verdicts"]
     assert before
     again = Recorder()

@@ -1,55 +1,36 @@
 """The Kernel Inception Distance, with weights drawn at random: the real ones are downloaded."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import hashlib
-from pathlib import Path
 
 import pytest
 import torch
 from torch_fidelity import feature_extractor_inceptionv3 as fidelity
 
-from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.errors import DataError, UsageError
+from cyclegan_cli.metrics import inception
 from cyclegan_cli.training import plan
-from cyclegan_cli.training.callbacks import inception
 from cyclegan_cli.training.callbacks.inception import KernelInceptionDistance
 from cyclegan_cli.training.plan import plan_new, plan_resumed
 from cyclegan_cli.training.trainer import train
 from cyclegan_cli.training.validation import ValidationBatch
+from inception_weights import save_random_weights
 from runs import Recorder
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def hub(tmp_path_factory):
     """A folder of torch hub with weights in it."""
     folder = tmp_path_factory.mktemp("hub")
-    path = folder / "hub" / "checkpoints" / fidelity.URL_INCEPTION_V3.rpartition("/")[2]
-    path.parent.mkdir(parents=True)
-    with pytest.MonkeyPatch.context() as patch:
-        drawn: dict[str, torch.Tensor] = {}
-
-        def keep(self: torch.nn.Module, _: object) -> None:
-            drawn.update(self.state_dict())
-
-        torch.manual_seed(0)
-        patch.setattr(fidelity, "load_state_dict_from_url", lambda *_, **__: {})
-        patch.setattr(fidelity.FeatureExtractorInceptionV3, "load_state_dict", keep)
-        fidelity.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
-        # As first drawn, nothing of an image would be left after so many layers.
-        for tensor in drawn.values():
-            if tensor.dim() == 4:
-                torch.nn.init.kaiming_normal_(tensor)
-        torch.save(drawn, path)
+    save_random_weights(folder / "hub" / "checkpoints" / inception.URL.rpartition("/")[2])
     return folder
 
 
 @pytest.fixture
-def weights(hub: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def weights(hub, monkeypatch):
     [path] = (hub / "hub" / "checkpoints").iterdir()
     monkeypatch.setenv("TORCH_HOME", str(hub))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -62,7 +43,7 @@ def translated(real: torch.Tensor, fake: torch.Tensor) -> ValidationBatch:
 
 
 @pytest.mark.slow
-def test_equal_images_are_nearer_than_others(weights: Path) -> None:
+def test_equal_images_are_nearer_than_others(weights):
     random = torch.Generator().manual_seed(1)
     real = torch.rand(4, 3, 32, 32, generator=random) * 2 - 1
     kid = KernelInceptionDistance()
@@ -75,7 +56,7 @@ def test_equal_images_are_nearer_than_others(weights: Path) -> None:
 
 
 @pytest.mark.slow
-def test_kid_table_is_resumed(config: TrainConfig, weights: Path) -> None:
+def test_kid_table_is_resumed(config, weights):
     config = dataclasses.replace(config, kid=True, val_fraction=0.5, validate_every=3, steps=4)
     recorder = Recorder()
     run = plan_new(config)
@@ -88,36 +69,32 @@ def test_kid_table_is_resumed(config: TrainConfig, weights: Path) -> None:
     assert all(float(row["kid_a2b"]) == float(row["kid_a2b"]) for row in rows)
 
 
-def test_failed_download_of_inception_weights(
-    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def offline(*_: object, **__: object) -> None:
+def test_failed_download_of_inception_weights(config, tmp_path, monkeypatch):
+    def offline(*_, **__):
         raise OSError("no route to host")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     run = plan_new(dataclasses.replace(config, kid=True, val_fraction=0.5))
-    with pytest.raises(DataError, match=r"--kid needs .*cannot be downloaded: no route") as refusal:
+    with pytest.raises(DataError, match=r"--kid: .*cannot be downloaded: no route") as refusal:
         train(run)
     assert fidelity.URL_INCEPTION_V3 in refusal.value.hint
     assert not run.run_dir.exists()
 
 
-def test_other_weights_are_refused(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_weights_are_refused(weights, monkeypatch):
     monkeypatch.setattr(inception, "WEIGHTS_DIGEST", "00000000")
-    with pytest.raises(DataError, match="is damaged"):
+    with pytest.raises(DataError, match="are damaged"):
         KernelInceptionDistance().load(CPU)
 
 
-def test_kid_needs_validation_set(config: TrainConfig, weights: Path) -> None:
+def test_kid_needs_validation_set(config, weights):
     run = plan_new(dataclasses.replace(config, kid=True, val_fraction=0.0))
     with pytest.raises(UsageError, match="--kid needs a validation set"):
         train(run)
 
 
-def test_kid_without_extra_is_a_usage_error(
-    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kid_without_extra_is_a_usage_error(config, monkeypatch):
     monkeypatch.setattr(plan, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="--kid needs the package torch-fidelity") as refusal:
         plan_new(dataclasses.replace(config, kid=True))

@@ -1,4 +1,4 @@
-"""What is found before the first step."""
+"""Checks before the first step."""
 
 import dataclasses
 import shutil
@@ -14,7 +14,7 @@ from cyclegan_cli.training.preflight import DRY_RUN, FULL, START, ScanLimits, pr
 from cyclegan_cli.training.trainer import train
 
 
-def test_good_images_have_no_warnings(config):
+def test_preflight_of_valid_images_has_no_warnings(config):
     found = preflight(plan_new(config), FULL)
     assert found.warnings() == []
     assert (found.a.checked, found.a.decoded, found.a.images) == (5, 5, 5)
@@ -103,7 +103,7 @@ def test_disk_space_estimate_is_an_upper_bound(config, ema):
     assert need.checkpoint == pytest.approx(saved, rel=0.05)
     assert size_of(plan.run_dir) + pools + state <= need.run
     assert need.run <= 1.3 * (size_of(plan.run_dir) + pools + state) + 8e6
-    # What is there already is not needed again.
+    # Existing files need no further space.
     again = disk_space(plan_resumed(plan.run_dir, {"steps": 20}))
     assert again.run == pytest.approx(need.run - size_of(plan.run_dir), rel=0.05)
 

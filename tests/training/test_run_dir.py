@@ -1,11 +1,8 @@
 """One training a run folder."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,13 +31,12 @@ def hold(folder: Path) -> subprocess.Popen[str]:
         [sys.executable, "-c", HOLDER, str(folder)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert holder.stdout
     assert holder.stdout.readline() == "held\n"
     return holder
 
 
 @pytest.fixture
-def holder(config) -> Iterator[subprocess.Popen[str]]:
+def holder(config):
     process = hold(config.run_dir)
     yield process
     process.kill()
@@ -86,7 +82,7 @@ def test_state_saved_after_planning_is_refused(config):
         train(planned)
 
 
-def test_two_new_runs_that_choose_one_folder_do_not_mix(config):
+def test_two_new_runs_in_one_folder_are_refused(config):
     first, second = plan_new(config), plan_new(config)
     train(first)
     with pytest.raises(UsageError, match="another training has just saved"):
@@ -98,9 +94,7 @@ def test_lock_failure_is_an_output_error(tmp_path):
         RunDirectory(tmp_path / "missing").lock()
 
 
-def test_the_lock_uses_nothing_that_windows_lacks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lock_works_without_o_cloexec(tmp_path, monkeypatch):
     monkeypatch.delattr("os.O_CLOEXEC")
     run = RunDirectory(tmp_path)
     run.lock()

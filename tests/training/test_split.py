@@ -16,5 +16,5 @@ from cyclegan_cli.training.split import relative_name
         ("/d/\udcff.png", "/d", b"\xff.png"),
     ],
 )
-def test_a_name_is_relative_to_its_folder(path, folder, name):
+def test_relative_name(path, folder, name):
     assert relative_name(Path(path), Path(folder) if folder else None) == name

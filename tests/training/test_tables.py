@@ -52,7 +52,7 @@ def test_incomplete_row_is_dropped(tmp_path, tail):
     assert steps_in(path) == [10, 60]
 
 
-def test_a_vanished_folder_is_one_sentence(tmp_path):
+def test_missing_folder_is_an_output_error(tmp_path):
     (tmp_path / "run").mkdir()
     metrics = table(tmp_path / "run" / "metrics.csv", 0)
     metrics.path.unlink()
@@ -61,7 +61,7 @@ def test_a_vanished_folder_is_one_sentence(tmp_path):
         metrics.append(row(1))
 
 
-def test_rows_of_a_table_without_the_later_columns_are_kept(tmp_path):
+def test_rows_of_an_older_table_are_kept(tmp_path):
     path = tmp_path / "metrics.csv"
     earlier = [name for name in METRICS_COLUMNS if name not in LATER_COLUMNS]
     values = ["10" if name == "step" else "1" for name in earlier]

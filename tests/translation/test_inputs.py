@@ -1,7 +1,5 @@
 """Inputs: files, folders, globs and lists of paths."""
 
-from __future__ import annotations
-
 import glob
 import io
 import os
@@ -31,7 +29,7 @@ def listed(content: bytes, null: bool = False) -> list[str]:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("p/a.jpg", "p/sub/b.png", "p/sub/deep/c.png", f"p/{TEMPORARY_PREFIX}12.tmp"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
@@ -43,39 +41,37 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @given(st.lists(PATHS))
-def test_path_list_yields_one_path_per_line(paths: list[str]) -> None:
+def test_path_list_yields_one_path_per_line(paths):
     assert listed("".join(f"{path}\n" for path in paths).encode()) == paths
     assert listed("\n".join(paths).encode()) == paths
     assert listed("\0".join(paths).encode(), null=True) == paths
 
 
-def test_path_list_accepts_crlf_and_empty_lines() -> None:
+def test_path_list_accepts_crlf_and_empty_lines():
     assert listed(b"a.jpg\r\n\r\n\nb.jpg\r\n") == ["a.jpg", "b.jpg"]
     assert listed(b"") == []
     assert listed(b"a\nb.jpg\0\0c.jpg\0", null=True) == ["a\nb.jpg", "c.jpg"]
 
 
-def test_path_list_longer_than_chunk_can_be_iterated_twice() -> None:
+def test_path_list_longer_than_chunk_can_be_iterated_twice():
     paths = [f"{number:06d}.jpg" for number in range(2 * CHUNK_BYTES // 10)]
     path_list = PathList(io.BytesIO("\n".join(paths).encode()), "x", False)
     assert [*path_list] == [*path_list] == paths
 
 
-def test_path_list_ignores_utf8_bom() -> None:
+def test_path_list_ignores_utf8_bom():
     assert listed(b"\xef\xbb\xbfa.jpg\nb.jpg\n") == ["a.jpg", "b.jpg"]
     assert listed(b"\xef\xbb\xbfa.jpg\0", null=True) == ["\ufeffa.jpg"]
 
 
-def test_unreadable_folder_in_path_list_is_yielded(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_folder_in_path_list_is_yielded(here, monkeypatch):
     lock(monkeypatch, here / "p")
     inputs = Inputs(listed=PathList(io.BytesIO(b"p\nx.jpg\n"), "list", False))
     assert [source.path for source in inputs.checked()] == ["p", "x.jpg"]
     assert [source.path for source in inputs] == ["p", "x.jpg"]
 
 
-def test_path_list_preserves_non_utf8_names() -> None:
+def test_path_list_preserves_non_utf8_names():
     assert listed(b"\xff\xfe.jpg\n") == ["\udcff\udcfe.jpg"]
 
 
@@ -87,7 +83,7 @@ def test_path_list_preserves_non_utf8_names() -> None:
         (b"a.jpg\n" * (LONGEST_PATH // 2), True, "Leave out -0 if newlines separate the paths."),
     ],
 )
-def test_path_list_refuses_wrong_separator(content: bytes, null: bool, hint: str) -> None:
+def test_path_list_refuses_wrong_separator(content, null, hint):
     with pytest.raises(UsageError, match="not a list of paths") as caught:
         listed(content, null)
     assert caught.value.hint == hint
@@ -95,16 +91,14 @@ def test_path_list_refuses_wrong_separator(content: bytes, null: bool, hint: str
 
 @pytest.mark.parametrize("null", [False, True])
 @pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be"])
-def test_path_list_refuses_utf16(codec: str, null: bool) -> None:
+def test_path_list_refuses_utf16(codec, null):
     with pytest.raises(UsageError, match="UTF-16") as caught:
         listed("\ufeffa.jpg\n".encode(codec), null)
     assert "iconv" in caught.value.hint
 
 
-def test_inaccessible_input_is_not_reported_as_missing(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(path: str) -> None:
+def test_inaccessible_input_is_not_reported_as_missing(here, monkeypatch):
+    def refuse(path):
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(os, "lstat", refuse)
@@ -112,7 +106,7 @@ def test_inaccessible_input_is_not_reported_as_missing(
         list(Inputs(["locked/a.jpg"]).checked())
 
 
-def test_missing_path_list_is_named(tmp_path: Path) -> None:
+def test_missing_path_list_is_named(tmp_path):
     with pytest.raises(DataError, match="cannot read the list nothing.txt: no such file"):
         PathList.open("nothing.txt", False, None)
     with pytest.raises(DataError, match="is a directory"):
@@ -124,7 +118,7 @@ def test_missing_path_list_is_named(tmp_path: Path) -> None:
 # Arguments
 
 
-def test_path_list_takes_names_literally_and_expands_folders(here: Path) -> None:
+def test_path_list_takes_names_literally_and_expands_folders(here):
     Path("[x]*.jpg").touch()
     inputs = Inputs(listed=PathList(io.BytesIO(b"[x]*.jpg\nnothing.jpg\np/sub\n*.jpg"), "x", False))
     expected = [
@@ -139,7 +133,7 @@ def test_path_list_takes_names_literally_and_expands_folders(here: Path) -> None
     assert [*inputs.checked()] == [*inputs] == expected
 
 
-def test_folders_are_searched_recursively_unless_disabled(here: Path) -> None:
+def test_folders_are_searched_recursively_unless_disabled(here):
     assert [s.path for s in Inputs(["p"])] == ["p/a.jpg", "p/sub/b.png", "p/sub/deep/c.png"]
     assert [s.path for s in Inputs(["p"], recursive=False)] == ["p/a.jpg"]
     Path("p/a.jpg").unlink()
@@ -148,21 +142,21 @@ def test_folders_are_searched_recursively_unless_disabled(here: Path) -> None:
     assert "--no-recursive" in caught.value.hint
 
 
-def test_temporary_files_are_not_inputs(here: Path) -> None:
+def test_temporary_files_are_not_inputs(here):
     name = f"p/{TEMPORARY_PREFIX}12.tmp"
     from_list = Inputs(listed=PathList(io.BytesIO(f"{name}\np/a.jpg".encode()), "x", False))
     assert [s.path for s in from_list] == ["p/a.jpg"]
     assert [s.path for s in Inputs(["p/.*", "p/*"])] == ["p/a.jpg"]
 
 
-def test_root_determines_relative_paths(here: Path) -> None:
+def test_root_determines_relative_paths(here):
     inputs = Inputs(["p/sub/b.png", "p/sub/deep", str(here / "p/a.jpg")], root="p")
     assert [s.relative_path for s in inputs] == ["sub/b.png", "sub/deep/c.png", "a.jpg"]
     with pytest.raises(UsageError, match="p/a.jpg is not inside --root p/sub"):
         list(Inputs(["p/a.jpg"], root="p/sub").checked())
 
 
-def test_files_that_disappear_during_iteration_are_skipped(here: Path) -> None:
+def test_files_that_disappear_during_iteration_are_skipped(here):
     inputs = Inputs(["p", "p/sub/*.png"])
     assert len(list(inputs.checked())) == 4
     for name in ("p/a.jpg", "p/sub/b.png", "p/sub/deep/c.png"):
@@ -173,7 +167,7 @@ def test_files_that_disappear_during_iteration_are_skipped(here: Path) -> None:
 
 
 @pytest.fixture
-def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def tree(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("a.png", "b.jpg", ".h.png", "x/a.png", "x/y/c.png", "x/y/.h.png", ".d/e.png",
                  "z/b.jpg", "z/y/d.jpg", "[q].png"):  # fmt: skip
@@ -188,7 +182,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
      "**/y/*", "**/y/**/*.png", "*/y/*.jpg", ".*", ".*/*", "**/.h.png", "nothing*", "nothing/*",
      "a.png/*", "./*.png", "x/../*.png", "**/**/c.png", "[[]q].png"],
 )  # fmt: skip
-def test_iglob_sorted_matches_same_files_as_glob(tree: Path, pattern: str) -> None:
+def test_iglob_sorted_matches_same_files_as_glob(tree, pattern):
     expected = {
         os.path.normpath(path)
         for path in glob.glob(pattern, recursive=True)
@@ -200,12 +194,12 @@ def test_iglob_sorted_matches_same_files_as_glob(tree: Path, pattern: str) -> No
     assert {os.path.relpath(path) for path in absolute} == expected
 
 
-def test_iglob_sorted_sorts_each_folder(tree: Path) -> None:
+def test_iglob_sorted_sorts_each_folder(tree):
     assert [*iglob_sorted("*/*")] == ["x/a.png", "z/b.jpg"]
     assert [*iglob_sorted("**/*.png")] == ["[q].png", "a.png", "x/a.png", "x/y/c.png"]
 
 
-def test_iglob_sorted_does_not_follow_link_cycles(tree: Path) -> None:
+def test_iglob_sorted_does_not_follow_link_cycles(tree):
     Path("x/up").symlink_to(tree)
     assert [*iglob_sorted("**/c.png")] == ["x/y/c.png"]
     assert [*iglob_sorted("x/up/x/y/*")] == ["x/up/x/y/c.png"]

@@ -1,7 +1,5 @@
 """Names of outputs, and the plan of which image is written where."""
 
-from __future__ import annotations
-
 import os
 from collections import defaultdict
 from pathlib import Path
@@ -11,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cyclegan_cli.errors import CycleGANError, DataError, UsageError
+from cyclegan_cli.errors import DataError, UsageError
 from cyclegan_cli.translation.inputs import InputImage, Inputs, ignores_case
 from cyclegan_cli.translation.outputs import (
     LedgerBuilder,
@@ -26,7 +24,7 @@ from cyclegan_cli.translation.outputs import (
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path, monkeypatch):
     """The current folder, with files that are images by their names."""
     monkeypatch.chdir(tmp_path)
     for name in (
@@ -92,9 +90,7 @@ def planned(inputs: list[str], output: str | None) -> dict[str, str]:
         ),
     ],
 )
-def test_default_output_is_beside_input(
-    here: Path, inputs: list[str], expected: dict[str, str]
-) -> None:
+def test_default_output_is_beside_input(here, inputs, expected):
     assert planned(inputs, None) == expected
 
 
@@ -138,37 +134,26 @@ def test_default_output_is_beside_input(
         ),
     ],
 )  # fmt: skip
-def test_output_folder_reproduces_names_and_structure(
-    here: Path, inputs: list[str], places: dict[str, str], output: str
-) -> None:
+def test_output_folder_reproduces_names_and_structure(here, inputs, places, output):
     assert planned(inputs, output) == {i: str(Path(output, place)) for i, place in places.items()}
 
 
 @pytest.mark.parametrize("inputs", [["photos"], ["day.jpg", "photos/c.gif"]])
-def test_unknown_extension_names_folder_for_several_inputs(here: Path, inputs: list[str]) -> None:
+def test_unknown_extension_names_folder_for_several_inputs(here, inputs):
     assert all(output.startswith("v1.2/") for output in planned(inputs, "v1.2").values())
 
 
 @pytest.mark.parametrize("text", ["day.jpg", "da*.jpg"])
 @pytest.mark.parametrize("output", ["new.png", "new/night.webp", "photos/a.jpg"])
-def test_single_image_to_output_file(here: Path, text: str, output: str) -> None:
+def test_single_image_to_output_file(here, text, output):
     assert planned([text], output) == {"day.jpg": output}
 
 
-@pytest.mark.parametrize(
-    "repeated",
-    [
-        [],
-        pytest.param(
-            ["photos/c.gif"],
-        ),
-    ],
-)
-def test_jobs_are_in_order_of_inputs(here: Path, repeated: list[str]) -> None:
+@pytest.mark.parametrize("repeated", [[], ["photos/c.gif"]])
+def test_jobs_are_in_order_of_inputs(here, repeated):
     jobs = plan_jobs(["photos/c.gif", "more", "day.jpg", *repeated], "new", "night")
-    assert [str(job.input) for job in jobs] == [
-        "photos/c.gif", "more/a.jpg", "more/d.jpg", "day.jpg",
-    ]  # fmt: skip
+    expected = ["photos/c.gif", "more/a.jpg", "more/d.jpg", "day.jpg"]
+    assert [str(job.input) for job in jobs] == expected
 
 
 # Refused
@@ -183,6 +168,7 @@ def test_jobs_are_in_order_of_inputs(here: Path, repeated: list[str]) -> None:
         pytest.param(["day.jpg", "photos/c.gif"], "new.png", UsageError, "names a file",
                      id="several to a file"),
         pytest.param(["mor*/*"], "new.png", UsageError, "names a file", id="a glob to a file"),
+        pytest.param(["day.jpg"], "noending", UsageError, "'' is not the ext", id="no extension"),
         pytest.param(["day.jpg"], "new.docx", UsageError, "'.docx'", id="an unknown format"),
         pytest.param(["day.jpg"], "new.psd", UsageError, "'.psd'", id="a read-only format"),
         pytest.param(["day.jpg"], "new.ico", UsageError, "'.ico'", id="a format of fixed sizes"),
@@ -205,16 +191,14 @@ def test_jobs_are_in_order_of_inputs(here: Path, repeated: list[str]) -> None:
                      id="onto another input"),
     ],
 )  # fmt: skip
-def test_invalid_inputs_and_outputs_are_refused(
-    here: Path, inputs: list[str], output: str | None, error: type[CycleGANError], message: str
-) -> None:
+def test_invalid_inputs_and_outputs_are_refused(here, inputs, output, error, message):
     with pytest.raises(error) as caught:
         plan_jobs(inputs, output, "night")
     assert type(caught.value) is error
     assert message in caught.value.message
 
 
-def test_fallback_format_does_not_overwrite_sibling(here: Path) -> None:
+def test_fallback_format_does_not_overwrite_sibling(here):
     Path("photos/scan.png").touch()
     with pytest.raises(UsageError, match=r"would both be written to new/scan\.png"):
         plan_jobs(["photos"], "new", "night")
@@ -224,7 +208,7 @@ def test_fallback_format_does_not_overwrite_sibling(here: Path) -> None:
     ("inputs", "output"),
     [(["link.jpg"], "day.jpg"), (["day.jpg"], "link.jpg"), (["photos"], "linked/")],
 )
-def test_input_is_not_overwritten_through_link(here: Path, inputs: list[str], output: str) -> None:
+def test_input_is_not_overwritten_through_link(here, inputs, output):
     Path("link.jpg").symlink_to("day.jpg")
     Path("linked").symlink_to("photos")
     with pytest.raises(UsageError, match="is an input"):
@@ -232,7 +216,7 @@ def test_input_is_not_overwritten_through_link(here: Path, inputs: list[str], ou
 
 
 @pytest.mark.parametrize("output", ["photos/out", "photos/out/", "linked", "photos/sub/../out"])
-def test_output_folder_inside_input_folder_is_excluded(here: Path, output: str) -> None:
+def test_output_folder_inside_input_folder_is_excluded(here, output):
     before = plan_jobs(["photos"], "photos/out", "night")
     Path("linked").symlink_to("photos/out")
     for job in before:
@@ -254,12 +238,12 @@ def test_output_folder_inside_input_folder_is_excluded(here: Path, output: str) 
         ["photos/../day.jpg", "day.jpg", "day.jpg"],
     ],
 )
-def test_image_named_twice_is_translated_once(here: Path, inputs: list[str]) -> None:
+def test_image_named_twice_is_translated_once(here, inputs):
     [job] = plan_jobs(inputs, "new", "night")
     assert (str(job.input), str(job.output)) == (inputs[0], "new/day.jpg")
 
 
-def test_link_to_image_has_its_own_output(here: Path) -> None:
+def test_link_to_image_has_its_own_output(here):
     Path("linked.jpg").symlink_to("day.jpg")
     assert planned(["day.jpg", "linked.jpg"], "new") == {
         "day.jpg": "new/day.jpg",
@@ -267,14 +251,14 @@ def test_link_to_image_has_its_own_output(here: Path) -> None:
     }
 
 
-def test_image_named_with_its_folder_is_translated_once(here: Path) -> None:
+def test_image_named_with_its_folder_is_translated_once(here):
     assert len(planned(["more", "more/a.jpg"], "new")) == 2
 
 
 @pytest.mark.parametrize(
     "name", ["[x].jpg", "a*.jpg", "what?.jpg", "нічний.jpg", "two\nlines.jpg", " .jpg", "-o.jpg"]
 )
-def test_existing_file_is_not_a_glob(here: Path, name: str) -> None:
+def test_existing_file_is_not_a_glob(here, name):
     Path("ax.jpg").touch()  # Another match of "a*.jpg".
     Path(name).touch()
     assert planned([name], "new") == {name: f"new/{name}"}
@@ -296,17 +280,17 @@ def name_of(path: str, output: str | None = "out/", **names: str) -> str:
         ("{{{stem}}}{ext}", "out/{a.b}.JPG"),
     ],
 )
-def test_template_fills_placeholders(template: str, expected: str) -> None:
+def test_template_fills_placeholders(template, expected):
     assert name_of("x/day 1/a.b.JPG", template=template) == expected
 
 
-def test_suffix_precedes_extension() -> None:
+def test_suffix_precedes_extension():
     assert name_of("x/a.jpg", suffix="-{neu}") == "out/a-{neu}.jpg"
     assert name_of("x/a.jpg", None, suffix="-x") == "x/a-x.jpg"
     assert name_of("x/a.psd", suffix="-x") == "out/a-x.png"
 
 
-def test_extension_replaces_that_of_inputs() -> None:
+def test_extension_replaces_that_of_inputs():
     assert name_of("x/a.jpg", extension=".webp") == "out/a.webp"
     assert name_of("x/a.jpg", None, extension=".webp") == "x/a_night.webp"
 
@@ -331,18 +315,18 @@ def test_extension_replaces_that_of_inputs() -> None:
         ({"suffix": "x", "template": "{stem}{ext}"}, "exclude each other"),
     ],
 )
-def test_invalid_templates_and_suffixes_are_refused(names: dict[str, str], message: str) -> None:
+def test_invalid_templates_and_suffixes_are_refused(names, message):
     with pytest.raises(UsageError) as caught:
         name_of("x/a.jpg", **names)
     assert message in caught.value.message
 
 
-def test_output_file_excludes_suffix_and_template() -> None:
+def test_output_file_excludes_suffix_and_template():
     with pytest.raises(UsageError, match="which excludes --suffix"):
         name_of("x/a.jpg", "night.png", suffix="x")
 
 
-def test_parent_of_root_folder_is_refused() -> None:
+def test_parent_of_root_folder_is_refused():
     """Of ``/a.jpg`` the folder has no name at all."""
     with pytest.raises(UsageError, match="not a path inside the output folder"):
         name_of("/a.jpg", template="{parent}/{stem}{ext}")
@@ -354,7 +338,7 @@ def test_parent_of_root_folder_is_refused() -> None:
     ),
     st.sampled_from(["a.jpg", "..jpg", "...png", "b/../c.png", "../d.gif", "/e.png", ". .png"]),
 )
-def test_template_stays_inside_output_folder(parts: list[str], path: str) -> None:
+def test_template_stays_inside_output_folder(parts, path):
     source = InputImage(path, os.path.basename(path))
     try:
         naming = OutputNaming("night", "out", None, Template("".join(parts)))
@@ -377,7 +361,7 @@ def builder_of(pairs: list[tuple[bytes, bytes]]) -> LedgerBuilder:
 
 
 @given(PAIRS)
-def test_conflicts_are_those_of_the_paths(pairs: list[tuple[bytes, bytes]]) -> None:
+def test_conflicts_are_those_of_the_paths(pairs):
     _, conflicts = builder_of(pairs).build(skip_outputs=False)
     writers = defaultdict(set)
     for source, output in pairs:
@@ -389,7 +373,7 @@ def test_conflicts_are_those_of_the_paths(pairs: list[tuple[bytes, bytes]]) -> N
 
 
 @given(PAIRS)
-def test_ledger_skips_inputs_that_are_outputs(pairs: list[tuple[bytes, bytes]]) -> None:
+def test_ledger_skips_inputs_that_are_outputs(pairs):
     ledger, conflicts = builder_of(pairs).build(skip_outputs=True)
     left = {
         (source, output)
@@ -402,7 +386,7 @@ def test_ledger_skips_inputs_that_are_outputs(pairs: list[tuple[bytes, bytes]]) 
 
 
 @given(PAIRS)
-def test_ledger_takes_each_output_once(pairs: list[tuple[bytes, bytes]]) -> None:
+def test_ledger_takes_each_output_once(pairs):
     ledger, _ = builder_of(pairs).build(skip_outputs=False)
     taken = [output for _, output in pairs if ledger.take(digest(output))]
     assert sorted(taken) == sorted({output for _, output in pairs})
@@ -410,12 +394,10 @@ def test_ledger_takes_each_output_once(pairs: list[tuple[bytes, bytes]]) -> None
 
 
 @given(PAIRS, st.integers(1, 7), st.randoms())
-def test_shards_are_disjoint_and_complete_in_any_order(
-    pairs: list[tuple[bytes, bytes]], count: int, random: object
-) -> None:
+def test_shards_are_disjoint_and_complete_in_any_order(pairs, count, random):
     taken: list[bytes] = []
     for index in range(count):
-        random.shuffle(pairs)  # type: ignore[attr-defined]
+        random.shuffle(pairs)
         ledger, _ = builder_of(pairs).build(skip_outputs=False)
         ledger.keep_shard(index, count)
         mine = [output for _, output in pairs if ledger.take(digest(output))]
@@ -424,19 +406,17 @@ def test_shards_are_disjoint_and_complete_in_any_order(
     assert sorted(taken) == sorted({output for _, output in pairs})
 
 
-def test_shard_hash_is_stable() -> None:
+def test_shard_hash_is_stable():
     """Otherwise the jobs of an array that is running while we are upgraded would overlap."""
     assert shard_hash(b"photos/a.jpg") == 12356256285255488763
 
 
 @pytest.fixture
-def one_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def one_file(monkeypatch):
     """A drive on which case does not matter."""
     real = os.path.samefile
     monkeypatch.setattr(
-        os.path,
-        "samefile",
-        lambda a, b: str(a).casefold() == str(b).casefold() or real(a, b),
+        os.path, "samefile", lambda a, b: str(a).casefold() == str(b).casefold() or real(a, b)
     )
 
 
@@ -448,7 +428,7 @@ def case_matters(folder: Path) -> bool:
     return matters
 
 
-def test_ignores_case_matches_file_system(tmp_path: Path) -> None:
+def test_ignores_case_matches_file_system(tmp_path):
     expected = not case_matters(tmp_path)
     assert ignores_case(str(tmp_path)) == expected  # Empty: by its own name.
     (tmp_path / "a.jpg").touch()
@@ -456,7 +436,7 @@ def test_ignores_case_matches_file_system(tmp_path: Path) -> None:
     assert ignores_case(str(tmp_path / "to" / "be" / "made")) == expected
 
 
-def test_existing_files_that_differ_in_case_are_distinct(tmp_path: Path) -> None:
+def test_existing_files_that_differ_in_case_are_distinct(tmp_path):
     if not case_matters(tmp_path):
         pytest.skip("this drive has no such files")
     (tmp_path / "a.jpg").touch()
@@ -465,7 +445,7 @@ def test_existing_files_that_differ_in_case_are_distinct(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("one_file")
-def test_case_insensitive_drive_is_detected_from_its_entries(tmp_path: Path) -> None:
+def test_case_insensitive_drive_is_detected_from_its_entries(tmp_path):
     assert ignores_case(str(tmp_path))
     (tmp_path / "12").mkdir()  # Without letters.
     assert ignores_case(str(tmp_path / "12"))
@@ -473,14 +453,14 @@ def test_case_insensitive_drive_is_detected_from_its_entries(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("one_file")
-def test_drive_without_letters_is_case_sensitive(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drive_without_letters_is_case_sensitive(monkeypatch):
     monkeypatch.setattr(os.path, "ismount", lambda _: True)
     monkeypatch.setattr(os.path, "isdir", lambda _: True)
     assert not ignores_case("/nowhere/usb")
 
 
 @pytest.fixture
-def two_cameras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def two_cameras(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("left/a.jpg", "right/A.JPG", "out/letters"):
         Path(name).parent.mkdir(exist_ok=True)
@@ -494,14 +474,12 @@ def plan() -> TranslationPlan:
 
 
 @pytest.mark.usefixtures("two_cameras", "one_file")
-def test_outputs_that_differ_in_case_conflict_on_case_insensitive_drive() -> None:
+def test_outputs_that_differ_in_case_conflict_on_case_insensitive_drive():
     with pytest.raises(UsageError, match=r"left/a\.jpg and right/A\.JPG would both be written to"):
         plan()
 
 
-def test_outputs_that_differ_in_case_are_distinct_on_case_sensitive_drive(
-    two_cameras: Path,
-) -> None:
+def test_outputs_that_differ_in_case_are_distinct_on_case_sensitive_drive(two_cameras):
     if not case_matters(two_cameras):
         pytest.skip("on this drive they are one")
     assert {job.output for job in plan()} == {"out/a.jpg", "out/A.JPG"}

@@ -1,12 +1,10 @@
 """The pipeline never hangs, and yields every outcome once within its limits."""
 
-from __future__ import annotations
-
 import errno
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -124,7 +122,7 @@ def threads_of_pipelines() -> list[threading.Thread]:
 
 
 @pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
+def no_thread_is_left():
     yield
     assert threads_of_pipelines() == []
 
@@ -138,15 +136,8 @@ def no_thread_is_left() -> Iterator[None]:
                     st.floats(0, 0.003), max_size=12),
 )  # fmt: skip
 def test_every_job_has_one_outcome_in_order_if_requested(
-    count: int,
-    workers: int,
-    window: int,
-    ordered: bool,
-    skipped: set[int],
-    failing: dict[int, str],
-    weights: dict[int, int],
-    delays: dict[tuple[str, int], float],
-) -> None:
+    count, workers, window, ordered, skipped, failing, weights, delays
+):
     events: dict[tuple[str, int], Callable[[], object]] = {
         key: lambda seconds=seconds: time.sleep(seconds) for key, seconds in delays.items()
     }
@@ -164,15 +155,7 @@ def test_every_job_has_one_outcome_in_order_if_requested(
     assert stages.most_weight <= max(20, *weights.values(), 0) if weights else True
 
 
-def test_large_image_is_processed_alone() -> None:
-    held: list[int] = []
-    stages = FakeStages(weights={5: 1000})
-    stages.events = {("translate", 5): lambda: held.append(len(stages.held))}
-    run(10, stages, PipelineLimits(4, pixel_bytes=20))
-    assert held == [1]
-
-
-def test_pipeline_waits_for_consumer() -> None:
+def test_pipeline_waits_for_consumer():
     stages = FakeStages()
     outcomes = Pipeline(jobs(1000), stages, PipelineLimits(2, window=8)).outcomes()
     for taken in range(1, 4):
@@ -191,9 +174,7 @@ def test_pipeline_waits_for_consumer() -> None:
     ids=lambda part: part if isinstance(part, str) else type(part).__name__,
 )
 @pytest.mark.parametrize("number", [0, 7, 49])
-def test_unexpected_error_stops_pipeline_and_is_raised(
-    stage: str, number: int, error: Exception
-) -> None:
+def test_unexpected_error_stops_pipeline_and_is_raised(stage, number, error):
     stages = FakeStages({(stage, number): raising(error)})
     yielded: list[Outcome] = []
     with pytest.raises(type(error)) as caught:
@@ -202,7 +183,7 @@ def test_unexpected_error_stops_pipeline_and_is_raised(
     assert number not in stages.done
 
 
-def test_outcomes_before_full_disk_are_yielded() -> None:
+def test_outcomes_before_full_disk_are_yielded():
     stages = FakeStages({("encode", 3): raising(full_disk())})
     yielded: list[int] = []
     with pytest.raises(OutputError):
@@ -212,8 +193,8 @@ def test_outcomes_before_full_disk_are_yielded() -> None:
     assert len(yielded) < 50
 
 
-def test_error_of_job_iterator_stops_pipeline() -> None:
-    def listed() -> Iterator[TranslationJob]:
+def test_error_of_job_iterator_stops_pipeline():
+    def listed():
         yield from jobs(3)
         raise UnforeseenError
 
@@ -223,7 +204,7 @@ def test_error_of_job_iterator_stops_pipeline() -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES[1:])
-def test_fail_fast_stops_at_first_failure(stage: str) -> None:
+def test_fail_fast_stops_at_first_failure(stage):
     stages = FakeStages({(stage, 5): raising(DataError("no"))})
     outcomes = run(1000, stages, PipelineLimits(2), fail_fast=True, ordered=True)
     assert [o.input for o in outcomes if o.status == "failed"] == ["5"]
@@ -233,14 +214,14 @@ def test_fail_fast_stops_at_first_failure(stage: str) -> None:
 
 @pytest.mark.parametrize("error", [MemoryError(), DataError("not enough memory")])
 @pytest.mark.parametrize("stage", STAGES[1:])
-def test_failed_image_does_not_stop_others(stage: str, error: Exception) -> None:
+def test_failed_image_does_not_stop_others(stage, error):
     outcomes = run(9, FakeStages({(stage, 4): raising(error)}), ordered=True)
     assert [o.status for o in outcomes] == ["ok"] * 4 + ["failed"] + ["ok"] * 4
     assert "not enough memory" in str(outcomes[4].error)
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-def test_stop_request_finishes_translated_images(ordered: bool) -> None:
+def test_stop_request_finishes_translated_images(ordered):
     requests: list[int] = []
     stages = FakeStages({("translate", 6): lambda: requests.append(15)})
     outcomes = run(
@@ -257,7 +238,7 @@ def test_stop_request_finishes_translated_images(ordered: bool) -> None:
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_early_exit_of_consumer_ends_threads(interrupt: type[BaseException]) -> None:
+def test_early_exit_of_consumer_ends_threads(interrupt):
     outcomes = Pipeline(jobs(1000), FakeStages(), PipelineLimits(2)).outcomes()
     next(outcomes)
     with pytest.raises(interrupt):
@@ -267,10 +248,10 @@ def test_early_exit_of_consumer_ends_threads(interrupt: type[BaseException]) -> 
         time.sleep(0.01)
 
 
-def test_network_runs_in_consumer_thread() -> None:
+def test_network_runs_in_consumer_thread():
     threads: dict[str, threading.Thread] = {}
 
-    def note(stage: str) -> Callable[[], object]:
+    def note(stage):
         return lambda: threads.update({stage: threading.current_thread()})
 
     run(1, FakeStages({(stage, 0): note(stage) for stage in STAGES}))
@@ -278,13 +259,13 @@ def test_network_runs_in_consumer_thread() -> None:
     assert len({threads[stage] for stage in ("decode", "translate", "encode")}) == 3
 
 
-def test_ready_outcomes_are_yielded_before_next_translation() -> None:
+def test_ready_outcomes_are_yielded_before_next_translation():
     yielded: list[int] = []
     yielded_before: dict[int, list[int]] = {}
     being_written = [threading.Event() for _ in range(5)]
 
-    def translating(number: int) -> Callable[[], object]:
-        def note() -> None:
+    def translating(number):
+        def note():
             yielded_before[number] = [*yielded]
             # The only encoder is at the last one, so those before it have ended.
             assert not number or being_written[number - 1].wait(10)
@@ -299,7 +280,7 @@ def test_ready_outcomes_are_yielded_before_next_translation() -> None:
     assert yielded == [0, 1, 2, 3, 4]
 
 
-def test_interrupt_in_network_is_raised_and_ends_threads() -> None:
+def test_interrupt_in_network_is_raised_and_ends_threads():
     stages = FakeStages({("translate", 3): raising(KeyboardInterrupt())})
     with pytest.raises(KeyboardInterrupt):
         run(1000, stages, PipelineLimits(2))
@@ -309,7 +290,7 @@ def test_interrupt_in_network_is_raised_and_ends_threads() -> None:
         time.sleep(0.01)
 
 
-def test_closed_limiter_admits_no_image() -> None:
+def test_closed_limiter_admits_no_image():
     limiter = InFlightLimiter(PipelineLimits(window=1))
     assert limiter.acquire(1)
     threading.Timer(0.05, limiter.close).start()

@@ -1,12 +1,10 @@
 """Strips equal the network on the whole image, in bounded memory."""
 
-from __future__ import annotations
-
 import copy
 import errno
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -15,14 +13,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cyclegan_cli.config import Resampling
 from cyclegan_cli.errors import DeviceError
 from cyclegan_cli.files import is_disk_full
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.models.winograd import WinogradConv
 from cyclegan_cli.translation import arena
-from cyclegan_cli.translation.arena import FeatureMapArena, Location, StoredRows
+from cyclegan_cli.translation.arena import Location, StoredRows
 from cyclegan_cli.translation.strips import StripGenerator, StripPlan
 from generators import generator
+
+RESAMPLING = get_args(Resampling)
 
 pytestmark = pytest.mark.cpu_features
 
@@ -65,7 +66,7 @@ def psnr(found: Tensor, expected: Tensor) -> float:
     return float(10 * torch.log10(torch.tensor(4 / max(mse, 1e-20))))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     rows=st.integers(2, 16),
     columns=st.integers(2, 12),
@@ -73,12 +74,21 @@ def psnr(found: Tensor, expected: Tensor) -> float:
     channels=st.integers(1, 4),
     blocks=st.integers(1, 3),
     keep_full=st.booleans(),
+    resampling=st.sampled_from(RESAMPLING),
     seed=st.integers(0, 1000),
 )
 def test_strips_of_any_height_equal_network(
-    rows: int, columns: int, strip: int, channels: int, blocks: int, keep_full: bool, seed: int
+    rows: int,
+    columns: int,
+    strip: int,
+    channels: int,
+    blocks: int,
+    keep_full: bool,
+    resampling: Resampling,
+    seed: int,
 ) -> None:
-    network, whole = generator(channels, blocks, seed), image(4 * rows, 4 * columns, seed)
+    network = generator(channels, blocks, seed, resampling=resampling)
+    whole = image(4 * rows, 4 * columns, seed)
     with torch.inference_mode():
         expected = network(whole)
     found = translate_in_strips(network, whole, strip, keep_full)
@@ -86,19 +96,25 @@ def test_strips_of_any_height_equal_network(
     assert float((found - expected).abs().max()) < 1 / 127.5
 
 
+@pytest.mark.parametrize("resampling", RESAMPLING)
 @pytest.mark.parametrize("blocks", [6, 9])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_strips_equal_network_at_paper_depths(blocks: int, layout: torch.memory_format) -> None:
-    network, whole = generator(8, blocks), image(72, 52)
+def test_strips_equal_network_at_paper_depths(
+    blocks: int, layout: torch.memory_format, resampling: Resampling
+) -> None:
+    network, whole = generator(8, blocks, resampling=resampling), image(72, 52)
     with torch.inference_mode():
         expected = network(whole)
     found = translate_in_strips(network.to(memory_format=layout), whole.to(memory_format=layout), 3)
     assert psnr(found, expected) > 100
 
 
+@pytest.mark.parametrize("resampling", RESAMPLING)
 @pytest.mark.parametrize(("rows", "keep_full"), [(1, False), (5, True), (8, False), (50, True)])
-def test_strips_equal_network_with_winograd(rows: int, keep_full: bool) -> None:
-    network, whole = generator(16, 3), image(76, 60)
+def test_strips_equal_network_with_winograd(
+    rows: int, keep_full: bool, resampling: Resampling
+) -> None:
+    network, whole = generator(16, 3, resampling=resampling), image(76, 60)
     assert isinstance(StripGenerator(copy.deepcopy(network)).blocks[0].first, WinogradConv)
     with torch.inference_mode():
         expected = network(whole)
@@ -107,7 +123,7 @@ def test_strips_equal_network_with_winograd(rows: int, keep_full: bool) -> None:
     assert float((found - expected).abs().max()) < 1 / 127.5
 
 
-def test_arena_is_reused_for_images_of_any_size() -> None:
+def test_arena_is_reused_for_images_of_any_size():
     network = generator(8, 2)
     shared = StripGenerator(copy.deepcopy(network))
     sizes = [(48, 64), (48, 64), (16, 20), (80, 40), (48, 64)]
@@ -121,7 +137,7 @@ def test_arena_is_reused_for_images_of_any_size() -> None:
     assert held == [full[0], full[0], full[0], full[0], full[0]]
 
 
-def test_large_arena_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_arena_is_freed(monkeypatch):
     network, whole = generator(8, 1), image(32, 32)
     shared = StripGenerator(network)
     through(shared, whole, StripPlan(3))
@@ -133,34 +149,20 @@ def test_large_arena_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shared.arena.nbytes == 0
 
 
-def test_feature_maps_share_one_buffer() -> None:
-    arena = FeatureMapArena()
-    arena.begin(None)
-    large, half = (
-        arena.allocate_first(4, torch.ones(1, 2, 1, 8)),
-        arena.allocate_first(2, torch.ones(1, 4, 1, 4)),
-    )
-    end = arena.allocate_last(1, torch.ones(1, 8, 1, 2))
-    assert large.whole.shape == (1, 2, 4, 8)
-    assert large.whole.is_contiguous(memory_format=torch.channels_last)
-    large.write(0, torch.arange(64.0).view(1, 4, 8, 2).permute(0, 3, 1, 2))
-    assert half.read(0, 2).permute(0, 2, 3, 1).flatten().tolist() == list(range(32))
-    assert end.read(0, 1).permute(0, 2, 3, 1).flatten().tolist() == list(range(48, 64))
-    assert arena.nbytes == 64 * 4
-
-
+@pytest.mark.parametrize("resampling", RESAMPLING)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.usefixtures("each_cpu")
-def test_feature_maps_on_disk_give_same_pixels(dtype: torch.dtype) -> None:
-    network, whole = generator(4, 2).to(dtype), image(48, 40).to(dtype)
+def test_feature_maps_on_disk_give_same_pixels(dtype: torch.dtype, resampling: Resampling) -> None:
+    network = generator(4, 2, resampling=resampling).to(dtype)
+    whole = image(48, 40).to(dtype)
     held = translate_in_strips(network, whole, 3)
     assert torch.equal(translate_in_strips(network, whole, 3, location="disk"), held)
     elsewhere = translate_in_strips(network, whole, 3, location=torch.device("cpu"))
     assert torch.equal(elsewhere, held)
 
 
-def test_full_temporary_folder_raises_device_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: int) -> None:
+def test_full_temporary_folder_raises_device_error(monkeypatch):
+    def full(*_):
         raise OSError(errno.ENOSPC, "No arena left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
@@ -172,7 +174,7 @@ def test_full_temporary_folder_raises_device_error(monkeypatch: pytest.MonkeyPat
     assert not is_disk_full(raised.value)
 
 
-def test_strip_generator_is_thread_safe() -> None:
+def test_strip_generator_is_thread_safe():
     """Threads share the workspace and must take turns."""
     network = generator(16, 2)
     images = [image(48, 64, seed) for seed in range(4)]
@@ -187,13 +189,13 @@ def test_strip_generator_is_thread_safe() -> None:
 @pytest.mark.parametrize("channels_in", [1, 3])
 @pytest.mark.parametrize("channels_out", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("resampling", RESAMPLING)
 @pytest.mark.usefixtures("each_cpu")
 def test_strips_equal_network_with_affine_norms_and_grey_images(
-    channels_in: int, channels_out: int, dtype: torch.dtype
+    channels_in: int, channels_out: int, dtype: torch.dtype, resampling: Resampling
 ) -> None:
-    network = generator(
-        4, 2, input_channels=channels_in, output_channels=channels_out, affine_norm=True
-    ).to(dtype)
+    channels = {"input_channels": channels_in, "output_channels": channels_out}
+    network = generator(4, 2, **channels, affine_norm=True, resampling=resampling).to(dtype)
     whole = image(72, 52)[:, :channels_in].to(dtype)
     with torch.inference_mode():
         expected = network(whole)
@@ -203,7 +205,7 @@ def test_strips_equal_network_with_affine_norms_and_grey_images(
     assert psnr(found, expected) > (100 if dtype == torch.float32 else 25)
 
 
-def test_independent_tiles_differ_from_network() -> None:
+def test_independent_tiles_differ_from_network():
     """The comparison above fails for tiles that are normalised by themselves."""
     network, whole = generator(8, 2), image(64, 64)
     with torch.inference_mode():
@@ -212,9 +214,10 @@ def test_independent_tiles_differ_from_network() -> None:
     assert psnr(tiles, expected) < 30
 
 
+@pytest.mark.parametrize("resampling", RESAMPLING)
 @pytest.mark.usefixtures("each_cpu")
-def test_bf16_strips_err_no_more_than_network() -> None:
-    network, whole = generator(8, 3), image(64, 48)
+def test_bf16_strips_err_no_more_than_network(resampling: Resampling) -> None:
+    network, whole = generator(8, 3, resampling=resampling), image(64, 48)
     with torch.inference_mode():
         exact = network(whole)
         untiled = network.bfloat16()(whole.bfloat16())
@@ -237,12 +240,13 @@ class Largest(TorchDispatchMode):
         return result
 
 
-def test_no_tensor_exceeds_trunk_maps_and_strip() -> None:
-    network, whole = generator(8, 1), image(512, 32)
+@pytest.mark.parametrize("resampling", RESAMPLING)
+def test_no_tensor_exceeds_trunk_maps_and_strip(resampling: Resampling) -> None:
+    network, whole = generator(8, 1, resampling=resampling), image(512, 32)
     trunk = 2 * 32 * (512 // 4) * (32 // 4)
     # At full resolution: 8 channels of a strip of four times two rows, with the halos of those
     # who read it, and reflected columns.
-    strip = 8 * (4 * 2 + 12) * (32 + 6)
+    strip = 8 * (4 * 2 + 12) * (32 + 6) * (2 if resampling == "cut" else 1)
     with Largest() as largest:
         translate_in_strips(network, whole, 2)
     assert largest.numbers <= max(trunk, strip, whole.numel())

@@ -1,14 +1,9 @@
 """Translator: images, arrays and tensors of any size."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,21 +11,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from cyclegan_cli.checkpoints import store
 from cyclegan_cli.checkpoints.header import ModelInfo
 from cyclegan_cli.config import GeneratorConfig
-from cyclegan_cli.data.decode import decode
-from cyclegan_cli.errors import CheckpointError, DeviceError, UsageError
-from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.errors import DeviceError, UsageError
 from cyclegan_cli.models.networks import ResnetGenerator, initialize_weights
 from cyclegan_cli.translation import translator as module
 from cyclegan_cli.translation.strips import StripPlan
 from cyclegan_cli.translation.translator import Translator, TranslatorOptions
 from generators import generator
-from images import display_p3_profile
 
 pytestmark = pytest.mark.cpu_features
 
@@ -40,7 +31,7 @@ unhurried = settings(deadline=None, max_examples=25)
 
 
 @pytest.fixture(scope="module")
-def translator(checkpoint: Path) -> Translator:
+def translator(checkpoint):
     return Translator.load(checkpoint, "a2b", options=FP32)
 
 
@@ -57,18 +48,9 @@ def random_images(*shape: int) -> Tensor:
 # Sizes
 
 
-@pytest.mark.parametrize("height", range(1, 21))
-def test_output_has_size_of_input(translator: Translator, height: int) -> None:
-    for width in (1, 2, 3, 4, 7, 8, 13, 20):
-        images = random_images(1, 3, height, width)
-        assert translator.translate(images).shape == images.shape
-
-
 @unhurried
 @given(batch=st.integers(1, 3), height=st.integers(1, 90), width=st.integers(1, 90))
-def test_batch_keeps_shape_and_range(
-    translator: Translator, batch: int, height: int, width: int
-) -> None:
+def test_batch_keeps_shape_and_range(translator, batch, height, width):
     translated = translator.translate(random_images(batch, 3, height, width))
     assert translated.shape == (batch, 3, height, width)
     assert translated.dtype == torch.float32
@@ -78,14 +60,14 @@ def test_batch_keeps_shape_and_range(
 # The result
 
 
-def test_translation_equals_generator_output(translator: Translator, tiny_model: CycleGAN) -> None:
+def test_translation_equals_generator_output(translator, tiny_model):
     images = random_images(2, 3, 16, 24)
     with torch.no_grad():
         expected = tiny_model.generator_a2b(images)
     torch.testing.assert_close(translator.translate(images), expected, rtol=0, atol=1e-4)
 
 
-def test_odd_size_is_padded_and_cropped(translator: Translator, tiny_model: CycleGAN) -> None:
+def test_odd_size_is_padded_and_cropped(translator, tiny_model):
     images = random_images(1, 3, 15, 22)
     padded = np.pad(images.numpy(), [(0, 0), (0, 0), (0, 1), (0, 2)], mode="reflect")
     with torch.no_grad():
@@ -93,58 +75,26 @@ def test_odd_size_is_padded_and_cropped(translator: Translator, tiny_model: Cycl
     torch.testing.assert_close(translator.translate(images), expected, rtol=0, atol=1e-4)
 
 
-def test_input_is_not_modified(translator: Translator) -> None:
+def test_input_is_not_modified(translator):
     images = random_images(1, 3, 8, 8)
     translator.translate(images)
     assert torch.equal(images, random_images(1, 3, 8, 8))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "P", "1", "I;16"])
-def test_pillow_image_of_any_mode_becomes_rgb(translator: Translator, mode: str) -> None:
+def test_pillow_image_of_any_mode_becomes_rgb(translator, mode):
     translated = translator(Image.effect_noise((13, 7), 60).convert(mode))
     assert (translated.mode, translated.size) == ("RGB", (13, 7))
 
 
-def test_16_bit_grey_is_scaled(translator: Translator) -> None:
-    grey = np.linspace(0, 255, 13 * 7).astype(np.uint8).reshape(7, 13)
-    grey_16_bit = Image.fromarray(grey.astype(np.uint16) * 257)
-    assert grey_16_bit.mode == "I;16"
-    expected = np.asarray(translator(Image.fromarray(grey)))
-    assert np.array_equal(np.asarray(translator(grey_16_bit)), expected)
-
-
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_transparency_is_kept(translator: Translator, mode: str) -> None:
+def test_transparency_is_kept(translator, mode):
     opacity = Image.effect_noise((13, 7), 90)
     image = Image.effect_noise((13, 7), 60).convert(mode)
     image.putalpha(opacity)
     translated = translator(image)
     assert translated.mode == "RGBA"
     assert np.array_equal(np.asarray(translated.getchannel("A")), np.asarray(opacity))
-
-
-@pytest.mark.parametrize("extension", ["jpg", "png", "tiff"])
-def test_exif_orientation_is_applied(
-    translator: Translator, tmp_path: Path, extension: str
-) -> None:
-    photo = Image.effect_noise((13, 7), 60).convert("RGB")
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = 6
-    photo.save(tmp_path / f"photo.{extension}", exif=exif)
-    stored = Image.open(tmp_path / f"photo.{extension}")
-    upright = ImageOps.exif_transpose(Image.open(tmp_path / f"photo.{extension}"))
-    assert upright.size == (7, 13)
-    assert np.array_equal(np.asarray(translator(stored)), np.asarray(translator(upright)))
-
-
-def test_colour_profile_is_converted_to_srgb(translator: Translator, tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (7, 13, 3), dtype=np.uint8)
-    file = tmp_path / "photo.png"
-    Image.fromarray(noise).save(file, icc_profile=display_p3_profile())
-    converted = decode(file).frames[0]
-    assert not np.array_equal(converted, noise)
-    translated = np.asarray(translator(Image.open(file)))
-    assert np.array_equal(translated, translator(converted))
 
 
 @pytest.mark.parametrize(
@@ -160,14 +110,14 @@ def test_colour_profile_is_converted_to_srgb(translator: Translator, tmp_path: P
         torch.zeros(1, 3, 5, 4, dtype=torch.uint8),
     ],
 )
-def test_wrong_shape_or_dtype_raises_value_error(translator: Translator, image: Any) -> None:
+def test_wrong_shape_or_dtype_raises_value_error(translator, image):
     with pytest.raises(ValueError, match="must be .*, found ") as refused:
         translator(image)
     assert str(list(image.shape)) in str(refused.value)
     assert str(image.dtype) in str(refused.value)
 
 
-def test_pixel_values_reach_generator_unchanged(translator: Translator) -> None:
+def test_pixel_values_reach_generator_unchanged(translator):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
     images = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1
     expected = ((translator.translate(images)[0] + 1) * 127.5).round().permute(1, 2, 0)
@@ -177,25 +127,16 @@ def test_pixel_values_reach_generator_unchanged(translator: Translator) -> None:
 # How it computes
 
 
-def test_translation_runs_in_inference_mode(translator: Translator) -> None:
-    assert translator.translate(random_images(1, 3, 8, 8)).is_inference()
-
-
-def test_generator_requires_no_grad(translator: Translator) -> None:
-    assert not translator.generator.training
-    assert not any(p.requires_grad for p in translator.generator.parameters())
-
-
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), None]
 )
-def test_out_of_memory_raises_device_error_with_size(error: Exception | None) -> None:
+def test_out_of_memory_raises_device_error_with_size(error):
     translator = network_translator(generator(2, 1))
 
-    def fail(*_: Any) -> None:
+    def fail(*_):
         raise error or RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")
 
-    translator.strips.translate = fail  # type: ignore[method-assign]
+    translator.strips.translate = fail
     with pytest.raises(DeviceError, match="translating 20x16 pixels: not enough memory"):
         translator.translate(random_images(1, 3, 16, 20))
 
@@ -203,7 +144,7 @@ def test_out_of_memory_raises_device_error_with_size(error: Exception | None) ->
 # Loading
 
 
-def test_to_without_checkpoint_is_refused() -> None:
+def test_to_without_checkpoint_is_refused():
     translator = network_translator(generator(4, 1))
     assert translator.to(translator.target) is translator
     source = translator.info.source("a2b")
@@ -215,23 +156,12 @@ def test_to_without_checkpoint_is_refused() -> None:
     ("direction", "network", "target"),
     [("a2b", "generator_a2b", "night"), ("b2a", "generator_b2a", "day")],
 )
-def test_direction_selects_generator_and_target(
-    checkpoint: Path, tiny_model: CycleGAN, direction: Any, network: str, target: str
-) -> None:
+def test_direction_selects_generator_and_target(checkpoint, tiny_model, direction, network, target):
     translator = Translator.load(checkpoint, direction, options=FP32)
     expected = tiny_model.networks()[network].state_dict()
     assert translator.target == target
     for name, weight in translator.generator.state_dict().items():
         assert torch.equal(weight, expected[name])
-
-
-def test_the_two_directions_translate_differently(checkpoint: Path) -> None:
-    images = random_images(1, 3, 16, 16)
-    there, back = (
-        Translator.load(checkpoint, direction, "cpu").translate(images)
-        for direction in ("a2b", "b2a")
-    )
-    assert (there - back).abs().max() > 0.01
 
 
 def grey_translator(channels_in: int, channels_out: int) -> Translator:
@@ -242,7 +172,7 @@ def grey_translator(channels_in: int, channels_out: int) -> Translator:
     return network_translator(network)
 
 
-def test_grey_network_receives_grey_image() -> None:
+def test_grey_network_receives_grey_image():
     translator = grey_translator(1, 3)
     images = random_images(2, 3, 16, 20)
     red, green, blue = images.unbind(dim=1)
@@ -253,7 +183,7 @@ def test_grey_network_receives_grey_image() -> None:
 
 
 @pytest.mark.parametrize("channels_in", [1, 3])
-def test_grey_output_becomes_rgb(channels_in: int) -> None:
+def test_grey_output_becomes_rgb(channels_in):
     translated = grey_translator(channels_in, 1).translate(random_images(2, 3, 13, 18))
     assert translated.shape == (2, 3, 13, 18)
     assert torch.equal(translated[:, 0], translated[:, 1])
@@ -261,74 +191,10 @@ def test_grey_output_becomes_rgb(channels_in: int) -> None:
     assert translated.std() > 0.1
 
 
-@pytest.mark.parametrize("direction", ["a2b", "b2a"])
-def test_load_reads_tensors_of_one_direction_only(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, direction: Any
-) -> None:
-    read: list[str] = []
-    real = store.open_tensors
-
-    @contextmanager
-    def spy(path: Path) -> Iterator[Any]:
-        with real(path) as read_tensor:
-            yield lambda name: (read.append(name), read_tensor(name))[1]
-
-    monkeypatch.setattr(store, "open_tensors", spy)
-    Translator.load(checkpoint, direction, "cpu")
-    assert read
-    assert all(name.startswith(f"generator_{direction}.") for name in read)
-
-
-def test_load_accepts_run_folder(run_folder: Path, checkpoint: Path) -> None:
-    images = random_images(1, 3, 8, 8)
-    of_folder = Translator.load(run_folder, "a2b", "cpu").translate(images)
-    assert torch.equal(of_folder, Translator.load(checkpoint, "a2b", "cpu").translate(images))
-
-
-def test_load_accepts_training_state(run_folder: Path, checkpoint: Path) -> None:
-    images = random_images(1, 3, 8, 8)
-    of_state = Translator.load(run_folder / "state.safetensors", "b2a", "cpu")
-    of_model = Translator.load(checkpoint, "b2a", "cpu")
-    assert torch.equal(of_state.translate(images), of_model.translate(images))
-
-
-def test_half_precision_checkpoint_is_loaded_as_fp32(
-    tmp_path: Path, tiny_model: CycleGAN, tiny_info: ModelInfo
-) -> None:
-    tensors = {
-        f"generator_a2b.{name}": tensor.half().contiguous()
-        for name, tensor in tiny_model.generator_a2b.state_dict().items()
-    }
-    metadata = store.to_metadata(tiny_info.to_document())
-    store.save_file(tensors, tmp_path / "half.safetensors", metadata)
-    translated = Translator.load(tmp_path / "half.safetensors", "a2b", "cpu").translate(
-        random_images(1, 3, 8, 8)
-    )
-    assert translated.dtype == torch.float32
-
-
-def test_missing_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="there is no checkpoint"):
-        Translator.load(tmp_path / "nothing.safetensors")
-
-
-def test_folder_without_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"has no model\.safetensors"):
-        Translator.load(tmp_path)
-
-
-def test_translator_is_public(checkpoint: Path, draw: Callable[..., Path], tmp_path: Path) -> None:
-    import cyclegan_cli
-
-    translator = cyclegan_cli.Translator.load(checkpoint, device="cpu")
-    with Image.open(draw(tmp_path / "photo.png")) as photo:
-        assert translator(photo).size == photo.size
-
-
 # Kinds of images
 
 
-def test_array_keeps_bit_depth(translator: Translator) -> None:
+def test_array_keeps_bit_depth(translator):
     pixels = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
     eight = translator(pixels)
     assert (eight.shape, eight.dtype) == ((9, 14, 3), np.uint8)
@@ -337,7 +203,7 @@ def test_array_keeps_bit_depth(translator: Translator) -> None:
     assert abs(sixteen / 257 - eight).max() <= 0.51
 
 
-def test_tensor_gives_tensor(translator: Translator) -> None:
+def test_tensor_gives_tensor(translator):
     images = random_images(2, 3, 8, 12)
     assert torch.equal(translator(images), translator.translate(images))
 
@@ -345,7 +211,7 @@ def test_tensor_gives_tensor(translator: Translator) -> None:
 # Directions
 
 
-def test_to_selects_domain_by_name(checkpoint: Path) -> None:
+def test_to_selects_domain_by_name(checkpoint):
     night = Translator.load(checkpoint, device="cpu").to("night")
     day = night.to("day")
     assert (night.target, day.target) == ("night", "day")
@@ -355,24 +221,17 @@ def test_to_selects_domain_by_name(checkpoint: Path) -> None:
     assert day.to("day") is day
 
 
-def test_to_unknown_domain_is_refused(translator: Translator) -> None:
-    with pytest.raises(UsageError, match="'day' and 'night'"):
-        translator.to("dusk")
-
-
 # Memory
 
 
-def test_memory_limit_does_not_change_pixels(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_memory_limit_does_not_change_pixels(monkeypatch):
     network = generator(8, 2)
     pixels = np.random.default_rng(0).integers(0, 256, (400, 300, 3), dtype=np.uint8)
     plans = []
     whole = network_translator(copy.deepcopy(network))
     limited = network_translator(network, max_memory=1)
     work = limited.strips.translate
-    limited.strips.translate = lambda image, plan, sink: (  # type: ignore[method-assign]
+    limited.strips.translate = lambda image, plan, sink: (
         plans.append(plan), work(image, plan, sink)
     )  # fmt: skip
     monkeypatch.setattr(module, "memory_budget", lambda device, limit: 3.2e6 if limit else 1e9)
@@ -381,16 +240,10 @@ def test_memory_limit_does_not_change_pixels(
     assert abs(found.astype(int) - expected).max() <= 1
 
 
-def test_too_small_memory_limit_is_refused() -> None:
-    translator = network_translator(generator(2, 1), max_memory=1000)
-    with pytest.raises(DeviceError, match=r"translating 20x16 pixels needs .* GB of memory"):
-        translator.translate(random_images(1, 3, 16, 20))
-
-
 # Scale
 
 
-def test_resize_restores_original_size() -> None:
+def test_resize_restores_original_size():
     network = generator(4, 1)
     plain = network_translator(copy.deepcopy(network))
     resizing = network_translator(network, resize=16)
@@ -408,7 +261,7 @@ def test_resize_restores_original_size() -> None:
     assert abs(found - expected).max() <= 0.6
 
 
-def test_resize_does_not_affect_smaller_images() -> None:
+def test_resize_does_not_affect_smaller_images():
     network = generator(4, 1)
     plain = network_translator(copy.deepcopy(network))
     resizing = network_translator(network, resize=16)
@@ -416,17 +269,17 @@ def test_resize_does_not_affect_smaller_images() -> None:
     assert np.array_equal(resizing(pixels), plain(pixels))
 
 
-def test_image_decoded_at_reduced_scale_is_restored_to_full_size() -> None:
+def test_image_decoded_at_reduced_scale_is_restored_to_full_size():
     translator = network_translator(generator(4, 1), resize=16)
     pixels = np.zeros((20, 30, 3), np.uint8)
     assert translator.translate_array(pixels, size=(61, 41)).shape == (41, 61, 3)
 
 
 @pytest.mark.parametrize(("width", "height"), [(65, 64), (71, 69), (64, 72), (8 * 9 + 1, 67)])
-def test_excess_rows_of_reduced_scale_are_cropped(width: int, height: int) -> None:
+def test_excess_rows_of_reduced_scale_are_cropped(width, height):
     """The last row and column of an eighth cover more than the image has."""
     translator = network_translator(generator(4, 1), resize=16)
-    translator._translate_array = lambda small, _: small  # Of a network that changes nothing,
+    translator._translate_array = lambda small, _: small  # An identity network:
     rows, columns = math.ceil(height / 8), math.ceil(width / 8)
     small = np.zeros((rows, columns, 3), np.uint16)
     small[:, columns // 2 :] = 65535
@@ -444,14 +297,14 @@ def test_excess_rows_of_reduced_scale_are_cropped(width: int, height: int) -> No
 
 
 @pytest.fixture
-def repays(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+def repays(monkeypatch):
     """As if a compiled network were faster than strips here."""
     monkeypatch.setattr(module, "is_compiling_faster", lambda _: True)
     return monkeypatch
 
 
 @pytest.mark.slow
-def test_compiled_network_gives_same_pixels(repays: pytest.MonkeyPatch) -> None:
+def test_compiled_network_gives_same_pixels(repays):
     # torch's own, with all but the compiler: a network so wrapped is not quite like one that isn't.
     repays.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     network = generator(4, 1)
@@ -470,16 +323,16 @@ def test_compiled_network_gives_same_pixels(repays: pytest.MonkeyPatch) -> None:
     assert translator.remarks == ()
 
 
-def test_compile_on_cpu_has_no_effect_and_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compile_on_cpu_has_no_effect_and_is_reported(monkeypatch):
     monkeypatch.setattr(torch, "compile", None)
     translator = network_translator(generator(4, 1), compile=True)
     assert translator.remarks == ("--compile has no effect on a CPU, where strips are faster",)
     assert translator.translate(random_images(1, 3, 16, 16)).shape == (1, 3, 16, 16)
 
 
-def test_failing_compilation_raises_device_error(repays: pytest.MonkeyPatch) -> None:
-    def without_compiler(_: ResnetGenerator, **__: Any) -> Callable[[Tensor], Tensor]:
-        def fail(_: Tensor) -> Tensor:
+def test_failing_compilation_raises_device_error(repays):
+    def without_compiler(_, **__):
+        def fail(_):
             raise RuntimeError("InvalidCxxCompiler: no working C++ compiler\nmany more lines")
 
         return fail
@@ -496,14 +349,14 @@ def test_failing_compilation_raises_device_error(repays: pytest.MonkeyPatch) -> 
     ("width", "height", "expected"),
     [(4000, 1600, "5 times the training scale"), (4000, 1280, ""), (300, 200, "")],
 )
-def test_image_far_above_training_scale_gets_remark(width: int, height: int, expected: str) -> None:
+def test_image_far_above_training_scale_gets_remark(width, height, expected):
     translator = network_translator(generator(2, 1))
     translator.info = replace(translator.info, training={"load_size": 320})
     remark = translator.scale_remark(width, height)
     assert (expected in remark and "--resize 320" in remark) if expected else remark == ""
 
 
-def test_no_scale_remark_with_resize_or_unknown_training() -> None:
+def test_no_scale_remark_with_resize_or_unknown_training():
     assert network_translator(generator(2, 1)).scale_remark(9000, 9000) == ""
     resizing = network_translator(generator(2, 1), resize=100)
     resizing.info = replace(resizing.info, training={"load_size": 100})

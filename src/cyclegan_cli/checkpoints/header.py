@@ -17,7 +17,7 @@ import stat
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from cyclegan_cli.config import (
     MAX_CHANNELS,
@@ -25,6 +25,7 @@ from cyclegan_cli.config import (
     BandFormats,
     DiscriminatorConfig,
     GeneratorConfig,
+    Resampling,
     TrainConfig,
     is_domain_name,
 )
@@ -35,10 +36,11 @@ from cyclegan_cli.files import is_lfs_pointer
 BOTH_DIRECTIONS: tuple[Direction, ...] = ("a2b", "b2a")
 FORMAT_NAME = "cyclegan-cli"
 NEWEST_VERSION = 3
-# Files carry the oldest version whose readers understand them.
-MODEL_VERSION, STATE_VERSION, BANDS_VERSION = 1, 2, 3
-# Values of options that version 1 lacks, so that its runs resume unchanged.
-VERSION_1_OPTIONS: dict[str, Any] = {"ema": 0.0, "val_fraction": 0.0}
+# Files carry the oldest version whose readers understand them: models of RGB domains with strided
+# resampling are of version 1, others of version 3.
+MODEL_VERSION, STATE_VERSION = 1, 3
+# Values of options that older versions lack, so that their runs resume unchanged.
+OLDER_OPTIONS: dict[str, Any] = {"ema": 0.0, "val_fraction": 0.0, "resampling": "strided"}
 
 METADATA_KEY = "cyclegan"
 MAX_HEADER_BYTES = 100_000_000  # The limit of the safetensors library itself.
@@ -344,10 +346,11 @@ class ModelInfo:
             for domain, band_format in zip("ab", self.formats, strict=True)
             if band_format is not None
         }
+        is_new = bool(bands) or self.generator.resampling != "strided"
         return {
             **({"bands": bands} if bands else {}),
             "format": FORMAT_NAME,
-            "version": BANDS_VERSION if bands else MODEL_VERSION,
+            "version": NEWEST_VERSION if is_new else MODEL_VERSION,
             "kind": self.kind,
             "generator": asdict(self.generator),
             "directions": list(self.directions),
@@ -390,7 +393,7 @@ class StateInfo:
             CheckpointError: They are not valid in this version.
         """
         try:
-            document = VERSION_1_OPTIONS | self.config
+            document = OLDER_OPTIONS | self.config
             return TrainConfig.from_document(document, "the training state")
         except UsageError as error:
             hint = "The state may have been written by another version."
@@ -403,9 +406,12 @@ class StateInfo:
         if self.items is not None:
             optional["items"] = self.items
         return self.model.to_document() | {
-            "discriminator": {"base_channels": self.discriminator.base_channels},
+            "discriminator": {
+                "base_channels": self.discriminator.base_channels,
+                "scales": self.discriminator.scales,
+            },
             "config": self.config,
-            "version": BANDS_VERSION if any(self.model.formats) else STATE_VERSION,
+            "version": STATE_VERSION,
             "state": {
                 "step": self.step,
                 "seconds": self.seconds,
@@ -495,9 +501,7 @@ def state_info(path: Path, header: Header) -> StateInfo:
             raise ValueError(model.directions)
         return StateInfo(
             model=model,
-            discriminator=DiscriminatorConfig(
-                _integer(header.document["discriminator"]["base_channels"], 1, 1024)
-            ),
+            discriminator=_discriminator_config(header.document["discriminator"]),
             config=dict(header.document["config"]),
             step=_integer(state["step"], 0, 10**12),
             seconds=float(seconds),
@@ -511,8 +515,12 @@ def state_info(path: Path, header: Header) -> StateInfo:
 
 
 def _generator_config(document: Any) -> GeneratorConfig:
-    """Return the architecture; the first files of version 1 have only the first two entries."""
-    given = {"input_channels": 3, "output_channels": 3, "affine_norm": False} | dict(document)
+    """Return the architecture; the first files of version 1 have only the first two entries.
+
+    ``resampling`` is new in version 3.
+    """
+    older = {"input_channels": 3, "output_channels": 3, "affine_norm": False}
+    given = older | {"resampling": "strided"} | dict(document)
     channels = [
         _integer(given[f"{side}_channels"], 1, MAX_CHANNELS) for side in ("input", "output")
     ]
@@ -524,6 +532,7 @@ def _generator_config(document: Any) -> GeneratorConfig:
         input_channels=channels[0],
         output_channels=channels[1],
         affine_norm=given["affine_norm"],
+        resampling=_resampling(given["resampling"]),
     )
 
 
@@ -557,6 +566,21 @@ def _format(given: Mapping[str, Any]) -> BandFormat:
         bands=tuple(_integer(band, 1, 2**16) for band in given["bands"]),
         nodata=None if nodata is None else float(nodata),
     )
+
+
+def _discriminator_config(document: Any) -> DiscriminatorConfig:
+    """Return the architecture; ``scales`` is new in version 3."""
+    given = {"scales": 1} | dict(document)
+    return DiscriminatorConfig(
+        _integer(given["base_channels"], 1, 1024), _integer(given["scales"], 1, 3)
+    )
+
+
+def _resampling(value: Any) -> Resampling:
+    for kind in get_args(Resampling):
+        if kind == value:
+            return kind  # type: ignore[no-any-return]
+    raise ValueError(value)
 
 
 def _directions(value: Any) -> tuple[Direction, ...]:

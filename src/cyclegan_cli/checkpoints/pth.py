@@ -4,11 +4,14 @@ Files are read by ``torch.load(weights_only=True)``, which executes nothing; wha
 compared with its size first. Architecture, directions and domains are inferred from names and
 shapes, because no file states them. The original numbers the layers of one ``nn.Sequential``: 9
 blocks have their convolutions at ``model.{1,4,7}``, ``model.10..18.conv_block.{1,5}`` and
-``model.{19,22,26}``. torch is imported where it is needed: file and parameter names do not need it.
+``model.{19,22,26}``. CUT's antialiased generators have resampling layers among them, whose kernels
+are buffers named ``filt``. torch is imported where it is needed: file and parameter names do not
+need it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import pickle
@@ -65,11 +68,15 @@ DIRECTION = re.compile(
 )
 EPOCH = re.compile(r"(?:^|[._-])(?:epoch|iter)?(\d+)(?=[._-]|$)", re.IGNORECASE)
 DOMAINS = re.compile(r"^([^\W\d_][^\W\d_-]*)2([^\W\d_][^\W\d_-]*)(?:[_-].*)?$")
-FIRST_BLOCK = 10  # Index of the first residual block in the original's nn.Sequential.
+# Kernels of CUT's resampling in one direction. Upsampling doubles the sum of the kernel.
+DOWNSAMPLING_FILTER = (1 / 4, 2 / 4, 1 / 4)
+UPSAMPLING_FILTER = (1 / 4, 3 / 4, 3 / 4, 1 / 4)
 STEM = re.compile(r"^(.*?)model\.1\.weight$")
 BLOCK = re.compile(r"model\.(\d+)\.(conv_block|block)\.(\d+)\.weight")
 RUNNING_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 SUPPORTED = "Supported are ResNet generators with instance norm and reflection padding."
+FILTER_SUFFIX = ".filt"
+FILTER_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -296,23 +303,36 @@ def domains_of(path: Path) -> tuple[str, str]:
 # --- generators in them ----------------------------------------------------------------------
 
 
+def _first_block(config: GeneratorConfig) -> int:
+    """Return the index of the first residual block in the original's nn.Sequential."""
+    return 12 if config.resampling == "cut" else 10
+
+
 def original_names(
     config: GeneratorConfig, block: str = "conv_block", second: int = 5
 ) -> dict[str, str]:
     """Return the original's name of every parameter of a generator, by our name.
 
     Args:
-        config: The architecture.
+        config: The architecture; ``strided``, or ``cut`` for the names of CUT.
         block: The original's name of a residual block's layers.
         second: Index of the second convolution in a block; 6 if dropout precedes it.
     """
-    last = FIRST_BLOCK + config.residual_blocks
-    modules = {"stem.conv": 1, "stem.norm": 2, "down.0.conv": 4, "down.0.norm": 5,
-               "down.1.conv": 7, "down.1.norm": 8, "up.0.conv": last, "up.0.norm": last + 1,
-               "up.1.conv": last + 3, "up.1.norm": last + 4, "head": last + 7}  # fmt: skip
-    theirs = {module: f"model.{number}" for module, number in modules.items()}
+    first = _first_block(config)
+    last = first + config.residual_blocks
+    if config.resampling == "cut":
+        modules = {"stem.conv": 1, "down.0.conv": 4, "down.1.conv": 8,
+                   "up.0.conv": last + 1, "up.1.conv": last + 5, "head": last + 9}  # fmt: skip
+    else:
+        modules = {"stem.conv": 1, "down.0.conv": 4, "down.1.conv": 7,
+                   "up.0.conv": last, "up.1.conv": last + 3, "head": last + 7}  # fmt: skip
+    theirs = {}
+    for module, number in modules.items():
+        theirs[module] = f"model.{number}"
+        theirs[module.replace(".conv", ".norm")] = f"model.{number + 1}"
+    theirs["head"] = f"model.{modules['head']}"
     for index in range(config.residual_blocks):
-        layers = f"model.{FIRST_BLOCK + index}.{block}"
+        layers = f"model.{first + index}.{block}"
         theirs[f"trunk.{index}.first.conv"] = f"{layers}.1"
         theirs[f"trunk.{index}.first.norm"] = f"{layers}.2"
         theirs[f"trunk.{index}.second"] = f"{layers}.{second}"
@@ -322,6 +342,25 @@ def original_names(
         module, _, parameter = name.rpartition(".")
         names[name] = f"{theirs[module]}.{parameter}"
     return names
+
+
+def original_filters(config: GeneratorConfig) -> dict[str, Tensor]:
+    """Return the buffers of CUT's resampling by their names: ``[C, 1, n, n]`` each, fp32.
+
+    Only generators with ``cut`` resampling have any.
+    """
+    import torch
+
+    if config.resampling != "cut":
+        return {}
+    c, last = config.base_channels, _first_block(config) + config.residual_blocks
+    layers = {7: (2 * c, DOWNSAMPLING_FILTER), 11: (4 * c, DOWNSAMPLING_FILTER),
+              last: (4 * c, UPSAMPLING_FILTER), last + 4: (2 * c, UPSAMPLING_FILTER)}  # fmt: skip
+    filters = {}
+    for number, (channels, line) in layers.items():
+        kernel = torch.outer(torch.tensor(line), torch.tensor(line))
+        filters[f"model.{number}{FILTER_SUFFIX}"] = kernel.repeat(channels, 1, 1, 1)
+    return filters
 
 
 def read_pth(path: Path) -> tuple[ModelInfo, dict[Direction, PthGenerator]]:
@@ -395,6 +434,7 @@ def find_generators(path: Path, tensors: Mapping[str, Tensor]) -> dict[Direction
     for prefix in [match[1] for name in tensors if (match := STEM.match(name))]:
         direction = direction_of(prefix) or direction_of(path.stem) or "a2b"
         config, names = _architecture(path, infos, prefix)
+        _check_filters(path, tensors, prefix, config)
         generator = PthGenerator(path, prefix, config, names, tensors)
         if direction in found:
             if _is_same(found[direction], generator):
@@ -426,9 +466,7 @@ def _is_same(one: PthGenerator, other: PthGenerator) -> bool:
 def _refuse_other_networks(path: Path, infos: Mapping[str, TensorInfo]) -> None:
     stems = [t for name, t in infos.items() if name.endswith("model.0.weight")]
     kind = ""
-    if any(name.endswith(".filt") for name in infos):
-        kind = "an antialiased network (its filters are named .filt)"
-    elif any("model.1.model." in name for name in infos):
+    if any("model.1.model." in name for name in infos):
         kind = "a U-Net"
     elif any(tensor.shape[2:] == (4, 4) for tensor in stems) and not any(map(STEM.match, infos)):
         kind = "a discriminator"
@@ -451,31 +489,64 @@ def _architecture(
     matches = [match for name in own if (match := BLOCK.fullmatch(name))]
     blocks = {int(match[1]) for match in matches}
     stem = own["model.1.weight"].shape
-    head = own.get(f"model.{FIRST_BLOCK + len(blocks) + 7}.weight", TensorInfo("", ())).shape
-    channels = (stem[1], head[0]) if len(stem) == len(head) == 4 else (0, 0)
-    fits = (
-        all(1 <= count <= MAX_CHANNELS for count in channels)
-        and 1 <= len(blocks) <= 64
-        and 1 <= stem[0] <= 1024
+    is_cut = any(name.endswith(FILTER_SUFFIX) for name in own)
+    config = GeneratorConfig(
+        stem[0] if stem else 0,
+        len(blocks),
+        affine_norm="model.2.weight" in own,
+        resampling="cut" if is_cut else "strided",
     )
-    if not fits or blocks != set(range(FIRST_BLOCK, FIRST_BLOCK + len(blocks))):
+    first = _first_block(config)
+    last = own.get(f"model.{first + len(blocks) + (9 if is_cut else 7)}.weight")
+    head = last.shape if last else ()
+    channels = (stem[1], head[0]) if len(stem) == len(head) == 4 else (0, 0)
+    fits = all(1 <= count <= MAX_CHANNELS for count in channels)
+    fits = fits and 1 <= len(blocks) <= 64 and 1 <= stem[0] <= 1024
+    if not fits or blocks != set(range(first, first + len(blocks))):
         raise CheckpointError(
             f"{path} holds a generator of another architecture: {len(blocks)} residual blocks, "
             f"first weights {list(stem)}, last weights {list(head)}",
             SUPPORTED,
         )
-    config = GeneratorConfig(stem[0], len(blocks), *channels, "model.2.weight" in own)
+    config = dataclasses.replace(config, input_channels=channels[0], output_channels=channels[1])
     # With dropout the second convolution has index 6, which is otherwise the norm's scale.
-    sixth = own.get(f"model.{FIRST_BLOCK}.{matches[0][2]}.6.weight", TensorInfo("", ()))
+    sixth = own.get(f"model.{first}.{matches[0][2]}.6.weight", TensorInfo("", ()))
     names = original_names(config, matches[0][2], second=6 if len(sixth.shape) == 4 else 5)
     shapes = generator_shapes(config)
     for ours, theirs in names.items():
         check_tensor(path, own, theirs, shapes[ours], GENERATOR_DTYPES)
-    unknown = sorted(own.keys() - set(names.values()))
-    surplus = [name for name in unknown if name.rpartition(".")[2] not in RUNNING_STATISTICS]
+    known = set(names.values()) | set(original_filters(config))
+    surplus = [name for name in sorted(own.keys() - known)
+               if name.rpartition(".")[2] not in RUNNING_STATISTICS]  # fmt: skip
     if surplus:
         raise CheckpointError(
             f"{path} has a tensor {prefix}{surplus[0]}, which its architecture does not have",
             SUPPORTED,
         )
     return config, {ours: prefix + theirs for ours, theirs in names.items()}
+
+
+def _check_filters(
+    path: Path, tensors: Mapping[str, Tensor], prefix: str, config: GeneratorConfig
+) -> None:
+    """Check that the resampling filters of a generator under a prefix are those of CUT.
+
+    Raises:
+        CheckpointError: One is missing or has other values.
+    """
+    import torch
+
+    for name, expected in original_filters(config).items():
+        found = tensors.get(prefix + name)
+        if found is None:
+            raise CheckpointError(
+                f"{path} has no tensor {prefix}{name}: only some of its layers are antialiased",
+                "Supported are CUT's default generators, and those without any antialiasing.",
+            )
+        if found.shape != expected.shape or not torch.allclose(
+            found.float(), expected, rtol=0, atol=FILTER_TOLERANCE
+        ):
+            raise CheckpointError(
+                f"{path}: {prefix}{name} is another resampling filter than CUT's",
+                "Supported are CUT's default generators, and those without any antialiasing.",
+            )

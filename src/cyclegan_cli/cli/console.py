@@ -12,7 +12,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, TextIO, cast
 
@@ -22,6 +22,7 @@ from cyclegan_cli.errors import CycleGANError, DataError, DeviceError, OutputErr
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 # File names and metadata must not move the cursor, color the screen or forge lines.
 CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
@@ -97,7 +98,6 @@ def json_line(document: Mapping[str, Any]) -> None:
 def table(title: str, rows: Iterable[tuple[str, str]]) -> None:
     """Print a table of names and values to stdout."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     drawn = Table(box=box.SIMPLE, show_header=False)
@@ -105,6 +105,25 @@ def table(title: str, rows: Iterable[tuple[str, str]]) -> None:
     drawn.add_column(overflow="fold")
     for name, value in rows:
         drawn.add_row(name.translate(CONTROLS), value.translate(CONTROLS_IN_CELLS))
+    _draw(title, drawn)
+
+
+def grid(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table with a header to stdout; the first column holds the names of the rows."""
+    from rich import box
+    from rich.table import Table
+
+    drawn = Table(box=box.SIMPLE)
+    for index, name in enumerate(header):
+        drawn.add_column(name.translate(CONTROLS), style=None if index else "bold", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(cell.translate(CONTROLS_IN_CELLS) for cell in row))
+    _draw(title, drawn)
+
+
+def _draw(title: str, drawn: Table) -> None:
+    from rich.console import Console
+
     text = io.StringIO()
     stdout = Console(file=text, highlight=False, markup=False, emoji=False)
     stdout.print(drawn)

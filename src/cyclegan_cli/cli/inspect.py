@@ -9,22 +9,26 @@ from typing import Any
 from cyclegan_cli.cli import console
 from cyclegan_cli.cli.options import config_options
 from cyclegan_cli.config import InspectConfig
-from cyclegan_cli.errors import CycleGANError, SomeFailedError
+from cyclegan_cli.errors import CycleGANError, DataError, SomeFailedError
 from cyclegan_cli.inspection import SCHEMA, Request, Summary, describe
 
+MOST_LISTED = 20  # Messages about images.
 # Kinds whose names in JSON differ from those for humans.
 KIND_NAMES = {"picture": "image", "pictures": "images"}
 
 
 @config_options(InspectConfig)
 def inspect_command(config: InspectConfig) -> None:
-    """Describe files and folders, and compare two checkpoints.
+    """Describe files and folders, compare two checkpoints, and measure translations.
 
     Checkpoints and models are described from their headers. Tensors are read only to compare two
     checkpoints and for --weights; no code in a file is executed.
     """
     if config.models:
         _list_models(config.json)
+        return
+    if config.against is not None:
+        _measure(config, config.against)
         return
     request = Request(config.weights, config.receptive_field, config.full)
     summaries: list[Summary] = []
@@ -85,6 +89,68 @@ def _compare(one: Path, other: Path, as_json: bool) -> None:
                    for name, (first, second) in facts["differences"].items()}  # fmt: skip
     shown = facts | {"differences": differences or "none"}
     console.table(f"{one} | {other}: comparison", _rows(shown))
+
+
+def _measure(config: InspectConfig, target: Path) -> None:
+    """Print the distance of translations to the target domain and to ground truth."""
+    from cyclegan_cli.inspection.translations import (  # Imports torch.
+        DEFAULT_SIZE,
+        MeasureRequest,
+        measure,
+    )
+
+    request = MeasureRequest(
+        config.paths[0],
+        target,
+        config.inputs,
+        config.pairs,
+        config.size or DEFAULT_SIZE,
+        config.inception,
+        config.inception_weights,
+    )
+    measurement = measure(request, console.info)
+    facts = measurement.facts
+    if config.json:
+        console.json_line(measurement.to_document())
+    else:
+        header, rows = _quality_table(facts)
+        console.grid(f"{config.paths[0]} against {target}", header, rows)
+        if reason := facts["inception"]["reason"]:
+            console.result(f"KID and FID are not computed: {reason}.")
+    for warning in facts["warnings"]:
+        console.warn(warning)
+    for problem in measurement.problems[:MOST_LISTED]:
+        console.show_error(DataError(problem))
+    if count := len(measurement.problems):
+        raise SomeFailedError(f"{count} of the images could not be read, and were left out")
+
+
+def _quality_table(facts: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of a table of metrics."""
+    counts = facts["images"]
+    titles = {
+        "translations": f"translations ({counts['translations']})",
+        "inputs": f"inputs unchanged ({counts.get('inputs', 0)})",
+        "target_halves": f"target halves ({counts['target']})",
+    }
+    columns = [name for name in titles if name in facts["swd"]]
+    labels = {"swd": "SWD", "kid": "KID", "fid": "FID", "l1": "L1", "psnr": "PSNR, dB"}
+    labels |= {"ssim": "SSIM"}
+    metrics = {**facts, **facts.get("pairs", {})}
+    rows = [
+        [label, *(_with_interval(metrics[name].get(column)) for column in columns)]
+        for name, label in labels.items()
+        if metrics.get(name) is not None
+    ]
+    return ["", *(titles[column] for column in columns)], rows
+
+
+def _with_interval(value: Mapping[str, Any] | None) -> str:
+    if value is None:
+        return ""
+    if value["low"] is None:
+        return _shown(value["value"])
+    return f"{_shown(value['value'])}\n{_shown(value['low'])} to {_shown(value['high'])}"
 
 
 def _show(path: Path, summary: Summary) -> None:

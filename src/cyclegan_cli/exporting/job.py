@@ -139,6 +139,12 @@ def plan_jobs(config: ExportConfig) -> list[Job]:
     path = chosen_checkpoint(config.checkpoint, config.which)
     checkpoint = read_checkpoint(path, config.domain_names)
     info = checkpoint.info
+    if chosen.name == "pth" and info.generator.resampling == "blur":
+        raise UsageError(
+            f"--format pth: {path} has blurs between its layers (--resampling blur), which the "
+            "original implementation does not have",
+            "Use another format, or train with --resampling strided.",
+        )
     directions: Directions
     if config.direction == "both":
         directions = tuple(map(info.require, BOTH_DIRECTIONS))

@@ -54,8 +54,9 @@ def to_int8(
 
     Quantization is static, by pairs of QuantizeLinear and DequantizeLinear nodes. Weights have
     per-channel scales and 7 bits: on x86 CPUs without VNNI, sums of 8-bit products overflow. The
-    first and last convolution operate on pixels and are not quantized; neither are instance norms
-    and transposed convolutions, for which ONNX Runtime has no 8-bit CPU kernels.
+    first and last convolution operate on pixels and are not quantized; neither are blurs, which are
+    cheap, and instance norms and transposed convolutions, for which ONNX Runtime has no 8-bit CPU
+    kernels.
 
     Returns:
         The graph; the held-out images, as its inputs; and facts for the document.
@@ -65,7 +66,8 @@ def to_int8(
         OutputError: There is no space for temporary files.
     """
     images = load_calibration(folder, channels, image_io)
-    inner = [node.name for node in model.graph.node if node.op_type == "Conv"][1:-1]
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    inner = [node.name for node in convolutions[1:-1] if not _is_blur(node)]
     with temporary_folder() as temporary:
         target = temporary / "int8.onnx"
         quantize_static(
@@ -87,6 +89,11 @@ def to_int8(
         "convolutions": len(inner),
     }
     return quantized, images.held_out, facts
+
+
+def _is_blur(convolution: Any) -> bool:
+    """Return whether a convolution filters each channel by itself."""
+    return any(entry.name == "group" and entry.i > 1 for entry in convolution.attribute)
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]

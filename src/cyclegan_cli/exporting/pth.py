@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cyclegan_cli.checkpoints.header import Direction
-from cyclegan_cli.checkpoints.pth import original_names
+from cyclegan_cli.checkpoints.pth import original_filters, original_names
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.exporting.converted import (
     TORCH_DTYPES,
@@ -26,13 +26,17 @@ def convert(job: Job, generators: Generators) -> ConvertedModel:
     """Convert the generator of one direction to plain tensors under the original's names.
 
     The layout is that of ``torch.save`` before torch 1.6, which all versions since read. It has no
-    place for a document.
+    place for a document. Generators with the layers of CUT have its names and filters.
     """
     [generator] = generators.values()
-    names = original_names(generator.config)
+    config = generator.config
+    names = original_names(config)
     weights: OrderedDict[str, Tensor] = OrderedDict(
-        (names[ours], tensor.to(TORCH_DTYPES[job.precision]).contiguous())
-        for ours, tensor in generator.state_dict().items()
+        (name, tensor.to(TORCH_DTYPES[job.precision]).contiguous())
+        for name, tensor in [
+            *((names[ours], tensor) for ours, tensor in generator.state_dict().items()),
+            *original_filters(config).items(),
+        ]
     )
 
     def save(paths: tuple[Path, ...], document: Document) -> None:

@@ -15,8 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.models.ema import GeneratorAverages
-from cyclegan_cli.models.losses import GAN_LOSSES, discriminator_loss, l1_loss
-from cyclegan_cli.models.networks import PatchDiscriminator, ResnetGenerator, initialize_weights
+from cyclegan_cli.models.losses import GAN_LOSSES, adversarial_loss, discriminator_loss, l1_loss
+from cyclegan_cli.models.networks import ResnetGenerator, build_discriminator, initialize_weights
 from cyclegan_cli.models.replay import ReplayPool
 
 T = TypeVar("T")
@@ -93,8 +93,8 @@ class CycleGAN:
         with torch.device("meta"):  # Initialized below.
             self.generator_a2b = ResnetGenerator(config.generator_config("a2b"))
             self.generator_b2a = ResnetGenerator(config.generator_config("b2a"))
-            self.discriminator_a = PatchDiscriminator(config.discriminator_config("a"))
-            self.discriminator_b = PatchDiscriminator(config.discriminator_config("b"))
+            self.discriminator_a = build_discriminator(config.discriminator_config("a"))
+            self.discriminator_b = build_discriminator(config.discriminator_config("b"))
         for trained in self.generators().values():
             trained.enable_kernel_cache(winograd_bf16)
         random = torch.Generator().manual_seed(config.seed)
@@ -314,7 +314,7 @@ class CycleGAN:
                 fake, idt = forward(torch.cat([real, target])).chunk(2)
                 identity = l1_loss(idt, target, valid[1])
             rec = backward(fake)
-            adversarial = self.gan_loss(discriminator(fake), True)
+            adversarial = adversarial_loss(self.gan_loss, discriminator(fake))
             cycle = l1_loss(rec, real, valid[0])
         loss = adversarial + self.config.lambda_cycle * cycle + self._identity_weight * identity
         loss.backward()  # type: ignore[no-untyped-call]
@@ -349,8 +349,8 @@ class CycleGAN:
     ) -> Tensor:
         """Backpropagate the loss of one discriminator on real and generated images."""
         with self._autocast():
-            real_logits, fake_logits = discriminator(torch.cat([real, pooled])).chunk(2)
-            term = discriminator_loss(self.gan_loss, real_logits, fake_logits)
+            logits = discriminator(torch.cat([real, pooled]))
+            term = discriminator_loss(self.gan_loss, logits)
         term.backward()  # type: ignore[no-untyped-call]
         return term.detach()
 

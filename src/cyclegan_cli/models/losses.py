@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from cyclegan_cli.config import GanLossChoice
 
 GanLoss = Callable[[Tensor, bool], Tensor]
+# Of one scale, or of several: each ``[B, 1, h, w]``.
+Logits = Tensor | tuple[Tensor, ...]
 
 
 def lsgan_loss(logits: Tensor, target_is_real: bool) -> Tensor:
@@ -55,18 +57,40 @@ def vanilla_loss(logits: Tensor, target_is_real: bool) -> Tensor:
 GAN_LOSSES: dict[GanLossChoice, GanLoss] = {"lsgan": lsgan_loss, "vanilla": vanilla_loss}
 
 
-def discriminator_loss(gan_loss: GanLoss, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+def adversarial_loss(gan_loss: GanLoss, logits: Logits) -> Tensor:
+    """Loss of a generator whose images a discriminator classifies (Zhu et al. 2017, eq. 1).
+
+    Args:
+        gan_loss: One of ``GAN_LOSSES``.
+        logits: The discriminator's output on generated images, at one scale or at several.
+
+    Returns:
+        A scalar, fp32: the mean over the scales.
+    """
+    terms = [gan_loss(scale, True) for scale in _scales(logits)]
+    return torch.stack(terms).mean()
+
+
+def discriminator_loss(gan_loss: GanLoss, logits: Logits) -> Tensor:
     """Half the sum of the losses on real and fake images (Zhu et al. 2017, sec. 7.1).
 
     Args:
         gan_loss: One of ``GAN_LOSSES``.
-        real_logits: ``[B, 1, h, w]``, the discriminator's output on real images.
-        fake_logits: ``[B, 1, h, w]``, the discriminator's output on generated images.
+        logits: The discriminator's output on a batch of real images followed by as many generated
+            ones, at one scale or at several.
 
     Returns:
-        A scalar, fp32.
+        A scalar, fp32: the mean over the scales.
     """
-    return 0.5 * (gan_loss(real_logits, True) + gan_loss(fake_logits, False))
+    terms = []
+    for scale in _scales(logits):
+        real, fake = scale.chunk(2)
+        terms.append(0.5 * (gan_loss(real, True) + gan_loss(fake, False)))
+    return torch.stack(terms).mean()
+
+
+def _scales(logits: Logits) -> tuple[Tensor, ...]:
+    return (logits,) if isinstance(logits, Tensor) else logits
 
 
 def l1_loss(image: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:

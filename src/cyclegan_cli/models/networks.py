@@ -5,22 +5,17 @@ Shapes in comments are for 64 channels and 256×256 images.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig
 from cyclegan_cli.models.normalization import instance_norm
+from cyclegan_cli.models.padding import reflection_pad
+from cyclegan_cli.models.resampling import bilinear_upsample, blur, blur_downsample
 from cyclegan_cli.models.winograd_training import WinogradConv2d
-
-
-def reflection_pad(x: Tensor, padding: int) -> Tensor:
-    """Reflection-pad all sides: ``[B, C, H, W]`` to ``[B, C, H + 2 padding, W + 2 padding]``."""
-    if x.dtype == torch.float32:
-        return F.pad(x, [padding] * 4, mode="reflect")
-    # Autocast would pad an fp32 copy, which the convolution casts back.
-    with torch.autocast(x.device.type, enabled=False):
-        return F.pad(x, [padding] * 4, mode="reflect")
 
 
 class InstanceNorm(nn.Module):
@@ -44,22 +39,46 @@ class InstanceNorm(nn.Module):
         return instance_norm(x, self.weight, self.bias)
 
 
+Resample = Callable[[Tensor], Tensor]
+
+
+def _unchanged(x: Tensor) -> Tensor:
+    return x
+
+
 class ConvNormReLU(nn.Module):
-    """Optional reflection padding, (transposed) convolution, instance norm and ReLU."""
+    """(Transposed) convolution, instance norm and ReLU.
+
+    Args:
+        conv: The convolution.
+        affine: Whether the norm has a scale and shift.
+        padding: Reflection padding before the convolution.
+        before_conv: Resampling of the input.
+        before_norm: Resampling of the result of the convolution.
+        after: Resampling of the output.
+    """
 
     def __init__(
-        self, conv: nn.Conv2d | nn.ConvTranspose2d, affine: bool, padding: int = 0
+        self,
+        conv: nn.Conv2d | nn.ConvTranspose2d,
+        affine: bool,
+        padding: int = 0,
+        before_conv: Resample = _unchanged,
+        before_norm: Resample = _unchanged,
+        after: Resample = _unchanged,
     ) -> None:
         super().__init__()
         self.conv = conv
         self.norm = InstanceNorm(conv.out_channels, affine)
         self.padding = padding
+        self.before_conv, self.before_norm, self.after = before_conv, before_norm, after
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, C, H, W]`` to ``[B, C', H', W']``, non-negative."""
         if self.padding:
             x = reflection_pad(x, self.padding)
-        return F.relu(self.norm(self.conv(x)))
+        x = self.before_norm(self.conv(self.before_conv(x)))
+        return self.after(F.relu(self.norm(x)))
 
 
 class ResidualBlock(nn.Module):
@@ -93,14 +112,14 @@ class ResnetGenerator(nn.Module):
         stem = nn.Conv2d(config.input_channels, c, 7)
         self.stem = ConvNormReLU(stem, affine, padding=3)  # [B, 64, 256, 256]
         self.down = nn.Sequential(
-            ConvNormReLU(_downsampling_conv(c, 2 * c), affine),  # [B, 128, 128, 128]
-            ConvNormReLU(_downsampling_conv(2 * c, 4 * c), affine),  # [B, 256, 64, 64]
+            _downsampling(c, 2 * c, config),  # [B, 128, 128, 128]
+            _downsampling(2 * c, 4 * c, config),  # [B, 256, 64, 64]
         )
         blocks = (ResidualBlock(4 * c, affine) for _ in range(config.residual_blocks))
         self.trunk = nn.Sequential(*blocks)
         self.up = nn.Sequential(
-            ConvNormReLU(_upsampling_conv(4 * c, 2 * c), affine),  # [B, 128, 128, 128]
-            ConvNormReLU(_upsampling_conv(2 * c, c), affine),  # [B, 64, 256, 256]
+            _upsampling(4 * c, 2 * c, config),  # [B, 128, 128, 128]
+            _upsampling(2 * c, c, config),  # [B, 64, 256, 256]
         )
         self.head = nn.Conv2d(c, config.output_channels, 7)
 
@@ -146,12 +165,27 @@ def _zero_if_constant(x: Tensor) -> Tensor:
     return x * (span > 0).to(x.dtype)
 
 
-def _downsampling_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
+def _downsampling(in_channels: int, out_channels: int, config: GeneratorConfig) -> ConvNormReLU:
+    """Return a stage that halves the size; see :class:`GeneratorConfig` for the kinds."""
+    stride = 1 if config.resampling == "cut" else 2
+    return ConvNormReLU(
+        nn.Conv2d(in_channels, out_channels, 3, stride, padding=1),
+        config.affine_norm,
+        before_conv=blur if config.resampling == "blur" else _unchanged,
+        after=blur_downsample if config.resampling == "cut" else _unchanged,
+    )
 
 
-def _upsampling_conv(in_channels: int, out_channels: int) -> nn.ConvTranspose2d:
-    return nn.ConvTranspose2d(in_channels, out_channels, 3, stride=2, padding=1, output_padding=1)
+def _upsampling(in_channels: int, out_channels: int, config: GeneratorConfig) -> ConvNormReLU:
+    """Return a stage that doubles the size; see :class:`GeneratorConfig` for the kinds."""
+    if config.resampling == "cut":
+        conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        return ConvNormReLU(conv, config.affine_norm, before_conv=bilinear_upsample)
+    transposed = nn.ConvTranspose2d(
+        in_channels, out_channels, 3, stride=2, padding=1, output_padding=1
+    )
+    before_norm = blur if config.resampling == "blur" else _unchanged
+    return ConvNormReLU(transposed, config.affine_norm, before_norm=before_norm)
 
 
 class PatchDiscriminator(nn.Module):
@@ -189,6 +223,44 @@ class PatchDiscriminator(nn.Module):
         for conv in self.hidden:
             x = F.leaky_relu(instance_norm(conv(x)), 0.2)
         return self.judge(x)  # type: ignore[no-any-return]
+
+
+class MultiScaleDiscriminator(nn.Module):
+    """PatchGANs on images at full size, half size, and so on (Wang et al. 2018, sec. 3.2).
+
+    A patch of the second one has 140×140 pixels of the image: it sees larger structures and the
+    distribution of brightness, which a 70×70 patch does not.
+
+    Args:
+        config: Architecture, with at least two scales.
+    """
+
+    def __init__(self, config: DiscriminatorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.scales = nn.ModuleList(PatchDiscriminator(config) for _ in range(config.scales))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Classify the patches of images at each scale.
+
+        Args:
+            x: ``[B, 3, H, W]`` in [-1, 1]; H and W at least 32 at the coarsest scale.
+
+        Returns:
+            Logits ``[B, 1, h, w]`` of each scale, finest first.
+        """
+        logits = [self.scales[0](x)]
+        for discriminator in self.scales[1:]:
+            x = F.avg_pool2d(x, 2)
+            logits.append(discriminator(x))
+        return tuple(logits)
+
+
+def build_discriminator(
+    config: DiscriminatorConfig,
+) -> PatchDiscriminator | MultiScaleDiscriminator:
+    """Return a discriminator of one scale or of several."""
+    return PatchDiscriminator(config) if config.scales == 1 else MultiScaleDiscriminator(config)
 
 
 def initialize_weights(network: nn.Module, random: torch.Generator) -> None:

@@ -1,9 +1,10 @@
-"""Reflection padding to sizes that a generator accepts."""
+"""Reflection padding: of feature maps, and of images to sizes that a generator accepts."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 # The generator downsamples twice by 2. Residual blocks use reflection padding of 1 at a quarter of
 # the size, which requires at least 2 pixels.
@@ -14,6 +15,15 @@ SMALLEST_SIDE = 8
 def padded_size(size: int) -> int:
     """Return the smallest accepted size that is at least ``size``."""
     return max(-(-size // SIZE_MULTIPLE) * SIZE_MULTIPLE, SMALLEST_SIDE)
+
+
+def reflection_pad(x: Tensor, padding: int) -> Tensor:
+    """Reflection-pad all sides: ``[B, C, H, W]`` to ``[B, C, H + 2 padding, W + 2 padding]``."""
+    if x.dtype == torch.float32:
+        return F.pad(x, [padding] * 4, mode="reflect")
+    # Autocast would pad an fp32 copy, which the convolution casts back.
+    with torch.autocast(x.device.type, enabled=False):
+        return F.pad(x, [padding] * 4, mode="reflect")
 
 
 def reflect_to_multiple(images: Tensor, dims: tuple[int, ...] = (-2, -1)) -> Tensor:

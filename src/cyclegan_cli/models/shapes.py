@@ -12,7 +12,7 @@ DIRECTIONS: tuple[Direction, ...] = ("a2b", "b2a")
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution and its optional norm.
+    """A convolution or resampling, and its optional norm.
 
     Attributes:
         conv: Name of the convolution module, e.g. ``stem.conv``.
@@ -21,7 +21,8 @@ class Layer:
         out_channels: Number of output channels.
         kernel_size: Side of the square kernel.
         stride: Stride; for transposed convolutions the upsampling factor is 2.
-        transposed: Whether the convolution is transposed.
+        transposed: Whether the convolution is transposed, or the resampling doubles the size.
+        fixed: Whether it is a resampling: it filters each channel with a constant kernel.
     """
 
     conv: str
@@ -31,6 +32,7 @@ class Layer:
     kernel_size: int
     stride: int = 1
     transposed: bool = False
+    fixed: bool = False
 
     def weight_shape(self) -> tuple[int, int, int, int]:
         """Shape of the weight; transposed convolutions have the input channels first."""
@@ -43,19 +45,42 @@ def generator_layers(config: GeneratorConfig) -> Iterator[Layer]:
     """Layers of the generator in order (Zhu et al. 2017, sec. 7.2)."""
     c = config.base_channels
     yield Layer("stem.conv", "stem.norm", config.input_channels, c, 7)
-    yield Layer("down.0.conv", "down.0.norm", c, 2 * c, 3, stride=2)
-    yield Layer("down.1.conv", "down.1.norm", 2 * c, 4 * c, 3, stride=2)
+    yield from _downsampling("down.0", c, config)
+    yield from _downsampling("down.1", 2 * c, config)
     for block in range(config.residual_blocks):
         name = f"trunk.{block}"
         yield Layer(f"{name}.first.conv", f"{name}.first.norm", 4 * c, 4 * c, 3)
         yield Layer(f"{name}.second", f"{name}.norm", 4 * c, 4 * c, 3)
-    yield Layer("up.0.conv", "up.0.norm", 4 * c, 2 * c, 3, transposed=True)
-    yield Layer("up.1.conv", "up.1.norm", 2 * c, c, 3, transposed=True)
+    yield from _upsampling("up.0", 4 * c, config)
+    yield from _upsampling("up.1", 2 * c, config)
     yield Layer("head", "", c, config.output_channels, 7)
 
 
+def _downsampling(name: str, channels: int, config: GeneratorConfig) -> Iterator[Layer]:
+    conv, norm, wide = f"{name}.conv", f"{name}.norm", 2 * channels
+    if config.resampling == "cut":
+        yield Layer(conv, norm, channels, wide, 3)
+        yield Layer(f"{name}.blur", "", wide, wide, 3, stride=2, fixed=True)
+        return
+    if config.resampling == "blur":
+        yield Layer(f"{name}.blur", "", channels, channels, 3, fixed=True)
+    yield Layer(conv, norm, channels, wide, 3, stride=2)
+
+
+def _upsampling(name: str, channels: int, config: GeneratorConfig) -> Iterator[Layer]:
+    conv, norm, narrow = f"{name}.conv", f"{name}.norm", channels // 2
+    if config.resampling == "cut":
+        yield Layer(f"{name}.upsample", "", channels, channels, 2, transposed=True, fixed=True)
+        yield Layer(conv, norm, channels, narrow, 3)
+    elif config.resampling == "blur":
+        yield Layer(conv, "", channels, narrow, 3, transposed=True)
+        yield Layer(f"{name}.blur", norm, narrow, narrow, 3, fixed=True)
+    else:
+        yield Layer(conv, norm, channels, narrow, 3, transposed=True)
+
+
 def discriminator_layers(config: DiscriminatorConfig) -> Iterator[Layer]:
-    """Layers of the discriminator in order; its norms have no parameters."""
+    """Layers of a PatchGAN in order; its norms have no parameters."""
     c = config.base_channels
     yield Layer("first", "", config.input_channels, c, 4, stride=2)
     yield Layer("hidden.0", "", c, 2 * c, 4, stride=2)
@@ -69,8 +94,9 @@ def generator_shapes(config: GeneratorConfig) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all parameters of ``ResnetGenerator(config)``."""
     shapes: dict[str, tuple[int, ...]] = {}
     for layer in generator_layers(config):
-        shapes[f"{layer.conv}.weight"] = layer.weight_shape()
-        shapes[f"{layer.conv}.bias"] = (layer.out_channels,)
+        if not layer.fixed:
+            shapes[f"{layer.conv}.weight"] = layer.weight_shape()
+            shapes[f"{layer.conv}.bias"] = (layer.out_channels,)
         if config.affine_norm and layer.norm:
             shapes[f"{layer.norm}.weight"] = shapes[f"{layer.norm}.bias"] = (layer.out_channels,)
     return shapes
@@ -79,7 +105,8 @@ def generator_shapes(config: GeneratorConfig) -> dict[str, tuple[int, ...]]:
 def generator_flops(config: GeneratorConfig, height: int, width: int) -> int:
     """FLOPs of one forward pass, counting a multiply-add as two.
 
-    Only convolutions are counted; norms and activations add less than 1 %.
+    Only convolutions are counted, blurs included; interpolation, norms and activations add less
+    than 1 %.
     """
     return sum(_flops(layer, scale, height, width) for layer, scale in _scaled(config))
 
@@ -90,6 +117,8 @@ def _flops(layer: Layer, scale: int, height: int, width: int) -> int:
     A transposed convolution applies its kernel once per *input* pixel: a quarter of the output.
     """
     pixels = (height // scale) * (width // scale) // (4 if layer.transposed else 1)
+    if layer.fixed:
+        return 0 if layer.transposed else 2 * pixels * layer.out_channels * layer.kernel_size**2
     return 2 * pixels * layer.in_channels * layer.out_channels * layer.kernel_size**2
 
 
@@ -104,10 +133,13 @@ def _scaled(config: GeneratorConfig) -> Iterator[tuple[Layer, int]]:
 def discriminator_flops(config: DiscriminatorConfig, height: int, width: int) -> int:
     """FLOPs of one forward pass of the discriminator, counting a multiply-add as two."""
     total = 0
-    for layer in discriminator_layers(config):
-        # Kernel size 4, padding 1.
-        height, width = ((side + 2 - 4) // layer.stride + 1 for side in (height, width))
-        total += 2 * height * width * layer.in_channels * layer.out_channels * layer.kernel_size**2
+    for scale in range(config.scales):
+        rows, columns = height >> scale, width >> scale
+        for layer in discriminator_layers(config):
+            # Kernel size 4, padding 1.
+            rows, columns = ((side + 2 - 4) // layer.stride + 1 for side in (rows, columns))
+            kernel = layer.in_channels * layer.out_channels * layer.kernel_size**2
+            total += 2 * rows * columns * kernel
     return total
 
 
@@ -144,14 +176,21 @@ def activation_bytes(config: GeneratorConfig, height: int, width: int) -> int:
 def receptive_field(layers: Iterator[Layer]) -> int:
     """Receptive field of one output pixel in pixels, per side.
 
-    Counts convolutions only; instance norm depends on the whole image.
+    Counts convolutions and resampling; instance norm depends on the whole image. After upsampling
+    it depends on the position of the pixel, and the largest is returned.
     """
-    field, step = 1.0, 1.0
-    for layer in layers:
-        if layer.transposed:
-            # With a 3x3 kernel and stride 2, an output pixel depends on at most two input pixels.
-            field, step = field + step, step / 2
-        else:
-            field += (layer.kernel_size - 1) * step
-            step *= layer.stride
-    return round(field)
+    from_last = list(layers)[::-1]
+    widest = 0
+    for position in range(4):
+        first = last = position
+        for layer in from_last:
+            if layer.fixed and layer.transposed:  # Between the two nearest pixels.
+                first, last = (first - 1) // 2, (last + 1) // 2
+            elif layer.transposed:  # Input pixel i contributes to output pixels 2i - 1 to 2i + 1.
+                first, last = first // 2, (last + 1) // 2
+            else:
+                padding = (layer.kernel_size - 1) // 2
+                first = first * layer.stride - padding
+                last = last * layer.stride - padding + layer.kernel_size - 1
+        widest = max(widest, last - first + 1)
+    return widest

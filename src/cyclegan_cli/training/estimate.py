@@ -31,7 +31,7 @@ from cyclegan_cli.data.dataset import UnpairedDataset, loader
 from cyclegan_cli.data.tensors import to_unit_range
 from cyclegan_cli.errors import CycleGANError, DeviceError, OutputError
 from cyclegan_cli.models.cyclegan import CycleGAN
-from cyclegan_cli.models.networks import PatchDiscriminator, ResnetGenerator
+from cyclegan_cli.models.networks import ResnetGenerator, build_discriminator
 from cyclegan_cli.models.shapes import step_flops
 from cyclegan_cli.runtime.devices import has_amx, set_fp32_precision
 from cyclegan_cli.runtime.memory import memory_errors, peak_memory
@@ -225,7 +225,7 @@ def disk_space(plan: Plan, step_seconds: float = DEFAULT_STEP_SECONDS) -> DiskSp
     config = plan.config
     with torch.device("meta"):
         generators = [ResnetGenerator(config.generator_config(one)) for one in BOTH_DIRECTIONS]
-        discriminators = [PatchDiscriminator(config.discriminator_config(d)) for d in "ab"]
+        discriminators = [build_discriminator(config.discriminator_config(d)) for d in "ab"]
     model = FLOAT_BYTES * sum(map(_parameters, generators))
     trained = model + FLOAT_BYTES * sum(map(_parameters, discriminators))
     channels = config.channels("a") + config.channels("b")

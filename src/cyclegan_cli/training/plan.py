@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from cyclegan_cli.checkpoints.header import StateInfo, read_state_info
+from cyclegan_cli.checkpoints.header import OLDER_OPTIONS, StateInfo, read_state_info
 from cyclegan_cli.checkpoints.locate import (
     CONFIG_FILE,
     STATE_FILE,
@@ -396,7 +396,7 @@ def _saved_state(run: Path) -> tuple[StateInfo | None, TrainConfig]:
         raise CheckpointError(reason, hint_without_state(run))
     options = run / CONFIG_FILE
     if options.is_file() and not (run / STATE_FILE).exists():
-        return None, TrainConfig(**read_config_values(options))
+        return None, TrainConfig(**OLDER_OPTIONS | read_config_values(options))
     info = read_state_info(checkpoint_file(run, STATE_FILE))
     return info, info.train_config()
 

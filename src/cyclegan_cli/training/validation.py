@@ -14,9 +14,9 @@ from cyclegan_cli.config import BandFormat, TrainConfig
 from cyclegan_cli.data.dataset import center_crop, load_training_image, random_order
 from cyclegan_cli.data.tensors import to_unit_range
 from cyclegan_cli.errors import DataError
+from cyclegan_cli.metrics.distances import diversity, sliced_wasserstein_distance
 from cyclegan_cli.models.cyclegan import CycleGAN, fill_missing
 from cyclegan_cli.models.losses import l1_loss
-from cyclegan_cli.training.metrics import diversity, sliced_wasserstein_distance
 from cyclegan_cli.training.plan import Plan
 
 # Images per forward pass: few, so that validation needs no more memory than a training step.

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from cyclegan_cli.models.networks import InstanceNorm
 from cyclegan_cli.models.normalization import CONSTANT_BELOW, EPSILON, refine_moments
+from cyclegan_cli.models.resampling import bilinear_upsample, blur_padded
 from cyclegan_cli.translation.arena import StoredRows
 
 
@@ -77,6 +78,50 @@ class DownsamplingConv:
         if first < 0:
             rows = F.pad(rows, [0, 0, 1, 0])
         return F.conv2d(rows, self.conv.weight, stride=2, padding=(0, 1))
+
+
+class ZeroPaddedConv:
+    """A 3×3 convolution of stride 1 with zero padding; the norm after it cancels the bias."""
+
+    def __init__(self, source: Rows, conv: nn.Conv2d) -> None:
+        self.source, self.conv = source, conv
+        self.height = source.height
+
+    def read(self, top: int, bottom: int) -> Tensor:
+        """Compute rows from one more row on either side."""
+        rows = self.source.read(max(top - 1, 0), min(bottom + 1, self.height))
+        above, below = int(top == 0), int(bottom == self.height)
+        if above or below:
+            rows = F.pad(rows, [0, 0, above, below])
+        return F.conv2d(rows, self.conv.weight, padding=(0, 1))
+
+
+class BlurDownsampling:
+    """A blur of which every second row and column is kept."""
+
+    def __init__(self, source: Rows) -> None:
+        self.source = source
+        self.height = source.height // 2
+
+    def read(self, top: int, bottom: int) -> Tensor:
+        """Compute rows; row t depends on input rows 2t - 1 to 2t + 1."""
+        first = 2 * top - 1
+        rows = self.source.read(max(first, 0), 2 * bottom)
+        return blur_padded(F.pad(rows, [1, 0, int(first < 0), 0], mode="reflect"), stride=2)
+
+
+class BilinearUpsampling:
+    """Bilinear interpolation to twice the size."""
+
+    def __init__(self, source: Rows) -> None:
+        self.source = source
+        self.height = source.height * 2
+
+    def read(self, top: int, bottom: int) -> Tensor:
+        """Compute rows; row t depends on input rows (t - 1) // 2 and (t + 1) // 2."""
+        first = max((top - 1) // 2, 0)
+        rows = self.source.read(first, min(bottom // 2 + 1, self.source.height))
+        return bilinear_upsample(rows)[:, :, top - 2 * first : bottom - 2 * first]
 
 
 class UpsamplingConv:
@@ -197,14 +242,32 @@ def store(
     source: Rows, layer: InstanceNorm, strip: int, allocate: Allocate
 ) -> tuple[StoredRows, Norm]:
     """Compute and store a feature map, and the norm to be applied to it."""
-    moments, stored = RunningMoments(), None
+    moments = RunningMoments()
+    return store_rows(source, strip, allocate, moments.add), moments.finish(layer)
+
+
+def store_rows(
+    source: Rows,
+    strip: int,
+    allocate: Allocate,
+    on_rows: Callable[[Tensor], None] = lambda _: None,
+) -> StoredRows:
+    """Compute and store a feature map.
+
+    Args:
+        source: The feature map.
+        strip: Rows to compute at once.
+        allocate: Allocates its memory.
+        on_rows: Called with each strip.
+    """
+    stored = None
     for top, bottom in strips(source.height, strip):
         rows = source.read(top, bottom)
-        moments.add(rows)
+        on_rows(rows)
         stored = stored or allocate(source.height, rows)
         stored.write(top, rows)
     assert stored is not None
-    return stored, moments.finish(layer)
+    return stored
 
 
 def strips(height: int, strip: int) -> Iterator[tuple[int, int]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from cyclegan_cli.config import GeneratorConfig
+from cyclegan_cli.config import GeneratorConfig, Resampling
 from cyclegan_cli.errors import DeviceError
 from cyclegan_cli.runtime.memory import memory_budget
 from cyclegan_cli.translation.arena import Location
@@ -17,6 +17,11 @@ from cyclegan_cli.translation.strips import StripPlan
 POSITIONS_PER_STRIP = 4096
 # Storing feature maps at full resolution is faster, but no more than this many bytes.
 LARGEST_FULL_MAP = 1.5e9
+# Feature maps of the base channels that a strip needs at a time. CUT's layers have maps of twice
+# the channels at full resolution.
+STRIP_MAPS: dict[Resampling, int] = {"strided": 5, "blur": 5, "cut": 9}
+# Rows around a strip at full resolution, on which its output depends.
+HALO: dict[Resampling, int] = {"strided": 6, "blur": 10, "cut": 10}
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,8 @@ class MemoryEstimate:
 
     def strip(self, rows: int) -> float:
         """A strip at full resolution: a convolution's input, padded input, output and norm."""
-        halo = 6
-        return 5 * self.full_map / self.height * (4 * rows + halo)
+        maps, halo = STRIP_MAPS[self.config.resampling], HALO[self.config.resampling]
+        return maps * self.full_map / self.height * (4 * rows + halo)
 
     @property
     def output(self) -> float:

@@ -28,11 +28,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cyclegan_cli.models import winograd
-from cyclegan_cli.models.networks import ResidualBlock, ResnetGenerator
+from cyclegan_cli.models.networks import InstanceNorm, ResidualBlock, ResnetGenerator
+from cyclegan_cli.models.resampling import blur_padded
 from cyclegan_cli.models.winograd import WinogradConv, Workspace
 from cyclegan_cli.runtime.devices import has_amx
 from cyclegan_cli.translation.arena import FeatureMapArena, Location, StoredRows
 from cyclegan_cli.translation.layers import (
+    BilinearUpsampling,
+    BlurDownsampling,
     Convolution,
     DownsamplingConv,
     Norm,
@@ -41,8 +44,10 @@ from cyclegan_cli.translation.layers import (
     Rows,
     RunningMoments,
     UpsamplingConv,
+    ZeroPaddedConv,
     reflected,
     store,
+    store_rows,
     strips,
 )
 
@@ -88,6 +93,7 @@ class StripGenerator:
         self.is_winograd = any(isinstance(block.first, WinogradConv) for block in self.blocks)
         generator.to(dtype)
         self.generator = generator.to(memory_format=torch.channels_last)
+        self.resampling = generator.config.resampling
         self.head = _head(generator.head)
         self.arena = FeatureMapArena()
         self.lock = threading.Lock()  # Arena and workspace serve one image at a time.
@@ -106,15 +112,19 @@ class StripGenerator:
         with self.lock:
             self.arena.begin(plan.location)
             try:
-                trunk = self._trunk(self._down(image, plan), plan)
+                source, norm = self._down(image, plan)
+                trunk = self._trunk(source, norm, plan)
                 head = self._up(trunk, plan)
                 for top, bottom in strips(head.height, 4 * plan.rows):
                     sink(top, torch.tanh(head.read(top, bottom)))
             finally:
                 self.arena.end()
 
-    def _down(self, image: Rows, plan: StripPlan) -> Rows:
-        """Return the trunk's input, before its norm."""
+    def _down(self, image: Rows, plan: StripPlan) -> tuple[Rows, InstanceNorm | None]:
+        """Return the trunk's input, before its norm and ReLU, and that norm.
+
+        The norm is None if the input is complete: where a blur follows the ReLU.
+        """
         stem, (down_1, down_2) = self.generator.stem, self.generator.down
         convolve = partial(F.conv2d, weight=stem.conv.weight)
         stem_conv = ReflectedConv(image, convolve, stem.padding)
@@ -122,30 +132,56 @@ class StripGenerator:
         full = NormalisedReLU(
             stem_conv, _norm(stem), 4 * plan.rows, allocate if plan.keep_full else None
         )
+        if self.resampling == "cut":
+            # The maps before the blurs are the largest of all, so their rows are recomputed.
+            conv_1 = ZeroPaddedConv(full, _conv(down_1))
+            blurred = BlurDownsampling(NormalisedReLU(conv_1, _norm(down_1), 4 * plan.rows, None))
+            quarter = ZeroPaddedConv(store_rows(blurred, 2 * plan.rows, allocate), _conv(down_2))
+            conv_2 = NormalisedReLU(quarter, _norm(down_2), 2 * plan.rows, None)
+            return BlurDownsampling(conv_2), None
         half = NormalisedReLU(
-            DownsamplingConv(full, _conv(down_1)), _norm(down_1), 2 * plan.rows, allocate
+            DownsamplingConv(self._blurred(full), _conv(down_1)),
+            _norm(down_1),
+            2 * plan.rows,
+            allocate,
         )
-        return DownsamplingConv(half, _conv(down_2))
+        return DownsamplingConv(self._blurred(half), _conv(down_2)), _norm(down_2)
 
     def _up(self, trunk: StoredRows, plan: StripPlan) -> Rows:
         """Return the head's output, before tanh."""
         up_1, up_2 = self.generator.up
         allocate = self.arena.allocate_last
         half = NormalisedReLU(
-            UpsamplingConv(trunk, _conv(up_1)), _norm(up_1), 2 * plan.rows, allocate
+            self._doubled(trunk, _conv(up_1)), _norm(up_1), 2 * plan.rows, allocate
         )
         full = NormalisedReLU(
-            UpsamplingConv(half, _conv(up_2)),
+            self._doubled(half, _conv(up_2)),
             _norm(up_2),
             4 * plan.rows,
             allocate if plan.keep_full else None,
         )
         return ReflectedConv(full, self.head, self.generator.head.kernel_size[0] // 2)
 
-    def _trunk(self, source: Rows, plan: StripPlan) -> StoredRows:
+    def _blurred(self, source: Rows) -> Rows:
+        """Return the source, blurred if the generator is antialiased by blurs."""
+        return source if self.resampling == "strided" else ReflectedConv(source, blur_padded, 1)
+
+    def _doubled(self, source: Rows, conv: Any) -> Rows:
+        """Return the result of an upsampling stage, before its norm."""
+        if self.resampling == "cut":
+            return ZeroPaddedConv(BilinearUpsampling(source), conv)
+        return self._blurred(UpsamplingConv(source, conv))
+
+    def _trunk(self, source: Rows, norm_before: InstanceNorm | None, plan: StripPlan) -> StoredRows:
         """Apply all residual blocks to ``[1, 4 c, H / 4, W / 4]``."""
-        norm_before = _norm(self.generator.down[1])
-        x, norm = store(source, norm_before, plan.rows, self.arena.allocate_first)
+        # The map is written over the rows of its source, of which a blur makes it depend on one
+        # more: the first strip must end below it.
+        rows = plan.rows if self.resampling == "strided" else max(plan.rows, 2)
+        allocate, norm = self.arena.allocate_first, None
+        if norm_before is None:
+            x = store_rows(source, rows, allocate)
+        else:
+            x, norm = store(source, norm_before, rows, allocate)
         work = self.arena.allocate_last(x.height, x.read(0, 1))
         trunk = _Trunk(x, work, norm, plan.rows)
         for block in self.blocks:
@@ -171,10 +207,12 @@ class _Trunk:
     rows are in the cache: it is done for the first ``settled`` rows.
     """
 
-    def __init__(self, x: StoredRows, work: StoredRows, norm: Norm, strip: int) -> None:
+    def __init__(self, x: StoredRows, work: StoredRows, norm: Norm | None, strip: int) -> None:
         self.x, self.work, self.strip = x, work, strip
-        self.settled = 0
-        self.settle: Callable[[Tensor, int, int], Tensor] = lambda rows, *_: F.relu_(norm(rows))
+        self.settled = x.height if norm is None else 0
+        self.settle: Callable[[Tensor, int, int], Tensor] = lambda rows, *_: (
+            rows if norm is None else F.relu_(norm(rows))
+        )
 
     def _settle(self, bottom: int) -> None:
         top = self.settled

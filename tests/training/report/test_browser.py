@@ -2,12 +2,11 @@
 
 import datetime
 import re
-from collections.abc import Iterator
 
 import pytest
 from PIL import Image
 
-from browser import Page, needs_chromium, new_page
+from browser import needs_chromium, new_page
 from cyclegan_cli.training.plan import Plan
 from cyclegan_cli.training.report.page import RunPage
 from run_folders import fill, renamed, write_health
@@ -26,7 +25,7 @@ GREY = """(async () => {
 
 
 @pytest.fixture
-def page(plan: Plan) -> Iterator[Page]:
+def page(plan):
     """A tab that shows a run of 400 of 800 steps; afterwards nothing must have gone wrong."""
     fill(plan)
     write_health(plan.run_dir)
@@ -35,7 +34,7 @@ def page(plan: Plan) -> Iterator[Page]:
         page.look(1200, 900)
         page.open(address(plan))
         yield page
-        page.run("1")  # What it still has to say comes before the answer.
+        page.run("1")  # Waits for pending events.
         assert page.problems == []
         assert {line for line in page.requests if "data:" not in line} == {f"GET {address(plan)}"}
 
@@ -44,7 +43,7 @@ def address(plan: Plan) -> str:
     return f"file://{plan.run_dir}/index.html"
 
 
-def test_the_slider_goes_through_time_by_keys(page):
+def test_slider_selects_samples_by_keyboard(page):
     assert page.run(SHOWN) == "step 400 · 4 of 4"
     assert page.run(GREY) == pytest.approx(100, abs=6)
     page.run("document.getElementById('slider').focus()")
@@ -59,7 +58,7 @@ def test_the_slider_goes_through_time_by_keys(page):
     )
 
 
-def test_the_curves_follow_the_slider(page):
+def test_charts_follow_the_slider(page):
     shown = "document.querySelector('#losses .shown').getAttribute('x1')"
     assert page.run(shown) == "1000"
     page.run("document.getElementById('slider').focus()")
@@ -67,14 +66,14 @@ def test_the_curves_follow_the_slider(page):
     assert page.run(shown) == "250"
 
 
-def test_playing_ends_at_the_last_sample(page):
+def test_playback_ends_at_the_last_sample(page):
     page.run("document.getElementById('play').click()")
     assert page.run(SHOWN).startswith("step ")
     page.wait_for(f"{SHOWN} === 'step 400 · 4 of 4'")
     page.wait_for("document.getElementById('play').textContent === '▶'")
 
 
-def test_images_are_named_for_those_who_do_not_see_them(page):
+def test_images_have_alt_texts(page):
     assert page.run("[...document.querySelectorAll('#b img')].slice(3, 6).map((i) => i.alt)") == [
         "image 2 of night: night, real",
         "image 2 of night: translated to day",
@@ -82,7 +81,7 @@ def test_images_are_named_for_those_who_do_not_see_them(page):
     ]
 
 
-def test_the_pointer_reads_values_off_a_curve(page):
+def test_legend_shows_values_under_the_pointer(page):
     legend = "document.querySelector('#losses .legend').textContent"
     before = page.run(legend)
     assert before == "day → night 4.00night → day 4.00"
@@ -111,7 +110,7 @@ def test_copy_button_copies_command(page):
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [320, 390, 768, 1600])
-def test_it_fits_every_width_in_light_and_dark(page, tmp_path, width, dark):
+def test_layout_fits_every_width_in_light_and_dark(page, tmp_path, width, dark):
     page.look(width, 800, dark=dark, phone=width < 500)
     page.run("document.querySelector('details').open = true")
     assert page.run("document.documentElement.scrollWidth") <= width

@@ -40,7 +40,7 @@ def test_path_of_curve_matches_values():
 
 
 @pytest.mark.parametrize("count", [1, MAX_POINTS, MAX_POINTS + 1, 7 * MAX_POINTS + 3])
-def test_many_rows_become_few_that_keep_mean_and_end(count):
+def test_downsampling_keeps_mean_and_last_row(count):
     found = downsample(rows(range(count)), ["y"])
     assert len(found) <= MAX_POINTS
     assert found[-1]["step"] == count
@@ -56,13 +56,13 @@ def test_empty_table_gives_no_points():
     assert data == {"steps": [], "values": [[]]}
 
 
-def test_the_moving_mean_of_a_constant_and_of_a_ramp_is_itself_inside():
+def test_moving_mean_of_constant_and_ramp():
     assert moving_mean([2.0] * 100) == [2.0] * 100
     ramp = [float(i) for i in range(200)]
     assert moving_mean(ramp)[20:180] == pytest.approx(ramp[20:180])
 
 
-def test_the_moving_mean_takes_noise_away():
+def test_moving_mean_smooths_noise():
     noisy = [1.0 + (-1) ** i for i in range(500)]
     assert all(0.85 < y < 1.15 for y in moving_mean(noisy))
 
@@ -119,7 +119,7 @@ def test_ticks_are_few_and_inside(end):
     [(0.13, "0.130"), (136.2, "136"), (12345.6, "12,346"), (3.99e-7, "3.99e-7"),
      (0, "0.00"), (math.nan, "not finite")],
 )  # fmt: skip
-def test_numbers_have_three_digits_that_count(value, text):
+def test_numbers_have_three_significant_digits(value, text):
     assert format_number(value) == text
 
 
@@ -127,11 +127,11 @@ def test_numbers_have_three_digits_that_count(value, text):
     ("tick", "text"),
     [(0, "0"), (200, "200"), (1000, "1k"), (2500, "2.5k"), (3e6, "3M"), (5e-05, "5e-5")],
 )
-def test_axes_have_short_numbers(tick, text):
+def test_tick_labels_are_short(tick, text):
     assert tick_label(tick) == text
 
 
-def test_names_cannot_break_out():
+def test_chart_names_are_escaped():
     evil = '</svg><script>alert("x")</script>'
     html, _ = draw(Chart(evil, evil, {"y": evil}), rows([1]), last_step=1)
     assert "<script" not in html

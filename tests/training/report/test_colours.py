@@ -36,8 +36,7 @@ def test_black_on_white_is_21():
 
 @pytest.mark.parametrize("colours", [LIGHT, DARK], ids=["light", "dark"])
 @pytest.mark.parametrize(
-    ("ink", "paper", "least"),
-    [(*pair, 4.5) for pair in TEXT] + [(*pair, 3.0) for pair in DRAWN],
+    ("ink", "paper", "least"), [(*pair, 4.5) for pair in TEXT] + [(*pair, 3.0) for pair in DRAWN]
 )
 def test_colors_have_sufficient_contrast(colours, ink, paper, least):
     assert contrast(colours[ink], colours[paper]) >= least

@@ -46,7 +46,6 @@ def size(frames: dict) -> int:
 
 def test_sample_grid_is_cut_into_images(tmp_path):
     frame = read_frame(write_grid(tmp_path, 1))
-    assert frame is not None
     assert list(frame.images) == list(GRID_COLUMNS)
     for column, name in enumerate(GRID_COLUMNS):
         for row, text in enumerate(frame.images[name]):
@@ -75,7 +74,7 @@ def test_missing_folder_gives_no_frames(tmp_path):
 
 
 @pytest.mark.parametrize("count", [1, 2, MAX_FRAMES, MAX_FRAMES + 1, 5 * MAX_FRAMES])
-def test_many_samples_are_thinned_evenly_first_and_last_among_them(tmp_path, count):
+def test_samples_are_thinned_evenly_with_first_and_last(tmp_path, count):
     first = write_grid(tmp_path, 10)
     for i in range(2, count + 1):
         os.link(first, tmp_path / f"step_{10 * i:08d}.jpg")
@@ -87,7 +86,7 @@ def test_many_samples_are_thinned_evenly_first_and_last_among_them(tmp_path, cou
     assert len(gaps) <= 1
 
 
-def test_images_beyond_the_limit_of_space_are_thinned_too(tmp_path):
+def test_samples_are_thinned_to_the_size_limit(tmp_path):
     for step in range(1, 17):
         write_grid(tmp_path, step)
 
@@ -97,7 +96,7 @@ def test_images_beyond_the_limit_of_space_are_thinned_too(tmp_path):
     assert list(frames) == [1, 5, 9, 13, 16]
 
 
-def test_real_images_that_change_count_too(tmp_path):
+def test_changed_real_images_count_toward_the_size_limit(tmp_path):
     for step in range(1, 17):
         write_grid(tmp_path, step, shift=25 * (step % 2))
     everything = size(all_frames(tmp_path))
@@ -109,7 +108,7 @@ def test_real_images_that_change_count_too(tmp_path):
 def test_encoded_grids_are_cached(tmp_path, monkeypatch):
     read: list[Path] = []
 
-    def counting(path: Path):
+    def counting(path):
         read.append(path)
         return read_frame(path)
 
@@ -136,7 +135,7 @@ def test_report_of_resumed_run_omits_later_rows(tmp_path):
     assert list(all_frames(tmp_path, last_step=2)) == [1, 2]
 
 
-def test_real_images_are_there_once_and_again_only_where_they_changed(tmp_path):
+def test_real_images_are_stored_once_unless_changed(tmp_path):
     write_grid(tmp_path, 1)
     write_grid(tmp_path, 2)
     write_grid(tmp_path, 3, shift=25)

@@ -12,11 +12,11 @@ from cyclegan_cli.training.callbacks import health
 from cyclegan_cli.training.plan import plan_new, plan_resumed
 from cyclegan_cli.training.trainer import train
 from run_folders import write_health
-from runs import Recorder, make_config, stop_after
+from runs import Recorder, make_config, stop_after, train_until
 
 
 class Reader(Recorder):
-    """Reads the page after every step, as somebody may who watches."""
+    """Reads the report after every step."""
 
     def __init__(self, run: Path) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Reader(Recorder):
 
 
 def look_at(run: Path) -> tuple[str, list[int]]:
-    """What the page says of the run, and the steps that it has samples of."""
+    """The status on the page and the steps of its samples."""
     page = (run / "index.html").read_text(encoding="utf-8")
     assert page.endswith("</html>\n")
     [state] = re.findall(r'<b class="pill \w+">(\w+)</b>', page)
@@ -94,14 +94,12 @@ def test_report_shows_current_verdicts(config, tmp_path, monkeypatch):
     assert verdict in page_of(config.run_dir)
     monkeypatch.setitem(health.WON_BELOW, "lsgan", 0.0)
     train(plan_resumed(config.run_dir, {}), [recorder])
-    assert verdict in pages[4]  # What the resumed run begins with.
+    assert verdict in pages[4]  # The first page of the resumed run.
     assert "No problems detected up to step 7." in page_of(config.run_dir)
 
 
 def test_resume_drops_verdicts_of_lost_steps(config):
-    recorder = Recorder()
-    with pytest.raises(InterruptedRunError):
-        train(plan_new(config), [recorder], stop_after(recorder, 4))
+    train_until(config, 4)
     write_health(
         config.run_dir, {"kind": "collapse", "step": 6, "sentence": "lost", "advice": "Wait."}
     )
@@ -120,12 +118,6 @@ def test_report_shows_unexpected_exception(config):
         train(plan_new(config), [Faulty()])
     assert look_at(config.run_dir) == ("failed", [])
     assert "RuntimeError: &lt;no&gt; memory</span>" in page_of(config.run_dir)
-
-
-def test_report_without_samples(config, tmp_path):
-    config = make_config(tmp_path, run_dir=tmp_path / "run", sample_every=0)
-    train(plan_new(config))
-    assert look_at(config.run_dir) == ("finished", [])
 
 
 def page_of(run: Path) -> str:

@@ -63,7 +63,7 @@ def test_report_shows_progress(plan):
         assert sentence in words
 
 
-def test_curves_have_the_last_values_and_the_best_step(plan):
+def test_charts_have_last_values_and_best_step(plan):
     fill(plan)
     words = words_in(write(plan))
     assert "lower is better, best at step 200. day → night 300 night → day 300" in words
@@ -89,7 +89,7 @@ def test_report_without_data(plan):
     assert data_in(page)["charts"] == []
 
 
-def test_samples_are_on_the_page(plan):
+def test_report_contains_the_samples(plan):
     fill(plan)
     data = data_in(write(plan))
     assert [frame["step"] for frame in data["frames"]] == [100, 200, 300, 400]
@@ -170,7 +170,7 @@ def test_damaged_health_file_is_ignored(plan, content):
     assert "trouble" not in words
 
 
-def test_commands_name_the_run_and_survive_a_shell(plan, tmp_path):
+def test_report_commands_are_shell_quoted(plan, tmp_path):
     run = tmp_path / "my run's"
     run.mkdir()
     object.__setattr__(plan, "run_dir", run)
@@ -181,7 +181,7 @@ def test_commands_name_the_run_and_survive_a_shell(plan, tmp_path):
     assert f"cyclegan translate photo.jpg --to day --checkpoint {quoted}" in words
 
 
-def test_options_are_under_their_headings_and_changed_ones_stand_out(plan):
+def test_report_groups_options_and_marks_changed_ones(plan):
     page = write(plan)
     assert len(re.findall(r"<h3>Data</h3>", page)) == 1
     assert re.search(r'<div class="changed" title="[^"]*"><dt>crop size</dt><dd>32</dd>', page)
@@ -192,7 +192,7 @@ def test_options_are_under_their_headings_and_changed_ones_stand_out(plan):
 EVIL = "</script><script>alert(1)</script><b a=\"'&"
 
 
-def test_nothing_that_a_user_names_becomes_markup(plan):
+def test_report_escapes_user_text(plan):
     fill(plan)
     evil = renamed(plan, EVIL, "b" + EVIL)
     object.__setattr__(plan.config, "domain_a", Path(EVIL))
@@ -215,7 +215,7 @@ def check(page: str) -> None:
     assert all(link.startswith("data:") for link in checker.links)
 
 
-def test_the_page_is_whole_html_that_links_to_nothing(plan):
+def test_report_is_well_formed_html_without_external_links(plan):
     fill(plan)
     page = write(plan)
     check(page)
@@ -257,7 +257,7 @@ def test_unwritable_report_is_an_output_error(plan):
         RunPage(plan).write(1)
 
 
-def test_the_page_stays_small(plan, monkeypatch):
+def test_report_size_is_limited(plan, monkeypatch):
     from cyclegan_cli.training.report import page
 
     monkeypatch.setattr(page, "MAX_IMAGE_CHARACTERS", 20_000)

@@ -16,11 +16,11 @@ from torch import Tensor
 from cyclegan_cli import files
 from cyclegan_cli.checkpoints.locate import HEALTH_FILE
 from cyclegan_cli.config import GanLossChoice
+from cyclegan_cli.metrics.distances import diversity, luminance_correlation
 from cyclegan_cli.models.cyclegan import LOSS_NAMES, StepLosses
 from cyclegan_cli.models.losses import l1_loss
 from cyclegan_cli.training.callbacks.base import TrainingCallback, TrainingRun
 from cyclegan_cli.training.callbacks.logging import HEALTH_COLUMN, LATER_COLUMNS
-from cyclegan_cli.training.metrics import diversity, luminance_correlation
 from cyclegan_cli.training.plan import Plan
 from cyclegan_cli.training.validation import ValidationBatch
 

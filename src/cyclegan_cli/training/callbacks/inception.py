@@ -1,29 +1,23 @@
 """Kernel Inception Distance of the translations; needs the extra ``metrics``.
 
-The distance is the one of Bińkowski et al. 2018, computed by torch-fidelity. Unlike the Fréchet
-Inception Distance (FID) it is unbiased for small validation sets. The weights of the Inception
-network are downloaded.
+The distance is the one of Bińkowski et al. 2018. Unlike the Fréchet Inception Distance (FID) it is
+unbiased for small validation sets. The weights of the Inception network are downloaded.
 """
 
 from __future__ import annotations
-
-import hashlib
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from cyclegan_cli.errors import DataError, UsageError
+from cyclegan_cli.metrics.features import kernel_distance
+from cyclegan_cli.metrics.inception import load_inception
 from cyclegan_cli.training.callbacks.base import TrainingCallback, TrainingRun
 from cyclegan_cli.training.callbacks.logging import StepTable
 from cyclegan_cli.training.validation import ValidationBatch
 
 KID_FILE = "kid.csv"
 KID_COLUMNS = ("step", "kid_a2b", "kid_b2a")
-FEATURES = "2048"
-# As for files of torch hub, the file name contains the beginning of the SHA-256 digest.
-WEIGHTS_DIGEST = "6726825d"
 
 
 class KernelInceptionDistance(TrainingCallback):
@@ -44,16 +38,16 @@ class KernelInceptionDistance(TrainingCallback):
         self.load(run.plan.device)
 
     def load(self, device: torch.device) -> None:
-        """Load the Inception network to a device."""
-        from torch_fidelity.feature_extractor_inceptionv3 import (  # noqa: PLC0415 an extra
-            FeatureExtractorInceptionV3,
-        )
+        """Load the Inception network to a device.
 
-        weights = _weights()
-        self.device = device
-        self.extractor: Any = FeatureExtractorInceptionV3(
-            "inception-v3-compat", [FEATURES], feature_extractor_weights_path=str(weights)
-        ).to(device)
+        Raises:
+            DataError: The weights of the network are not available.
+        """
+        try:
+            self.inception = load_inception(device=device)
+        except DataError as error:
+            hint = f"{error.hint.removesuffix('.')}, or train without --kid."
+            raise DataError(f"--kid: {error.message}", hint) from error
 
     def on_train_begin(self, run: TrainingRun) -> None:
         """Create the table, or remove the rows that the resumed run will write again."""
@@ -80,47 +74,5 @@ class KernelInceptionDistance(TrainingCallback):
         }
 
     def _distance(self, fakes: Tensor, reals: Tensor) -> float:
-        from torch_fidelity.metric_kid import kid_features_to_metric  # noqa: PLC0415 an extra
-
-        count = min(len(fakes), len(reals))
-        options = {"kid_subsets": 1, "kid_subset_size": count, "verbose": False}
-        found = kid_features_to_metric(self._features(fakes), self._features(reals), **options)
-        return float(found["kernel_inception_distance_mean"])
-
-    @torch.no_grad()
-    def _features(self, images: Tensor) -> Tensor:
-        """Return the features of ``[N, 3, H, W]`` in [-1, 1]: ``[N, 2048]``."""
-        pixels = ((images + 1) * 127.5).round().clamp(0, 255).to(self.device, torch.uint8)
-        return torch.cat([self.extractor(one.unsqueeze(0))[0] for one in pixels])
-
-
-def _weights() -> Path:
-    """Return the file with the weights of the network, downloading it if necessary.
-
-    Raises:
-        DataError: The file cannot be downloaded, or has the wrong digest.
-    """
-    from torch_fidelity.feature_extractor_inceptionv3 import (  # noqa: PLC0415 an extra
-        URL_INCEPTION_V3,
-    )
-
-    path = Path(torch.hub.get_dir(), "checkpoints", URL_INCEPTION_V3.rpartition("/")[2])
-    hint = f"Download it from {URL_INCEPTION_V3}, or train without --kid."
-    if not path.exists():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(
-                URL_INCEPTION_V3, str(path), hash_prefix=WEIGHTS_DIGEST, progress=False
-            )
-        except (OSError, RuntimeError) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise DataError(
-                f"--kid needs the weights of the Inception network, {path}, which cannot be "
-                f"downloaded: {reason}",
-                hint,
-            ) from error
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    if not digest.startswith(WEIGHTS_DIGEST):
-        raise DataError(f"--kid: {path} is damaged: its digest is wrong", hint)
-    return path
+        features = [self.inception.features_of(images) for images in (fakes, reals)]
+        return kernel_distance(*features)

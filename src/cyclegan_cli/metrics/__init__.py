@@ -1,0 +1,1 @@
+"""Quality metrics of translated images, shared by inspection, training and benchmarks."""
