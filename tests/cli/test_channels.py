@@ -136,7 +136,7 @@ def test_ct_to_mr_equals_the_network(train, cyclegan, domains, tmp_path):
     assert written.dtype == np.int16
     assert np.abs(written - ((expected + 1) / 2 * (high - low) + low)).max() <= 0.51
     assert np.array_equal(translator(values)[..., 0], written)
-    assert torch.allclose(translator(unit)[0, 0], torch.from_numpy(expected).float(), atol=1e-5)
+    assert torch.allclose(translator(unit)[0, 0], torch.from_numpy(expected).float(), atol=1e-4)
 
 
 def test_what_cannot_be_translated_is_refused_before_the_network_runs(

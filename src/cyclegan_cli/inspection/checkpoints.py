@@ -54,8 +54,10 @@ def describe_safetensors(path: Path, request: Request) -> Summary:
     facts |= model_facts(info, header, request)
     if info.kind == "state":
         state = state_info(path, header)
-        facts["discriminator"] = vars(state.discriminator) | {
-            "parameters": count_parameters(header.tensors, "discriminator_a.")
+        facts["discriminator"] = {
+            "base_channels": state.discriminator.base_channels,
+            "scales": state.discriminator.scales,
+            "parameters": count_parameters(header.tensors, "discriminator_a."),
         }
         if request.receptive_field:
             flops = discriminator_flops(state.discriminator, *MEGAPIXEL)

@@ -71,7 +71,8 @@ class SlicedWasserstein:
                 top = torch.randint(height - PATCH_SIZE + 1, (self.count,), generator=random)
                 left = torch.randint(width - PATCH_SIZE + 1, (self.count,), generator=random)
                 drawn.append(torch.stack([top, left]))
-            directions = torch.randn(3 * PATCH_SIZE**2, projections, generator=random)
+            values = images.shape[1] * PATCH_SIZE**2
+            directions = torch.randn(values, projections, generator=random)
             self.directions.append((directions / directions.norm(dim=0)).to(images.device))
         self.own = _patches(images, positions[0])
         self.other = _patches(reference, positions[1])
