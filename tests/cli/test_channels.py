@@ -11,7 +11,7 @@ import tifffile
 import torch
 from PIL import Image
 
-from bands import GEO_CODES, GEO_TAGS, draw_domains
+from bands import GEO_CODES, GEO_TAGS, draw_domains, nodata_tag
 from cyclegan_cli import Translator
 from cyclegan_cli.checkpoints.header import read_model_info
 from cyclegan_cli.data.bands import read_bands, to_unit
@@ -92,6 +92,24 @@ def test_thermal_to_color_and_back(train, cyclegan, domains, tmp_path):
     target = read_model_info(run / "model.safetensors").formats[0]
     assert target is not None
     assert target.low[0] - 1 <= image.values.min() < image.values.max() <= target.high[0] + 1
+
+
+def test_pixels_without_data_are_transparent_in_color(train, cyclegan, tmp_path):
+    run = train("thermal", 4, "thermal")
+    values = np.full((40, 44), 20000, np.uint16)
+    values[:10] = 7
+    values[30:] = 21000
+    tags = [nodata_tag("7")]
+    tifffile.imwrite(tmp_path / "x.tif", values, photometric="minisblack", extratags=tags)
+    answer = cyclegan(
+        "translate", tmp_path / "x.tif", "--checkpoint", run, "-o", tmp_path / "x.png"
+    )
+    assert answer.code == 0, answer.err
+    with Image.open(tmp_path / "x.png") as image:
+        assert image.mode == "RGBA"
+        alpha = np.asarray(image)[..., 3]
+    assert np.array_equal(alpha == 0, values == 7)
+    assert (alpha[10:] == 255).all()
 
 
 def test_satellite_to_height_keeps_place_and_gaps(train, cyclegan, domains, tmp_path):
