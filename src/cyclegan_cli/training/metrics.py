@@ -14,6 +14,12 @@ PATCHES_PER_IMAGE = 128
 PROJECTIONS = 512
 MIN_PYRAMID_SIZE = 16
 AREAS, DIVERSITY_AREAS = 16, 32
+TILE = 32
+EVEN_TILES = 0.25  # Fraction of the tiles of an image.
+# Of a generator with two strides of 2, in cycles per 32 pixels: rows, columns.
+STRIDE_FREQUENCIES = (
+    (16, 0), (0, 16), (16, 16), (8, 0), (0, 8), (8, 8), (16, 8), (8, 16)
+)  # fmt: skip
 
 
 def sliced_wasserstein_distance(
@@ -165,3 +171,46 @@ def diversity(images: Tensor) -> float:
     if len(small) < 2:
         return 0.0
     return float(F.pdist(small, p=1).mean() / small.shape[1])
+
+
+def even_spectrum(image: Tensor) -> Tensor:
+    """Return the mean power spectrum of the most even tiles of an image.
+
+    Args:
+        image: Luminance in 8-bit pixel values, ``[H, W]``; at least 32 pixels per side.
+
+    Returns:
+        Power of the fourth of its 32×32 tiles with the smallest deviation, ``[32, 32]``.
+    """
+    tiles = image.unfold(0, TILE, TILE // 2).unfold(1, TILE, TILE // 2).flatten(0, 1)
+    evenest = tiles.std(dim=(1, 2)).argsort()[: max(1, round(EVEN_TILES * len(tiles)))]
+    tiles = tiles[evenest]
+    window = torch.hann_window(TILE, device=image.device)
+    tiles = (tiles - tiles.mean(dim=(1, 2), keepdim=True)) * window * window[:, None]
+    return torch.fft.fft2(tiles).abs().square().mean(dim=0)  # type: ignore[no-any-return]
+
+
+def stride_peaks(spectrum: Tensor) -> Tensor:
+    """Return the peaks of a power spectrum at the frequencies of the generator's strides.
+
+    These are 1/2 and 1/4 cycles per pixel along rows, columns and both: the periods of
+    checkerboard artifacts of transposed convolutions (Odena et al. 2016).
+
+    Args:
+        spectrum: From :func:`even_spectrum`, ``[32, 32]``.
+
+    Returns:
+        Power at each of the 8 frequencies over the mean power around it, ``[8]``: about 1 without
+        a pattern. The power of 8-bit rounding is added to both, since a weaker pattern is lost
+        when the image is saved.
+    """
+    window = torch.hann_window(TILE, device=spectrum.device).square().sum()
+    rounding = float(window.square()) / 12
+    offsets = [(i, j) for i in range(-4, 5) for j in range(-4, 5)]
+    # Beyond the main lobe of the window.
+    around = [(i, j) for i, j in offsets if max(abs(i), abs(j)) in (3, 4)]
+    ratios = []
+    for row, column in STRIDE_FREQUENCIES:
+        near = torch.stack([spectrum[(row + i) % TILE, (column + j) % TILE] for i, j in around])
+        ratios.append((spectrum[row, column] + rounding) / (near.mean() + rounding))
+    return torch.stack(ratios)
