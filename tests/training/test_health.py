@@ -295,7 +295,8 @@ def test_darker_target_domain_is_not_an_inversion(tmp_path: Path) -> None:
 
 def test_health_monitor_state_round_trip(tmp_path: Path) -> None:
     plan = plan_new(blocks(tmp_path))
-    means = {"discriminator_a": 0.001, "discriminator_b": 0.2}
+    cycle = {"cycle_a": 0.2, "cycle_b": 0.2}
+    means = cycle | {"discriminator_a": 0.001, "discriminator_b": 0.2}
     watch = HealthMonitor(plan, {})
     watch.check_losses(300, means, 300)
     watch.check_translations(300, seen(1))

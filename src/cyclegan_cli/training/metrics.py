@@ -173,6 +173,32 @@ def diversity(images: Tensor) -> float:
     return float(F.pdist(small, p=1).mean() / small.shape[1])
 
 
+def pattern_ratio(images: Tensor, reference: Tensor) -> float:
+    """Return the strength of periodic patterns in images, relative to real ones.
+
+    Transposed convolutions cause checkerboard artifacts with the periods of their strides (Odena
+    et al. 2016), most visible in even areas. JPEG blocks and textures have such periods too, which
+    is why the peaks are compared with those of real images.
+
+    Args:
+        images: Translations, ``[N, 3, H, W]`` in [-1, 1], at least 32 pixels per side.
+        reference: Real images of the target domain, likewise.
+
+    Returns:
+        The largest peak of the power spectrum of even areas at a stride frequency
+        (:func:`stride_peaks`), geometric mean over images, relative to that of ``reference`` where
+        the latter is above 1. About 1 without a pattern.
+    """
+    peaks, real = (
+        torch.stack([stride_peaks(even_spectrum(one)) for one in (luminance(set_) + 1) * 127.5])
+        .log()
+        .mean(dim=0)
+        .exp()
+        for set_ in (images.float(), reference.float())
+    )
+    return float((peaks / real.clamp(min=1)).max())
+
+
 def even_spectrum(image: Tensor) -> Tensor:
     """Return the mean power spectrum of the most even tiles of an image.
 
