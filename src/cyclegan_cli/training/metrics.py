@@ -189,14 +189,15 @@ def pattern_ratio(images: Tensor, reference: Tensor) -> float:
         (:func:`stride_peaks`), geometric mean over images, relative to that of ``reference`` where
         the latter is above 1. About 1 without a pattern.
     """
-    peaks, real = (
-        torch.stack([stride_peaks(even_spectrum(one)) for one in (luminance(set_) + 1) * 127.5])
-        .log()
-        .mean(dim=0)
-        .exp()
-        for set_ in (images.float(), reference.float())
-    )
+    peaks, real = (_mean_stride_peaks(one) for one in (images, reference))
     return float((peaks / real.clamp(min=1)).max())
+
+
+def _mean_stride_peaks(images: Tensor) -> Tensor:
+    """Return the geometric mean over ``[N, 3, H, W]`` in [-1, 1], rounded to 8 bits: ``[8]``."""
+    pixels = luminance(images.float().add(1).mul(127.5).round())
+    peaks = torch.stack([stride_peaks(even_spectrum(image)) for image in pixels])
+    return peaks.log().mean(dim=0).exp()
 
 
 def even_spectrum(image: Tensor) -> Tensor:
@@ -227,8 +228,8 @@ def stride_peaks(spectrum: Tensor) -> Tensor:
 
     Returns:
         Power at each of the 8 frequencies over the mean power around it, ``[8]``: about 1 without
-        a pattern. The power of 8-bit rounding is added to both, since a weaker pattern is lost
-        when the image is saved.
+        a pattern. The power of 8-bit rounding is added to both, so that tiles of a single color
+        have 1.
     """
     window = torch.hann_window(TILE, device=spectrum.device).square().sum()
     rounding = float(window.square()) / 12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Sequence
@@ -75,5 +76,5 @@ def _autocorrelation(values: Sequence[float], slope: float) -> float:
     power = sum(value * value for value in residuals)
     if power == 0:
         return 0.0
-    found = sum(a * b for a, b in zip(residuals, residuals[1:], strict=False)) / power
+    found = sum(a * b for a, b in itertools.pairwise(residuals)) / power
     return min(max(found, 0.0), MAX_AUTOCORRELATION)
