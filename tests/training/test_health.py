@@ -335,7 +335,7 @@ def dotted(amplitude: float) -> ValidationBatch:
     smooth = smooth + torch.randn(smooth.shape, generator=random) / 127.5
     a, b = smooth[:4], smooth[4:]
     dots = amplitude / 127.5 * torch.tensor([1.0, -1.0]).repeat(32)
-    return ValidationBatch(a, b, fake_b=a + dots, rec_a=a, fake_a=b, rec_b=b, idt_a=a, idt_b=b)
+    return ValidationBatch(a, b, fake_b=0.5 * a + dots, rec_a=a, fake_a=0.5 * b, rec_b=b, idt_a=a, idt_b=b)
 
 
 def test_checkerboard_is_detected_after_losses_have_settled(tmp_path: Path) -> None:
