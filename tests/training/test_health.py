@@ -16,6 +16,7 @@ import torch
 from cyclegan_cli.config import TrainConfig, TranslateConfig, option_name
 from cyclegan_cli.errors import DivergedError, InterruptedRunError
 from cyclegan_cli.models.cyclegan import CycleGAN, StepLosses
+from cyclegan_cli.training import domain_gap
 from cyclegan_cli.training.callbacks import health
 from cyclegan_cli.training.callbacks.base import TrainingCallback, TrainingRun
 from cyclegan_cli.training.callbacks.health import HealthMonitor
@@ -335,7 +336,9 @@ def dotted(amplitude: float) -> ValidationBatch:
     smooth = smooth + torch.randn(smooth.shape, generator=random) / 127.5
     a, b = smooth[:4], smooth[4:]
     dots = amplitude / 127.5 * torch.tensor([1.0, -1.0]).repeat(32)
-    return ValidationBatch(a, b, fake_b=0.5 * a + dots, rec_a=a, fake_a=0.5 * b, rec_b=b, idt_a=a, idt_b=b)
+    return ValidationBatch(
+        a, b, fake_b=0.5 * a + dots, rec_a=a, fake_a=0.5 * b, rec_b=b, idt_a=a, idt_b=b
+    )
 
 
 def test_checkerboard_is_detected_after_losses_have_settled(tmp_path: Path) -> None:
@@ -417,7 +420,8 @@ def test_plateau_is_the_same_in_a_resumed_run(tmp_path: Path) -> None:
 def test_options_in_advice_exist() -> None:
     names = {option_name(field.name) for field in dataclasses.fields(TrainConfig)}
     names |= {option_name(field.name) for field in dataclasses.fields(TranslateConfig)}
-    named = set(re.findall(r"--[a-z][a-z-]+", Path(health.__file__).read_text()))
+    source = "".join(Path(module.__file__).read_text() for module in (health, domain_gap))
+    named = set(re.findall(r"--[a-z][a-z-]+", source))
     assert {"--steps", "--lambda-cycle", "--which"} <= named
     assert named <= names
 

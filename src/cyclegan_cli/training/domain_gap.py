@@ -25,8 +25,8 @@ PROJECTIONS = 64
 # Distances between the domains, relative to that between two halves of one. Before a match of
 # histograms in one direction and in both; smaller ones are noise.
 MIN_LARGER, MIN_SMALLER = 2.0, 1.5
-# After it. Recolored photos: 0.5 to 0.9; summer and winter 1.3, photos and maps 1.7, day and night
-# 2.5.
+# After it, larger of both directions. Recolored photos: 0.6 to 0.9; photos and maps 1.7 to 2.8, day
+# and night 2.5 to 4.0.
 EXPLAINED_BELOW = 1.15
 ASPECT_FACTOR = 1.25
 ENLARGED = 1.5
