@@ -33,7 +33,7 @@ class Trend:
     fall: float
 
 
-def trend(values: Sequence[float]) -> Trend | None:
+def trend(values: Sequence[float], steps: Sequence[float] | None = None) -> Trend | None:
     """Return the trend of the later half of a series, or None if it is too short.
 
     The slope is the median of the slopes between all pairs of values (Theil 1950, Sen 1968); its
@@ -41,21 +41,24 @@ def trend(values: Sequence[float]) -> Trend | None:
     (1 + r) / (1 - r) for a lag-one autocorrelation r of the residuals.
 
     Args:
-        values: Positive values, equally spaced.
+        values: Positive values.
+        steps: The step of each, increasing; by default they are equally spaced.
     """
     if len(values) < MIN_VALIDATIONS:
         return None
     start = len(values) // 2
     later = _averaged(values[start:])
+    x = _averaged((range(len(values)) if steps is None else steps)[start:])
     count = len(later)
     slopes = sorted(
-        (later[j] - later[i]) / (j - i) for i in range(count) for j in range(i + 1, count)
+        (later[j] - later[i]) / (x[j] - x[i]) for i in range(count) for j in range(i + 1, count)
     )
     variance = count * (count - 1) * (2 * count + 5) / 18
-    r = _autocorrelation(later, statistics.median(slopes))
+    slope = statistics.median(slopes)
+    r = _autocorrelation([value - slope * step for step, value in zip(x, later, strict=True)])
     margin = CONFIDENCE_Z * math.sqrt(variance * (1 + r) / (1 - r))
     lowest = slopes[max(0, math.floor((len(slopes) - margin) / 2))]
-    fall = max(0.0, -lowest * (count - 1) / statistics.median(later))
+    fall = max(0.0, -lowest * (x[-1] - x[0]) / statistics.median(later))
     return Trend(start, len(values) - start, fall)
 
 
@@ -68,11 +71,10 @@ def _averaged(values: Sequence[float]) -> list[float]:
     ]
 
 
-def _autocorrelation(values: Sequence[float], slope: float) -> float:
-    """Return the lag-one autocorrelation of values around a line, in [0, 0.8]."""
-    residuals = [value - slope * index for index, value in enumerate(values)]
-    mean = statistics.fmean(residuals)
-    residuals = [value - mean for value in residuals]
+def _autocorrelation(values: Sequence[float]) -> float:
+    """Return the lag-one autocorrelation of values, in [0, 0.8]."""
+    mean = statistics.fmean(values)
+    residuals = [value - mean for value in values]
     power = sum(value * value for value in residuals)
     if power == 0:
         return 0.0

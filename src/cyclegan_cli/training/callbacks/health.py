@@ -287,7 +287,8 @@ class HealthMonitor:
         change = Change([], [])
         step = int(row["step"])
         self.distances.append((step, row["swd_a2b"], row["swd_b2a"]))
-        a2b, b2a = (trend([one[i] for one in self.distances]) for i in (1, 2))
+        steps, *both = zip(*self.distances, strict=True)
+        a2b, b2a = (trend(values, steps) for values in both)
         if a2b is None or b2a is None:
             return change
         since = self.distances[a2b.start][0]
