@@ -81,6 +81,14 @@ def test_curve_that_falls_and_then_stays_is_recognized():
     assert trend(values).fall < LIMIT
 
 
+def test_slopes_are_relative_to_steps():
+    """Many validations of the last steps do not hide a fall: it is that of the steps between."""
+    steps = [*range(0, 1000, 50), *range(1000, 1020)]
+    line = [1000 - 0.5 * step for step in steps]
+    assert trend(line, steps).fall == pytest.approx(0.5 * 19 / 495, rel=0.01)
+    assert trend(line, [2 * step for step in steps]).fall == pytest.approx(trend(line, steps).fall)
+
+
 def test_correlated_errors_widen_the_limit():
     """A slow wave is not mistaken for many independent values."""
     wave = [100 + 4 * math.sin(i / 3) for i in range(40)]
