@@ -72,7 +72,7 @@ PATTERN_ABOVE, PATTERN_OVER_BELOW = 5.0, 3.0
 # many steps is above a fraction of that of the steps before: 1,500 steps in four measured runs.
 SETTLING_STEPS, SETTLED_ABOVE = 500, 0.85
 CHECKERBOARD_ADVICE = (
-    "Train longer, with a larger --steps: patterns fade last in even areas such as skies."
+    "A longer training (more --steps) weakens patterns slowly, last in even areas such as skies."
 )
 # The distance falls by less than this over the later half of the validations.
 PLATEAU_BELOW, PLATEAU_OVER_ABOVE = 0.05, 0.1
