@@ -66,7 +66,7 @@ CONSECUTIVE: dict[Kind, int] = {"stall": 3, "collapse": 2, "inversion": 1, "iden
 MIN_DIFFERENCE = 0.02
 # Peaks of the translations' spectrum relative to real images. Real images of one domain have up to
 # 1.3 relative to others of it, and up to 2.5 relative to another domain; strided generators have
-# 18 to 230 after 1,200 to 7,000 steps.
+# 15 to 230 after 1,200 to 7,000 steps.
 PATTERN_ABOVE, PATTERN_OVER_BELOW = 5.0, 3.0
 # All networks have patterns at first. The losses have settled once the mean cycle loss over this
 # many steps is above a fraction of that of the steps before: 1,500 steps in four measured runs.
