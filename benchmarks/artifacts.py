@@ -25,9 +25,8 @@ from torch import Tensor
 from cyclegan_cli.data.decode import decode
 from cyclegan_cli.data.folder import list_images
 from cyclegan_cli.data.tensors import LUMA
+from cyclegan_cli.metrics.spectrum import TILE, even_spectrum, stride_peaks
 
-TILE = 32
-EVEN_TILES = 0.25  # Fraction of the tiles of an image with the smallest deviation.
 # Of a bright edge, in 8-bit pixel values; plateaus are compared over PLATEAU pixels beyond NEAR.
 CONTRAST, NEAR, PLATEAU = 60.0, 4, 4
 
@@ -36,33 +35,6 @@ def luminance_of(path: Path) -> Tensor:
     """Return the luminance of an image in 8-bit pixel values: ``[H, W]``, fp32."""
     pixels = torch.from_numpy(decode(path).frames[0].copy()).float()[..., :3]
     return pixels @ torch.tensor(LUMA)
-
-
-def even_spectrum(luminance: Tensor) -> Tensor:
-    """Return the mean power spectrum of the most even tiles of ``[H, W]``: ``[32, 32]``."""
-    tiles = luminance.unfold(0, TILE, TILE // 2).unfold(1, TILE, TILE // 2).flatten(0, 1)
-    deviations = tiles.std(dim=(1, 2))
-    # Uniform tiles, as in maps and in clipped areas, hide nothing and show nothing.
-    count = max(1, round(EVEN_TILES * len(tiles)))
-    tiles = tiles[deviations.argsort()[:count]]
-    window = torch.hann_window(TILE)
-    tiles = (tiles - tiles.mean(dim=(1, 2), keepdim=True)) * window * window[:, None]
-    return torch.fft.fft2(tiles).abs().square().mean(dim=0)  # type: ignore[no-any-return]
-
-
-def pattern(spectrum: Tensor) -> float:
-    """Return the largest peak of a power spectrum at stride frequencies, over its neighbors."""
-    ratios = []
-    for row, column in ((16, 0), (0, 16), (16, 16), (8, 0), (0, 8), (8, 8), (16, 8), (8, 16)):
-        offsets = range(-4, 5)
-        around = [
-            spectrum[(row + i) % TILE, (column + j) % TILE]
-            for i in offsets
-            for j in offsets
-            if max(abs(i), abs(j)) in (3, 4)  # Beyond the main lobe of the window.
-        ]
-        ratios.append(float(spectrum[row, column] / torch.stack(around).mean().clamp(min=1e-6)))
-    return max(ratios)
 
 
 def overshoots(luminance: Tensor) -> Iterator[Tensor]:
@@ -92,7 +64,7 @@ def measure(paths: list[Path]) -> dict[str, float]:
     halos = torch.cat([found for image in images for found in overshoots(image)])
     return {
         "images": len(images),
-        "pattern": pattern(spectrum.mean(dim=0)),
+        "pattern": float(stride_peaks(spectrum.mean(dim=0)).max()),
         "halo": float(halos.mean()) if len(halos) else float("nan"),
         "edges": len(halos),
         "luminance": statistics.mean(float(image.mean()) for image in images),

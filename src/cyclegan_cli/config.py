@@ -415,11 +415,12 @@ class TrainConfig:
         maximum=64,
         shown_default="6 for crops up to 128 pixels, else 9",
     )
-    resampling: Resampling = _networks(
-        DEFAULT_RESAMPLING,
+    resampling: Resampling | None = _networks(
+        None,
         "Downsampling and upsampling of the generators: strided and transposed convolutions as in "
         "the paper (strided); the same with blurs, which prevent checkerboard patterns (blur); or "
         "the layers of CUT, which take more time (cut).",
+        shown_default=f"{DEFAULT_RESAMPLING}; with --init-from, that of the checkpoint",
     )
     discriminator_channels: int = _networks(
         64, "Base channels of the discriminators.", minimum=1, maximum=1024
@@ -698,7 +699,9 @@ class TrainConfig:
     def generator(self) -> GeneratorConfig:
         """Architecture of the generators."""
         return GeneratorConfig(
-            self.base_channels, self.generator_blocks, resampling=self.resampling
+            self.base_channels,
+            self.generator_blocks,
+            resampling=self.resampling or DEFAULT_RESAMPLING,
         )
 
     def total_steps(self, epoch_items: int, ranks: int = 1) -> int:
@@ -1249,7 +1252,7 @@ def is_domain_name(name: str) -> bool:
 
 def plain_type(hint: Any) -> Any:
     """``int | None`` to ``int``; other types as they are."""
-    if isinstance(hint, types.UnionType):
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
         parts = [part for part in typing.get_args(hint) if part is not types.NoneType]
         return functools.reduce(operator.or_, parts)
     return hint

@@ -100,12 +100,21 @@ def test_resampling_of_the_checkpoint_is_kept(
     assert plan_resumed(changed.run_dir, {}).config.resampling == resampling
 
 
+def test_blurs_can_be_added_to_the_layers_of_a_checkpoint(
+    config: TrainConfig, trained: Path
+) -> None:
+    changed = after(config, trained, steps=1, resampling="strided")
+    assert changed.run_dir
+    train(plan_new(changed))
+    assert read_model_info(changed.run_dir / "model.safetensors").generator.resampling == "strided"
+
+
 def test_a_run_without_the_option_resumes_as_strided(config: TrainConfig, tmp_path: Path) -> None:
     """It was killed before its first checkpoint, so that it has config.toml alone."""
     run = tmp_path / "old"
     run.mkdir()
     options = config.to_document()
-    del options["run_dir"], options["resampling"]
+    del options["run_dir"]
     (run / "config.toml").write_text(tomli_w.dumps(options))
     assert plan_resumed(run, {}).config.resampling == "strided"
     with pytest.raises(UsageError, match="--resampling"):

@@ -1,23 +1,37 @@
 """Each verdict is provoked by a training that is really broken; a healthy one raises none."""
 
 import csv
+import dataclasses
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
-from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.config import TrainConfig, TranslateConfig, option_name
 from cyclegan_cli.errors import DivergedError, InterruptedRunError
 from cyclegan_cli.models.cyclegan import CycleGAN
+from cyclegan_cli.training import domain_gap
 from cyclegan_cli.training.callbacks import health
 from cyclegan_cli.training.callbacks.base import TrainingCallback
 from cyclegan_cli.training.callbacks.health import HealthMonitor
 from cyclegan_cli.training.plan import plan_new, plan_resumed
 from cyclegan_cli.training.trainer import train
 from cyclegan_cli.training.validation import ValidationBatch
+from documents import ROOT
 from runs import Recorder, draw_blocks, draw_discs, make_config, stop_after, train_until
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads of tiny tensors only wait for each other when the cores are busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def configure(a: Path, b: Path, **changes: Any) -> TrainConfig:
@@ -283,7 +297,8 @@ def test_darker_target_domain_is_not_an_inversion(tmp_path):
 
 def test_health_monitor_state_round_trip(tmp_path):
     plan = plan_new(blocks(tmp_path))
-    means = {"discriminator_a": 0.001, "discriminator_b": 0.2}
+    cycle = {"cycle_a": 0.2, "cycle_b": 0.2}
+    means = cycle | {"discriminator_a": 0.001, "discriminator_b": 0.2}
     watch = HealthMonitor(plan, {})
     watch.check_losses(300, means, 300)
     watch.check_translations(300, seen(1))
@@ -301,6 +316,118 @@ def test_uniform_domains_have_no_verdicts(tmp_path):
         1, ValidationBatch(flat, flat, flat, flat, flat, flat, flat, flat)
     )
     assert found.found == []
+
+
+def settle(watch: HealthMonitor) -> None:
+    """Losses that fall, and then no longer."""
+    names = ("discriminator_a", "discriminator_b")
+    for step, cycle in ((500, 0.3), (1000, 0.2), (1500, 0.19)):
+        means = dict.fromkeys(names, 0.2) | {"cycle_a": cycle, "cycle_b": cycle}
+        assert watch.check_losses(step, means, 500).found == []
+
+
+def dotted(amplitude: float) -> ValidationBatch:
+    """Smooth images; translations to B have columns of alternating brightness."""
+    random = torch.Generator().manual_seed(0)
+    small = torch.rand((8, 3, 4, 4), generator=random) - 0.5
+    smooth = torch.nn.functional.interpolate(small, size=64, mode="bicubic")
+    smooth = smooth + torch.randn(smooth.shape, generator=random) / 127.5
+    a, b = smooth[:4], smooth[4:]
+    dots = amplitude / 127.5 * torch.tensor([1.0, -1.0]).repeat(32)
+    return ValidationBatch(
+        a, b, fake_b=0.5 * a + dots, rec_a=a, fake_a=0.5 * b, rec_b=b, idt_a=a, idt_b=b
+    )
+
+
+def test_checkerboard_is_detected_after_losses_have_settled(tmp_path: Path) -> None:
+    watch = HealthMonitor(plan_new(blocks(tmp_path)), {})
+    for step in (100, 200, 300):
+        assert watch.check_translations(step, dotted(4)).found == []
+    settle(watch)
+    assert watch.check_translations(1550, dotted(4)).found == []
+    again = HealthMonitor(watch.plan, json.loads(json.dumps(watch.state_dict())))
+    [verdict] = again.check_translations(1600, dotted(4)).found
+    assert verdict.kind == "checkerboard"
+    assert verdict.sentence.startswith("the translations a -> b have a checkerboard pattern")
+    assert [v.kind for v in again.check_translations(1650, dotted(0)).over] == ["checkerboard"]
+
+
+def test_checkerboard_verdict_has_hysteresis(tmp_path: Path, monkeypatch: Any) -> None:
+    watch = HealthMonitor(plan_new(blocks(tmp_path)), {})
+    settle(watch)
+    ratios = iter([6.0, 1, 6, 1, 4, 1, 4, 1, 2, 1, 4, 1, 4, 1])
+    monkeypatch.setattr(health, "pattern_ratio", lambda fake, real: next(ratios))
+    found = []
+    for step in range(2000, 2007):
+        watch.check_translations(step, dotted(0))
+        found.append(watch.summary)
+    assert found == ["ok", *["checkerboard"] * 3, "ok", "ok", "ok"]
+
+
+def test_checkerboard_is_detected_at_the_end_of_a_run(tmp_path: Path) -> None:
+    """Even if the losses still fall; but not in a run of a few steps."""
+    for steps, kinds_found in ((999, []), (1000, ["checkerboard"])):
+        plan = plan_new(blocks(tmp_path / str(steps), steps=steps))
+        watch = HealthMonitor(plan, {})
+        found = watch.check_translations(steps, dotted(4)).found
+        assert [v.kind for v in found] == kinds_found
+
+
+def distances(step: int, a2b: float, b2a: float) -> dict[str, float]:
+    return {"step": step, "swd_a2b": a2b, "swd_b2a": b2a}
+
+
+def test_plateau_is_detected_in_both_directions_only(tmp_path: Path) -> None:
+    plan = plan_new(blocks(tmp_path, steps=10_000))
+    falling, flat = HealthMonitor(plan, {}), HealthMonitor(plan, {})
+    random = torch.Generator().manual_seed(0)
+    found = []
+    for i in range(40):
+        noise = 1 + 0.01 * float(torch.randn((), generator=random))
+        falling.check_distances(distances(100 * i, 300 * noise, 300 - 5 * i))
+        found += flat.check_distances(distances(100 * i, 300 * noise, 200)).found
+    assert falling.summary == "ok"
+    [verdict] = found
+    assert verdict.kind == "plateau"
+    assert "no longer falls: since step 1,0" in verdict.sentence
+    assert "resume with fewer --steps" in verdict.advice
+    over = [flat.check_distances(distances(100 * i, 500 - 5 * i, 200)).over for i in range(40, 90)]
+    assert [v.kind for change in over for v in change] == ["plateau"]
+
+
+@pytest.mark.slow
+def test_plateau_is_the_same_in_a_resumed_run(tmp_path: Path) -> None:
+    """A learning rate of almost 0: distances stay. A resumed run reads them from the table."""
+    config = configure(
+        draw_blocks(tmp_path / "a", 0), draw_blocks(tmp_path / "b", 1),
+        steps=24, validate_every=1, val_fraction=0.2, learning_rate=1e-9, log_every=5,
+    )  # fmt: skip
+    recorder = Recorder()
+    with pytest.raises(InterruptedRunError):
+        train(plan_new(config), [recorder], stop_after(recorder, 15))
+    assert kinds(config) - {"stall"} == set()
+    again = Recorder()
+    train(plan_resumed(config.run_dir, {}), [again])
+    assert "plateau" in kinds(config)
+    [sentence] = [s for s in again.warnings if "no longer falls" in s]
+    assert "since step 11 (11 validations)" in sentence
+    assert "no longer falls" in (config.run_dir / "index.html").read_text()
+    assert "plateau" in column(config)[-1]
+
+
+def test_options_in_advice_exist() -> None:
+    names = {option_name(field.name) for field in dataclasses.fields(TrainConfig)}
+    names |= {option_name(field.name) for field in dataclasses.fields(TranslateConfig)}
+    source = "".join(Path(module.__file__).read_text() for module in (health, domain_gap))
+    named = set(re.findall(r"--[a-z][a-z-]+", source))
+    assert {"--steps", "--lambda-cycle", "--which"} <= named
+    assert named <= names
+
+
+def test_every_verdict_is_documented() -> None:
+    table = (ROOT / "docs" / "training.md").read_text()
+    for kind in get_args(health.Kind):
+        assert f"\n| `{kind}` |" in table
 
 
 @pytest.mark.usefixtures("negatives")

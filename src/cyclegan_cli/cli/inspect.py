@@ -197,7 +197,10 @@ def _health(health: Mapping[str, Any]) -> str | list[str]:
     verdicts = health["verdicts"]
     if not verdicts:
         return f"healthy at step {_shown(health['step'])}"
-    return [f"{one['sentence']} {one['advice']} (step {_shown(one['step'])})" for one in verdicts]
+    return [
+        f"{one['sentence'].rstrip('.')}. {one['advice']} (step {_shown(one['step'])})"
+        for one in verdicts
+    ]
 
 
 def _rows(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ import torch
 from cyclegan_cli.checkpoints.header import BOTH_DIRECTIONS, ModelInfo
 from cyclegan_cli.checkpoints.locate import Checkpoint, checkpoint_file, read_checkpoint
 from cyclegan_cli.checkpoints.store import load_generator
-from cyclegan_cli.config import DEFAULT_RESAMPLING, BandFormats, TrainConfig, option_name
+from cyclegan_cli.config import BandFormats, TrainConfig, option_name
 from cyclegan_cli.errors import UsageError
 from cyclegan_cli.models.cyclegan import CycleGAN
 
@@ -38,13 +38,15 @@ def with_architecture(config: TrainConfig, initial: Checkpoint) -> TrainConfig:
     found = initial.info.generator
     _require_equal("--base-channels", config.base_channels, _DEFAULT_CHANNELS, found.base_channels)
     _require_equal("--residual-blocks", config.residual_blocks, None, found.residual_blocks)
-    _require_equal("--resampling", config.resampling, DEFAULT_RESAMPLING, found.resampling)
+    resampling = config.resampling or found.resampling
+    if "cut" in (resampling, found.resampling):  # Blurs have no weights, other layers have.
+        _require_equal("--resampling", resampling, None, found.resampling)
     return dataclasses.replace(
         config,
         init_from=initial.path.absolute(),
         base_channels=found.base_channels,
         residual_blocks=found.residual_blocks,
-        resampling=found.resampling,
+        resampling=resampling,
     )
 
 

@@ -312,7 +312,13 @@ def _completed(config: TrainConfig, device: torch.device) -> tuple[TrainConfig, 
     config, initial = _with_names(config), read_initial(config)
     config = with_architecture(config, initial) if initial else config
     blocks, precision = config.generator_blocks, choose_precision(config.precision, device)
-    return dataclasses.replace(config, residual_blocks=blocks, precision=precision), initial
+    config = dataclasses.replace(
+        config,
+        residual_blocks=blocks,
+        resampling=config.generator.resampling,
+        precision=precision,
+    )
+    return config, initial
 
 
 def plan_resumed(

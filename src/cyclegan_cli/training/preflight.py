@@ -5,7 +5,7 @@ Large data sets are sampled, so that every training starts quickly; ``--dry-run`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,12 @@ from cyclegan_cli.data.folder import SkippedFiles, Survey, duplicates, subsample
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.runtime.threads import available_cores
 from cyclegan_cli.training.callbacks.base import TrainingCallback
+from cyclegan_cli.training.domain_gap import (
+    MAX_IMAGES,
+    DomainSample,
+    color_warning,
+    framing_warning,
+)
 from cyclegan_cli.training.estimate import DiskSpace, disk_space
 from cyclegan_cli.training.plan import Plan
 
@@ -64,6 +70,7 @@ class DomainReport:
         skipped: Counts image files in the folder that are not read.
         unusable_val: Validation images that cannot be read, each with the reason. All are decoded.
         validates_on_training_images: Whether the validation folder is the training folder.
+        sample: Some of the decoded images; empty unless both domains are RGB.
         format: How the images are read; None: as RGB.
         clipped: Fraction of the values in a sample that are outside the range; None: not measured.
     """
@@ -82,6 +89,7 @@ class DomainReport:
     skipped: SkippedFiles
     unusable_val: dict[Path, str]
     validates_on_training_images: bool
+    sample: DomainSample
     format: BandFormat | None = None
     clipped: float | None = None
 
@@ -185,6 +193,7 @@ class Preflight:
         duplicates: Duplicates; None if there are too many images to search for them.
         disk: Disk space.
         run_dir: The run folder.
+        differences: Warnings about differences between the domains other than their content.
     """
 
     a: DomainReport
@@ -192,6 +201,7 @@ class Preflight:
     duplicates: Duplicates | None
     disk: DiskSpace
     run_dir: Path
+    differences: tuple[str, ...] = ()
 
     def warnings(self) -> list[str]:
         """Return all warnings."""
@@ -200,6 +210,7 @@ class Preflight:
         sentences += [*self.a.val_warnings(), *self.b.val_warnings()]
         if self.duplicates:
             sentences += self.duplicates.warnings()
+        sentences += self.differences
         sentences.append(self.disk.warning(self.run_dir))
         return [sentence for sentence in sentences if sentence]
 
@@ -247,13 +258,28 @@ def preflight(plan: Plan, limits: ScanLimits) -> Preflight:
     split, config = plan.split, plan.config
     all_a = [*split.images_a, *(() if config.val_a else split.val_a)]
     all_b = [*split.images_b, *(() if config.val_b else split.val_b)]
+    a = _check_domain(plan, "a", all_a, limits)
+    b = _check_domain(plan, "b", all_b, limits)
     return Preflight(
-        _check_domain(plan, "a", all_a, limits),
-        _check_domain(plan, "b", all_b, limits),
+        a,
+        b,
         _find_duplicates(all_a, all_b, limits.duplicates),
         disk_space(plan),
         plan.run_dir,
+        tuple(_differences(a, b, config.load_size)),
     )
+
+
+def _differences(a: DomainReport, b: DomainReport, load_size: int) -> Iterator[str]:
+    """Yield warnings about the domains, if images have been decoded."""
+    if not a.sample.crops or not b.sample.crops:
+        return
+    names = a.name, b.name
+    sizes_a, sizes_b = (
+        [(one.width, one.height) for one in report.survey.probes.values()] for report in (a, b)
+    )
+    yield color_warning(names, a.sample, b.sample)
+    yield framing_warning(names, (sizes_a, sizes_b), (a.sample, b.sample), load_size)
 
 
 def _check_domain(
@@ -269,9 +295,12 @@ def _check_domain(
         except DataError as error:
             unusable[path] = error.message
     decoded: Sequence[Path] = ()
+    sample = DomainSample()
     if limits.pixels != 0:
         decoded = subsample([path for path in found.probes if path not in unusable], limits.pixels)
-        unusable |= _undecodable(decoded, config, band_format)
+        # Differences between RGB domains are reported.
+        chosen = None if any(plan.formats) else sample
+        unusable |= _undecodable(decoded, config, band_format, chosen)
     folder: Path = getattr(config, f"domain_{domain}")
     val_folder: Path | None = getattr(config, f"val_{domain}")
     val_images: list[Path] = getattr(plan.split, f"val_{domain}")
@@ -297,17 +326,26 @@ def _check_domain(
         and val_folder.resolve() == folder.resolve(),
         format=band_format,
         clipped=clipped_fraction(band_format, decoded) if band_format and decoded else None,
+        sample=sample,
     )
 
 
 def _undecodable(
-    images: Sequence[Path], config: TrainConfig, band_format: BandFormat | None
+    images: Sequence[Path],
+    config: TrainConfig,
+    band_format: BandFormat | None,
+    sample: DomainSample | None = None,
 ) -> dict[Path, str]:
+    """Decode images; return the error messages of those that fail, and sample the others."""
+    sampled = set(subsample(images, MAX_IMAGES)) if sample else set()
+
     def problem(path: Path) -> str:
         try:
-            load_training_image(path, config, band_format)
+            image = load_training_image(path, config, band_format)
         except DataError as error:
             return error.message
+        if sample and path in sampled:
+            sample.add(path, image, config.crop_size)
         return ""
 
     pool = ThreadPoolExecutor(available_cores(), "preflight", initializer=single_threaded)
