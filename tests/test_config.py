@@ -255,6 +255,15 @@ def configurations(draw: st.DrawFn) -> TrainConfig:
         values["decay_steps"] = None
     elif values["decay_steps"] is not None:
         values["decay_steps"] %= values["steps"] + 1
+    if values["crop_size"] < 128:
+        values["discriminator_scales"] = 1
+    values["nodata"] = draw(st.none() | st.floats(allow_nan=False, allow_infinity=False))
+    values["show_bands"] = draw(st.sampled_from([None, "2", "4,3,2"]))
+    for domain in "ab":
+        values[f"range_{domain}"] = draw(st.sampled_from([None, "auto", "per-channel", "-1.5,3"]))
+        values[f"bands_{domain}"] = draw(st.sampled_from([None, "4,3,2", "1"]))
+        if values[f"bands_{domain}"]:
+            values[f"channels_{domain}"] = None
     return TrainConfig(**values)
 
 
