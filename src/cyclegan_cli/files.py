@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from cyclegan_cli.errors import OutputError
 
@@ -86,6 +87,30 @@ def write_bytes(target: Path, content: bytes) -> None:
     """
     with atomic_path(target) as temporary:
         temporary.write_bytes(content)
+
+
+def write_content(target: Path | BinaryIO, content: bytes, name: str) -> None:
+    """Write ``content`` to a file, atomically, or to a stream.
+
+    Args:
+        target: The file or stream.
+        content: All of its content.
+        name: Name of the stream, for error messages.
+
+    Raises:
+        OutputError: It cannot be written.
+        BrokenPipeError: The reader of the stream has closed the pipe.
+    """
+    if isinstance(target, Path):
+        write_bytes(target, content)
+        return
+    try:
+        target.write(content)
+        target.flush()
+    except BrokenPipeError:
+        raise  # The command line handles that.
+    except OSError as error:
+        raise OutputError(f"cannot write {name}: {(error.strerror or '').lower()}") from error
 
 
 def write_text(target: Path, content: str) -> None:

@@ -82,16 +82,7 @@ def encode(
         # Encoders raise all kinds of exceptions for images that are too large for their format.
         reason = " ".join(str(error).split())
         raise OutputError(f"cannot write {name} as {format}: {reason}") from error
-    if isinstance(target, Path):
-        files.write_bytes(target, content)
-    else:
-        try:
-            target.write(content)
-            target.flush()
-        except BrokenPipeError:
-            raise  # The reader has closed the pipe; the command line handles that.
-        except OSError as error:
-            raise OutputError(f"cannot write {name}: {(error.strerror or '').lower()}") from error
+    files.write_content(target, content, name)
     return layout.remarks + remarks
 
 
