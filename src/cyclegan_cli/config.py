@@ -246,10 +246,14 @@ class BandFormat:
         ranges = [f"{a:g} to {b:g}" for a, b in zip(self.low, self.high, strict=True)]
         bands = f" (bands {', '.join(map(str, self.bands))})" if self.bands else ""
         nodata = "" if self.nodata is None else f", no data {self.nodata:g}"
-        plural = "" if self.channels == 1 else "s"
-        return f"{self.channels} channel{plural}{bands} of {self.dtype}, " + (
+        return f"{count_channels(self.channels)}{bands} of {self.dtype}, " + (
             f"range {'; '.join(ranges)}{nodata}"
         )
+
+
+def count_channels(count: int) -> str:
+    """Return ``1 channel`` or ``5 channels``."""
+    return f"{count} channel{'' if count == 1 else 's'}"
 
 
 # Of domain A and B; None for RGB images, which are read at 8 bits and in sRGB.

@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -399,3 +401,14 @@ def test_image_with_damaged_pixels_has_a_problem(tmp_path, draw):
     facts = describe(path, Request()).facts
     assert facts["format"] == "PNG"
     assert "it is damaged: the checksum of a chunk IDAT is wrong" in facts["problem"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int16"])
+def test_describe_tiff_of_one_band_as_an_array(tmp_path, dtype):
+    values = np.arange(70 * 90).reshape(70, 90).astype(dtype)
+    tifffile.imwrite(tmp_path / "0.tif", values)
+    found = document(tmp_path)
+    assert found["modes"] == {f"1 channel of {dtype}": 1}
+    assert found["unreadable"] == 0
+    [channel] = found["values"]["channels"]
+    assert (channel["smallest"], channel["largest"]) == (0, 6299)

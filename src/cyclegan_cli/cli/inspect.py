@@ -210,9 +210,16 @@ def _rows(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
         if isinstance(value, Mapping):
             yield from _rows(value, f"{label}: ")
         elif isinstance(value, list):
-            yield label, "\n".join(map(str, value))
+            yield label, "\n".join(map(_line, value))
         else:
             yield label, _shown(value)
+
+
+def _line(item: Any) -> str:
+    """Format an element of a list."""
+    if isinstance(item, Mapping):
+        return ", ".join(f"{name.replace('_', ' ')} {item[name]:g}" for name in item)
+    return str(item)
 
 
 def _shown(value: Any) -> str:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from cyclegan_cli import files
-from cyclegan_cli.config import BAND_TYPES, MAX_CHANNELS, BandFormat
+from cyclegan_cli.config import BAND_TYPES, MAX_CHANNELS, BandFormat, count_channels
 from cyclegan_cli.data.containers import PNG_SIGNATURE
 from cyclegan_cli.data.formats import HEAD_BYTES, NPY_HEAD
 from cyclegan_cli.data.image import PixelArray
@@ -92,7 +92,7 @@ class BandProbe:
         """The number of channels and the type, for messages."""
         if self.is_color:
             return "color"
-        return f"{self.channels} channel{'' if self.channels == 1 else 's'} of {self.dtype}"
+        return f"{count_channels(self.channels)} of {self.dtype}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -426,7 +426,7 @@ def select(image: BandImage, chosen: BandFormat, name: str) -> PixelArray:
         return gray.astype(image.values.dtype)
     if chosen.channels == 3 and found == 1:
         return np.repeat(image.values, 3, axis=2)
-    raise DataError(f"{name} has {found} channels, and its domain {chosen.channels}")
+    raise DataError(f"{name} has {count_channels(found)}, and its domain {chosen.channels}")
 
 
 def missing_values(values: PixelArray, *nodata: float | None) -> PixelArray:

@@ -65,6 +65,10 @@ class Probe:
     frames: int
 
 
+# Pillow's modes of floating-point numbers and signed integers, whose range is unknown.
+ARRAY_MODES = frozenset({"F", "I"})
+
+
 def probe(path: Path) -> Probe:
     """Read an image's header.
 
@@ -73,14 +77,18 @@ def probe(path: Path) -> Probe:
     """
     if path.suffix.lower() == NPY_EXTENSION:
         return _probe_array(path)
-    try:
+    if path.suffix.lower() not in TIFF_EXTENSIONS:
         return _probe(path)
+    try:
+        found = _probe(path)
     except DataError:
-        if path.suffix.lower() not in TIFF_EXTENSIONS:
-            raise
         with suppress(DataError):
             return _probe_array(path)
         raise
+    if found.mode in ARRAY_MODES:
+        with suppress(DataError):
+            return _probe_array(path)
+    return found
 
 
 def is_array(header: Probe) -> bool:

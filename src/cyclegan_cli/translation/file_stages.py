@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from cyclegan_cli.config import BandFormat, Existing
+from cyclegan_cli.config import BandFormat, Existing, count_channels
 from cyclegan_cli.data.bands import (
     BandImage,
     BandProbe,
@@ -180,10 +180,10 @@ class FileStages:
                 own = "TIFF"
             format_name = (writable_format(self.extension) if self.extension else None) or own
         if target is not None and not can_hold(format_name, target):
-            plural = "" if target.channels == 1 else "s"
             raise OutputError(
-                f"cannot write {job.output}: {format_name} does not hold {target.channels} "
-                f"channel{plural} of {target.dtype}, as the domain {self.translator.target} has",
+                f"cannot write {job.output}: {format_name} does not hold "
+                f"{count_channels(target.channels)} of {target.dtype}, as the domain "
+                f"{self.translator.target} has",
                 "Use --format tiff or npy.",
             )
         return format_name
