@@ -86,7 +86,10 @@ def prepared(tmp_path_factory):
     draw_discs(folder / "night", 1, (200, 200, 90), (10, 10, 40))
     recorder = Recorder()
     validation = {"validate_every": 2, "val_fraction": 0.2}  # It leaves a best model.
-    config = make_config(folder, run_dir=folder / "runs" / "day2night", **validation)
+    # The original's layout has no layers for blurs.
+    config = make_config(
+        folder, run_dir=folder / "runs" / "day2night", resampling="strided", **validation
+    )
     with pytest.raises(InterruptedRunError):  # So that there is something to resume.
         train(plan_new(config), [recorder], stop_after(recorder, 3), float("inf"))
     _copy_images(folder)
@@ -114,6 +117,9 @@ def _copy_checkpoints(folder: Path) -> None:
     pair = ("horse2zebra/latest_net_G_A.pth", "horse2zebra/latest_net_G_B.pth")
     for name in (*pair, "latest_net_G_A.pth", "old.pth"):
         torch.save(original_generator().state_dict(), folder / name)
+    (folder / "horse2zebra_cut_pretrained").mkdir()
+    for name in ("horse2zebra_cut_pretrained/latest_net_G.pth", "latest_net_G.pth"):
+        torch.save(original_generator(antialias=True).state_dict(), folder / name)
 
 
 @pytest.fixture
