@@ -24,7 +24,7 @@ from torch import Tensor
 
 from cyclegan_cli.data.decode import decode
 from cyclegan_cli.data.folder import list_images
-from cyclegan_cli.data.tensors import LUMA
+from cyclegan_cli.data.image import LUMA
 from cyclegan_cli.metrics.spectrum import TILE, even_spectrum, stride_peaks
 
 # Of a bright edge, in 8-bit pixel values; plateaus are compared over PLATEAU pixels beyond NEAR.

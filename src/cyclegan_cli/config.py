@@ -20,6 +20,7 @@ from typing import Any, Literal
 from cyclegan_cli.errors import UsageError
 
 Direction = Literal["a2b", "b2a"]
+BOTH_DIRECTIONS: tuple[Direction, ...] = ("a2b", "b2a")
 Which = Literal["latest", "best"]
 Domains = tuple[str, str]
 ResizeMode = Literal["short-side", "stretch"]
@@ -176,6 +177,12 @@ class GeneratorConfig:
     output_channels: int = 3
     affine_norm: bool = False
     resampling: Resampling = "strided"
+
+    def reversed(self) -> GeneratorConfig:
+        """Return the architecture of the other direction: input and output channels exchanged."""
+        return dataclasses.replace(
+            self, input_channels=self.output_channels, output_channels=self.input_channels
+        )
 
 
 @dataclass(frozen=True)

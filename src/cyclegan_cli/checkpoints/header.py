@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from cyclegan_cli.config import BOTH_DIRECTIONS as BOTH_DIRECTIONS
 from cyclegan_cli.config import (
     MAX_CHANNELS,
     BandFormat,
@@ -33,7 +34,6 @@ from cyclegan_cli.config import Direction as Direction
 from cyclegan_cli.errors import CheckpointError, UsageError
 from cyclegan_cli.files import is_lfs_pointer
 
-BOTH_DIRECTIONS: tuple[Direction, ...] = ("a2b", "b2a")
 FORMAT_NAME = "cyclegan-cli"
 NEWEST_VERSION = 3
 # Files carry the oldest version whose readers understand them: models of RGB domains with strided
@@ -275,11 +275,7 @@ class ModelInfo:
         """Return the architecture of a direction: ``generator`` is that of the first one."""
         if direction == self.directions[0]:
             return self.generator
-        return replace(
-            self.generator,
-            input_channels=self.generator.output_channels,
-            output_channels=self.generator.input_channels,
-        )
+        return self.generator.reversed()
 
     def only(self, directions: tuple[Direction, ...]) -> ModelInfo:
         """Return the description of a model with only these directions."""

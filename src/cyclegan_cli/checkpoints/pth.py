@@ -11,7 +11,6 @@ need it.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import pickle
@@ -387,12 +386,7 @@ def info_of(path: Path, generators: Mapping[Direction, PthGenerator]) -> ModelIn
     """
     directions = tuple(direction for direction in BOTH_DIRECTIONS if direction in generators)
     first = generators[directions[0]]
-    exchanged = replace(
-        first.config,
-        input_channels=first.config.output_channels,
-        output_channels=first.config.input_channels,
-    )
-    if any(generators[one].config != exchanged for one in directions[1:]):
+    if any(generators[one].config != first.config.reversed() for one in directions[1:]):
         raise CheckpointError(f"{first.file} holds two generators of different architectures")
     name_a, name_b = domains_of(first.file)
     return ModelInfo(
@@ -508,7 +502,7 @@ def _architecture(
             f"first weights {list(stem)}, last weights {list(head)}",
             SUPPORTED,
         )
-    config = dataclasses.replace(config, input_channels=channels[0], output_channels=channels[1])
+    config = replace(config, input_channels=channels[0], output_channels=channels[1])
     # With dropout the second convolution has index 6, which is otherwise the norm's scale.
     sixth = own.get(f"model.{first}.{matches[0][2]}.6.weight", TensorInfo("", ()))
     names = original_names(config, matches[0][2], second=6 if len(sixth.shape) == 4 else 5)

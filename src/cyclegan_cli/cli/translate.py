@@ -29,7 +29,6 @@ from cyclegan_cli.errors import (
     SomeFailedError,
     UsageError,
 )
-from cyclegan_cli.runtime.memory import keep_freed_memory
 from cyclegan_cli.runtime.threads import divide_threads, limit_openmp_spin
 
 if TYPE_CHECKING:
@@ -70,6 +69,7 @@ def translate_command(config: TranslateConfig) -> None:
     target = checkpoint.info.target(direction)
     images = _resolve_images(config, env, target, extension, shard, target_format)
 
+    from cyclegan_cli.runtime.memory import keep_freed_memory  # Loads ctypes.
     from cyclegan_cli.translation.translator import Translator, TranslatorOptions
 
     keep_freed_memory()

@@ -18,7 +18,7 @@ from cyclegan_cli import files
 from cyclegan_cli.config import BAND_TYPES, MAX_CHANNELS, BandFormat, count_channels
 from cyclegan_cli.data.containers import PNG_SIGNATURE
 from cyclegan_cli.data.formats import HEAD_BYTES, NPY_HEAD
-from cyclegan_cli.data.image import PixelArray
+from cyclegan_cli.data.image import LUMA, PixelArray
 from cyclegan_cli.data.open_image import (
     decoding_error,
     format_of,
@@ -402,8 +402,6 @@ def describe_bands(path: Path) -> dict[str, Any]:
 
 # --- values of a domain -----------------------------------------------------------------------
 
-LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601
-
 
 def select(image: BandImage, chosen: BandFormat, name: str) -> PixelArray:
     """Return the values of a domain's channels: ``[H, W, channels]``.
@@ -422,7 +420,7 @@ def select(image: BandImage, chosen: BandFormat, name: str) -> PixelArray:
     if found == chosen.channels:
         return image.values
     if chosen.channels == 1 and found == 3 and image.probe.is_color:
-        gray: PixelArray = np.rint(image.values @ np.array(LUMA_WEIGHTS))[..., None]
+        gray: PixelArray = np.rint(image.values @ np.array(LUMA))[..., None]
         return gray.astype(image.values.dtype)
     if chosen.channels == 3 and found == 1:
         return np.repeat(image.values, 3, axis=2)

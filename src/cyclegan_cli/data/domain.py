@@ -55,17 +55,24 @@ def find_format(config: TrainConfig, domain: str, images: Sequence[Path]) -> Ban
     if channels is None and not bands and is_mixed:
         raise _mixed(domain, probes)
     count = channels or len(bands)
-    usable = [probe for probe in probes.values() if not count or _can_give(probe, count, bands)]
+    usable = {
+        path: probe for path, probe in probes.items() if not count or _can_give(probe, count, bands)
+    }
     if not usable:
         raise _mixed(domain, probes, f", and none has {_wanted(count, bands)}")
-    dtypes = Counter(probe.dtype for probe in usable)
+    dtypes = Counter(probe.dtype for probe in usable.values())
     if len(dtypes) > 1:
         raise _mixed(domain, probes)
-    first = usable[0]
+    first = next(iter(usable.values()))
     found = BandFormat(
-        count or first.channels, first.dtype, (0.0,), (1.0,), bands, _nodata(config, usable)
+        count or first.channels,
+        first.dtype,
+        (0.0,),
+        (1.0,),
+        bands,
+        _nodata(config, list(usable.values())),
     )
-    low, high = _range(found, range_text, [p for p, one in probes.items() if one in usable])
+    low, high = _range(found, range_text, list(usable))
     return replace(found, low=low, high=high)
 
 

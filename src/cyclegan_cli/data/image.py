@@ -13,6 +13,7 @@ from cyclegan_cli.data.metadata import NO_METADATA, Metadata
 PixelArray = np.ndarray[Any, np.dtype[Any]]
 BitDepth = Literal[8, 16]
 Mode = Literal["RGB", "L", "CMYK", "P", "1"]
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow and the original implementation.
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,6 @@ import torch
 
 from cyclegan_cli.data.image import BitDepth, PixelArray
 
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow and the original implementation.
-
 
 def array_to_tensor(pixels: PixelArray) -> torch.Tensor:
     """Convert ``[H, W, 3]`` uint8 or uint16 to ``[1, 3, H, W]`` fp32 in [-1, 1]."""

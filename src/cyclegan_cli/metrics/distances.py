@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cyclegan_cli.data.tensors import LUMA, to_unit_range
+from cyclegan_cli.data.image import LUMA
+from cyclegan_cli.data.tensors import to_unit_range
 
 # Karras et al. 2018, sec. 5 and app. A: 128 patches of 7×7 per image and pyramid level.
 PATCH_SIZE = 7

@@ -242,10 +242,10 @@ class CycleGAN:
         for network in self.generators().values():
             network.clear_kernel_cache()
         a2b, b2a = self.trained["generator_a2b"], self.trained["generator_b2a"]
-        shares = self._identity_weight > 0 and self._is_small(real_a)
+        shares = self.config.identity_weight > 0 and self._is_small(real_a)
         target_a, target_b = (real_b, real_a) if shares else (None, None)
         # Gradients are all-reduced in the last backward pass of each generator.
-        last = shares or self._identity_weight == 0
+        last = shares or self.config.identity_weight == 0
 
         def from_a() -> tuple[Tensor, Tensor, Tensor, Tensor]:
             with _no_sync(a2b, b2a):
@@ -278,10 +278,6 @@ class CycleGAN:
         """Whether operations on the feature maps of these images are too small for many threads."""
         elements = real.numel() // real.shape[1] * self.config.base_channels
         return elements <= SHARED_PASS_ELEMENTS
-
-    @property
-    def _identity_weight(self) -> float:
-        return self.config.identity_weight
 
     def _cycle_backward(
         self,
@@ -316,7 +312,9 @@ class CycleGAN:
             rec = backward(fake)
             adversarial = adversarial_loss(self.gan_loss, discriminator(fake))
             cycle = l1_loss(rec, real, valid[0])
-        loss = adversarial + self.config.lambda_cycle * cycle + self._identity_weight * identity
+        loss = (
+            adversarial + self.config.lambda_cycle * cycle + self.config.identity_weight * identity
+        )
         loss.backward()  # type: ignore[no-untyped-call]
         # A copy: the next call of a compiled network may overwrite its output.
         return adversarial.detach(), cycle.detach(), identity.detach(), fake.detach().clone()
@@ -327,7 +325,7 @@ class CycleGAN:
         """Backpropagate the identity loss of images of the generator's target domain (sec. 5.2)."""
         with self._autocast():
             identity = l1_loss(generator(real), real, valid)
-        (self._identity_weight * identity).backward()  # type: ignore[no-untyped-call]
+        (self.config.identity_weight * identity).backward()  # type: ignore[no-untyped-call]
         return identity.detach()
 
     def _discriminator_gradients(

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cyclegan_cli.config import Direction, DiscriminatorConfig, GeneratorConfig, TrainConfig
-
-DIRECTIONS: tuple[Direction, ...] = ("a2b", "b2a")
+from cyclegan_cli.config import BOTH_DIRECTIONS, DiscriminatorConfig, GeneratorConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -153,7 +151,7 @@ def step_flops(config: TrainConfig) -> int:
     passes = 3 if config.identity_weight else 2
     flops = sum(
         passes * generator_flops(config.generator_config(direction), *size)
-        for direction in DIRECTIONS
+        for direction in BOTH_DIRECTIONS
     )
     flops += sum(3 * discriminator_flops(config.discriminator_config(d), *size) for d in "ab")
     return 3 * config.batch_size * flops

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from cyclegan_cli.config import BandFormat
 from cyclegan_cli.data.bands import from_unit, to_unit
-from cyclegan_cli.data.image import BitDepth, PixelArray
-from cyclegan_cli.data.tensors import LUMA, array_to_tensor, tensor_to_array
+from cyclegan_cli.data.image import LUMA, BitDepth, PixelArray
+from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
 from cyclegan_cli.models.padding import padded_size, reflect_to_multiple
 
 ROWS_AT_ONCE = 256
