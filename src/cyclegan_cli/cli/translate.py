@@ -198,6 +198,7 @@ def _translate(
 
     progress = _Progress(config.json, config.quiet, config.verbose, env)
     progress.show_setup(translator)
+    translator.observer = progress.image
     stdin = _buffered(images.stdin)
     stages = FileStages(
         translator, config.existing, images.encoding, stdin, images.stdout, images.extension
@@ -234,6 +235,10 @@ class _Progress:
         self.json, self.quiet, self.verbose = json, quiet, verbose
         self.is_rank_zero = env.is_rank_zero
         self.prefix = f"rank {env.rank}: " if env.world_size > 1 else ""
+        from cyclegan_cli.cli.image_progress import ImageProgress  # Loads torch.
+
+        # Displays of several processes would overwrite one another.
+        self.image = ImageProgress(quiet or env.world_size > 1)
 
     def show_setup(self, translator: Translator) -> None:
         """Show the choices made for a translator."""
@@ -250,7 +255,7 @@ class _Progress:
         """
         summary, started = pipeline.summary, time.monotonic()
         try:
-            with closing(pipeline.outcomes()) as outcomes:
+            with closing(self.image), closing(pipeline.outcomes()) as outcomes:
                 for outcome in outcomes:
                     self._show(outcome)
         except OutputError:
@@ -266,6 +271,7 @@ class _Progress:
         self._show_summary(summary)
 
     def _show(self, outcome: Outcome) -> None:
+        self.image.close()
         if self.json:
             console.json_line(outcome.to_document())
         for warning in outcome.warnings:

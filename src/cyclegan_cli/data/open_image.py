@@ -69,8 +69,13 @@ class Probe:
 ARRAY_MODES = frozenset({"F", "I"})
 
 
-def probe(path: Path) -> Probe:
+def probe(path: Path, any_size: bool = False) -> Probe:
     """Read an image's header.
+
+    Args:
+        path: The file.
+        any_size: Whether a TIFF that is read as an array may have more pixels than an image in
+            memory.
 
     Raises:
         DataError: The file is not an image.
@@ -83,7 +88,7 @@ def probe(path: Path) -> Probe:
         found = _probe(path)
     except DataError:
         with suppress(DataError):
-            return _probe_array(path)
+            return _probe_array(path, any_size)
         raise
     if found.mode in ARRAY_MODES:
         with suppress(DataError):
@@ -96,10 +101,10 @@ def is_array(header: Probe) -> bool:
     return " of " in header.mode
 
 
-def _probe_array(path: Path) -> Probe:
+def _probe_array(path: Path, any_size: bool = False) -> Probe:
     from cyclegan_cli.data.bands import probe_bands  # Needs numpy.
 
-    found = probe_bands(path, str(path))
+    found = probe_bands(path, str(path), any_size)
     if found.format == "TIFF" and found.is_color:
         raise DataError(f"cannot read {path}")
     return Probe(found.format, found.kind, found.width, found.height, 1)

@@ -48,6 +48,7 @@ class BandRaster:
         tiff: The same, opened by tifffile.
         name: Its name in error messages.
         chosen: The channels to read; None: all.
+        any_size: Whether it may have more pixels than ``--max-megapixels``.
 
     Attributes:
         probe: Facts from its header.
@@ -61,10 +62,15 @@ class BandRaster:
     """
 
     def __init__(
-        self, file: BinaryIO, tiff: Any, name: str, chosen: BandFormat | None = None
+        self,
+        file: BinaryIO,
+        tiff: Any,
+        name: str,
+        chosen: BandFormat | None = None,
+        any_size: bool = False,
     ) -> None:
         self._file, self.name, self.chosen = file, name, chosen
-        self._page, self.probe = tiff_header(tiff, name)
+        self._page, self.probe = tiff_header(tiff, name, any_size=any_size)
         refuse_overstated(self._page, self.probe, file, name)
         self.tags, self.layout = geo_tags(self._page), tiff_layout(self._page)
         page = self._page
@@ -225,12 +231,15 @@ class BandRaster:
 
 
 @contextmanager
-def open_raster(path: Path, chosen: BandFormat | None = None) -> Iterator[BandRaster]:
+def open_raster(
+    path: Path, chosen: BandFormat | None = None, any_size: bool = False
+) -> Iterator[BandRaster]:
     """Open a TIFF for reading some of its rows at a time.
 
     Args:
         path: The file.
         chosen: The channels to read; None: all.
+        any_size: Whether it may have more pixels than ``--max-megapixels``.
 
     Raises:
         DataError: It cannot be read.
@@ -240,7 +249,7 @@ def open_raster(path: Path, chosen: BandFormat | None = None) -> Iterator[BandRa
         with _decoding(str(path)):
             file = stack.enter_context(path.open("rb"))
             tiff = stack.enter_context(tiff_file(file))
-            raster = BandRaster(file, tiff, str(path), chosen)
+            raster = BandRaster(file, tiff, str(path), chosen, any_size)
         yield raster
 
 
