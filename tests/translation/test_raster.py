@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import tempfile
 import tracemalloc
@@ -17,6 +18,7 @@ import torch
 from bands import GEO_TAGS, nodata_tag, smooth
 from cyclegan_cli.checkpoints.header import ModelInfo
 from cyclegan_cli.config import BandFormat
+from cyclegan_cli.data import icc
 from cyclegan_cli.files import is_temporary
 from cyclegan_cli.translation import file_stages, pixel_rows, raster
 from cyclegan_cli.translation.file_stages import FileStages
@@ -343,3 +345,47 @@ def test_interrupted_translation_has_no_output(source, tmp_path, monkeypatch):
     # The next image is not blocked.
     translator.observer = Recorder()
     assert translate(translator, source, tmp_path / "out" / "y.tif").status == "ok"
+
+
+# RGB images
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_colors_equal_those_from_memory(dtype, both_ways, tmp_path):
+    values = draw(dtype, 3)
+    tags = [nodata_tag("3"), (33432, 2, 3, "me", True)]
+    layout = {"photometric": "rgb", "compression": "zlib", "tile": (32, 32)}
+    source = save(tmp_path / "x.tif", values, tags=tags, **layout)
+    network = translator_of(COUNTS, COUNTS).generator
+    for target in (None, format_of("float32", 3)):
+        info = ModelInfo("model", network.config, "a", "b", {}, {}, ("a2b",), (None, target))
+        options = TranslatorOptions("cpu", "fp32")
+        translator = Translator(copy.deepcopy(network), info, "a2b", torch.device("cpu"), options)
+        whole, windows = both_ways(translator, source)
+        with rasterio.open(whole) as one, rasterio.open(windows) as other:
+            assert np.array_equal(one.read(), other.read())
+            assert one.dtypes == other.dtypes == ((target.dtype if target else dtype),) * 3
+            assert one.colorinterp == other.colorinterp
+            assert other.crs.to_epsg() == 32633
+            assert other.block_shapes == [(32, 32)] * 3
+            assert one.crs == other.crs
+            assert one.transform == other.transform
+            if target is None:
+                assert one.nodata == other.nodata == 3
+                assert one.tags()["TIFFTAG_COPYRIGHT"] == other.tags()["TIFFTAG_COPYRIGHT"] == "me"
+
+
+def test_colors_that_need_conversion_are_read_as_a_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(file_stages, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(file_stages, "translate_raster", lambda *_: pytest.fail("in windows"))
+    translator = translator_of(COUNTS, COUNTS)
+    translator.source_format = translator.target_format = None
+    values = draw("uint8", 3)
+    for name, options in {
+        "profile": {"iccprofile": icc.srgb()},
+        "upside down": {"tags": [(274, 3, 1, 3, True)]},
+        "EXIF": {"tags": [(700, 1, 2, b"<>", True)]},
+    }.items():
+        source = save(tmp_path / f"{name}.tif", values, photometric="rgb", **options)
+        outcome = translate(translator, source, tmp_path / "y.tif")
+        assert outcome.status == "ok", outcome.error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -41,7 +41,9 @@ PREDICTOR = 317
 # Tags that place an image on the Earth (GeoTIFF 1.1, annex D; GDAL's GTiff driver).
 GDAL_METADATA, GDAL_NODATA = 42112, 42113
 GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, GDAL_METADATA)
-BAND_ITEM = re.compile(r"<Item\b[^>]*\bsample=[^>]*>.*?</Item>\s*", re.DOTALL)
+# Tags that describe an image: its content, camera, date, author and copyright.
+DESCRIPTIONS = (270, 271, 272, 306, 315, 33432)
+ITEM_END = "</Item>"
 KEPT_COMPRESSIONS = {1: None, 5: "lzw", 8: "zlib", 32946: "zlib", 50000: "zstd"}
 # Pillow's modes whose array is the stored values.
 PLAIN_MODES = ("L", "LA", "RGB", "RGBA", "I;16", "F")
@@ -51,9 +53,9 @@ CONVERT = "Convert it to a TIFF or .npy file of uint8, uint16, int16, float32 or
 # Zstandard, the densest compression of TIFF, repeats a byte 131,072 times in 4 bytes.
 MAX_COMPRESSION_RATIO = 32_768
 
-Compression = Literal["lzw", "zlib", "zstd"]
 # Code, data type, count and value of a TIFF tag, as tifffile writes them.
 Tag = tuple[int, int, int, Any]
+Compression = Literal["lzw", "zlib", "zstd"]
 
 
 @dataclass(frozen=True)
@@ -359,19 +361,31 @@ def _number(text: Any) -> float | None:
     return found if np.isfinite(found) else None
 
 
-def geo_tags(page: Any) -> tuple[Tag, ...]:
+def geo_tags(page: Any, codes: Sequence[int] = GEO_TAGS) -> tuple[Tag, ...]:
     """Return the tags that place a page on the Earth, without those that describe single bands."""
     tags: list[Tag] = []
-    for code in GEO_TAGS:
+    for code in codes:
         tag = page.tags.get(code)
         if tag is None:
             continue
         value, count = tag.value, tag.count
         if isinstance(value, str):
-            value = BAND_ITEM.sub("", value) if code == GDAL_METADATA else value
+            value = _without_bands(value) if code == GDAL_METADATA else value
             count = len(value.encode()) + 1
         tags.append((code, int(tag.dtype), count, value))
     return tuple(tags)
+
+
+def _without_bands(metadata: str) -> str:
+    """Return GDAL's metadata of an image without that of its bands."""
+    # Not by a regular expression, which takes quadratic time for items without an end.
+    *items, rest = metadata.split(ITEM_END)
+    kept = []
+    for item in items:
+        start = item.rfind("<Item")
+        is_of_band = start >= 0 and " sample=" in item[start : item.find(">", start)]
+        kept.append(item[:start] if is_of_band else item + ITEM_END)
+    return "".join([*kept, rest])
 
 
 def tiff_layout(page: Any) -> BandLayout:

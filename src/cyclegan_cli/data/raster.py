@@ -14,10 +14,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from cyclegan_cli.config import BandFormat
+from cyclegan_cli.config import COLOR_KINDS, BandFormat
 from cyclegan_cli.data.bands import (
+    DESCRIPTIONS,
     SEPARATE_PLANES,
     BandImage,
+    Tag,
     geo_tags,
     refuse_overstated,
     select,
@@ -34,6 +36,7 @@ from cyclegan_cli.errors import CycleGANError, DataError
 JPEG_COMPRESSIONS = (6, 7, 33007, 34892)
 COMPRESSIONS = {"lzw": 5, "zlib": 8, "zstd": 50000}
 PREDICTORS = {"u": 2, "i": 2, "f": 3}  # By the kind of type
+ORIENTATION, COLOR_TAGS = 274, (700, 34665, 34675)  # XMP, EXIF and ICC profiles
 # Of tiles, strips or rows that are sampled.
 SAMPLED_BLOCKS, SAMPLED_ROWS, GOLDEN_RATIO = 64, 16, (math.sqrt(5) - 1) / 2
 LARGEST_BLOCK = 2**30
@@ -53,6 +56,7 @@ class BandRaster:
     Attributes:
         probe: Facts from its header.
         tags: TIFF tags that place it on the Earth.
+        descriptions: TIFF tags with its description, date, author and copyright.
         layout: How it stores its pixels.
         shape: Height, width and number of selected channels.
         block_rows: Rows that are decoded at once.
@@ -73,6 +77,7 @@ class BandRaster:
         self._page, self.probe = tiff_header(tiff, name, any_size=any_size)
         refuse_overstated(self._page, self.probe, file, name)
         self.tags, self.layout = geo_tags(self._page), tiff_layout(self._page)
+        self.descriptions = geo_tags(self._page, DESCRIPTIONS)
         page = self._page
         self._is_separate = page.planarconfig == SEPARATE_PLANES and self.probe.channels > 1
         # Uncompressed rows in one piece are read without the rest of their strip.
@@ -95,6 +100,18 @@ class BandRaster:
         """Return the bytes of decoded tiles or strips that are held to read rows at once."""
         blocks = math.ceil((rows - 1) / self.block_rows) + 1
         return min(blocks * self.block_rows, self.probe.height) * self.row_bytes
+
+    @property
+    def is_plain_color(self) -> bool:
+        """Whether its three channels are sRGB, upright, and described by nothing further."""
+        page = self._page
+        return (
+            (self.probe.channels, self.probe.dtype) in COLOR_KINDS
+            and self.probe.is_color
+            and page.bitspersample in (8, 16)
+            and page.tags.valueof(ORIENTATION, 1) == 1
+            and not any(code in page.tags for code in COLOR_TAGS)
+        )
 
     def __getitem__(self, rows: slice) -> PixelArray:
         """Return consecutive rows: ``[h, W, C]``.
@@ -251,6 +268,17 @@ def open_raster(
             tiff = stack.enter_context(tiff_file(file))
             raster = BandRaster(file, tiff, str(path), chosen, any_size)
         yield raster
+
+
+def read_place(path: Path) -> tuple[Tag, ...]:
+    """Return the tags that place a TIFF on the Earth; none if it is not upright.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    with _decoding(str(path)), path.open("rb") as file, tiff_file(file) as tiff:
+        page = tiff.pages[0]
+        return geo_tags(page) if page.tags.valueof(ORIENTATION, 1) == 1 else ()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -23,7 +24,7 @@ from cyclegan_cli.data.decode import decode, pixel_bytes
 from cyclegan_cli.data.encode import encode, refuse_unwritable
 from cyclegan_cli.data.formats import WRITABLE_FORMATS, writable_format
 from cyclegan_cli.data.image import DecodedImage, EncodeOptions, PixelArray
-from cyclegan_cli.data.raster import open_raster
+from cyclegan_cli.data.raster import open_raster, read_place
 from cyclegan_cli.errors import DataError, DeviceError, OutputError
 from cyclegan_cli.runtime.threads import available_cores
 from cyclegan_cli.translation.outputs import TranslationJob
@@ -77,18 +78,43 @@ class FileStages:
         if self.stdin:
             return 0
         if self.translator.source_format is None:
-            return pixel_bytes(Path(job.input))
+            return 0 if self._color_raster(job) else pixel_bytes(Path(job.input))
         found = probe_bands(Path(job.input), job.input)
         return 0 if self._is_raster(job, found) else found.nbytes
 
     def _is_raster(self, job: TranslationJob, found: BandProbe) -> bool:
         """Return whether an image is read and written some rows at a time."""
-        if self.stdin or self.stdout or found.format != "TIFF":
+        if found.format != "TIFF" or not self._writes_tiff(job):
             return False
-        if writable_format(Path(job.output).suffix) != "TIFF":
-            return False
-        whole = self._whole_bytes(found)
-        return whole > min(WHOLE_BYTES, WHOLE_FRACTION * self.translator.budget())
+        return self._is_large(self._whole_bytes(found))
+
+    def _is_large(self, size: float) -> bool:
+        return size > min(WHOLE_BYTES, WHOLE_FRACTION * self.translator.budget())
+
+    def _writes_tiff(self, job: TranslationJob) -> bool:
+        """Return whether the job reads a file and writes a TIFF file."""
+        is_file = self.stdin is None and self.stdout is None
+        return is_file and writable_format(Path(job.output).suffix) == "TIFF"
+
+    def _color_raster(self, job: TranslationJob) -> RasterJob | None:
+        """Return the job of an RGB image that is read and written some rows at a time.
+
+        Raises:
+            DataError: The file is not an image.
+        """
+        options, target = self.options, self.translator.target_format
+        if not (self._writes_tiff(job) and self._is_large(3 * pixel_bytes(Path(job.input)))):
+            return None
+        if options.keep_mode or options.keep_profile or self.translator.options.resize:
+            return None
+        with suppress(DataError), open_raster(Path(job.input)) as raster:
+            if raster.is_plain_color:
+                found = raster.probe
+                depth = options.bit_depth or (16 if found.dtype == "uint16" else 8)
+                remark = "" if target else self.translator.scale_remark(found.width, found.height)
+                remarks = (remark,) if remark else ()
+                return RasterJob(Path(job.input), Path(job.output), found, depth, remarks)
+        return None  # Another TIFF, or a damaged one, whose error decoding reports.
 
     def _whole_bytes(self, found: BandProbe) -> float:
         """Bytes of an image, its translation, and the encoder's copy of it."""
@@ -105,6 +131,8 @@ class FileStages:
         """
         if self.translator.source_format is not None:
             return self._decode_bands(job, self.translator.source_format)
+        if raster := self._color_raster(job):
+            return raster
         image = decode(self.stdin or Path(job.input), self.translator.options.resize)
         if self.translator.target_format is not None and len(image.frames) > 1:
             raise DataError(
@@ -195,8 +223,10 @@ class FileStages:
     def encode(self, job: TranslationJob, image: DecodedImage | BandImage | RasterJob) -> Outcome:
         """Write the translation."""
         if isinstance(image, RasterJob):
-            size = image.probe.width, image.probe.height
-            return Outcome(job.input, job.output, "ok", width=size[0], height=size[1])
+            return Outcome(
+                job.input, job.output, "ok",
+                width=image.probe.width, height=image.probe.height, warnings=image.remarks,
+            )  # fmt: skip
         target = self.stdout or Path(job.output)
         format_name = self._format(job, image)
         keeps_place = format_name == "TIFF" and self.options.bit_depth != 16
@@ -204,6 +234,10 @@ class FileStages:
         if isinstance(image, BandImage) and is_rgb and not keeps_place:
             image = _as_colors(image)
         if isinstance(image, BandImage):
+            # An RGB image has been decoded without the tags that place it on the Earth.
+            if self.translator.source_format is None and image.format == "TIFF" and not self.stdin:
+                with suppress(DataError):
+                    image = replace(image, tags=read_place(Path(job.input)))
             write_bands(image, target, format_name, job.output)
             return Outcome(job.input, job.output, "ok", width=image.width, height=image.height)
         lost = encode(image, target, format_name, self.options)

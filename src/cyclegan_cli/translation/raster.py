@@ -15,7 +15,7 @@ import torch
 
 from cyclegan_cli import files
 from cyclegan_cli.data.bands import BandImage, BandProbe, nodata_value
-from cyclegan_cli.data.image import PixelArray
+from cyclegan_cli.data.image import BitDepth, PixelArray
 from cyclegan_cli.data.raster import BandRaster, open_raster, write_raster
 from cyclegan_cli.errors import DeviceError, OutputError
 from cyclegan_cli.models.padding import padded_size
@@ -40,11 +40,15 @@ class RasterJob:
         path: The file.
         output: The file to be written.
         probe: Facts from its header.
+        bit_depth: Bits per channel of an RGB output.
+        remarks: Sentences about the image.
     """
 
     path: Path
     output: Path
     probe: BandProbe
+    bit_depth: BitDepth = 8
+    remarks: tuple[str, ...] = ()
 
     @property
     def format(self) -> str:
@@ -82,7 +86,7 @@ def translate_raster(translator: Translator, job: RasterJob) -> None:
     """Translate a TIFF and write the result, atomically, in memory for some rows.
 
     Args:
-        translator: The translator; its source domain is not RGB.
+        translator: The translator.
         job: The input and the output.
 
     Raises:
@@ -99,24 +103,29 @@ def translate_raster(translator: Translator, job: RasterJob) -> None:
         )
         pixel_bytes = _window_bytes(translator, raster)
         plan = translator.plan(image.height, padded_size(width), pixel_bytes)
-        lacks_data = image.fill(raster.probe.nodata)
-        output = _output(translator, raster, lacks_data)
+        lacks_data = source is not None and image.fill(raster.probe.nodata)
+        output = _output(translator, raster, lacks_data, job.bit_depth)
         _refuse_full_disk(translator, plan, output, job.output)
         rows = _translated_rows(translator, image, plan, output, lacks_data)
         with files.atomic_path(job.output) as temporary, closing(rows):
             write_raster(temporary, output, height, width, rows)
 
 
-def _output(translator: Translator, raster: BandRaster, lacks_data: bool) -> BandImage:
+def _output(
+    translator: Translator, raster: BandRaster, lacks_data: bool, bit_depth: BitDepth
+) -> BandImage:
     """Return the layout, tags and type of the output, without rows."""
     size = (raster.probe.width, raster.probe.height)
     if translator.target_format is None:
         channels = 4 if lacks_data else 3
-        probe = BandProbe("TIFF", *size, channels, "uint8", is_color=True)
+        is_color = translator.source_format is None
+        nodata = raster.probe.nodata if is_color else None
+        probe = BandProbe("TIFF", *size, channels, f"uint{bit_depth}", is_color=True, nodata=nodata)
     else:
         probe = output_probe(translator, raster.probe, size, lacks_data)
     values = np.empty((0, size[0], probe.channels), probe.dtype)
-    return BandImage(values, probe, raster.tags, raster.layout)
+    tags = raster.tags + (raster.descriptions if translator.source_format is None else ())
+    return BandImage(values, probe, tags, raster.layout)
 
 
 def _window_bytes(translator: Translator, raster: BandRaster) -> float:
@@ -129,7 +138,7 @@ def _window_bytes(translator: Translator, raster: BandRaster) -> float:
     config = translator.generator.config
     best = MemoryEstimate(config, probe.height, padded_size(probe.width), 4).best_rows()
     rows = min(4 * best + 2 * HALO[config.resampling], probe.height)
-    itemsize = np.dtype(target.dtype).itemsize if target else 1
+    itemsize = np.dtype(target.dtype).itemsize if target else 2
     output_row = probe.width * ((target.channels if target else 4) * itemsize)
     converted = CONVERSIONS * 8 * rows * probe.width * config.input_channels
     tile = raster.layout.tile[0] if raster.layout.tile else 1
@@ -189,7 +198,8 @@ def _translated_rows(
             bottom = min(top + rows.shape[2], height)
             if bottom <= top:
                 continue
-            values = to_pixels(rows[:, :, : bottom - top, :width], 8, target)
+            depth: BitDepth = 16 if output.values.itemsize == 2 else 8
+            values = to_pixels(rows[:, :, : bottom - top, :width], depth, target)
             if lacks_data:
                 missing = image.missing(top, bottom)
                 if target is None:
