@@ -9,7 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cyclegan_cli.config import BandFormat, TrainConfig, parse_bands, parse_range
+from cyclegan_cli.config import (
+    BandFormat,
+    TrainConfig,
+    count_channels,
+    parse_bands,
+    parse_range,
+)
 from cyclegan_cli.data.bands import (
     GRAY_TYPES,
     BandProbe,
@@ -104,7 +110,7 @@ def _can_give(probe: BandProbe, count: int, bands: tuple[int, ...]) -> bool:
 
 
 def _wanted(count: int, bands: tuple[int, ...]) -> str:
-    return f"band {max(bands)}" if bands else f"{count} channels"
+    return f"band {max(bands)}" if bands else count_channels(count)
 
 
 def _mixed(domain: str, probes: dict[Path, BandProbe], more: str = "") -> DataError:
