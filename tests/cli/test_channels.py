@@ -255,7 +255,7 @@ def test_int8_export_is_calibrated_with_images_of_the_domain(train, cyclegan, do
     )  # fmt: skip
     assert answer.code == 0, answer.err
     [document] = cyclegan("inspect", "--json", tmp_path / "x.onnx").documents
-    assert document["cyclegan"]["precision"] == "int8"
+    assert document["cyclegan"]["export"]["int8"]["calibrated_on"] == 6
 
 
 def test_export_of_one_direction_translates_like_the_run(train, cyclegan, domains, tmp_path):
