@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cyclegan_cli.config import (
+    COLOR_KINDS,
     BandFormat,
     TrainConfig,
     count_channels,
@@ -77,6 +78,9 @@ def find_format(config: TrainConfig, domain: str, images: Sequence[Path]) -> Ban
         (1.0,),
         bands,
         _nodata(config, list(usable.values())),
+        is_color=not bands
+        and (count or first.channels, first.dtype) in COLOR_KINDS
+        and all(probe.is_color for probe in usable.values()),
     )
     low, high = _range(found, range_text, list(usable))
     return replace(found, low=low, high=high)
