@@ -9,7 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cyclegan_cli.config import COLOR_KINDS, BandFormat, TrainConfig, parse_bands, parse_range
+from cyclegan_cli.config import (
+    COLOR_KINDS,
+    BandFormat,
+    TrainConfig,
+    count_channels,
+    parse_bands,
+    parse_range,
+)
 from cyclegan_cli.data.band_facts import sampled_bands
 from cyclegan_cli.data.bands import (
     GRAY_TYPES,
@@ -107,7 +114,7 @@ def _can_give(probe: BandProbe, count: int, bands: tuple[int, ...]) -> bool:
 
 
 def _wanted(count: int, bands: tuple[int, ...]) -> str:
-    return f"band {max(bands)}" if bands else f"{count} channels"
+    return f"band {max(bands)}" if bands else count_channels(count)
 
 
 def _mixed(domain: str, probes: dict[Path, BandProbe], more: str = "") -> DataError:
