@@ -224,6 +224,12 @@ def test_large_files_are_described_by_samples(tmp_path, monkeypatch):
         assert other[name] == pytest.approx(one[name], abs=40), name
     with pytest.raises(DataError, match="megapixels"):
         probe_bands(tmp_path / "x.tif", "x")
+    colors = np.zeros((160, 240, 3), np.uint16)
+    options = {"photometric": "minisblack", "planarconfig": "contig", "metadata": None}
+    tifffile.imwrite(tmp_path / "y.tif", colors, **options)
+    assert open_image.probe(tmp_path / "y.tif", any_size=True).mode == "3 channels of uint16"
+    with pytest.raises(DataError, match="megapixels"):
+        open_image.probe(tmp_path / "y.tif")
     with pytest.raises(DataError, match="megapixels"):
         open_raster(tmp_path / "x.tif").__enter__()
     assert sampled_bands(tmp_path / "x.tif")[0].values.shape[1] < 5000

@@ -86,10 +86,13 @@ def probe(path: Path, any_size: bool = False) -> Probe:
         return _probe(path)
     try:
         found = _probe(path)
-    except DataError:
-        with suppress(DataError):
+    except DataError as error:
+        try:
             return _probe_array(path, any_size)
-        raise
+        except TooManyPixelsError:
+            raise
+        except DataError:
+            raise error from error.__cause__
     if found.mode in ARRAY_MODES:
         with suppress(DataError):
             return _probe_array(path)
@@ -165,9 +168,13 @@ def max_pixels() -> int:
     return 2 * (Image.MAX_IMAGE_PIXELS or sys.maxsize // 2)
 
 
+class TooManyPixelsError(DataError):
+    """An image claims too many pixels to fit into memory."""
+
+
 def too_many_pixels(name: str) -> DataError:
     """Return the error for an image that claims too many pixels to fit into memory."""
-    return DataError(
+    return TooManyPixelsError(
         f"{name} claims more than {max_pixels() / 1e6:.4g} megapixels, the limit for all frames "
         "together (translate raises it with --max-megapixels)"
     )

@@ -89,7 +89,7 @@ class FileStages:
         return self._is_large(self._whole_bytes(found))
 
     def _is_large(self, size: float) -> bool:
-        return size > min(WHOLE_BYTES, WHOLE_FRACTION * self.translator.budget())
+        return size > min(WHOLE_BYTES, WHOLE_FRACTION * self.translator.host_budget())
 
     def _writes_tiff(self, job: TranslationJob) -> bool:
         """Return whether the job reads a file and writes a TIFF file."""
@@ -149,7 +149,7 @@ class FileStages:
             found = probe_bands(Path(job.input), name)
             if self._is_raster(job, found):
                 return self._open_raster(job, source)
-            if (needed := self._whole_bytes(found)) > (budget := self.translator.budget()):
+            if (needed := self._whole_bytes(found)) > (budget := self.translator.host_budget()):
                 raise DeviceError(
                     f"{name} needs {needed / 1e9:.2g} GB of memory for its pixels, found "
                     f"{max(budget, 0) / 1e9:.2g} GB",

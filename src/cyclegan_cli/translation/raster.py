@@ -144,7 +144,7 @@ def _window_bytes(translator: Translator, raster: BandRaster) -> float:
     tile = raster.layout.tile[0] if raster.layout.tile else 1
     written = 3 * (tile + rows) * output_row
     held = 2 * raster.window_bytes(rows)
-    if held + written > (budget := translator.budget()):
+    if held + written > (budget := translator.host_budget()):
         raise DeviceError(
             f"{raster.name} is stored in tiles or strips of {raster.block_rows} rows, which need "
             f"{held / 1e9:.2g} GB of memory, found {max(budget, 0) / 1e9:.2g} GB",
