@@ -66,6 +66,8 @@ RECIPES: dict[RecipeChoice, dict[str, Any]] = {
 }
 # The names under which operating systems open standard input and output.
 STREAM = "-"
+# The mask of an image that is its own alpha channel.
+ALPHA = "alpha"
 STDIN_NAMES = frozenset({STREAM, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
 STDOUT_NAMES = frozenset({STREAM, "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"})
 
@@ -117,6 +119,7 @@ _inputs = functools.partial(option, panel="Inputs")
 _outputs = functools.partial(option, panel="Outputs")
 _computing = functools.partial(option, panel="Computing")
 _pixels = functools.partial(option, panel="Pixels")
+_mask = functools.partial(option, panel="Mask")
 _many_images = functools.partial(option, panel="Many images")
 _report = functools.partial(option, panel="Report")
 _channels = functools.partial(option, panel="Channels")
@@ -961,6 +964,22 @@ class TranslateConfig(_NamesDomains):
         False, "Keep gray, CMYK or palette images in their mode instead of RGB."
     )
 
+    mask: str | None = _mask(
+        None,
+        "Translate only where this image is white: a file for all images, a folder of masks with "
+        "the names of the images, or alpha for each image's own alpha channel. Elsewhere, pixels "
+        "equal the input bit for bit in lossless formats.",
+        metavar="FILE|DIR|alpha",
+    )
+    mask_invert: bool = _mask(False, "Translate where the mask is black instead.")
+    mask_feather: int = _mask(
+        0,
+        "Fade the translation in over this distance, inside of the mask and in linear light.",
+        minimum=0,
+        maximum=500,
+        metavar="PX",
+    )
+
     workers: int | None = _many_images(
         None,
         "Number of decoding threads, and of encoding threads.",
@@ -993,6 +1012,9 @@ class TranslateConfig(_NamesDomains):
             raise UsageError("INPUT is missing", "Name an image, a folder or a glob.")
         if self.root is not None and self.output is None:
             raise UsageError("--root needs an output folder", "Name one with -o.")
+        if self.mask is None and (self.mask_invert or self.mask_feather):
+            given = "--mask-invert" if self.mask_invert else "--mask-feather"
+            raise UsageError(f"{given} needs a mask", "Name one with --mask.")
         if self.null and self.files_from is None:
             raise UsageError("--null needs a list of paths", "Give it with --files-from.")
 

@@ -157,6 +157,42 @@ def test_ct_to_mr_equals_the_network(train, cyclegan, domains, tmp_path):
     assert torch.allclose(translator(unit)[0, 0], torch.from_numpy(expected).float(), atol=1e-4)
 
 
+def test_values_outside_of_a_mask_are_kept(train, cyclegan, domains, tmp_path):
+    run = train("ct", 4, "ct")
+    mask = np.zeros((48, 56), dtype=bool)
+    mask[10:40, 10:50] = True
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    options = [
+        "--checkpoint",
+        run,
+        "--mask",
+        tmp_path / "mask.png",
+        "--mask-feather",
+        "2",
+        "--json",
+    ]
+    [source, whole, masked] = [domains / "ct" / "0.npy", tmp_path / "a.npy", tmp_path / "b.npy"]
+    assert cyclegan("translate", source, "--checkpoint", run, "-o", whole).code == 0
+    answer = cyclegan("translate", source, "-o", masked, "--json", *options)
+    assert answer.code == 0, answer.err
+    assert answer.documents[0]["mask_share"] == mask.mean()
+    values, translated, found = (np.load(path) for path in (source, whole, masked))
+    assert np.array_equal(found[~mask], values[~mask])
+    inner = (slice(12, 38), slice(12, 48))
+    assert np.array_equal(found[inner], translated[inner])
+    # The first pixels inside have a weight of 1/3.
+    thirds = values[10, 20:40] + (translated[10, 20:40].astype(float) - values[10, 20:40]) / 3
+    assert np.abs(found[10, 20:40] - thirds).max() <= 1
+    np.save(tmp_path / "wide.npy", values.astype(np.uint16))
+    answer = cyclegan("translate", tmp_path / "wide.npy", "-o", tmp_path / "c.npy", *options)
+    assert answer.code == 6
+    assert "type uint16, which pixels outside of the mask cannot keep" in answer.err
+    thermal = train("thermal", 4, "thermal")
+    answer = cyclegan("translate", source, "--checkpoint", thermal, "--mask", tmp_path / "mask.png")
+    assert answer.code == 2
+    assert "a pixel outside of the mask cannot keep its values" in " ".join(answer.err.split())
+
+
 def test_what_cannot_be_translated_is_refused_before_the_network_runs(
     train, cyclegan, domains, tmp_path
 ):

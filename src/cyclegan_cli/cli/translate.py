@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from cyclegan_cli.checkpoints.locate import Checkpoint
     from cyclegan_cli.data.image import EncodeOptions
     from cyclegan_cli.runtime.distributed_env import DistributedEnv, Shard
+    from cyclegan_cli.translation.masks import Masks
     from cyclegan_cli.translation.outputs import TranslationJob
     from cyclegan_cli.translation.pipeline import Outcome, Pipeline, TranslationSummary
     from cyclegan_cli.translation.translator import Translator
@@ -52,6 +53,7 @@ def translate_command(config: TranslateConfig) -> None:
     from cyclegan_cli.data.formats import output_extension
     from cyclegan_cli.data.open_image import limit_pixels
     from cyclegan_cli.runtime.distributed_env import parse_shard, read_distributed_env
+    from cyclegan_cli.translation.masks import choose_masks
 
     limit_openmp_spin()
     env = read_distributed_env()
@@ -68,6 +70,7 @@ def translate_command(config: TranslateConfig) -> None:
         raise UsageError("--resize is for models between RGB domains", "Leave it out.")
     target = checkpoint.info.target(direction)
     images = _resolve_images(config, env, target, extension, shard, target_format)
+    masks = choose_masks(config, source_format, target_format)
 
     from cyclegan_cli.runtime.memory import keep_freed_memory  # Loads ctypes.
     from cyclegan_cli.translation.translator import Translator, TranslatorOptions
@@ -78,7 +81,7 @@ def translate_command(config: TranslateConfig) -> None:
         config.device, config.precision, config.max_memory_bytes, config.resize, config.compile, env
     )
     translator = Translator.load(checkpoint, direction, options=options)
-    _translate(config, env, images, translator)
+    _translate(config, env, images, translator, masks)
 
 
 def _read_checkpoint(config: TranslateConfig, env: DistributedEnv) -> Checkpoint:
@@ -191,7 +194,11 @@ def _refuse_for_stream(config: TranslateConfig, env: DistributedEnv) -> None:
 
 
 def _translate(
-    config: TranslateConfig, env: DistributedEnv, images: ResolvedImages, translator: Translator
+    config: TranslateConfig,
+    env: DistributedEnv,
+    images: ResolvedImages,
+    translator: Translator,
+    masks: Masks | None,
 ) -> None:
     from cyclegan_cli.translation.file_stages import FileStages, default_workers
     from cyclegan_cli.translation.pipeline import Pipeline, PipelineLimits, wait_for_all_ranks
@@ -200,7 +207,7 @@ def _translate(
     progress.show_setup(translator)
     stdin = _buffered(images.stdin)
     stages = FileStages(
-        translator, config.existing, images.encoding, stdin, images.stdout, images.extension
+        translator, config.existing, images.encoding, stdin, images.stdout, images.extension, masks
     )
     limits = PipelineLimits(config.workers or default_workers(translator.device))
     with stop_request("finishing the images in progress", leave_at_once) as stop_requested:

@@ -105,6 +105,8 @@ class BandImage:
         tags: TIFF tags that place it on the Earth.
         layout: How a TIFF stores its pixels.
         missing: ``[H, W]`` bool: pixels without data; None: none.
+        weights: ``[H, W]`` uint16: where the translation replaces the values, see
+            :class:`~cyclegan_cli.data.masks.Masking`; None: everywhere.
     """
 
     values: PixelArray
@@ -112,6 +114,7 @@ class BandImage:
     tags: tuple[Tag, ...] = ()
     layout: BandLayout = BandLayout()
     missing: PixelArray | None = None
+    weights: PixelArray | None = None
 
     @property
     def format(self) -> str:

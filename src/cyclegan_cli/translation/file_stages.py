@@ -21,11 +21,13 @@ from cyclegan_cli.data.bands import (
     write_bands,
 )
 from cyclegan_cli.data.decode import decode, pixel_bytes
-from cyclegan_cli.data.encode import encode, refuse_unwritable
+from cyclegan_cli.data.encode import encode, refuse_inexact, refuse_unwritable
 from cyclegan_cli.data.formats import WRITABLE_FORMATS, writable_format
 from cyclegan_cli.data.image import DecodedImage, EncodeOptions, PixelArray
+from cyclegan_cli.data.masks import composite, masked_share
 from cyclegan_cli.errors import DataError, OutputError
 from cyclegan_cli.runtime.threads import available_cores
+from cyclegan_cli.translation.masks import Masks
 from cyclegan_cli.translation.outputs import TranslationJob
 from cyclegan_cli.translation.pipeline import Outcome
 
@@ -47,6 +49,7 @@ class FileStages:
         stdin: Read the image from this stream instead of the job's input.
         stdout: Write the image to this stream instead of the job's output.
         extension: Selects the format written to ``stdout``; None: the input's format.
+        masks: Where images are translated; None: everywhere.
     """
 
     translator: Translator
@@ -55,6 +58,7 @@ class FileStages:
     stdin: BinaryIO | None = None
     stdout: BinaryIO | None = None
     extension: str | None = None
+    masks: Masks | None = None
 
     def is_done(self, job: TranslationJob) -> bool:
         """Return whether the output exists and is kept."""
@@ -63,18 +67,24 @@ class FileStages:
         if self.existing == "skip":
             return True
         try:
-            return os.stat(job.input).st_mtime_ns <= os.stat(job.output).st_mtime_ns
-        except OSError:
+            sources = [job.input]
+            if self.masks and (mask := self.masks.file_of(job)):
+                sources.append(str(mask))
+            written = os.stat(job.output).st_mtime_ns
+            return all(os.stat(source).st_mtime_ns <= written for source in sources)
+        except (OSError, DataError):
             return False  # Reading the image reports the error.
 
     def pixel_bytes(self, job: TranslationJob) -> int:
         """Return the size of the image's pixels, from its header."""
         if self.stdin:
             return 0
+        copies = 2 if self.masks else 1  # With a mask, the pixels of the input are kept.
         if self.translator.source_format is None:
-            return pixel_bytes(Path(job.input))
+            return copies * pixel_bytes(Path(job.input))
         found = probe_bands(Path(job.input), job.input)
-        return found.width * found.height * found.channels * np.dtype(found.dtype).itemsize
+        pixels = found.width * found.height * found.channels
+        return copies * pixels * np.dtype(found.dtype).itemsize
 
     def decode(self, job: TranslationJob) -> DecodedImage | BandImage:
         """Read the image, and refuse one that cannot be written.
@@ -85,14 +95,21 @@ class FileStages:
         """
         if self.translator.source_format is not None:
             return self._decode_bands(job, self.translator.source_format)
-        image = decode(self.stdin or Path(job.input), self.translator.options.resize)
+        # Pixels outside of a mask are those of the full size.
+        shrink_to = None if self.masks else self.translator.options.resize
+        source = self.stdin or Path(job.input)
+        image = decode(source, shrink_to, keep_stored=self.masks is not None)
         if self.translator.target_format is not None and len(image.frames) > 1:
             raise DataError(
                 f"{job.input} has {len(image.frames)} frames, and the target domain has single "
                 "images",
                 "Save each frame as a file of its own.",
             )
-        refuse_unwritable(image, self._format(job, image), self.options, job.output)
+        format_name = self._format(job, image)
+        refuse_unwritable(image, format_name, self.options, job.output)
+        if self.masks:
+            image = self.masks.attached(job, image)
+            refuse_inexact(image, format_name, self.options, job.output)
         return image
 
     def _decode_bands(self, job: TranslationJob, source: BandFormat) -> BandImage:
@@ -106,7 +123,23 @@ class FileStages:
                 "Use images with the values of that domain.",
             )
         self._format(job, image)  # Refuses a format that cannot hold the target domain.
+        if self.masks:
+            weights = self.masks.weights(job, [(image.width, image.height)])[0]
+            image = replace(image, weights=weights)
+            selected = self._kept_values(selected, name)
         return replace(image, values=selected)
+
+    def _kept_values(self, values: PixelArray, name: str) -> PixelArray:
+        """Return values in the type of the target domain, in which those outside are kept."""
+        target = self.translator.target_format
+        assert target is not None
+        if not np.can_cast(values.dtype, target.dtype):
+            raise DataError(
+                f"{name} has values of type {values.dtype}, which pixels outside of the mask "
+                f"cannot keep in outputs of {target.dtype}",
+                "Use images with the type of their domain.",
+            )
+        return values.astype(target.dtype)
 
     def translate(self, image: DecodedImage | BandImage) -> DecodedImage | BandImage:
         """Translate every frame.
@@ -138,6 +171,10 @@ class FileStages:
             return DecodedImage((values,), () if alpha is None else (alpha,), image.format)
         source = self.translator.source_format
         known = own_nodata if source is None or source.nodata is None else source.nodata
+        if isinstance(image, BandImage) and image.weights is not None:
+            has_nodata = missing is not None or target.nodata is not None
+            nodata = nodata_value(target, known) if has_nodata else None
+            return masked_bands(image, values, missing, nodata)
         has_nodata = missing is not None or target.nodata is not None
         probe = BandProbe(
             image.format,
@@ -158,11 +195,16 @@ class FileStages:
         format_name = self._format(job, image)
         if isinstance(image, BandImage):
             write_bands(image, target, format_name, job.output)
-            return Outcome(job.input, job.output, "ok", width=image.width, height=image.height)
+            share = None if image.weights is None else masked_share((image.weights,))
+            return Outcome(
+                job.input, job.output, "ok",
+                width=image.width, height=image.height, mask_share=share,
+            )  # fmt: skip
         lost = encode(image, target, format_name, self.options)
         return Outcome(
             job.input, job.output, "ok",
             width=image.width, height=image.height, warnings=image.remarks + lost,
+            mask_share=None if image.masking is None else image.masking.share,
         )  # fmt: skip
 
     def _format(self, job: TranslationJob, image: DecodedImage | BandImage) -> str:
@@ -187,6 +229,32 @@ class FileStages:
                 "Use --format tiff or npy.",
             )
         return format_name
+
+
+def masked_bands(
+    image: BandImage, values: PixelArray, missing: PixelArray | None, nodata: float | None
+) -> BandImage:
+    """Composite translated values over those of the input, in the values themselves.
+
+    Args:
+        image: The input, with weights; its domain and the target's have the same type.
+        values: ``[H, W, C]``, translated.
+        missing: ``[H, W]`` bool: pixels without data, which the translation also lacks.
+        nodata: The value of pixels without data in the output; None: none lacks them.
+    """
+    assert image.weights is not None
+    if image.probe.nodata is not None:
+        nodata = image.probe.nodata  # Pixels outside of the mask have it.
+    result = composite(image.values, values, image.weights, "values")
+    inside = image.weights > 0
+    has_data = np.ones(inside.shape, dtype=bool) if missing is None else ~missing
+    if missing is not None and nodata is not None:
+        result[missing & inside] = nodata
+    if result.dtype.kind != "f" and nodata is not None:
+        # A mixed value must not be taken for no data.
+        result[(result == nodata) & (inside & has_data)[..., None]] += 1
+    probe = replace(image.probe, channels=values.shape[2], dtype=str(values.dtype), nodata=nodata)
+    return replace(image, values=result, probe=probe, missing=missing)
 
 
 def default_workers(device: torch.device) -> int:

@@ -17,7 +17,14 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from cyclegan_cli.config import STDIN_NAMES, STDOUT_NAMES, STREAM, BandFormat, TranslateConfig
+from cyclegan_cli.config import (
+    ALPHA,
+    STDIN_NAMES,
+    STDOUT_NAMES,
+    STREAM,
+    BandFormat,
+    TranslateConfig,
+)
 from cyclegan_cli.data.bands import can_hold
 from cyclegan_cli.data.folder import SkippedFiles
 from cyclegan_cli.data.formats import encode_options, writable_format
@@ -53,10 +60,12 @@ class TranslationJob(NamedTuple):
     Attributes:
         input: Path of the image.
         output: Path of its translation.
+        relative_path: Path of the image below its input folder, or its name.
     """
 
     input: str
     output: str
+    relative_path: str = ""
 
 
 @dataclass(frozen=True)
@@ -300,7 +309,7 @@ class TranslationPlan:
         for source in self._inputs:
             output = self._naming.output_of(source)
             if self._ledger.take(self._key(output)):
-                yield TranslationJob(source.path, output)
+                yield TranslationJob(source.path, output, source.relative_path)
 
     def _refuse(self, conflicts: Conflicts) -> NoReturn:
         """Raise an error about the first conflict."""
@@ -360,7 +369,9 @@ def plan_outputs(
         DataError: An input does not exist, or a folder contains no images.
     """
     _refuse_for_bands(config, band_format)
-    excluded = None if config.output is None else os.path.realpath(config.output)
+    mask = None if config.mask == ALPHA else config.mask
+    named = [one for one in (config.output, mask) if one is not None]
+    excluded = frozenset(map(os.path.realpath, named))
     root = None if config.root is None else str(config.root)
     inputs = Inputs(config.inputs, listed, config.recursive, root, excluded)
     is_piped = config.is_stream and config.inputs[0] in STDIN_NAMES

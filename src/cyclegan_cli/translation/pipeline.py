@@ -40,6 +40,8 @@ POLL_SECONDS = 0.5
 RANK_POLL_SECONDS = 0.2
 
 OutcomeStatus = Literal["ok", "skipped", "failed"]
+# Values of an outcome that options ask for.
+MEASURES = frozenset({"mask_share"})
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Outcome:
         height: In pixels, if ok.
         seconds: Time from opening the input to closing the output.
         warnings: One sentence per property of the image that the output does not preserve.
+        mask_share: Share of the pixels inside of the mask, if there is one.
     """
 
     input: str
@@ -65,10 +68,12 @@ class Outcome:
     height: int | None = None
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
+    mask_share: float | None = None
 
     def to_document(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return vars(self) | {"warnings": list(self.warnings)}
+        """Return plain values for JSON, without measures that were not asked for."""
+        found = vars(self) | {"warnings": list(self.warnings)}
+        return {key: one for key, one in found.items() if one is not None or key not in MEASURES}
 
 
 @dataclass
