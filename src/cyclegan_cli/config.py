@@ -903,6 +903,18 @@ class TranslateConfig(_NamesDomains):
     name_template: str | None = _outputs(
         None, "Pattern of file names, e.g. '{parent}-{stem}_{domain}{ext}'.", metavar="TEMPLATE"
     )
+    copy_labels: Path | None = _outputs(
+        None,
+        "Copy the labels of each translated image from DIR, by its name: YOLO .txt, Pascal VOC "
+        ".xml, masks, and COCO .json files without the images that were not translated.",
+        metavar="DIR",
+    )
+    labels_output: Path | None = _outputs(
+        None,
+        "Output folder of the labels.",
+        metavar="DIR",
+        shown_default="labels in the output folder; beside it if that is named images",
+    )
     overwrite: bool = _outputs(False, "Replace existing outputs instead of skipping them.")
     if_newer: bool = _outputs(False, "Replace existing outputs that are older than their input.")
 
@@ -1015,6 +1027,8 @@ class TranslateConfig(_NamesDomains):
         if self.mask is None and (self.mask_invert or self.mask_feather):
             given = "--mask-invert" if self.mask_invert else "--mask-feather"
             raise UsageError(f"{given} needs a mask", "Name one with --mask.")
+        if self.labels_output is not None and self.copy_labels is None:
+            raise UsageError("--labels-output needs labels", "Name them with --copy-labels.")
         if self.null and self.files_from is None:
             raise UsageError("--null needs a list of paths", "Give it with --files-from.")
 

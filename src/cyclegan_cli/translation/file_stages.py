@@ -27,6 +27,7 @@ from cyclegan_cli.data.image import DecodedImage, EncodeOptions, PixelArray
 from cyclegan_cli.data.masks import composite, masked_share
 from cyclegan_cli.errors import DataError, OutputError
 from cyclegan_cli.runtime.threads import available_cores
+from cyclegan_cli.translation.labels import LabelCopier
 from cyclegan_cli.translation.masks import Masks
 from cyclegan_cli.translation.outputs import TranslationJob
 from cyclegan_cli.translation.pipeline import Outcome
@@ -50,6 +51,7 @@ class FileStages:
         stdout: Write the image to this stream instead of the job's output.
         extension: Selects the format written to ``stdout``; None: the input's format.
         masks: Where images are translated; None: everywhere.
+        labels: Copies the labels of images that are translated or skipped; None: none.
     """
 
     translator: Translator
@@ -59,6 +61,7 @@ class FileStages:
     stdout: BinaryIO | None = None
     extension: str | None = None
     masks: Masks | None = None
+    labels: LabelCopier | None = None
 
     def is_done(self, job: TranslationJob) -> bool:
         """Return whether the output exists and is kept."""
@@ -189,8 +192,24 @@ class FileStages:
             return BandImage(values, probe, image.tags, image.layout, missing)
         return BandImage(values, probe)
 
+    def skip(self, job: TranslationJob) -> Outcome:
+        """Return the outcome of an image whose translation exists, and copy missing labels."""
+        outcome = Outcome(job.input, job.output, "skipped")
+        if self.labels is None:
+            return outcome
+        copied = self.labels.copy(job, replace=False)
+        return replace(outcome, labels=copied.files, warnings=copied.warnings)
+
     def encode(self, job: TranslationJob, image: DecodedImage | BandImage) -> Outcome:
-        """Write the translation."""
+        """Write the translation, and copy its labels."""
+        outcome = self._write(job, image)
+        if self.labels is None:
+            return outcome
+        copied = self.labels.copy(job, True, (image.width, image.height))
+        warnings = outcome.warnings + copied.warnings
+        return replace(outcome, labels=copied.files, warnings=warnings)
+
+    def _write(self, job: TranslationJob, image: DecodedImage | BandImage) -> Outcome:
         target = self.stdout or Path(job.output)
         format_name = self._format(job, image)
         if isinstance(image, BandImage):

@@ -42,6 +42,7 @@ from cyclegan_cli.translation.inputs import (
 # The format of outputs whose input format is read-only.
 FALLBACK_EXTENSION = ".png"
 BANDS_EXTENSION = ".tif"
+IMAGES_FOLDER = "images"
 IN_FOLDER = "{stem}{ext}"
 BESIDE_INPUT = "{stem}_{domain}{ext}"
 PLACEHOLDERS = ("stem", "ext", "domain", "parent")
@@ -311,6 +312,16 @@ class TranslationPlan:
             if self._ledger.take(self._key(output)):
                 yield TranslationJob(source.path, output, source.relative_path)
 
+    @property
+    def folder(self) -> str | None:
+        """The output folder; None if each output is written beside its input, or to a file."""
+        return self._naming.folder
+
+    def outputs(self) -> Iterator[tuple[InputImage, str]]:
+        """Yield every input with its output, of all shards, also those that are not translated."""
+        for source in self._inputs:
+            yield source, self._naming.output_of(source)
+
     def _refuse(self, conflicts: Conflicts) -> NoReturn:
         """Raise an error about the first conflict."""
         writers: dict[bytes, str] = {}
@@ -370,8 +381,10 @@ def plan_outputs(
     """
     _refuse_for_bands(config, band_format)
     mask = None if config.mask == ALPHA else config.mask
-    named = [one for one in (config.output, mask) if one is not None]
-    excluded = frozenset(map(os.path.realpath, named))
+    named = [config.output, mask, config.copy_labels, config.labels_output]
+    if config.output and config.copy_labels:
+        named.append(labels_folder(config.output, config.copy_labels))
+    excluded = frozenset(os.path.realpath(one) for one in named if one is not None)
     root = None if config.root is None else str(config.root)
     inputs = Inputs(config.inputs, listed, config.recursive, root, excluded)
     is_piped = config.is_stream and config.inputs[0] in STDIN_NAMES
@@ -395,6 +408,16 @@ def plan_outputs(
         source = STREAM if is_piped else config.inputs[0]
         return [TranslationJob(source, naming.file or STREAM)], encoding
     return TranslationPlan(inputs, naming, config.existing != "skip", shard), encoding
+
+
+def labels_folder(output: str, labels: Path) -> str:
+    """Return the folder to which labels are copied by default: of the same name as theirs.
+
+    It is below the output folder, or beside it if that is named ``images``, as YOLO expects.
+    """
+    name = os.path.basename(os.path.realpath(labels))
+    is_images = os.path.basename(os.path.normpath(output)) == IMAGES_FOLDER
+    return os.path.join(os.path.dirname(os.path.normpath(output)) if is_images else output, name)
 
 
 def _refuse_for_bands(config: TranslateConfig, band_format: BandFormat | None) -> None:

@@ -41,7 +41,7 @@ RANK_POLL_SECONDS = 0.2
 
 OutcomeStatus = Literal["ok", "skipped", "failed"]
 # Values of an outcome that options ask for.
-MEASURES = frozenset({"mask_share"})
+MEASURES = frozenset({"mask_share", "labels"})
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Outcome:
         seconds: Time from opening the input to closing the output.
         warnings: One sentence per property of the image that the output does not preserve.
         mask_share: Share of the pixels inside of the mask, if there is one.
+        labels: Paths of the copied labels, if they are copied.
     """
 
     input: str
@@ -69,6 +70,7 @@ class Outcome:
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
     mask_share: float | None = None
+    labels: tuple[str, ...] | None = None
 
     def to_document(self) -> dict[str, Any]:
         """Return plain values for JSON, without measures that were not asked for."""
@@ -195,6 +197,9 @@ class Stages(Protocol):
 
     def encode(self, job: TranslationJob, image: Any) -> Outcome:
         """Write the translation and return an outcome of status ``ok``."""
+
+    def skip(self, job: TranslationJob) -> Outcome:
+        """Return an outcome of status ``skipped``."""
 
 
 @dataclass(eq=False)
@@ -457,7 +462,7 @@ class Pipeline:
         item = WorkItem(number, job, started=time.monotonic())
         try:
             if self._stages.is_done(job):
-                return item, Outcome(job.input, job.output, "skipped")
+                return item, self._stages.skip(job)
             item.size = self._stages.pixel_bytes(job)
         except (CycleGANError, MemoryError) as error:
             return item, _failure(job, error)
