@@ -1005,8 +1005,21 @@ class TranslateConfig(_NamesDomains):
     )
     fail_fast: bool = _many_images(False, "Stop at the first image that fails.")
 
+    min_structure: float | None = _outputs(
+        None,
+        "Do not write translations whose structure score is lower: 1 if all edges are kept in "
+        "place, about 0 if none is.",
+        minimum=-1.0,
+        maximum=1.0,
+        metavar="S",
+    )
+
     json: bool = _report(
         False, "Print one JSON object per image on stdout as images complete, then a summary."
+    )
+    cycle_error: bool = _report(
+        False,
+        "Also translate each image back, and report the mean difference to the input in --json.",
     )
     ordered: bool = _report(False, "Report images in the order of the inputs.")
     quiet: bool = _report(False, "Report failures only.", short="-q")
@@ -1029,6 +1042,8 @@ class TranslateConfig(_NamesDomains):
             raise UsageError(f"{given} needs a mask", "Name one with --mask.")
         if self.labels_output is not None and self.copy_labels is None:
             raise UsageError("--labels-output needs labels", "Name them with --copy-labels.")
+        if self.cycle_error and not self.json:
+            raise UsageError("--cycle-error is reported in --json", "Give both.")
         if self.null and self.files_from is None:
             raise UsageError("--null needs a list of paths", "Give it with --files-from.")
 

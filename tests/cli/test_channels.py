@@ -173,9 +173,11 @@ def test_values_outside_of_a_mask_are_kept(train, cyclegan, domains, tmp_path):
     ]
     [source, whole, masked] = [domains / "ct" / "0.npy", tmp_path / "a.npy", tmp_path / "b.npy"]
     assert cyclegan("translate", source, "--checkpoint", run, "-o", whole).code == 0
-    answer = cyclegan("translate", source, "-o", masked, "--json", *options)
+    answer = cyclegan("translate", source, "-o", masked, "--json", "--cycle-error", *options)
     assert answer.code == 0, answer.err
     assert answer.documents[0]["mask_share"] == mask.mean()
+    assert 0 < answer.documents[0]["cycle_error"] < 1
+    assert -1 <= answer.documents[0]["structure"] <= 1
     values, translated, found = (np.load(path) for path in (source, whole, masked))
     assert np.array_equal(found[~mask], values[~mask])
     inner = (slice(12, 38), slice(12, 48))

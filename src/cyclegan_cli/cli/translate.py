@@ -204,6 +204,7 @@ def _translate(
     labels: LabelCopier | None,
 ) -> None:
     from cyclegan_cli.translation.file_stages import FileStages, default_workers
+    from cyclegan_cli.translation.measuring import choose_measuring
     from cyclegan_cli.translation.pipeline import Pipeline, PipelineLimits, wait_for_all_ranks
 
     progress = _Progress(config.json, config.quiet, config.verbose, env)
@@ -218,6 +219,7 @@ def _translate(
         images.extension,
         masks,
         labels,
+        choose_measuring(translator, config.min_structure, config.json, config.cycle_error),
     )
     limits = PipelineLimits(config.workers or default_workers(translator.device))
     with stop_request("finishing the images in progress", leave_at_once) as stop_requested:
@@ -299,6 +301,8 @@ class _Progress:
             console.warn(error if is_named or is_stream else f"{outcome.input}: {error}")
         elif not self.quiet and not self.json:
             more = " (exists, skipped)" if outcome.status == "skipped" else ""
+            if outcome.status == "rejected":
+                more = f" (rejected: its structure score is {outcome.structure})"
             if self.verbose and not more:
                 more = f" ({outcome.width}x{outcome.height}, {outcome.seconds:.2f} s)"
             console.info(f"{outcome.input} -> {outcome.output}{more}")
@@ -312,8 +316,10 @@ class _Progress:
                 for status, word in (
                     ("ok", "translated"),
                     ("skipped", "skipped"),
+                    ("rejected", "rejected"),
                     ("failed", "failed"),
                 )
+                if summary.counts[status] or status != "rejected"
             )
             console.info(self.prefix + counts)
 

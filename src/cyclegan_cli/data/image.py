@@ -36,6 +36,20 @@ class Animation:
 
 
 @dataclass(frozen=True, eq=False)
+class Measures:
+    """Values of an image before its translation, and measures of the translation.
+
+    Attributes:
+        lumas: Luma of each frame at a reduced size, ``[H, W]`` fp32 in [0, 1].
+        cycle_error: Mean absolute difference to the image translated there and back, as a share of
+            the range of values; None: not measured.
+    """
+
+    lumas: tuple[PixelArray, ...] = ()
+    cycle_error: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class DecodedImage:
     """A decoded image, upright, in sRGB.
 
@@ -55,6 +69,7 @@ class DecodedImage:
         stored: Pixels of each frame in the colors of the file, if they were asked for.
         altered: How these differ from the pixels in the file; empty if they do not.
         masking: The pixels before the translation, and where they are kept; None: nowhere.
+        measures: Measures of the translation; None: not asked for.
     """
 
     frames: tuple[PixelArray, ...]
@@ -70,6 +85,7 @@ class DecodedImage:
     stored: tuple[Pixels, ...] = ()
     altered: str = ""
     masking: Masking | None = None
+    measures: Measures | None = None
 
     @property
     def size(self) -> tuple[int, int]:

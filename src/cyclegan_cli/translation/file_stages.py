@@ -29,6 +29,7 @@ from cyclegan_cli.errors import DataError, OutputError
 from cyclegan_cli.runtime.threads import available_cores
 from cyclegan_cli.translation.labels import LabelCopier
 from cyclegan_cli.translation.masks import Masks
+from cyclegan_cli.translation.measuring import Measuring
 from cyclegan_cli.translation.outputs import TranslationJob
 from cyclegan_cli.translation.pipeline import Outcome
 
@@ -52,6 +53,7 @@ class FileStages:
         extension: Selects the format written to ``stdout``; None: the input's format.
         masks: Where images are translated; None: everywhere.
         labels: Copies the labels of images that are translated or skipped; None: none.
+        measuring: Measures translations, and rejects those that do not keep edges; None: neither.
     """
 
     translator: Translator
@@ -62,6 +64,7 @@ class FileStages:
     extension: str | None = None
     masks: Masks | None = None
     labels: LabelCopier | None = None
+    measuring: Measuring | None = None
 
     def is_done(self, job: TranslationJob) -> bool:
         """Return whether the output exists and is kept."""
@@ -90,6 +93,11 @@ class FileStages:
         return copies * pixels * np.dtype(found.dtype).itemsize
 
     def decode(self, job: TranslationJob) -> DecodedImage | BandImage:
+        """Read the image, and refuse one that cannot be written; see :meth:`_decode`."""
+        image = self._decode(job)
+        return image if self.measuring is None else self.measuring.before(image)
+
+    def _decode(self, job: TranslationJob) -> DecodedImage | BandImage:
         """Read the image, and refuse one that cannot be written.
 
         Raises:
@@ -98,8 +106,9 @@ class FileStages:
         """
         if self.translator.source_format is not None:
             return self._decode_bands(job, self.translator.source_format)
-        # Pixels outside of a mask are those of the full size.
-        shrink_to = None if self.masks else self.translator.options.resize
+        # Pixels outside of a mask are those of the full size, as is the image translated back.
+        needs_all = self.masks or (self.measuring and self.measuring.reverse)
+        shrink_to = None if needs_all else self.translator.options.resize
         source = self.stdin or Path(job.input)
         image = decode(source, shrink_to, keep_stored=self.masks is not None)
         if self.translator.target_format is not None and len(image.frames) > 1:
@@ -150,6 +159,10 @@ class FileStages:
         Raises:
             DeviceError: There is not enough memory.
         """
+        result = self._translate(image)
+        return result if self.measuring is None else self.measuring.translated(image, result)
+
+    def _translate(self, image: DecodedImage | BandImage) -> DecodedImage | BandImage:
         if isinstance(image, BandImage):
             return self._translate_bands(image.values, image)
         if self.translator.target_format is not None:
@@ -201,9 +214,16 @@ class FileStages:
         return replace(outcome, labels=copied.files, warnings=copied.warnings)
 
     def encode(self, job: TranslationJob, image: DecodedImage | BandImage) -> Outcome:
-        """Write the translation, and copy its labels."""
-        outcome = self._write(job, image)
-        if self.labels is None:
+        """Write the translation and copy its labels, unless its structure score is too low."""
+        structure = None if self.measuring is None else self.measuring.structure(image)
+        minimum = None if self.measuring is None else self.measuring.minimum
+        is_rejected = structure is not None and minimum is not None and structure < minimum
+        outcome = (
+            Outcome(job.input, job.output, "rejected") if is_rejected else self._write(job, image)
+        )
+        cycle_error = None if image.measures is None else image.measures.cycle_error
+        outcome = replace(outcome, structure=structure, cycle_error=cycle_error)
+        if self.labels is None or is_rejected:
             return outcome
         copied = self.labels.copy(job, True, (image.width, image.height))
         warnings = outcome.warnings + copied.warnings

@@ -39,9 +39,9 @@ WINDOW = 32
 POLL_SECONDS = 0.5
 RANK_POLL_SECONDS = 0.2
 
-OutcomeStatus = Literal["ok", "skipped", "failed"]
+OutcomeStatus = Literal["ok", "skipped", "rejected", "failed"]
 # Values of an outcome that options ask for.
-MEASURES = frozenset({"mask_share", "labels"})
+MEASURES = frozenset({"mask_share", "labels", "structure", "cycle_error"})
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ class Outcome:
     Attributes:
         input: Path of the image.
         output: Path of its translation, which is written only if ``ok``.
-        status: ``ok``, ``skipped`` (the output exists) or ``failed``.
+        status: ``ok``, ``skipped`` (the output exists), ``rejected`` (the structure score is too
+            low, so it is not written) or ``failed``.
         error: One sentence, if failed.
         width: In pixels, if ok.
         height: In pixels, if ok.
@@ -59,6 +60,10 @@ class Outcome:
         warnings: One sentence per property of the image that the output does not preserve.
         mask_share: Share of the pixels inside of the mask, if there is one.
         labels: Paths of the copied labels, if they are copied.
+        structure: How well edges are kept, if it is measured; see
+            :func:`~cyclegan_cli.metrics.structure.structure_score`.
+        cycle_error: Mean absolute difference to the image translated there and back, in [0, 1], if
+            it is measured.
     """
 
     input: str
@@ -71,6 +76,8 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     mask_share: float | None = None
     labels: tuple[str, ...] | None = None
+    structure: float | None = None
+    cycle_error: float | None = None
 
     def to_document(self) -> dict[str, Any]:
         """Return plain values for JSON, without measures that were not asked for."""
@@ -97,12 +104,14 @@ class TranslationSummary:
 
     def to_document(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        ok, skipped, failed = (self.counts[status] for status in ("ok", "skipped", "failed"))
+        names = ("ok", "skipped", "rejected", "failed")
+        ok, skipped, rejected, failed = (self.counts[status] for status in names)
         return {
             "summary": {
                 "pictures": self.images,
                 "ok": ok,
                 "skipped": skipped,
+                "rejected": rejected,
                 "failed": failed,
                 "seconds": round(self.seconds, 4),
                 "pictures_per_second": round(ok / self.seconds, 4) if ok else 0.0,
