@@ -15,6 +15,7 @@ from bands import GEO_CODES, GEO_TAGS, draw_domains, nodata_tag
 from cyclegan_cli import Translator
 from cyclegan_cli.checkpoints.header import read_model_info
 from cyclegan_cli.data.bands import read_bands, to_unit
+from cyclegan_cli.translation import file_stages
 
 TINY = [
     "--load-size", "34", "--crop-size", "32", "--base-channels", "2", "--residual-blocks", "1",
@@ -157,7 +158,7 @@ def test_ct_to_mr_equals_the_network(train, cyclegan, domains, tmp_path):
     assert torch.allclose(translator(unit)[0, 0], torch.from_numpy(expected).float(), atol=1e-4)
 
 
-def test_values_outside_of_a_mask_are_kept(train, cyclegan, domains, tmp_path):
+def test_values_outside_of_a_mask_are_kept(train, cyclegan, domains, tmp_path, monkeypatch):
     run = train("ct", 4, "ct")
     mask = np.zeros((48, 56), dtype=bool)
     mask[10:40, 10:50] = True
@@ -185,6 +186,19 @@ def test_values_outside_of_a_mask_are_kept(train, cyclegan, domains, tmp_path):
     # The first pixels inside have a weight of 1/3.
     thirds = values[10, 20:40] + (translated[10, 20:40].astype(float) - values[10, 20:40]) / 3
     assert np.abs(found[10, 20:40] - thirds).max() <= 1
+    # The same in windows, of a TIFF.
+    tifffile.imwrite(tmp_path / "ct.tif", values, tile=(16, 16), extratags=[nodata_tag("77")])
+    results = []
+    for name, limit in (("whole", file_stages.WHOLE_BYTES), ("windows", 0)):
+        monkeypatch.setattr(file_stages, "WHOLE_BYTES", limit)
+        output = tmp_path / f"{name}.tif"
+        answer = cyclegan("translate", tmp_path / "ct.tif", "-o", output, "--json", *options)
+        assert answer.code == 0, answer.err
+        assert ("structure" in answer.documents[0]) == (name == "whole")
+        assert answer.documents[0]["mask_share"] == mask.mean()
+        results.append(tifffile.imread(output))
+    assert np.array_equal(*results)
+    assert np.array_equal(results[0][~mask], values[~mask])
     np.save(tmp_path / "wide.npy", values.astype(np.uint16))
     answer = cyclegan("translate", tmp_path / "wide.npy", "-o", tmp_path / "c.npy", *options)
     assert answer.code == 6
@@ -280,6 +294,20 @@ def test_export_to_onnx_has_the_channels_and_ranges(train, cyclegan, domains, tm
     answer = cyclegan("export", run, "-o", tmp_path / "x.onnx", "--image-io")
     assert answer.code == 2
     assert "--image-io takes and returns uint8" in answer.err
+
+
+def test_int8_export_is_calibrated_with_images_of_the_domain(train, cyclegan, domains, tmp_path):
+    run = train("satellite", 4, "satellite")
+    (tmp_path / "typical").mkdir()
+    for index in range(8):
+        shutil.copy(domains / "satellite" / f"{index % 4}.tif", tmp_path / f"typical/{index}.tif")
+    answer = cyclegan(
+        "export", run, "--to", "height", "--precision", "int8", "--min-psnr", "15",
+        "--calibration", tmp_path / "typical", "-o", tmp_path / "x.onnx",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    [document] = cyclegan("inspect", "--json", tmp_path / "x.onnx").documents
+    assert document["cyclegan"]["export"]["int8"]["calibrated_on"] == 6
 
 
 def test_export_of_one_direction_translates_like_the_run(train, cyclegan, domains, tmp_path):

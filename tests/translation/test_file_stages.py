@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def test_pixels_without_data_stay_so_inside_and_outside_of_a_mask():
     missing = np.array([[False, False, False, True, False, True]])
     translated = np.array([[[1], [-1], [3], [-1], [-22], [-1]]], np.int16)
     image = BandImage(values, probe, weights=weights)
-    found = masked_bands(image, translated, missing, -1)
+    found = masked_bands(image, translated, missing, replace(probe, nodata=-1))
     # A mixed value of -1 would be taken for no data; one outside has none.
     assert found.values.ravel().tolist() == [5, 0, 3, -1, 0, -1]
     assert found.probe.nodata == -1

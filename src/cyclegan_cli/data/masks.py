@@ -89,6 +89,35 @@ def composite(
     return result
 
 
+def composite_values(
+    original: PixelArray,
+    translated: PixelArray,
+    weights: PixelArray,
+    missing: PixelArray | None,
+    nodata: float | None,
+) -> PixelArray:
+    """Composite values that are not RGB; pixels without data remain so inside of the mask.
+
+    Args:
+        original: ``[H, W, C]`` of any type, which may be converted to that of ``translated``.
+        translated: ``[H, W, C]``.
+        weights: ``[H, W]`` uint16, see :func:`composite`.
+        missing: ``[H, W]`` bool: pixels without data; None: none.
+        nodata: The value of pixels without data in the result; None: none has it.
+
+    Returns:
+        A new array of the shape and type of ``translated``. No mixed value equals ``nodata``.
+    """
+    result = composite(original.astype(translated.dtype), translated, weights, "values")
+    inside = weights > 0
+    has_data = np.ones(inside.shape, dtype=bool) if missing is None else ~missing
+    if missing is not None and nodata is not None:
+        result[missing & inside] = nodata
+    if result.dtype.kind != "f" and nodata is not None:
+        result[(result == nodata) & (inside & has_data)[..., None]] += 1
+    return result
+
+
 def _mixed_light(original: PixelArray, translated: PixelArray, share: PixelArray) -> PixelArray:
     highest = np.iinfo(original.dtype).max
     before, after = to_linear(original / highest), to_linear(translated / highest)
