@@ -21,12 +21,16 @@ from cyclegan_cli.data.bands import (
     write_bands,
 )
 from cyclegan_cli.data.decode import decode, pixel_bytes
-from cyclegan_cli.data.encode import encode, refuse_unwritable
+from cyclegan_cli.data.encode import encode, refuse_inexact, refuse_unwritable
 from cyclegan_cli.data.formats import WRITABLE_FORMATS, writable_format
 from cyclegan_cli.data.image import DecodedImage, EncodeOptions, PixelArray
+from cyclegan_cli.data.masks import composite_values, masked_share
 from cyclegan_cli.data.raster import open_raster, read_place
 from cyclegan_cli.errors import DataError, DeviceError, OutputError
 from cyclegan_cli.runtime.threads import available_cores
+from cyclegan_cli.translation.labels import LabelCopier
+from cyclegan_cli.translation.masks import Masks
+from cyclegan_cli.translation.measuring import Measuring
 from cyclegan_cli.translation.outputs import TranslationJob
 from cyclegan_cli.translation.pipeline import PIXEL_BYTES, Outcome
 from cyclegan_cli.translation.raster import RasterJob, output_probe, translate_raster
@@ -53,6 +57,9 @@ class FileStages:
         stdin: Read the image from this stream instead of the job's input.
         stdout: Write the image to this stream instead of the job's output.
         extension: Selects the format written to ``stdout``; None: the input's format.
+        masks: Where images are translated; None: everywhere.
+        labels: Copies the labels of images that are translated or skipped; None: none.
+        measuring: Measures translations, and rejects those that do not keep edges; None: neither.
     """
 
     translator: Translator
@@ -61,6 +68,9 @@ class FileStages:
     stdin: BinaryIO | None = None
     stdout: BinaryIO | None = None
     extension: str | None = None
+    masks: Masks | None = None
+    labels: LabelCopier | None = None
+    measuring: Measuring | None = None
 
     def is_done(self, job: TranslationJob) -> bool:
         """Return whether the output exists and is kept."""
@@ -69,22 +79,29 @@ class FileStages:
         if self.existing == "skip":
             return True
         try:
-            return os.stat(job.input).st_mtime_ns <= os.stat(job.output).st_mtime_ns
-        except OSError:
+            sources = [job.input]
+            if self.masks and (mask := self.masks.file_of(job)):
+                sources.append(str(mask))
+            written = os.stat(job.output).st_mtime_ns
+            return all(os.stat(source).st_mtime_ns <= written for source in sources)
+        except (OSError, DataError):
             return False  # Reading the image reports the error.
 
     def pixel_bytes(self, job: TranslationJob) -> int:
         """Return the size of the image's pixels, from its header."""
         if self.stdin:
             return 0
+        copies = 2 if self.masks else 1  # With a mask, the pixels of the input are kept.
         if self.translator.source_format is None:
-            return 0 if self._color_raster(job) else pixel_bytes(Path(job.input))
+            if self._color_raster(job):
+                return 0
+            return copies * pixel_bytes(Path(job.input))
         found = probe_bands(Path(job.input), job.input)
-        return 0 if self._is_raster(job, found) else found.nbytes
+        return 0 if self._is_raster(job, found) else copies * found.nbytes
 
     def _is_raster(self, job: TranslationJob, found: BandProbe) -> bool:
         """Return whether an image is read and written some rows at a time."""
-        if found.format != "TIFF" or not self._writes_tiff(job):
+        if found.format != "TIFF" or not self._writes_tiff(job) or self._needs_whole:
             return False
         return self._is_large(self._whole_bytes(found))
 
@@ -103,7 +120,9 @@ class FileStages:
             DataError: The file is not an image.
         """
         options, target = self.options, self.translator.target_format
-        if not (self._writes_tiff(job) and self._is_large(3 * pixel_bytes(Path(job.input)))):
+        if self.masks or self._needs_whole or not self._writes_tiff(job):
+            return None
+        if not self._is_large(3 * pixel_bytes(Path(job.input))):
             return None
         if options.keep_mode or options.keep_profile or self.translator.options.resize:
             return None
@@ -113,7 +132,8 @@ class FileStages:
                 depth = options.bit_depth or (16 if found.dtype == "uint16" else 8)
                 remark = "" if target else self.translator.scale_remark(found.width, found.height)
                 remarks = (remark,) if remark else ()
-                return RasterJob(Path(job.input), Path(job.output), found, depth, remarks)
+                paths = Path(job.input), Path(job.output)
+                return RasterJob(*paths, found, bit_depth=depth, remarks=remarks)
         return None  # Another TIFF, or a damaged one, whose error decoding reports.
 
     def _whole_bytes(self, found: BandProbe) -> float:
@@ -122,7 +142,20 @@ class FileStages:
         values = target.channels * np.dtype(target.dtype).itemsize if target else 4
         return found.nbytes + 2 * found.width * found.height * values
 
+    @property
+    def _needs_whole(self) -> bool:
+        """Whether measures need all pixels of an image and its translation in memory."""
+        measuring = self.measuring
+        return bool(measuring and (measuring.minimum is not None or measuring.reverse))
+
     def decode(self, job: TranslationJob) -> DecodedImage | BandImage | RasterJob:
+        """Read the image, and refuse one that cannot be written; see :meth:`_decode`."""
+        image = self._decode(job)
+        if self.measuring is None or isinstance(image, RasterJob):
+            return image
+        return self.measuring.before(image)
+
+    def _decode(self, job: TranslationJob) -> DecodedImage | BandImage | RasterJob:
         """Read the image, and refuse one that cannot be written.
 
         Raises:
@@ -133,14 +166,22 @@ class FileStages:
             return self._decode_bands(job, self.translator.source_format)
         if raster := self._color_raster(job):
             return raster
-        image = decode(self.stdin or Path(job.input), self.translator.options.resize)
+        # Pixels outside of a mask are those of the full size, as is the image translated back.
+        needs_all = self.masks or (self.measuring and self.measuring.reverse)
+        shrink_to = None if needs_all else self.translator.options.resize
+        source = self.stdin or Path(job.input)
+        image = decode(source, shrink_to, keep_stored=self.masks is not None)
         if self.translator.target_format is not None and len(image.frames) > 1:
             raise DataError(
                 f"{job.input} has {len(image.frames)} frames, and the target domain has single "
                 "images",
                 "Save each frame as a file of its own.",
             )
-        refuse_unwritable(image, self._format(job, image), self.options, job.output)
+        format_name = self._format(job, image)
+        refuse_unwritable(image, format_name, self.options, job.output)
+        if self.masks:
+            image = self.masks.attached(job, image)
+            refuse_inexact(image, format_name, self.options, job.output)
         return image
 
     def _decode_bands(self, job: TranslationJob, source: BandFormat) -> BandImage | RasterJob:
@@ -153,20 +194,42 @@ class FileStages:
                 raise DeviceError(
                     f"{name} needs {needed / 1e9:.2g} GB of memory for its pixels, found "
                     f"{max(budget, 0) / 1e9:.2g} GB",
-                    "Translate a TIFF to a TIFF, of which only some rows are in memory.",
+                    "Translate a TIFF to a TIFF, without --min-structure and --cycle-error: only "
+                    "some of its rows are in memory.",
                 )
         image = read_bands(self.stdin or Path(job.input), name)
         selected = select(image, source, name)
         self._refuse_floats(image.probe, source, name)
         self._format(job, image)  # Refuses a format that cannot hold the target domain.
+        if self.masks:
+            weights = self.masks.weights(job, [(image.width, image.height)])[0]
+            image = replace(image, weights=weights)
+            selected = self._kept_values(selected, name)
         return replace(image, values=selected)
+
+    def _kept_values(self, values: PixelArray, name: str) -> PixelArray:
+        """Return values in the type of the target domain, in which those outside are kept."""
+        target = self.translator.target_format
+        assert target is not None
+        if not np.can_cast(values.dtype, target.dtype):
+            raise DataError(
+                f"{name} has values of type {values.dtype}, which pixels outside of the mask "
+                f"cannot keep in outputs of {target.dtype}",
+                "Use images with the type of their domain.",
+            )
+        return values.astype(target.dtype)
 
     def _open_raster(self, job: TranslationJob, source: BandFormat) -> RasterJob:
         """Check a TIFF that is read in windows."""
         with open_raster(Path(job.input), source) as raster:
             raster[0:0]  # Refuses an image without the channels of the source domain.
             self._refuse_floats(raster.probe, source, job.input)
-            return RasterJob(Path(job.input), Path(job.output), raster.probe)
+            weights = None
+            if self.masks:
+                self._kept_values(raster[0:0], job.input)
+                size = raster.probe.width, raster.probe.height
+                weights = self.masks.weights(job, [size])[0]
+            return RasterJob(Path(job.input), Path(job.output), raster.probe, weights)
 
     def _refuse_floats(self, found: BandProbe, source: BandFormat, name: str) -> None:
         if found.dtype.startswith("float") and not source.is_float:
@@ -189,6 +252,10 @@ class FileStages:
         if isinstance(image, RasterJob):
             translate_raster(self.translator, image)
             return image
+        result = self._translate(image)
+        return result if self.measuring is None else self.measuring.translated(image, result)
+
+    def _translate(self, image: DecodedImage | BandImage) -> DecodedImage | BandImage:
         if isinstance(image, BandImage):
             return self._translate_bands(image.values, image)
         if self.translator.target_format is not None:
@@ -216,17 +283,50 @@ class FileStages:
                 return BandImage(values, colors, image.tags, image.layout)
             return DecodedImage((values,), () if alpha is None else (alpha,), image.format)
         found = output_probe(self.translator, probe, size, missing is not None)
+        if isinstance(image, BandImage) and image.weights is not None:
+            return masked_bands(image, values, missing, found)
         if isinstance(image, BandImage):
             return BandImage(values, found, image.tags, image.layout, missing)
         return BandImage(values, replace(found, format=image.format))
 
+    def skip(self, job: TranslationJob) -> Outcome:
+        """Return the outcome of an image whose translation exists, and copy missing labels."""
+        outcome = Outcome(job.input, job.output, "skipped")
+        if self.labels is None:
+            return outcome
+        copied = self.labels.copy(job, replace=False)
+        return replace(outcome, labels=copied.files, warnings=copied.warnings)
+
     def encode(self, job: TranslationJob, image: DecodedImage | BandImage | RasterJob) -> Outcome:
-        """Write the translation."""
+        """Write the translation and copy its labels, unless its structure score is too low."""
         if isinstance(image, RasterJob):
-            return Outcome(
-                job.input, job.output, "ok",
-                width=image.probe.width, height=image.probe.height, warnings=image.remarks,
-            )  # fmt: skip
+            return self._labelled(job, self._of_raster(job, image))
+        structure = None if self.measuring is None else self.measuring.structure(image)
+        minimum = None if self.measuring is None else self.measuring.minimum
+        is_rejected = structure is not None and minimum is not None and structure < minimum
+        outcome = (
+            Outcome(job.input, job.output, "rejected") if is_rejected else self._write(job, image)
+        )
+        cycle_error = None if image.measures is None else image.measures.cycle_error
+        outcome = replace(outcome, structure=structure, cycle_error=cycle_error)
+        return outcome if is_rejected else self._labelled(job, outcome)
+
+    def _labelled(self, job: TranslationJob, outcome: Outcome) -> Outcome:
+        """Copy the labels of an image that was translated."""
+        if self.labels is None:
+            return outcome
+        copied = self.labels.copy(job, True, (outcome.width or 0, outcome.height or 0))
+        warnings = outcome.warnings + copied.warnings
+        return replace(outcome, labels=copied.files, warnings=warnings)
+
+    def _of_raster(self, job: TranslationJob, raster: RasterJob) -> Outcome:
+        return Outcome(
+            job.input, job.output, "ok", width=raster.probe.width, height=raster.probe.height,
+            mask_share=None if raster.weights is None else masked_share((raster.weights,)),
+            warnings=raster.remarks,
+        )  # fmt: skip
+
+    def _write(self, job: TranslationJob, image: DecodedImage | BandImage) -> Outcome:
         target = self.stdout or Path(job.output)
         format_name = self._format(job, image)
         keeps_place = format_name == "TIFF" and self.options.bit_depth != 16
@@ -239,11 +339,16 @@ class FileStages:
                 with suppress(DataError):
                     image = replace(image, tags=read_place(Path(job.input)))
             write_bands(image, target, format_name, job.output)
-            return Outcome(job.input, job.output, "ok", width=image.width, height=image.height)
+            share = None if image.weights is None else masked_share((image.weights,))
+            return Outcome(
+                job.input, job.output, "ok",
+                width=image.width, height=image.height, mask_share=share,
+            )  # fmt: skip
         lost = encode(image, target, format_name, self.options)
         return Outcome(
             job.input, job.output, "ok",
             width=image.width, height=image.height, warnings=image.remarks + lost,
+            mask_share=None if image.masking is None else image.masking.share,
         )  # fmt: skip
 
     def _format(self, job: TranslationJob, image: DecodedImage | BandImage) -> str:
@@ -268,6 +373,26 @@ class FileStages:
                 "Use --format tiff or npy.",
             )
         return format_name
+
+
+def masked_bands(
+    image: BandImage, values: PixelArray, missing: PixelArray | None, found: BandProbe
+) -> BandImage:
+    """Composite translated values over those of the input, in the values themselves.
+
+    Args:
+        image: The input, with weights; its domain and the target's have the same type.
+        values: ``[H, W, C]``, translated.
+        missing: ``[H, W]`` bool: pixels without data, which the translation also lacks.
+        found: The header of the translation. The input's value without data is kept, because
+            pixels outside of the mask have it.
+    """
+    assert image.weights is not None
+    nodata = found.nodata if image.probe.nodata is None else image.probe.nodata
+    result = composite_values(image.values, values, image.weights, missing, nodata)
+    return BandImage(
+        result, replace(found, nodata=nodata), image.tags, image.layout, missing, image.weights
+    )
 
 
 def _as_colors(image: BandImage) -> DecodedImage:

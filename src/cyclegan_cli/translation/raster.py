@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from cyclegan_cli import files
 from cyclegan_cli.data.bands import BandImage, BandProbe, nodata_value
 from cyclegan_cli.data.image import BitDepth, PixelArray
+from cyclegan_cli.data.masks import composite_values
 from cyclegan_cli.data.raster import BandRaster, open_raster, write_raster
 from cyclegan_cli.errors import DeviceError, OutputError
 from cyclegan_cli.models.padding import padded_size
@@ -40,6 +41,8 @@ class RasterJob:
         path: The file.
         output: The file to be written.
         probe: Facts from its header.
+        weights: ``[H, W]`` uint16: where the translation replaces the values, see
+            :class:`~cyclegan_cli.data.masks.Masking`; None: everywhere.
         bit_depth: Bits per channel of an RGB output.
         remarks: Sentences about the image.
     """
@@ -47,6 +50,7 @@ class RasterJob:
     path: Path
     output: Path
     probe: BandProbe
+    weights: PixelArray | None = None
     bit_depth: BitDepth = 8
     remarks: tuple[str, ...] = ()
 
@@ -105,8 +109,12 @@ def translate_raster(translator: Translator, job: RasterJob) -> None:
         plan = translator.plan(image.height, padded_size(width), pixel_bytes)
         lacks_data = source is not None and image.fill(raster.probe.nodata)
         output = _output(translator, raster, lacks_data, job.bit_depth)
+        if job.weights is not None and raster.probe.nodata is not None:
+            # Pixels outside of the mask have the value of the input.
+            kept = replace(output.probe, nodata=raster.probe.nodata)
+            output = replace(output, probe=kept)
         _refuse_full_disk(translator, plan, output, job.output)
-        rows = _translated_rows(translator, image, plan, output, lacks_data)
+        rows = _translated_rows(translator, image, plan, output, lacks_data, job.weights)
         with files.atomic_path(job.output) as temporary, closing(rows):
             write_raster(temporary, output, height, width, rows)
 
@@ -118,13 +126,13 @@ def _output(
     size = (raster.probe.width, raster.probe.height)
     if translator.target_format is None:
         channels = 4 if lacks_data else 3
-        is_color = translator.source_format is None
-        nodata = raster.probe.nodata if is_color else None
+        nodata = raster.probe.nodata if translator.source_format is None else None
         probe = BandProbe("TIFF", *size, channels, f"uint{bit_depth}", is_color=True, nodata=nodata)
     else:
         probe = output_probe(translator, raster.probe, size, lacks_data)
     values = np.empty((0, size[0], probe.channels), probe.dtype)
-    tags = raster.tags + (raster.descriptions if translator.source_format is None else ())
+    keeps_all = translator.source_format is None and translator.target_format is None
+    tags = raster.tags + (raster.descriptions if keeps_all else ())
     return BandImage(values, probe, tags, raster.layout)
 
 
@@ -189,6 +197,7 @@ def _translated_rows(
     plan: StripPlan,
     output: BandImage,
     lacks_data: bool,
+    weights: PixelArray | None = None,
 ) -> Generator[PixelArray]:
     """Yield consecutive rows of the output: ``[h, W, C]`` of its type."""
     height, width, _ = image.pixels.shape
@@ -200,11 +209,16 @@ def _translated_rows(
                 continue
             depth: BitDepth = 16 if output.values.itemsize == 2 else 8
             values = to_pixels(rows[:, :, : bottom - top, :width], depth, target)
-            if lacks_data:
-                missing = image.missing(top, bottom)
+            missing = image.missing(top, bottom) if lacks_data else None
+            if missing is not None:
                 if target is None:
                     alpha = np.where(missing, 0, OPAQUE).astype(np.uint8)
                     values = np.dstack([values, alpha])
                 else:
                     values[missing] = output.probe.nodata
+            if weights is not None:
+                values = composite_values(
+                    image.pixels[top:bottom], values, weights[top:bottom], missing,
+                    output.probe.nodata,
+                )  # fmt: skip
             yield values
