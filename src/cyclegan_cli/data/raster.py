@@ -231,7 +231,8 @@ class BandRaster:
                 f"{self.name} is stored in pieces of {block / 1e9:.2g} GB, too large to be sampled",
                 "Store it in tiles, e.g. with gdal_translate -co TILED=YES.",
             )
-        rows = SAMPLED_ROWS if self._is_plain else self.block_rows
+        plain_rows = max(1, min(SAMPLED_ROWS, LARGEST_BLOCK // self.row_bytes))
+        rows = plain_rows if self._is_plain else self.block_rows
         down = math.ceil(self.probe.height / rows)
         count = min(SAMPLED_BLOCKS, down * self._across)
         parts = []
