@@ -107,13 +107,16 @@ def translate_raster(translator: Translator, job: RasterJob) -> None:
         )
         pixel_bytes = _window_bytes(translator, raster)
         plan = translator.plan(image.height, padded_size(width), pixel_bytes)
+        # Before the pass over the file that finds pixels without data.
+        _refuse_full_disk(
+            translator, plan, _output(translator, raster, False, job.bit_depth), job.output
+        )
         lacks_data = source is not None and image.fill(raster.probe.nodata)
         output = _output(translator, raster, lacks_data, job.bit_depth)
         if job.weights is not None and raster.probe.nodata is not None:
             # Pixels outside of the mask have the value of the input.
             kept = replace(output.probe, nodata=raster.probe.nodata)
             output = replace(output, probe=kept)
-        _refuse_full_disk(translator, plan, output, job.output)
         rows = _translated_rows(translator, image, plan, output, lacks_data, job.weights)
         with files.atomic_path(job.output) as temporary, closing(rows):
             write_raster(temporary, output, height, width, rows)
