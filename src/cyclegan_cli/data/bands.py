@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -17,7 +18,7 @@ import numpy as np
 from cyclegan_cli import files
 from cyclegan_cli.config import BAND_TYPES, MAX_CHANNELS, BandFormat, count_channels
 from cyclegan_cli.data.containers import PNG_SIGNATURE
-from cyclegan_cli.data.formats import HEAD_BYTES, NPY_HEAD
+from cyclegan_cli.data.formats import NPY_HEAD, VOLUME_FORMATS
 from cyclegan_cli.data.image import LUMA, PixelArray
 from cyclegan_cli.data.open_image import (
     decoding_error,
@@ -29,6 +30,15 @@ from cyclegan_cli.data.open_image import (
 )
 from cyclegan_cli.data.tiff import TIFF_HEADS, is_reduced
 from cyclegan_cli.data.tiff_pixels import tiff_file
+from cyclegan_cli.data.volumes import (
+    GZIP_HEAD,
+    VOLUME_HEAD_BYTES,
+    ZIP_HEAD,
+    part_of,
+    read_part,
+    stream_format,
+    volume_format,
+)
 from cyclegan_cli.errors import CycleGANError, DataError, OutputError
 
 # Photometric interpretations of TIFF 6.0 whose samples are values: black is zero, and RGB.
@@ -44,6 +54,10 @@ KEPT_COMPRESSIONS = {1: None, 5: "lzw", 8: "zlib", 32946: "zlib", 50000: "zstd"}
 PLAIN_MODES = ("L", "LA", "RGB", "RGBA", "I;16", "F")
 GRAY_TYPES = ("uint8", "uint16")
 CONVERT = "Convert it to a TIFF or .npy file of uint8, uint16, int16, float32 or float64."
+
+NPY_EXTENSION = ".npy"
+MAX_INFLATION = 1032  # Bytes that a byte of deflate encodes at most (zlib technical details).
+MAX_LISTED = 5
 
 Compression = Literal["lzw", "zlib", "zstd"]
 # Code, data type, count and value of a TIFF tag, as tifffile writes them.
@@ -77,6 +91,8 @@ class BandProbe:
         dtype: Type of the values.
         is_color: Whether this is a color image, which is otherwise read at 8 bits and in sRGB.
         nodata: Value of pixels without data; None: not declared.
+        frames: Number of slices of a volume.
+        details: Further facts by name, for ``inspect``.
     """
 
     format: str
@@ -86,6 +102,12 @@ class BandProbe:
     dtype: str
     is_color: bool
     nodata: float | None = None
+    frames: int = 1
+    details: tuple[tuple[str, str], ...] = ()
+
+    def with_frames(self, count: int) -> BandProbe:
+        """Return these facts about a volume of ``count`` slices."""
+        return replace(self, frames=count)
 
     @property
     def kind(self) -> str:
@@ -105,6 +127,7 @@ class BandImage:
         tags: TIFF tags that place it on the Earth.
         layout: How a TIFF stores its pixels.
         missing: ``[H, W]`` bool: pixels without data; None: none.
+        array: Name of the array in an ``.npz`` file.
     """
 
     values: PixelArray
@@ -112,6 +135,7 @@ class BandImage:
     tags: tuple[Tag, ...] = ()
     layout: BandLayout = BandLayout()
     missing: PixelArray | None = None
+    array: str = "arr_0"
 
     @property
     def format(self) -> str:
@@ -156,14 +180,23 @@ def read_bands(source: Path | BinaryIO, name: str) -> BandImage:
 
 
 def _read(source: Path | BinaryIO, name: str, header_only: bool) -> BandImage:
-    if isinstance(source, Path):
+    part = part_of(source) if isinstance(source, Path) else None
+    if part:
+        source = part.file
+    elif isinstance(source, Path):
         require_file(source, name)
     try:
         with source.open("rb") if isinstance(source, Path) else io.BytesIO(source.read()) as file:
-            head = file.read(HEAD_BYTES)
+            head = file.read(VOLUME_HEAD_BYTES)
             file.seek(0)
             if head.startswith(NPY_HEAD):
                 return _read_npy(file, name, header_only)
+            if head.startswith(ZIP_HEAD) and _is_npz(file):
+                return _read_npz(file, name, header_only, part.name if part else "")
+            volume = volume_format(head) or (head.startswith(GZIP_HEAD) and stream_format(file))
+            if volume:
+                whole = source if isinstance(source, Path) else file
+                return read_part(whole, name, part.name if part else "", volume, header_only)
             if head.startswith(TIFF_HEADS):
                 return _read_tiff(file, name, header_only)
             if _is_deep_png(head):
@@ -176,7 +209,7 @@ def _read(source: Path | BinaryIO, name: str, header_only: bool) -> BandImage:
     return _read_by_pillow(source, name, header_only)
 
 
-def _checked(probe: BandProbe, name: str) -> BandProbe:
+def check_probe(probe: BandProbe, name: str) -> BandProbe:
     """Refuse types and sizes that are not supported."""
     if probe.dtype not in BAND_TYPES:
         raise DataError(f"{name} has values of type {probe.dtype}, which is not supported", CONVERT)
@@ -203,7 +236,7 @@ def _read_npy(file: Any, name: str, header_only: bool) -> BandImage:
         )
     height, width, channels = (*shape, 1)[:3]
     is_color = (channels, dtype.name) == (3, "uint8")
-    probe = _checked(BandProbe("NPY", width, height, channels, dtype.name, is_color), name)
+    probe = check_probe(BandProbe("NPY", width, height, channels, dtype.name, is_color), name)
     if header_only:
         return BandImage(np.empty((0, 0, channels), dtype.name), probe)
     size = height * width * channels * dtype.itemsize
@@ -213,6 +246,43 @@ def _read_npy(file: Any, name: str, header_only: bool) -> BandImage:
     values = np.frombuffer(content, dtype).astype(dtype.name, copy=False)
     shaped = values.reshape((height, width, channels), order="F" if is_fortran else "C")
     return BandImage(np.ascontiguousarray(shaped), probe)
+
+
+def _is_npz(file: BinaryIO) -> bool:
+    """Return whether a ZIP archive contains arrays; reset its position."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        return False
+    finally:
+        file.seek(0)
+    return any(name.endswith(NPY_EXTENSION) for name in names)
+
+
+def _read_npz(file: BinaryIO, name: str, header_only: bool, array: str) -> BandImage:
+    with zipfile.ZipFile(file) as archive:
+        members = {
+            member.filename.removesuffix(NPY_EXTENSION): member
+            for member in archive.infolist()
+            if member.filename.endswith(NPY_EXTENSION)
+        }
+        if array not in members and (array or len(members) > 1):
+            listed = ", ".join(list(members)[:MAX_LISTED]) + (", ..." * (len(members) > MAX_LISTED))
+            found = f"{len(members)} array{'s' * (len(members) > 1)}: {listed}"
+            missing = f", and none is named {array}" if array else ""
+            raise DataError(f"{name} has {found}{missing}", "Name one of them with --array.")
+        key = array or next(iter(members))
+        member = members[key]
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise DataError(f"{name} is compressed in a way that NumPy does not write", CONVERT)
+        if member.file_size > MAX_INFLATION * member.compress_size + MAX_INFLATION:
+            raise DataError(f"cannot read {name}: it declares more data than it holds")
+        with archive.open(member) as stream:
+            image = _read_npy(stream, name, header_only)
+            if not header_only:
+                stream.read(1)  # At the end, zipfile verifies the checksum.
+    return replace(image, probe=replace(image.probe, format="NPZ"), array=key)
 
 
 def _read_tiff(file: BinaryIO, name: str, header_only: bool) -> BandImage:
@@ -238,7 +308,7 @@ def _read_tiff(file: BinaryIO, name: str, header_only: bool) -> BandImage:
                 f"colors ({page.photometric.name.lower()})",
                 CONVERT,
             )
-        _checked(probe, name)
+        check_probe(probe, name)
         if header_only:
             return BandImage(np.empty((0, 0, samples), dtype), probe)
         values = page.asarray(maxworkers=1)
@@ -341,7 +411,7 @@ def _read_deep_png(file: BinaryIO, name: str, header_only: bool) -> BandImage:
     values = values[..., None] if values.ndim == 2 else values
     is_color = values.shape[2] > 1
     probe = BandProbe("PNG", width, height, values.shape[2], str(values.dtype), is_color)
-    return BandImage(np.ascontiguousarray(values), _checked(probe, name))
+    return BandImage(np.ascontiguousarray(values), check_probe(probe, name))
 
 
 def _read_by_pillow(source: Path | BinaryIO, name: str, header_only: bool) -> BandImage:
@@ -361,7 +431,7 @@ def _read_by_pillow(source: Path | BinaryIO, name: str, header_only: bool) -> Ba
             raise DataError(f"cannot read {name} as an array: its mode is {image.mode}", CONVERT)
         values = np.asarray(image)
         values = values[..., None] if values.ndim == 2 else values
-        probe = _checked(replace(probe, dtype=str(values.dtype)), name)
+        probe = check_probe(replace(probe, dtype=str(values.dtype)), name)
         return BandImage(np.ascontiguousarray(values), probe)
 
 
@@ -505,7 +575,9 @@ def can_hold(format: str | None, chosen: BandFormat) -> bool:
     """
     if format == "PNG":
         return chosen.channels in (1, 3) and chosen.dtype in GRAY_TYPES
-    return format in ("TIFF", "NPY")
+    if format == "DICOM":
+        return chosen.channels == 1 or (chosen.channels, chosen.dtype) == (3, "uint8")
+    return format in ("TIFF", "NPY", "NPZ") or (format == "NIFTI" and chosen.channels == 1)
 
 
 def write_bands(image: BandImage, target: Path | BinaryIO, format: str, name: str) -> None:
@@ -514,7 +586,7 @@ def write_bands(image: BandImage, target: Path | BinaryIO, format: str, name: st
     Args:
         image: The image; pixels without data have the value in ``probe.nodata``.
         target: A file, which is replaced atomically, or a stream.
-        format: ``TIFF``, ``NPY`` or ``PNG``.
+        format: ``TIFF``, ``NPY``, ``NPZ`` or ``PNG``.
         name: Name of the file in error messages.
 
     Raises:
@@ -534,12 +606,18 @@ def bands_content(image: BandImage, format: str) -> bytes:
 
     Args:
         image: The image; pixels without data have the value in ``probe.nodata``.
-        format: ``TIFF``, ``NPY`` or ``PNG``.
+        format: ``TIFF``, ``NPY``, ``NPZ`` or ``PNG``.
     """
     values = image.values[..., 0] if image.values.shape[2] == 1 else image.values
     stream = io.BytesIO()
     if format == "NPY":
         np.lib.format.write_array(stream, np.ascontiguousarray(values), allow_pickle=False)
+        return stream.getvalue()
+    if format == "NPZ":
+        # Not by np.savez, which writes the time.
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+            content = bands_content(image, "NPY")
+            archive.writestr(zipfile.ZipInfo(image.array + NPY_EXTENSION), content)
         return stream.getvalue()
     if format == "PNG":
         import imagecodecs

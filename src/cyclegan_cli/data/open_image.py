@@ -19,7 +19,6 @@ from cyclegan_cli.data.containers import PNG_SIGNATURE, repair_png
 from cyclegan_cli.data.formats import (
     HEAD_BYTES,
     HEIF_BRANDS,
-    NPY_EXTENSION,
     readable_formats,
     refuse_raw,
 )
@@ -30,6 +29,7 @@ from cyclegan_cli.data.tiff import (
     may_be_stack,
     refuse_unreadable_tiff,
 )
+from cyclegan_cli.data.volumes import is_array_file
 from cyclegan_cli.errors import CycleGANError, DataError
 from cyclegan_cli.files import is_lfs_pointer
 
@@ -75,7 +75,7 @@ def probe(path: Path) -> Probe:
     Raises:
         DataError: The file is not an image.
     """
-    if path.suffix.lower() == NPY_EXTENSION:
+    if is_array_file(path):
         return _probe_array(path)
     if path.suffix.lower() not in TIFF_EXTENSIONS:
         return _probe(path)
@@ -102,7 +102,7 @@ def _probe_array(path: Path) -> Probe:
     found = probe_bands(path, str(path))
     if found.format == "TIFF" and found.is_color:
         raise DataError(f"cannot read {path}")
-    return Probe(found.format, found.kind, found.width, found.height, 1)
+    return Probe(found.format, found.kind, found.width, found.height, found.frames)
 
 
 def _probe(path: Path) -> Probe:

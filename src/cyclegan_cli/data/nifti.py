@@ -1,0 +1,381 @@
+"""Read and write NIfTI volumes, slice by slice, in bounded memory."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import shutil
+import tempfile
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from cyclegan_cli.data.bands import CONVERT, MAX_INFLATION, BandImage, BandProbe, check_probe
+from cyclegan_cli.data.image import PixelArray
+from cyclegan_cli.data.volumes import (
+    GZIP_HEAD,
+    NIFTI_SIZES,
+    as_data_error,
+    missing_package,
+)
+from cyclegan_cli.errors import DataError, OutputError
+
+MAX_HEADER_BYTES = 2**24  # With extensions.
+CHUNK_BYTES = 2**20
+# Size of all volumes that are kept decompressed in temporary files, for a data set of slices.
+KEPT_BYTES = 2**31
+# Types of the values that hold those of a stored type without loss.
+TYPES = {
+    "uint8": "uint8", "int8": "int16", "uint16": "uint16", "int16": "int16", "int32": "float64",
+    "uint32": "float64", "float32": "float32", "float64": "float64",
+}  # fmt: skip
+GZIP_LEVEL = 6
+
+
+class NiftiVolume:
+    """A NIfTI file, whose slices along an axis are images.
+
+    A slice along the axis ``k`` is an image of ``j`` rows and ``i`` columns; in general the last
+    other axis counts the rows.
+
+    Args:
+        source: A file, or a seekable stream with the contents of one.
+        name: Its name in error messages.
+        axis: The axis: 0, 1 or 2.
+
+    Attributes:
+        probe: Facts about each slice, and their number.
+        header: The header, of nibabel.
+
+    Raises:
+        DataError: It cannot be read, or is not a volume.
+    """
+
+    def __init__(self, source: Path | BinaryIO, name: str, axis: int) -> None:
+        self.source, self.name, self.axis = source, name, axis
+        with _opened(source) as file:
+            self.is_compressed = file.read(2) == GZIP_HEAD
+            file.seek(0)
+            plain = gzip.GzipFile(fileobj=file) if self.is_compressed else file
+            self.header: Any = _read_header(plain, name)
+            size = file.seek(0, os.SEEK_END)
+        self.stored = np.dtype(self.header.get_data_dtype())
+        self.shape = _shape_of(self.header, name)
+        self.offset = int(self.header["vox_offset"])
+        self._refuse_truncated(size)
+        self.slope, self.intercept = _scaling(self.header)
+        sides = [side for index, side in enumerate(self.shape) if index != axis]
+        probe = BandProbe(
+            "NIFTI",
+            sides[0],
+            sides[1],
+            1,
+            self._dtype(),
+            is_color=False,
+            frames=self.shape[axis],
+            details=tuple(_details(self.header)),
+        )
+        self.probe = check_probe(probe, name)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the stored values."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.stored.itemsize
+
+    def _refuse_truncated(self, size: int) -> None:
+        needed = self.offset + self.nbytes
+        if needed > (MAX_INFLATION * size if self.is_compressed else size):
+            raise DataError(
+                f"cannot read {self.name}: it is truncated: it declares "
+                f"{' x '.join(map(str, self.shape))} values of {self.stored}"
+            )
+
+    def _dtype(self) -> str:
+        stored = self.stored
+        if stored.name not in TYPES:
+            raise DataError(
+                f"{self.name} has values of type {stored}, which is not supported", CONVERT
+            )
+        if (self.slope, self.intercept) == (1.0, 0.0):
+            return TYPES[stored.name]
+        if stored.kind == "f":
+            return stored.name
+        limits = np.iinfo(stored)
+        ends = [end * self.slope + self.intercept for end in (limits.min, limits.max)]
+        is_whole = self.slope == int(self.slope) and self.intercept == int(self.intercept)
+        if is_whole and -(2**15) <= min(ends) and max(ends) < 2**15:
+            return "int16"
+        return "float32" if stored.itemsize < 4 else "float64"
+
+    def read(self, index: int) -> BandImage:
+        """Return a slice as an array.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+        with as_data_error(self.name), self._values() as stored:
+            # In memory of its own: the file may be replaced or cut while the slice is in use.
+            values = np.array(np.take(stored, index, axis=self.axis)).T
+        scaled = values.astype(values.dtype.newbyteorder("="))
+        if (self.slope, self.intercept) != (1.0, 0.0):
+            scaled = scaled * np.float64(self.slope) + self.intercept
+        result = np.ascontiguousarray(scaled.astype(self.probe.dtype))[..., None]
+        return BandImage(result, self.probe.with_frames(1))
+
+    @contextmanager
+    def _values(self) -> Iterator[PixelArray]:
+        """Yield the stored values: an array of ``shape`` that is mapped, not in memory."""
+        if self.is_compressed:
+            file: Any = _inflated.get(self)
+            yield np.memmap(file, self.stored, "r", 0, self.shape, order="F")
+        elif isinstance(self.source, Path):
+            yield np.memmap(self.source, self.stored, "r", self.offset, self.shape, order="F")
+        else:
+            self.source.seek(self.offset)
+            content = self.source.read(self.nbytes)
+            yield np.frombuffer(content, self.stored).reshape(self.shape, order="F")
+
+
+class _InflatedVolumes:
+    """Decompressed volumes in temporary files; those used last are kept."""
+
+    def __init__(self) -> None:
+        self._files: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, volume: NiftiVolume) -> Any:
+        """Return a file with the stored values of a volume."""
+        key = _identity(volume.source)
+        with self._lock:
+            if key not in self._files:
+                self._files[key] = _inflate(volume), volume.nbytes
+            self._files.move_to_end(key)
+            while len(self._files) > 1 and self._size() > KEPT_BYTES:
+                self._files.popitem(last=False)  # Closed when its last slice has been read.
+            return self._files[key][0]
+
+    def _size(self) -> int:
+        return sum(size for _, size in self._files.values())
+
+
+_inflated = _InflatedVolumes()
+
+
+def _identity(source: Path | BinaryIO) -> Any:
+    if not isinstance(source, Path):
+        return source
+    found = source.stat()
+    return str(source), found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def _inflate(volume: NiftiVolume) -> Any:
+    """Decompress the values of a volume into a temporary file without a name."""
+    target = temporary_file()
+    with _opened(volume.source) as file, gzip.GzipFile(fileobj=file) as plain:
+        skip, rest = volume.offset, volume.nbytes
+        try:
+            while skip:
+                skip -= len(_some(plain, skip))
+            while rest:
+                chunk = _some(plain, rest)
+                rest -= len(chunk)
+                with as_output_error():
+                    target.write(chunk)
+            plain.read(1)  # At the end, gzip verifies the checksum.
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            target.close()
+            raise DataError(f"cannot read {volume.name}: it is damaged or truncated") from error
+    with as_output_error():
+        target.flush()
+    return target
+
+
+def _some(stream: gzip.GzipFile, wanted: int) -> bytes:
+    chunk = stream.read(min(wanted, CHUNK_BYTES))
+    if not chunk:
+        raise EOFError
+    return chunk
+
+
+def temporary_file() -> Any:
+    """Return a temporary file without a name, in ``TMPDIR``.
+
+    Raises:
+        OutputError: It cannot be created.
+    """
+    with as_output_error():
+        return tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+
+
+@contextmanager
+def as_output_error() -> Iterator[None]:
+    """Turn an error of a temporary file into a one-sentence error.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OutputError(
+            f"cannot write a temporary file: {reason}", "Set TMPDIR to a folder with free space."
+        ) from error
+
+
+@contextmanager
+def _opened(source: Path | BinaryIO) -> Iterator[BinaryIO]:
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            yield file
+    else:
+        source.seek(0)
+        yield source
+
+
+def _read_header(plain: Any, name: str) -> Any:
+    """Read the header with its extensions, which end where the values begin."""
+    try:
+        import nibabel
+    except ImportError:
+        raise missing_package(name, "NIfTI", "nibabel") from None
+    try:
+        head = plain.read(NIFTI_SIZES[1])
+        is_second = NIFTI_SIZES[1] in (
+            int.from_bytes(head[:4], "little"),
+            int.from_bytes(head[:4], "big"),
+        )
+        kind = nibabel.Nifti2Header if is_second else nibabel.Nifti1Header
+        size = NIFTI_SIZES[is_second]
+        if head[size - 4 :][:2] == b"ni" or head[4:6] == b"ni":
+            raise DataError(
+                f"cannot read {name}: its values are in another file (.img)",
+                "Convert the pair to one .nii file.",
+            )
+        start = kind(head[:size], check=False)
+        offset = int(start["vox_offset"])
+        if not size <= offset <= MAX_HEADER_BYTES:
+            raise ValueError(f"its values begin at {offset}")
+        rest = plain.read(max(offset - len(head), 0))
+        return kind.from_fileobj(io.BytesIO((head + rest)[:offset]), check=False)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"cannot read {name}: it is damaged or truncated") from error
+
+
+def _shape_of(header: Any, name: str) -> tuple[int, int, int]:
+    shape = tuple(int(side) for side in header.get_data_shape())
+    if len(shape) > 3 and any(side != 1 for side in shape[3:]):
+        raise DataError(
+            f"{name} has {len(shape)} dimensions ({' x '.join(map(str, shape))}), and volumes of 3 "
+            "are needed",
+            "Save each volume to a file of its own, for example with nibabel.four_to_three.",
+        )
+    if len(shape) < 2 or any(side < 1 for side in shape):
+        raise DataError(f"{name} is not a volume: its shape is {list(shape)}")
+    first, second, third = (*shape, 1)[:3]
+    return first, second, third
+
+
+def _scaling(header: Any) -> tuple[float, float]:
+    slope, intercept = (float(header[name]) for name in ("scl_slope", "scl_inter"))
+    # A slope of zero, or one that is not a number, means that values are not scaled.
+    if not np.isfinite(slope) or slope == 0:
+        return 1.0, 0.0
+    return slope, intercept if np.isfinite(intercept) else 0.0
+
+
+def _details(header: Any) -> Iterator[tuple[str, str]]:
+    """Yield facts for ``inspect``."""
+    yield "shape", " x ".join(str(int(side)) for side in header.get_data_shape())
+    unit = str(header.get_xyzt_units()[0])
+    sides = " x ".join(f"{float(side):g}" for side in header.get_zooms()[:3])
+    yield "spacing", f"{sides} {'mm' if unit == 'mm' else unit}"
+    rows = np.asarray(header.get_best_affine())[:3]
+    yield "affine", "; ".join(" ".join(f"{value:.6g}" for value in row) for row in rows)
+
+
+# --- writing ----------------------------------------------------------------------------------
+
+
+@dataclass
+class VolumeValues:
+    """The values of a new volume, in a temporary file.
+
+    Args:
+        shape: Its shape.
+        axis: The axis along which slices are written.
+        dtype: The type of its values.
+
+    Raises:
+        OutputError: The temporary file cannot be written.
+    """
+
+    shape: tuple[int, int, int]
+    axis: int
+    dtype: str
+
+    def __post_init__(self) -> None:
+        dtype = np.dtype(self.dtype).newbyteorder("<")
+        size = int(np.prod(self.shape, dtype=np.int64)) * dtype.itemsize
+        self.file = temporary_file()
+        with as_output_error():
+            # Before it is mapped: writing to a mapped file on a full disk ends the process.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(self.file.fileno(), 0, size)
+            else:
+                for start in range(0, size, CHUNK_BYTES):
+                    self.file.write(bytes(min(CHUNK_BYTES, size - start)))
+        self.values = np.memmap(self.file, dtype, "r+", 0, self.shape, order="F")
+
+    def write(self, index: int, values: PixelArray) -> None:
+        """Store a slice: ``[H, W, 1]``."""
+        place: list[Any] = [slice(None)] * 3
+        place[self.axis] = index
+        self.values[tuple(place)] = values[..., 0].T
+
+
+def write_nifti(
+    target: BinaryIO, volume: NiftiVolume, values: VolumeValues, compress: bool, anonymize: bool
+) -> None:
+    """Write a volume with the header of another one: affine, units, extensions.
+
+    Args:
+        target: The file.
+        volume: The volume with the header.
+        values: The values.
+        compress: Whether to write ``.nii.gz``.
+        anonymize: Whether to leave out texts and extensions.
+    """
+    header = volume.header.copy()
+    if header.endianness != "<":
+        header = header.as_byteswapped("<")
+    header.set_data_dtype(np.dtype(values.dtype))
+    header.set_data_shape(values.shape)
+    header["scl_slope"], header["scl_inter"] = 1, 0
+    header["cal_min"], header["cal_max"] = 0, 0
+    if anonymize:
+        for field in ("descrip", "aux_file", "intent_name", "db_name"):
+            if field in header.keys():  # noqa: SIM118 - a header is no dict
+                header[field] = b""
+        header.extensions.clear()
+    header["vox_offset"] = 0  # The smallest, which depends on the extensions.
+    head = io.BytesIO()
+    header.write_to(head)
+    values.values.flush()
+    values.file.seek(0)
+    stream: Any = target
+    if compress:
+        stream = gzip.GzipFile("", "wb", GZIP_LEVEL, target, mtime=0)
+    stream.write(head.getvalue())
+    shutil.copyfileobj(values.file, stream, CHUNK_BYTES)
+    if compress:
+        stream.close()
+
