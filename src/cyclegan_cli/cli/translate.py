@@ -52,6 +52,7 @@ def translate_command(config: TranslateConfig) -> None:
     from cyclegan_cli.data.formats import output_extension
     from cyclegan_cli.data.open_image import limit_pixels
     from cyclegan_cli.runtime.distributed_env import parse_shard, read_distributed_env
+    from cyclegan_cli.translation.outputs import output_format
 
     limit_openmp_spin()
     env = read_distributed_env()
@@ -67,6 +68,7 @@ def translate_command(config: TranslateConfig) -> None:
     if config.resize is not None and (source_format or target_format):
         raise UsageError("--resize is for models between RGB domains", "Leave it out.")
     target = checkpoint.info.target(direction)
+    target_format = output_format(config, target_format)
     images = _resolve_images(config, env, target, extension, shard, target_format)
 
     from cyclegan_cli.runtime.memory import keep_freed_memory  # Loads ctypes.
@@ -78,6 +80,7 @@ def translate_command(config: TranslateConfig) -> None:
         config.device, config.precision, config.max_memory_bytes, config.resize, config.compile, env
     )
     translator = Translator.load(checkpoint, direction, options=options)
+    translator.target_format = target_format
     _translate(config, env, images, translator)
 
 
@@ -200,7 +203,15 @@ def _translate(
     progress.show_setup(translator)
     stdin = _buffered(images.stdin)
     stages = FileStages(
-        translator, config.existing, images.encoding, stdin, images.stdout, images.extension
+        translator,
+        config.existing,
+        images.encoding,
+        stdin,
+        images.stdout,
+        images.extension,
+        config.slice_axis,
+        config.array,
+        config.anonymize,
     )
     limits = PipelineLimits(config.workers or default_workers(translator.device))
     with stop_request("finishing the images in progress", leave_at_once) as stop_requested:

@@ -18,7 +18,7 @@ import numpy as np
 from cyclegan_cli import files
 from cyclegan_cli.config import BAND_TYPES, MAX_CHANNELS, BandFormat, count_channels
 from cyclegan_cli.data.containers import PNG_SIGNATURE
-from cyclegan_cli.data.formats import NPY_HEAD, VOLUME_FORMATS
+from cyclegan_cli.data.formats import NPY_HEAD
 from cyclegan_cli.data.image import LUMA, PixelArray
 from cyclegan_cli.data.open_image import (
     decoding_error,
@@ -34,6 +34,8 @@ from cyclegan_cli.data.volumes import (
     GZIP_HEAD,
     VOLUME_HEAD_BYTES,
     ZIP_HEAD,
+    is_array_file,
+    open_volume,
     part_of,
     read_part,
     stream_format,
@@ -447,13 +449,26 @@ def _crs(tags: tuple[Tag, ...]) -> str | None:
     return f"EPSG:{codes[0]}" if codes else None
 
 
+MEASURED_SLICES = 16
+
+
+def _sample(path: Path) -> BandImage:
+    """Return an image; of a volume some of its slices, below each other."""
+    volume = None if part_of(path) or not is_array_file(path) else open_volume(path, str(path))
+    if volume is None or volume.probe.frames == 1:
+        return read_bands(path, str(path))
+    count = min(volume.probe.frames, MEASURED_SLICES)
+    slices = [volume.read(index * volume.probe.frames // count) for index in range(count)]
+    return BandImage(np.concatenate([one.values for one in slices]), volume.probe)
+
+
 def describe_bands(path: Path) -> dict[str, Any]:
     """Return facts about the values of an image, fit for JSON.
 
     Raises:
         DataError: It cannot be read.
     """
-    image = read_bands(path, str(path))
+    image = _sample(path)
     valid = ~missing_values(image.values, image.probe.nodata)
     channels = []
     for index in range(image.values.shape[2]):
@@ -465,6 +480,7 @@ def describe_bands(path: Path) -> dict[str, Any]:
         "kind": image.probe.kind,
         "nodata": image.probe.nodata,
         "crs": _crs(image.tags),
+        **dict(image.probe.details),
         "without_data": float(1 - valid.mean()),
         "channels": channels,
     }

@@ -14,11 +14,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from cyclegan_cli.config import count_channels
+from cyclegan_cli.config import BandFormat, count_channels
 from cyclegan_cli.data.bands import CONVERT, BandImage, BandProbe, check_probe
 from cyclegan_cli.data.image import PixelArray
 from cyclegan_cli.data.open_image import max_pixels
-from cyclegan_cli.data.volumes import as_data_error, missing_package
+from cyclegan_cli.data.volumes import VolumeWriter, as_data_error, missing_package
 from cyclegan_cli.errors import DataError
 
 # Irregular headers, which are read nevertheless, do not concern the user.
@@ -252,19 +252,27 @@ class DicomVolume:
                 raise ValueError(f"a frame has the shape {list(values.shape)}")
             return BandImage(np.ascontiguousarray(values), probe)
 
+    def writer(self, target: BandFormat | None) -> VolumeWriter:
+        """Return a writer of an image that is derived from this one."""
+        from cyclegan_cli.data.dicom_write import FrameWriter
+
+        return FrameWriter(self, target)
+
     def _decode(self, index: int) -> PixelArray:
         """Return the stored values of a frame: ``[H, W]`` or ``[H, W, 3]``."""
         from pydicom import dcmread
-        from pydicom.pixels import pixel_array
+        from pydicom.pixels.processing import convert_color_space
+        from pydicom.pixels.utils import pixel_array
 
         codec = IMAGECODECS.get(self.pixels.syntax)
         with self._open() as file:
-            if codec and int(self.header.SamplesPerPixel) == 1:
-                return _decode_by_imagecodecs(codec, self._frame(file, index))
+            if codec:
+                values = _decode_by_imagecodecs(codec, self._frame(file, index))
+                photometric = str(self.header.PhotometricInterpretation)
+                is_ybr = photometric.startswith("YBR_FULL")
+                return convert_color_space(values, photometric, "RGB") if is_ybr else values
             source = dcmread(file) if self.pixels.syntax == DEFLATED else file
-            # Without conversion of 2 to 1 frames: an index selects a frame of any file.
-            values: PixelArray = pixel_array(source, index=index)
-            return values
+            return pixel_array(source, index=index)
 
     def _frame(self, file: BinaryIO, index: int) -> bytes:
         """Return the compressed content of a frame."""
@@ -274,14 +282,12 @@ class DicomVolume:
         if "ExtendedOffsetTable" in self.header:
             offsets = self.header.ExtendedOffsetTable, self.header.ExtendedOffsetTableLengths
         file.seek(self._pixels_at + 12)  # Tag, VR and length.
-        return get_frame(
-            file, index, number_of_frames=self.probe.frames, extended_offsets=offsets
-        )
+        return get_frame(file, index, number_of_frames=self.probe.frames, extended_offsets=offsets)
 
     def _colors(self, stored: PixelArray) -> PixelArray:
         """Return ``[H, W, 3]`` uint8."""
         if str(self.header.PhotometricInterpretation) == "PALETTE COLOR":
-            from pydicom.pixels import apply_color_lut
+            from pydicom.pixels.processing import apply_color_lut
 
             stored = apply_color_lut(stored, self.header)
         if stored.dtype == np.uint16:

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import os
 import shutil
-import tempfile
 import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from cyclegan_cli.config import BandFormat
 from cyclegan_cli.data.bands import CONVERT, MAX_INFLATION, BandImage, BandProbe, check_probe
 from cyclegan_cli.data.image import PixelArray
 from cyclegan_cli.data.volumes import (
     GZIP_HEAD,
     NIFTI_SIZES,
+    Derivation,
+    VolumeWriter,
     as_data_error,
+    as_output_error,
     missing_package,
+    temporary_file,
 )
-from cyclegan_cli.errors import DataError, OutputError
+from cyclegan_cli.errors import DataError
 
 MAX_HEADER_BYTES = 2**24  # With extensions.
 CHUNK_BYTES = 2**20
@@ -65,10 +69,10 @@ class NiftiVolume:
             self.is_compressed = file.read(2) == GZIP_HEAD
             file.seek(0)
             plain = gzip.GzipFile(fileobj=file) if self.is_compressed else file
-            self.header: Any = _read_header(plain, name)
+            self.header = _read_header(plain, name)
             size = file.seek(0, os.SEEK_END)
         self.stored = np.dtype(self.header.get_data_dtype())
-        self.shape = _shape_of(self.header, name)
+        self.shape: tuple[int, int, int] = _shape_of(self.header, name)
         self.offset = int(self.header["vox_offset"])
         self._refuse_truncated(size)
         self.slope, self.intercept = _scaling(self.header)
@@ -86,9 +90,14 @@ class NiftiVolume:
         self.probe = check_probe(probe, name)
 
     @property
+    def values(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+    @property
     def nbytes(self) -> int:
         """Size of the stored values."""
-        return int(np.prod(self.shape, dtype=np.int64)) * self.stored.itemsize
+        return int(self.values * self.stored.itemsize)
 
     def _refuse_truncated(self, size: int) -> None:
         needed = self.offset + self.nbytes
@@ -107,11 +116,11 @@ class NiftiVolume:
         if (self.slope, self.intercept) == (1.0, 0.0):
             return TYPES[stored.name]
         if stored.kind == "f":
-            return stored.name
+            return str(stored.name)
         limits = np.iinfo(stored)
         ends = [end * self.slope + self.intercept for end in (limits.min, limits.max)]
         is_whole = self.slope == int(self.slope) and self.intercept == int(self.intercept)
-        if is_whole and -(2**15) <= min(ends) and max(ends) < 2**15:
+        if is_whole and min(ends) >= -(2**15) and max(ends) < 2**15:
             return "int16"
         return "float32" if stored.itemsize < 4 else "float64"
 
@@ -129,6 +138,11 @@ class NiftiVolume:
             scaled = scaled * np.float64(self.slope) + self.intercept
         result = np.ascontiguousarray(scaled.astype(self.probe.dtype))[..., None]
         return BandImage(result, self.probe.with_frames(1))
+
+    def writer(self, target: BandFormat | None) -> VolumeWriter:
+        """Return a writer of a volume that is derived from this one."""
+        assert target is not None  # A NIfTI file does not hold RGB images.
+        return SliceWriter(self, target)
 
     @contextmanager
     def _values(self) -> Iterator[PixelArray]:
@@ -205,32 +219,6 @@ def _some(stream: gzip.GzipFile, wanted: int) -> bytes:
     return chunk
 
 
-def temporary_file() -> Any:
-    """Return a temporary file without a name, in ``TMPDIR``.
-
-    Raises:
-        OutputError: It cannot be created.
-    """
-    with as_output_error():
-        return tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
-
-
-@contextmanager
-def as_output_error() -> Iterator[None]:
-    """Turn an error of a temporary file into a one-sentence error.
-
-    Raises:
-        OutputError: The file cannot be written.
-    """
-    try:
-        yield
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise OutputError(
-            f"cannot write a temporary file: {reason}", "Set TMPDIR to a folder with free space."
-        ) from error
-
-
 @contextmanager
 def _opened(source: Path | BinaryIO) -> Iterator[BinaryIO]:
     if isinstance(source, Path):
@@ -253,7 +241,7 @@ def _read_header(plain: Any, name: str) -> Any:
             int.from_bytes(head[:4], "little"),
             int.from_bytes(head[:4], "big"),
         )
-        kind = nibabel.Nifti2Header if is_second else nibabel.Nifti1Header
+        kind: Any = nibabel.Nifti2Header if is_second else nibabel.Nifti1Header
         size = NIFTI_SIZES[is_second]
         if head[size - 4 :][:2] == b"ni" or head[4:6] == b"ni":
             raise DataError(
@@ -305,27 +293,23 @@ def _details(header: Any) -> Iterator[tuple[str, str]]:
 # --- writing ----------------------------------------------------------------------------------
 
 
-@dataclass
-class VolumeValues:
-    """The values of a new volume, in a temporary file.
+class SliceWriter:
+    """Collects the slices of a new volume in a temporary file.
 
     Args:
-        shape: Its shape.
-        axis: The axis along which slices are written.
-        dtype: The type of its values.
+        volume: The volume with the header: affine, units, extensions.
+        target: The domain of the new volume.
 
     Raises:
         OutputError: The temporary file cannot be written.
     """
 
-    shape: tuple[int, int, int]
-    axis: int
-    dtype: str
-
-    def __post_init__(self) -> None:
-        dtype = np.dtype(self.dtype).newbyteorder("<")
-        size = int(np.prod(self.shape, dtype=np.int64)) * dtype.itemsize
+    def __init__(self, volume: NiftiVolume, target: BandFormat) -> None:
+        self.volume = volume
+        self.dtype = np.dtype(target.dtype).newbyteorder("<")
         self.file = temporary_file()
+        self.slices = 0
+        size = volume.values * self.dtype.itemsize
         with as_output_error():
             # Before it is mapped: writing to a mapped file on a full disk ends the process.
             if hasattr(os, "posix_fallocate"):
@@ -333,49 +317,45 @@ class VolumeValues:
             else:
                 for start in range(0, size, CHUNK_BYTES):
                     self.file.write(bytes(min(CHUNK_BYTES, size - start)))
-        self.values = np.memmap(self.file, dtype, "r+", 0, self.shape, order="F")
+                self.file.flush()
+        self.values = np.memmap(self.file, self.dtype, "r+", 0, volume.shape, order="F")
 
-    def write(self, index: int, values: PixelArray) -> None:
-        """Store a slice: ``[H, W, 1]``."""
+    def write(self, values: PixelArray, nodata: float | None) -> None:  # noqa: ARG002 - in values
+        """Append a slice: ``[H, W, 1]``."""
         place: list[Any] = [slice(None)] * 3
-        place[self.axis] = index
+        place[self.volume.axis] = self.slices
         self.values[tuple(place)] = values[..., 0].T
+        self.slices += 1
 
+    def save(
+        self,
+        stream: BinaryIO,
+        derivation: Derivation,  # noqa: ARG002 - of other formats
+        compress: bool,
+        anonymize: bool,
+    ) -> None:
+        """Write the volume, with the header of its source."""
+        self.values.flush()
+        self.file.seek(0)
+        target: Any = gzip.GzipFile("", "wb", GZIP_LEVEL, stream, mtime=0) if compress else stream
+        target.write(self._header(anonymize))
+        shutil.copyfileobj(self.file, target, CHUNK_BYTES)
+        if compress:
+            target.close()
 
-def write_nifti(
-    target: BinaryIO, volume: NiftiVolume, values: VolumeValues, compress: bool, anonymize: bool
-) -> None:
-    """Write a volume with the header of another one: affine, units, extensions.
-
-    Args:
-        target: The file.
-        volume: The volume with the header.
-        values: The values.
-        compress: Whether to write ``.nii.gz``.
-        anonymize: Whether to leave out texts and extensions.
-    """
-    header = volume.header.copy()
-    if header.endianness != "<":
-        header = header.as_byteswapped("<")
-    header.set_data_dtype(np.dtype(values.dtype))
-    header.set_data_shape(values.shape)
-    header["scl_slope"], header["scl_inter"] = 1, 0
-    header["cal_min"], header["cal_max"] = 0, 0
-    if anonymize:
-        for field in ("descrip", "aux_file", "intent_name", "db_name"):
-            if field in header.keys():  # noqa: SIM118 - a header is no dict
-                header[field] = b""
-        header.extensions.clear()
-    header["vox_offset"] = 0  # The smallest, which depends on the extensions.
-    head = io.BytesIO()
-    header.write_to(head)
-    values.values.flush()
-    values.file.seek(0)
-    stream: Any = target
-    if compress:
-        stream = gzip.GzipFile("", "wb", GZIP_LEVEL, target, mtime=0)
-    stream.write(head.getvalue())
-    shutil.copyfileobj(values.file, stream, CHUNK_BYTES)
-    if compress:
-        stream.close()
-
+    def _header(self, anonymize: bool) -> bytes:
+        header = self.volume.header.copy()
+        if header.endianness != "<":
+            header = header.as_byteswapped("<")
+        header.set_data_dtype(self.dtype)
+        header["scl_slope"], header["scl_inter"] = 1, 0
+        header["cal_min"], header["cal_max"] = 0, 0  # Not specified.
+        if anonymize:
+            for field in ("descrip", "aux_file", "intent_name", "db_name"):
+                if field in header.keys():  # noqa: SIM118 - a header is no dict
+                    header[field] = b""
+            header.extensions.clear()
+        header["vox_offset"] = 0  # The smallest, which depends on the extensions.
+        content = io.BytesIO()
+        header.write_to(content)
+        return content.getvalue()

@@ -8,16 +8,20 @@ third frame, and ``image.npz/ct`` the array ``ct``. No file can have such a path
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol
 
 from cyclegan_cli.data.formats import ARRAY_FORMATS, extension_of, readable_extensions
-from cyclegan_cli.errors import CycleGANError, DataError
+from cyclegan_cli.errors import CycleGANError, DataError, OutputError
 
 if TYPE_CHECKING:
+    from cyclegan_cli.config import BandFormat
     from cyclegan_cli.data.bands import BandImage, BandProbe
+    from cyclegan_cli.data.image import PixelArray
 
 AXES = "ijk"  # Of voxels, as NIfTI names them.
 DEFAULT_AXIS = 2
@@ -42,22 +46,74 @@ class Part(NamedTuple):
     name: str
 
 
+@dataclass(frozen=True)
+class Derivation:
+    """What an image is derived by.
+
+    Attributes:
+        source: Name of the source domain.
+        target: Name of the target domain.
+        program: Name and version of the program.
+        model: A text that identifies the model.
+    """
+
+    source: str
+    target: str
+    program: str
+    model: str
+
+
+class VolumeWriter(Protocol):
+    """Collects the slices of a derived volume."""
+
+    def write(self, values: PixelArray, nodata: float | None) -> None:
+        """Append a slice.
+
+        Args:
+            values: ``[H, W, C]``.
+            nodata: Value of pixels without data; None: none.
+
+        Raises:
+            OutputError: The temporary file cannot be written.
+        """
+
+    def save(
+        self, stream: BinaryIO, derivation: Derivation, compress: bool, anonymize: bool
+    ) -> None:
+        """Write the volume, with the header of its source.
+
+        Args:
+            stream: The file.
+            derivation: What it is derived by.
+            compress: Whether to write ``.nii.gz``.
+            anonymize: Whether to remove what identifies the patient.
+        """
+
+
 class Volume(Protocol):
     """A file whose slices are images.
 
     Attributes:
         probe: Facts about each slice, and their number.
-        header: The header, which an output of the same format keeps.
     """
 
     probe: BandProbe
-    header: Any
 
     def read(self, index: int) -> BandImage:
         """Return a slice as an array.
 
         Raises:
             DataError: It cannot be read.
+        """
+
+    def writer(self, target: BandFormat | None) -> VolumeWriter:
+        """Return a writer of a volume that is derived from this one.
+
+        Args:
+            target: The domain of the derived volume; None: RGB.
+
+        Raises:
+            OutputError: A temporary file cannot be written.
         """
 
 
@@ -99,7 +155,7 @@ def volume_format(head: bytes) -> str | None:
     if head[DICOM_PREFIX_AT : DICOM_PREFIX_AT + 4] == DICOM_PREFIX:
         return "DICOM"
     for order in ("little", "big"):
-        size = int.from_bytes(head[:4], order)  # type: ignore[arg-type]
+        size = int.from_bytes(head[:4], order)
         magic = head[4:8] if size == NIFTI_SIZES[1] else head[344:348]
         if size in NIFTI_SIZES and magic[:3] in (b"n+1", b"n+2", b"ni1", b"ni2"):
             return "NIFTI"
@@ -125,12 +181,12 @@ def open_volume(
         UsageError: The package that reads the format is missing.
     """
     with as_data_error(name):
-        format = format or _file_format(source)
-        if format == "DICOM":
+        known = format or _file_format(source)
+        if known == "DICOM":
             from cyclegan_cli.data.dicom import DicomVolume
 
             return DicomVolume(source, name)
-        if format == "NIFTI":
+        if known == "NIFTI":
             from cyclegan_cli.data.nifti import NiftiVolume
 
             return NiftiVolume(source, name, axis)
@@ -222,19 +278,19 @@ def list_parts(paths: Sequence[Path], axis: int = DEFAULT_AXIS, array: str = "")
 
 
 def _parts(path: Path, axis: int, array: str) -> Iterator[Path]:
-    format = ARRAY_FORMATS[extension_of(path.name).lower()]
-    if format == "NPZ":
+    kind = ARRAY_FORMATS[extension_of(path.name).lower()]
+    if kind == "NPZ":
         yield path / array if array else path
         return
     try:
         volume = open_volume(path, str(path), axis)
     except DataError:
         volume = None
-    if volume is None or (format == "DICOM" and volume.probe.frames == 1):
+    if volume is None or (kind == "DICOM" and volume.probe.frames == 1):
         yield path
         return
     for index in range(volume.probe.frames):
-        yield path / (f"frame{index + 1:04}" if format == "DICOM" else f"{AXES[axis]}{index:04}")
+        yield path / (f"frame{index + 1:04}" if kind == "DICOM" else f"{AXES[axis]}{index:04}")
 
 
 def missing_package(name: str, format: str, package: str) -> DataError:
@@ -262,3 +318,28 @@ def as_data_error(name: str) -> Iterator[None]:
         # Readers raise all kinds of exceptions for damaged files.
         raise decoding_error(name, error, None) from error
 
+
+def temporary_file() -> Any:
+    """Return a temporary file without a name, in ``TMPDIR``.
+
+    Raises:
+        OutputError: It cannot be created.
+    """
+    with as_output_error():
+        return tempfile.TemporaryFile()
+
+
+@contextmanager
+def as_output_error() -> Iterator[None]:
+    """Turn an error of a temporary file into a one-sentence error.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OutputError(
+            f"cannot write a temporary file: {reason}", "Set TMPDIR to a folder with free space."
+        ) from error

@@ -22,12 +22,26 @@ from cyclegan_cli.data.bands import (
 )
 from cyclegan_cli.data.decode import decode, pixel_bytes
 from cyclegan_cli.data.encode import encode, refuse_unwritable
-from cyclegan_cli.data.formats import WRITABLE_FORMATS, writable_format
+from cyclegan_cli.data.formats import (
+    VOLUME_FORMATS,
+    WRITABLE_FORMATS,
+    extension_of,
+    writable_format,
+)
 from cyclegan_cli.data.image import DecodedImage, EncodeOptions, PixelArray
+from cyclegan_cli.data.volumes import DEFAULT_AXIS, is_array_file, open_volume
 from cyclegan_cli.errors import DataError, OutputError
 from cyclegan_cli.runtime.threads import available_cores
 from cyclegan_cli.translation.outputs import TranslationJob
 from cyclegan_cli.translation.pipeline import Outcome
+from cyclegan_cli.translation.volume_stages import (
+    TranslatedVolume,
+    VolumeTask,
+    prepare_volume,
+    refuse_volume_output,
+    translate_volume,
+    write_volume,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +61,10 @@ class FileStages:
         stdin: Read the image from this stream instead of the job's input.
         stdout: Write the image to this stream instead of the job's output.
         extension: Selects the format written to ``stdout``; None: the input's format.
+        slice_axis: The axis of NIfTI volumes along which slices are taken; None: that of the
+            training.
+        array: Name of the array in ``.npz`` files; None: the only one.
+        anonymize: Whether to remove what identifies the patient from volumes.
     """
 
     translator: Translator
@@ -55,6 +73,9 @@ class FileStages:
     stdin: BinaryIO | None = None
     stdout: BinaryIO | None = None
     extension: str | None = None
+    slice_axis: int | None = None
+    array: str | None = None
+    anonymize: bool = False
 
     def is_done(self, job: TranslationJob) -> bool:
         """Return whether the output exists and is kept."""
@@ -72,20 +93,26 @@ class FileStages:
         if self.stdin:
             return 0
         if self.translator.source_format is None:
-            return pixel_bytes(Path(job.input))
-        found = probe_bands(Path(job.input), job.input)
+            return pixel_bytes(self._path(job))
+        found = probe_bands(self._path(job), job.input)
         return found.width * found.height * found.channels * np.dtype(found.dtype).itemsize
 
-    def decode(self, job: TranslationJob) -> DecodedImage | BandImage:
+    def _path(self, job: TranslationJob) -> Path:
+        """Return the path of the image; of an ``.npz`` file, with the array."""
+        return Path(job.input, self.array) if self.array else Path(job.input)
+
+    def decode(self, job: TranslationJob) -> DecodedImage | BandImage | VolumeTask:
         """Read the image, and refuse one that cannot be written.
 
         Raises:
             DataError: It cannot be read, or does not have the channels of the source domain.
             OutputError: The output format cannot hold the target domain.
         """
+        if (task := self._open_volume(job)) is not None:
+            return task
         if self.translator.source_format is not None:
             return self._decode_bands(job, self.translator.source_format)
-        image = decode(self.stdin or Path(job.input), self.translator.options.resize)
+        image = decode(self.stdin or self._path(job), self.translator.options.resize)
         if self.translator.target_format is not None and len(image.frames) > 1:
             raise DataError(
                 f"{job.input} has {len(image.frames)} frames, and the target domain has single "
@@ -95,11 +122,37 @@ class FileStages:
         refuse_unwritable(image, self._format(job, image), self.options, job.output)
         return image
 
+    def _open_volume(self, job: TranslationJob) -> VolumeTask | None:
+        """Return the task of translating a volume; None: the input is an image."""
+        source, volume = self.stdin or Path(job.input), None
+        name = "standard input" if self.stdin else job.input
+        if not isinstance(source, Path) or is_array_file(source):
+            axis = self.translator.info.training.get("slice_axis", DEFAULT_AXIS)
+            axis = self.slice_axis if self.slice_axis is not None else axis
+            volume = open_volume(source, name, axis)
+        own = volume.probe.format if volume else extension_of(name)[1:].upper()
+        used = {"--slice-axis": (self.slice_axis is not None, ("NIFTI",)),
+                "--array": (self.array is not None, ("NPZ",)),
+                "--anonymize": (self.anonymize, VOLUME_FORMATS)}  # fmt: skip
+        for option, (is_given, formats) in used.items():
+            if is_given and own not in formats:
+                raise DataError(
+                    f"{option} is for {' and '.join(sorted(formats))} files, and {name} is none",
+                    "Leave it out, or translate these files by themselves.",
+                )
+        if volume is None:
+            format_name = writable_format(self.extension or extension_of(job.output)) or own
+            refuse_volume_output(name, own, job.output, format_name)
+            return None
+        format_name = self._format_name(job, volume.probe.format)
+        return prepare_volume(volume, name, job.output, format_name, self.translator)
+
     def _decode_bands(self, job: TranslationJob, source: BandFormat) -> BandImage:
         name = "standard input" if self.stdin else job.input
-        image = read_bands(self.stdin or Path(job.input), name)
+        image = read_bands(self.stdin or self._path(job), name)
         selected = select(image, source, name)
-        if selected.dtype.kind == "f" and not source.is_float:
+        is_measured = image.format in VOLUME_FORMATS  # In a unit, of which the type is no part.
+        if selected.dtype.kind == "f" and not source.is_float and not is_measured:
             raise DataError(
                 f"{name} has values of type {selected.dtype}, and the domain "
                 f"{self.translator.source} of {source.dtype}",
@@ -108,12 +161,16 @@ class FileStages:
         self._format(job, image)  # Refuses a format that cannot hold the target domain.
         return replace(image, values=selected)
 
-    def translate(self, image: DecodedImage | BandImage) -> DecodedImage | BandImage:
+    def translate(
+        self, image: DecodedImage | BandImage | VolumeTask
+    ) -> DecodedImage | BandImage | TranslatedVolume:
         """Translate every frame.
 
         Raises:
             DeviceError: There is not enough memory.
         """
+        if isinstance(image, VolumeTask):
+            return translate_volume(image, self.translator)
         if isinstance(image, BandImage):
             return self._translate_bands(image.values, image)
         if self.translator.target_format is not None:
@@ -149,12 +206,18 @@ class FileStages:
             nodata=nodata_value(target, known) if has_nodata else None,
         )
         if isinstance(image, BandImage):
-            return BandImage(values, probe, image.tags, image.layout, missing)
+            return replace(image, values=values, probe=probe, missing=missing)
         return BandImage(values, probe)
 
-    def encode(self, job: TranslationJob, image: DecodedImage | BandImage) -> Outcome:
+    def encode(
+        self, job: TranslationJob, image: DecodedImage | BandImage | TranslatedVolume
+    ) -> Outcome:
         """Write the translation."""
         target = self.stdout or Path(job.output)
+        if isinstance(image, TranslatedVolume):
+            write_volume(image, target, job.output, self.translator, self.anonymize)
+            probe = image.probe
+            return Outcome(job.input, job.output, "ok", width=probe.width, height=probe.height)
         format_name = self._format(job, image)
         if isinstance(image, BandImage):
             write_bands(image, target, format_name, job.output)
@@ -172,13 +235,7 @@ class FileStages:
             OutputError: The format cannot hold images of the target domain.
         """
         target = self.translator.target_format
-        if self.stdout is None:
-            format_name = writable_format(Path(job.output).suffix) or "PNG"
-        else:
-            own = image.format if image.format in WRITABLE_FORMATS else "PNG"
-            if target is not None and not can_hold(own, target):
-                own = "TIFF"
-            format_name = (writable_format(self.extension) if self.extension else None) or own
+        format_name = self._format_name(job, image.format)
         if target is not None and not can_hold(format_name, target):
             raise OutputError(
                 f"cannot write {job.output}: {format_name} does not hold "
@@ -187,6 +244,16 @@ class FileStages:
                 "Use --format tiff or npy.",
             )
         return format_name
+
+    def _format_name(self, job: TranslationJob, source: str) -> str:
+        """Return the name of the output format, for an input of the format ``source``."""
+        target = self.translator.target_format
+        if self.stdout is None:
+            return writable_format(extension_of(job.output)) or "PNG"
+        own = source if source in WRITABLE_FORMATS else "PNG"
+        if target is not None and not can_hold(own, target):
+            own = "TIFF"
+        return (writable_format(self.extension) if self.extension else None) or own
 
 
 def default_workers(device: torch.device) -> int:
