@@ -30,7 +30,7 @@ BINARY = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 # Groups about the patient, trials, the visit, the request and procedure, signatures, and results.
 IDENTIFYING_GROUPS = frozenset({0x0010, 0x0012, 0x0032, 0x0038, 0x0040, 0x0400, 0x4000, 0x4008})
 STANDARD_ROOT = "1.2.840.10008."
-METHOD = "cyclegan-cli --anonymize, by rules after PS3.15 Annex E; pixels not checked"
+METHOD = "cyclegan-cli --anonymize (PS3.15 Annex E); pixels not checked"
 
 
 def replacement_uid(uid: str) -> str:

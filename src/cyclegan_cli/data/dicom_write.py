@@ -171,6 +171,7 @@ class FrameWriter:
         pydicom.dcmwrite(
             stream, dataset, enforce_file_format=True, implicit_vr=False, little_endian=True
         )
+        self.file.close()
 
 
 def derived_header(

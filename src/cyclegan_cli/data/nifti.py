@@ -117,11 +117,9 @@ class NiftiVolume:
             return TYPES[stored.name]
         if stored.kind == "f":
             return str(stored.name)
-        limits = np.iinfo(stored)
-        ends = [end * self.slope + self.intercept for end in (limits.min, limits.max)]
-        is_whole = self.slope == int(self.slope) and self.intercept == int(self.intercept)
-        if is_whole and min(ends) >= -(2**15) and max(ends) < 2**15:
-            return "int16"
+        is_shifted = self.slope == 1 and self.intercept == int(self.intercept)
+        if is_shifted and TYPES[stored.name] in ("uint8", "int16"):
+            return "int16"  # Such as Hounsfield units; values outside are clipped.
         return "float32" if stored.itemsize < 4 else "float64"
 
     def read(self, index: int) -> BandImage:
@@ -136,6 +134,8 @@ class NiftiVolume:
         scaled = values.astype(values.dtype.newbyteorder("="))
         if (self.slope, self.intercept) != (1.0, 0.0):
             scaled = scaled * np.float64(self.slope) + self.intercept
+        if self.probe.dtype == "int16":
+            scaled = np.clip(scaled, -(2**15), 2**15 - 1)
         result = np.ascontiguousarray(scaled.astype(self.probe.dtype))[..., None]
         return BandImage(result, self.probe.with_frames(1))
 
@@ -148,8 +148,7 @@ class NiftiVolume:
     def _values(self) -> Iterator[PixelArray]:
         """Yield the stored values: an array of ``shape`` that is mapped, not in memory."""
         if self.is_compressed:
-            file: Any = _inflated.get(self)
-            yield np.memmap(file, self.stored, "r", 0, self.shape, order="F")
+            yield _inflated.get(self)
         elif isinstance(self.source, Path):
             yield np.memmap(self.source, self.stored, "r", self.offset, self.shape, order="F")
         else:
@@ -162,22 +161,24 @@ class _InflatedVolumes:
     """Decompressed volumes in temporary files; those used last are kept."""
 
     def __init__(self) -> None:
-        self._files: OrderedDict[Any, tuple[Any, int]] = OrderedDict()
+        self._volumes: OrderedDict[Any, PixelArray] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, volume: NiftiVolume) -> Any:
-        """Return a file with the stored values of a volume."""
+    def get(self, volume: NiftiVolume) -> PixelArray:
+        """Return the stored values of a volume, mapped."""
         key = _identity(volume.source)
         with self._lock:
-            if key not in self._files:
-                self._files[key] = _inflate(volume), volume.nbytes
-            self._files.move_to_end(key)
-            while len(self._files) > 1 and self._size() > KEPT_BYTES:
-                self._files.popitem(last=False)  # Closed when its last slice has been read.
-            return self._files[key][0]
+            if key not in self._volumes:
+                with _inflate(volume) as file:  # The map keeps it.
+                    mapped = np.memmap(file, volume.stored, "r", 0, volume.shape, order="F")
+                self._volumes[key] = mapped
+            self._volumes.move_to_end(key)
+            while len(self._volumes) > 1 and self._size() > KEPT_BYTES:
+                self._volumes.popitem(last=False)
+            return self._volumes[key]
 
     def _size(self) -> int:
-        return sum(size for _, size in self._files.values())
+        return sum(values.nbytes for values in self._volumes.values())
 
 
 _inflated = _InflatedVolumes()
@@ -342,6 +343,7 @@ class SliceWriter:
         shutil.copyfileobj(self.file, target, CHUNK_BYTES)
         if compress:
             target.close()
+        self.file.close()
 
     def _header(self, anonymize: bool) -> bytes:
         header = self.volume.header.copy()
