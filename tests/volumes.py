@@ -60,16 +60,16 @@ def hounsfield(random: np.random.Generator, height: int = 48, width: int = 56) -
 
 
 def draw_volumes(folder: Path, count: int = 4) -> Path:
-    """Write ``ct-dicom`` and ``mr-dicom``, ``t1-nifti`` and ``t2-nifti`` below a folder."""
+    """Write ``ct-scans`` and ``mr-scans``, ``t1`` and ``t2`` below a folder."""
     random = np.random.default_rng(1)
-    for name in ("ct-dicom", "mr-dicom", "t1-nifti", "t2-nifti"):
+    for name in ("ct-scans", "mr-scans", "t1", "t2"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for i in range(count):
         stored = (hounsfield(random) + 1024).astype(np.uint16)
-        save_dicom(folder / "ct-dicom" / f"{i}.dcm", stored, BitsStored=12, HighBit=11)
+        save_dicom(folder / "ct-scans" / f"{i}.dcm", stored, BitsStored=12, HighBit=11)
         signed = hounsfield(random) + np.int16(1024)
-        save_dicom(folder / "mr-dicom" / f"{i}.dcm", signed, Modality="MR", RescaleIntercept=0)
-    for name, file, dtype in (("t1-nifti", "head.nii.gz", "int16"), ("t2-nifti", "head.nii", "f4")):
+        save_dicom(folder / "mr-scans" / f"{i}.dcm", signed, Modality="MR", RescaleIntercept=0)
+    for name, file, dtype in (("t1", "head.nii.gz", "int16"), ("t2", "head.nii", "f4")):
         slices = np.stack([hounsfield(random, 40, 44) for _ in range(count)], axis=2)
         values = slices.transpose(1, 0, 2).astype(dtype)
         image = nibabel.Nifti1Image(values, np.diag([0.9, 0.9, 3.0, 1.0]))

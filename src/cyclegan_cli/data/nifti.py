@@ -307,7 +307,7 @@ class SliceWriter:
 
     def __init__(self, volume: NiftiVolume, target: BandFormat) -> None:
         self.volume = volume
-        self.dtype = np.dtype(target.dtype).newbyteorder("<")
+        self.dtype = np.dtype(target.dtype).newbyteorder(volume.header.endianness)
         self.file = temporary_file()
         self.slices = 0
         size = volume.values * self.dtype.itemsize
@@ -347,8 +347,6 @@ class SliceWriter:
 
     def _header(self, anonymize: bool) -> bytes:
         header = self.volume.header.copy()
-        if header.endianness != "<":
-            header = header.as_byteswapped("<")
         header.set_data_dtype(self.dtype)
         header["scl_slope"], header["scl_inter"] = 1, 0
         header["cal_min"], header["cal_max"] = 0, 0  # Not specified.

@@ -99,7 +99,8 @@ class FileStages:
 
     def _path(self, job: TranslationJob) -> Path:
         """Return the path of the image; of an ``.npz`` file, with the array."""
-        return Path(job.input, self.array) if self.array else Path(job.input)
+        is_npz = self.array is not None and extension_of(job.input).lower() == ".npz"
+        return Path(job.input, self.array or "") if is_npz else Path(job.input)
 
     def decode(self, job: TranslationJob) -> DecodedImage | BandImage | VolumeTask:
         """Read the image, and refuse one that cannot be written.
