@@ -148,14 +148,14 @@ def domains_option() -> Any:
     )
 
 
-def slice_axis_option() -> Any:
+def slice_axis_option(shown_default: str) -> Any:
     """Return the field of ``--slice-axis``."""
     return _channels(
         None,
         "Axis of NIfTI volumes along which slices are taken.",
         minimum=0,
         maximum=2,
-        shown_default="2",
+        shown_default=shown_default,
         metavar="0|1|2",
     )
 
@@ -515,7 +515,7 @@ class TrainConfig:
         shown_default="GDAL_NODATA of the TIFF files",
         metavar="VALUE",
     )
-    slice_axis: int | None = slice_axis_option()
+    slice_axis: int | None = slice_axis_option("2")
     array: str | None = array_option()
     show_bands: str | None = _channels(
         None,
@@ -993,7 +993,7 @@ class TranslateConfig(_NamesDomains):
         shown_default="the range of the domain",
         metavar="LOW,HIGH",
     )
-    slice_axis: int | None = slice_axis_option()
+    slice_axis: int | None = slice_axis_option("that of the training, else 2")
     array: str | None = array_option()
     anonymize: bool = _channels(
         False,
