@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -117,9 +118,8 @@ class DicomVolume:
             self.header: Any = pydicom.dcmread(file, stop_before_pixels=True)
             self._pixels_at = file.tell()
         if "Rows" not in self.header:
-            kind = self.header.file_meta.get("MediaStorageSOPClassUID", "")
-            named = f" ({kind.name})" if kind else ""
-            raise DataError(f"{name} is a DICOM file without pixels{named}")
+            kind = _described(self.header.file_meta.get("MediaStorageSOPClassUID"))
+            raise DataError(f"{name} is a DICOM file without pixels: {kind}")
         self.pixels = self._stored_pixels()
         self.probe = self._probe()
 
@@ -148,7 +148,7 @@ class DicomVolume:
         ):
             raise DataError(
                 f"cannot read {self.name}: pixels of {count_channels(samples)} of {bits} in "
-                f"{allocated} bits ({photometric}) are not supported",
+                f"{allocated} bits ({photometric[:20]!r}) are not supported",
                 CONVERT,
             )
         if "ModalityLUTSequence" in header:
@@ -158,9 +158,9 @@ class DicomVolume:
         is_signed = bool(int(header.get("PixelRepresentation", 0)))
         syntax = str(header.file_meta.TransferSyntaxUID)
         if syntax not in PYDICOM and syntax not in IMAGECODECS:
-            named = header.file_meta.TransferSyntaxUID.name
+            named = _described(header.file_meta.TransferSyntaxUID)
             raise DataError(
-                f"cannot read {self.name}: the transfer syntax {named} ({syntax}) is not supported",
+                f"cannot read {self.name}: the transfer syntax {named} is not supported",
                 "Decompress it, for example with dcmdjpeg or gdcmconv --raw.",
             )
         padding = _padding(header, is_signed, allocated) if is_gray else None
@@ -342,6 +342,13 @@ def _refuse_bomb(file: BinaryIO, name: str) -> None:
             if total > limit:
                 raise DataError(f"{name} is compressed, and its content exceeds {limit:,} bytes")
     file.seek(0)
+
+
+def _described(uid: Any) -> str:
+    """Return the name and number of a UID; a damaged one may contain data of the patient."""
+    if not re.fullmatch(r"[0-9.]{1,64}", str(uid), re.ASCII):
+        return "unknown"
+    return f"{uid.name} ({uid})" if uid.name != str(uid) else str(uid)
 
 
 def _padding(header: Any, is_signed: bool, allocated: int) -> tuple[int, int] | None:

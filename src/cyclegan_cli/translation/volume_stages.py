@@ -181,6 +181,9 @@ def _write(
     except (OSError, CycleGANError):
         raise
     except Exception as error:
-        # Writers raise all kinds of exceptions for headers with invalid values.
-        reason = " ".join(str(error).split())
-        raise OutputError(f"cannot write {name} as {image.probe.format}: {reason}") from error
+        # Writers raise all kinds of exceptions for headers with invalid values, and name these,
+        # which may be data of the patient.
+        raise OutputError(
+            f"cannot write {name} as {image.probe.format}: the header of the input has an "
+            "invalid value"
+        ) from error
