@@ -225,6 +225,7 @@ class DiscriminatorConfig:
 
 BAND_TYPES = ("uint8", "uint16", "int16", "float32", "float64")
 MAX_CHANNELS = 256
+COLOR_KINDS = ((3, "uint8"), (3, "uint16"))
 
 
 @dataclass(frozen=True)
@@ -238,6 +239,7 @@ class BandFormat:
         high: Values that the networks see as 1, likewise.
         bands: Bands of the file that are read, from 1; empty: all.
         nodata: Value of pixels without data; NaN always is one.
+        is_color: Whether the three channels of uint8 or uint16 are red, green and blue.
     """
 
     channels: int
@@ -246,6 +248,7 @@ class BandFormat:
     high: tuple[float, ...]
     bands: tuple[int, ...] = ()
     nodata: float | None = None
+    is_color: bool = False
 
     def __post_init__(self) -> None:
         counts = {len(self.low), len(self.high)}
@@ -258,6 +261,7 @@ class BandFormat:
             or (self.bands and len(self.bands) != self.channels)
             or not all(1 <= band <= 2**16 for band in self.bands)
             or (self.nodata is not None and not math.isfinite(self.nodata))
+            or (self.is_color and (self.channels, self.dtype) not in COLOR_KINDS)
         ):
             raise ValueError(self)
 

@@ -244,6 +244,20 @@ def test_export_to_onnx_has_the_channels_and_ranges(train, cyclegan, domains, tm
     assert "--image-io takes and returns uint8" in answer.err
 
 
+def test_int8_export_is_calibrated_with_images_of_the_domain(train, cyclegan, domains, tmp_path):
+    run = train("satellite", 4, "satellite")
+    (tmp_path / "typical").mkdir()
+    for index in range(8):
+        shutil.copy(domains / "satellite" / f"{index % 4}.tif", tmp_path / f"typical/{index}.tif")
+    answer = cyclegan(
+        "export", run, "--to", "height", "--precision", "int8", "--min-psnr", "15",
+        "--calibration", tmp_path / "typical", "-o", tmp_path / "x.onnx",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    [document] = cyclegan("inspect", "--json", tmp_path / "x.onnx").documents
+    assert document["cyclegan"]["export"]["int8"]["calibrated_on"] == 6
+
+
 def test_export_of_one_direction_translates_like_the_run(train, cyclegan, domains, tmp_path):
     run = train("satellite", 4, "satellite")
     path = tmp_path / "x.safetensors"

@@ -14,7 +14,6 @@ from cyclegan_cli.data.bands import (
     BandImage,
     BandProbe,
     can_hold,
-    nodata_value,
     probe_bands,
     read_bands,
     select,
@@ -29,11 +28,13 @@ from cyclegan_cli.data.formats import (
     writable_format,
 )
 from cyclegan_cli.data.image import DecodedImage, EncodeOptions, PixelArray
+from cyclegan_cli.data.raster import open_raster
 from cyclegan_cli.data.volumes import DEFAULT_AXIS, is_array_file, open_volume
-from cyclegan_cli.errors import DataError, OutputError
+from cyclegan_cli.errors import DataError, DeviceError, OutputError
 from cyclegan_cli.runtime.threads import available_cores
 from cyclegan_cli.translation.outputs import TranslationJob
-from cyclegan_cli.translation.pipeline import Outcome
+from cyclegan_cli.translation.pipeline import PIXEL_BYTES, Outcome
+from cyclegan_cli.translation.raster import RasterJob, output_probe, translate_raster
 from cyclegan_cli.translation.volume_stages import (
     TranslatedVolume,
     VolumeTask,
@@ -47,6 +48,10 @@ if TYPE_CHECKING:
     import torch
 
     from cyclegan_cli.translation.translator import Translator
+
+# A TIFF is read and written some rows at a time if its pixels, those of its translation and the
+# encoder's copy exceed this many bytes, or this fraction of the available memory.
+WHOLE_BYTES, WHOLE_FRACTION = PIXEL_BYTES, 0.125
 
 
 @dataclass(frozen=True)
@@ -95,14 +100,29 @@ class FileStages:
         if self.translator.source_format is None:
             return pixel_bytes(self._path(job))
         found = probe_bands(self._path(job), job.input)
-        return found.width * found.height * found.channels * np.dtype(found.dtype).itemsize
+        return 0 if self._is_raster(job, found) else found.nbytes
 
     def _path(self, job: TranslationJob) -> Path:
         """Return the path of the image; of an ``.npz`` file, with the array."""
         is_npz = self.array is not None and extension_of(job.input).lower() == ".npz"
         return Path(job.input, self.array or "") if is_npz else Path(job.input)
 
-    def decode(self, job: TranslationJob) -> DecodedImage | BandImage | VolumeTask:
+    def _is_raster(self, job: TranslationJob, found: BandProbe) -> bool:
+        """Return whether an image is read and written some rows at a time."""
+        if self.stdin or self.stdout or found.format != "TIFF":
+            return False
+        if writable_format(Path(job.output).suffix) != "TIFF":
+            return False
+        whole = self._whole_bytes(found)
+        return whole > min(WHOLE_BYTES, WHOLE_FRACTION * self.translator.budget())
+
+    def _whole_bytes(self, found: BandProbe) -> float:
+        """Bytes of an image, its translation, and the encoder's copy of it."""
+        target = self.translator.target_format
+        values = target.channels * np.dtype(target.dtype).itemsize if target else 4
+        return found.nbytes + 2 * found.width * found.height * values
+
+    def decode(self, job: TranslationJob) -> DecodedImage | BandImage | RasterJob | VolumeTask:
         """Read the image, and refuse one that cannot be written.
 
         Raises:
@@ -148,28 +168,53 @@ class FileStages:
         format_name = self._format_name(job, volume.probe.format)
         return prepare_volume(volume, name, job.output, format_name, self.translator)
 
-    def _decode_bands(self, job: TranslationJob, source: BandFormat) -> BandImage:
+    def _decode_bands(self, job: TranslationJob, source: BandFormat) -> BandImage | RasterJob:
         name = "standard input" if self.stdin else job.input
+        if self.stdin is None:
+            found = probe_bands(self._path(job), name)
+            if self._is_raster(job, found):
+                return self._open_raster(job, source)
+            if (needed := self._whole_bytes(found)) > (budget := self.translator.budget()):
+                raise DeviceError(
+                    f"{name} needs {needed / 1e9:.2g} GB of memory for its pixels, found "
+                    f"{max(budget, 0) / 1e9:.2g} GB",
+                    "Translate a TIFF to a TIFF, of which only some rows are in memory.",
+                )
         image = read_bands(self.stdin or self._path(job), name)
         selected = select(image, source, name)
-        is_measured = image.format in VOLUME_FORMATS  # In a unit, of which the type is no part.
-        if selected.dtype.kind == "f" and not source.is_float and not is_measured:
-            raise DataError(
-                f"{name} has values of type {selected.dtype}, and the domain "
-                f"{self.translator.source} of {source.dtype}",
-                "Use images with the values of that domain.",
-            )
+        self._refuse_floats(image.probe, source, name)
         self._format(job, image)  # Refuses a format that cannot hold the target domain.
         return replace(image, values=selected)
 
+    def _open_raster(self, job: TranslationJob, source: BandFormat) -> RasterJob:
+        """Check a TIFF that is read in windows."""
+        with open_raster(Path(job.input), source) as raster:
+            raster[0:0]  # Refuses an image without the channels of the source domain.
+            self._refuse_floats(raster.probe, source, job.input)
+            return RasterJob(Path(job.input), Path(job.output), raster.probe)
+
+    def _refuse_floats(self, found: BandProbe, source: BandFormat, name: str) -> None:
+        is_measured = found.format in VOLUME_FORMATS  # In a unit, of which the type is no part.
+        if found.dtype.startswith("float") and not source.is_float and not is_measured:
+            raise DataError(
+                f"{name} has values of type {found.dtype}, and the domain "
+                f"{self.translator.source} of {source.dtype}",
+                "Use images with the values of that domain.",
+            )
+
     def translate(
-        self, image: DecodedImage | BandImage | VolumeTask
-    ) -> DecodedImage | BandImage | TranslatedVolume:
-        """Translate every frame.
+        self, image: DecodedImage | BandImage | RasterJob | VolumeTask
+    ) -> DecodedImage | BandImage | RasterJob | TranslatedVolume:
+        """Translate every frame. The translation of a :class:`RasterJob` is also written.
 
         Raises:
+            DataError: An image that is read in windows is damaged.
+            OutputError: Its translation cannot be written.
             DeviceError: There is not enough memory.
         """
+        if isinstance(image, RasterJob):
+            translate_raster(self.translator, image)
+            return image
         if isinstance(image, VolumeTask):
             return translate_volume(image, self.translator)
         if isinstance(image, BandImage):
@@ -188,38 +233,38 @@ class FileStages:
     def _translate_bands(
         self, pixels: PixelArray, image: DecodedImage | BandImage
     ) -> DecodedImage | BandImage:
-        target = self.translator.target_format
-        own_nodata = image.probe.nodata if isinstance(image, BandImage) else None
-        values, missing = self.translator.translate_bands(pixels, own_nodata)
-        if target is None:
+        probe = image.probe if isinstance(image, BandImage) else None
+        values, missing = self.translator.translate_bands(pixels, probe.nodata if probe else None)
+        size = (values.shape[1], values.shape[0])
+        if self.translator.target_format is None:
             alpha = None if missing is None else np.where(missing, 0, 255).astype(np.uint8)
+            if isinstance(image, BandImage) and image.format == "TIFF":
+                values = values if alpha is None else np.dstack([values, alpha])
+                colors = BandProbe("TIFF", *size, values.shape[2], "uint8", is_color=True)
+                return BandImage(values, colors, image.tags, image.layout)
             return DecodedImage((values,), () if alpha is None else (alpha,), image.format)
-        source = self.translator.source_format
-        known = own_nodata if source is None or source.nodata is None else source.nodata
-        has_nodata = missing is not None or target.nodata is not None
-        probe = BandProbe(
-            image.format,
-            values.shape[1],
-            values.shape[0],
-            target.channels,
-            target.dtype,
-            is_color=False,
-            nodata=nodata_value(target, known) if has_nodata else None,
-        )
+        found = output_probe(self.translator, probe, size, missing is not None)
         if isinstance(image, BandImage):
-            return replace(image, values=values, probe=probe, missing=missing)
-        return BandImage(values, probe)
+            return replace(image, values=values, probe=found, missing=missing)
+        return BandImage(values, replace(found, format=image.format))
 
     def encode(
-        self, job: TranslationJob, image: DecodedImage | BandImage | TranslatedVolume
+        self, job: TranslationJob, image: DecodedImage | BandImage | RasterJob | TranslatedVolume
     ) -> Outcome:
         """Write the translation."""
+        if isinstance(image, RasterJob):
+            size = image.probe.width, image.probe.height
+            return Outcome(job.input, job.output, "ok", width=size[0], height=size[1])
         target = self.stdout or Path(job.output)
         if isinstance(image, TranslatedVolume):
             write_volume(image, target, job.output, self.translator, self.anonymize)
             probe = image.probe
             return Outcome(job.input, job.output, "ok", width=probe.width, height=probe.height)
         format_name = self._format(job, image)
+        keeps_place = format_name == "TIFF" and self.options.bit_depth != 16
+        is_rgb = self.translator.target_format is None
+        if isinstance(image, BandImage) and is_rgb and not keeps_place:
+            image = _as_colors(image)
         if isinstance(image, BandImage):
             write_bands(image, target, format_name, job.output)
             return Outcome(job.input, job.output, "ok", width=image.width, height=image.height)
@@ -255,6 +300,13 @@ class FileStages:
         if target is not None and not can_hold(own, target):
             own = "TIFF"
         return (writable_format(self.extension) if self.extension else None) or own
+
+
+def _as_colors(image: BandImage) -> DecodedImage:
+    """Return an RGB image, for formats that do not place images on the Earth."""
+    colors, alpha = image.values[..., :3], image.values[..., 3:]
+    alphas = (alpha[..., 0],) if alpha.shape[2] else ()
+    return DecodedImage((colors,), alphas, image.format)
 
 
 def default_workers(device: torch.device) -> int:
