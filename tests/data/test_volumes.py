@@ -18,8 +18,10 @@ from PIL import Image
 from pydicom.dataset import Dataset
 
 from cyclegan_cli.data import dicom, nifti
+from cyclegan_cli.data import volumes as volumes_module
 from cyclegan_cli.data.bands import describe_bands, probe_bands, read_bands, write_bands
 from cyclegan_cli.data.decode import decode
+from cyclegan_cli.data.encode import encode
 from cyclegan_cli.data.folder import SkippedFiles, list_images
 from cyclegan_cli.data.open_image import limit_pixels, probe
 from cyclegan_cli.data.volumes import list_parts, open_volume
@@ -389,3 +391,22 @@ def test_packages_are_loaded_for_volumes_alone(tmp_path):
     command = [sys.executable, "-c", script, str(tmp_path / "x.png")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_the_number_of_frames_is_found_without_the_header(tmp_path):
+    random = np.random.default_rng(0)
+    two = save_dicom(tmp_path / "2.dcm", np.stack([hounsfield(random, 8, 9)] * 2))
+    one = save_dicom(tmp_path / "1.dcm", hounsfield(random, 8, 9)[None], PatientName="(\0\x08\0")
+    for name in ("plain", "jpeg-ls", "implicit"):
+        assert volumes_module._has_one_frame(DCMTK / f"{name}.dcm")
+    for path in (two, one, DCMTK / "deflated.dcm", DCMTK / "big-endian.dcm"):
+        assert not volumes_module._has_one_frame(path)
+    assert len(list_parts([two, one, DCMTK / "deflated.dcm", DCMTK / "big-endian.dcm"])) == 5
+
+
+def test_rgb_models_write_npz():
+    image = decode(DCMTK / "color.dcm")
+    stream = io.BytesIO()
+    encode(image, stream, "NPZ")
+    with np.load(io.BytesIO(stream.getvalue())) as written:
+        assert np.array_equal(written["arr_0"], image.frames[0])
