@@ -108,7 +108,7 @@ def test_slices_of_nifti_are_trained_on_and_translated(train, cyclegan, domains,
     )
 
 
-def test_inspect_shows_what_identifies_no_patient(cyclegan, domains):
+def test_inspect_shows_what_identifies_no_patient(cyclegan, domains, tmp_path):
     [folder] = cyclegan("inspect", "--json", domains / "ct-scans").documents
     values = folder["values"]
     assert values["kinds"] == {"1 channel of int16": 4}
@@ -118,6 +118,9 @@ def test_inspect_shows_what_identifies_no_patient(cyclegan, domains):
     [volume] = cyclegan("inspect", "--json", domains / "t2" / "head.nii").documents
     assert (volume["frames"], volume["format"]) == (4, "NIFTI")
     assert volume["values"]["affine"] == {"0.9 0 0 0; 0 0.9 0 0; 0 0 3 0": 1}
+    np.savez(tmp_path / "x.npz", ct=np.arange(600, dtype=np.int16).reshape(20, 30))
+    [array] = cyclegan("inspect", "--json", tmp_path / "x.npz").documents
+    assert array["values"]["channels"][0]["largest"] == 599
     answer = cyclegan("inspect", domains / "ct-scans", domains / "t2")
     assert "Jane" not in answer.out
 

@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import imagecodecs
 import nibabel
 import numpy as np
 import pydicom
@@ -286,6 +287,21 @@ def test_every_cut_of_a_file_is_refused(tmp_path):
             path.write_bytes(content[: int(len(content) * share)])
             with pytest.raises(DataError):
                 read_bands(path, name)
+
+
+def test_a_compressed_image_that_claims_another_size_is_not_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr(dicom, "_decode_by_imagecodecs", pytest.fail)
+    for name, size in (("jpeg-ls", b"\xf7\x00\x0b\x0c"), ("jpeg-lossless", b"\xc3\x00\x0b\x0c")):
+        content = (DCMTK / f"{name}.dcm").read_bytes()
+        place = content.index(size) + len(size)
+        changed = content[:place] + b"\xff\xff\xff\xff" + content[place + 4 :]
+        (tmp_path / "x.dcm").write_bytes(changed)
+        with pytest.raises(DataError, match="another size than its header"):
+            read_bands(tmp_path / "x.dcm", "x")
+    values = np.zeros((30, 20), np.uint8)
+    assert dicom.coded_size(imagecodecs.jpeg2k_encode(values)) == (30, 20)
+    assert dicom.coded_size(imagecodecs.jpeg8_encode(values)) == (30, 20)
+    assert dicom.coded_size(b"\xff\xd8" + b"\xff" * 9) is None
 
 
 def npy(values: np.ndarray) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import struct
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -41,7 +42,11 @@ IMAGECODECS = {
 }
 # Those that pydicom decodes by itself or with Pillow.
 UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", DEFLATED)
-PYDICOM = (*UNCOMPRESSED, "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.50")
+JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
+PYDICOM = (*UNCOMPRESSED, "1.2.840.10008.1.2.5", JPEG_BASELINE)
+JPEG2000_SIZES = b"\xff\x4f\xff\x51"
+# Start of a frame of JPEG, without the tables among these markers, and of JPEG-LS.
+FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 GRAY_BITS, COLOR_BITS = (8, 16), 8
 ITEM_BYTES = 8  # Header of the item that holds a compressed frame (PS3.5, A.4).
@@ -266,8 +271,12 @@ class DicomVolume:
 
         codec = IMAGECODECS.get(self.pixels.syntax)
         with self._open() as file:
+            if codec or self.pixels.syntax == JPEG_BASELINE:
+                content = self._frame(file, index)
+                if coded_size(content) != (self.probe.height, self.probe.width):
+                    raise ValueError("its compressed image has another size than its header")
             if codec:
-                values = _decode_by_imagecodecs(codec, self._frame(file, index))
+                values = _decode_by_imagecodecs(codec, content)
                 photometric = str(self.header.PhotometricInterpretation)
                 is_ybr = photometric.startswith("YBR_FULL")
                 return convert_color_space(values, photometric, "RGB") if is_ybr else values
@@ -318,6 +327,26 @@ class DicomVolume:
         if missing is not None:
             result[missing] = empty
         return result
+
+
+def coded_size(content: bytes) -> tuple[int, int] | None:
+    """Return height and width in the header of a compressed image, on which its decoding depends.
+
+    Args:
+        content: A JPEG, JPEG-LS or JPEG 2000 image.
+    """
+    place = content.find(JPEG2000_SIZES, 0, 1024)
+    if place >= 0:  # ISO/IEC 15444-1, A.5.1.
+        right, bottom, left, top = struct.unpack_from(">4I", content, place + 8)
+        return bottom - top, right - left
+    place = 2
+    while place + 9 <= len(content) and content[place] == 0xFF:  # ISO/IEC 10918-1, B.1.1.
+        marker, length, _, height, width = struct.unpack_from(">BHBHH", content, place + 1)
+        if marker in FRAME_MARKERS:
+            return height, width
+        # A marker may start with any number of fill bytes 0xFF.
+        place += 1 if marker == 0xFF else 2 + length
+    return None
 
 
 def _decode_by_imagecodecs(codec: str, content: bytes) -> PixelArray:

@@ -271,6 +271,8 @@ def open_image(
 
 
 CONVERT = "Convert it to PNG or TIFF with 8 or 16 bits per channel."
+CONVERT_FLOATS = "Convert it to a TIFF of floating-point numbers, for example with oiiotool."
+OPENEXR_HEAD = b"v/1\x01"
 NO_IMAGE = "is not an image in a supported format"
 # Signatures of other files; images among them can be converted.
 OTHER_IMAGES = (
@@ -279,7 +281,7 @@ OTHER_IMAGES = (
     (b"\xc5\xd0\xd3\xc6", "a PostScript drawing"), (b"%PDF", "a PDF document"),
     (b"\xd7\xcd\xc6\x9a", "a Windows metafile"), (b"II\xbc\x01", "a JPEG XR image"),
     (b"BPG\xfb", "a BPG image"), (b"gimp xcf", "a GIMP project"),
-    (b"v/1\x01", "an OpenEXR image"), (b"#?RADIANCE", "a Radiance HDR image"),
+    (OPENEXR_HEAD, "an OpenEXR image"), (b"#?RADIANCE", "a Radiance HDR image"),
 )  # fmt: skip
 OTHER_FILES = (
     (b"<!doctype html", "an HTML page, perhaps from a failed download"),
@@ -327,7 +329,8 @@ def unidentified(name: str, stream: BinaryIO, head: bytes) -> DataError:
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for magic, what in OTHER_IMAGES:
         if head.startswith(magic) or start.startswith(magic):
-            return DataError(f"{name} is {what}, which is not supported", CONVERT)
+            hint = CONVERT_FLOATS if head.startswith(OPENEXR_HEAD) else CONVERT
+            return DataError(f"{name} is {what}, which is not supported", hint)
     for magic, what in OTHER_FILES:
         if head.startswith(magic) or start.startswith(magic):
             return DataError(f"{name} is {what}")
