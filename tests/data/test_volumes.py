@@ -291,9 +291,9 @@ def test_every_cut_of_a_file_is_refused(tmp_path):
 
 def test_a_compressed_image_that_claims_another_size_is_not_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr(dicom, "_decode_by_imagecodecs", pytest.fail)
-    for name, size in (("jpeg-ls", b"\xf7\x00\x0b\x0c"), ("jpeg-lossless", b"\xc3\x00\x0b\x0c")):
+    for name, marker in (("jpeg-ls", b"\xff\xf7"), ("jpeg-lossless", b"\xff\xc3")):
         content = (DCMTK / f"{name}.dcm").read_bytes()
-        place = content.index(size) + len(size)
+        place = content.index(marker + b"\x00\x0b") + 5
         changed = content[:place] + b"\xff\xff\xff\xff" + content[place + 4 :]
         (tmp_path / "x.dcm").write_bytes(changed)
         with pytest.raises(DataError, match="another size than its header"):
