@@ -24,8 +24,10 @@ from cyclegan_cli.data.volumes import list_parts
 from cyclegan_cli.errors import DataError, OutputError
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.translation.file_stages import FileStages
+from cyclegan_cli.translation.measuring import Measuring
 from cyclegan_cli.translation.outputs import TranslationJob
 from cyclegan_cli.translation.translator import Translator, TranslatorOptions
+from cyclegan_cli.translation.volume_stages import VolumeOptions
 from volumes import PATIENT, dataset, hounsfield, save_dicom
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -47,7 +49,7 @@ def translator_of(source: BandFormat | None, target: BandFormat | None) -> Trans
 
 def translate(translator: Translator, source: Path, output: Path, **options: Any) -> Path:
     job = TranslationJob(str(source), str(output))
-    stages = FileStages(translator, **options)
+    stages = FileStages(translator, volumes=VolumeOptions(**options))
     assert stages.pixel_bytes(job) > 0
     stages.encode(job, stages.translate(stages.decode(job)))
     return output
@@ -242,6 +244,18 @@ def test_what_does_not_fit_is_refused_before_the_network_runs(tmp_path):
         stages = FileStages(translator_of(source, target))
         with pytest.raises(error, match=sentence):
             stages.decode(TranslationJob(str(file), str(tmp_path / output)))
+
+
+def test_measures_and_masks_of_images_are_refused(tmp_path):
+    path = save_dicom(tmp_path / "x.dcm", frames_of(0, 2))
+    translator = translator_of(CT, CT)
+    stages = FileStages(translator, measuring=Measuring(translator, 0.5))
+    with pytest.raises(DataError, match="--min-structure and --cycle-error are for images"):
+        stages.decode(TranslationJob(str(path), str(tmp_path / "y.dcm")))
+    stages = FileStages(translator, measuring=Measuring(translator))  # For --json.
+    job = TranslationJob(str(path), str(tmp_path / "y.dcm"))
+    outcome = stages.encode(job, stages.translate(stages.decode(job)))
+    assert (outcome.status, outcome.width, outcome.structure) == ("ok", 24, None)
 
 
 def test_a_full_disk_is_an_error_of_the_output(tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from cyclegan_cli import files
 from cyclegan_cli.config import BAND_TYPES, MAX_CHANNELS, BandFormat, count_channels
 from cyclegan_cli.data.containers import PNG_SIGNATURE
 from cyclegan_cli.data.formats import NPY_HEAD
-from cyclegan_cli.data.image import LUMA, PixelArray
+from cyclegan_cli.data.image import LUMA, Measures, PixelArray
 from cyclegan_cli.data.open_image import (
     decoding_error,
     format_of,
@@ -139,6 +139,9 @@ class BandImage:
         tags: TIFF tags that place it on the Earth.
         layout: How a TIFF stores its pixels.
         missing: ``[H, W]`` bool: pixels without data; None: none.
+        weights: ``[H, W]`` uint16: where the translation replaces the values, see
+            :class:`~cyclegan_cli.data.masks.Masking`; None: everywhere.
+        measures: Measures of the translation; None: not asked for.
         array: Name of the array in an ``.npz`` file.
     """
 
@@ -147,6 +150,8 @@ class BandImage:
     tags: tuple[Tag, ...] = ()
     layout: BandLayout = BandLayout()
     missing: PixelArray | None = None
+    weights: PixelArray | None = None
+    measures: Measures | None = None
     array: str = "arr_0"
 
     @property

@@ -20,7 +20,7 @@ from cyclegan_cli.data.bands import (
     write_bands,
 )
 from cyclegan_cli.data.decode import decode, pixel_bytes
-from cyclegan_cli.data.encode import encode, refuse_unwritable
+from cyclegan_cli.data.encode import encode, refuse_inexact, refuse_unwritable
 from cyclegan_cli.data.formats import (
     VOLUME_FORMATS,
     WRITABLE_FORMATS,
@@ -28,16 +28,22 @@ from cyclegan_cli.data.formats import (
     writable_format,
 )
 from cyclegan_cli.data.image import DecodedImage, EncodeOptions, PixelArray
+from cyclegan_cli.data.masks import composite_values, masked_share
 from cyclegan_cli.data.raster import open_raster
-from cyclegan_cli.data.volumes import DEFAULT_AXIS, is_array_file, open_volume
 from cyclegan_cli.errors import DataError, DeviceError, OutputError
 from cyclegan_cli.runtime.threads import available_cores
+from cyclegan_cli.translation.labels import LabelCopier
+from cyclegan_cli.translation.masks import Masks
+from cyclegan_cli.translation.measuring import Measuring
 from cyclegan_cli.translation.outputs import TranslationJob
 from cyclegan_cli.translation.pipeline import PIXEL_BYTES, Outcome
 from cyclegan_cli.translation.raster import RasterJob, output_probe, translate_raster
 from cyclegan_cli.translation.volume_stages import (
+    DEFAULT_OPTIONS,
     TranslatedVolume,
+    VolumeOptions,
     VolumeTask,
+    format_name_of,
     prepare_volume,
     refuse_volume_output,
     translate_volume,
@@ -66,10 +72,10 @@ class FileStages:
         stdin: Read the image from this stream instead of the job's input.
         stdout: Write the image to this stream instead of the job's output.
         extension: Selects the format written to ``stdout``; None: the input's format.
-        slice_axis: The axis of NIfTI volumes along which slices are taken; None: that of the
-            training.
-        array: Name of the array in ``.npz`` files; None: the only one.
-        anonymize: Whether to remove what identifies the patient from volumes.
+        masks: Where images are translated; None: everywhere.
+        labels: Copies the labels of images that are translated or skipped; None: none.
+        measuring: Measures translations, and rejects those that do not keep edges; None: neither.
+        volumes: Options for volumes and arrays.
     """
 
     translator: Translator
@@ -78,9 +84,10 @@ class FileStages:
     stdin: BinaryIO | None = None
     stdout: BinaryIO | None = None
     extension: str | None = None
-    slice_axis: int | None = None
-    array: str | None = None
-    anonymize: bool = False
+    masks: Masks | None = None
+    labels: LabelCopier | None = None
+    measuring: Measuring | None = None
+    volumes: VolumeOptions = DEFAULT_OPTIONS
 
     def is_done(self, job: TranslationJob) -> bool:
         """Return whether the output exists and is kept."""
@@ -89,27 +96,27 @@ class FileStages:
         if self.existing == "skip":
             return True
         try:
-            return os.stat(job.input).st_mtime_ns <= os.stat(job.output).st_mtime_ns
-        except OSError:
+            sources = [job.input]
+            if self.masks and (mask := self.masks.file_of(job)):
+                sources.append(str(mask))
+            written = os.stat(job.output).st_mtime_ns
+            return all(os.stat(source).st_mtime_ns <= written for source in sources)
+        except (OSError, DataError):
             return False  # Reading the image reports the error.
 
     def pixel_bytes(self, job: TranslationJob) -> int:
         """Return the size of the image's pixels, from its header."""
         if self.stdin:
             return 0
+        copies = 2 if self.masks else 1  # With a mask, the pixels of the input are kept.
         if self.translator.source_format is None:
-            return pixel_bytes(self._path(job))
-        found = probe_bands(self._path(job), job.input)
-        return 0 if self._is_raster(job, found) else found.nbytes
-
-    def _path(self, job: TranslationJob) -> Path:
-        """Return the path of the image; of an ``.npz`` file, with the array."""
-        is_npz = self.array is not None and extension_of(job.input).lower() == ".npz"
-        return Path(job.input, self.array or "") if is_npz else Path(job.input)
+            return copies * pixel_bytes(self.volumes.path_of(job.input))
+        found = probe_bands(self.volumes.path_of(job.input), job.input)
+        return 0 if self._is_raster(job, found) else copies * found.nbytes
 
     def _is_raster(self, job: TranslationJob, found: BandProbe) -> bool:
         """Return whether an image is read and written some rows at a time."""
-        if self.stdin or self.stdout or found.format != "TIFF":
+        if self.stdin or self.stdout or found.format != "TIFF" or self._needs_whole:
             return False
         if writable_format(Path(job.output).suffix) != "TIFF":
             return False
@@ -122,76 +129,113 @@ class FileStages:
         values = target.channels * np.dtype(target.dtype).itemsize if target else 4
         return found.nbytes + 2 * found.width * found.height * values
 
+    @property
+    def _needs_whole(self) -> bool:
+        """Whether measures need all pixels of an image and its translation in memory."""
+        measuring = self.measuring
+        return bool(measuring and (measuring.minimum is not None or measuring.reverse))
+
     def decode(self, job: TranslationJob) -> DecodedImage | BandImage | RasterJob | VolumeTask:
+        """Read the image, and refuse one that cannot be written; see :meth:`_decode`."""
+        if (task := self._volume_task(job)) is not None:
+            return task
+        image = self._decode(job)
+        if self.measuring is None or isinstance(image, RasterJob):
+            return image
+        return self.measuring.before(image)
+
+    def _volume_task(self, job: TranslationJob) -> VolumeTask | None:
+        """Return the task of translating a volume; None: the input is translated as an image."""
+        name = "standard input" if self.stdin else job.input
+        volume = self.volumes.open(self.stdin or Path(job.input), name, self.translator)
+        own = format_name_of(volume, name)
+        if volume is None:
+            format_name = writable_format(self.extension or extension_of(job.output)) or own
+            refuse_volume_output(name, own, job.output, format_name)
+            return None
+        format_name = self._format_name(job, own)
+        task = prepare_volume(volume, name, job.output, format_name, self.translator)
+        if task is not None and (self.masks or self._needs_whole):
+            raise DataError(
+                f"--mask, --min-structure and --cycle-error are for images, and {name} becomes a "
+                f"{own} file",
+                "Leave them out.",
+            )
+        return task
+
+    def _decode(self, job: TranslationJob) -> DecodedImage | BandImage | RasterJob:
         """Read the image, and refuse one that cannot be written.
 
         Raises:
             DataError: It cannot be read, or does not have the channels of the source domain.
             OutputError: The output format cannot hold the target domain.
         """
-        if (task := self._open_volume(job)) is not None:
-            return task
         if self.translator.source_format is not None:
             return self._decode_bands(job, self.translator.source_format)
-        image = decode(self.stdin or self._path(job), self.translator.options.resize)
+        # Pixels outside of a mask are those of the full size, as is the image translated back.
+        needs_all = self.masks or (self.measuring and self.measuring.reverse)
+        shrink_to = None if needs_all else self.translator.options.resize
+        source = self.stdin or self.volumes.path_of(job.input)
+        image = decode(source, shrink_to, keep_stored=self.masks is not None)
         if self.translator.target_format is not None and len(image.frames) > 1:
             raise DataError(
                 f"{job.input} has {len(image.frames)} frames, and the target domain has single "
                 "images",
                 "Save each frame as a file of its own.",
             )
-        refuse_unwritable(image, self._format(job, image), self.options, job.output)
+        format_name = self._format(job, image)
+        refuse_unwritable(image, format_name, self.options, job.output)
+        if self.masks:
+            image = self.masks.attached(job, image)
+            refuse_inexact(image, format_name, self.options, job.output)
         return image
-
-    def _open_volume(self, job: TranslationJob) -> VolumeTask | None:
-        """Return the task of translating a volume; None: the input is an image."""
-        source, volume = self.stdin or Path(job.input), None
-        name = "standard input" if self.stdin else job.input
-        if not isinstance(source, Path) or is_array_file(source):
-            axis = self.translator.info.training.get("slice_axis", DEFAULT_AXIS)
-            axis = self.slice_axis if self.slice_axis is not None else axis
-            volume = open_volume(source, name, axis)
-        own = volume.probe.format if volume else extension_of(name)[1:].upper()
-        used = {"--slice-axis": (self.slice_axis is not None, ("NIFTI",)),
-                "--array": (self.array is not None, ("NPZ",)),
-                "--anonymize": (self.anonymize, VOLUME_FORMATS)}  # fmt: skip
-        for option, (is_given, formats) in used.items():
-            if is_given and own not in formats:
-                raise DataError(
-                    f"{option} is for {' and '.join(sorted(formats))} files, and {name} is none",
-                    "Leave it out, or translate these files by themselves.",
-                )
-        if volume is None:
-            format_name = writable_format(self.extension or extension_of(job.output)) or own
-            refuse_volume_output(name, own, job.output, format_name)
-            return None
-        format_name = self._format_name(job, volume.probe.format)
-        return prepare_volume(volume, name, job.output, format_name, self.translator)
 
     def _decode_bands(self, job: TranslationJob, source: BandFormat) -> BandImage | RasterJob:
         name = "standard input" if self.stdin else job.input
         if self.stdin is None:
-            found = probe_bands(self._path(job), name)
+            found = probe_bands(self.volumes.path_of(job.input), name)
             if self._is_raster(job, found):
                 return self._open_raster(job, source)
             if (needed := self._whole_bytes(found)) > (budget := self.translator.budget()):
                 raise DeviceError(
                     f"{name} needs {needed / 1e9:.2g} GB of memory for its pixels, found "
                     f"{max(budget, 0) / 1e9:.2g} GB",
-                    "Translate a TIFF to a TIFF, of which only some rows are in memory.",
+                    "Translate a TIFF to a TIFF, without --min-structure and --cycle-error: only "
+                    "some of its rows are in memory.",
                 )
-        image = read_bands(self.stdin or self._path(job), name)
+        image = read_bands(self.stdin or self.volumes.path_of(job.input), name)
         selected = select(image, source, name)
         self._refuse_floats(image.probe, source, name)
         self._format(job, image)  # Refuses a format that cannot hold the target domain.
+        if self.masks:
+            weights = self.masks.weights(job, [(image.width, image.height)])[0]
+            image = replace(image, weights=weights)
+            selected = self._kept_values(selected, name)
         return replace(image, values=selected)
+
+    def _kept_values(self, values: PixelArray, name: str) -> PixelArray:
+        """Return values in the type of the target domain, in which those outside are kept."""
+        target = self.translator.target_format
+        assert target is not None
+        if not np.can_cast(values.dtype, target.dtype):
+            raise DataError(
+                f"{name} has values of type {values.dtype}, which pixels outside of the mask "
+                f"cannot keep in outputs of {target.dtype}",
+                "Use images with the type of their domain.",
+            )
+        return values.astype(target.dtype)
 
     def _open_raster(self, job: TranslationJob, source: BandFormat) -> RasterJob:
         """Check a TIFF that is read in windows."""
         with open_raster(Path(job.input), source) as raster:
             raster[0:0]  # Refuses an image without the channels of the source domain.
             self._refuse_floats(raster.probe, source, job.input)
-            return RasterJob(Path(job.input), Path(job.output), raster.probe)
+            weights = None
+            if self.masks:
+                self._kept_values(raster[0:0], job.input)
+                size = raster.probe.width, raster.probe.height
+                weights = self.masks.weights(job, [size])[0]
+            return RasterJob(Path(job.input), Path(job.output), raster.probe, weights)
 
     def _refuse_floats(self, found: BandProbe, source: BandFormat, name: str) -> None:
         is_measured = found.format in VOLUME_FORMATS  # In a unit, of which the type is no part.
@@ -217,6 +261,10 @@ class FileStages:
             return image
         if isinstance(image, VolumeTask):
             return translate_volume(image, self.translator)
+        result = self._translate(image)
+        return result if self.measuring is None else self.measuring.translated(image, result)
+
+    def _translate(self, image: DecodedImage | BandImage) -> DecodedImage | BandImage:
         if isinstance(image, BandImage):
             return self._translate_bands(image.values, image)
         if self.translator.target_format is not None:
@@ -244,22 +292,58 @@ class FileStages:
                 return BandImage(values, colors, image.tags, image.layout)
             return DecodedImage((values,), () if alpha is None else (alpha,), image.format)
         found = output_probe(self.translator, probe, size, missing is not None)
+        if isinstance(image, BandImage) and image.weights is not None:
+            return masked_bands(image, values, missing, found)
         if isinstance(image, BandImage):
             return replace(image, values=values, probe=found, missing=missing)
         return BandImage(values, replace(found, format=image.format))
 
+    def skip(self, job: TranslationJob) -> Outcome:
+        """Return the outcome of an image whose translation exists, and copy missing labels."""
+        outcome = Outcome(job.input, job.output, "skipped")
+        if self.labels is None:
+            return outcome
+        copied = self.labels.copy(job, replace=False)
+        return replace(outcome, labels=copied.files, warnings=copied.warnings)
+
     def encode(
         self, job: TranslationJob, image: DecodedImage | BandImage | RasterJob | TranslatedVolume
     ) -> Outcome:
-        """Write the translation."""
+        """Write the translation and copy its labels, unless its structure score is too low."""
         if isinstance(image, RasterJob):
-            size = image.probe.width, image.probe.height
-            return Outcome(job.input, job.output, "ok", width=size[0], height=size[1])
-        target = self.stdout or Path(job.output)
+            return self._labelled(job, self._of_raster(job, image))
         if isinstance(image, TranslatedVolume):
-            write_volume(image, target, job.output, self.translator, self.anonymize)
-            probe = image.probe
-            return Outcome(job.input, job.output, "ok", width=probe.width, height=probe.height)
+            target, is_private = self.stdout or Path(job.output), self.volumes.anonymize
+            write_volume(image, target, job.output, self.translator, is_private)
+            size = image.probe.width, image.probe.height
+            done = Outcome(job.input, job.output, "ok", width=size[0], height=size[1])
+            return self._labelled(job, done)
+        structure = None if self.measuring is None else self.measuring.structure(image)
+        minimum = None if self.measuring is None else self.measuring.minimum
+        is_rejected = structure is not None and minimum is not None and structure < minimum
+        outcome = (
+            Outcome(job.input, job.output, "rejected") if is_rejected else self._write(job, image)
+        )
+        cycle_error = None if image.measures is None else image.measures.cycle_error
+        outcome = replace(outcome, structure=structure, cycle_error=cycle_error)
+        return outcome if is_rejected else self._labelled(job, outcome)
+
+    def _labelled(self, job: TranslationJob, outcome: Outcome) -> Outcome:
+        """Copy the labels of an image that was translated."""
+        if self.labels is None:
+            return outcome
+        copied = self.labels.copy(job, True, (outcome.width or 0, outcome.height or 0))
+        warnings = outcome.warnings + copied.warnings
+        return replace(outcome, labels=copied.files, warnings=warnings)
+
+    def _of_raster(self, job: TranslationJob, raster: RasterJob) -> Outcome:
+        return Outcome(
+            job.input, job.output, "ok", width=raster.probe.width, height=raster.probe.height,
+            mask_share=None if raster.weights is None else masked_share((raster.weights,)),
+        )  # fmt: skip
+
+    def _write(self, job: TranslationJob, image: DecodedImage | BandImage) -> Outcome:
+        target = self.stdout or Path(job.output)
         format_name = self._format(job, image)
         keeps_place = format_name == "TIFF" and self.options.bit_depth != 16
         is_rgb = self.translator.target_format is None
@@ -267,11 +351,16 @@ class FileStages:
             image = _as_colors(image)
         if isinstance(image, BandImage):
             write_bands(image, target, format_name, job.output)
-            return Outcome(job.input, job.output, "ok", width=image.width, height=image.height)
+            share = None if image.weights is None else masked_share((image.weights,))
+            return Outcome(
+                job.input, job.output, "ok",
+                width=image.width, height=image.height, mask_share=share,
+            )  # fmt: skip
         lost = encode(image, target, format_name, self.options)
         return Outcome(
             job.input, job.output, "ok",
             width=image.width, height=image.height, warnings=image.remarks + lost,
+            mask_share=None if image.masking is None else image.masking.share,
         )  # fmt: skip
 
     def _format(self, job: TranslationJob, image: DecodedImage | BandImage) -> str:
@@ -300,6 +389,26 @@ class FileStages:
         if target is not None and not can_hold(own, target):
             own = "TIFF"
         return (writable_format(self.extension) if self.extension else None) or own
+
+
+def masked_bands(
+    image: BandImage, values: PixelArray, missing: PixelArray | None, found: BandProbe
+) -> BandImage:
+    """Composite translated values over those of the input, in the values themselves.
+
+    Args:
+        image: The input, with weights; its domain and the target's have the same type.
+        values: ``[H, W, C]``, translated.
+        missing: ``[H, W]`` bool: pixels without data, which the translation also lacks.
+        found: The header of the translation. The input's value without data is kept, because
+            pixels outside of the mask have it.
+    """
+    assert image.weights is not None
+    nodata = found.nodata if image.probe.nodata is None else image.probe.nodata
+    result = composite_values(image.values, values, image.weights, missing, nodata)
+    return BandImage(
+        result, replace(found, nodata=nodata), image.tags, image.layout, missing, image.weights
+    )
 
 
 def _as_colors(image: BandImage) -> DecodedImage:

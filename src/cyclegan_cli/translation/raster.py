@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from cyclegan_cli import files
 from cyclegan_cli.data.bands import BandImage, BandProbe, nodata_value
 from cyclegan_cli.data.image import PixelArray
+from cyclegan_cli.data.masks import composite_values
 from cyclegan_cli.data.raster import BandRaster, open_raster, write_raster
 from cyclegan_cli.errors import DeviceError, OutputError
 from cyclegan_cli.models.padding import padded_size
@@ -40,11 +41,14 @@ class RasterJob:
         path: The file.
         output: The file to be written.
         probe: Facts from its header.
+        weights: ``[H, W]`` uint16: where the translation replaces the values, see
+            :class:`~cyclegan_cli.data.masks.Masking`; None: everywhere.
     """
 
     path: Path
     output: Path
     probe: BandProbe
+    weights: PixelArray | None = None
 
     @property
     def format(self) -> str:
@@ -101,8 +105,12 @@ def translate_raster(translator: Translator, job: RasterJob) -> None:
         plan = translator.plan(image.height, padded_size(width), pixel_bytes)
         lacks_data = image.fill(raster.probe.nodata)
         output = _output(translator, raster, lacks_data)
+        if job.weights is not None and raster.probe.nodata is not None:
+            # Pixels outside of the mask have the value of the input.
+            kept = replace(output.probe, nodata=raster.probe.nodata)
+            output = replace(output, probe=kept)
         _refuse_full_disk(translator, plan, output, job.output)
-        rows = _translated_rows(translator, image, plan, output, lacks_data)
+        rows = _translated_rows(translator, image, plan, output, lacks_data, job.weights)
         with files.atomic_path(job.output) as temporary, closing(rows):
             write_raster(temporary, output, height, width, rows)
 
@@ -180,6 +188,7 @@ def _translated_rows(
     plan: StripPlan,
     output: BandImage,
     lacks_data: bool,
+    weights: PixelArray | None = None,
 ) -> Generator[PixelArray]:
     """Yield consecutive rows of the output: ``[h, W, C]`` of its type."""
     height, width, _ = image.pixels.shape
@@ -190,11 +199,16 @@ def _translated_rows(
             if bottom <= top:
                 continue
             values = to_pixels(rows[:, :, : bottom - top, :width], 8, target)
-            if lacks_data:
-                missing = image.missing(top, bottom)
+            missing = image.missing(top, bottom) if lacks_data else None
+            if missing is not None:
                 if target is None:
                     alpha = np.where(missing, 0, OPAQUE).astype(np.uint8)
                     values = np.dstack([values, alpha])
                 else:
                     values[missing] = output.probe.nodata
+            if weights is not None:
+                values = composite_values(
+                    image.pixels[top:bottom], values, weights[top:bottom], missing,
+                    output.probe.nodata,
+                )  # fmt: skip
             yield values

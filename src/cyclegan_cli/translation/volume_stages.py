@@ -12,13 +12,71 @@ import numpy as np
 from cyclegan_cli import __version__, files
 from cyclegan_cli.config import BandFormat
 from cyclegan_cli.data.bands import BandImage, BandProbe, can_hold, nodata_value, select
-from cyclegan_cli.data.formats import VOLUME_FORMATS
+from cyclegan_cli.data.formats import VOLUME_FORMATS, extension_of
 from cyclegan_cli.data.image import PixelArray
-from cyclegan_cli.data.volumes import Derivation, Volume, VolumeWriter
+from cyclegan_cli.data.volumes import (
+    DEFAULT_AXIS,
+    Derivation,
+    Volume,
+    VolumeWriter,
+    is_array_file,
+    open_volume,
+)
 from cyclegan_cli.errors import CycleGANError, DataError, OutputError
 
 if TYPE_CHECKING:
     from cyclegan_cli.translation.translator import Translator
+
+
+@dataclass(frozen=True)
+class VolumeOptions:
+    """Options for volumes and arrays.
+
+    Attributes:
+        slice_axis: The axis of NIfTI volumes along which slices are taken; None: that of the
+            training.
+        array: Name of the array in ``.npz`` files; None: the only one.
+        anonymize: Whether to remove what identifies the patient from volumes.
+    """
+
+    slice_axis: int | None = None
+    array: str | None = None
+    anonymize: bool = False
+
+    def path_of(self, name: str) -> Path:
+        """Return the path of an image; of an ``.npz`` file, with the array."""
+        is_npz = self.array is not None and extension_of(name).lower() == ".npz"
+        return Path(name, self.array or "") if is_npz else Path(name)
+
+    def open(self, source: Path | BinaryIO, name: str, translator: Translator) -> Volume | None:
+        """Open an input if it is a volume.
+
+        Raises:
+            DataError: It cannot be read, or an option is for files of another format.
+        """
+        volume = None
+        if not isinstance(source, Path) or is_array_file(source):
+            axis = translator.info.training.get("slice_axis", DEFAULT_AXIS)
+            volume = open_volume(source, name, axis if self.slice_axis is None else self.slice_axis)
+        own = format_name_of(volume, name)
+        used = {"--slice-axis": (self.slice_axis is not None, ("NIFTI",)),
+                "--array": (self.array is not None, ("NPZ",)),
+                "--anonymize": (self.anonymize, VOLUME_FORMATS)}  # fmt: skip
+        for option, (is_given, formats) in used.items():
+            if is_given and own not in formats:
+                raise DataError(
+                    f"{option} is for {' and '.join(sorted(formats))} files, and {name} is none",
+                    "Leave it out, or translate these files by themselves.",
+                )
+        return volume
+
+
+DEFAULT_OPTIONS = VolumeOptions()
+
+
+def format_name_of(volume: Volume | None, name: str) -> str:
+    """Return the format of a volume; of another file its extension in capitals."""
+    return volume.probe.format if volume else extension_of(name)[1:].upper()
 
 
 @dataclass(frozen=True, eq=False)
