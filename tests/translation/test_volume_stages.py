@@ -181,6 +181,9 @@ def test_color_becomes_color_or_values(tmp_path):
     found = pydicom.dcmread(translate(translator, path, tmp_path / "rgb.dcm"))
     assert found.PhotometricInterpretation == "RGB"
     assert np.array_equal(found.pixel_array, translator(pixels))
+    translator.options = TranslatorOptions("cpu", "fp32", resize=8)
+    small = pydicom.dcmread(translate(translator, path, tmp_path / "small.dcm")).pixel_array
+    assert np.array_equal(small, translator(pixels))
     translator = translator_of(None, CT)
     found = pydicom.dcmread(translate(translator, path, tmp_path / "ct.dcm"))
     assert found.SOPClassUID.name == "Secondary Capture Image Storage"

@@ -179,7 +179,10 @@ def translate_volume(task: VolumeTask, translator: Translator) -> TranslatedVolu
     for index in range(volume.probe.frames):
         image = task.first or volume.read(index)
         values = _source_values(image, source, task.name)
-        translated, missing = translator.translate_bands(values, image.probe.nodata)
+        if source is None and target is None:
+            translated, missing = translator.translate_array(values, 8), None
+        else:
+            translated, missing = translator.translate_bands(values, image.probe.nodata)
         writer.write(translated, _nodata(image, missing, source, target))
     return TranslatedVolume(volume.probe, writer)
 
