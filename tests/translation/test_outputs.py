@@ -531,3 +531,23 @@ def test_bit_depth_and_range_give_the_format_of_outputs(target, options, expecte
 def test_ranges_that_do_not_fit_are_refused(target, options, sentence):
     with pytest.raises(UsageError, match=sentence):
         output_format(TranslateConfig(inputs=("x",), **options), target)
+
+
+def test_volumes_keep_their_extension():
+    naming = OutputNaming("mr", "out", None, Template("{stem}_{domain}{ext}"), format=CT)
+    names = {
+        "a/head.nii.gz": "out/a/head_mr.nii.gz",
+        "a.b.NII.GZ": "out/a.b_mr.NII.GZ",
+        "x.dcm": "out/x_mr.dcm",
+        "IM0001": "out/IM0001_mr.tif",
+        "x.jpg": "out/x_mr.tif",
+        "x.npz": "out/x_mr.npz",
+    }
+    found = {name: naming.output_of(InputImage(name, name)) for name in names}
+    assert found == names
+    named = resolve_naming("x.nii.gz", [InputImage("y.nii.gz", "y.nii.gz")], "mr")
+    assert named.file == "x.nii.gz"
+    color = BandFormat(5, "uint16", (0.0,), (9.0,))
+    for name in ("x.dcm", "x.nii", "x.png"):
+        naming = OutputNaming("map", "out", None, Template("{stem}{ext}"), format=color)
+        assert naming.output_of(InputImage(name, name)) == "out/x.tif"
