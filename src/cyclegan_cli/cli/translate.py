@@ -55,6 +55,7 @@ def translate_command(config: TranslateConfig) -> None:
     from cyclegan_cli.runtime.distributed_env import parse_shard, read_distributed_env
     from cyclegan_cli.translation.labels import choose_labels
     from cyclegan_cli.translation.masks import choose_masks
+    from cyclegan_cli.translation.outputs import output_format
 
     limit_openmp_spin()
     env = read_distributed_env()
@@ -70,6 +71,7 @@ def translate_command(config: TranslateConfig) -> None:
     if config.resize is not None and (source_format or target_format):
         raise UsageError("--resize is for models between RGB domains", "Leave it out.")
     target = checkpoint.info.target(direction)
+    target_format = output_format(config, target_format)
     images = _resolve_images(config, env, target, extension, shard, target_format)
     masks = choose_masks(config, source_format, target_format)
     labels = choose_labels(config, images.jobs)
@@ -83,6 +85,7 @@ def translate_command(config: TranslateConfig) -> None:
         config.device, config.precision, config.max_memory_bytes, config.resize, config.compile, env
     )
     translator = Translator.load(checkpoint, direction, options=options)
+    translator.target_format = target_format
     _translate(config, env, images, translator, masks, labels)
 
 
@@ -206,6 +209,7 @@ def _translate(
     from cyclegan_cli.translation.file_stages import FileStages, default_workers
     from cyclegan_cli.translation.measuring import choose_measuring
     from cyclegan_cli.translation.pipeline import Pipeline, PipelineLimits, wait_for_all_ranks
+    from cyclegan_cli.translation.volume_stages import VolumeOptions
 
     progress = _Progress(config.json, config.quiet, config.verbose, env)
     progress.show_setup(translator)
@@ -221,6 +225,7 @@ def _translate(
         masks,
         labels,
         choose_measuring(translator, config.min_structure, config.json, config.cycle_error),
+        VolumeOptions(config.slice_axis, config.array, config.anonymize),
     )
     limits = PipelineLimits(config.workers or default_workers(translator.device))
     with stop_request("finishing the images in progress", leave_at_once) as stop_requested:

@@ -9,14 +9,16 @@ import numpy as np
 
 from cyclegan_cli.data.bands import BandImage, Tag, missing_values, probe_bands, read_bands
 from cyclegan_cli.data.raster import open_raster
+from cyclegan_cli.data.volumes import is_array_file, open_volume, part_of
 
 # A TIFF with more bytes of values is not read as a whole but in samples.
 WHOLE_BYTES = 2**28
 SAMPLED_VALUES = 2**24
+MEASURED_SLICES = 16
 
 
 def sampled_bands(path: Path) -> tuple[BandImage, float]:
-    """Return an image, or values of evenly spaced tiles of a TIFF that is large.
+    """Return an image; of a large TIFF evenly spaced tiles, and of a volume some slices.
 
     Args:
         path: The file.
@@ -27,6 +29,12 @@ def sampled_bands(path: Path) -> tuple[BandImage, float]:
     Raises:
         DataError: It cannot be read.
     """
+    volume = None if part_of(path) or not is_array_file(path) else open_volume(path, str(path))
+    if volume is not None and volume.probe.frames > 1:
+        count = min(volume.probe.frames, MEASURED_SLICES)
+        slices = [volume.read(index * volume.probe.frames // count) for index in range(count)]
+        stacked = BandImage(np.concatenate([one.values for one in slices]), volume.probe)
+        return stacked, count / volume.probe.frames
     found = probe_bands(path, str(path), any_size=True)
     if found.format != "TIFF" or found.nbytes <= WHOLE_BYTES:
         return read_bands(path, str(path)), 1.0
@@ -66,6 +74,7 @@ def describe_bands(path: Path) -> dict[str, Any]:
         "kind": image.probe.kind,
         "nodata": image.probe.nodata,
         "crs": _crs(image.tags),
+        **dict(image.probe.details),
         "sampled": fraction,
         "without_data": float(1 - valid.mean()),
         "channels": channels,

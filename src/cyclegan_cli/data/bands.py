@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 from cyclegan_cli import files
 from cyclegan_cli.config import BAND_TYPES, MAX_CHANNELS, BandFormat, count_channels
 from cyclegan_cli.data.containers import PNG_SIGNATURE
-from cyclegan_cli.data.formats import HEAD_BYTES, NPY_HEAD
+from cyclegan_cli.data.formats import NPY_HEAD
 from cyclegan_cli.data.image import LUMA, Measures, PixelArray
 from cyclegan_cli.data.open_image import (
     decoding_error,
@@ -30,6 +31,15 @@ from cyclegan_cli.data.open_image import (
 )
 from cyclegan_cli.data.tiff import TIFF_HEADS, is_reduced
 from cyclegan_cli.data.tiff_pixels import tiff_file
+from cyclegan_cli.data.volumes import (
+    GZIP_HEAD,
+    VOLUME_HEAD_BYTES,
+    ZIP_HEAD,
+    part_of,
+    read_part,
+    stream_format,
+    volume_format,
+)
 from cyclegan_cli.errors import CycleGANError, DataError, OutputError
 
 # Photometric interpretations of TIFF 6.0 whose samples are values: black is zero, and RGB.
@@ -50,6 +60,9 @@ PLAIN_MODES = ("L", "LA", "RGB", "RGBA", "I;16", "F")
 GRAY_TYPES = ("uint8", "uint16")
 CONVERT = "Convert it to a TIFF or .npy file of uint8, uint16, int16, float32 or float64."
 
+NPY_EXTENSION = ".npy"
+MAX_INFLATION = 1032  # Bytes that a byte of deflate encodes at most (zlib technical details).
+MAX_LISTED = 5
 # Zstandard, the densest compression of TIFF, repeats a byte 131,072 times in 4 bytes.
 MAX_COMPRESSION_RATIO = 32_768
 
@@ -85,6 +98,8 @@ class BandProbe:
         dtype: Type of the values.
         is_color: Whether this is a color image, which is otherwise read at 8 bits and in sRGB.
         nodata: Value of pixels without data; None: not declared.
+        frames: Number of slices of a volume.
+        details: Further facts by name, for ``inspect``.
     """
 
     format: str
@@ -94,6 +109,12 @@ class BandProbe:
     dtype: str
     is_color: bool
     nodata: float | None = None
+    frames: int = 1
+    details: tuple[tuple[str, str], ...] = ()
+
+    def with_frames(self, count: int) -> BandProbe:
+        """Return these facts about a volume of ``count`` slices."""
+        return replace(self, frames=count)
 
     @property
     def nbytes(self) -> int:
@@ -121,6 +142,7 @@ class BandImage:
         weights: ``[H, W]`` uint16: where the translation replaces the values, see
             :class:`~cyclegan_cli.data.masks.Masking`; None: everywhere.
         measures: Measures of the translation; None: not asked for.
+        array: Name of the array in an ``.npz`` file.
     """
 
     values: PixelArray
@@ -130,6 +152,7 @@ class BandImage:
     missing: PixelArray | None = None
     weights: PixelArray | None = None
     measures: Measures | None = None
+    array: str = "arr_0"
 
     @property
     def format(self) -> str:
@@ -177,14 +200,23 @@ def read_bands(source: Path | BinaryIO, name: str) -> BandImage:
 def _read(
     source: Path | BinaryIO, name: str, header_only: bool, any_size: bool = False
 ) -> BandImage:
-    if isinstance(source, Path):
+    part = part_of(source) if isinstance(source, Path) else None
+    if part:
+        source = part.file
+    elif isinstance(source, Path):
         require_file(source, name)
     try:
         with source.open("rb") if isinstance(source, Path) else io.BytesIO(source.read()) as file:
-            head = file.read(HEAD_BYTES)
+            head = file.read(VOLUME_HEAD_BYTES)
             file.seek(0)
             if head.startswith(NPY_HEAD):
                 return _read_npy(file, name, header_only)
+            if head.startswith(ZIP_HEAD) and _is_npz(file):
+                return _read_npz(file, name, header_only, part.name if part else "")
+            volume = volume_format(head) or (head.startswith(GZIP_HEAD) and stream_format(file))
+            if volume:
+                whole = source if isinstance(source, Path) else file
+                return read_part(whole, name, part.name if part else "", volume, header_only)
             if head.startswith(TIFF_HEADS):
                 return _read_tiff(file, name, header_only, any_size)
             if _is_deep_png(head):
@@ -197,7 +229,7 @@ def _read(
     return _read_by_pillow(source, name, header_only)
 
 
-def _checked(probe: BandProbe, name: str, any_size: bool = False) -> BandProbe:
+def check_probe(probe: BandProbe, name: str, any_size: bool = False) -> BandProbe:
     """Refuse types and sizes that are not supported."""
     if probe.dtype not in BAND_TYPES:
         raise DataError(f"{name} has values of type {probe.dtype}, which is not supported", CONVERT)
@@ -224,7 +256,7 @@ def _read_npy(file: Any, name: str, header_only: bool) -> BandImage:
         )
     height, width, channels = (*shape, 1)[:3]
     is_color = (channels, dtype.name) == (3, "uint8")
-    probe = _checked(BandProbe("NPY", width, height, channels, dtype.name, is_color), name)
+    probe = check_probe(BandProbe("NPY", width, height, channels, dtype.name, is_color), name)
     if header_only:
         return BandImage(np.empty((0, 0, channels), dtype.name), probe)
     size = height * width * channels * dtype.itemsize
@@ -234,6 +266,43 @@ def _read_npy(file: Any, name: str, header_only: bool) -> BandImage:
     values = np.frombuffer(content, dtype).astype(dtype.name, copy=False)
     shaped = values.reshape((height, width, channels), order="F" if is_fortran else "C")
     return BandImage(np.ascontiguousarray(shaped), probe)
+
+
+def _is_npz(file: BinaryIO) -> bool:
+    """Return whether a ZIP archive contains arrays; reset its position."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        return False
+    finally:
+        file.seek(0)
+    return any(name.endswith(NPY_EXTENSION) for name in names)
+
+
+def _read_npz(file: BinaryIO, name: str, header_only: bool, array: str) -> BandImage:
+    with zipfile.ZipFile(file) as archive:
+        members = {
+            member.filename.removesuffix(NPY_EXTENSION): member
+            for member in archive.infolist()
+            if member.filename.endswith(NPY_EXTENSION)
+        }
+        if array not in members and (array or len(members) > 1):
+            listed = ", ".join(list(members)[:MAX_LISTED]) + (", ..." * (len(members) > MAX_LISTED))
+            found = f"{len(members)} array{'s' * (len(members) > 1)}: {listed}"
+            missing = f", and none is named {array}" if array else ""
+            raise DataError(f"{name} has {found}{missing}", "Name one of them with --array.")
+        key = array or next(iter(members))
+        member = members[key]
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise DataError(f"{name} is compressed in a way that NumPy does not write", CONVERT)
+        if member.file_size > MAX_INFLATION * member.compress_size + MAX_INFLATION:
+            raise DataError(f"cannot read {name}: it declares more data than it holds")
+        with archive.open(member) as stream:
+            image = _read_npy(stream, name, header_only)
+            if not header_only:
+                stream.read(1)  # At the end, zipfile verifies the checksum.
+    return replace(image, probe=replace(image.probe, format="NPZ"), array=key)
 
 
 def _read_tiff(file: BinaryIO, name: str, header_only: bool, any_size: bool) -> BandImage:
@@ -287,7 +356,7 @@ def tiff_header(
             f"colors ({page.photometric.name.lower()})",
             CONVERT,
         )
-    return page, _checked(probe, name, any_size)
+    return page, check_probe(probe, name, any_size)
 
 
 def refuse_overstated(page: Any, probe: BandProbe, file: BinaryIO, name: str) -> None:
@@ -427,7 +496,7 @@ def _read_deep_png(file: BinaryIO, name: str, header_only: bool) -> BandImage:
     values = values[..., None] if values.ndim == 2 else values
     is_color = values.shape[2] > 1
     probe = BandProbe("PNG", width, height, values.shape[2], str(values.dtype), is_color)
-    return BandImage(np.ascontiguousarray(values), _checked(probe, name))
+    return BandImage(np.ascontiguousarray(values), check_probe(probe, name))
 
 
 def _read_by_pillow(source: Path | BinaryIO, name: str, header_only: bool) -> BandImage:
@@ -447,7 +516,7 @@ def _read_by_pillow(source: Path | BinaryIO, name: str, header_only: bool) -> Ba
             raise DataError(f"cannot read {name} as an array: its mode is {image.mode}", CONVERT)
         values = np.asarray(image)
         values = values[..., None] if values.ndim == 2 else values
-        probe = _checked(replace(probe, dtype=str(values.dtype)), name)
+        probe = check_probe(replace(probe, dtype=str(values.dtype)), name)
         return BandImage(np.ascontiguousarray(values), probe)
 
 
@@ -556,7 +625,9 @@ def can_hold(format: str | None, chosen: BandFormat) -> bool:
     """
     if format == "PNG":
         return chosen.channels in (1, 3) and chosen.dtype in GRAY_TYPES
-    return format in ("TIFF", "NPY")
+    if format == "DICOM":
+        return chosen.channels == 1 or (chosen.channels, chosen.dtype) == (3, "uint8")
+    return format in ("TIFF", "NPY", "NPZ") or (format == "NIFTI" and chosen.channels == 1)
 
 
 def write_bands(image: BandImage, target: Path | BinaryIO, format: str, name: str) -> None:
@@ -565,7 +636,7 @@ def write_bands(image: BandImage, target: Path | BinaryIO, format: str, name: st
     Args:
         image: The image; pixels without data have the value in ``probe.nodata``.
         target: A file, which is replaced atomically, or a stream.
-        format: ``TIFF``, ``NPY`` or ``PNG``.
+        format: ``TIFF``, ``NPY``, ``NPZ`` or ``PNG``.
         name: Name of the file in error messages.
 
     Raises:
@@ -585,12 +656,18 @@ def bands_content(image: BandImage, format: str) -> bytes:
 
     Args:
         image: The image; pixels without data have the value in ``probe.nodata``.
-        format: ``TIFF``, ``NPY`` or ``PNG``.
+        format: ``TIFF``, ``NPY``, ``NPZ`` or ``PNG``.
     """
     values = image.values[..., 0] if image.values.shape[2] == 1 else image.values
     stream = io.BytesIO()
     if format == "NPY":
         np.lib.format.write_array(stream, np.ascontiguousarray(values), allow_pickle=False)
+        return stream.getvalue()
+    if format == "NPZ":
+        # Not by np.savez, which writes the time.
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+            content = bands_content(image, "NPY")
+            archive.writestr(zipfile.ZipInfo(image.array + NPY_EXTENSION), content)
         return stream.getvalue()
     if format == "PNG":
         import imagecodecs

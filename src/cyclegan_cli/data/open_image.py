@@ -19,7 +19,6 @@ from cyclegan_cli.data.containers import PNG_SIGNATURE, repair_png
 from cyclegan_cli.data.formats import (
     HEAD_BYTES,
     HEIF_BRANDS,
-    NPY_EXTENSION,
     readable_formats,
     refuse_raw,
 )
@@ -30,6 +29,7 @@ from cyclegan_cli.data.tiff import (
     may_be_stack,
     refuse_unreadable_tiff,
 )
+from cyclegan_cli.data.volumes import is_array_file
 from cyclegan_cli.errors import CycleGANError, DataError
 from cyclegan_cli.files import is_lfs_pointer
 
@@ -80,7 +80,7 @@ def probe(path: Path, any_size: bool = False) -> Probe:
     Raises:
         DataError: The file is not an image.
     """
-    if path.suffix.lower() == NPY_EXTENSION:
+    if is_array_file(path):
         return _probe_array(path)
     if path.suffix.lower() not in TIFF_EXTENSIONS:
         return _probe(path)
@@ -110,7 +110,7 @@ def _probe_array(path: Path, any_size: bool = False) -> Probe:
     found = probe_bands(path, str(path), any_size)
     if found.format == "TIFF" and found.is_color:
         raise DataError(f"cannot read {path}")
-    return Probe(found.format, found.kind, found.width, found.height, 1)
+    return Probe(found.format, found.kind, found.width, found.height, found.frames)
 
 
 def _probe(path: Path) -> Probe:
@@ -283,6 +283,8 @@ def open_image(
 
 
 CONVERT = "Convert it to PNG or TIFF with 8 or 16 bits per channel."
+CONVERT_FLOATS = "Convert it to a TIFF of floating-point numbers, for example with oiiotool."
+OPENEXR_HEAD = b"v/1\x01"
 NO_IMAGE = "is not an image in a supported format"
 # Signatures of other files; images among them can be converted.
 OTHER_IMAGES = (
@@ -291,7 +293,7 @@ OTHER_IMAGES = (
     (b"\xc5\xd0\xd3\xc6", "a PostScript drawing"), (b"%PDF", "a PDF document"),
     (b"\xd7\xcd\xc6\x9a", "a Windows metafile"), (b"II\xbc\x01", "a JPEG XR image"),
     (b"BPG\xfb", "a BPG image"), (b"gimp xcf", "a GIMP project"),
-    (b"v/1\x01", "an OpenEXR image"), (b"#?RADIANCE", "a Radiance HDR image"),
+    (OPENEXR_HEAD, "an OpenEXR image"), (b"#?RADIANCE", "a Radiance HDR image"),
 )  # fmt: skip
 OTHER_FILES = (
     (b"<!doctype html", "an HTML page, perhaps from a failed download"),
@@ -339,7 +341,8 @@ def unidentified(name: str, stream: BinaryIO, head: bytes) -> DataError:
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for magic, what in OTHER_IMAGES:
         if head.startswith(magic) or start.startswith(magic):
-            return DataError(f"{name} is {what}, which is not supported", CONVERT)
+            hint = CONVERT_FLOATS if head.startswith(OPENEXR_HEAD) else CONVERT
+            return DataError(f"{name} is {what}, which is not supported", hint)
     for magic, what in OTHER_FILES:
         if head.startswith(magic) or start.startswith(magic):
             return DataError(f"{name} is {what}")
