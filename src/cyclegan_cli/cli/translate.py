@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, BinaryIO
 from cyclegan_cli.cli import console
 from cyclegan_cli.cli.interrupts import StopRequest, leave_at_once, stop_request
 from cyclegan_cli.cli.options import config_options
+from cyclegan_cli.cli.video_display import VideoDisplay
 from cyclegan_cli.config import (
     STDOUT_NAMES,
     STREAM,
     BandFormat,
     TranslateConfig,
 )
+from cyclegan_cli.data.video_formats import is_video
 from cyclegan_cli.errors import (
     DataError,
     InterruptedRunError,
@@ -44,7 +46,7 @@ RERUN = "Run the same command again: existing outputs are skipped."
 
 @config_options(TranslateConfig)
 def translate_command(config: TranslateConfig) -> None:
-    """Translate images into the other domain.
+    """Translate images and videos into the other domain.
 
     Outputs have exactly the size of their input. Existing outputs are skipped; inputs are never
     overwritten. Exit code 6: some images failed, all others are written.
@@ -181,6 +183,11 @@ def _refuse_for_stream(config: TranslateConfig, env: DistributedEnv) -> None:
                 f"an image on standard input or output (-) excludes {option}",
                 "Leave one of them out.",
             )
+    if is_video(config.inputs[0]) or is_video(config.output or ""):
+        raise UsageError(
+            "a video is neither read from standard input nor written to standard output (-)",
+            "Name a file.",
+        )
     name = config.inputs[0]
     several = len(config.inputs) > 1 or Path(name).is_dir()
     if several or (glob.has_magic(name) and not Path(name).exists()):
@@ -193,20 +200,35 @@ def _refuse_for_stream(config: TranslateConfig, env: DistributedEnv) -> None:
 def _translate(
     config: TranslateConfig, env: DistributedEnv, images: ResolvedImages, translator: Translator
 ) -> None:
+    from cyclegan_cli.translation.animations import AnimationSettings
     from cyclegan_cli.translation.file_stages import FileStages, default_workers
     from cyclegan_cli.translation.pipeline import Pipeline, PipelineLimits, wait_for_all_ranks
+    from cyclegan_cli.translation.video.settings import VideoSettings
+    from cyclegan_cli.translation.video.stages import MixedStages, VideoStages
 
     progress = _Progress(config.json, config.quiet, config.verbose, env)
     progress.show_setup(translator)
     stdin = _buffered(images.stdin)
-    stages = FileStages(
-        translator, config.existing, images.encoding, stdin, images.stdout, images.extension
+    animations = AnimationSettings(
+        config.smoothing, config.start_seconds or 0.0, config.end_seconds, config.every
     )
+    image_stages = FileStages(
+        translator, config.existing, images.encoding, stdin, images.stdout, images.extension,
+        animations,
+    )  # fmt: skip
     limits = PipelineLimits(config.workers or default_workers(translator.device))
     with stop_request("finishing the images in progress", leave_at_once) as stop_requested:
+        video_stages = VideoStages(
+            translator,
+            VideoSettings.of(config),
+            VideoDisplay(config.json_frames, config.quiet),
+            stop_requested,
+            config.existing,
+            images.encoding,
+        )
         pipeline = Pipeline(
             images.jobs,
-            stages,
+            MixedStages(image_stages, video_stages),
             limits,
             config.ordered,
             config.fail_fast,

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from importlib.util import find_spec
-from typing import Literal
 
-VideoCodec = Literal["h264", "hevc", "av1", "prores", "ffv1"]
+from cyclegan_cli.config import VideoCodec
 
 # Containers that can be written, by extension, as FFmpeg's libraries call them.
 CONTAINERS = {
@@ -33,7 +31,7 @@ INSTALL = "Install it: pip install 'cyclegan-cli[video]'."
 
 def is_video(path: str) -> bool:
     """Return whether a path has the extension of a video."""
-    return os.path.splitext(path)[1].lower() in VIDEO_EXTENSIONS
+    return path.lower().endswith(VIDEO_EXTENSIONS)
 
 
 def is_sequence(path: str) -> bool:
@@ -44,8 +42,3 @@ def is_sequence(path: str) -> bool:
 def container_of(extension: str) -> str | None:
     """Return the container that is written under an extension, or None."""
     return CONTAINERS.get(extension.lower())
-
-
-def is_installed() -> bool:
-    """Return whether videos can be read and written here."""
-    return find_spec("av") is not None

@@ -17,7 +17,6 @@ from cyclegan_cli.models.padding import reflection_pad
 from cyclegan_cli.models.resampling import bilinear_upsample, blur, blur_downsample
 from cyclegan_cli.models.winograd_training import WinogradConv2d
 
-
 # Maps the mean and variance of an image, ``[C]`` each in fp32, to those to normalize it with.
 MomentsFilter = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -26,6 +25,7 @@ class InstanceNorm(nn.Module):
     """Instance norm without running statistics; the paper's is not affine.
 
     Attributes:
+        channels: Number of channels.
         weight: Scale ``[C]``; None if not affine.
         bias: Shift ``[C]``; None if not affine.
         moments_filter: In inference, replaces the mean and variance of an image, for example by
@@ -37,6 +37,7 @@ class InstanceNorm(nn.Module):
 
     def __init__(self, channels: int, affine: bool) -> None:
         super().__init__()
+        self.channels = channels
         self.register_parameter("weight", nn.Parameter(torch.ones(channels)) if affine else None)
         self.register_parameter("bias", nn.Parameter(torch.zeros(channels)) if affine else None)
         self.moments_filter: MomentsFilter | None = None

@@ -26,6 +26,12 @@ from cyclegan_cli.data.formats import WRITABLE_FORMATS, writable_format
 from cyclegan_cli.data.image import DecodedImage, EncodeOptions, PixelArray
 from cyclegan_cli.errors import DataError, OutputError
 from cyclegan_cli.runtime.threads import available_cores
+from cyclegan_cli.translation.animations import (
+    FRAME_BY_FRAME,
+    AnimationSettings,
+    FrameSmoother,
+    select_frames,
+)
 from cyclegan_cli.translation.outputs import TranslationJob
 from cyclegan_cli.translation.pipeline import Outcome
 
@@ -47,6 +53,7 @@ class FileStages:
         stdin: Read the image from this stream instead of the job's input.
         stdout: Write the image to this stream instead of the job's output.
         extension: Selects the format written to ``stdout``; None: the input's format.
+        animations: How animations are translated.
     """
 
     translator: Translator
@@ -55,6 +62,7 @@ class FileStages:
     stdin: BinaryIO | None = None
     stdout: BinaryIO | None = None
     extension: str | None = None
+    animations: AnimationSettings = FRAME_BY_FRAME
 
     def is_done(self, job: TranslationJob) -> bool:
         """Return whether the output exists and is kept."""
@@ -92,6 +100,7 @@ class FileStages:
                 "images",
                 "Save each frame as a file of its own.",
             )
+        image = select_frames(image, self.animations)
         refuse_unwritable(image, self._format(job, image), self.options, job.output)
         return image
 
@@ -118,11 +127,15 @@ class FileStages:
             return self._translate_bands(image.values, image)
         if self.translator.target_format is not None:
             return self._translate_bands(image.on_white(0), image)
+        smoother = FrameSmoother(self.translator.generator, self.animations.smoothing)
         translated = image.with_frames(
-            [
-                self.translator.translate_array(frame, self.options.bit_depth, image.full_size)
-                for frame in image.frames
-            ]
+            smoother.apply(
+                lambda frame: self.translator.translate_array(
+                    frame, self.options.bit_depth, image.full_size
+                ),
+                image.frames,
+                is_animated=image.animation is not None,
+            )
         )
         remark = self.translator.scale_remark(image.width, image.height)
         return replace(translated, remarks=(*translated.remarks, remark)) if remark else translated

@@ -42,6 +42,10 @@ RANK_POLL_SECONDS = 0.2
 OutcomeStatus = Literal["ok", "skipped", "failed"]
 
 
+class JobStopped(Exception):  # noqa: N818 - as KeyboardInterrupt
+    """A stop request ended a job early; it has no outcome."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The result of one job.
@@ -415,6 +419,9 @@ class Pipeline:
         """Turn an error of one image into its outcome."""
         try:
             yield
+        except JobStopped:
+            self._stop()
+            self._drop(item)
         except Exception as error:
             if is_disk_full(error) or not isinstance(error, (CycleGANError, MemoryError)):
                 self._abort(error)

@@ -10,7 +10,7 @@ so the layers after it, and their statistics, already depend on averages of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -26,7 +26,11 @@ HISTOGRAM_BINS = 32
 HISTOGRAM_PIXELS = 1 << 16  # More pixels are subsampled.
 CUT_ABOVE = 0.4  # Of the total variation distance of histograms, which is in [0, 1].
 
-Moments = list[np.ndarray[Any, np.dtype[np.float32]]]  # [2, C]: mean and variance, of each norm.
+# Frames of a shot of which the statistics are averaged.
+FRAMES_PER_SHOT = 8
+
+Moments = np.ndarray[Any, np.dtype[np.float32]]  # Mean and variance: [2, channels of all norms].
+Function = Callable[[int, Tensor], Tensor]
 
 
 class NormStatistics:
@@ -40,24 +44,25 @@ class NormStatistics:
 
     def __init__(self, generator: nn.Module) -> None:
         self._norms = [m for m in generator.modules() if isinstance(m, InstanceNorm)]
-        self._averages: list[Tensor | None] = [None] * len(self._norms)
+        self.reset()
 
     def reset(self) -> None:
         """Forget all frames."""
-        self._averages = [None] * len(self._norms)
+        self._averages: list[Tensor | None] = [None] * len(self._norms)  # [2, C] each.
+        self._counts = [0] * len(self._norms)
 
     @property
-    def moments(self) -> Moments:
-        """The averages; empty before the first frame."""
-        return [one.cpu().numpy() for one in self._averages if one is not None]
+    def moments(self) -> Moments | None:
+        """The averages; None before the first frame."""
+        known = [average for average in self._averages if average is not None]
+        return torch.cat(known, dim=1).cpu().numpy() if len(known) == len(self._norms) else None
 
     @moments.setter
-    def moments(self, moments: Sequence[np.ndarray[Any, np.dtype[np.float32]]]) -> None:
+    def moments(self, moments: Moments | None) -> None:
         self.reset()
-        for index, one in enumerate(moments):
-            norm = self._norms[index]
-            device = norm.weight.device if norm.weight is not None else None
-            self._averages[index] = torch.tensor(one, dtype=torch.float32, device=device)
+        if moments is not None:
+            sizes = [norm.channels for norm in self._norms]
+            self._averages = list(torch.split(torch.from_numpy(moments.copy()), sizes, dim=1))
 
     @contextmanager
     def exponential(self, smoothing: float) -> Iterator[None]:
@@ -67,53 +72,49 @@ class NormStatistics:
             smoothing: The share of the previous average in the next one, in [0, 1].
         """
 
-        def update(index: int, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-            current = torch.stack((mean, variance))
+        def update(index: int, current: Tensor) -> Tensor:
             old = self._averages[index]
             new = current if old is None else current.lerp(old.to(current.device), smoothing)
             self._averages[index] = new
-            return new[0], new[1]
+            return new
 
         with self._filtered(update):
             yield
 
     @contextmanager
     def fixed(self) -> Iterator[None]:
-        """Normalize with the averages as they are."""
+        """Normalize with the averages as they are, or with those of a frame if there are none."""
 
-        def replace(index: int, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        def replace(index: int, current: Tensor) -> Tensor:
             average = self._averages[index]
-            if average is None:
-                return mean, variance
-            new_mean, new_variance = average.to(mean.device).unbind()
-            return new_mean, new_variance
+            return current if average is None else average.to(current.device)
 
         with self._filtered(replace):
             yield
 
     @contextmanager
-    def gathering(self) -> Iterator[None]:
-        """Compute the means over all frames translated in this context, which are unchanged."""
-        sums: list[Tensor | None] = [None] * len(self._norms)
-        counts = [0] * len(self._norms)
+    def accumulating(self) -> Iterator[None]:
+        """Add frames to the averages, all with the same weight; they are normalized as always."""
 
-        def gather(index: int, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-            current, total = torch.stack((mean, variance)).double(), sums[index]
-            sums[index] = current if total is None else total + current
-            counts[index] += 1
-            return mean, variance
+        def add(index: int, current: Tensor) -> Tensor:
+            old, self._counts[index] = self._averages[index], self._counts[index] + 1
+            share = 1 / self._counts[index]
+            self._averages[index] = current if old is None else old.lerp(current, share)
+            return current
 
-        with self._filtered(gather):
+        with self._filtered(add):
             yield
-        self._averages = [
-            None if total is None else (total / count).float()
-            for total, count in zip(sums, counts, strict=True)
-        ]
 
     @contextmanager
-    def _filtered(self, function: Any) -> Iterator[None]:
+    def _filtered(self, function: Function) -> Iterator[None]:
+        """Let ``function`` replace the ``[2, C]`` moments of each norm, by its index."""
+
+        def moments_filter(index: int, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+            new_mean, new_variance = function(index, torch.stack((mean, variance))).unbind()
+            return new_mean, new_variance
+
         for index, norm in enumerate(self._norms):
-            norm.moments_filter = partial(function, index)
+            norm.moments_filter = partial(moments_filter, index)
         try:
             yield
         finally:
@@ -144,7 +145,8 @@ def luma_histogram(pixels: PixelArray) -> np.ndarray[Any, np.dtype[np.float64]]:
     highest = float(np.iinfo(pixels.dtype).max) + 1
     bins = (luma * (HISTOGRAM_BINS / highest)).astype(np.intp).ravel()
     counts = np.bincount(bins, minlength=HISTOGRAM_BINS)
-    return counts / counts.sum()
+    shares: np.ndarray[Any, np.dtype[np.float64]] = counts / counts.sum()
+    return shares
 
 
 def cut_distance(
@@ -157,3 +159,9 @@ def cut_distance(
     kernel = np.array([0.25, 0.5, 0.25])
     difference = np.convolve(np.pad(first - second, 1, mode="edge"), kernel, mode="valid")
     return float(np.abs(difference).sum() / 2)
+
+
+def sample_shot(start: int, end: int) -> list[int]:
+    """Return at most ``FRAMES_PER_SHOT`` indices spread evenly from ``start`` to ``end - 1``."""
+    count = min(end - start, FRAMES_PER_SHOT)
+    return [start + (2 * number + 1) * (end - start) // (2 * count) for number in range(count)]

@@ -45,6 +45,9 @@ class ColorTags:
     transfer: int = UNSPECIFIED
 
 
+HD_TAGS = ColorTags()
+
+
 def tags_of(frame: Any) -> ColorTags:
     """Return the tags of a decoded frame; a missing matrix follows from the height."""
     matrix, is_full = frame.colorspace, frame.color_range == FULL
@@ -59,7 +62,7 @@ def tags_of(frame: Any) -> ColorTags:
 
 def bits_of(frame: Any) -> int:
     """Return the bits per channel of a frame."""
-    return max(component.bits for component in frame.format.components)
+    return max(int(component.bits) for component in frame.format.components)
 
 
 def frame_to_rgb(frame: Any, tags: ColorTags) -> PixelArray:

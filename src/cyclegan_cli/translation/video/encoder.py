@@ -11,9 +11,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cyclegan_cli.data.video_formats import VideoCodec
+from cyclegan_cli.config import VideoCodec
 from cyclegan_cli.errors import DataError
-from cyclegan_cli.translation.video.color import RGB, BT601, ColorTags, rgb_to_frame
+from cyclegan_cli.translation.video.color import BT601, RGB, ColorTags, rgb_to_frame
 from cyclegan_cli.translation.video.reader import Frame, Selection, VideoInfo, import_av
 
 ENCODERS = {
@@ -30,7 +30,6 @@ OPTIONS = {
 }  # fmt: skip
 # Of the container, not of its contents.
 OWN_METADATA = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
-HAS_FRAME_DURATIONS = frozenset({"mp4", "mov", "matroska", "webm"})
 
 
 class Packet(NamedTuple):
@@ -210,7 +209,9 @@ class MuxedStreams:
         remarks: A sentence about streams that the output does not hold.
     """
 
-    def __init__(self, path: str | None, output: Any, selection: Selection, info: VideoInfo) -> None:
+    def __init__(
+        self, path: str | None, output: Any, selection: Selection, info: VideoInfo
+    ) -> None:
         self.remarks: tuple[str, ...] = ()
         self._input: Any = None
         self._streams: dict[int, Any] = {}
@@ -218,10 +219,9 @@ class MuxedStreams:
             return
         av = import_av(path)
         self._input = av.open(path, metadata_errors="replace")
-        self._start = selection.start + float(info.start * info.time_base) if selection.start else None
-        self._end = None
-        if selection.end is not None:
-            self._end = selection.end + float(info.start * info.time_base)
+        first = float(info.start * info.time_base)
+        self._start = first + selection.start if selection.start else None
+        self._end = None if selection.end is None else first + selection.end
         self._copy_metadata(output, selection)
         held, dropped = output.supported_codecs, []
         video_seen = False
@@ -345,7 +345,11 @@ class VideoFile:
         return others.remarks
 
     def _timed(
-        self, stream: Any, times: Sequence[int], durations: dict[int, int], packets: Iterable[Packet]
+        self,
+        stream: Any,
+        times: Sequence[int],
+        durations: dict[int, int],
+        packets: Iterable[Packet],
     ) -> Iterator[tuple[float, Any]]:
         av = import_av("the output")
         time_base = self.video.info.time_base

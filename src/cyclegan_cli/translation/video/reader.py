@@ -14,6 +14,7 @@ from cyclegan_cli.data.image import PixelArray
 from cyclegan_cli.data.video_formats import INSTALL
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.translation.video.color import (
+    HD_TAGS,
     HDR_TRANSFERS,
     ColorTags,
     bits_of,
@@ -68,7 +69,7 @@ class VideoInfo:
     time_base: Fraction
     rate: Fraction
     pixel_aspect: Fraction = Fraction(1)
-    tags: ColorTags = ColorTags()
+    tags: ColorTags = HD_TAGS
     frames: int = 0
     start: int = 0
     remarks: tuple[str, ...] = ()
@@ -90,8 +91,9 @@ class Selection:
 
     def bounds(self, info: VideoInfo) -> tuple[int, int | None]:
         """Return the first timestamp, and the one that ends the selection."""
-        first = info.start + -int(-self.start // float(info.time_base)) if self.start else info.start
-        end = None if self.end is None else info.start + int(self.end / float(info.time_base))
+        # To the nearest unit: a time such as 0.3 is no multiple of the time base.
+        first = info.start + round(self.start / float(info.time_base))
+        end = None if self.end is None else info.start + round(self.end / float(info.time_base))
         return first, end
 
     def count(self, info: VideoInfo) -> int:
@@ -100,6 +102,9 @@ class Selection:
             return 0
         last = min(self.end or info.frames / info.rate, info.frames / info.rate)
         return max(-int(-(last - self.start) * info.rate // self.every), 0)
+
+
+ALL_FRAMES = Selection()
 
 
 class FrameSource(Protocol):
@@ -193,7 +198,9 @@ class VideoReader:
             raise DataError(f"cannot read {self.path}: none of its frames can be decoded")
         if first.color_trc in HDR_TRANSFERS:
             kind = HDR_TRANSFERS[first.color_trc]
-            raise DataError(f"{self.path} is an HDR video ({kind}), and the model is for SDR", TO_SDR)
+            raise DataError(
+                f"{self.path} is an HDR video ({kind}), and the model is for SDR", TO_SDR
+            )
         if first.interlaced_frame:
             raise DataError(
                 f"{self.path} is interlaced",
@@ -344,4 +351,4 @@ def _display_of(frame: Any) -> tuple[int, int, int, int]:
     else:
         b = c = 0
     signs = tuple((value > 0) - (value < 0) for value in (a, b, c, d))
-    return UPRIGHT if not any(signs) else signs  # type: ignore[return-value]
+    return UPRIGHT if not any(signs) else signs
