@@ -964,9 +964,9 @@ class TranslateConfig(_NamesDomains):
     )
 
     smooth: str = _video(
-        "shot",
-        "Share of earlier frames in the statistics of each frame, 0 to 1, or shot: they are fixed "
-        "between scene cuts. Less flickers more; 0 translates frame by frame.",
+        "0.9",
+        "Share of earlier frames in the statistics of each frame, 0 to 1, or shot: they are the "
+        "same between two scene cuts. Less flickers more; 0 translates frame by frame.",
         metavar="0..1|shot",
     )
     codec: VideoCodec | None = _video(

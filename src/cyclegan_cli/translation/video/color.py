@@ -84,7 +84,11 @@ def frame_to_rgb(frame: Any, tags: ColorTags) -> PixelArray:
         return _reformatted(frame, "rgb24", tags.matrix, tags.range, FULL).to_ndarray()  # type: ignore[no-any-return]
     planes = _planes(_reformatted(frame, "yuv444p16le", tags.matrix, tags.range, tags.range))
     offset, scale = _offset_and_scale(tags.range, bits)
-    unit = (planes.astype(np.float32) / 2 ** (16 - bits) - offset) / scale
+    values = planes.astype(np.float32) / 2 ** (16 - bits)
+    if frame.planes[1].width == frame.width:
+        # Without chroma to interpolate, swscale may repeat the highest bits in the lowest.
+        values = np.floor(values)
+    unit = (values - offset) / scale
     return _to_sixteen_bits(unit @ _to_rgb_matrix(tags.matrix).T)
 
 

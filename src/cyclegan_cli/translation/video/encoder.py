@@ -196,6 +196,19 @@ def decoding_times(pts: Sequence[int]) -> list[int]:
     return early + ordered[: len(ordered) - len(early)]
 
 
+def _gaps(pts: Sequence[int], decoding: Sequence[int], end: int) -> dict[int, int]:
+    """Return the durations of packets by their presentation times, in decoding order.
+
+    Args:
+        pts: Presentation times in decoding order.
+        decoding: Decoding times.
+        end: When the last frame ends.
+    """
+    total = end - min(pts, default=0)
+    following = [*decoding[1:], max(decoding[0] + total, decoding[-1] + 1)] if pts else []
+    return {one: after - now for one, now, after in zip(pts, decoding, following, strict=True)}
+
+
 class MuxedStreams:
     """The streams of an input beside its video that an output can hold.
 
@@ -301,12 +314,15 @@ class VideoFile:
         source: The input with further streams, or None.
         selection: The part of the input.
         shift: Subtracted from timestamps, with ``--start``.
+        has_gaps: Whether the container stores the time from packet to packet in decoding order,
+            as MP4 does, instead of the duration of each frame.
     """
 
     video: VideoFormat
     source: str | None
     selection: Selection
     shift: int = 0
+    has_gaps: bool = False
 
     def write(
         self,
@@ -353,9 +369,13 @@ class VideoFile:
     ) -> Iterator[tuple[float, Any]]:
         av = import_av("the output")
         time_base = self.video.info.time_base
-        for decoding, one in zip(decoding_times(times), packets, strict=True):
+        decoding = decoding_times(times)
+        if self.has_gaps:
+            shown = max(times, default=0)
+            durations = _gaps(times, decoding, shown + durations.get(shown, 0))
+        for time, one in zip(decoding, packets, strict=True):
             packet = av.Packet(one.data)
-            packet.pts, packet.dts = one.pts - self.shift, decoding - self.shift
+            packet.pts, packet.dts = one.pts - self.shift, time - self.shift
             packet.time_base, packet.duration = time_base, durations.get(one.pts, 0)
             packet.is_keyframe = one.is_key
             packet.stream = stream

@@ -30,6 +30,7 @@ TO_SDR = (
 )
 MISSING_SECONDS = 1.0  # Of the duration in a header, which also counts other streams.
 MAX_NAMED = 5
+MOST_PENDING = 64  # Frames that a decoder holds, by its threads and by reordering.
 
 
 class Frame(NamedTuple):
@@ -142,9 +143,15 @@ def import_av(name: str) -> ModuleType:
 class _Damage:
     """Counts what cannot be decoded."""
 
-    packets: int = 0
+    frames: int = 0
     times: list[str] = field(default_factory=list)
     end: str = ""
+
+    def add(self, seconds: float | None) -> None:
+        """Count a frame that cannot be decoded, at a time."""
+        self.frames += 1
+        if seconds is not None:
+            self.times.append(_clock(seconds))
 
 
 class VideoReader:
@@ -285,7 +292,7 @@ class VideoReader:
 
     def _decoded(self, damage: _Damage) -> Iterator[Any]:
         """Yield all frames that can be decoded."""
-        size = None
+        size, pending = None, list[int]()  # Timestamps sent to the decoder, which has threads.
         packets = self._container.demux(self._stream)
         while True:
             try:
@@ -295,18 +302,19 @@ class VideoReader:
                 return
             if packet is None:
                 return
+            if packet.pts is not None:
+                pending = [*pending[-MOST_PENDING:], packet.pts]
             try:
                 frames = packet.decode()
             except (self._av.FFmpegError, OSError):
-                damage.packets += 1
-                if packet.pts is not None:
-                    damage.times.append(_clock(float(packet.pts * self._stream.time_base)))
+                damage.add(float(pending.pop(0) * self._stream.time_base) if pending else None)
                 continue
             for frame in frames:
+                if frame.pts in pending:
+                    pending.remove(frame.pts)
                 size = size or (frame.width, frame.height)
                 if frame.is_corrupt or size != (frame.width, frame.height):
-                    damage.packets += 1
-                    damage.times.append(_clock(frame.time or 0.0))
+                    damage.add(frame.time)
                 else:
                     yield frame
 
@@ -322,10 +330,10 @@ class VideoReader:
 
 def _sentences(damage: _Damage) -> list[str]:
     found = []
-    if damage.packets:
+    if damage.frames:
         named = ", ".join(damage.times[:MAX_NAMED])
         more = ", ..." if len(damage.times) > MAX_NAMED else ""
-        frames = "1 frame" if damage.packets == 1 else f"{damage.packets} frames"
+        frames = "1 frame" if damage.frames == 1 else f"{damage.frames} frames"
         found.append(f"{frames} cannot be decoded" + (f" (at {named}{more})" if named else ""))
     if damage.end:
         found.append(damage.end)

@@ -19,7 +19,7 @@ import numpy as np
 
 from cyclegan_cli.errors import OutputError
 from cyclegan_cli.files import atomic_path, make_folder, remove_leftovers, write_text
-from cyclegan_cli.translation.smoothing import Moments
+from cyclegan_cli.translation.smoothing import Histogram, Moments
 from cyclegan_cli.translation.video.encoder import Packet
 
 RECORD = "record.json"
@@ -35,13 +35,13 @@ class SegmentState:
         frames: Number of frames up to its end.
         last: Timestamp of the last one.
         moments: Averages of the statistics of instance norms.
-        histogram: Of the last frame, ``[bins]``; None if cuts are not searched for.
+        histogram: Of the last frame, ``[parts, bins]``; None if cuts are not searched for.
     """
 
     frames: int = 0
     last: int | None = None
     moments: Moments | None = None
-    histogram: np.ndarray[Any, np.dtype[np.float64]] | None = None
+    histogram: Histogram | None = None
 
 
 class WorkFolder:

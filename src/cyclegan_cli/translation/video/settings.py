@@ -31,7 +31,7 @@ class VideoSettings:
     codec: VideoCodec | None = None
     crf: int | None = None
     selection: Selection = ALL_FRAMES
-    smoothing: Smoothing = "shot"
+    smoothing: Smoothing = 0.9
 
     @classmethod
     def of(cls, config: TranslateConfig) -> VideoSettings:

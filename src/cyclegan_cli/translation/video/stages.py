@@ -253,7 +253,9 @@ class VideoStages:
         source = job.input if is_video(job.input) else None
         shift = selection.bounds(info)[0] if selection.start else 0
         container = container_of(Path(job.output).suffix) or "mp4"
-        file = VideoFile(finished.video, source, selection, shift)
+        file = VideoFile(
+            finished.video, source, selection, shift, has_gaps=container in ("mp4", "mov")
+        )
         with atomic_path(Path(job.output)) as temporary:
             return file.write(temporary, container, times, durations, finished.work.packets())
 
