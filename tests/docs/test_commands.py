@@ -29,6 +29,7 @@ from documents import (
 )
 from original import original_generator
 from runs import Recorder, draw_discs, make_config, stop_after
+from videos import moving_square, write_video
 
 BLOCKS = shell_blocks()
 # Options that shrink a documented training.
@@ -105,6 +106,8 @@ def _copy_images(folder: Path) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         image.save(folder / name)
     bands.draw_domains(folder, 2)
+    # As long as the times in the documents require.
+    write_video(folder / "drive.mp4", moving_square(9), times=range(0, 90_000, 10_000))
     for name in ("train/day", "test/day", "train/fluent", "test/fluent"):
         shutil.copytree(folder / "day", folder / name)
     for name in ("train/night", "test/night", "train/noto"):

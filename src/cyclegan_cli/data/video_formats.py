@@ -26,7 +26,7 @@ VIDEO_EXTENSIONS = (*FOLDER_EXTENSIONS, ".asf", ".f4v", ".m2v", ".nut", ".ts", "
 FALLBACK_CONTAINER = ".mp4"
 # The pattern of the names of an image sequence, such as %05d.png.
 SEQUENCE = re.compile(r"%0?\d*d")
-INSTALL = "Install it: pip install 'cyclegan-cli[video]'."
+INSTALL = "pip install 'cyclegan-cli[video]'"
 
 
 def is_video(path: str) -> bool:

@@ -135,7 +135,7 @@ def import_av(name: str) -> ModuleType:
     try:
         import av
     except ImportError as error:
-        raise DataError(f"{name} is a video, which needs the package av", INSTALL) from error
+        raise DataError(f"{name} is a video, which needs the package av: {INSTALL}") from error
     return av
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -24,6 +25,7 @@ from cyclegan_cli.translation.video.encoder import Packet
 
 RECORD = "record.json"
 SHOTS = "shots.npz"
+OWN = re.compile(r"record\.json|shots\.npz|\d+\.(npz|png)|\.cyclegan-.*\.tmp")
 VERSION = 1
 
 
@@ -58,7 +60,7 @@ class WorkFolder:
         shots: Index of the first frame of each shot, and its statistics; None if unknown.
 
     Raises:
-        OutputError: Segments of another record cannot be removed.
+        OutputError: Segments of another record cannot be removed, or the folder has other files.
     """
 
     def __init__(self, output: str, record: Mapping[str, Any]) -> None:
@@ -70,6 +72,7 @@ class WorkFolder:
         if self._is_same():
             self._load()
         elif self.folder.exists():
+            self._refuse_foreign()
             self.remove()
 
     @staticmethod
@@ -88,6 +91,15 @@ class WorkFolder:
             return (self.folder / RECORD).read_text(encoding="utf-8") == self._record
         except (OSError, UnicodeDecodeError):
             return False
+
+    def _refuse_foreign(self) -> None:
+        """Refuse a folder of this name that contains other files."""
+        foreign = [path.name for path in self.folder.iterdir() if not OWN.fullmatch(path.name)]
+        if foreign:
+            raise OutputError(
+                f"{self.folder} is where unfinished videos are kept, and contains {foreign[0]}",
+                "Move it.",
+            )
 
     def _load(self) -> None:
         remove_leftovers(self.folder)
