@@ -199,6 +199,8 @@ def test_stopped_translation_is_playable_and_continues(translator, video, tmp_pa
         "same command continues"
     ]
     assert times_of(tmp_path / "night.partial.mp4") == times_of(video)[:7]
+    sound = [one for one in packets_of(video, "audio") if one[0] < Fraction(421, 1000)]
+    assert packets_of(tmp_path / "night.partial.mp4", "audio") == sound
     assert not (tmp_path / "night.mp4").exists()
     [outcome] = translate(translator, video, tmp_path / "night.mp4")
     assert outcome.status == "ok"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -208,7 +208,10 @@ class VideoStages:
         if is_sequence(job.output):
             partial = f"{frame_path(job.output, 1)} to {frame_path(job.output, frames)}"
         else:
-            self._write(TranslationJob(job.input, partial), finished)
+            times, durations = finished.work.times()
+            info, last = finished.source.info, max(times, default=0)
+            seconds = float((last + durations.get(last, 0) - info.start) * info.time_base)
+            self._write(TranslationJob(job.input, partial), finished, seconds)
         frames_named = "1 frame" if frames == 1 else f"{frames} frames"
         self.events.on_message(
             f"{job.input}: stopped after {frames_named}, which are in {partial}; the same command "
@@ -245,9 +248,14 @@ class VideoStages:
             width=info.width, height=info.height, warnings=warnings, frames=frames,
         )  # fmt: skip
 
-    def _write(self, job: TranslationJob, finished: FinishedFrames) -> tuple[str, ...]:
+    def _write(
+        self, job: TranslationJob, finished: FinishedFrames, end: float | None = None
+    ) -> tuple[str, ...]:
+        """Write the frames so far, and sound up to ``end`` or to that of the selection."""
         times, durations = finished.work.times()
         info, selection = finished.source.info, self.settings.selection
+        if end is not None:
+            selection = replace(selection, end=end)
         if finished.video is None:
             return self._write_animation(job, finished)
         source = job.input if is_video(job.input) else None

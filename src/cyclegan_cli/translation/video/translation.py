@@ -26,10 +26,10 @@ from cyclegan_cli.translation.video.threads import Consumer, Prefetcher, queue_l
 if TYPE_CHECKING:
     from cyclegan_cli.translation.translator import Translator
 
-# A killed process loses the frames of one segment. Encoders begin a new group of pictures after 250
-# frames anyway; larger frames take longer.
-LONGEST_SEGMENT, SHORTEST_SEGMENT = 250, 30
-PIXELS_PER_SEGMENT = 250 * 1280 * 720
+# A killed process loses the frames of one segment; larger frames take longer. Each segment begins
+# with a key frame, which needs more bits than others.
+LONGEST_SEGMENT, SHORTEST_SEGMENT = 100, 25
+PIXELS_PER_SEGMENT = LONGEST_SEGMENT * 1280 * 720
 
 
 def segment_frames(info: VideoInfo) -> int:
