@@ -104,7 +104,6 @@ def _duration(image, index):
     [
         (["photos/a.png", "-o", "a.mp4"], "photos/a.png is a single image, which cannot be"),
         (["photos/drive.mp4", "-o", "a.jpg"], "a.jpg cannot hold a video"),
-        (["photos/drive.mp4", "-o", "a.mp4", "--codec", "ffv1"], "--codec ffv1: .mp4 files are"),
     ],
 )
 def test_impossible_outputs(video, cyclegan, arguments, sentence):
@@ -123,6 +122,8 @@ def test_impossible_outputs(video, cyclegan, arguments, sentence):
         (["photos", "-o", "out", "--start", "1m"], "--start '1m' is not a time"),
         (["photos", "-o", "out", "--start", "2", "--end", "1"], "--end 1 is not behind --start"),
         (["photos", "-o", "out", "--json-frames"], "--json-frames needs --json"),
+        (["photos/drive.mp4", "-o", "a.mp4", "--codec", "ffv1"], "--codec ffv1: .mp4 files are"),
+        (["photos/drive.mp4", "-o", "a.mp4", "--crf", "60"], "--crf 60: h264 ends at 51"),
     ],
 )
 def test_contradictory_options(video, cyclegan, arguments, sentence):

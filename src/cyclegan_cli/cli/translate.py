@@ -70,6 +70,10 @@ def translate_command(config: TranslateConfig) -> None:
         raise UsageError("--resize is for models between RGB domains", "Leave it out.")
     target = checkpoint.info.target(direction)
     images = _resolve_images(config, env, target, extension, shard, target_format)
+    if is_video(config.output or "") and (config.codec or config.crf is not None):
+        from cyclegan_cli.translation.video.settings import VideoSettings
+
+        VideoSettings.of(config).codec_for(config.output or "")  # Refuses it now.
 
     from cyclegan_cli.runtime.memory import keep_freed_memory  # Loads ctypes.
     from cyclegan_cli.translation.translator import Translator, TranslatorOptions

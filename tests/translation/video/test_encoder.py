@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cyclegan_cli.translation.video.encoder import choose_format, decoding_times
+from cyclegan_cli.errors import DataError
+from cyclegan_cli.translation.video.encoder import SegmentEncoder, choose_format
+from cyclegan_cli.translation.video.muxer import decoding_times
 from cyclegan_cli.translation.video.reader import VideoInfo
 from cyclegan_cli.translation.video.threads import Consumer, Prefetcher
 
@@ -44,6 +46,12 @@ def test_pixel_formats(codec, found, pixel_format, remark):
     chosen = choose_format(found, codec, None)
     assert chosen.pixel_format == pixel_format
     assert remark in "".join(chosen.remarks)
+
+
+def test_refused_sizes():
+    for codec, size in (("hevc", (48, 64)), ("h264", (2**15, 4))):
+        with pytest.raises(DataError, match=f"{codec} cannot encode a video of {size[0]}x"):
+            SegmentEncoder(choose_format(info(*size), codec, None))
 
 
 def test_errors_of_threads_are_raised_where_they_are_used():

@@ -122,9 +122,8 @@ def test_missing_matrix_follows_from_height(tmp_path):
 )
 def test_refused_kinds(tmp_path, tags, options, sentence):
     path = write_video(tmp_path / "a.mkv", moving_square(2), tags=tags, options=options)
-    with pytest.raises(DataError, match=sentence) as raised:
+    with pytest.raises(DataError, match=sentence + ".* first, "):
         VideoReader(str(path))
-    assert "ffmpeg" in raised.value.hint
 
 
 def test_no_video(tmp_path):

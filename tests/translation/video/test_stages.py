@@ -168,18 +168,19 @@ def test_killed_translation_continues_with_same_packets(
     translator, video, tmp_path, monkeypatch, smoothing
 ):
     monkeypatch.setattr(translation, "segment_frames", lambda info: 5)
-    settings = VideoSettings(smoothing=smoothing)
-    translate(translator, video, tmp_path / "whole.mp4", settings)
+    # x264's result for frames as small as these varies.
+    settings = VideoSettings(codec="ffv1", smoothing=smoothing)
+    translate(translator, video, tmp_path / "whole.mkv", settings)
     with pytest.raises(KeyboardInterrupt):
-        translate(translator, video, tmp_path / "night.mp4", settings, Events(kill_at=8))
-    assert not (tmp_path / "night.mp4").exists()
+        translate(translator, video, tmp_path / "night.mkv", settings, Events(kill_at=8))
+    assert not (tmp_path / "night.mkv").exists()
     events = Events()
-    [outcome] = translate(translator, video, tmp_path / "night.mp4", settings, events)
+    [outcome] = translate(translator, video, tmp_path / "night.mkv", settings, events)
     assert (outcome.status, outcome.frames, events.done) == ("ok", 12, 5)
     assert [index for index, *_ in events.frames] == [*range(5, 12)]
     for kind in ("video", "audio"):
-        expected = packets_of(tmp_path / "whole.mp4", kind)
-        assert packets_of(tmp_path / "night.mp4", kind) == expected
+        expected = packets_of(tmp_path / "whole.mkv", kind)
+        assert packets_of(tmp_path / "night.mkv", kind) == expected
 
 
 def test_other_settings_begin_anew(translator, video, tmp_path, monkeypatch):

@@ -1,20 +1,16 @@
-"""Encode frames, and write encoded packets together with the other streams of the input."""
+"""Encode frames into segments of packets."""
 
 from __future__ import annotations
 
-import heapq
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable
 from dataclasses import dataclass
-from fractions import Fraction
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from cyclegan_cli.config import VideoCodec
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.translation.video.color import BT601, RGB, ColorTags, rgb_to_frame
-from cyclegan_cli.translation.video.reader import Frame, Selection, VideoInfo, import_av
+from cyclegan_cli.translation.video.reader import Frame, VideoInfo, import_av
 
 ENCODERS = {
     "h264": "libx264", "hevc": "libx265", "av1": "libsvtav1", "prores": "prores_ks", "ffv1": "ffv1",
@@ -28,8 +24,8 @@ OPTIONS = {
     "prores": {"profile": "hq"},
     "ffv1": {"level": "3", "slices": "4", "slicecrc": "1"},
 }  # fmt: skip
-# Of the container, not of its contents.
-OWN_METADATA = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
+# Shortest side. libx265 4.2 writes outside of its memory below a width of 64.
+SMALLEST = {"hevc": 64}
 
 
 class Packet(NamedTuple):
@@ -145,6 +141,13 @@ class SegmentEncoder:
         self._video = video
         self.packets: list[Packet] = []
         self.durations: dict[int, int] = {}
+        size = f"{video.info.width}x{video.info.height}"
+        refusal = DataError(
+            f"the codec {video.codec} cannot encode a video of {size} pixels: choose another with "
+            "--codec"
+        )
+        if min(video.info.width, video.info.height) < SMALLEST.get(video.codec, 1):
+            raise refusal
         context = self._av.CodecContext.create(ENCODERS[video.codec], "w")
         video.configure(context)
         context.options = video.options
@@ -152,11 +155,7 @@ class SegmentEncoder:
         try:
             context.open()
         except self._av.FFmpegError as error:
-            size = f"{video.info.width}x{video.info.height}"
-            raise DataError(
-                f"the codec {video.codec} cannot encode a video of {size} pixels",
-                "Choose another with --codec.",
-            ) from error
+            raise refusal from error
         self._context: Any = context
 
     @property
@@ -177,206 +176,3 @@ class SegmentEncoder:
 
     def _take(self, packets: Iterable[Any]) -> None:
         self.packets.extend(Packet(p.pts, p.is_keyframe, bytes(p)) for p in packets)
-
-
-def decoding_times(pts: Sequence[int]) -> list[int]:
-    """Return decoding times for packets: increasing, and none after its presentation time.
-
-    Encoders number the segments of a video as if each began a video, so their decoding times
-    overlap where frames have different durations.
-
-    Args:
-        pts: Presentation times in decoding order, all different.
-    """
-    ordered = sorted(pts)
-    rank = {value: index for index, value in enumerate(ordered)}
-    delay = max((index - rank[value] for index, value in enumerate(pts)), default=0)
-    step = max(ordered[1] - ordered[0], 1) if len(ordered) > 1 else 1
-    early = [ordered[0] - step * (delay - index) for index in range(min(delay, len(pts)))]
-    return early + ordered[: len(ordered) - len(early)]
-
-
-def _gaps(pts: Sequence[int], decoding: Sequence[int], end: int) -> dict[int, int]:
-    """Return the durations of packets by their presentation times, in decoding order.
-
-    Args:
-        pts: Presentation times in decoding order.
-        decoding: Decoding times.
-        end: When the last frame ends.
-    """
-    total = end - min(pts, default=0)
-    following = [*decoding[1:], max(decoding[0] + total, decoding[-1] + 1)] if pts else []
-    return {one: after - now for one, now, after in zip(pts, decoding, following, strict=True)}
-
-
-class MuxedStreams:
-    """The streams of an input beside its video that an output can hold.
-
-    Args:
-        path: The input; None: it has none.
-        output: The output, open for writing.
-        selection: The part of the input.
-        info: Properties of its video.
-
-    Attributes:
-        remarks: A sentence about streams that the output does not hold.
-    """
-
-    def __init__(
-        self, path: str | None, output: Any, selection: Selection, info: VideoInfo
-    ) -> None:
-        self.remarks: tuple[str, ...] = ()
-        self._input: Any = None
-        self._streams: dict[int, Any] = {}
-        if path is None:
-            return
-        av = import_av(path)
-        self._input = av.open(path, metadata_errors="replace")
-        first = float(info.start * info.time_base)
-        self._start = first + selection.start if selection.start else None
-        self._end = None if selection.end is None else first + selection.end
-        self._copy_metadata(output, selection)
-        held, dropped = output.supported_codecs, []
-        video_seen = False
-        for stream in self._input.streams:
-            is_picture = bool(stream.disposition & av.stream.Disposition.attached_pic)
-            if stream.type == "video" and not is_picture and not video_seen:
-                video_seen = True
-                continue
-            name = _codec_name(stream)
-            if stream.type not in ("audio", "subtitle") or name not in held:
-                dropped.append(f"{stream.type} ({name})" if name else stream.type)
-                continue
-            try:
-                copy = output.add_stream_from_template(stream)
-            except (av.FFmpegError, ValueError):
-                dropped.append(f"{stream.type} ({name})")
-                continue
-            copy.metadata.update(stream.metadata)
-            copy.disposition = stream.disposition
-            self._streams[stream.index] = copy
-        if dropped:
-            self.remarks = (f"the output does not hold these streams: {', '.join(dropped)}",)
-
-    def _copy_metadata(self, output: Any, selection: Selection) -> None:
-        known = self._input.metadata.items()
-        output.metadata.update({key: v for key, v in known if key not in OWN_METADATA})
-        if not selection.start and selection.end is None:
-            with suppress(ValueError, TypeError):
-                output.set_chapters(self._input.chapters())
-
-    def packets(self) -> Iterator[tuple[float, Any]]:
-        """Yield packets with their times in seconds, as the output counts them."""
-        if not self._streams:
-            return
-        av = import_av("the input")
-        demuxed = self._input.demux(*(self._input.streams[index] for index in self._streams))
-        while True:
-            try:
-                packet = next(demuxed, None)
-            except (av.FFmpegError, OSError):
-                return  # The video's reader names the damage.
-            if packet is None:
-                return
-            if packet.dts is None or packet.pts is None:
-                continue
-            seconds = float(packet.pts * packet.time_base)
-            if self._start is not None and seconds < self._start:
-                continue
-            if self._end is not None and seconds >= self._end:
-                continue
-            if self._start is not None:
-                shift = round(Fraction(self._start).limit_denominator(10**6) / packet.time_base)
-                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-            time = float(packet.dts * packet.time_base)
-            packet.stream = self._streams[packet.stream.index]
-            yield time, packet
-
-    def close(self) -> None:
-        """Close the input."""
-        if self._input is not None:
-            self._input.close()
-
-
-def _codec_name(stream: Any) -> str:
-    try:
-        return str(stream.codec_context.name if stream.codec_context else "")
-    except (AttributeError, ValueError):
-        return ""
-
-
-@dataclass(frozen=True)
-class VideoFile:
-    """An output to be written.
-
-    Attributes:
-        video: How its frames are encoded.
-        source: The input with further streams, or None.
-        selection: The part of the input.
-        shift: Subtracted from timestamps, with ``--start``.
-        has_gaps: Whether the container stores the time from packet to packet in decoding order,
-            as MP4 does, instead of the duration of each frame.
-    """
-
-    video: VideoFormat
-    source: str | None
-    selection: Selection
-    shift: int = 0
-    has_gaps: bool = False
-
-    def write(
-        self,
-        target: Path,
-        container: str,
-        times: Sequence[int],
-        durations: dict[int, int],
-        packets: Iterable[Packet],
-    ) -> tuple[str, ...]:
-        """Write the packets of all segments and the other streams of the input.
-
-        Args:
-            target: The file, which is overwritten.
-            container: FFmpeg's name of its format.
-            times: Presentation times of all packets in decoding order.
-            durations: Duration of each frame by its timestamp.
-            packets: The packets.
-
-        Returns:
-            Sentences about streams that are lost.
-        """
-        av = import_av("the output")
-        options = {"movflags": "+faststart"} if container in ("mp4", "mov") else {}
-        with av.open(str(target), "w", format=container, container_options=options) as output:
-            stream = output.add_stream(ENCODERS[self.video.codec], options=self.video.options)
-            self.video.configure(stream.codec_context)
-            stream.time_base = self.video.info.time_base
-            others = MuxedStreams(self.source, output, self.selection, self.video.info)
-            try:
-                output.start_encoding()
-                own = self._timed(stream, times, durations, packets)
-                for _, packet in heapq.merge(own, others.packets(), key=lambda item: item[0]):
-                    output.mux(packet)
-            finally:
-                others.close()
-        return others.remarks
-
-    def _timed(
-        self,
-        stream: Any,
-        times: Sequence[int],
-        durations: dict[int, int],
-        packets: Iterable[Packet],
-    ) -> Iterator[tuple[float, Any]]:
-        av = import_av("the output")
-        time_base = self.video.info.time_base
-        decoding = decoding_times(times)
-        if self.has_gaps:
-            shown = max(times, default=0)
-            durations = _gaps(times, decoding, shown + durations.get(shown, 0))
-        for time, one in zip(decoding, packets, strict=True):
-            packet = av.Packet(one.data)
-            packet.pts, packet.dts = one.pts - self.shift, time - self.shift
-            packet.time_base, packet.duration = time_base, durations.get(one.pts, 0)
-            packet.is_keyframe = one.is_key
-            packet.stream = stream
-            yield float(packet.dts * time_base), packet

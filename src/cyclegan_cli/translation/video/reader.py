@@ -24,10 +24,6 @@ from cyclegan_cli.translation.video.color import (
 )
 
 UPRIGHT = (1, 0, 0, 1)
-TO_SDR = (
-    "Convert it first: ffmpeg -i VIDEO -vf "
-    "zscale=t=linear:npl=100,tonemap=hable,zscale=t=bt709:m=bt709:p=bt709:r=tv,format=yuv420p OUT."
-)
 MISSING_SECONDS = 1.0  # Of the duration in a header, which also counts other streams.
 MAX_NAMED = 5
 MOST_PENDING = 64  # Frames that a decoder holds, by its threads and by reordering.
@@ -206,12 +202,13 @@ class VideoReader:
         if first.color_trc in HDR_TRANSFERS:
             kind = HDR_TRANSFERS[first.color_trc]
             raise DataError(
-                f"{self.path} is an HDR video ({kind}), and the model is for SDR", TO_SDR
+                f"{self.path} is an HDR video ({kind}), and models are for SDR: convert it first, "
+                "as docs/video.md shows"
             )
         if first.interlaced_frame:
             raise DataError(
-                f"{self.path} is interlaced",
-                "Deinterlace it first: ffmpeg -i VIDEO -vf bwdif OUT.",
+                f"{self.path} is interlaced: deinterlace it first, e.g. with ffmpeg -i {self.path} "
+                "-vf bwdif OUT.mp4"
             )
         return first, _display_of(first)
 

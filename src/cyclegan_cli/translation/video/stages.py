@@ -26,7 +26,8 @@ from cyclegan_cli.translation.file_stages import FileStages
 from cyclegan_cli.translation.outputs import TranslationJob
 from cyclegan_cli.translation.pipeline import JobStopped, Outcome
 from cyclegan_cli.translation.video.animation import AnimationSource
-from cyclegan_cli.translation.video.encoder import VideoFile, VideoFormat, choose_format
+from cyclegan_cli.translation.video.encoder import VideoFormat, choose_format
+from cyclegan_cli.translation.video.muxer import VideoFile
 from cyclegan_cli.translation.video.reader import FrameSource, VideoReader, import_av
 from cyclegan_cli.translation.video.segments import WorkFolder
 from cyclegan_cli.translation.video.settings import StopRequested, VideoEvents, VideoSettings
@@ -265,7 +266,7 @@ class VideoStages:
             finished.video, source, selection, shift, has_gaps=container in ("mp4", "mov")
         )
         with atomic_path(Path(job.output)) as temporary:
-            return file.write(temporary, container, times, durations, finished.work.packets())
+            return file.write(temporary, container, times, durations, finished.work.packets)
 
     def _write_animation(self, job: TranslationJob, finished: FinishedFrames) -> tuple[str, ...]:
         info = finished.source.info
