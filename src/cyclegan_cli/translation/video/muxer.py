@@ -14,6 +14,7 @@ from typing import Any
 from cyclegan_cli.translation.video.encoder import ENCODERS, Packet, VideoFormat
 from cyclegan_cli.translation.video.reader import Selection, VideoInfo, import_av
 
+LARGEST_TIMESCALE = 2**31 - 1
 # Of the container, not of its contents.
 OWN_METADATA = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
 
@@ -84,6 +85,8 @@ class MuxedStreams:
             if stream.type == "video" and not is_picture and not video_seen:
                 video_seen = True
                 continue
+            if stream.type == "data" and self._input.chapters():
+                continue  # MP4 stores the titles of chapters as a stream.
             name = _codec_name(stream)
             if stream.type not in ("audio", "subtitle") or name not in held:
                 dropped.append(f"{stream.type} ({name})" if name else stream.type)
@@ -211,7 +214,11 @@ class VideoFile:
         packets: Iterable[Packet],
     ) -> tuple[str, ...]:
         av = import_av("the output")
-        options = {"movflags": "+faststart"} if container in ("mp4", "mov") else {}
+        options = {}
+        if container in ("mp4", "mov"):
+            # The start of each stream is stored in units of the movie, by default milliseconds.
+            scale = min(self.video.info.time_base.denominator, LARGEST_TIMESCALE)
+            options = {"movflags": "+faststart", "movie_timescale": str(scale)}
         others = None
         try:
             with av.open(str(target), "w", format=container, container_options=options) as output:
