@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -101,6 +102,10 @@ def display_p3_profile() -> bytes:
             fixed_point = (round(value * 65536) for value in primaries[name])
             struct.pack_into(">3i", profile, offset + 8, *fixed_point)
     return bytes(profile)
+
+
+def grey_profile(gamma: float = 1.0) -> bytes:
+    return undated(bytes(imagecodecs.cms_profile("gray", gamma=gamma)))
 
 
 def quality_of(path: Path) -> tuple[Any, int]:

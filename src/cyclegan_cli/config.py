@@ -67,6 +67,8 @@ RECIPES: dict[RecipeChoice, dict[str, Any]] = {
 }
 # The names under which operating systems open standard input and output.
 STREAM = "-"
+# The mask of an image that is its own alpha channel.
+ALPHA = "alpha"
 STDIN_NAMES = frozenset({STREAM, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
 STDOUT_NAMES = frozenset({STREAM, "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"})
 
@@ -118,6 +120,7 @@ _inputs = functools.partial(option, panel="Inputs")
 _outputs = functools.partial(option, panel="Outputs")
 _computing = functools.partial(option, panel="Computing")
 _pixels = functools.partial(option, panel="Pixels")
+_mask = functools.partial(option, panel="Mask")
 _many_images = functools.partial(option, panel="Many images")
 _report = functools.partial(option, panel="Report")
 _channels = functools.partial(option, panel="Channels")
@@ -205,6 +208,7 @@ class DiscriminatorConfig:
 
 BAND_TYPES = ("uint8", "uint16", "int16", "float32", "float64")
 MAX_CHANNELS = 256
+COLOR_KINDS = ((3, "uint8"), (3, "uint16"))
 
 
 @dataclass(frozen=True)
@@ -218,6 +222,7 @@ class BandFormat:
         high: Values that the networks see as 1, likewise.
         bands: Bands of the file that are read, from 1; empty: all.
         nodata: Value of pixels without data; NaN always is one.
+        is_color: Whether the three channels of uint8 or uint16 are red, green and blue.
     """
 
     channels: int
@@ -226,6 +231,7 @@ class BandFormat:
     high: tuple[float, ...]
     bands: tuple[int, ...] = ()
     nodata: float | None = None
+    is_color: bool = False
 
     def __post_init__(self) -> None:
         counts = {len(self.low), len(self.high)}
@@ -238,6 +244,7 @@ class BandFormat:
             or (self.bands and len(self.bands) != self.channels)
             or not all(1 <= band <= 2**16 for band in self.bands)
             or (self.nodata is not None and not math.isfinite(self.nodata))
+            or (self.is_color and (self.channels, self.dtype) not in COLOR_KINDS)
         ):
             raise ValueError(self)
 
@@ -902,6 +909,18 @@ class TranslateConfig(_NamesDomains):
     name_template: str | None = _outputs(
         None, "Pattern of file names, e.g. '{parent}-{stem}_{domain}{ext}'.", metavar="TEMPLATE"
     )
+    copy_labels: Path | None = _outputs(
+        None,
+        "Copy the labels of each translated image from DIR, by its name: YOLO .txt, Pascal VOC "
+        ".xml, masks, and COCO .json files without the images that were not translated.",
+        metavar="DIR",
+    )
+    labels_output: Path | None = _outputs(
+        None,
+        "Output folder of the labels.",
+        metavar="DIR",
+        shown_default="labels in the output folder; beside it if that is named images",
+    )
     overwrite: bool = _outputs(False, "Replace existing outputs instead of skipping them.")
     if_newer: bool = _outputs(False, "Replace existing outputs that are older than their input.")
 
@@ -988,6 +1007,22 @@ class TranslateConfig(_NamesDomains):
         1, "Translate only the first of every N frames.", minimum=1, maximum=1_000_000, metavar="N"
     )
 
+    mask: str | None = _mask(
+        None,
+        "Translate only where this image is white: a file for all images, a folder of masks with "
+        "the names of the images, or alpha for each image's own alpha channel. Elsewhere, pixels "
+        "equal the input bit for bit in lossless formats.",
+        metavar="FILE|DIR|alpha",
+    )
+    mask_invert: bool = _mask(False, "Translate where the mask is black instead.")
+    mask_feather: int = _mask(
+        0,
+        "Fade the translation in over this distance, inside of the mask and in linear light.",
+        minimum=0,
+        maximum=500,
+        metavar="PX",
+    )
+
     workers: int | None = _many_images(
         None,
         "Number of decoding threads, and of encoding threads.",
@@ -1001,11 +1036,24 @@ class TranslateConfig(_NamesDomains):
     )
     fail_fast: bool = _many_images(False, "Stop at the first image that fails.")
 
+    min_structure: float | None = _outputs(
+        None,
+        "Do not write translations whose structure score is lower: 1 if all edges are kept in "
+        "place, about 0 if none is.",
+        minimum=-1.0,
+        maximum=1.0,
+        metavar="S",
+    )
+
     json: bool = _report(
         False, "Print one JSON object per image on stdout as images complete, then a summary."
     )
     json_frames: bool = _report(
         False, "Also print one JSON object per translated frame of a video."
+    )
+    cycle_error: bool = _report(
+        False,
+        "Also translate each image back, and report the mean difference to the input in --json.",
     )
     ordered: bool = _report(False, "Report images in the order of the inputs.")
     quiet: bool = _report(False, "Report failures only.", short="-q")
@@ -1028,6 +1076,13 @@ class TranslateConfig(_NamesDomains):
             raise UsageError("INPUT is missing", "Name an image, a folder or a glob.")
         if self.root is not None and self.output is None:
             raise UsageError("--root needs an output folder", "Name one with -o.")
+        if self.mask is None and (self.mask_invert or self.mask_feather):
+            given = "--mask-invert" if self.mask_invert else "--mask-feather"
+            raise UsageError(f"{given} needs a mask", "Name one with --mask.")
+        if self.labels_output is not None and self.copy_labels is None:
+            raise UsageError("--labels-output needs labels", "Name them with --copy-labels.")
+        if self.cycle_error and not self.json:
+            raise UsageError("--cycle-error is reported in --json", "Give both.")
         if self.null and self.files_from is None:
             raise UsageError("--null needs a list of paths", "Give it with --files-from.")
 

@@ -113,6 +113,19 @@ def test_formats_of_domains_are_read(directions):
         assert channels == ((5, 1) if direction == "a2b" else (1, 5))
 
 
+@pytest.mark.parametrize(("dtype", "is_color"), [("uint8", True), ("uint16", False)])
+def test_three_channels_of_older_files_are_colors_at_8_bits(dtype, is_color) -> None:
+    colors = BandFormat(3, dtype, (0.0,), (255.0,), is_color=True)
+    generator = GeneratorConfig(2, 3, input_channels=3, output_channels=1)
+    info = dataclasses.replace(MODEL, generator=generator, formats=(colors, HEIGHT))
+    document = info.to_document()
+    assert model_info(Path("x"), header_of(document)) == info
+    del document["bands"]["a"]["is_color"]
+    read = model_info(Path("x"), header_of(document)).formats[0]
+    assert read is not None
+    assert read.is_color == is_color
+
+
 def test_rgb_domains_keep_their_versions() -> None:
     assert MODEL.to_document()["version"] == 1
     assert "bands" not in MODEL.to_document()
@@ -125,7 +138,7 @@ def test_rgb_domains_keep_their_versions() -> None:
     [
         {"channels": 4}, {"channels": "5"}, {"dtype": "object"}, {"dtype": 5}, {"low": [3000.0]},
         {"low": "1"}, {"high": []}, {"bands": [1]}, {"bands": [0, 1, 2, 3, 4]}, {"nodata": "x"},
-        {"low": [None]}, {"nodata": [1]},
+        {"low": [None]}, {"nodata": [1]}, {"is_color": 1}, {"is_color": True},
     ],
 )  # fmt: skip
 def test_damaged_formats_are_refused(changed: dict[str, Any]) -> None:

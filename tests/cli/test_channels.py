@@ -15,6 +15,7 @@ from bands import GEO_CODES, GEO_TAGS, draw_domains, nodata_tag
 from cyclegan_cli import Translator
 from cyclegan_cli.checkpoints.header import read_model_info
 from cyclegan_cli.data.bands import read_bands, to_unit
+from cyclegan_cli.translation import file_stages
 
 TINY = [
     "--load-size", "34", "--crop-size", "32", "--base-channels", "2", "--residual-blocks", "1",
@@ -157,6 +158,57 @@ def test_ct_to_mr_equals_the_network(train, cyclegan, domains, tmp_path):
     assert torch.allclose(translator(unit)[0, 0], torch.from_numpy(expected).float(), atol=1e-4)
 
 
+def test_values_outside_of_a_mask_are_kept(train, cyclegan, domains, tmp_path, monkeypatch):
+    run = train("ct", 4, "ct")
+    mask = np.zeros((48, 56), dtype=bool)
+    mask[10:40, 10:50] = True
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    options = [
+        "--checkpoint",
+        run,
+        "--mask",
+        tmp_path / "mask.png",
+        "--mask-feather",
+        "2",
+        "--json",
+    ]
+    [source, whole, masked] = [domains / "ct" / "0.npy", tmp_path / "a.npy", tmp_path / "b.npy"]
+    assert cyclegan("translate", source, "--checkpoint", run, "-o", whole).code == 0
+    answer = cyclegan("translate", source, "-o", masked, "--json", "--cycle-error", *options)
+    assert answer.code == 0, answer.err
+    assert answer.documents[0]["mask_share"] == mask.mean()
+    assert 0 < answer.documents[0]["cycle_error"] < 1
+    assert -1 <= answer.documents[0]["structure"] <= 1
+    values, translated, found = (np.load(path) for path in (source, whole, masked))
+    assert np.array_equal(found[~mask], values[~mask])
+    inner = (slice(12, 38), slice(12, 48))
+    assert np.array_equal(found[inner], translated[inner])
+    # The first pixels inside have a weight of 1/3.
+    thirds = values[10, 20:40] + (translated[10, 20:40].astype(float) - values[10, 20:40]) / 3
+    assert np.abs(found[10, 20:40] - thirds).max() <= 1
+    # The same in windows, of a TIFF.
+    tifffile.imwrite(tmp_path / "ct.tif", values, tile=(16, 16), extratags=[nodata_tag("77")])
+    results = []
+    for name, limit in (("whole", file_stages.WHOLE_BYTES), ("windows", 0)):
+        monkeypatch.setattr(file_stages, "WHOLE_BYTES", limit)
+        output = tmp_path / f"{name}.tif"
+        answer = cyclegan("translate", tmp_path / "ct.tif", "-o", output, "--json", *options)
+        assert answer.code == 0, answer.err
+        assert ("structure" in answer.documents[0]) == (name == "whole")
+        assert answer.documents[0]["mask_share"] == mask.mean()
+        results.append(tifffile.imread(output))
+    assert np.array_equal(*results)
+    assert np.array_equal(results[0][~mask], values[~mask])
+    np.save(tmp_path / "wide.npy", values.astype(np.uint16))
+    answer = cyclegan("translate", tmp_path / "wide.npy", "-o", tmp_path / "c.npy", *options)
+    assert answer.code == 6
+    assert "type uint16, which pixels outside of the mask cannot keep" in answer.err
+    thermal = train("thermal", 4, "thermal")
+    answer = cyclegan("translate", source, "--checkpoint", thermal, "--mask", tmp_path / "mask.png")
+    assert answer.code == 2
+    assert "a pixel outside of the mask cannot keep its values" in " ".join(answer.err.split())
+
+
 def test_what_cannot_be_translated_is_refused_before_the_network_runs(
     train, cyclegan, domains, tmp_path
 ):
@@ -242,6 +294,20 @@ def test_export_to_onnx_has_the_channels_and_ranges(train, cyclegan, domains, tm
     answer = cyclegan("export", run, "-o", tmp_path / "x.onnx", "--image-io")
     assert answer.code == 2
     assert "--image-io takes and returns uint8" in answer.err
+
+
+def test_int8_export_is_calibrated_with_images_of_the_domain(train, cyclegan, domains, tmp_path):
+    run = train("satellite", 4, "satellite")
+    (tmp_path / "typical").mkdir()
+    for index in range(8):
+        shutil.copy(domains / "satellite" / f"{index % 4}.tif", tmp_path / f"typical/{index}.tif")
+    answer = cyclegan(
+        "export", run, "--to", "height", "--precision", "int8", "--min-psnr", "15",
+        "--calibration", tmp_path / "typical", "-o", tmp_path / "x.onnx",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    [document] = cyclegan("inspect", "--json", tmp_path / "x.onnx").documents
+    assert document["cyclegan"]["export"]["int8"]["calibrated_on"] == 6
 
 
 def test_export_of_one_direction_translates_like_the_run(train, cyclegan, domains, tmp_path):

@@ -235,6 +235,12 @@ def test_json_lines_have_exactly_the_documented_keys(cyclegan, here):
     assert answer.code == 6
     assert answer.errors == ["error: 1 of 4 images failed"]
     *documents, last = answer.documents
+    # Only translations have a structure score.
+    scores = {document["output"]: document.pop("structure", None) for document in documents}
+    assert scores.keys() == {document["output"] for document in documents}
+    assert {name for name, score in scores.items() if score is not None} == {
+        "out/a.png", "out/sub/c.png"
+    }  # fmt: skip
     assert all(set(document) == JSON_KEYS for document in documents)
     reported = [
         {key: value for key, value in document.items() if key != "seconds"}
@@ -255,7 +261,9 @@ def test_json_lines_have_exactly_the_documented_keys(cyclegan, here):
     assert last["summary"].pop("seconds") > 0
     assert last["summary"].pop("pictures_per_second") > 0
     assert last == {
-        "summary": {"pictures": 4, "ok": 2, "skipped": 1, "failed": 1, "stopped": None}
+        "summary": {
+            "pictures": 4, "ok": 2, "skipped": 1, "rejected": 0, "failed": 1, "stopped": None
+        }
     }  # fmt: skip
 
 

@@ -104,6 +104,8 @@ def _duration(image, index):
     [
         (["photos/a.png", "-o", "a.mp4"], "photos/a.png is a single image, which cannot be"),
         (["photos/drive.mp4", "-o", "a.jpg"], "a.jpg cannot hold a video"),
+        (["photos/drive.mp4", "-o", "a.mp4", "--min-structure", "0"], "is a video, and --min-str"),
+        (["photos/drive.mp4", "-o", "a.mp4", "--mask", "alpha"], "drive.mp4 has no alpha channel"),
     ],
 )
 def test_impossible_outputs(video, cyclegan, arguments, sentence):

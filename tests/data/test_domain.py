@@ -53,7 +53,8 @@ def test_ranges(domains):
     explicit = found(domains / "ct", range_a="-1000,3000")
     assert (explicit.low, explicit.high) == ((-1000.0,), (3000.0,))
     as_array = found(domains / "rgb", range_a="0,255")
-    assert as_array == BandFormat(3, "uint8", (0.0,), (255.0,))
+    assert as_array == BandFormat(3, "uint8", (0.0,), (255.0,), is_color=True)
+    assert not found(domains / "satellite", bands_a="4,3,2").is_color
 
 
 def test_clipped_values_are_counted(domains):

@@ -18,19 +18,15 @@ from images import (
     deep_noise,
     display_p3_profile,
     encoded,
+    grey_profile,
     image_of,
     noise,
     open_image,
     round_trip,
     tiff_of,
-    undated,
 )
 
 KEEP_MODE, KEEP_PROFILE = EncodeOptions(keep_mode=True), EncodeOptions(keep_profile=True)
-
-
-def grey_profile(gamma: float = 1.0) -> bytes:
-    return undated(bytes(imagecodecs.cms_profile("gray", gamma=gamma)))
 
 
 def smooth(mode: str = "RGB") -> Image.Image:

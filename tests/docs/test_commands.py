@@ -105,6 +105,14 @@ def _copy_images(folder: Path) -> None:
     for name in ("photo.jpg", "photos/a/1.png", "photos/2.jpg", "photos/b/3.jpg", "day/photo.jpg"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         image.save(folder / name)
+    mask = Image.new("L", image.size)
+    mask.paste(255, (4, 4, 20, 30))
+    for name in ("photo_mask.png", "masks/a/1.png", "masks/2.png", "masks/b/3.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        mask.save(folder / name)
+    for name in ("labels/a/1.txt", "labels/2.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("0 0.5 0.5 0.25 0.25\n")
     bands.draw_domains(folder, 2)
     # As long as the times in the documents require.
     write_video(folder / "drive.mp4", moving_square(9), times=range(0, 90_000, 10_000))

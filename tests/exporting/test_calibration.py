@@ -1,8 +1,10 @@
 """Calibration images of int8 models."""
 
+import numpy as np
 import pytest
 import torch
 
+from cyclegan_cli.config import BandFormat
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.exporting.calibration import calibration_files, load_calibration
 
@@ -54,3 +56,17 @@ def test_unreadable_calibration_image_is_named(draw, tmp_path):
     (tmp_path / "3.png").write_text("no image")
     with pytest.raises(DataError, match=r"3\.png"):
         load_calibration(tmp_path, 3, image_io=False)
+
+
+def test_arrays_are_calibrated_with_their_center_in_the_range_of_the_domain(tmp_path):
+    values = np.full((600, 20, 2), 500, np.int16)
+    values[:44] = 1000  # Above the central 512 rows.
+    values[44, 0] = -9  # No data: filled with the mean of the channel.
+    for index in range(8):
+        np.save(tmp_path / f"{index}.npy", values)
+    chosen = BandFormat(2, "int16", (0.0,), (1000.0,), nodata=-9.0)
+    [first, *_] = load_calibration(tmp_path, 2, False, chosen).calibrated
+    assert first.shape == (1, 2, 512, 20)
+    assert torch.equal(first, torch.zeros_like(first))
+    with pytest.raises(DataError, match="2 channels, and its domain 5"):
+        load_calibration(tmp_path, 5, False, BandFormat(5, "int16", (0.0,), (1000.0,)))

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cyclegan_cli.data.bands import BandImage, BandProbe
 from cyclegan_cli.data.decode import decode
-from cyclegan_cli.translation.file_stages import FileStages
+from cyclegan_cli.translation.file_stages import FileStages, masked_bands
 from cyclegan_cli.translation.outputs import TranslationJob
 from cyclegan_cli.translation.pipeline import Outcome, Pipeline
 from cyclegan_cli.translation.translator import Translator
@@ -123,3 +125,17 @@ def test_animation_frames_are_translated_or_refused(translator, tmp_path, draw, 
     expected = [translator.translate_array(level) for level in decode(source).frames]
     difference = np.subtract(decode(output).frames, expected, dtype=np.int16)
     assert np.abs(difference).mean() < (0.01 if extension == "png" else 4)
+
+
+def test_pixels_without_data_stay_so_inside_and_outside_of_a_mask():
+    values = np.array([[[5], [7], [9], [-1], [20], [-1]]], np.int16)
+    probe = BandProbe("NPY", 6, 1, 1, "int16", is_color=False)
+    weights = np.array([[0, 65535, 65535, 0, 32768, 65535]], np.uint16)
+    missing = np.array([[False, False, False, True, False, True]])
+    translated = np.array([[[1], [-1], [3], [-1], [-22], [-1]]], np.int16)
+    image = BandImage(values, probe, weights=weights)
+    found = masked_bands(image, translated, missing, replace(probe, nodata=-1))
+    # A mixed value of -1 would be taken for no data; one outside has none.
+    assert found.values.ravel().tolist() == [5, 0, 3, -1, 0, -1]
+    assert found.probe.nodata == -1
+    assert found.missing is missing

@@ -43,7 +43,7 @@ def here(tmp_path, monkeypatch):
 def plan_jobs(
     texts: list[str], output: str | None, target: str, **names: Any
 ) -> list[TranslationJob]:
-    inputs = Inputs(texts, excluded=None if output is None else os.path.realpath(output))
+    inputs = Inputs(texts, excluded=() if output is None else {os.path.realpath(output)})
     plan = TranslationPlan(inputs, resolve_naming(output, inputs.first_two(), target, **names))
     jobs = [*plan]
     assert len(plan) == len(jobs)

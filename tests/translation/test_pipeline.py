@@ -95,6 +95,9 @@ class FakeStages:
             self.done.append(number)
         return Outcome(job.input, job.output, "ok")
 
+    def skip(self, job: TranslationJob) -> Outcome:
+        return Outcome(job.input, job.output, "skipped")
+
     def _drop(self, number: int) -> None:
         with self.lock:
             del self.held[number]

@@ -231,8 +231,8 @@ def test_memory_limit_does_not_change_pixels(monkeypatch):
     whole = network_translator(copy.deepcopy(network))
     limited = network_translator(network, max_memory=1)
     work = limited.strips.translate
-    limited.strips.translate = lambda image, plan, sink: (
-        plans.append(plan), work(image, plan, sink)
+    limited.strips.translate = lambda image, plan, *others: (
+        plans.append(plan), work(image, plan, *others)
     )  # fmt: skip
     monkeypatch.setattr(module, "memory_budget", lambda device, limit: 3.2e6 if limit else 1e9)
     expected, found = whole(pixels), limited(pixels)

@@ -554,13 +554,19 @@ def _format(given: Mapping[str, Any]) -> BandFormat:
     nodata = given["nodata"]
     if not all(isinstance(given[name], list) for name in ("low", "high", "bands")):
         raise ValueError(given)
+    channels, dtype = _integer(given["channels"], 1, MAX_CHANNELS), _checked(given["dtype"])
+    # Files written before there was such an entry.
+    is_color = given.get("is_color", (channels, dtype) == (3, "uint8"))
+    if not isinstance(is_color, bool):
+        raise ValueError(given)
     return BandFormat(
-        channels=_integer(given["channels"], 1, MAX_CHANNELS),
-        dtype=_checked(given["dtype"]),
+        channels=channels,
+        dtype=dtype,
         low=tuple(map(float, given["low"])),
         high=tuple(map(float, given["high"])),
         bands=tuple(_integer(band, 1, 2**16) for band in given["bands"]),
         nodata=None if nodata is None else float(nodata),
+        is_color=is_color,
     )
 
 

@@ -7,7 +7,6 @@ import io
 import signal
 import sys
 import time
-from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +36,9 @@ if TYPE_CHECKING:
     from cyclegan_cli.checkpoints.locate import Checkpoint
     from cyclegan_cli.data.image import EncodeOptions
     from cyclegan_cli.runtime.distributed_env import DistributedEnv, Shard
-    from cyclegan_cli.translation.outputs import TranslationJob
+    from cyclegan_cli.translation.labels import LabelCopier
+    from cyclegan_cli.translation.masks import Masks
+    from cyclegan_cli.translation.outputs import TranslationJob, TranslationPlan
     from cyclegan_cli.translation.pipeline import Outcome, Pipeline, TranslationSummary
     from cyclegan_cli.translation.translator import Translator
 
@@ -54,6 +55,8 @@ def translate_command(config: TranslateConfig) -> None:
     from cyclegan_cli.data.formats import output_extension
     from cyclegan_cli.data.open_image import limit_pixels
     from cyclegan_cli.runtime.distributed_env import parse_shard, read_distributed_env
+    from cyclegan_cli.translation.labels import choose_labels
+    from cyclegan_cli.translation.masks import choose_masks
 
     limit_openmp_spin()
     env = read_distributed_env()
@@ -70,6 +73,8 @@ def translate_command(config: TranslateConfig) -> None:
         raise UsageError("--resize is for models between RGB domains", "Leave it out.")
     target = checkpoint.info.target(direction)
     images = _resolve_images(config, env, target, extension, shard, target_format)
+    masks = choose_masks(config, source_format, target_format)
+    labels = choose_labels(config, images.jobs)
     if is_video(config.output or "") and (config.codec or config.crf is not None):
         from cyclegan_cli.translation.video.settings import VideoSettings
 
@@ -84,7 +89,7 @@ def translate_command(config: TranslateConfig) -> None:
         config.device, config.precision, config.max_memory_bytes, config.resize, config.compile, env
     )
     translator = Translator.load(checkpoint, direction, options=options)
-    _translate(config, env, images, translator)
+    _translate(config, env, images, translator, masks, labels)
 
 
 def _read_checkpoint(config: TranslateConfig, env: DistributedEnv) -> Checkpoint:
@@ -120,7 +125,7 @@ class ResolvedImages:
         stdout: Standard output, if the image is written to it.
     """
 
-    jobs: Iterable[TranslationJob]
+    jobs: TranslationPlan | list[TranslationJob]
     count: int
     encoding: EncodeOptions
     extension: str | None
@@ -202,10 +207,16 @@ def _refuse_for_stream(config: TranslateConfig, env: DistributedEnv) -> None:
 
 
 def _translate(
-    config: TranslateConfig, env: DistributedEnv, images: ResolvedImages, translator: Translator
+    config: TranslateConfig,
+    env: DistributedEnv,
+    images: ResolvedImages,
+    translator: Translator,
+    masks: Masks | None,
+    labels: LabelCopier | None,
 ) -> None:
     from cyclegan_cli.translation.animations import AnimationSettings
     from cyclegan_cli.translation.file_stages import FileStages, default_workers
+    from cyclegan_cli.translation.measuring import choose_measuring
     from cyclegan_cli.translation.pipeline import Pipeline, PipelineLimits, wait_for_all_ranks
     from cyclegan_cli.translation.video.settings import VideoSettings
     from cyclegan_cli.translation.video.stages import MixedStages, VideoStages
@@ -217,9 +228,17 @@ def _translate(
         config.smoothing, config.start_seconds or 0.0, config.end_seconds, config.every
     )
     image_stages = FileStages(
-        translator, config.existing, images.encoding, stdin, images.stdout, images.extension,
+        translator,
+        config.existing,
+        images.encoding,
+        stdin,
+        images.stdout,
+        images.extension,
+        masks,
+        labels,
+        choose_measuring(translator, config.min_structure, config.json, config.cycle_error),
         animations,
-    )  # fmt: skip
+    )
     limits = PipelineLimits(config.workers or default_workers(translator.device))
     with stop_request("finishing the images in progress", leave_at_once) as stop_requested:
         video_stages = VideoStages(
@@ -229,6 +248,8 @@ def _translate(
             stop_requested,
             config.existing,
             images.encoding,
+            masks,
+            config.min_structure is not None or config.cycle_error,
         )
         pipeline = Pipeline(
             images.jobs,
@@ -242,6 +263,10 @@ def _translate(
         progress.consume(pipeline, stop_requested)
         if env.is_torchrun and pipeline.summary.stopped is None:
             wait_for_all_ranks(env, stop_requested)
+    if labels is not None and env.is_rank_zero and not isinstance(images.jobs, list):
+        for sentence in labels.write_coco(images.jobs.outputs()):
+            if not config.quiet:
+                console.info(sentence)
     _raise_for(pipeline.summary, stop_requested)
 
 
@@ -304,6 +329,8 @@ class _Progress:
             console.warn(error if is_named or is_stream else f"{outcome.input}: {error}")
         elif not self.quiet and not self.json:
             more = " (exists, skipped)" if outcome.status == "skipped" else ""
+            if outcome.status == "rejected":
+                more = f" (rejected: its structure score is {outcome.structure})"
             if self.verbose and not more:
                 more = f" ({outcome.width}x{outcome.height}, {outcome.seconds:.2f} s)"
             console.info(f"{outcome.input} -> {outcome.output}{more}")
@@ -317,8 +344,10 @@ class _Progress:
                 for status, word in (
                     ("ok", "translated"),
                     ("skipped", "skipped"),
+                    ("rejected", "rejected"),
                     ("failed", "failed"),
                 )
+                if summary.counts[status] or status != "rejected"
             )
             console.info(self.prefix + counts)
 

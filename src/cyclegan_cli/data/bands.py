@@ -7,6 +7,7 @@ bits.
 from __future__ import annotations
 
 import io
+import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from cyclegan_cli import files
 from cyclegan_cli.config import BAND_TYPES, MAX_CHANNELS, BandFormat, count_channels
 from cyclegan_cli.data.containers import PNG_SIGNATURE
 from cyclegan_cli.data.formats import HEAD_BYTES, NPY_HEAD
-from cyclegan_cli.data.image import LUMA, PixelArray
+from cyclegan_cli.data.image import LUMA, Measures, PixelArray
 from cyclegan_cli.data.open_image import (
     decoding_error,
     format_of,
@@ -34,6 +35,8 @@ from cyclegan_cli.errors import CycleGANError, DataError, OutputError
 # Photometric interpretations of TIFF 6.0 whose samples are values: black is zero, and RGB.
 MINISBLACK, RGB = 1, 2
 SEPARATE_PLANES = 2
+# What further samples are.
+UNSPECIFIED, STRAIGHT_ALPHA = 0, 2
 PREDICTOR = 317
 # Tags that place an image on the Earth (GeoTIFF 1.1, annex D; GDAL's GTiff driver).
 GDAL_METADATA, GDAL_NODATA = 42112, 42113
@@ -44,6 +47,9 @@ KEPT_COMPRESSIONS = {1: None, 5: "lzw", 8: "zlib", 32946: "zlib", 50000: "zstd"}
 PLAIN_MODES = ("L", "LA", "RGB", "RGBA", "I;16", "F")
 GRAY_TYPES = ("uint8", "uint16")
 CONVERT = "Convert it to a TIFF or .npy file of uint8, uint16, int16, float32 or float64."
+
+# Zstandard, the densest compression of TIFF, repeats a byte 131,072 times in 4 bytes.
+MAX_COMPRESSION_RATIO = 32_768
 
 Compression = Literal["lzw", "zlib", "zstd"]
 # Code, data type, count and value of a TIFF tag, as tifffile writes them.
@@ -88,6 +94,11 @@ class BandProbe:
     nodata: float | None = None
 
     @property
+    def nbytes(self) -> int:
+        """Size of the values in bytes."""
+        return self.width * self.height * self.channels * np.dtype(self.dtype).itemsize
+
+    @property
     def kind(self) -> str:
         """The number of channels and the type, for messages."""
         if self.is_color:
@@ -105,6 +116,9 @@ class BandImage:
         tags: TIFF tags that place it on the Earth.
         layout: How a TIFF stores its pixels.
         missing: ``[H, W]`` bool: pixels without data; None: none.
+        weights: ``[H, W]`` uint16: where the translation replaces the values, see
+            :class:`~cyclegan_cli.data.masks.Masking`; None: everywhere.
+        measures: Measures of the translation; None: not asked for.
     """
 
     values: PixelArray
@@ -112,6 +126,8 @@ class BandImage:
     tags: tuple[Tag, ...] = ()
     layout: BandLayout = BandLayout()
     missing: PixelArray | None = None
+    weights: PixelArray | None = None
+    measures: Measures | None = None
 
     @property
     def format(self) -> str:
@@ -217,38 +233,87 @@ def _read_npy(file: Any, name: str, header_only: bool) -> BandImage:
 
 def _read_tiff(file: BinaryIO, name: str, header_only: bool) -> BandImage:
     with tiff_file(file) as tiff:
-        page = _only_page(tiff, name)
-        photometric, dtype = int(page.photometric), str(page.dtype)
-        samples = int(page.samplesperpixel)
-        nodata = page.tags.get(GDAL_NODATA)
-        probe = BandProbe(
-            "TIFF",
-            int(page.imagewidth),
-            int(page.imagelength),
-            samples,
-            dtype,
-            is_color=_is_color(photometric, dtype, samples, tuple(page.extrasamples)),
-            nodata=_number(nodata.value) if nodata else None,
-        )
-        if header_only and probe.is_color:
-            return BandImage(np.empty((0, 0, samples)), probe)
-        if photometric not in (MINISBLACK, RGB):
-            raise DataError(
-                f"cannot read {name} as an array: its values are indices or another encoding of "
-                f"colors ({page.photometric.name.lower()})",
-                CONVERT,
-            )
-        _checked(probe, name)
+        page, probe = tiff_header(tiff, name, header_only)
         if header_only:
-            return BandImage(np.empty((0, 0, samples), dtype), probe)
+            return BandImage(np.empty((0, 0, probe.channels)), probe)
+        refuse_overstated(page, probe, file, name)
         values = page.asarray(maxworkers=1)
         if values.ndim == 2:
             values = values[..., None]
         elif page.planarconfig == SEPARATE_PLANES:
             values = np.moveaxis(values, 0, 2)
-        if values.shape != (probe.height, probe.width, samples):
+        if values.shape != (probe.height, probe.width, probe.channels):
             raise DataError(f"cannot read {name}: it is not a plain two-dimensional image", CONVERT)
-        return BandImage(np.ascontiguousarray(values), probe, _geo_tags(page), _layout(page))
+        return BandImage(np.ascontiguousarray(values), probe, geo_tags(page), tiff_layout(page))
+
+
+def tiff_header(tiff: Any, name: str, header_only: bool = False) -> tuple[Any, BandProbe]:
+    """Return the page of a TIFF's only image, and facts from its header.
+
+    Args:
+        tiff: The file, opened by tifffile.
+        name: Its name in error messages.
+        header_only: Whether color images of any encoding are accepted.
+
+    Raises:
+        DataError: The image cannot be read as an array.
+    """
+    page = _only_page(tiff, name)
+    photometric, dtype = int(page.photometric), str(page.dtype)
+    samples = int(page.samplesperpixel)
+    nodata = page.tags.get(GDAL_NODATA)
+    probe = BandProbe(
+        "TIFF",
+        int(page.imagewidth),
+        int(page.imagelength),
+        samples,
+        dtype,
+        is_color=_is_color(photometric, dtype, samples, tuple(page.extrasamples)),
+        nodata=_number(nodata.value) if nodata else None,
+    )
+    if header_only and probe.is_color:
+        return page, probe
+    if photometric not in (MINISBLACK, RGB):
+        raise DataError(
+            f"cannot read {name} as an array: its values are indices or another encoding of "
+            f"colors ({page.photometric.name.lower()})",
+            CONVERT,
+        )
+    return page, _checked(probe, name)
+
+
+def refuse_overstated(page: Any, probe: BandProbe, file: BinaryIO, name: str) -> None:
+    """Refuse a TIFF whose header claims far more pixels than its bytes can hold.
+
+    Args:
+        page: The page of its image.
+        probe: Facts from its header.
+        file: The file.
+        name: Its name in error messages.
+
+    Raises:
+        DataError: It cannot hold that many values.
+    """
+    file.seek(0, io.SEEK_END)
+    size = file.tell()
+    segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+    itemsize = np.dtype(probe.dtype).itemsize
+    if len(segments) != (wanted := math.prod(page.chunked)):
+        raise DataError(
+            f"cannot read {name}: it is damaged: {len(segments)} of its {wanted} tiles or strips "
+            "are listed"
+        )
+    if page.is_contiguous:
+        segments = [(page.dataoffsets[0], probe.nbytes)]
+    stored = [(offset, count) for offset, count in segments if offset and count]
+    if any(offset + count > size for offset, count in stored):
+        raise DataError(f"cannot read {name}: it is truncated")
+    # Tiles without bytes are not decoded.
+    if math.prod(page.chunks) * itemsize * len(stored) > MAX_COMPRESSION_RATIO * size:
+        raise DataError(
+            f"cannot read {name}: it claims {probe.width}x{probe.height} pixels, which its "
+            f"{size:,} bytes cannot hold"
+        )
 
 
 def _only_page(tiff: Any, name: str) -> Any:
@@ -293,7 +358,7 @@ def _number(text: Any) -> float | None:
     return found if np.isfinite(found) else None
 
 
-def _geo_tags(page: Any) -> tuple[Tag, ...]:
+def geo_tags(page: Any) -> tuple[Tag, ...]:
     """Return the tags that place a page on the Earth, without those that describe single bands."""
     tags: list[Tag] = []
     for code in GEO_TAGS:
@@ -308,7 +373,8 @@ def _geo_tags(page: Any) -> tuple[Tag, ...]:
     return tuple(tags)
 
 
-def _layout(page: Any) -> BandLayout:
+def tiff_layout(page: Any) -> BandLayout:
+    """Return how a page stores its pixels."""
     compression = KEPT_COMPRESSIONS.get(int(page.compression), "zlib")
     predictor = page.tags.get(PREDICTOR)
     tile = (int(page.tilelength), int(page.tilewidth)) if page.is_tiled else None
@@ -552,24 +618,35 @@ def bands_content(image: BandImage, format: str) -> bytes:
 def _write_tiff(stream: BinaryIO, image: BandImage, values: PixelArray) -> None:
     import tifffile
 
+    options = tiff_options(image, values.nbytes)
+    tifffile.imwrite(stream, np.ascontiguousarray(values), **options)
+
+
+def tiff_options(image: BandImage, nbytes: int) -> dict[str, Any]:
+    """Return the arguments with which tifffile writes an image.
+
+    Args:
+        image: The image; of its values only the type and the number of channels are used. A color
+            image has three channels, or four with transparency.
+        nbytes: Size of its values in bytes.
+    """
     tags = [(*tag, True) for tag in image.tags]
     if image.probe.nodata is not None or (image.missing is not None and image.missing.any()):
         nodata = image.probe.nodata
         text = "nan" if nodata is None else f"{nodata:.17g}"
         tags.append((GDAL_NODATA, 2, len(text) + 1, text, True))
     layout, channels = image.layout, image.values.shape[2]
-    is_rgb = channels == 3 and values.dtype == np.uint8
+    colors = 3 if image.probe.is_color else 1
+    extra = STRAIGHT_ALPHA if image.probe.is_color else UNSPECIFIED
     has_tiles = layout.tile is not None and all(side % 16 == 0 for side in layout.tile)
-    tifffile.imwrite(
-        stream,
-        np.ascontiguousarray(values),
-        photometric="rgb" if is_rgb else "minisblack",
-        planarconfig="contig" if channels > 1 else None,
-        extrasamples=[0] * (channels - 1) if channels > 1 and not is_rgb else None,
-        compression=layout.compression,
-        predictor=bool(layout.predictor and layout.compression),
-        tile=layout.tile if has_tiles else None,
-        extratags=tags,
-        metadata=None,
-        bigtiff=values.nbytes > 2**32 - 2**25,
-    )
+    return {
+        "photometric": "rgb" if colors == 3 else "minisblack",
+        "planarconfig": "contig" if channels > 1 else None,
+        "extrasamples": [extra] * (channels - colors) if channels > colors else None,
+        "compression": layout.compression,
+        "predictor": bool(layout.predictor and layout.compression),
+        "tile": layout.tile if has_tiles else None,
+        "extratags": tags,
+        "metadata": None,
+        "bigtiff": nbytes > 2**32 - 2**25,
+    }

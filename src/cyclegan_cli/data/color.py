@@ -36,11 +36,13 @@ class Pixels:
         colors: ``[H, W]`` (grey) or ``[H, W, C]`` (3: RGB, 4: CMYK), uint8 or uint16.
         alpha: ``[H, W]`` of the same dtype, or None.
         mode: Pixel format of the file.
+        profile: ICC profile of the colors, if the file has one that applies.
     """
 
     colors: PixelArray
     alpha: PixelArray | None
     mode: Mode
+    profile: bytes | None = None
 
 
 def unpack(image: Image.Image) -> Pixels:

@@ -1,6 +1,7 @@
 """Decode image files."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -56,6 +57,8 @@ TRANSPOSE: dict[int, Callable[[PixelArray], PixelArray]] = {
 }
 SWAPS_SIDES = (5, 6, 7, 8)
 BAD_PROFILE = "its colour profile is damaged or of another kind and was ignored"
+# Pillow's modes that are converted to RGB.
+CONVERTED_MODES = frozenset({"LAB", "YCbCr", "HSV"})
 ANIMATED_INPUT_FORMATS = ANIMATED_FORMATS | {"FLI"}
 
 
@@ -64,6 +67,7 @@ def decode(
     shrink_to: int | None = None,
     name: str = "standard input",
     first_only: bool = False,
+    keep_stored: bool = False,
 ) -> DecodedImage:
     """Decode an image: upright, in sRGB, at full bit depth, with all frames or pages.
 
@@ -73,6 +77,7 @@ def decode(
             decoded at a reduced scale, down to this length; ``DecodedImage.full_size`` is set then.
         name: Name of a stream in error messages; a file is named by its path.
         first_only: Whether to decode only the first frame or page.
+        keep_stored: Whether to also return the pixels in the colors of the file.
 
     Raises:
         DataError: The file is missing, damaged, not an image, or claims more pixels than
@@ -83,10 +88,13 @@ def decode(
         return _decoded_npy(source, name)
     with open_image(source, name) as image:
         # A HEIC file opens at its main image, which is not always the first.
-        return _decoded(image, [image.tell()] if first_only else _pages(image, name), shrink_to)
+        pages = [image.tell()] if first_only else _pages(image, name)
+        return _decoded(image, pages, shrink_to, keep_stored)
 
 
-def _decoded(image: Any, pages: list[int], shrink_to: int | None) -> DecodedImage:
+def _decoded(
+    image: Any, pages: list[int], shrink_to: int | None, keep_stored: bool = False
+) -> DecodedImage:
     remarks_on_file: tuple[str, ...] = getattr(image.fp, "remarks", ())
     # First, because Pillow loads and closes a PNG to find its orientation.
     space = read_color_space(image)
@@ -96,6 +104,7 @@ def _decoded(image: Any, pages: list[int], shrink_to: int | None) -> DecodedImag
     first = None if stack else _read_16_bit(image, pages[0], tiff)
     ignored = () if first or stack else _reduced_bit_depth(image)
     ignored += _ignored_content(image)
+    altered = _alteration(image, space.is_limited_range, bool(first or stack))
     swaps_sides = orientation(image) in SWAPS_SIDES
     stored_size = image.size
     if shrink_to:
@@ -124,6 +133,7 @@ def _decoded(image: Any, pages: list[int], shrink_to: int | None) -> DecodedImag
     elif "icc_profile" in image.info and not image.info["icc_profile"]:
         remarks = (*remarks, BAD_PROFILE)  # Found damaged by Pillow.
     modes = {page.mode for page in pixels}
+    with_profiles = [replace(page, profile=one) for page, one in zip(pixels, applied, strict=True)]
     return DecodedImage(
         frames=tuple(map(to_srgb, pixels, applied)),
         alphas=_alphas(pixels),
@@ -136,6 +146,8 @@ def _decoded(image: Any, pages: list[int], shrink_to: int | None) -> DecodedImag
         encoding=encoding,
         full_size=full_size,
         remarks=remarks_on_file + space.remarks + remarks + ignored,
+        stored=tuple(with_profiles) if keep_stored else (),
+        altered=altered,
     )
 
 
@@ -285,6 +297,17 @@ def _ignored_content(image: Any) -> tuple[str, ...]:
     if missing:
         return (f"its description lists {missing} more planes than the file contains",)
     return ()
+
+
+def _alteration(image: Any, is_limited_range: bool, is_at_full_depth: bool) -> str:
+    """Return how decoded pixels differ from those in the file; empty if they do not."""
+    if image.mode in CONVERTED_MODES:
+        return f"its {image.mode} colors are read as RGB"
+    if is_limited_range:
+        return "its pixel values of limited range are expanded to full range"
+    if not is_at_full_depth and _stored_bits(image) > 8:
+        return f"only 8 of its {_stored_bits(image)} bits per channel are read"
+    return ""
 
 
 def _stack(image: Any) -> list[Pixels]:

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cyclegan_cli.config import BandFormat, TrainConfig, parse_bands, parse_range
+from cyclegan_cli.config import (
+    COLOR_KINDS,
+    BandFormat,
+    TrainConfig,
+    count_channels,
+    parse_bands,
+    parse_range,
+)
 from cyclegan_cli.data.bands import (
     GRAY_TYPES,
     BandProbe,
@@ -71,6 +78,9 @@ def find_format(config: TrainConfig, domain: str, images: Sequence[Path]) -> Ban
         (1.0,),
         bands,
         _nodata(config, list(usable.values())),
+        is_color=not bands
+        and (count or first.channels, first.dtype) in COLOR_KINDS
+        and all(probe.is_color for probe in usable.values()),
     )
     low, high = _range(found, range_text, list(usable))
     return replace(found, low=low, high=high)
@@ -104,7 +114,7 @@ def _can_give(probe: BandProbe, count: int, bands: tuple[int, ...]) -> bool:
 
 
 def _wanted(count: int, bands: tuple[int, ...]) -> str:
-    return f"band {max(bands)}" if bands else f"{count} channels"
+    return f"band {max(bands)}" if bands else count_channels(count)
 
 
 def _mixed(domain: str, probes: dict[Path, BandProbe], more: str = "") -> DataError:

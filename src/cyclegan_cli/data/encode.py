@@ -38,6 +38,7 @@ from cyclegan_cli.data.image import (
     PixelArray,
     to_depth,
 )
+from cyclegan_cli.data.masks import Blend, composite
 from cyclegan_cli.data.metadata import Metadata, save_options, with_srgb_specified
 from cyclegan_cli.data.tiff_pixels import tiff_bytes
 from cyclegan_cli.errors import OutputError
@@ -138,6 +139,8 @@ def _encoded(
         keywords["quality"] = options.quality
     else:
         keywords |= own or DEFAULT_QUALITY.get(format, {})
+    if image.masking is not None and format == "WEBP":
+        keywords["exact"] = True  # Keeps the colors of transparent pixels.
     images = [to_image(frame) for frame in frames]
     if image.animation and len(images) > 1:
         shown = images[1:] if image.animation.has_default_image else images
@@ -370,7 +373,25 @@ def _is_partly_transparent(alpha: PixelArray | None) -> bool:
 
 
 def to_layout(image: DecodedImage, index: int, layout: Layout) -> Pixels:
-    """Convert a frame to its layout; palette and black-and-white images are quantized later."""
+    """Convert a frame to its layout; palette and black-and-white images are quantized later.
+
+    Outside of a mask, the pixels are those of the file if the layout can hold them.
+    """
+    pixels = _converted(image, index, layout)
+    masking = image.masking
+    if masking is None:
+        return pixels
+    original = stored_colors(image, index, layout)
+    if original is None:
+        original = _converted(replace(image, frames=masking.frames), index, layout).colors
+    colors = pixels.colors
+    if layout.mode == "1":  # Its error diffusion would spread over the edge of the mask.
+        colors = np.asarray(Image.fromarray(colors).convert("1").convert("L"))
+    blend: Blend = "none" if layout.mode == "1" else "light"
+    return replace(pixels, colors=composite(original, colors, masking.weights[index], blend))
+
+
+def _converted(image: DecodedImage, index: int, layout: Layout) -> Pixels:
     frame, alpha = image.frames[index], image.alpha(index)
     if layout.has_alpha:
         if alpha is None:
@@ -388,6 +409,84 @@ def to_layout(image: DecodedImage, index: int, layout: Layout) -> Pixels:
     else:
         colors = frame
     return Pixels(colors, alpha, layout.mode)
+
+
+# --- masks: pixels that must not change ----------------------------------------------------------
+
+LOSSLESS_FORMATS = frozenset(
+    {"BMP", "JPEG2000", "NPY", "PCX", "PNG", "PPM", "SGI", "TGA", "TIFF"}
+)  # fmt: skip
+
+
+def stored_colors(image: DecodedImage, index: int, layout: Layout) -> PixelArray | None:
+    """Return a frame's colors before the translation, exactly as a layout can hold them.
+
+    Args:
+        image: An image with masking.
+        index: Index of the frame.
+        layout: The layout.
+
+    Returns:
+        ``[H, W]`` or ``[H, W, C]`` of the layout's type; None if the layout changes them.
+    """
+    assert image.masking is not None
+    if not image.masking.stored:
+        return None
+    stored = image.masking.stored[index]
+    colors, own = to_depth(stored.colors, layout.bit_depth), stored.profile
+    is_exact_depth = colors.dtype == stored.colors.dtype or layout.bit_depth == 16
+    is_own_space = own == layout.profile
+    if own is None or (icc.space_of(own) == "RGB" and icc.is_srgb(own)):
+        is_own_space = layout.profile in (own, None, icc.srgb())
+    if not (is_exact_depth and is_own_space):
+        return None
+    if layout.mode == "RGB" and stored.mode != "CMYK":
+        has_gray_profile = own is not None and icc.space_of(own) == "GRAY"
+        if colors.ndim == 3 or has_gray_profile:
+            return None if has_gray_profile else colors
+        return np.repeat(colors[..., None], 3, axis=2)
+    return colors if layout.mode == stored.mode and layout.mode != "P" else None
+
+
+def refuse_inexact(image: DecodedImage, format: str, options: EncodeOptions, name: str) -> None:
+    """Refuse a lossless format that would change pixels outside of the mask.
+
+    Raises:
+        OutputError: It names the property of the image that the format changes.
+    """
+    if image.masking is None or not _is_lossless(image, format, options):
+        return
+    layout = plan_layout(image, format, options)
+    frames = range(len(image.frames))
+    lacks_alpha = not layout.has_alpha and any(map(_is_transparent, image.alphas))
+    loses_hidden = layout.has_alpha and format == "WEBP" and len(image.frames) > 1
+    if image.altered:
+        reason, hint = image.altered, "Write a lossy format, e.g. with --format jpg."
+    elif lacks_alpha or loses_hidden:
+        reason, hint = f"{format} does not keep its transparent pixels", "Use --format png."
+    elif all(stored_colors(image, index, layout) is not None for index in frames):
+        return
+    elif layout.mode == "P":
+        reason, hint = f"{format} gets a new palette", "Use --format png, without --keep-mode."
+    elif layout.bit_depth < image.bit_depth:
+        reason = f"{format} is written with 8 of its 16 bits per channel"
+        hint = "Use --format png or tiff, without --bit-depth 8."
+    elif layout.mode != image.mode:
+        kinds = f"its pixels are {MODE_NAMES[image.mode]}, and those written"
+        reason, hint = f"{kinds} {MODE_NAMES[layout.mode]}", "Use --keep-mode with --format tiff."
+    else:
+        reason, hint = "its color profile is not kept", "Convert the image to sRGB first."
+    raise OutputError(
+        f"cannot write {name}: pixels outside of the mask must not change, but {reason}", hint
+    )
+
+
+def _is_lossless(image: DecodedImage, format: str, options: EncodeOptions) -> bool:
+    """Return whether a file of this format has exactly the pixels of its layout, or a palette."""
+    if format == "WEBP":
+        is_own = format == image.format and options.quality is None
+        return is_own and bool(image.encoding.get("lossless"))
+    return format in LOSSLESS_FORMATS or format == "GIF"
 
 
 # --- animation ----------------------------------------------------------------------------------

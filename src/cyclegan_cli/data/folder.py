@@ -45,7 +45,7 @@ def refuse_folder(error: OSError) -> None:
 def walk_images(
     folder: Path,
     recursive: bool = True,
-    leave_out: str | None = None,
+    leave_out: Collection[str] = (),
     on_error: Callable[[OSError], None] = refuse_folder,
     unlistable: bool = False,
     skipped: SkippedFiles | None = None,
@@ -60,7 +60,7 @@ def walk_images(
     Args:
         folder: Folder to search.
         recursive: Whether to search its subfolders.
-        leave_out: Real path of a subfolder to exclude.
+        leave_out: Real paths of subfolders and files to exclude.
         on_error: Called for a folder that cannot be listed, which is then skipped.
         unlistable: Whether to yield a subfolder that cannot be listed, so that reading it fails,
             instead of calling ``on_error``.
@@ -89,10 +89,11 @@ def walk_images(
             path = os.path.join(below, name.rstrip("/"))
             if not name.endswith("/"):
                 if name.lower().endswith(suffixes):
-                    yield path
+                    if not leave_out or os.path.join(real, path) not in leave_out:
+                        yield path
                 elif skipped:
                     skipped.add(os.path.join(folder, path))
-            elif recursive and os.path.join(real, path) != leave_out:
+            elif recursive and os.path.join(real, path) not in leave_out:
                 yield from walk(path)
 
     return walk("")

@@ -188,6 +188,7 @@ def encode_options(config: TranslateConfig, extension: str | None) -> EncodeOpti
     return EncodeOptions(
         quality=config.quality,
         bit_depth={"8": 8, "16": 16}[config.bit_depth] if config.bit_depth else None,  # type: ignore[arg-type]
-        keep_profile=config.keep_profile,
+        # A mask keeps pixels in their own colors.
+        keep_profile=config.keep_profile or config.mask is not None,
         keep_mode=config.keep_mode,
     )

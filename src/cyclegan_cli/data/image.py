@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from cyclegan_cli.data.metadata import NO_METADATA, Metadata
+
+if TYPE_CHECKING:
+    from cyclegan_cli.data.color import Pixels
+    from cyclegan_cli.data.masks import Masking
 
 PixelArray = np.ndarray[Any, np.dtype[Any]]
 BitDepth = Literal[8, 16]
@@ -32,6 +36,20 @@ class Animation:
 
 
 @dataclass(frozen=True, eq=False)
+class Measures:
+    """Values of an image before its translation, and measures of the translation.
+
+    Attributes:
+        lumas: Luma of each frame at a reduced size, ``[H, W]`` fp32 in [0, 1].
+        cycle_error: Mean absolute difference to the image translated there and back, as a share of
+            the range of values; None: not measured.
+    """
+
+    lumas: tuple[PixelArray, ...] = ()
+    cycle_error: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class DecodedImage:
     """A decoded image, upright, in sRGB.
 
@@ -48,6 +66,10 @@ class DecodedImage:
         encoding: Options with which a writer of the same format reaches the file's quality.
         full_size: Width and height of the whole image if it was decoded at a reduced scale.
         remarks: Messages about contents of the file that are not in these attributes.
+        stored: Pixels of each frame in the colors of the file, if they were asked for.
+        altered: How these differ from the pixels in the file; empty if they do not.
+        masking: The pixels before the translation, and where they are kept; None: nowhere.
+        measures: Measures of the translation; None: not asked for.
     """
 
     frames: tuple[PixelArray, ...]
@@ -60,6 +82,10 @@ class DecodedImage:
     encoding: dict[str, Any] = field(default_factory=dict)
     full_size: tuple[int, int] | None = None
     remarks: tuple[str, ...] = ()
+    stored: tuple[Pixels, ...] = ()
+    altered: str = ""
+    masking: Masking | None = None
+    measures: Measures | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -96,6 +122,10 @@ class DecodedImage:
         # 65535² plus half of 65535 just fits into 32 bits.
         light = frame * opacity + highest * (highest - opacity)
         return ((light + highest // 2) // highest).astype(frame.dtype)
+
+    def with_masking(self, masking: Masking) -> DecodedImage:
+        """Return the same image, whose pixels outside of a mask are kept when it is written."""
+        return replace(self, masking=masking)
 
     def with_frames(self, frames: Sequence[PixelArray]) -> DecodedImage:
         """Return the same image with other pixels, e.g. translated ones.

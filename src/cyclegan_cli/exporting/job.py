@@ -190,11 +190,6 @@ def _refuse_for_bands(config: ExportConfig, info: ModelInfo, directions: Directi
             "--image-io maps 0 to 255 to [-1, 1], but a domain has another range",
             "Export without it: the file then takes and returns tensors in [-1, 1].",
         )
-    if config.precision == "int8" and formats:
-        raise UsageError(
-            f"--precision int8 is calibrated with RGB images, but a domain has {formats[0]}",
-            "Use fp32 or fp16.",
-        )
 
 
 def check_options(config: ExportConfig) -> None:

@@ -42,7 +42,8 @@ def convert(job: Job, generators: Generators) -> ConvertedModel:
         DataError: There are too few calibration images, or one cannot be read.
         OutputError: There is no space for temporary files.
     """
-    [generator] = generators.values()
+    [(direction, generator)] = generators.items()
+    source, _ = job.checkpoint.info.formats_of(direction)
     with silenced():
         model = to_onnx(generator, job.image_io)
         held_out: dict[str, Tensor] = {}
@@ -53,7 +54,7 @@ def convert(job: Job, generators: Generators) -> ConvertedModel:
             model = onnx_precision.to_fp16(model)
         elif job.calibration is not None:
             model, held_out, facts["int8"] = onnx_precision.to_int8(
-                model, job.calibration, generator.config.input_channels, job.image_io
+                model, job.calibration, generator.config.input_channels, job.image_io, source
             )
 
     def save(paths: tuple[Path, ...], document: Document) -> None:

@@ -17,6 +17,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 from torch import Tensor
 
+from cyclegan_cli.config import BandFormat
 from cyclegan_cli.exporting.calibration import load_calibration
 from cyclegan_cli.exporting.converted import INPUT, Document, temporary_folder
 
@@ -48,7 +49,7 @@ def _around_the_network(model: Any) -> list[Any]:
 
 
 def to_int8(
-    model: Any, folder: Path, channels: int, image_io: bool
+    model: Any, folder: Path, channels: int, image_io: bool, band_format: BandFormat | None = None
 ) -> tuple[Any, dict[str, Tensor], Document]:
     """Return a graph whose convolutions, except the first and last, are quantized to 8 bits.
 
@@ -65,7 +66,7 @@ def to_int8(
         DataError: There are too few images, or one cannot be read.
         OutputError: There is no space for temporary files.
     """
-    images = load_calibration(folder, channels, image_io)
+    images = load_calibration(folder, channels, image_io, band_format)
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     inner = [node.name for node in convolutions[1:-1] if not _is_blur(node)]
     with temporary_folder() as temporary:

@@ -65,6 +65,7 @@ def select_frames(image: DecodedImage, settings: AnimationSettings) -> DecodedIm
         image,
         frames=tuple(image.frames[index] for index in kept),
         alphas=tuple(image.alphas[index] for index in kept) if image.alphas else (),
+        stored=tuple(image.stored[index] for index in kept) if image.stored else (),
         animation=replace(animation, durations=tuple(durations)),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
+import shutil
 import tempfile
 from contextlib import suppress
 from typing import Literal
@@ -20,6 +21,7 @@ Location = torch.device | Literal["disk"]
 # Up to this many bytes are kept for the next image: allocating them anew costs more than a tenth
 # of the time of a small image. Larger buffers are freed.
 KEEP_BYTES = 2**30
+MORE_DISK = "Set TMPDIR to a folder with more free space."
 
 
 class StoredRows:
@@ -70,6 +72,15 @@ class FeatureMapArena:
         if location != self.location:
             self._buffer = None
         self.location, self._size = location, 0
+
+    def reserve(self, size: int, like: Tensor) -> None:
+        """Allocate the buffer for maps of at most ``size`` elements like those of ``like``.
+
+        Raises:
+            DeviceError: The folder for temporary files has too little space.
+        """
+        self._buffer = None
+        self._buffer = _new_buffer(size, like.dtype, self.location or like.device)
 
     def end(self) -> None:
         """Free the buffer, unless it is small and in host memory."""
@@ -137,6 +148,13 @@ def _temporary_file(size: int) -> mmap.mmap:
         DeviceError: The folder for temporary files has too little space.
     """
     folder = tempfile.gettempdir()
+    # More than there is would fill the disk before it fails.
+    if (free := shutil.disk_usage(folder).free) < size:
+        raise DeviceError(
+            f"the feature maps need {size / 1e9:.3g} GB in {folder}, where {free / 1e9:.3g} GB are "
+            "free",
+            MORE_DISK,
+        )
     try:
         with tempfile.TemporaryFile() as file:
             # Allocate now: a full disk would kill the process later.
@@ -150,5 +168,5 @@ def _temporary_file(size: int) -> mmap.mmap:
         # Not "from error": the disk of the outputs may have space left.
         raise DeviceError(
             f"cannot hold {size / 1e9:.1f} GB in {folder}: {reason}",
-            "Set TMPDIR to a folder with more free space.",
+            MORE_DISK,
         ) from None

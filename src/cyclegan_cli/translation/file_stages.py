@@ -14,17 +14,18 @@ from cyclegan_cli.data.bands import (
     BandImage,
     BandProbe,
     can_hold,
-    nodata_value,
     probe_bands,
     read_bands,
     select,
     write_bands,
 )
 from cyclegan_cli.data.decode import decode, pixel_bytes
-from cyclegan_cli.data.encode import encode, refuse_unwritable
+from cyclegan_cli.data.encode import encode, refuse_inexact, refuse_unwritable
 from cyclegan_cli.data.formats import WRITABLE_FORMATS, writable_format
 from cyclegan_cli.data.image import DecodedImage, EncodeOptions, PixelArray
-from cyclegan_cli.errors import DataError, OutputError
+from cyclegan_cli.data.masks import composite_values, masked_share
+from cyclegan_cli.data.raster import open_raster
+from cyclegan_cli.errors import DataError, DeviceError, OutputError
 from cyclegan_cli.runtime.threads import available_cores
 from cyclegan_cli.translation.animations import (
     FRAME_BY_FRAME,
@@ -32,13 +33,21 @@ from cyclegan_cli.translation.animations import (
     FrameSmoother,
     select_frames,
 )
+from cyclegan_cli.translation.labels import LabelCopier
+from cyclegan_cli.translation.masks import Masks
+from cyclegan_cli.translation.measuring import Measuring
 from cyclegan_cli.translation.outputs import TranslationJob
-from cyclegan_cli.translation.pipeline import Outcome
+from cyclegan_cli.translation.pipeline import PIXEL_BYTES, Outcome
+from cyclegan_cli.translation.raster import RasterJob, output_probe, translate_raster
 
 if TYPE_CHECKING:
     import torch
 
     from cyclegan_cli.translation.translator import Translator
+
+# A TIFF is read and written some rows at a time if its pixels, those of its translation and the
+# encoder's copy exceed this many bytes, or this fraction of the available memory.
+WHOLE_BYTES, WHOLE_FRACTION = PIXEL_BYTES, 0.125
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,9 @@ class FileStages:
         stdin: Read the image from this stream instead of the job's input.
         stdout: Write the image to this stream instead of the job's output.
         extension: Selects the format written to ``stdout``; None: the input's format.
+        masks: Where images are translated; None: everywhere.
+        labels: Copies the labels of images that are translated or skipped; None: none.
+        measuring: Measures translations, and rejects those that do not keep edges; None: neither.
         animations: How animations are translated.
     """
 
@@ -62,6 +74,9 @@ class FileStages:
     stdin: BinaryIO | None = None
     stdout: BinaryIO | None = None
     extension: str | None = None
+    masks: Masks | None = None
+    labels: LabelCopier | None = None
+    measuring: Measuring | None = None
     animations: AnimationSettings = FRAME_BY_FRAME
 
     def is_done(self, job: TranslationJob) -> bool:
@@ -71,20 +86,53 @@ class FileStages:
         if self.existing == "skip":
             return True
         try:
-            return os.stat(job.input).st_mtime_ns <= os.stat(job.output).st_mtime_ns
-        except OSError:
+            sources = [job.input]
+            if self.masks and (mask := self.masks.file_of(job)):
+                sources.append(str(mask))
+            written = os.stat(job.output).st_mtime_ns
+            return all(os.stat(source).st_mtime_ns <= written for source in sources)
+        except (OSError, DataError):
             return False  # Reading the image reports the error.
 
     def pixel_bytes(self, job: TranslationJob) -> int:
         """Return the size of the image's pixels, from its header."""
         if self.stdin:
             return 0
+        copies = 2 if self.masks else 1  # With a mask, the pixels of the input are kept.
         if self.translator.source_format is None:
-            return pixel_bytes(Path(job.input))
+            return copies * pixel_bytes(Path(job.input))
         found = probe_bands(Path(job.input), job.input)
-        return found.width * found.height * found.channels * np.dtype(found.dtype).itemsize
+        return 0 if self._is_raster(job, found) else copies * found.nbytes
 
-    def decode(self, job: TranslationJob) -> DecodedImage | BandImage:
+    def _is_raster(self, job: TranslationJob, found: BandProbe) -> bool:
+        """Return whether an image is read and written some rows at a time."""
+        if self.stdin or self.stdout or found.format != "TIFF" or self._needs_whole:
+            return False
+        if writable_format(Path(job.output).suffix) != "TIFF":
+            return False
+        whole = self._whole_bytes(found)
+        return whole > min(WHOLE_BYTES, WHOLE_FRACTION * self.translator.budget())
+
+    def _whole_bytes(self, found: BandProbe) -> float:
+        """Bytes of an image, its translation, and the encoder's copy of it."""
+        target = self.translator.target_format
+        values = target.channels * np.dtype(target.dtype).itemsize if target else 4
+        return found.nbytes + 2 * found.width * found.height * values
+
+    @property
+    def _needs_whole(self) -> bool:
+        """Whether measures need all pixels of an image and its translation in memory."""
+        measuring = self.measuring
+        return bool(measuring and (measuring.minimum is not None or measuring.reverse))
+
+    def decode(self, job: TranslationJob) -> DecodedImage | BandImage | RasterJob:
+        """Read the image, and refuse one that cannot be written; see :meth:`_decode`."""
+        image = self._decode(job)
+        if self.measuring is None or isinstance(image, RasterJob):
+            return image
+        return self.measuring.before(image)
+
+    def _decode(self, job: TranslationJob) -> DecodedImage | BandImage | RasterJob:
         """Read the image, and refuse one that cannot be written.
 
         Raises:
@@ -93,7 +141,11 @@ class FileStages:
         """
         if self.translator.source_format is not None:
             return self._decode_bands(job, self.translator.source_format)
-        image = decode(self.stdin or Path(job.input), self.translator.options.resize)
+        # Pixels outside of a mask are those of the full size, as is the image translated back.
+        needs_all = self.masks or (self.measuring and self.measuring.reverse)
+        shrink_to = None if needs_all else self.translator.options.resize
+        source = self.stdin or Path(job.input)
+        image = decode(source, shrink_to, keep_stored=self.masks is not None)
         if self.translator.target_format is not None and len(image.frames) > 1:
             raise DataError(
                 f"{job.input} has {len(image.frames)} frames, and the target domain has single "
@@ -101,28 +153,85 @@ class FileStages:
                 "Save each frame as a file of its own.",
             )
         image = select_frames(image, self.animations)
-        refuse_unwritable(image, self._format(job, image), self.options, job.output)
+        format_name = self._format(job, image)
+        refuse_unwritable(image, format_name, self.options, job.output)
+        if self.masks:
+            image = self.masks.attached(job, image)
+            refuse_inexact(image, format_name, self.options, job.output)
         return image
 
-    def _decode_bands(self, job: TranslationJob, source: BandFormat) -> BandImage:
+    def _decode_bands(self, job: TranslationJob, source: BandFormat) -> BandImage | RasterJob:
         name = "standard input" if self.stdin else job.input
+        if self.stdin is None:
+            found = probe_bands(Path(job.input), name)
+            if self._is_raster(job, found):
+                return self._open_raster(job, source)
+            if (needed := self._whole_bytes(found)) > (budget := self.translator.budget()):
+                raise DeviceError(
+                    f"{name} needs {needed / 1e9:.2g} GB of memory for its pixels, found "
+                    f"{max(budget, 0) / 1e9:.2g} GB",
+                    "Translate a TIFF to a TIFF, without --min-structure and --cycle-error: only "
+                    "some of its rows are in memory.",
+                )
         image = read_bands(self.stdin or Path(job.input), name)
         selected = select(image, source, name)
-        if selected.dtype.kind == "f" and not source.is_float:
+        self._refuse_floats(image.probe, source, name)
+        self._format(job, image)  # Refuses a format that cannot hold the target domain.
+        if self.masks:
+            weights = self.masks.weights(job, [(image.width, image.height)])[0]
+            image = replace(image, weights=weights)
+            selected = self._kept_values(selected, name)
+        return replace(image, values=selected)
+
+    def _kept_values(self, values: PixelArray, name: str) -> PixelArray:
+        """Return values in the type of the target domain, in which those outside are kept."""
+        target = self.translator.target_format
+        assert target is not None
+        if not np.can_cast(values.dtype, target.dtype):
             raise DataError(
-                f"{name} has values of type {selected.dtype}, and the domain "
+                f"{name} has values of type {values.dtype}, which pixels outside of the mask "
+                f"cannot keep in outputs of {target.dtype}",
+                "Use images with the type of their domain.",
+            )
+        return values.astype(target.dtype)
+
+    def _open_raster(self, job: TranslationJob, source: BandFormat) -> RasterJob:
+        """Check a TIFF that is read in windows."""
+        with open_raster(Path(job.input), source) as raster:
+            raster[0:0]  # Refuses an image without the channels of the source domain.
+            self._refuse_floats(raster.probe, source, job.input)
+            weights = None
+            if self.masks:
+                self._kept_values(raster[0:0], job.input)
+                size = raster.probe.width, raster.probe.height
+                weights = self.masks.weights(job, [size])[0]
+            return RasterJob(Path(job.input), Path(job.output), raster.probe, weights)
+
+    def _refuse_floats(self, found: BandProbe, source: BandFormat, name: str) -> None:
+        if found.dtype.startswith("float") and not source.is_float:
+            raise DataError(
+                f"{name} has values of type {found.dtype}, and the domain "
                 f"{self.translator.source} of {source.dtype}",
                 "Use images with the values of that domain.",
             )
-        self._format(job, image)  # Refuses a format that cannot hold the target domain.
-        return replace(image, values=selected)
 
-    def translate(self, image: DecodedImage | BandImage) -> DecodedImage | BandImage:
-        """Translate every frame.
+    def translate(
+        self, image: DecodedImage | BandImage | RasterJob
+    ) -> DecodedImage | BandImage | RasterJob:
+        """Translate every frame. The translation of a :class:`RasterJob` is also written.
 
         Raises:
+            DataError: An image that is read in windows is damaged.
+            OutputError: Its translation cannot be written.
             DeviceError: There is not enough memory.
         """
+        if isinstance(image, RasterJob):
+            translate_raster(self.translator, image)
+            return image
+        result = self._translate(image)
+        return result if self.measuring is None else self.measuring.translated(image, result)
+
+    def _translate(self, image: DecodedImage | BandImage) -> DecodedImage | BandImage:
         if isinstance(image, BandImage):
             return self._translate_bands(image.values, image)
         if self.translator.target_format is not None:
@@ -143,39 +252,78 @@ class FileStages:
     def _translate_bands(
         self, pixels: PixelArray, image: DecodedImage | BandImage
     ) -> DecodedImage | BandImage:
-        target = self.translator.target_format
-        own_nodata = image.probe.nodata if isinstance(image, BandImage) else None
-        values, missing = self.translator.translate_bands(pixels, own_nodata)
-        if target is None:
+        probe = image.probe if isinstance(image, BandImage) else None
+        values, missing = self.translator.translate_bands(pixels, probe.nodata if probe else None)
+        size = (values.shape[1], values.shape[0])
+        if self.translator.target_format is None:
             alpha = None if missing is None else np.where(missing, 0, 255).astype(np.uint8)
+            if isinstance(image, BandImage) and image.format == "TIFF":
+                values = values if alpha is None else np.dstack([values, alpha])
+                colors = BandProbe("TIFF", *size, values.shape[2], "uint8", is_color=True)
+                return BandImage(values, colors, image.tags, image.layout)
             return DecodedImage((values,), () if alpha is None else (alpha,), image.format)
-        source = self.translator.source_format
-        known = own_nodata if source is None or source.nodata is None else source.nodata
-        has_nodata = missing is not None or target.nodata is not None
-        probe = BandProbe(
-            image.format,
-            values.shape[1],
-            values.shape[0],
-            target.channels,
-            target.dtype,
-            is_color=False,
-            nodata=nodata_value(target, known) if has_nodata else None,
-        )
+        found = output_probe(self.translator, probe, size, missing is not None)
+        if isinstance(image, BandImage) and image.weights is not None:
+            return masked_bands(image, values, missing, found)
         if isinstance(image, BandImage):
-            return BandImage(values, probe, image.tags, image.layout, missing)
-        return BandImage(values, probe)
+            return BandImage(values, found, image.tags, image.layout, missing)
+        return BandImage(values, replace(found, format=image.format))
 
-    def encode(self, job: TranslationJob, image: DecodedImage | BandImage) -> Outcome:
-        """Write the translation."""
+    def skip(self, job: TranslationJob) -> Outcome:
+        """Return the outcome of an image whose translation exists, and copy missing labels."""
+        outcome = Outcome(job.input, job.output, "skipped")
+        if self.labels is None:
+            return outcome
+        copied = self.labels.copy(job, replace=False)
+        return replace(outcome, labels=copied.files, warnings=copied.warnings)
+
+    def encode(self, job: TranslationJob, image: DecodedImage | BandImage | RasterJob) -> Outcome:
+        """Write the translation and copy its labels, unless its structure score is too low."""
+        if isinstance(image, RasterJob):
+            return self._labelled(job, self._of_raster(job, image))
+        structure = None if self.measuring is None else self.measuring.structure(image)
+        minimum = None if self.measuring is None else self.measuring.minimum
+        is_rejected = structure is not None and minimum is not None and structure < minimum
+        outcome = (
+            Outcome(job.input, job.output, "rejected") if is_rejected else self._write(job, image)
+        )
+        cycle_error = None if image.measures is None else image.measures.cycle_error
+        outcome = replace(outcome, structure=structure, cycle_error=cycle_error)
+        return outcome if is_rejected else self._labelled(job, outcome)
+
+    def _labelled(self, job: TranslationJob, outcome: Outcome) -> Outcome:
+        """Copy the labels of an image that was translated."""
+        if self.labels is None:
+            return outcome
+        copied = self.labels.copy(job, True, (outcome.width or 0, outcome.height or 0))
+        warnings = outcome.warnings + copied.warnings
+        return replace(outcome, labels=copied.files, warnings=warnings)
+
+    def _of_raster(self, job: TranslationJob, raster: RasterJob) -> Outcome:
+        return Outcome(
+            job.input, job.output, "ok", width=raster.probe.width, height=raster.probe.height,
+            mask_share=None if raster.weights is None else masked_share((raster.weights,)),
+        )  # fmt: skip
+
+    def _write(self, job: TranslationJob, image: DecodedImage | BandImage) -> Outcome:
         target = self.stdout or Path(job.output)
         format_name = self._format(job, image)
+        keeps_place = format_name == "TIFF" and self.options.bit_depth != 16
+        is_rgb = self.translator.target_format is None
+        if isinstance(image, BandImage) and is_rgb and not keeps_place:
+            image = _as_colors(image)
         if isinstance(image, BandImage):
             write_bands(image, target, format_name, job.output)
-            return Outcome(job.input, job.output, "ok", width=image.width, height=image.height)
+            share = None if image.weights is None else masked_share((image.weights,))
+            return Outcome(
+                job.input, job.output, "ok",
+                width=image.width, height=image.height, mask_share=share,
+            )  # fmt: skip
         lost = encode(image, target, format_name, self.options)
         return Outcome(
             job.input, job.output, "ok",
             width=image.width, height=image.height, warnings=image.remarks + lost,
+            mask_share=None if image.masking is None else image.masking.share,
         )  # fmt: skip
 
     def _format(self, job: TranslationJob, image: DecodedImage | BandImage) -> str:
@@ -200,6 +348,33 @@ class FileStages:
                 "Use --format tiff or npy.",
             )
         return format_name
+
+
+def masked_bands(
+    image: BandImage, values: PixelArray, missing: PixelArray | None, found: BandProbe
+) -> BandImage:
+    """Composite translated values over those of the input, in the values themselves.
+
+    Args:
+        image: The input, with weights; its domain and the target's have the same type.
+        values: ``[H, W, C]``, translated.
+        missing: ``[H, W]`` bool: pixels without data, which the translation also lacks.
+        found: The header of the translation. The input's value without data is kept, because
+            pixels outside of the mask have it.
+    """
+    assert image.weights is not None
+    nodata = found.nodata if image.probe.nodata is None else image.probe.nodata
+    result = composite_values(image.values, values, image.weights, missing, nodata)
+    return BandImage(
+        result, replace(found, nodata=nodata), image.tags, image.layout, missing, image.weights
+    )
+
+
+def _as_colors(image: BandImage) -> DecodedImage:
+    """Return an RGB image, for formats that do not place images on the Earth."""
+    colors, alpha = image.values[..., :3], image.values[..., 3:]
+    alphas = (alpha[..., 0],) if alpha.shape[2] else ()
+    return DecodedImage((colors,), alphas, image.format)
 
 
 def default_workers(device: torch.device) -> int:

@@ -13,7 +13,7 @@ import stat
 import tempfile
 import weakref
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -135,14 +135,14 @@ class Inputs:
         listed: Further files and folders, without globs.
         recursive: Whether folders are searched recursively.
         root: The folder whose structure is reproduced in the output folder.
-        excluded: Real path of the output folder, which is not searched for inputs.
+        excluded: Real paths of folders and files that are not inputs: the output folder, masks.
     """
 
     patterns: Sequence[str] = ()
     listed: PathList | None = None
     recursive: bool = True
     root: str | None = None
-    excluded: str | None = None
+    excluded: Collection[str] = ()
 
     def checked(self, skipped: SkippedFiles | None = None) -> Iterator[InputImage]:
         """Yield the images in order, and check every argument.

@@ -33,12 +33,16 @@ class MemoryEstimate:
         height: Height of the padded image.
         width: Width of the padded image.
         itemsize: Bytes per element: 4 in fp32, 2 in bf16.
+        pixel_bytes: Bytes of pixels that are held in addition: of the output, the encoder's copy of
+            it, or of the rows of a raster that are read and written at a time. None: those of an
+            8-bit RGB image.
     """
 
     config: GeneratorConfig
     height: int
     width: int
     itemsize: int
+    pixel_bytes: float | None = None
 
     @property
     def full_map(self) -> float:
@@ -57,7 +61,9 @@ class MemoryEstimate:
 
     @property
     def output(self) -> float:
-        """The 8-bit output, and the encoder's copy of it."""
+        """The output, and the encoder's copy of it."""
+        if self.pixel_bytes is not None:
+            return self.pixel_bytes
         return 2 * 3 * self.height * self.width
 
     def total(self, plan: StripPlan) -> float:

@@ -17,7 +17,14 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from cyclegan_cli.config import STDIN_NAMES, STDOUT_NAMES, STREAM, BandFormat, TranslateConfig
+from cyclegan_cli.config import (
+    ALPHA,
+    STDIN_NAMES,
+    STDOUT_NAMES,
+    STREAM,
+    BandFormat,
+    TranslateConfig,
+)
 from cyclegan_cli.data.bands import can_hold
 from cyclegan_cli.data.folder import SkippedFiles
 from cyclegan_cli.data.formats import encode_options, writable_format
@@ -40,6 +47,7 @@ from cyclegan_cli.translation.inputs import (
 # The format of outputs whose input format is read-only.
 FALLBACK_EXTENSION = ".png"
 BANDS_EXTENSION = ".tif"
+IMAGES_FOLDER = "images"
 IN_FOLDER = "{stem}{ext}"
 BESIDE_INPUT = "{stem}_{domain}{ext}"
 PLACEHOLDERS = ("stem", "ext", "domain", "parent")
@@ -58,10 +66,12 @@ class TranslationJob(NamedTuple):
     Attributes:
         input: Path of the image.
         output: Path of its translation.
+        relative_path: Path of the image below its input folder, or its name.
     """
 
     input: str
     output: str
+    relative_path: str = ""
 
 
 @dataclass(frozen=True)
@@ -316,7 +326,17 @@ class TranslationPlan:
         for source in self._inputs:
             output = self._naming.output_of(source)
             if self._ledger.take(self._key(output)):
-                yield TranslationJob(source.path, output)
+                yield TranslationJob(source.path, output, source.relative_path)
+
+    @property
+    def folder(self) -> str | None:
+        """The output folder; None if each output is written beside its input, or to a file."""
+        return self._naming.folder
+
+    def outputs(self) -> Iterator[tuple[InputImage, str]]:
+        """Yield every input with its output, of all shards, also those that are not translated."""
+        for source in self._inputs:
+            yield source, self._naming.output_of(source)
 
     def _refuse(self, conflicts: Conflicts) -> NoReturn:
         """Raise an error about the first conflict."""
@@ -376,7 +396,11 @@ def plan_outputs(
         DataError: An input does not exist, or a folder contains no images.
     """
     _refuse_for_bands(config, band_format)
-    excluded = None if config.output is None else os.path.realpath(config.output)
+    mask = None if config.mask == ALPHA else config.mask
+    named = [config.output, mask, config.copy_labels, config.labels_output]
+    if config.output and config.copy_labels:
+        named.append(labels_folder(config.output, config.copy_labels))
+    excluded = frozenset(os.path.realpath(one) for one in named if one is not None)
     root = None if config.root is None else str(config.root)
     inputs = Inputs(config.inputs, listed, config.recursive, root, excluded)
     is_piped = config.is_stream and config.inputs[0] in STDIN_NAMES
@@ -401,6 +425,16 @@ def plan_outputs(
         source = STREAM if is_piped else config.inputs[0]
         return [TranslationJob(source, naming.file or STREAM)], encoding
     return TranslationPlan(inputs, naming, config.existing != "skip", shard), encoding
+
+
+def labels_folder(output: str, labels: Path) -> str:
+    """Return the folder to which labels are copied by default: of the same name as theirs.
+
+    It is below the output folder, or beside it if that is named ``images``, as YOLO expects.
+    """
+    name = os.path.basename(os.path.realpath(labels))
+    is_images = os.path.basename(os.path.normpath(output)) == IMAGES_FOLDER
+    return os.path.join(os.path.dirname(os.path.normpath(output)) if is_images else output, name)
 
 
 def _refuse_for_bands(config: TranslateConfig, band_format: BandFormat | None) -> None:

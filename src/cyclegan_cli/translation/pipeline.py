@@ -39,7 +39,9 @@ WINDOW = 32
 POLL_SECONDS = 0.5
 RANK_POLL_SECONDS = 0.2
 
-OutcomeStatus = Literal["ok", "skipped", "failed"]
+OutcomeStatus = Literal["ok", "skipped", "rejected", "failed"]
+# Values of an outcome that options ask for.
+MEASURES = frozenset({"mask_share", "labels", "structure", "cycle_error"})
 
 
 class JobStopped(Exception):  # noqa: N818 - as KeyboardInterrupt
@@ -53,12 +55,19 @@ class Outcome:
     Attributes:
         input: Path of the image.
         output: Path of its translation, which is written only if ``ok``.
-        status: ``ok``, ``skipped`` (the output exists) or ``failed``.
+        status: ``ok``, ``skipped`` (the output exists), ``rejected`` (the structure score is too
+            low, so it is not written) or ``failed``.
         error: One sentence, if failed.
         width: In pixels, if ok.
         height: In pixels, if ok.
         seconds: Time from opening the input to closing the output.
         warnings: One sentence per property of the image that the output does not preserve.
+        mask_share: Share of the pixels inside of the mask, if there is one.
+        labels: Paths of the copied labels, if they are copied.
+        structure: How well edges are kept, if it is measured; see
+            :func:`~cyclegan_cli.metrics.structure.structure_score`.
+        cycle_error: Mean absolute difference to the image translated there and back, in [0, 1], if
+            it is measured.
     """
 
     input: str
@@ -69,10 +78,15 @@ class Outcome:
     height: int | None = None
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
+    mask_share: float | None = None
+    labels: tuple[str, ...] | None = None
+    structure: float | None = None
+    cycle_error: float | None = None
 
     def to_document(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return vars(self) | {"warnings": list(self.warnings)}
+        """Return plain values for JSON, without measures that were not asked for."""
+        found = vars(self) | {"warnings": list(self.warnings)}
+        return {key: one for key, one in found.items() if one is not None or key not in MEASURES}
 
 
 @dataclass
@@ -94,12 +108,14 @@ class TranslationSummary:
 
     def to_document(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        ok, skipped, failed = (self.counts[status] for status in ("ok", "skipped", "failed"))
+        names = ("ok", "skipped", "rejected", "failed")
+        ok, skipped, rejected, failed = (self.counts[status] for status in names)
         return {
             "summary": {
                 "pictures": self.images,
                 "ok": ok,
                 "skipped": skipped,
+                "rejected": rejected,
                 "failed": failed,
                 "seconds": round(self.seconds, 4),
                 "pictures_per_second": round(ok / self.seconds, 4) if ok else 0.0,
@@ -194,6 +210,9 @@ class Stages(Protocol):
 
     def encode(self, job: TranslationJob, image: Any) -> Outcome:
         """Write the translation and return an outcome of status ``ok``."""
+
+    def skip(self, job: TranslationJob) -> Outcome:
+        """Return an outcome of status ``skipped``."""
 
 
 @dataclass(eq=False)
@@ -459,7 +478,7 @@ class Pipeline:
         item = WorkItem(number, job, started=time.monotonic())
         try:
             if self._stages.is_done(job):
-                return item, Outcome(job.input, job.output, "skipped")
+                return item, self._stages.skip(job)
             item.size = self._stages.pixel_bytes(job)
         except (CycleGANError, MemoryError) as error:
             return item, _failure(job, error)

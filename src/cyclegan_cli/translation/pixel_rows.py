@@ -6,6 +6,8 @@ converted as a whole.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,7 +18,19 @@ from cyclegan_cli.data.image import LUMA, BitDepth, PixelArray
 from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
 from cyclegan_cli.models.padding import padded_size, reflect_to_multiple
 
-ROWS_AT_ONCE = 256
+# Values that are converted to fp64 at a time.
+VALUES_AT_ONCE = 2**21
+
+
+class PixelSource(Protocol):
+    """An array ``[H, W, C]``, or a file of which rows are read."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Height, width and number of channels."""
+
+    def __getitem__(self, rows: slice, /) -> PixelArray:
+        """Return consecutive rows: ``[h, W, C]``."""
 
 
 class PixelRows:
@@ -30,36 +44,48 @@ class PixelRows:
     """
 
     def __init__(
-        self, pixels: PixelArray, channels: int, like: Tensor, source: BandFormat | None = None
+        self, pixels: PixelSource, channels: int, like: Tensor, source: BandFormat | None = None
     ) -> None:
         self.pixels, self.channels, self.like = pixels, channels, like
         self.source = source
+        self.nodata: float | None = None
         self.means: Tensor | None = None
         self.height = padded_size(pixels.shape[0])
 
-    def fill(self, nodata: float | None) -> PixelArray:
+    def fill(self, nodata: float | None, mask: PixelArray | None = None) -> bool:
         """Replace values without data by the mean of their channel, as training does.
 
         Args:
-            nodata: A value without data that the file declares, besides that of the format.
+            nodata: A value without data that the file declares, in addition to that of the format.
+            mask: ``[H, W]`` bool, which is set where pixels lack data in a channel; None: it is
+                not needed.
 
         Returns:
-            ``[H, W]`` bool: pixels that lack data in a channel.
+            Whether any pixel lacks data.
         """
         assert self.source is not None
         height, width, channels = self.pixels.shape
-        totals, counts = np.zeros(channels), np.zeros(channels)
-        missing = np.zeros((height, width), dtype=bool)
+        step = max(VALUES_AT_ONCE // (width * channels), 1)
+        totals, counts, any_missing = np.zeros(channels), np.zeros(channels), False
         self.nodata = nodata
-        for top in range(0, height, ROWS_AT_ONCE):
-            unit = to_unit(self.pixels[top : top + ROWS_AT_ONCE], self.source, nodata)
+        for top in range(0, height, step):
+            bottom = min(top + step, height)
+            unit = to_unit(self.pixels[top:bottom], self.source, nodata)
             lacking = np.isnan(unit)
-            missing[top : top + ROWS_AT_ONCE] = lacking.any(axis=2)
+            any_missing |= bool(lacking.any())
+            if mask is not None:
+                mask[top:bottom] = lacking.any(axis=2)
             totals += np.nansum(unit, axis=(0, 1), dtype=np.float64)
             counts += (~lacking).sum(axis=(0, 1))
         means = torch.from_numpy(totals / np.maximum(counts, 1)).float()
-        self.means = means.view(1, -1, 1, 1) if missing.any() else None
-        return missing
+        self.means = means.view(1, -1, 1, 1) if any_missing else None
+        return any_missing
+
+    def missing(self, top: int, bottom: int) -> PixelArray:
+        """Return which pixels of some rows lack data in a channel: ``[h, W]`` bool."""
+        assert self.source is not None
+        unit = to_unit(self.pixels[top:bottom], self.source, self.nodata)
+        return np.asarray(np.isnan(unit).any(axis=2))
 
     def _to_tensor(self, pixels: PixelArray) -> Tensor:
         if self.source is None:
@@ -75,7 +101,8 @@ class PixelRows:
         if bottom > last + 1:
             position = rows % max(2 * last, 1)
             rows = np.minimum(position, 2 * last - position).clip(0)
-            pixels = self.pixels[rows]
+            first = int(rows.min())
+            pixels = self.pixels[first : int(rows.max()) + 1][rows - first]
         else:
             pixels = self.pixels[top:bottom]
         images = self._to_tensor(pixels).to(self.like)
@@ -112,13 +139,24 @@ class PixelSink:
         """Write ``[1, C, h, W']`` in [-1, 1] to the rows from ``top`` on."""
         height, width, _ = self.pixels.shape
         rows = rows[:, :, : height - top, :width]
-        if rows.shape[2] == 0:
-            return
-        if self.target is None:
-            pixels = tensor_to_array(to_channels(rows, 3), self.bit_depth)
-        else:
-            pixels = from_unit(rows[0].permute(1, 2, 0).float().cpu().numpy(), self.target)
-        self.pixels[top : top + rows.shape[2]] = pixels
+        if rows.shape[2]:
+            self.pixels[top : top + rows.shape[2]] = to_pixels(rows, self.bit_depth, self.target)
+
+
+def to_pixels(rows: Tensor, bit_depth: BitDepth, target: BandFormat | None) -> PixelArray:
+    """Convert a generator's output to pixel values.
+
+    Args:
+        rows: ``[1, C, h, W]`` in [-1, 1].
+        bit_depth: Bits per channel of RGB images.
+        target: How [-1, 1] is mapped to values; None: as RGB.
+
+    Returns:
+        ``[h, W, 3]``, uint8 or uint16; with a format ``[h, W, C]`` of its type.
+    """
+    if target is None:
+        return tensor_to_array(to_channels(rows, 3), bit_depth)
+    return from_unit(rows[0].permute(1, 2, 0).float().cpu().numpy(), target)
 
 
 def to_channels(images: Tensor, channels: int) -> Tensor:

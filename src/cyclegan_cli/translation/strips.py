@@ -18,7 +18,8 @@ also faster than calling the network. Biases before norms are omitted: the norm 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -50,6 +51,7 @@ from cyclegan_cli.translation.layers import (
     store_rows,
     strips,
 )
+from cyclegan_cli.translation.progress import WorkMeter
 
 Sink = Callable[[int, Tensor], None]
 
@@ -99,7 +101,13 @@ class StripGenerator:
         self.lock = threading.Lock()  # Arena and workspace serve one image at a time.
 
     @torch.inference_mode()
-    def translate(self, image: Rows, plan: StripPlan, sink: Sink) -> None:
+    def translate(
+        self,
+        image: Rows,
+        plan: StripPlan,
+        sink: Sink,
+        report: Callable[[float], None] = lambda _: None,
+    ) -> None:
         """Translate an image and pass the result to ``sink``, strip by strip.
 
         Args:
@@ -108,59 +116,92 @@ class StripGenerator:
             plan: The strips.
             sink: Called from top to bottom with the index of a row and the rows from it on:
                 ``[1, output_channels, h, W]`` in [-1, 1].
+            report: Called with the fraction of the work that is done.
         """
+        with closing(self.translated(image, plan, report)) as translated:
+            for top, rows in translated:
+                sink(top, rows)
+
+    @torch.inference_mode()
+    def translated(
+        self, image: Rows, plan: StripPlan, report: Callable[[float], None] = lambda _: None
+    ) -> Generator[tuple[int, Tensor]]:
+        """Translate an image, strip by strip. The iterator must be exhausted or closed.
+
+        Args:
+            image: As in :meth:`translate`.
+            plan: The strips.
+            report: Called with the fraction of the work that is done.
+
+        Yields:
+            From top to bottom, the index of a row and the rows from it on: ``[1, output_channels,
+            h, W]`` in [-1, 1].
+        """
+        config = self.generator.config
+        meter = WorkMeter(config, plan.keep_full, image.height, report)
         with self.lock:
             self.arena.begin(plan.location)
             try:
-                source, norm = self._down(image, plan)
-                trunk = self._trunk(source, norm, plan)
-                head = self._up(trunk, plan)
+                if plan.location == "disk":
+                    # Before hours of work: the disk may have too little space.
+                    first = image.read(0, 1)
+                    size = config.base_channels * image.height * first.shape[3] // 2
+                    self.arena.reserve(size, first)
+                source, norm = self._down(image, plan, meter)
+                trunk = self._trunk(source, norm, plan, meter)
+                head = self._up(trunk, plan, meter)
                 for top, bottom in strips(head.height, 4 * plan.rows):
-                    sink(top, torch.tanh(head.read(top, bottom)))
+                    yield top, torch.tanh(head.read(top, bottom))
             finally:
                 self.arena.end()
 
-    def _down(self, image: Rows, plan: StripPlan) -> tuple[Rows, InstanceNorm | None]:
+    def _down(
+        self, image: Rows, plan: StripPlan, meter: WorkMeter
+    ) -> tuple[Rows, InstanceNorm | None]:
         """Return the trunk's input, before its norm and ReLU, and that norm.
 
         The norm is None if the input is complete: where a blur follows the ReLU.
         """
         stem, (down_1, down_2) = self.generator.stem, self.generator.down
         convolve = partial(F.conv2d, weight=stem.conv.weight)
-        stem_conv = ReflectedConv(image, convolve, stem.padding)
+        costs, counted = meter.costs, meter.counted
+        stem_conv = counted(ReflectedConv(image, convolve, stem.padding), costs.stem)
         allocate = self.arena.allocate_first
         full = NormalisedReLU(
             stem_conv, _norm(stem), 4 * plan.rows, allocate if plan.keep_full else None
         )
         if self.resampling == "cut":
             # The maps before the blurs are the largest of all, so their rows are recomputed.
-            conv_1 = ZeroPaddedConv(full, _conv(down_1))
+            conv_1 = counted(ZeroPaddedConv(full, _conv(down_1)), costs.down_1)
             blurred = BlurDownsampling(NormalisedReLU(conv_1, _norm(down_1), 4 * plan.rows, None))
-            quarter = ZeroPaddedConv(store_rows(blurred, 2 * plan.rows, allocate), _conv(down_2))
+            half = store_rows(blurred, 2 * plan.rows, allocate)
+            quarter = counted(ZeroPaddedConv(half, _conv(down_2)), costs.down_2)
             conv_2 = NormalisedReLU(quarter, _norm(down_2), 2 * plan.rows, None)
             return BlurDownsampling(conv_2), None
-        half = NormalisedReLU(
-            DownsamplingConv(self._blurred(full), _conv(down_1)),
-            _norm(down_1),
-            2 * plan.rows,
-            allocate,
-        )
-        return DownsamplingConv(self._blurred(half), _conv(down_2)), _norm(down_2)
+        half_conv = counted(DownsamplingConv(self._blurred(full), _conv(down_1)), costs.down_1)
+        normalised = NormalisedReLU(half_conv, _norm(down_1), 2 * plan.rows, allocate)
+        quarter_conv = DownsamplingConv(self._blurred(normalised), _conv(down_2))
+        return counted(quarter_conv, costs.down_2), _norm(down_2)
 
-    def _up(self, trunk: StoredRows, plan: StripPlan) -> Rows:
+    def _up(self, trunk: StoredRows, plan: StripPlan, meter: WorkMeter) -> Rows:
         """Return the head's output, before tanh."""
+        costs, counted = meter.costs, meter.counted
         up_1, up_2 = self.generator.up
         allocate = self.arena.allocate_last
         half = NormalisedReLU(
-            self._doubled(trunk, _conv(up_1)), _norm(up_1), 2 * plan.rows, allocate
+            counted(self._doubled(trunk, _conv(up_1)), costs.up_1),
+            _norm(up_1),
+            2 * plan.rows,
+            allocate,
         )
         full = NormalisedReLU(
-            self._doubled(half, _conv(up_2)),
+            counted(self._doubled(half, _conv(up_2)), costs.up_2),
             _norm(up_2),
             4 * plan.rows,
             allocate if plan.keep_full else None,
         )
-        return ReflectedConv(full, self.head, self.generator.head.kernel_size[0] // 2)
+        head = ReflectedConv(full, self.head, self.generator.head.kernel_size[0] // 2)
+        return counted(head, costs.head)
 
     def _blurred(self, source: Rows) -> Rows:
         """Return the source, blurred if the generator is antialiased by blurs."""
@@ -172,7 +213,9 @@ class StripGenerator:
             return ZeroPaddedConv(BilinearUpsampling(source), conv)
         return self._blurred(UpsamplingConv(source, conv))
 
-    def _trunk(self, source: Rows, norm_before: InstanceNorm | None, plan: StripPlan) -> StoredRows:
+    def _trunk(
+        self, source: Rows, norm_before: InstanceNorm | None, plan: StripPlan, meter: WorkMeter
+    ) -> StoredRows:
         """Apply all residual blocks to ``[1, 4 c, H / 4, W / 4]``."""
         # The map is written over the rows of its source, of which a blur makes it depend on one
         # more: the first strip must end below it.
@@ -183,7 +226,7 @@ class StripGenerator:
         else:
             x, norm = store(source, norm_before, rows, allocate)
         work = self.arena.allocate_last(x.height, x.read(0, 1))
-        trunk = _Trunk(x, work, norm, plan.rows)
+        trunk = _Trunk(x, work, norm, plan.rows, partial(meter.add, meter.costs.trunk))
         for block in self.blocks:
             trunk.add_residual(block)
         return trunk.finish()
@@ -207,8 +250,15 @@ class _Trunk:
     rows are in the cache: it is done for the first ``settled`` rows.
     """
 
-    def __init__(self, x: StoredRows, work: StoredRows, norm: Norm | None, strip: int) -> None:
-        self.x, self.work, self.strip = x, work, strip
+    def __init__(
+        self,
+        x: StoredRows,
+        work: StoredRows,
+        norm: Norm | None,
+        strip: int,
+        report: Callable[[float], None],
+    ) -> None:
+        self.x, self.work, self.strip, self.report = x, work, strip, report
         self.settled = x.height if norm is None else 0
         self.settle: Callable[[Tensor, int, int], Tensor] = lambda rows, *_: (
             rows if norm is None else F.relu_(norm(rows))
@@ -238,6 +288,7 @@ class _Trunk:
             result = block.first(reflected(rows, 0, int(top == 0), int(bottom == height)))
             self.work.write(top, result)
             moments.add(result)
+            self.report((bottom - top) / height)
         return moments.finish(block.first_norm)
 
     def _convolve_second(self, block: _Block, norm: Norm) -> Norm:
@@ -251,6 +302,7 @@ class _Trunk:
             result = block.second(reflected(rows, 0, int(top == 0), int(bottom == height)))
             self.work.write(top, result)
             moments.add(result)
+            self.report((bottom - top) / height)
         return moments.finish(block.second_norm)
 
     def finish(self) -> StoredRows:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,7 +35,8 @@ from cyclegan_cli.translation.layers import Rows
 from cyclegan_cli.translation.memory import MemoryEstimate, plan_strips, refuse_too_little
 from cyclegan_cli.translation.pixel_rows import PixelRows, PixelSink, to_channels
 from cyclegan_cli.translation.precision import build_strip_generator
-from cyclegan_cli.translation.strips import Sink
+from cyclegan_cli.translation.progress import TranslationObserver
+from cyclegan_cli.translation.strips import Sink, StripPlan
 
 SMALLER = "Use a smaller image, or --resize."
 NOT_COMPILED = "--compile has no effect on a CPU, where strips are faster"
@@ -86,7 +89,9 @@ class Translator:
         target: Name of the target domain.
         source_format: How images of the source domain are read; None: as RGB.
         target_format: How images of the target domain are written; None: as RGB.
+        like: A tensor with the dtype and device of the network's inputs.
         remarks: Sentences about the choice of precision and about compilation, if any.
+        observer: Is informed about the progress of each image.
     """
 
     def __init__(
@@ -102,12 +107,13 @@ class Translator:
         self.source, self.target = info.source(direction), info.target(direction)
         self.source_format, self.target_format = info.formats_of(direction)
         self.checkpoint: Path | None = None
+        self.observer = TranslationObserver()
         # The output of bf16 has 8 significant bits, too few for values of other types.
         exact = options.precision == "auto" and self.target_format is not None
         precision: PrecisionChoice = "fp32" if exact else options.precision
         self.strips, remark = build_strip_generator(generator, precision, device)
         self.generator = self.strips.generator
-        self._like = next(self.generator.parameters())
+        self.like = next(self.generator.parameters())
         self._is_compiled = options.compile and is_compiling_faster(device)
         self._whole = self._compile() if self._is_compiled else self.generator
         not_compiled = options.compile and not self._is_compiled
@@ -117,7 +123,7 @@ class Translator:
     def _compile(self) -> Callable[[Tensor], Tensor]:
         """Compile the network for any size, and call it once."""
         compiled = torch.compile(self.generator, dynamic=True)
-        image = torch.zeros(1, self.generator.config.input_channels, 64, 96).to(self._like)
+        image = torch.zeros(1, self.generator.config.input_channels, 64, 96).to(self.like)
         try:
             compiled(image.contiguous(memory_format=torch.channels_last))
         except Exception as error:
@@ -195,7 +201,7 @@ class Translator:
     @property
     def precision(self) -> str:
         """The precision of the convolutions: ``fp32``, ``tf32`` or ``bf16``."""
-        if self._like.dtype == torch.bfloat16:
+        if self.like.dtype == torch.bfloat16:
             return "bf16"
         return "tf32" if self.options.precision == "tf32" else "fp32"
 
@@ -283,7 +289,7 @@ class Translator:
         Args:
             pixels: ``[H, W, C]`` with the values of the source domain; of an RGB domain uint8 or
                 uint16.
-            nodata: A value without data that the file declares, besides that of the domain.
+            nodata: A value without data that the file declares, in addition to that of the domain.
 
         Returns:
             ``[H, W, C]`` with the values of the target domain, and which pixels lack data: ``[H,
@@ -301,10 +307,11 @@ class Translator:
         with memory_errors(f"translating {width}x{height} pixels", SMALLER):
             source = self.source_format
             channels = self.generator.config.input_channels
-            image = PixelRows(pixels, channels, self._like, source)
-            missing = image.fill(nodata) if source else None
+            image = PixelRows(pixels, channels, self.like, source)
+            missing = np.zeros((height, width), dtype=bool)
+            lacks_data = source is not None and image.fill(nodata, missing)
             translated = self._translate_rows(image, height, width, 8)
-            if missing is None or not missing.any():
+            if not lacks_data:
                 return translated, None
             if self.target_format:
                 own = source.nodata if source and source.nodata is not None else nodata
@@ -328,7 +335,7 @@ class Translator:
         """
         height, width = images.shape[-2:]
         with memory_errors(f"translating {width}x{height} pixels", SMALLER):
-            colors = images.to(self._like)
+            colors = images.to(self.like)
             if self.source_format is None:
                 colors = to_channels(colors, self.generator.config.input_channels)
             padded = reflect_to_multiple(colors).contiguous(memory_format=torch.channels_last)
@@ -388,7 +395,7 @@ class Translator:
         return np.ascontiguousarray(translated[:height, :width])
 
     def _translate_array(self, pixels: PixelArray, depth: BitDepth) -> PixelArray:
-        image = PixelRows(pixels, self.generator.config.input_channels, self._like)
+        image = PixelRows(pixels, self.generator.config.input_channels, self.like)
         height, width = pixels.shape[:2]
         return self._translate_rows(image, height, width, depth)
 
@@ -400,7 +407,8 @@ class Translator:
         if self._fits_network(image.height, padded_size(width)):
             sink(0, self._call_network(image.read(0, image.height)))
         else:
-            self._in_strips(image, padded_size(width), sink)
+            # The output, and the encoder's copy of it.
+            self._in_strips(image, padded_size(width), sink, 2 * sink.pixels.nbytes)
         return sink.pixels
 
     def _call_network(self, images: Tensor) -> Tensor:
@@ -416,18 +424,64 @@ class Translator:
         if self.device.type == "cpu" and not self._is_compiled:
             return False
         needed = MAPS_OF_NETWORK * self._estimate(height, width).full_map * batch
-        return needed <= self._budget()
+        return needed <= self.budget()
 
-    def _in_strips(self, image: Rows, width: int, sink: Sink) -> None:
-        plan = plan_strips(self._estimate(image.height, width), self._budget(), self.device)
-        self.strips.translate(image, plan, sink)
+    def _in_strips(
+        self, image: Rows, width: int, sink: Sink, pixel_bytes: float | None = None
+    ) -> None:
+        plan = self.plan(image.height, width, pixel_bytes)
+        self.strips.translate(image, plan, sink, self._reporter(width, image.height))
 
-    def _budget(self) -> float:
+    def plan(self, height: int, width: int, pixel_bytes: float | None = None) -> StripPlan:
+        """Return the fastest strips for the available memory.
+
+        Args:
+            height: Height of the padded image.
+            width: Width of the padded image.
+            pixel_bytes: Bytes of pixels that are held in addition, see :class:`MemoryEstimate`.
+
+        Raises:
+            DeviceError: There is not enough memory.
+        """
+        estimate = self._estimate(height, width, pixel_bytes)
+        plan = plan_strips(estimate, self.budget(), self.device)
+        if plan.location == "disk":
+            self.observer.on_message(
+                f"{width}x{height} pixels: {estimate.half_map / 1e9:.3g} GB of feature maps are "
+                f"stored in a temporary file in {tempfile.gettempdir()}"
+            )
+        return plan
+
+    def translated(
+        self, image: PixelRows, width: int, plan: StripPlan
+    ) -> Generator[tuple[int, Tensor]]:
+        """Translate an image, strip by strip. The iterator must be exhausted or closed.
+
+        Args:
+            image: The image.
+            width: Its width in pixels.
+            plan: The strips.
+
+        Yields:
+            From top to bottom, the index of a row and the rows from it on: ``[1, C, h, W']`` in
+            [-1, 1].
+
+        Raises:
+            DeviceError: The disk has too little space for the feature maps.
+        """
+        return self.strips.translated(image, plan, self._reporter(width, image.height))
+
+    def _reporter(self, width: int, height: int) -> Callable[[float], None]:
+        return partial(self.observer.on_progress, width, height)
+
+    def budget(self) -> float:
         """Bytes for the next image, including the arena kept from the last one."""
         return memory_budget(self.device, self.options.max_memory) + self.strips.arena.nbytes
 
-    def _estimate(self, height: int, width: int) -> MemoryEstimate:
-        return MemoryEstimate(self.generator.config, height, width, self._like.itemsize)
+    def _estimate(
+        self, height: int, width: int, pixel_bytes: float | None = None
+    ) -> MemoryEstimate:
+        return MemoryEstimate(self.generator.config, height, width, self.like.itemsize, pixel_bytes)
 
 
 def is_compiling_faster(device: torch.device) -> bool:

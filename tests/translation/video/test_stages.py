@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from cyclegan_cli.translation.file_stages import FileStages
+from cyclegan_cli.translation.masks import Masks
 from cyclegan_cli.translation.outputs import TranslationJob
 from cyclegan_cli.translation.pipeline import Pipeline
 from cyclegan_cli.translation.translator import Translator
@@ -269,6 +270,23 @@ def test_bands_are_refused(translator, video, tmp_path, monkeypatch):
     monkeypatch.setattr(translator, "target_format", object())
     [outcome] = translate(translator, video, tmp_path / "night.mp4")
     assert "the model is not between RGB domains" in outcome.error
+
+
+def test_mask_keeps_pixels_of_every_frame(translator, video, tmp_path):
+    mask = np.zeros((32, 48), np.uint8)
+    mask[8:, 10:30] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    settings = VideoSettings(codec="ffv1", smoothing=0.0)
+    events = Events()
+    masks = Masks(str(tmp_path / "mask.png"))
+    videos = VideoStages(translator, settings, events, events.stop_requested, masks=masks)
+    job = TranslationJob(str(video), str(tmp_path / "night.mkv"))
+    [outcome] = Pipeline([job], MixedStages(FileStages(translator), videos)).outcomes()
+    assert outcome.mask_share == 24 * 20 / (32 * 48)
+    pairs = zip(pixels_of(tmp_path / "night.mkv"), pixels_of_source(video), strict=True)
+    for written, frame in pairs:
+        assert np.array_equal(written[mask == 0], frame[mask == 0])
+        assert np.array_equal(written[mask == 255], translator(frame)[mask == 255])
 
 
 def test_codec_must_fit_container():

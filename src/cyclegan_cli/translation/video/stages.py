@@ -18,11 +18,13 @@ from cyclegan_cli.data.decode import decode
 from cyclegan_cli.data.encode import encode
 from cyclegan_cli.data.formats import ANIMATED_FORMATS, writable_format
 from cyclegan_cli.data.image import Animation, DecodedImage, EncodeOptions
+from cyclegan_cli.data.masks import masked_share
 from cyclegan_cli.data.open_image import max_pixels
 from cyclegan_cli.data.video_formats import container_of, is_sequence, is_video
 from cyclegan_cli.errors import DataError, OutputError
 from cyclegan_cli.files import atomic_path
 from cyclegan_cli.translation.file_stages import FileStages
+from cyclegan_cli.translation.masks import Masks
 from cyclegan_cli.translation.outputs import TranslationJob
 from cyclegan_cli.translation.pipeline import JobStopped, Outcome
 from cyclegan_cli.translation.video.animation import AnimationSource
@@ -65,12 +67,14 @@ class FinishedFrames:
         source: The input.
         video: How its frames are encoded; None: as images.
         damage: Sentences about what could not be read.
+        mask_share: Share of the pixels inside of the mask, if there is one.
     """
 
     work: WorkFolder
     source: FrameSource
     video: VideoFormat | None
     damage: list[str] = field(default_factory=list)
+    mask_share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ class VideoStages:
         stop_requested: Called before each frame. If it does not return None, the video ends there.
         existing: What to do about an existing output.
         options: How the images of a sequence are encoded.
+        masks: Where frames are translated; None: everywhere.
+        is_measured: Whether options ask for measures of each image, which videos do not have.
     """
 
     translator: Translator
@@ -92,6 +98,8 @@ class VideoStages:
     stop_requested: StopRequested
     existing: Existing = "skip"
     options: EncodeOptions = EncodeOptions()
+    masks: Masks | None = None
+    is_measured: bool = False
 
     def is_mine(self, job: TranslationJob) -> bool:
         """Return whether a job reads or writes a video."""
@@ -133,6 +141,11 @@ class VideoStages:
                 f"{job.input} is a video, and the model is not between RGB domains",
                 "Translate images.",
             )
+        if self.is_measured:
+            raise DataError(
+                f"{job.input} is a video, and --min-structure and --cycle-error are for images",
+                "Leave them out.",
+            )
         source = VideoReader(job.input) if is_video(job.input) else AnimationSource(job.input)
         try:
             return self._translate(job, source)
@@ -155,8 +168,12 @@ class VideoStages:
         remark = self.translator.scale_remark(info.width, info.height)
         for sentence in filter(None, (*(video.remarks if video else info.remarks), remark)):
             self.events.on_message(f"{job.input}: {sentence}")
+        weights = None
+        if self.masks is not None:
+            weights = self.masks.weights(job, [(info.width, info.height)])[0]
+            finished.mask_share = masked_share((weights,))
         run = VideoTranslation(
-            self.translator, self.settings, self.events, self.stop_requested, job.input
+            self.translator, self.settings, self.events, self.stop_requested, job.input, weights
         )
         is_complete = run.translate(source, work, self._sink(job, finished))
         finished.damage = list(source.damage)
@@ -193,9 +210,16 @@ class VideoStages:
             "selection": [*vars(settings.selection).values()],
             "smoothing": settings.smoothing,
             "images": repr(self.options),
+            "mask": self._mask_record(job),
             "encoding": [video.codec, video.crf, video.pixel_format] if video else None,
             "libraries": repr(import_av(job.input).library_versions) if video else None,
         }
+
+    def _mask_record(self, job: TranslationJob) -> list[Any] | None:
+        if self.masks is None or (file := self.masks.file_of(job)) is None:
+            return None
+        entry = file.stat()
+        return [str(file), entry.st_mtime_ns, self.masks.invert, self.masks.feather]
 
     def _stop(self, job: TranslationJob, finished: FinishedFrames) -> None:
         """Write a playable file of the frames so far.
@@ -219,6 +243,10 @@ class VideoStages:
             "continues"
         )
         raise JobStopped
+
+    def skip(self, job: TranslationJob) -> Outcome:
+        """Return the outcome of a video whose translation exists."""
+        return Outcome(job.input, job.output, "skipped")
 
     def encode(self, job: TranslationJob, finished: FinishedFrames) -> Outcome:
         """Write the output.
@@ -246,7 +274,8 @@ class VideoStages:
             )
         return VideoOutcome(
             job.input, job.output, "ok",
-            width=info.width, height=info.height, warnings=warnings, frames=frames,
+            width=info.width, height=info.height, warnings=warnings,
+            mask_share=finished.mask_share, frames=frames,
         )  # fmt: skip
 
     def _write(
@@ -320,6 +349,10 @@ class MixedStages:
         """Translate the image, or all frames of the video."""
         stages = self.videos if isinstance(image, TranslationJob) else self.images
         return stages.translate(image)
+
+    def skip(self, job: TranslationJob) -> Outcome:
+        """Return the outcome of a job that is skipped."""
+        return self._of(job).skip(job)
 
     def encode(self, job: TranslationJob, image: Any) -> Outcome:
         """Write the translation."""

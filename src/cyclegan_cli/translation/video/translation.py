@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cyclegan_cli.data.image import BitDepth
+from cyclegan_cli.data.image import BitDepth, PixelArray
+from cyclegan_cli.data.masks import composite
 from cyclegan_cli.translation.smoothing import (
     CutDetector,
     Moments,
@@ -65,6 +66,8 @@ class VideoTranslation:
         events: Receives the progress.
         stop_requested: Called before each frame; a result other than None ends the translation.
         name: The video in events.
+        weights: Where frames are translated, see :func:`~cyclegan_cli.data.masks.composite`:
+            ``[H, W]`` uint16; None: everywhere.
     """
 
     translator: Translator
@@ -72,6 +75,7 @@ class VideoTranslation:
     events: VideoEvents
     stop_requested: StopRequested
     name: str
+    weights: PixelArray | None = None
 
     def __post_init__(self) -> None:
         self._statistics = NormStatistics(self.translator.generator)
@@ -130,6 +134,8 @@ class VideoTranslation:
                 break
             is_cut = self._begin_frame(index, frame)
             pixels = self.translator.translate_array(frame.pixels, depth)
+            if self.weights is not None:
+                pixels = composite(frame.pixels, pixels, self.weights)
             seconds = float((frame.pts - info.start) * info.time_base)
             self.events.on_frame(self.name, index, seconds, is_cut)
             index, last = index + 1, frame.pts
