@@ -1,11 +1,13 @@
 """``cyclegan translate`` with videos: options, reports and exit codes."""
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from cyclegan_cli.cli import video_display
 from images import files
 from videos import frames_of, moving_square, write_video
 
@@ -31,8 +33,12 @@ def test_folder_of_images_and_videos(video, cyclegan):
     assert done.documents[-1]["summary"]["ok"] == 5
 
 
-def test_name_beside_input_and_second_run(video, cyclegan):
-    assert cyclegan("translate", "photos/drive.mp4").code == 0
+def test_name_beside_input_and_second_run(video, cyclegan, monkeypatch):
+    monkeypatch.setattr(video_display, "SECONDS_PER_LINE", 0.0)
+    done = cyclegan("translate", "photos/drive.mp4")
+    assert done.code == 0
+    for number in range(1, 7):
+        assert re.search(rf"drive.mp4: {number} of 6 frames, 0:00:\d\d left", done.err)
     assert len(frames_of("photos/drive_night.mp4")) == 6
     done = cyclegan("translate", "photos/drive.mp4")
     assert (done.code, "(exists, skipped)" in done.err) == (0, True)

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from cyclegan_cli.translation.outputs import TranslationJob, TranslationPlan
     from cyclegan_cli.translation.pipeline import Outcome, Pipeline, TranslationSummary
     from cyclegan_cli.translation.translator import Translator
+    from cyclegan_cli.translation.video.stages import MixedStages
 
 RERUN = "Run the same command again: existing outputs are skipped."
 
@@ -214,46 +215,17 @@ def _translate(
     masks: Masks | None,
     labels: LabelCopier | None,
 ) -> None:
-    from cyclegan_cli.translation.animations import AnimationSettings
-    from cyclegan_cli.translation.file_stages import FileStages, default_workers
-    from cyclegan_cli.translation.measuring import choose_measuring
+    from cyclegan_cli.translation.file_stages import default_workers
     from cyclegan_cli.translation.pipeline import Pipeline, PipelineLimits, wait_for_all_ranks
-    from cyclegan_cli.translation.video.settings import VideoSettings
-    from cyclegan_cli.translation.video.stages import MixedStages, VideoStages
 
     progress = _Progress(config.json, config.quiet, config.verbose, env)
     progress.show_setup(translator)
-    stdin = _buffered(images.stdin)
-    animations = AnimationSettings(
-        config.smoothing, config.start_seconds or 0.0, config.end_seconds, config.every
-    )
-    image_stages = FileStages(
-        translator,
-        config.existing,
-        images.encoding,
-        stdin,
-        images.stdout,
-        images.extension,
-        masks,
-        labels,
-        choose_measuring(translator, config.min_structure, config.json, config.cycle_error),
-        animations,
-    )
+    images = replace(images, stdin=_buffered(images.stdin))
     limits = PipelineLimits(config.workers or default_workers(translator.device))
     with stop_request("finishing the images in progress", leave_at_once) as stop_requested:
-        video_stages = VideoStages(
-            translator,
-            VideoSettings.of(config),
-            VideoDisplay(config.json_frames, config.quiet),
-            stop_requested,
-            config.existing,
-            images.encoding,
-            masks,
-            config.min_structure is not None or config.cycle_error,
-        )
         pipeline = Pipeline(
             images.jobs,
-            MixedStages(image_stages, video_stages),
+            _stages(config, images, translator, masks, labels, stop_requested),
             limits,
             config.ordered,
             config.fail_fast,
@@ -268,6 +240,48 @@ def _translate(
             if not config.quiet:
                 console.info(sentence)
     _raise_for(pipeline.summary, stop_requested)
+
+
+def _stages(
+    config: TranslateConfig,
+    images: ResolvedImages,
+    translator: Translator,
+    masks: Masks | None,
+    labels: LabelCopier | None,
+    stop_requested: StopRequest,
+) -> MixedStages:
+    """Return the stages of images and videos."""
+    from cyclegan_cli.translation.animations import AnimationSettings
+    from cyclegan_cli.translation.file_stages import FileStages
+    from cyclegan_cli.translation.measuring import choose_measuring
+    from cyclegan_cli.translation.video.settings import VideoSettings
+    from cyclegan_cli.translation.video.stages import MixedStages, VideoStages
+
+    of_images = FileStages(
+        translator,
+        config.existing,
+        images.encoding,
+        images.stdin,
+        images.stdout,
+        images.extension,
+        masks,
+        labels,
+        choose_measuring(translator, config.min_structure, config.json, config.cycle_error),
+        AnimationSettings(
+            config.smoothing, config.start_seconds or 0.0, config.end_seconds, config.every
+        ),
+    )
+    of_videos = VideoStages(
+        translator,
+        VideoSettings.of(config),
+        VideoDisplay(config.json_frames, config.quiet),
+        stop_requested,
+        config.existing,
+        images.encoding,
+        masks,
+        config.min_structure is not None or config.cycle_error,
+    )
+    return MixedStages(of_images, of_videos)
 
 
 def _buffered(stdin: BinaryIO | None) -> BinaryIO | None:

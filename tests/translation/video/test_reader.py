@@ -134,6 +134,19 @@ def test_no_video(tmp_path):
         VideoReader(str(tmp_path / "b.mp4"))
 
 
+def test_playlists_are_refused(tmp_path):
+    write_video(tmp_path / "a.ts", moving_square(4))
+    (tmp_path / "b.mp4").write_text("#EXTM3U\n#EXTINF:1,\na.ts\n#EXT-X-ENDLIST\n")
+    with pytest.raises(DataError, match="b.mp4"):
+        VideoReader(str(tmp_path / "b.mp4"))
+
+
+def test_names_that_look_like_addresses(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video("plain.mkv", moving_square(1)).rename("http:a.mkv")
+    assert times(VideoReader("http:a.mkv")) == [0]
+
+
 def test_damaged_packets_are_named_and_others_read(tmp_path):
     path = write_video(tmp_path / "a.nut", moving_square(10), codec="png", pixel_format="rgb24")
     content = bytearray(path.read_bytes())

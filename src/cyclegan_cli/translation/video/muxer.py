@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cyclegan_cli.translation.video.encoder import ENCODERS, Packet, VideoFormat
-from cyclegan_cli.translation.video.reader import Selection, VideoInfo, import_av
+from cyclegan_cli.translation.video.reader import Selection, VideoInfo, import_av, open_input
 
 LARGEST_TIMESCALE = 2**31 - 1
 # Of the container, not of its contents.
@@ -73,7 +73,7 @@ class MuxedStreams:
         if path is None:
             return
         av = import_av(path)
-        self._input = av.open(path, metadata_errors="replace")
+        self._input = open_input(path)
         first = float(info.start * info.time_base)
         self._start = first + selection.start if selection.start else None
         self._end = None if selection.end is None else first + selection.end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,6 +27,7 @@ from cyclegan_cli.translation.video.color import (
 UPRIGHT = (1, 0, 0, 1)
 MISSING_SECONDS = 1.0  # Of the duration in a header, which also counts other streams.
 MAX_NAMED = 5
+REFERRING_FORMATS = frozenset({"hls", "concat", "dash", "imf", "sdp"})
 MOST_PENDING = 64  # Frames that a decoder holds, by its threads and by reordering.
 
 
@@ -135,6 +137,20 @@ def import_av(name: str) -> ModuleType:
     return av
 
 
+def open_input(path: str) -> Any:
+    """Open a file for reading, and no other: a playlist could name any address.
+
+    Raises:
+        OSError, ValueError: It cannot be opened.
+    """
+    # An absolute path: "a:b.mp4" would be an address.
+    return import_av(path).open(
+        os.path.abspath(path),
+        metadata_errors="replace",
+        container_options={"protocol_whitelist": "file"},
+    )
+
+
 @dataclass
 class _Damage:
     """Counts what cannot be decoded."""
@@ -178,13 +194,16 @@ class VideoReader:
 
     def _open(self) -> Any:
         try:
-            container = self._av.open(self.path, metadata_errors="replace")
+            container = open_input(self.path)
         except OSError as error:
             raise DataError(
                 f"cannot read {self.path}: {(error.strerror or str(error)).lower()}"
             ) from error
         except (self._av.FFmpegError, ValueError) as error:
             raise DataError(f"cannot read {self.path}: it is damaged, or no video") from error
+        if container.format.name.split(",")[0] in REFERRING_FORMATS:
+            container.close()
+            raise DataError(f"{self.path} is a playlist, not a video", "Name the video itself.")
         pictures = self._av.stream.Disposition.attached_pic
         streams = [s for s in container.streams.video if not s.disposition & pictures]
         if not streams:
