@@ -210,6 +210,24 @@ def test_stopped_translation_is_playable_and_continues(translator, video, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["night.mp4"]
 
 
+@pytest.mark.parametrize("smoothing", [0.9, "shot"])
+def test_damage_before_a_stop_is_named_at_the_end(translator, tmp_path, smoothing):
+    path = write_video(tmp_path / "a.nut", moving_square(12), codec="png", pixel_format="rgb24")
+    content = bytearray(path.read_bytes())
+    starts = [i for i in range(len(content)) if content[i : i + 4] == b"IHDR"]
+    for index in (2, 10):
+        content[starts[index] : starts[index] + 8] = bytes(8)
+    path.write_bytes(content)
+    settings = VideoSettings(smoothing=smoothing)
+    assert translate(translator, path, tmp_path / "o.mp4", settings, Events(stop_at=6)) == []
+    [outcome] = translate(translator, path, tmp_path / "o.mp4", settings)
+    assert outcome.error == (
+        f"{path} is damaged: 2 frames cannot be decoded (at 0:00:00.08, 0:00:00.40); "
+        f"{tmp_path / 'o.mp4'} has the other 10 frames"
+    )
+    assert len(frames_of(tmp_path / "o.mp4")) == 10
+
+
 def test_scene_cuts_begin_new_statistics(translator, tmp_path):
     bright = [255 - frame for frame in moving_square(4)]
     source = write_video(tmp_path / "in.mp4", [*moving_square(4), *bright])

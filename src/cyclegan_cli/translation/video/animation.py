@@ -26,6 +26,7 @@ class AnimationSource:
     Attributes:
         info: What its output shares with it.
         damage: Empty: damaged animations are refused.
+        damaged_at: Empty.
 
     Raises:
         DataError: It cannot be read, or is a single image.
@@ -44,6 +45,7 @@ class AnimationSource:
         self._times = [0, *accumulate(durations)]
         self._durations = durations
         self.damage: list[str] = []
+        self.damaged_at: list[float] = []
         remarks = ("its transparency is lost: videos are written without",) if image.alphas else ()
         self.info = VideoInfo(
             image.width, image.height, 8, MILLISECOND,

@@ -6,7 +6,7 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol
@@ -28,7 +28,7 @@ UPRIGHT = (1, 0, 0, 1)
 MISSING_SECONDS = 1.0  # Of the duration in a header, which also counts other streams.
 MAX_NAMED = 5
 REFERRING_FORMATS = frozenset({"hls", "concat", "dash", "imf", "sdp"})
-MOST_PENDING = 64  # Frames that a decoder holds, by its threads and by reordering.
+MOST_PENDING = 64  # Frames that a decoder holds for reordering.
 
 
 class Frame(NamedTuple):
@@ -112,10 +112,12 @@ class FrameSource(Protocol):
     Attributes:
         info: What its output shares with it.
         damage: Sentences about what could not be read, after its frames have been read.
+        damaged_at: Times of frames that cannot be decoded, in seconds, so far; reading adds to it.
     """
 
     info: VideoInfo
     damage: list[str]
+    damaged_at: list[float]
 
     def frames(self, selection: Selection, after: int | None = None) -> Iterator[Frame]:
         """Yield the selected frames; with ``after``, those behind that selected timestamp."""
@@ -153,17 +155,24 @@ def open_input(path: str) -> Any:
 
 @dataclass
 class _Damage:
-    """Counts what cannot be decoded."""
+    """What cannot be decoded.
 
-    frames: int = 0
-    times: list[str] = field(default_factory=list)
+    Attributes:
+        times: Time of each frame in seconds.
+        begin: Frames up to this time are not counted; None: all are.
+        end: A sentence about the end of the file, if it is missing.
+    """
+
+    times: list[float]
+    begin: float | None = None
     end: str = ""
 
     def add(self, seconds: float | None) -> None:
-        """Count a frame that cannot be decoded, at a time."""
-        self.frames += 1
-        if seconds is not None:
-            self.times.append(_clock(seconds))
+        """Count a frame; without a time it is taken for a neighbor of the one before."""
+        if seconds is None:
+            seconds = self.times[-1] if self.times else 0.0
+        if self.begin is None or seconds > self.begin:
+            self.times.append(seconds)
 
 
 class VideoReader:
@@ -175,6 +184,7 @@ class VideoReader:
     Attributes:
         info: What its output shares with it.
         damage: Sentences about what could not be read, after its frames have been read.
+        damaged_at: Times of frames that cannot be decoded, in seconds, so far; reading adds to it.
 
     Raises:
         DataError: It has no video, or one that cannot be translated.
@@ -184,6 +194,7 @@ class VideoReader:
         self.path = path
         self._av = import_av(path)
         self.damage: list[str] = []
+        self.damaged_at: list[float] = []
         self._container = self._open()
         try:
             self._first, self._display = self._probe()
@@ -210,12 +221,14 @@ class VideoReader:
             container.close()
             raise DataError(f"{self.path} has no video stream")
         self._stream: Any = streams[0]
-        self._stream.thread_type = "AUTO"
+        # A decoder with a thread per frame reports errors late, and drops frames after them. It
+        # runs beside the network, which takes longer.
+        self._stream.thread_type = "SLICE"
         return container
 
     def _probe(self) -> tuple[Any, tuple[int, int, int, int]]:
         """Decode the first frame, and refuse videos that cannot be translated."""
-        first = next((frame for frame in self._decoded(_Damage())), None)
+        first = next((frame for frame in self._decoded(_Damage([]))), None)
         if first is None:
             raise DataError(f"cannot read {self.path}: none of its frames can be decoded")
         if first.color_trc in HDR_TRANSFERS:
@@ -268,9 +281,10 @@ class VideoReader:
             after: The timestamp of a selected frame: only those behind it are yielded.
         """
         first, end = selection.bounds(self.info)
-        damage = _Damage()
         index = 0  # Of frames since the first, or since ``after``.
         begin = first if after is None else after
+        is_part = begin > self.info.start
+        damage = _Damage(self.damaged_at, float(begin * self.info.time_base) if is_part else None)
         last: int | None = None
         for frame in self._from(begin, damage):
             pts, duration = self._timestamp(frame, last), frame.duration or 0
@@ -301,14 +315,22 @@ class VideoReader:
         """Decode from the key frame before a timestamp."""
         self.close()
         self._container = self._open()
+        frames = self._decoded(damage)
         if begin > self.info.start:
             with suppress(self._av.FFmpegError):  # The format cannot seek: decode all.
                 self._container.seek(begin, stream=self._stream, backward=True)
-        yield from self._decoded(damage)
+            first = next(frames, None)
+            if first is None or (first.pts or 0) > begin:  # Seeking has led too far.
+                self.close()
+                self._container = self._open()
+                frames = self._decoded(damage)
+            else:
+                yield first
+        yield from frames
 
     def _decoded(self, damage: _Damage) -> Iterator[Any]:
         """Yield all frames that can be decoded."""
-        size, pending = None, list[int]()  # Timestamps sent to the decoder, which has threads.
+        size, pending = None, list[int]()  # Timestamps sent to the decoder.
         packets = self._container.demux(self._stream)
         while True:
             try:
@@ -346,11 +368,11 @@ class VideoReader:
 
 def _sentences(damage: _Damage) -> list[str]:
     found = []
-    if damage.frames:
-        named = ", ".join(damage.times[:MAX_NAMED])
+    if damage.times:
+        named = ", ".join(_clock(seconds) for seconds in damage.times[:MAX_NAMED])
         more = ", ..." if len(damage.times) > MAX_NAMED else ""
-        frames = "1 frame" if damage.frames == 1 else f"{damage.frames} frames"
-        found.append(f"{frames} cannot be decoded" + (f" (at {named}{more})" if named else ""))
+        frames = "1 frame" if len(damage.times) == 1 else f"{len(damage.times)} frames"
+        found.append(f"{frames} cannot be decoded (at {named}{more})")
     if damage.end:
         found.append(damage.end)
     return found

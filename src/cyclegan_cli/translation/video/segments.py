@@ -12,7 +12,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,14 @@ class SegmentState:
         last: Timestamp of the last one.
         moments: Averages of the statistics of instance norms.
         histogram: Of the last frame, ``[parts, bins]``; None if cuts are not searched for.
+        damaged: Times of frames up to its end that cannot be decoded, in seconds.
     """
 
     frames: int = 0
     last: int | None = None
     moments: Moments | None = None
     histogram: Histogram | None = None
+    damaged: list[float] = field(default_factory=list)
 
 
 class WorkFolder:
@@ -138,6 +140,7 @@ class WorkFolder:
             "keys": np.array([p.is_key for p in listed], bool),
             "durations": np.array([durations.get(p.pts, 0) for p in listed], np.int64),
             "position": np.array([state.frames, state.last or 0], np.int64),
+            "damaged": np.array(state.damaged, np.float64),
             "histogram": np.zeros(0) if state.histogram is None else state.histogram,
         }
         if state.moments is not None:
@@ -203,4 +206,5 @@ def _state_of(stored: Mapping[str, Any]) -> SegmentState:
         last,
         stored.get("moments"),
         histogram if len(histogram) else None,
+        stored["damaged"].tolist(),
     )

@@ -102,12 +102,13 @@ class VideoTranslation:
             return False
         length = queue_length(info.width * info.height * 3 * (1 if info.bits <= 8 else 2))
         self._restore(work.state)
+        source.damaged_at[:] = work.state.damaged
         self.events.on_video(self.name, work.state.frames, self.settings.selection.count(info))
         frames = Prefetcher(source.frames(self.settings.selection, work.state.last), length)
         writer = Consumer(_writer(sink), length)
         try:
             with self._smoothing():
-                is_complete = self._run(frames, writer, work.state, info)
+                is_complete = self._run(frames, writer, work.state, source)
             writer.finish()
         except BaseException:
             writer.abandon()
@@ -122,9 +123,10 @@ class VideoTranslation:
         frames: Prefetcher[Frame],
         writer: Consumer[tuple[Frame | None, SegmentState | None]],
         state: SegmentState,
-        info: VideoInfo,
+        source: FrameSource,
     ) -> bool:
         """Translate the frames; return whether to the end."""
+        info = source.info
         depth: BitDepth = 8 if info.bits <= 8 else 16
         index, last, per_segment = state.frames, state.last, segment_frames(info)
         is_complete, is_stored = True, True
@@ -140,10 +142,10 @@ class VideoTranslation:
             self.events.on_frame(self.name, index, seconds, is_cut)
             index, last = index + 1, frame.pts
             is_stored = index % per_segment == 0
-            snapshot = self._snapshot(index, last) if is_stored else None
+            snapshot = self._snapshot(index, last, source) if is_stored else None
             writer.put((Frame(frame.pts, frame.duration, pixels), snapshot))
         if not is_stored:
-            writer.put((None, self._snapshot(index, last)))
+            writer.put((None, self._snapshot(index, last, source)))
         return is_complete
 
     def _begin_frame(self, index: int, frame: Frame) -> bool:
@@ -173,10 +175,13 @@ class VideoTranslation:
         self._cuts.histogram = state.histogram
         self._statistics.moments = state.moments
 
-    def _snapshot(self, index: int, last: int | None) -> SegmentState:
+    def _snapshot(self, index: int, last: int | None, source: FrameSource) -> SegmentState:
+        # The decoder is some frames ahead.
+        until = float((last or 0) * source.info.time_base)
+        damaged = [seconds for seconds in list(source.damaged_at) if seconds <= until]
         if isinstance(self.settings.smoothing, str) or self.settings.smoothing == 0:
-            return SegmentState(index, last)
-        return SegmentState(index, last, self._statistics.moments, self._cuts.histogram)
+            return SegmentState(index, last, damaged=damaged)
+        return SegmentState(index, last, self._statistics.moments, self._cuts.histogram, damaged)
 
     def _find_shots(self, source: FrameSource, work: WorkFolder) -> bool:
         """Find the scene cuts and the statistics between them; return False if stopped."""
