@@ -220,6 +220,7 @@ def _translate(
 
     progress = _Progress(config.json, config.quiet, config.verbose, env)
     progress.show_setup(translator)
+    translator.observer = progress.image
     images = replace(images, stdin=_buffered(images.stdin))
     limits = PipelineLimits(config.workers or default_workers(translator.device))
     with stop_request("finishing the images in progress", leave_at_once) as stop_requested:
@@ -299,6 +300,10 @@ class _Progress:
         self.json, self.quiet, self.verbose = json, quiet, verbose
         self.is_rank_zero = env.is_rank_zero
         self.prefix = f"rank {env.rank}: " if env.world_size > 1 else ""
+        from cyclegan_cli.cli.image_progress import ImageProgress  # Loads torch.
+
+        # Displays of several processes would overwrite one another.
+        self.image = ImageProgress(quiet or env.world_size > 1)
 
     def show_setup(self, translator: Translator) -> None:
         """Show the choices made for a translator."""
@@ -315,7 +320,7 @@ class _Progress:
         """
         summary, started = pipeline.summary, time.monotonic()
         try:
-            with closing(pipeline.outcomes()) as outcomes:
+            with closing(self.image), closing(pipeline.outcomes()) as outcomes:
                 for outcome in outcomes:
                     self._show(outcome)
         except OutputError:
@@ -331,6 +336,7 @@ class _Progress:
         self._show_summary(summary)
 
     def _show(self, outcome: Outcome) -> None:
+        self.image.close()
         if self.json:
             console.json_line(outcome.to_document())
         for warning in outcome.warnings:

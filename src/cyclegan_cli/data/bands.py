@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -41,7 +41,9 @@ PREDICTOR = 317
 # Tags that place an image on the Earth (GeoTIFF 1.1, annex D; GDAL's GTiff driver).
 GDAL_METADATA, GDAL_NODATA = 42112, 42113
 GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, GDAL_METADATA)
-BAND_ITEM = re.compile(r"<Item\b[^>]*\bsample=[^>]*>.*?</Item>\s*", re.DOTALL)
+# Tags that describe an image: its content, camera, date, author and copyright.
+DESCRIPTIONS = (270, 271, 272, 306, 315, 33432)
+ITEM_END = "</Item>"
 KEPT_COMPRESSIONS = {1: None, 5: "lzw", 8: "zlib", 32946: "zlib", 50000: "zstd"}
 # Pillow's modes whose array is the stored values.
 PLAIN_MODES = ("L", "LA", "RGB", "RGBA", "I;16", "F")
@@ -51,9 +53,9 @@ CONVERT = "Convert it to a TIFF or .npy file of uint8, uint16, int16, float32 or
 # Zstandard, the densest compression of TIFF, repeats a byte 131,072 times in 4 bytes.
 MAX_COMPRESSION_RATIO = 32_768
 
-Compression = Literal["lzw", "zlib", "zstd"]
 # Code, data type, count and value of a TIFF tag, as tifffile writes them.
 Tag = tuple[int, int, int, Any]
+Compression = Literal["lzw", "zlib", "zstd"]
 
 
 @dataclass(frozen=True)
@@ -145,17 +147,18 @@ class BandImage:
         return int(self.values.shape[0])
 
 
-def probe_bands(source: Path | BinaryIO, name: str) -> BandProbe:
+def probe_bands(source: Path | BinaryIO, name: str, any_size: bool = False) -> BandProbe:
     """Read the header of an image.
 
     Args:
         source: A file, or a stream with the contents of one.
         name: Its name in error messages.
+        any_size: Whether a TIFF may have more pixels than an image in memory.
 
     Raises:
         DataError: It cannot be read.
     """
-    return _read(source, name, header_only=True).probe
+    return _read(source, name, header_only=True, any_size=any_size).probe
 
 
 def read_bands(source: Path | BinaryIO, name: str) -> BandImage:
@@ -171,7 +174,9 @@ def read_bands(source: Path | BinaryIO, name: str) -> BandImage:
     return _read(source, name, header_only=False)
 
 
-def _read(source: Path | BinaryIO, name: str, header_only: bool) -> BandImage:
+def _read(
+    source: Path | BinaryIO, name: str, header_only: bool, any_size: bool = False
+) -> BandImage:
     if isinstance(source, Path):
         require_file(source, name)
     try:
@@ -181,7 +186,7 @@ def _read(source: Path | BinaryIO, name: str, header_only: bool) -> BandImage:
             if head.startswith(NPY_HEAD):
                 return _read_npy(file, name, header_only)
             if head.startswith(TIFF_HEADS):
-                return _read_tiff(file, name, header_only)
+                return _read_tiff(file, name, header_only, any_size)
             if _is_deep_png(head):
                 return _read_deep_png(file, name, header_only)
     except (CycleGANError, NameError, ImportError, MemoryError):
@@ -192,7 +197,7 @@ def _read(source: Path | BinaryIO, name: str, header_only: bool) -> BandImage:
     return _read_by_pillow(source, name, header_only)
 
 
-def _checked(probe: BandProbe, name: str) -> BandProbe:
+def _checked(probe: BandProbe, name: str, any_size: bool = False) -> BandProbe:
     """Refuse types and sizes that are not supported."""
     if probe.dtype not in BAND_TYPES:
         raise DataError(f"{name} has values of type {probe.dtype}, which is not supported", CONVERT)
@@ -200,7 +205,7 @@ def _checked(probe: BandProbe, name: str) -> BandProbe:
         raise DataError(f"{name} has {probe.channels} channels, more than {MAX_CHANNELS}")
     if probe.width < 1 or probe.height < 1:
         raise DataError(f"{name} has no pixels")
-    if probe.width * probe.height > max_pixels():
+    if probe.width * probe.height > max_pixels() and not any_size:
         raise too_many_pixels(name)
     return probe
 
@@ -231,9 +236,9 @@ def _read_npy(file: Any, name: str, header_only: bool) -> BandImage:
     return BandImage(np.ascontiguousarray(shaped), probe)
 
 
-def _read_tiff(file: BinaryIO, name: str, header_only: bool) -> BandImage:
+def _read_tiff(file: BinaryIO, name: str, header_only: bool, any_size: bool) -> BandImage:
     with tiff_file(file) as tiff:
-        page, probe = tiff_header(tiff, name, header_only)
+        page, probe = tiff_header(tiff, name, header_only, any_size)
         if header_only:
             return BandImage(np.empty((0, 0, probe.channels)), probe)
         refuse_overstated(page, probe, file, name)
@@ -247,13 +252,16 @@ def _read_tiff(file: BinaryIO, name: str, header_only: bool) -> BandImage:
         return BandImage(np.ascontiguousarray(values), probe, geo_tags(page), tiff_layout(page))
 
 
-def tiff_header(tiff: Any, name: str, header_only: bool = False) -> tuple[Any, BandProbe]:
+def tiff_header(
+    tiff: Any, name: str, header_only: bool = False, any_size: bool = False
+) -> tuple[Any, BandProbe]:
     """Return the page of a TIFF's only image, and facts from its header.
 
     Args:
         tiff: The file, opened by tifffile.
         name: Its name in error messages.
         header_only: Whether color images of any encoding are accepted.
+        any_size: Whether it may have more pixels than an image in memory.
 
     Raises:
         DataError: The image cannot be read as an array.
@@ -279,7 +287,7 @@ def tiff_header(tiff: Any, name: str, header_only: bool = False) -> tuple[Any, B
             f"colors ({page.photometric.name.lower()})",
             CONVERT,
         )
-    return page, _checked(probe, name)
+    return page, _checked(probe, name, any_size)
 
 
 def refuse_overstated(page: Any, probe: BandProbe, file: BinaryIO, name: str) -> None:
@@ -358,19 +366,31 @@ def _number(text: Any) -> float | None:
     return found if np.isfinite(found) else None
 
 
-def geo_tags(page: Any) -> tuple[Tag, ...]:
+def geo_tags(page: Any, codes: Sequence[int] = GEO_TAGS) -> tuple[Tag, ...]:
     """Return the tags that place a page on the Earth, without those that describe single bands."""
     tags: list[Tag] = []
-    for code in GEO_TAGS:
+    for code in codes:
         tag = page.tags.get(code)
         if tag is None:
             continue
         value, count = tag.value, tag.count
         if isinstance(value, str):
-            value = BAND_ITEM.sub("", value) if code == GDAL_METADATA else value
+            value = _without_bands(value) if code == GDAL_METADATA else value
             count = len(value.encode()) + 1
         tags.append((code, int(tag.dtype), count, value))
     return tuple(tags)
+
+
+def _without_bands(metadata: str) -> str:
+    """Return GDAL's metadata of an image without that of its bands."""
+    # Not by a regular expression, which takes quadratic time for items without an end.
+    *items, rest = metadata.split(ITEM_END)
+    kept = []
+    for item in items:
+        start = item.rfind("<Item")
+        is_of_band = start >= 0 and " sample=" in item[start : item.find(">", start)]
+        kept.append(item[:start] if is_of_band else item + ITEM_END)
+    return "".join([*kept, rest])
 
 
 def tiff_layout(page: Any) -> BandLayout:
@@ -429,41 +449,6 @@ def _read_by_pillow(source: Path | BinaryIO, name: str, header_only: bool) -> Ba
         values = values[..., None] if values.ndim == 2 else values
         probe = _checked(replace(probe, dtype=str(values.dtype)), name)
         return BandImage(np.ascontiguousarray(values), probe)
-
-
-GEO_KEYS, MODEL_KEYS = 34735, (3072, 2048)  # Projected and geographic systems.
-USER_DEFINED = 32767
-
-
-def _crs(tags: tuple[Tag, ...]) -> str | None:
-    """Return the coordinate reference system as an EPSG code, if it is one (GeoTIFF 1.1, 7.1)."""
-    keys = next((value for code, _, _, value in tags if code == GEO_KEYS), ())
-    entries = {keys[i]: keys[i + 3] for i in range(4, len(keys) - 3, 4) if keys[i + 1] == 0}
-    codes = [entries[key] for key in MODEL_KEYS if entries.get(key, USER_DEFINED) != USER_DEFINED]
-    return f"EPSG:{codes[0]}" if codes else None
-
-
-def describe_bands(path: Path) -> dict[str, Any]:
-    """Return facts about the values of an image, fit for JSON.
-
-    Raises:
-        DataError: It cannot be read.
-    """
-    image = read_bands(path, str(path))
-    valid = ~missing_values(image.values, image.probe.nodata)
-    channels = []
-    for index in range(image.values.shape[2]):
-        values = image.values[..., index][valid[..., index]].astype(np.float64)
-        ends = np.percentile(values, (0, 0.5, 99.5, 100)) if values.size else np.zeros(4)
-        names = ("smallest", "percentile_0.5", "percentile_99.5", "largest")
-        channels.append({name: float(f"{end:.6g}") for name, end in zip(names, ends, strict=True)})
-    return {
-        "kind": image.probe.kind,
-        "nodata": image.probe.nodata,
-        "crs": _crs(image.tags),
-        "without_data": float(1 - valid.mean()),
-        "channels": channels,
-    }
 
 
 # --- values of a domain -----------------------------------------------------------------------

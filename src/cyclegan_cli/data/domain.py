@@ -17,12 +17,12 @@ from cyclegan_cli.config import (
     parse_bands,
     parse_range,
 )
+from cyclegan_cli.data.band_facts import sampled_bands
 from cyclegan_cli.data.bands import (
     GRAY_TYPES,
     BandProbe,
     missing_values,
     probe_bands,
-    read_bands,
     select,
 )
 from cyclegan_cli.data.folder import subsample
@@ -161,7 +161,8 @@ def sample_values(
     parts: list[list[PixelArray]] = [[] for _ in range(found.channels)]
     for path in subsample(images, limit):
         try:
-            values = select(image := read_bands(path, str(path)), found, str(path))
+            image, _ = sampled_bands(path)
+            values = select(image, found, str(path))
         except DataError:
             continue
         step = max(1, -(-values.shape[0] * values.shape[1] // VALUES_PER_CHANNEL))

@@ -246,12 +246,18 @@ class Survey:
         }
 
 
-def survey(images: Sequence[Path]) -> Survey:
-    """Read the headers of images."""
+def survey(images: Sequence[Path], any_size: bool = False) -> Survey:
+    """Read the headers of images.
+
+    Args:
+        images: Their paths.
+        any_size: Whether TIFFs that are read as arrays may have more pixels than an image in
+            memory.
+    """
     found = Survey()
     for image in images:
         try:
-            found.probes[image] = probe(image)
+            found.probes[image] = probe(image, any_size)
         except DataError as error:
             found.problems[image] = error.message
     return found

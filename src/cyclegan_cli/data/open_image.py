@@ -69,8 +69,13 @@ class Probe:
 ARRAY_MODES = frozenset({"F", "I"})
 
 
-def probe(path: Path) -> Probe:
+def probe(path: Path, any_size: bool = False) -> Probe:
     """Read an image's header.
+
+    Args:
+        path: The file.
+        any_size: Whether a TIFF that is read as an array may have more pixels than an image in
+            memory.
 
     Raises:
         DataError: The file is not an image.
@@ -81,10 +86,13 @@ def probe(path: Path) -> Probe:
         return _probe(path)
     try:
         found = _probe(path)
-    except DataError:
-        with suppress(DataError):
-            return _probe_array(path)
-        raise
+    except DataError as error:
+        try:
+            return _probe_array(path, any_size)
+        except TooManyPixelsError:
+            raise
+        except DataError:
+            raise error from error.__cause__
     if found.mode in ARRAY_MODES:
         with suppress(DataError):
             return _probe_array(path)
@@ -96,10 +104,10 @@ def is_array(header: Probe) -> bool:
     return " of " in header.mode
 
 
-def _probe_array(path: Path) -> Probe:
+def _probe_array(path: Path, any_size: bool = False) -> Probe:
     from cyclegan_cli.data.bands import probe_bands  # Needs numpy.
 
-    found = probe_bands(path, str(path))
+    found = probe_bands(path, str(path), any_size)
     if found.format == "TIFF" and found.is_color:
         raise DataError(f"cannot read {path}")
     return Probe(found.format, found.kind, found.width, found.height, 1)
@@ -160,9 +168,13 @@ def max_pixels() -> int:
     return 2 * (Image.MAX_IMAGE_PIXELS or sys.maxsize // 2)
 
 
+class TooManyPixelsError(DataError):
+    """An image claims too many pixels to fit into memory."""
+
+
 def too_many_pixels(name: str) -> DataError:
     """Return the error for an image that claims too many pixels to fit into memory."""
-    return DataError(
+    return TooManyPixelsError(
         f"{name} claims more than {max_pixels() / 1e6:.4g} megapixels, the limit for all frames "
         "together (translate raises it with --max-megapixels)"
     )

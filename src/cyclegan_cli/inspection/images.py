@@ -70,7 +70,7 @@ def _array_header(path: Path) -> Probe | None:
     if path.suffix.lower() not in (NPY_EXTENSION, *TIFF_EXTENSIONS):
         return None
     with suppress(DataError):
-        header = probe(path)
+        header = probe(path, any_size=True)
         return header if is_array(header) else None
     return None
 
@@ -80,7 +80,7 @@ def _array_facts(paths: Sequence[Path]) -> Facts:
 
     Files that cannot be read are named under ``problems``.
     """
-    from cyclegan_cli.data.bands import describe_bands  # Needs numpy.
+    from cyclegan_cli.data.band_facts import describe_bands  # Needs numpy.
 
     described: list[Facts] = []
     problems: list[str] = []
@@ -94,6 +94,8 @@ def _array_facts(paths: Sequence[Path]) -> Facts:
         return facts
     kinds = Counter(one.pop("kind") for one in described)
     facts["values"] = {"sampled": len(described), "kinds": dict(kinds.most_common())}
+    if (pixels := statistics.fmean(one["sampled"] for one in described)) < 1:
+        facts["values"]["sampled_pixels"] = pixels
     for name in ("nodata", "crs"):
         found = Counter(str(one[name]) for one in described if one[name] is not None)
         if found:
@@ -119,7 +121,7 @@ def describe_images(path: Path, request: Request) -> Summary:
     """
     skipped = SkippedFiles()
     images = list_images(path, skipped)
-    found = survey(images)
+    found = survey(images, any_size=True)
     facts: Facts = {"pictures": len(images), **found.facts()}
     if found.probes:
         limit = None if request.full else SAMPLE

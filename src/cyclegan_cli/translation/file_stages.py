@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -24,7 +25,7 @@ from cyclegan_cli.data.encode import encode, refuse_inexact, refuse_unwritable
 from cyclegan_cli.data.formats import WRITABLE_FORMATS, writable_format
 from cyclegan_cli.data.image import DecodedImage, EncodeOptions, PixelArray
 from cyclegan_cli.data.masks import composite_values, masked_share
-from cyclegan_cli.data.raster import open_raster
+from cyclegan_cli.data.raster import open_raster, read_place
 from cyclegan_cli.errors import DataError, DeviceError, OutputError
 from cyclegan_cli.runtime.threads import available_cores
 from cyclegan_cli.translation.animations import (
@@ -100,18 +101,48 @@ class FileStages:
             return 0
         copies = 2 if self.masks else 1  # With a mask, the pixels of the input are kept.
         if self.translator.source_format is None:
+            if self._color_raster(job):
+                return 0
             return copies * pixel_bytes(Path(job.input))
         found = probe_bands(Path(job.input), job.input)
         return 0 if self._is_raster(job, found) else copies * found.nbytes
 
     def _is_raster(self, job: TranslationJob, found: BandProbe) -> bool:
         """Return whether an image is read and written some rows at a time."""
-        if self.stdin or self.stdout or found.format != "TIFF" or self._needs_whole:
+        if found.format != "TIFF" or not self._writes_tiff(job) or self._needs_whole:
             return False
-        if writable_format(Path(job.output).suffix) != "TIFF":
-            return False
-        whole = self._whole_bytes(found)
-        return whole > min(WHOLE_BYTES, WHOLE_FRACTION * self.translator.budget())
+        return self._is_large(self._whole_bytes(found))
+
+    def _is_large(self, size: float) -> bool:
+        return size > min(WHOLE_BYTES, WHOLE_FRACTION * self.translator.host_budget())
+
+    def _writes_tiff(self, job: TranslationJob) -> bool:
+        """Return whether the job reads a file and writes a TIFF file."""
+        is_file = self.stdin is None and self.stdout is None
+        return is_file and writable_format(Path(job.output).suffix) == "TIFF"
+
+    def _color_raster(self, job: TranslationJob) -> RasterJob | None:
+        """Return the job of an RGB image that is read and written some rows at a time.
+
+        Raises:
+            DataError: The file is not an image.
+        """
+        options, target = self.options, self.translator.target_format
+        if self.masks or self._needs_whole or not self._writes_tiff(job):
+            return None
+        if not self._is_large(3 * pixel_bytes(Path(job.input))):
+            return None
+        if options.keep_mode or options.keep_profile or self.translator.options.resize:
+            return None
+        with suppress(DataError), open_raster(Path(job.input)) as raster:
+            if raster.is_plain_color:
+                found = raster.probe
+                depth = options.bit_depth or (16 if found.dtype == "uint16" else 8)
+                remark = "" if target else self.translator.scale_remark(found.width, found.height)
+                remarks = (remark,) if remark else ()
+                paths = Path(job.input), Path(job.output)
+                return RasterJob(*paths, found, bit_depth=depth, remarks=remarks)
+        return None  # Another TIFF, or a damaged one, whose error decoding reports.
 
     def _whole_bytes(self, found: BandProbe) -> float:
         """Bytes of an image, its translation, and the encoder's copy of it."""
@@ -141,6 +172,8 @@ class FileStages:
         """
         if self.translator.source_format is not None:
             return self._decode_bands(job, self.translator.source_format)
+        if raster := self._color_raster(job):
+            return raster
         # Pixels outside of a mask are those of the full size, as is the image translated back.
         needs_all = self.masks or (self.measuring and self.measuring.reverse)
         shrink_to = None if needs_all else self.translator.options.resize
@@ -166,7 +199,7 @@ class FileStages:
             found = probe_bands(Path(job.input), name)
             if self._is_raster(job, found):
                 return self._open_raster(job, source)
-            if (needed := self._whole_bytes(found)) > (budget := self.translator.budget()):
+            if (needed := self._whole_bytes(found)) > (budget := self.translator.host_budget()):
                 raise DeviceError(
                     f"{name} needs {needed / 1e9:.2g} GB of memory for its pixels, found "
                     f"{max(budget, 0) / 1e9:.2g} GB",
@@ -303,6 +336,7 @@ class FileStages:
         return Outcome(
             job.input, job.output, "ok", width=raster.probe.width, height=raster.probe.height,
             mask_share=None if raster.weights is None else masked_share((raster.weights,)),
+            warnings=raster.remarks,
         )  # fmt: skip
 
     def _write(self, job: TranslationJob, image: DecodedImage | BandImage) -> Outcome:
@@ -313,6 +347,10 @@ class FileStages:
         if isinstance(image, BandImage) and is_rgb and not keeps_place:
             image = _as_colors(image)
         if isinstance(image, BandImage):
+            # An RGB image has been decoded without the tags that place it on the Earth.
+            if self.translator.source_format is None and image.format == "TIFF" and not self.stdin:
+                with suppress(DataError):
+                    image = replace(image, tags=read_place(Path(job.input)))
             write_bands(image, target, format_name, job.output)
             share = None if image.weights is None else masked_share((image.weights,))
             return Outcome(

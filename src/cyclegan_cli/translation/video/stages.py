@@ -27,6 +27,7 @@ from cyclegan_cli.translation.file_stages import FileStages
 from cyclegan_cli.translation.masks import Masks
 from cyclegan_cli.translation.outputs import TranslationJob
 from cyclegan_cli.translation.pipeline import JobStopped, Outcome
+from cyclegan_cli.translation.progress import TranslationObserver
 from cyclegan_cli.translation.video.animation import AnimationSource
 from cyclegan_cli.translation.video.encoder import VideoFormat, choose_format
 from cyclegan_cli.translation.video.muxer import VideoFile
@@ -147,9 +148,12 @@ class VideoStages:
                 "Leave them out.",
             )
         source = VideoReader(job.input) if is_video(job.input) else AnimationSource(job.input)
+        observer = self.translator.observer
+        self.translator.observer = TranslationObserver()  # The progress is that of the video.
         try:
             return self._translate(job, source)
         finally:
+            self.translator.observer = observer
             source.close()
 
     def _translate(self, job: TranslationJob, source: FrameSource) -> FinishedFrames:
