@@ -90,7 +90,10 @@ class NormStatistics:
 
         def replace(index: int, current: Tensor) -> Tensor:
             average = self._averages[index]
-            return current if average is None else average.to(current.device)
+            if average is None:
+                return current
+            self._averages[index] = average = average.to(current.device)  # Copied only once.
+            return average
 
         with self._filtered(replace):
             yield

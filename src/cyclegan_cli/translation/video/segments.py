@@ -83,11 +83,6 @@ class WorkFolder:
         target = Path(os.path.realpath(output))
         return target.parent / f".{target.name.replace('%', '')}.segments"
 
-    @property
-    def is_continued(self) -> bool:
-        """Whether there are segments of an earlier run."""
-        return bool(self._files)
-
     def _is_same(self) -> bool:
         try:
             return (self.folder / RECORD).read_text(encoding="utf-8") == self._record
