@@ -9,7 +9,7 @@ RUN pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu 
 COPY pyproject.toml README.md LICENSE /build/
 COPY docs/man /build/docs/man
 COPY src /build/src
-RUN pip install --no-cache-dir "/build[heif]" && rm -rf /build
+RUN pip install --no-cache-dir "/build[heif,video]" && rm -rf /build
 
 # Whoever runs it owns what it writes; nothing needs root, or a home that exists.
 RUN useradd --create-home cyclegan

@@ -34,6 +34,7 @@ PURPOSES = {
     "openvino": "OpenVINO export",
     "torch-fidelity": "Inception network for `train --kid` and `inspect --against`",
     "tensorboard": "TensorBoard logs",
+    "av": "decoding and encoding of videos; its wheels contain FFmpeg's libraries",
 }
 # Extras for developers of the project.
 OWN = ("test", "dev")

@@ -34,6 +34,7 @@ ExportFormat = Literal["onnx", "pt2", "safetensors", "pth", "openvino"]
 ExportPrecision = Literal["fp32", "fp16", "bf16", "int8"]
 ExportDirection = Literal["a2b", "b2a", "both"]
 RecipeChoice = Literal["default", "paper", "cpu"]
+VideoCodec = Literal["h264", "hevc", "av1", "prores", "ffv1"]
 # A number of steps, or a duration like "10m".
 StepsOrTime = int | str
 
@@ -123,6 +124,7 @@ _mask = functools.partial(option, panel="Mask")
 _many_images = functools.partial(option, panel="Many images")
 _report = functools.partial(option, panel="Report")
 _channels = functools.partial(option, panel="Channels")
+_video = functools.partial(option, panel="Video")
 
 
 def which_option() -> Any:
@@ -1019,6 +1021,32 @@ class TranslateConfig(_NamesDomains):
         "Remove from DICOM and NIfTI outputs what identifies the patient; text in the pixels "
         "stays.",
     )
+
+    smooth: str = _video(
+        "0.9",
+        "Share of earlier frames in the statistics of each frame, 0 to 1, or shot: they are the "
+        "same between two scene cuts. Less flickers more; 0 translates frame by frame.",
+        metavar="0..1|shot",
+    )
+    codec: VideoCodec | None = _video(
+        None, "Codec of videos.", shown_default="h264, or av1 in .webm"
+    )
+    crf: int | None = _video(
+        None,
+        "Quality of h264, hevc (0 to 51) and av1 (0 to 63): less is better and larger.",
+        minimum=0,
+        maximum=63,
+        metavar="N",
+        shown_default="18, 20 or 24",
+    )
+    start: str | None = _video(
+        None, "Translate from this time on: seconds, M:SS or H:MM:SS.", metavar="TIME"
+    )
+    end: str | None = _video(None, "Translate up to this time.", metavar="TIME")
+    every: int = _video(
+        1, "Translate only the first of every N frames.", minimum=1, maximum=1_000_000, metavar="N"
+    )
+
     mask: str | None = _mask(
         None,
         "Translate only where this image is white: a file for all images, a folder of masks with "
@@ -1060,6 +1088,9 @@ class TranslateConfig(_NamesDomains):
     json: bool = _report(
         False, "Print one JSON object per image on stdout as images complete, then a summary."
     )
+    json_frames: bool = _report(
+        False, "Also print one JSON object per translated frame of a video."
+    )
     cycle_error: bool = _report(
         False,
         "Also translate each image back, and report the mean difference to the input in --json.",
@@ -1076,7 +1107,11 @@ class TranslateConfig(_NamesDomains):
         refuse_both("--overwrite", "--if-newer", self.overwrite and self.if_newer)
         refuse_both("--to", "--direction", bool(self.to is not None and self.direction))
         # Refuses invalid texts now.
-        _ = self.domain_names, self.max_memory_bytes, self.output_range
+        _ = self.domain_names, self.max_memory_bytes, self.output_range, self.smoothing
+        if self.end_seconds is not None and self.end_seconds <= (self.start_seconds or 0):
+            raise UsageError(f"--end {self.end} is not behind --start", "Give a later time.")
+        if self.json_frames and not self.json:
+            raise UsageError("--json-frames needs --json", "Give both.")
         if not self.inputs and self.files_from is None:
             raise UsageError("INPUT is missing", "Name an image, a folder or a glob.")
         if self.root is not None and self.output is None:
@@ -1102,6 +1137,21 @@ class TranslateConfig(_NamesDomains):
         if self.range in ("auto", "per-channel"):
             raise UsageError(f"--range {self.range} is an option of train", "Give two numbers.")
         return parse_range(self.range, "--range")
+
+    @functools.cached_property
+    def start_seconds(self) -> float | None:
+        """``--start`` in seconds."""
+        return parse_time(self.start, "--start")
+
+    @functools.cached_property
+    def end_seconds(self) -> float | None:
+        """``--end`` in seconds."""
+        return parse_time(self.end, "--end")
+
+    @functools.cached_property
+    def smoothing(self) -> float | Literal["shot"]:
+        """``--smooth`` as a number, or ``shot``."""
+        return parse_smoothing(self.smooth)
 
     @property
     def existing(self) -> Existing:
@@ -1461,6 +1511,41 @@ def parse_range(text: str | None, option: str) -> tuple[float, float] | None:
             "Give two numbers such as -1000,3000, auto, or per-channel.",
         )
     return low, high
+
+
+def parse_time(text: str | None, option: str) -> float | None:
+    """Return a time such as ``90``, ``1:30`` or ``0:01:30.5`` in seconds; None if not given.
+
+    Raises:
+        UsageError: It is not a time.
+    """
+    if text is None:
+        return None
+    if not re.fullmatch(r"(\d+:)?(\d+:)?\d+(\.\d+)?", text, re.ASCII):
+        raise UsageError(
+            f"{option} {text!r} is not a time", "Give seconds, M:SS or H:MM:SS, as in 1:30."
+        )
+    seconds = 0.0
+    for part in text.split(":"):
+        seconds = 60 * seconds + float(part)
+    return seconds
+
+
+def parse_smoothing(text: str) -> float | Literal["shot"]:
+    """Return ``--smooth`` as a number in [0, 1], or ``shot``.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    if text == "shot":
+        return "shot"
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise UsageError(f"--smooth {text!r} is neither shot nor a number from 0 to 1")
+    return value
 
 
 def parse_memory(text: str) -> int:

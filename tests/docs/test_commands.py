@@ -30,6 +30,7 @@ from documents import (
 )
 from original import original_generator
 from runs import Recorder, draw_discs, make_config, stop_after
+from videos import moving_square, write_video
 
 BLOCKS = shell_blocks()
 # Options that shrink a documented training.
@@ -115,6 +116,8 @@ def _copy_images(folder: Path) -> None:
         (folder / name).write_text("0 0.5 0.5 0.25 0.25\n")
     bands.draw_domains(folder, 2)
     volumes.draw_volumes(folder, 2)
+    # As long as the times in the documents require.
+    write_video(folder / "drive.mp4", moving_square(9), times=range(0, 90_000, 10_000))
     for name in ("train/day", "test/day", "train/fluent", "test/fluent"):
         shutil.copytree(folder / "day", folder / name)
     for name in ("train/night", "test/night", "train/noto"):

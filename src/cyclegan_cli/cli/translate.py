@@ -8,19 +8,21 @@ import signal
 import sys
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from cyclegan_cli.cli import console
 from cyclegan_cli.cli.interrupts import StopRequest, leave_at_once, stop_request
 from cyclegan_cli.cli.options import config_options
+from cyclegan_cli.cli.video_display import VideoDisplay
 from cyclegan_cli.config import (
     STDOUT_NAMES,
     STREAM,
     BandFormat,
     TranslateConfig,
 )
+from cyclegan_cli.data.video_formats import is_video
 from cyclegan_cli.errors import (
     DataError,
     InterruptedRunError,
@@ -39,13 +41,14 @@ if TYPE_CHECKING:
     from cyclegan_cli.translation.outputs import TranslationJob, TranslationPlan
     from cyclegan_cli.translation.pipeline import Outcome, Pipeline, TranslationSummary
     from cyclegan_cli.translation.translator import Translator
+    from cyclegan_cli.translation.video.stages import MixedStages
 
 RERUN = "Run the same command again: existing outputs are skipped."
 
 
 @config_options(TranslateConfig)
 def translate_command(config: TranslateConfig) -> None:
-    """Translate images into the other domain.
+    """Translate images and videos into the other domain.
 
     Outputs have exactly the size of their input. Existing outputs are skipped; inputs are never
     overwritten. Exit code 6: some images failed, all others are written.
@@ -75,6 +78,10 @@ def translate_command(config: TranslateConfig) -> None:
     images = _resolve_images(config, env, target, extension, shard, target_format)
     masks = choose_masks(config, source_format, target_format)
     labels = choose_labels(config, images.jobs)
+    if is_video(config.output or "") and (config.codec or config.crf is not None):
+        from cyclegan_cli.translation.video.settings import VideoSettings
+
+        VideoSettings.of(config).codec_for(config.output or "")  # Refuses it now.
 
     from cyclegan_cli.runtime.memory import keep_freed_memory  # Loads ctypes.
     from cyclegan_cli.translation.translator import Translator, TranslatorOptions
@@ -189,6 +196,11 @@ def _refuse_for_stream(config: TranslateConfig, env: DistributedEnv) -> None:
                 f"an image on standard input or output (-) excludes {option}",
                 "Leave one of them out.",
             )
+    if is_video(config.inputs[0]) or is_video(config.output or ""):
+        raise UsageError(
+            "a video is neither read from standard input nor written to standard output (-)",
+            "Name a file.",
+        )
     name = config.inputs[0]
     several = len(config.inputs) > 1 or Path(name).is_dir()
     if several or (glob.has_magic(name) and not Path(name).exists()):
@@ -206,32 +218,18 @@ def _translate(
     masks: Masks | None,
     labels: LabelCopier | None,
 ) -> None:
-    from cyclegan_cli.translation.file_stages import FileStages, default_workers
-    from cyclegan_cli.translation.measuring import choose_measuring
+    from cyclegan_cli.translation.file_stages import default_workers
     from cyclegan_cli.translation.pipeline import Pipeline, PipelineLimits, wait_for_all_ranks
-    from cyclegan_cli.translation.volume_stages import VolumeOptions
 
     progress = _Progress(config.json, config.quiet, config.verbose, env)
     progress.show_setup(translator)
     translator.observer = progress.image
-    stdin = _buffered(images.stdin)
-    stages = FileStages(
-        translator,
-        config.existing,
-        images.encoding,
-        stdin,
-        images.stdout,
-        images.extension,
-        masks,
-        labels,
-        choose_measuring(translator, config.min_structure, config.json, config.cycle_error),
-        VolumeOptions(config.slice_axis, config.array, config.anonymize),
-    )
+    images = replace(images, stdin=_buffered(images.stdin))
     limits = PipelineLimits(config.workers or default_workers(translator.device))
     with stop_request("finishing the images in progress", leave_at_once) as stop_requested:
         pipeline = Pipeline(
             images.jobs,
-            stages,
+            _stages(config, images, translator, masks, labels, stop_requested),
             limits,
             config.ordered,
             config.fail_fast,
@@ -246,6 +244,50 @@ def _translate(
             if not config.quiet:
                 console.info(sentence)
     _raise_for(pipeline.summary, stop_requested)
+
+
+def _stages(
+    config: TranslateConfig,
+    images: ResolvedImages,
+    translator: Translator,
+    masks: Masks | None,
+    labels: LabelCopier | None,
+    stop_requested: StopRequest,
+) -> MixedStages:
+    """Return the stages of images and videos."""
+    from cyclegan_cli.translation.animations import AnimationSettings
+    from cyclegan_cli.translation.file_stages import FileStages
+    from cyclegan_cli.translation.measuring import choose_measuring
+    from cyclegan_cli.translation.video.settings import VideoSettings
+    from cyclegan_cli.translation.video.stages import MixedStages, VideoStages
+    from cyclegan_cli.translation.volume_stages import VolumeOptions
+
+    of_images = FileStages(
+        translator,
+        config.existing,
+        images.encoding,
+        images.stdin,
+        images.stdout,
+        images.extension,
+        masks,
+        labels,
+        choose_measuring(translator, config.min_structure, config.json, config.cycle_error),
+        VolumeOptions(config.slice_axis, config.array, config.anonymize),
+        AnimationSettings(
+            config.smoothing, config.start_seconds or 0.0, config.end_seconds, config.every
+        ),
+    )
+    of_videos = VideoStages(
+        translator,
+        VideoSettings.of(config),
+        VideoDisplay(config.json_frames, config.quiet),
+        stop_requested,
+        config.existing,
+        images.encoding,
+        masks,
+        config.min_structure is not None or config.cycle_error,
+    )
+    return MixedStages(of_images, of_videos)
 
 
 def _buffered(stdin: BinaryIO | None) -> BinaryIO | None:

@@ -50,6 +50,7 @@ def walk_images(
     on_error: Callable[[OSError], None] = refuse_folder,
     unlistable: bool = False,
     skipped: SkippedFiles | None = None,
+    more_extensions: tuple[str, ...] = (),
 ) -> Iterator[str]:
     """Yield all files below a folder with the extension of an image, sorted by relative path.
 
@@ -65,11 +66,12 @@ def walk_images(
         unlistable: Whether to yield a subfolder that cannot be listed, so that reading it fails,
             instead of calling ``on_error``.
         skipped: Counts image files among all others.
+        more_extensions: Extensions of files that are yielded besides images.
 
     Yields:
         Paths relative to ``folder``.
     """
-    suffixes = tuple(readable_extensions())
+    suffixes = (*readable_extensions(), *more_extensions)
     real = os.path.realpath(folder)
 
     def walk(below: str) -> Iterator[str]:

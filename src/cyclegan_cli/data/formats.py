@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, _imaging
 
+from cyclegan_cli.data.video_formats import container_of
 from cyclegan_cli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def raw_photo(name: str, kind: str = "") -> DataError:
     )
 
 
-COMMON_FORMATS = "jpg, png, webp, tiff, gif, avif, bmp, heic"
+COMMON_FORMATS = "jpg, png, webp, tiff, gif, avif, bmp, heic, mp4, mkv"
 
 
 def output_extension(format_name: str | None) -> str | None:
@@ -165,7 +166,7 @@ def output_extension(format_name: str | None) -> str | None:
     if format_name is None:
         return None
     extension = "." + format_name.lower().removeprefix(".")
-    if writable_format(extension):
+    if writable_format(extension) or container_of(extension):
         return extension
     hint = f"Known formats: {COMMON_FORMATS}, among others."
     if extension in HEIF_EXTENSIONS:

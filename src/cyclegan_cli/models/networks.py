@@ -12,18 +12,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig
-from cyclegan_cli.models.normalization import instance_norm
+from cyclegan_cli.models.normalization import channel_moments, instance_norm, normalize_with
 from cyclegan_cli.models.padding import reflection_pad
 from cyclegan_cli.models.resampling import bilinear_upsample, blur, blur_downsample
 from cyclegan_cli.models.winograd_training import WinogradConv2d
+
+# Maps the mean and variance of an image, ``[C]`` each in fp32, to those to normalize it with.
+MomentsFilter = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class InstanceNorm(nn.Module):
     """Instance norm without running statistics; the paper's is not affine.
 
     Attributes:
+        channels: Number of channels.
         weight: Scale ``[C]``; None if not affine.
         bias: Shift ``[C]``; None if not affine.
+        moments_filter: In inference, replaces the mean and variance of an image, for example by
+            averages over the frames of a video; None: they are used as they are.
     """
 
     weight: nn.Parameter | None
@@ -31,11 +37,16 @@ class InstanceNorm(nn.Module):
 
     def __init__(self, channels: int, affine: bool) -> None:
         super().__init__()
+        self.channels = channels
         self.register_parameter("weight", nn.Parameter(torch.ones(channels)) if affine else None)
         self.register_parameter("bias", nn.Parameter(torch.zeros(channels)) if affine else None)
+        self.moments_filter: MomentsFilter | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalize ``[B, C, H, W]``; shape and dtype are kept."""
+        """Normalize ``[B, C, H, W]``; shape and dtype are kept. With a filter, B is 1."""
+        if self.moments_filter is not None:
+            mean, variance = self.moments_filter(*channel_moments(x))
+            return normalize_with(x, mean, variance, self.weight, self.bias)
         return instance_norm(x, self.weight, self.bias)
 
 

@@ -33,6 +33,12 @@ from cyclegan_cli.data.masks import composite_values, masked_share
 from cyclegan_cli.data.raster import open_raster, read_place
 from cyclegan_cli.errors import DataError, DeviceError, OutputError
 from cyclegan_cli.runtime.threads import available_cores
+from cyclegan_cli.translation.animations import (
+    FRAME_BY_FRAME,
+    AnimationSettings,
+    FrameSmoother,
+    select_frames,
+)
 from cyclegan_cli.translation.labels import LabelCopier
 from cyclegan_cli.translation.masks import Masks
 from cyclegan_cli.translation.measuring import Measuring
@@ -77,6 +83,7 @@ class FileStages:
         labels: Copies the labels of images that are translated or skipped; None: none.
         measuring: Measures translations, and rejects those that do not keep edges; None: neither.
         volumes: Options for volumes and arrays.
+        animations: How animations are translated.
     """
 
     translator: Translator
@@ -89,6 +96,7 @@ class FileStages:
     labels: LabelCopier | None = None
     measuring: Measuring | None = None
     volumes: VolumeOptions = DEFAULT_OPTIONS
+    animations: AnimationSettings = FRAME_BY_FRAME
 
     def is_done(self, job: TranslationJob) -> bool:
         """Return whether the output exists and is kept."""
@@ -216,6 +224,7 @@ class FileStages:
                 "images",
                 "Save each frame as a file of its own.",
             )
+        image = select_frames(image, self.animations)
         format_name = self._format(job, image)
         refuse_unwritable(image, format_name, self.options, job.output)
         if self.masks:
@@ -302,11 +311,15 @@ class FileStages:
             return self._translate_bands(image.values, image)
         if self.translator.target_format is not None:
             return self._translate_bands(image.on_white(0), image)
+        smoother = FrameSmoother(self.translator.generator, self.animations.smoothing)
         translated = image.with_frames(
-            [
-                self.translator.translate_array(frame, self.options.bit_depth, image.full_size)
-                for frame in image.frames
-            ]
+            smoother.apply(
+                lambda frame: self.translator.translate_array(
+                    frame, self.options.bit_depth, image.full_size
+                ),
+                image.frames,
+                is_animated=image.animation is not None,
+            )
         )
         remark = self.translator.scale_remark(image.width, image.height)
         return replace(translated, remarks=(*translated.remarks, remark)) if remark else translated

@@ -21,6 +21,7 @@ from typing import BinaryIO, NamedTuple
 
 from cyclegan_cli.config import STREAM
 from cyclegan_cli.data.folder import SkippedFiles, refuse_folder, walk_images
+from cyclegan_cli.data.video_formats import FOLDER_EXTENSIONS
 from cyclegan_cli.errors import DataError, OutputError, UsageError
 from cyclegan_cli.files import is_temporary
 
@@ -220,6 +221,7 @@ class Inputs:
             on_error,
             unlistable=True,
             skipped=skipped,
+            more_extensions=FOLDER_EXTENSIONS,
         ):
             path = os.path.join("" if folder == Path() else folder, below)
             relative = below if self.root is None else self._relative(path)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cyclegan_cli.models.networks import InstanceNorm
-from cyclegan_cli.models.normalization import CONSTANT_BELOW, EPSILON, refine_moments
+from cyclegan_cli.models.normalization import channel_moments, normalize_with
 from cyclegan_cli.models.resampling import bilinear_upsample, blur_padded
 from cyclegan_cli.translation.arena import StoredRows
 
@@ -150,10 +150,7 @@ class Norm:
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Normalise ``[1, C, h, W]``; returns the same shape and dtype."""
-        scale, shift = (
-            None if p is None else p.float() for p in (self.layer.weight, self.layer.bias)
-        )
-        return F.batch_norm(rows, self.mean, self.variance, scale, shift, eps=EPSILON)
+        return normalize_with(rows, self.mean, self.variance, self.layer.weight, self.layer.bias)
 
 
 class RunningMoments:
@@ -173,7 +170,7 @@ class RunningMoments:
             if self._moments is not None:
                 more[:index] = self._moments
             self._moments = more
-        self._moments[index, 0], self._moments[index, 1] = _moments(rows)
+        self._moments[index, 0], self._moments[index, 1] = channel_moments(rows)
         self._counts.append(rows.shape[2] * rows.shape[3])
 
     def finish(self, layer: InstanceNorm) -> Norm:
@@ -184,23 +181,10 @@ class RunningMoments:
         weight = (torch.tensor(counts, dtype=torch.float64) / sum(counts)).to(mean.device)[:, None]
         overall = (weight * mean).sum(dim=0)
         variance = (weight * (within + (mean - overall) ** 2)).sum(dim=0)
-        # As in models.normalization: division by infinity gives zero.
-        variance = torch.where(variance < CONSTANT_BELOW, torch.inf, variance)
-        return Norm(overall.float(), variance.float(), layer)
-
-
-def _moments(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean and variance per channel: ``[C]`` each, fp32."""
-    if rows.device.type == "cpu":
-        # The statistics of batch norm in training: ten times as fast as separate means and
-        # squares. The fp32 running statistics make it compute in fp32 for bf16 rows, too.
-        old = torch.zeros(rows.shape[1])
-        mean, variance = torch.batch_norm_update_stats(rows, old, old.clone(), 0.0)
-        refine_moments(rows, mean, variance)
-        return mean, variance
-    pixels = rows[0].flatten(1).float()
-    variance, mean = torch.var_mean(pixels, dim=1, correction=0)
-    return mean, variance
+        mean, variance = overall.float(), variance.float()
+        if layer.moments_filter is not None:
+            mean, variance = layer.moments_filter(mean, variance)
+        return Norm(mean, variance, layer)
 
 
 class NormalisedReLU:

@@ -30,6 +30,11 @@ from cyclegan_cli.data.bands import can_hold
 from cyclegan_cli.data.folder import SkippedFiles
 from cyclegan_cli.data.formats import encode_options, extension_of, writable_format
 from cyclegan_cli.data.image import EncodeOptions
+from cyclegan_cli.data.video_formats import (
+    FALLBACK_CONTAINER,
+    container_of,
+    is_video,
+)
 from cyclegan_cli.errors import UsageError
 from cyclegan_cli.runtime.distributed_env import SINGLE_SHARD, Shard
 from cyclegan_cli.translation.inputs import (
@@ -90,7 +95,7 @@ class Template:
                 raise self._refusal(f"has an unknown placeholder {{{name}}}")
         if not any(name == "stem" for name, *_ in fields):
             raise self._refusal("has no {stem}, so all outputs would have the same name")
-        if not self.text.endswith("{ext}") and not writable_format(extension_of(self.text)):
+        if not self.text.endswith("{ext}") and not _kind_of(extension_of(self.text)):
             raise self._refusal("must end in {ext} or an extension such as .png")
 
     def fill(self, **values: str) -> str:
@@ -157,18 +162,29 @@ class OutputNaming:
         # As in pathlib, and unlike in os.path.splitext, " .jpg" has an extension.
         dot = len(name) - len(extension_of(name))
         stem, extension = (name[:dot], name[dot:]) if 0 < dot < len(name) - 1 else (name, "")
+        if is_video(name):
+            kept = extension if container_of(extension) else FALLBACK_CONTAINER
+            chosen = self.extension if is_video(self.extension or "") else None
+            return self.template.fill(
+                stem=stem, ext=chosen or kept, domain=self.target, parent=self._parent_of(source)
+            )
         kept = extension if writable_format(extension) else FALLBACK_EXTENSION
         if self.format is not None and not can_hold(writable_format(kept), self.format):
             kept = BANDS_EXTENSION
-        parent = ""
-        if "{parent}" in self.template.text:
-            parent = os.path.basename(os.path.dirname(os.path.abspath(source.path)))
+        chosen = None if is_video(self.extension or "") else self.extension
         return self.template.fill(
-            stem=stem,
-            ext=self.extension or kept,
-            domain=self.target,
-            parent=parent,
+            stem=stem, ext=chosen or kept, domain=self.target, parent=self._parent_of(source)
         )
+
+    def _parent_of(self, source: InputImage) -> str:
+        if "{parent}" not in self.template.text:
+            return ""
+        return os.path.basename(os.path.dirname(os.path.abspath(source.path)))
+
+
+def _kind_of(extension: str) -> str | None:
+    """Return the format of an image or the container of a video; None: it is not written."""
+    return writable_format(extension) or container_of(extension)
 
 
 def resolve_naming(
@@ -203,9 +219,7 @@ def resolve_naming(
             f"-o {output} names a file, which excludes --suffix and --name-template",
             "Leave them out, or name a folder with a trailing /.",
         )
-    if extension is not None and writable_format(extension) != writable_format(
-        extension_of(output)
-    ):
+    if extension is not None and _kind_of(extension) != _kind_of(extension_of(output)):
         raise UsageError(
             f"-o {output} does not have the extension of --format {extension[1:]}",
             "Leave --format out.",
@@ -242,14 +256,14 @@ def _means_folder(output: str, first_two: Sequence[InputImage]) -> bool:
     if path.is_dir() or output.endswith(("/", os.sep)):
         return True
     needs_folder = len(first_two) > 1 or any(source.folder is not None for source in first_two)
-    if needs_folder and (path.is_file() or writable_format(extension)):
+    if needs_folder and (path.is_file() or _kind_of(extension)):
         raise UsageError(
             f"-o {output} names a file, but these inputs need a folder",
             "Name a folder, with a trailing / if it looks like a file.",
         )
     if needs_folder or not (extension or path.is_file()):
         return True
-    if not writable_format(extension):
+    if not _kind_of(extension):
         raise UsageError(
             f"-o {output}: {extension!r} is not the extension of a format that can be written",
             "Use .png or .jpg, for example.",
@@ -406,6 +420,7 @@ def plan_outputs(
             f"-o {config.output} names a folder, but an image on standard input has no name",
             "Name a file.",
         )
+    _refuse_for_video(config, naming.file or "")
     # The format of arrays already has the bit depth.
     options = config if band_format is None else dataclasses.replace(config, bit_depth=None)
     encoding = encode_options(options, extension_of(naming.file or "") or extension)
@@ -490,6 +505,22 @@ def _refuse_for_bands(config: TranslateConfig, band_format: BandFormat | None) -
             raise UsageError(
                 f"{option} is for RGB outputs, and the target domain has {band_format}",
                 "Leave it out.",
+            )
+
+
+def _refuse_for_video(config: TranslateConfig, file: str) -> None:
+    """Refuse options for images if the only output is a video."""
+    given = {
+        "--bit-depth": config.bit_depth is not None,
+        "--quality": config.quality is not None,
+        "--keep-profile": config.keep_profile,
+        "--keep-mode": config.keep_mode,
+    }
+    for option, is_given in given.items():
+        if is_video(file) and is_given:
+            raise UsageError(
+                f"{option} is for images, and {file} is a video",
+                "Leave it out; --codec and --crf select how videos are encoded.",
             )
 
 

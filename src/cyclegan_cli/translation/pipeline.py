@@ -44,6 +44,10 @@ OutcomeStatus = Literal["ok", "skipped", "rejected", "failed"]
 MEASURES = frozenset({"mask_share", "labels", "structure", "cycle_error"})
 
 
+class JobStopped(Exception):  # noqa: N818 - as KeyboardInterrupt
+    """A stop request ended a job early; it has no outcome."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The result of one job.
@@ -434,6 +438,9 @@ class Pipeline:
         """Turn an error of one image into its outcome."""
         try:
             yield
+        except JobStopped:
+            self._stop()
+            self._drop(item)
         except Exception as error:
             if is_disk_full(error) or not isinstance(error, (CycleGANError, MemoryError)):
                 self._abort(error)

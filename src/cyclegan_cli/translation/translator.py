@@ -345,7 +345,7 @@ class Translator:
                 colors = to_channels(colors, self.generator.config.input_channels)
             padded = reflect_to_multiple(colors).contiguous(memory_format=torch.channels_last)
             if self._fits_network(padded.shape[2], padded.shape[3], len(padded)):
-                translated = self._whole(padded)
+                translated = self._call_network(padded)
             else:
                 translated = torch.cat(
                     [self._translate_in_strips(one) for one in torch.split(padded, 1)]
@@ -410,11 +410,16 @@ class Translator:
     ) -> PixelArray:
         sink = PixelSink(height, width, depth, self.target_format)
         if self._fits_network(image.height, padded_size(width)):
-            sink(0, self._whole(image.read(0, image.height)))
+            sink(0, self._call_network(image.read(0, image.height)))
         else:
             # The output, and the encoder's copy of it.
             self._in_strips(image, padded_size(width), sink, 2 * sink.pixels.nbytes)
         return sink.pixels
+
+    def _call_network(self, images: Tensor) -> Tensor:
+        """Call the compiled network, or the generator itself while its norms have a filter."""
+        is_filtered = self.generator.stem.norm.moments_filter is not None
+        return self.generator(images) if is_filtered else self._whole(images)
 
     def _fits_network(self, height: int, width: int, batch: int = 1) -> bool:
         """Return whether to call the network directly instead of in strips.

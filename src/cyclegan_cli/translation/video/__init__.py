@@ -1,0 +1,1 @@
+"""Translate videos: decode, translate and encode frame by frame, in segments."""
