@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,8 +45,17 @@ def split_images(config: TrainConfig) -> DataSplit:
             is not valid UTF-8.
         DataError: A folder does not exist or has no images.
     """
-    images_a, skipped_a = _list_images(config.domain_a, "domain_a")
-    images_b, skipped_b = _list_images(config.domain_b, "domain_b")
+    for name in ("mask_a", "mask_b"):
+        masks: Path | None = getattr(config, name)
+        if masks is not None and not masks.is_dir():
+            found = "a file" if masks.exists() else "nothing"
+            raise DataError(
+                f"{option_name(name)} {masks} is not a folder: found {found}",
+                "Name a folder of masks.",
+            )
+    excluded = frozenset(os.path.realpath(one) for one in (config.mask_a, config.mask_b) if one)
+    images_a, skipped_a = _list_images(config.domain_a, "domain_a", excluded)
+    images_b, skipped_b = _list_images(config.domain_b, "domain_b", excluded)
     folder_a, folder_b = config.domain_a, config.domain_b
     if folder_a and folder_b and folder_a.resolve() == folder_b.resolve():
         raise UsageError(
@@ -99,7 +109,9 @@ def _without(images: Sequence[Path], excluded: Sequence[Path]) -> list[Path]:
     return [path for path in images if path not in names]
 
 
-def _list_images(folder: Path | None, field_name: str) -> tuple[list[Path], SkippedFiles]:
+def _list_images(
+    folder: Path | None, field_name: str, excluded: frozenset[str] = frozenset()
+) -> tuple[list[Path], SkippedFiles]:
     name = option_name(field_name)
     if folder is None:
         raise UsageError(f"{name} is missing", "Name a folder of images for each domain.")
@@ -107,7 +119,7 @@ def _list_images(folder: Path | None, field_name: str) -> tuple[list[Path], Skip
         raise UsageError(f"{name}: the name {str(folder)!r} is not valid UTF-8", "Rename it.")
     skipped = SkippedFiles()
     try:
-        images = list_images(folder, skipped)
+        images = list_images(folder, skipped, excluded)
     except DataError as error:
         raise DataError(f"{name}: {error.message}", error.hint) from error
     if not images:

@@ -12,11 +12,11 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from cyclegan_cli.config import TranslateConfig
+from cyclegan_cli.data.masks import images_with_stem
 from cyclegan_cli.data.open_image import probe
 from cyclegan_cli.errors import DataError, OutputError, UsageError
 from cyclegan_cli.files import is_temporary, write_bytes, write_text
 from cyclegan_cli.translation.inputs import InputImage
-from cyclegan_cli.translation.masks import images_with_stem
 from cyclegan_cli.translation.outputs import TranslationJob, TranslationPlan, labels_folder
 
 TEXT_EXTENSIONS = (".txt", ".xml")
