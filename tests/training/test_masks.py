@@ -132,14 +132,15 @@ def test_losses_outside_have_their_weight():
 
 
 def test_a_resumed_run_equals_one_that_was_not_interrupted(discs):
-    whole, stopped = (config_of(discs, run_dir=discs / name) for name in ("whole", "stopped"))
+    whole, stopped = (
+        config_of(discs, run_dir=discs / name, steps=4, sample_every=0, validate_every=0)
+        for name in ("whole", "stopped")
+    )
     train(plan_new(whole))
-    train_until(stopped, 3)
+    train_until(stopped, 2)
     train(plan_resumed(discs / "stopped", {}))
     models = [(discs / name / "model.safetensors").read_bytes() for name in ("whole", "stopped")]
     assert models[0] == models[1]
-    train(plan_new(make_config(discs, run_dir=discs / "plain")))
-    assert (discs / "plain" / "model.safetensors").read_bytes() != models[0]
 
 
 def test_images_without_usable_masks_are_left_out(discs):
