@@ -31,8 +31,8 @@ WHITE_TOLERANCE = 24
 WAYS: dict[str, float | None] = {
     "no masks": None,
     "hidden, weight 1": 1.0,
-    "hidden, weight 3": 3.0,
     "hidden, weight 10": 10.0,
+    "hidden, weight 3": 3.0,
     "composited, weight 3": 3.0,
 }
 
@@ -93,9 +93,8 @@ def trained(folder: Path, way: str, seed: int, options: argparse.Namespace) -> T
     config = TrainConfig(
         domain_a=folder / "images/a", domain_b=folder / "images/b", load_size=SIZE,
         crop_size=SIZE, base_channels=options.channels, discriminator_channels=options.channels,
-        residual_blocks=2,
-        steps=options.steps, decay_steps=options.steps // 3, ema=0.99, seed=seed, device="cpu",
-        precision="fp32",
+        residual_blocks=2, steps=options.steps, decay_steps=options.steps // 3, ema=0.98,
+        learning_rate=options.learning_rate, seed=seed, device="cpu", precision="fp32",
         val_fraction=0.0, workers=1, cache="ram",
         run_dir=folder / f"{way.replace(' ', '_')}-{seed}", **masks,
     )  # fmt: skip
@@ -140,6 +139,7 @@ def main() -> None:
     parser.add_argument("photos_b", type=Path)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--channels", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--test-images", type=int, default=100)
     parser.add_argument("--way", action="append", choices=WAYS, help="Default: all.")
