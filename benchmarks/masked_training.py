@@ -27,6 +27,9 @@ from cyclegan_cli.training.trainer import train
 
 SIZE, SIDES = 64, (28, 44)
 WHITE_TOLERANCE = 24
+# Pixels across a background before it is enlarged: small networks learn to copy smooth images in
+# few steps, so that a change of the background is not hidden by errors of reconstruction.
+GROUND_DETAIL = 6
 # Weights of the losses outside of the masks; None trains without masks.
 WAYS: dict[str, float | None] = {
     "no masks": None,
@@ -56,7 +59,9 @@ def pasted(emoji: Image.Image, photo: Path, seed: str) -> tuple[Image.Image, Ima
     side = chance.randint(min(ground.size) // 3, min(ground.size))
     left = chance.randint(0, ground.width - side)
     top = chance.randint(0, ground.height - side)
-    image = ground.crop((left, top, left + side, top + side)).resize((SIZE, SIZE))
+    image = ground.crop((left, top, left + side, top + side))
+    image = image.resize((GROUND_DETAIL, GROUND_DETAIL), Image.Resampling.BOX)
+    image = image.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
     width = chance.randint(*SIDES)
     small = emoji.resize((width, width), Image.Resampling.BOX)
     place = chance.randint(0, SIZE - width), chance.randint(0, SIZE - width)
