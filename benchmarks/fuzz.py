@@ -50,10 +50,12 @@ from PIL import Image, ImageCms
 from cyclegan_cli.checkpoints import locate
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.data.bands import read_bands
 from cyclegan_cli.data.decode import decode, decode_opaque, pixel_bytes
 from cyclegan_cli.data.encode import encode
-from cyclegan_cli.data.formats import readable_formats
+from cyclegan_cli.data.formats import ARRAY_FORMATS, extension_of, readable_formats
 from cyclegan_cli.data.open_image import limit_pixels, probe
+from cyclegan_cli.data.volumes import list_parts
 from cyclegan_cli.errors import CycleGANError
 from cyclegan_cli.inspection import Request, describe
 from cyclegan_cli.inspection.comparison import compare
@@ -80,6 +82,7 @@ def make_samples(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     make_images(folder)
     make_hostile(folder)
+    make_volumes(folder)
     domains = folder / "a", folder / "b"
     for seed, domain in enumerate(domains):
         domain.mkdir(exist_ok=True)
@@ -105,6 +108,18 @@ def make_hostile(folder: Path) -> None:
     sys.path.insert(0, str(tests))
     for name, content in importlib.import_module("hostile_files").files().items():
         (folder / f"hostile {name}").write_bytes(content)
+
+
+def make_volumes(folder: Path) -> None:
+    """Images of DICOM and NIfTI, and arrays."""
+    nibabel: Any = importlib.import_module("nibabel")  # Of an extra.
+    for path in (Path(__file__).resolve().parents[1] / "tests" / "data" / "dicom").glob("*.dcm"):
+        shutil.copy(path, folder)
+    values = np.arange(4000, dtype=np.int16).reshape(20, 20, 10)
+    for name in ("volume.nii", "volume.nii.gz"):
+        nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), folder / name)
+    np.savez_compressed(folder / "array.npz", values[..., :5])
+    np.save(folder / "array.npy", values[..., :5])
 
 
 def cyclegan(*arguments: object) -> None:
@@ -203,6 +218,15 @@ def read_image(path: Path) -> str:
     return "translated"
 
 
+def read_volume(path: Path) -> str:
+    """Describe a volume or array, and read its first slices."""
+    describe(path, EVERYTHING).to_document()
+    probe(path)
+    for part in list_parts([path])[:3]:
+        read_bands(part, str(part))
+    return "read"
+
+
 def read_model(path: Path) -> str:
     """Describe a checkpoint or an exported model, compare it with itself, and load it."""
     summary = describe(path, EVERYTHING)
@@ -243,6 +267,8 @@ def reader_of(sample: Path) -> Callable[[Path], str] | None:
     """Return the reader of a sample; None for its companion files."""
     if sample.suffix in MODELS:
         return read_model
+    if extension_of(sample.name) in ARRAY_FORMATS:
+        return read_volume
     if sample.suffix in (".toml", ".list"):
         return read_options if sample.suffix == ".toml" else read_list
     if sample.name in ("metrics.csv", "validation.csv", "health.json"):
@@ -257,7 +283,7 @@ def place_for(sample: Path, folder: Path) -> Path:
         return folder / "run" / sample.name
     if (numbers := sample.with_suffix(".bin")).exists():
         shutil.copy(numbers, folder / "damaged.bin")
-    return folder / f"damaged{sample.suffix}"
+    return folder / f"damaged{extension_of(sample.name)}"
 
 
 # Rounds

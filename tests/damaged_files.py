@@ -1,7 +1,9 @@
 """Unusual, damaged and truncated images, as left by cameras, scanners and failed downloads."""
 
+import io
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,10 +92,18 @@ def whole() -> dict[str, bytes]:
         "bmp": encoded(noise(), "BMP"),
         "jpeg2000": encoded(noise(), "JPEG2000"),
         "deep png": deep_png(deep_noise(16, 24, 3)),
+        "color dicom": (Path(__file__).parent / "data" / "dicom" / "color.dcm").read_bytes(),
+        "npz": npz(np.asarray(noise())),
     }
     if features.check("avif"):
         kinds["avif"] = encoded(noise(), "AVIF", exif=camera_exif())
     return kinds
+
+
+def npz(levels: Any) -> bytes:
+    stream = io.BytesIO()
+    np.savez_compressed(stream, levels)
+    return stream.getvalue()
 
 
 def deep_png(levels: Any) -> bytes:

@@ -29,7 +29,7 @@ Resampling = Literal["strided", "blur", "cut"]
 PrecisionChoice = Literal["auto", "fp32", "tf32", "bf16"]
 CompileChoice = Literal["auto", "on", "off"]
 CacheChoice = Literal["auto", "ram", "none"]
-BitDepthChoice = Literal["8", "16"]
+BitDepthChoice = Literal["8", "16", "32f"]
 ExportFormat = Literal["onnx", "pt2", "safetensors", "pth", "openvino"]
 ExportPrecision = Literal["fp32", "fp16", "bf16", "int8"]
 ExportDirection = Literal["a2b", "b2a", "both"]
@@ -150,6 +150,28 @@ def domains_option() -> Any:
         "files contain none.",
         metavar="A,B",
         shown_default="the checkpoint's names, else from a name like horse2zebra, else A,B",
+    )
+
+
+def slice_axis_option(shown_default: str) -> Any:
+    """Return the field of ``--slice-axis``."""
+    return _channels(
+        None,
+        "Axis of NIfTI volumes along which slices are taken.",
+        minimum=0,
+        maximum=2,
+        shown_default=shown_default,
+        metavar="0|1|2",
+    )
+
+
+def array_option() -> Any:
+    """Return the field of ``--array``."""
+    return _channels(
+        None,
+        "Name of the array in .npz files.",
+        shown_default="the only one",
+        metavar="NAME",
     )
 
 
@@ -515,6 +537,8 @@ class TrainConfig:
         shown_default="GDAL_NODATA of the TIFF files",
         metavar="VALUE",
     )
+    slice_axis: int | None = slice_axis_option("2")
+    array: str | None = array_option()
     show_bands: str | None = _channels(
         None,
         "Bands that sample grids show as red, green and blue, or one as gray, of domains that are "
@@ -1005,14 +1029,29 @@ class TranslateConfig(_NamesDomains):
     )
     bit_depth: BitDepthChoice | None = _pixels(
         None,
-        "Bits per channel; 16 for png and tiff.",
-        shown_default="the input's, if the format supports it",
+        "Bits per channel; 16 for png and tiff. 32f: floating-point numbers, in domains that are "
+        "not RGB.",
+        shown_default="the input's, if the format supports it; else that of the target domain",
     )
     keep_profile: bool = _pixels(False, "Write in the input's color profile instead of sRGB.")
     keep_mode: bool = _pixels(
         False, "Keep gray, CMYK or palette images in their mode instead of RGB."
     )
 
+    range: str | None = _channels(
+        None,
+        "Values to which the range of the target domain is mapped; with --bit-depth, by default "
+        "all values of 8 or 16 bits.",
+        shown_default="the range of the domain",
+        metavar="LOW,HIGH",
+    )
+    slice_axis: int | None = slice_axis_option("that of the training, else 2")
+    array: str | None = array_option()
+    anonymize: bool = _channels(
+        False,
+        "Remove from DICOM and NIfTI outputs what identifies the patient; text in the pixels "
+        "stays.",
+    )
     mask: str | None = _mask(
         None,
         "Translate only where this image is white: a file for all images, a folder of masks with "
@@ -1069,7 +1108,8 @@ class TranslateConfig(_NamesDomains):
         refuse_both("--verbose", "--quiet", self.verbose and self.quiet)
         refuse_both("--overwrite", "--if-newer", self.overwrite and self.if_newer)
         refuse_both("--to", "--direction", bool(self.to is not None and self.direction))
-        _ = self.domain_names, self.max_memory_bytes  # Refuses invalid texts now.
+        # Refuses invalid texts now.
+        _ = self.domain_names, self.max_memory_bytes, self.output_range
         if not self.inputs and self.files_from is None:
             raise UsageError("INPUT is missing", "Name an image, a folder or a glob.")
         if self.root is not None and self.output is None:
@@ -1088,6 +1128,13 @@ class TranslateConfig(_NamesDomains):
     def max_memory_bytes(self) -> int | None:
         """``--max-memory`` in bytes."""
         return None if self.max_memory is None else parse_memory(self.max_memory)
+
+    @functools.cached_property
+    def output_range(self) -> tuple[float, float] | None:
+        """``--range`` as two numbers."""
+        if self.range in ("auto", "per-channel"):
+            raise UsageError(f"--range {self.range} is an option of train", "Give two numbers.")
+        return parse_range(self.range, "--range")
 
     @property
     def existing(self) -> Existing:

@@ -223,7 +223,7 @@ def test_what_cannot_be_translated_is_refused_before_the_network_runs(
         assert answer.code == 6
         assert sentence in answer.err.replace("\n", " ")
         assert not output.exists()
-    for option in (["--resize", "16"], ["--bit-depth", "16"], ["--keep-mode"], ["--quality", "9"]):
+    for option in (["--resize", "16"], ["--keep-mode"], ["--quality", "9"]):
         command = ("translate", domains / "ct" / "0.npy", "--checkpoint", run)
         answer = cyclegan(*command, "-o", tmp_path / "x.npy", *option)
         assert (answer.code, len(answer.errors)) == (2, 1)

@@ -244,7 +244,7 @@ def test_images_that_disappear_exit_with_6(here, cyclegan, monkeypatch):
 @pytest.mark.usefixtures("each_cpu")
 def test_image_without_enough_memory_is_named(here, cyclegan, monkeypatch, precision):
     # Not that of memory.py: to it the translator adds what the probe of `auto` has left to reuse.
-    monkeypatch.setattr(Translator, "_budget", lambda self: 9.0)
+    monkeypatch.setattr(Translator, "budget", lambda self: 9.0)
     answer = cyclegan("translate", "photos/a.png", "-o", "out/", "--precision", precision)
     assert answer.code == 6
     assert "warning: photos/a.png: translating " in answer.err

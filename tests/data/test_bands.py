@@ -248,6 +248,13 @@ def test_geographic_tags_are_read_and_written():
     assert written[42112] == '<GDALMetadata><Item name="DATE">2024</Item></>'
 
 
+def test_metadata_of_bands_is_left_out_in_linear_time():
+    endless = "<Item sample=x>" * 300_000
+    tags = [(42112, 2, len(endless) + 1, endless, True)]
+    image = read_bands(io.BytesIO(tiff(np.zeros((4, 4), np.uint8), extratags=tags)), "x")
+    assert image.tags == ((42112, 2, len(endless) + 1, endless),)
+
+
 def test_color_arrays_are_decoded_like_images(tmp_path):
     color = values_of("uint8", 3)
     np.save(tmp_path / "x.npy", color)

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import bands
+import volumes
 from cyclegan_cli.errors import InterruptedRunError
 from cyclegan_cli.training.plan import plan_new
 from cyclegan_cli.training.trainer import train
@@ -117,6 +118,7 @@ def _copy_images(folder: Path) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("0 0.5 0.5 0.25 0.25\n")
     bands.draw_domains(folder, 2)
+    volumes.draw_volumes(folder, 2)
     for name in ("train/day", "test/day", "train/fluent", "test/fluent"):
         shutil.copytree(folder / "day", folder / name)
     for name in ("train/night", "test/night", "train/noto"):

@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from cyclegan_cli.checkpoints.store import save_model
+from cyclegan_cli.data import band_facts
 from cyclegan_cli.errors import CheckpointError, DataError
 from cyclegan_cli.inspection import Request, describe
 from cyclegan_cli.inspection.images import MOST_LISTED
@@ -412,3 +413,15 @@ def test_describe_tiff_of_one_band_as_an_array(tmp_path, dtype):
     assert found["unreadable"] == 0
     [channel] = found["values"]["channels"]
     assert (channel["smallest"], channel["largest"]) == (0, 6299)
+
+
+def test_values_of_large_tiffs_are_sampled(tmp_path, monkeypatch):
+    values = np.arange(64 * 64, dtype=np.float32).reshape(64, 64)
+    tifffile.imwrite(tmp_path / "x.tif", values, photometric="minisblack", tile=(16, 16))
+    assert "sampled_pixels" not in document(tmp_path / "x.tif")["values"]
+    monkeypatch.setattr(band_facts, "WHOLE_BYTES", 1000)
+    monkeypatch.setattr(band_facts, "SAMPLED_VALUES", 500)
+    for path in (tmp_path / "x.tif", tmp_path):
+        facts = document(path)
+        assert 0.05 < facts["values"]["sampled_pixels"] < 0.15
+        assert facts["values"]["channels"][0]["largest"] == pytest.approx(4000, abs=300)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cyclegan_cli.config import BandFormat, TranslateConfig
 from cyclegan_cli.errors import DataError, UsageError
 from cyclegan_cli.translation.inputs import InputImage, Inputs, ignores_case
 from cyclegan_cli.translation.outputs import (
@@ -18,6 +19,7 @@ from cyclegan_cli.translation.outputs import (
     TranslationJob,
     TranslationPlan,
     digest,
+    output_format,
     resolve_naming,
     shard_hash,
 )
@@ -483,3 +485,69 @@ def test_outputs_that_differ_in_case_are_distinct_on_case_sensitive_drive(two_ca
     if not case_matters(two_cameras):
         pytest.skip("on this drive they are one")
     assert {job.output for job in plan()} == {"out/a.jpg", "out/A.JPG"}
+
+
+HEIGHT = BandFormat(1, "float32", (-0.5,), (9.5,), nodata=-1.0)
+CT = BandFormat(1, "int16", (-1024.0,), (1500.0,))
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "expected"),
+    [
+        (CT, {}, CT),
+        (CT, {"bit_depth": "16"}, CT),
+        (CT, {"bit_depth": "8"}, BandFormat(1, "uint8", (0.0,), (255.0,))),
+        (CT, {"bit_depth": "32f"}, BandFormat(1, "float32", (-1024.0,), (1500.0,))),
+        (CT, {"range": "0,1000"}, BandFormat(1, "int16", (0.0,), (1000.0,))),
+        (CT, {"bit_depth": "16", "range": "0,60000"}, BandFormat(1, "uint16", (0.0,), (60000.0,))),
+        (
+            HEIGHT,
+            {"bit_depth": "16"},
+            BandFormat(1, "uint16", (0.0,), (65535.0,), nodata=0.0),
+        ),
+        (
+            HEIGHT,
+            {"bit_depth": "16", "range": "-100,900"},
+            BandFormat(1, "int16", (-100.0,), (900.0,), nodata=-32768.0),
+        ),
+        (HEIGHT, {"range": "0,1"}, BandFormat(1, "float32", (0.0,), (1.0,))),
+        (HEIGHT, {"bit_depth": "32f"}, HEIGHT),
+        (None, {"bit_depth": "16"}, None),
+    ],
+)
+def test_bit_depth_and_range_give_the_format_of_outputs(target, options, expected):
+    assert output_format(TranslateConfig(inputs=("x",), **options), target) == expected
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "sentence"),
+    [
+        (None, {"range": "0,1"}, "--range is for domains that are not RGB"),
+        (None, {"bit_depth": "32f"}, "--bit-depth 32f is for domains that are not RGB"),
+        (CT, {"range": "0,40000"}, "outside of the values of int16"),
+        (CT, {"range": "-1,9", "bit_depth": "8"}, "outside of the values of uint8"),
+    ],
+)
+def test_ranges_that_do_not_fit_are_refused(target, options, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        output_format(TranslateConfig(inputs=("x",), **options), target)
+
+
+def test_volumes_keep_their_extension():
+    naming = OutputNaming("mr", "out", None, Template("{stem}_{domain}{ext}"), format=CT)
+    names = {
+        "a/head.nii.gz": "out/a/head_mr.nii.gz",
+        "a.b.NII.GZ": "out/a.b_mr.NII.GZ",
+        "x.dcm": "out/x_mr.dcm",
+        "IM0001": "out/IM0001_mr.tif",
+        "x.jpg": "out/x_mr.tif",
+        "x.npz": "out/x_mr.npz",
+    }
+    found = {name: naming.output_of(InputImage(name, name)) for name in names}
+    assert found == names
+    named = resolve_naming("x.nii.gz", [InputImage("y.nii.gz", "y.nii.gz")], "mr")
+    assert named.file == "x.nii.gz"
+    color = BandFormat(5, "uint16", (0.0,), (9.0,))
+    for name in ("x.dcm", "x.nii", "x.png"):
+        naming = OutputNaming("map", "out", None, Template("{stem}{ext}"), format=color)
+        assert naming.output_of(InputImage(name, name)) == "out/x.tif"

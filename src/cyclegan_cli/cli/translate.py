@@ -55,6 +55,7 @@ def translate_command(config: TranslateConfig) -> None:
     from cyclegan_cli.runtime.distributed_env import parse_shard, read_distributed_env
     from cyclegan_cli.translation.labels import choose_labels
     from cyclegan_cli.translation.masks import choose_masks
+    from cyclegan_cli.translation.outputs import output_format
 
     limit_openmp_spin()
     env = read_distributed_env()
@@ -70,6 +71,7 @@ def translate_command(config: TranslateConfig) -> None:
     if config.resize is not None and (source_format or target_format):
         raise UsageError("--resize is for models between RGB domains", "Leave it out.")
     target = checkpoint.info.target(direction)
+    target_format = output_format(config, target_format)
     images = _resolve_images(config, env, target, extension, shard, target_format)
     masks = choose_masks(config, source_format, target_format)
     labels = choose_labels(config, images.jobs)
@@ -83,6 +85,7 @@ def translate_command(config: TranslateConfig) -> None:
         config.device, config.precision, config.max_memory_bytes, config.resize, config.compile, env
     )
     translator = Translator.load(checkpoint, direction, options=options)
+    translator.target_format = target_format
     _translate(config, env, images, translator, masks, labels)
 
 
@@ -206,9 +209,11 @@ def _translate(
     from cyclegan_cli.translation.file_stages import FileStages, default_workers
     from cyclegan_cli.translation.measuring import choose_measuring
     from cyclegan_cli.translation.pipeline import Pipeline, PipelineLimits, wait_for_all_ranks
+    from cyclegan_cli.translation.volume_stages import VolumeOptions
 
     progress = _Progress(config.json, config.quiet, config.verbose, env)
     progress.show_setup(translator)
+    translator.observer = progress.image
     stdin = _buffered(images.stdin)
     stages = FileStages(
         translator,
@@ -220,6 +225,7 @@ def _translate(
         masks,
         labels,
         choose_measuring(translator, config.min_structure, config.json, config.cycle_error),
+        VolumeOptions(config.slice_axis, config.array, config.anonymize),
     )
     limits = PipelineLimits(config.workers or default_workers(translator.device))
     with stop_request("finishing the images in progress", leave_at_once) as stop_requested:
@@ -257,6 +263,10 @@ class _Progress:
         self.json, self.quiet, self.verbose = json, quiet, verbose
         self.is_rank_zero = env.is_rank_zero
         self.prefix = f"rank {env.rank}: " if env.world_size > 1 else ""
+        from cyclegan_cli.cli.image_progress import ImageProgress  # Loads torch.
+
+        # Displays of several processes would overwrite one another.
+        self.image = ImageProgress(quiet or env.world_size > 1)
 
     def show_setup(self, translator: Translator) -> None:
         """Show the choices made for a translator."""
@@ -273,7 +283,7 @@ class _Progress:
         """
         summary, started = pipeline.summary, time.monotonic()
         try:
-            with closing(pipeline.outcomes()) as outcomes:
+            with closing(self.image), closing(pipeline.outcomes()) as outcomes:
                 for outcome in outcomes:
                     self._show(outcome)
         except OutputError:
@@ -289,6 +299,7 @@ class _Progress:
         self._show_summary(summary)
 
     def _show(self, outcome: Outcome) -> None:
+        self.image.close()
         if self.json:
             console.json_line(outcome.to_document())
         for warning in outcome.warnings:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import math
-import re
+import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -18,7 +19,7 @@ import numpy as np
 from cyclegan_cli import files
 from cyclegan_cli.config import BAND_TYPES, MAX_CHANNELS, BandFormat, count_channels
 from cyclegan_cli.data.containers import PNG_SIGNATURE
-from cyclegan_cli.data.formats import HEAD_BYTES, NPY_HEAD
+from cyclegan_cli.data.formats import NPY_HEAD
 from cyclegan_cli.data.image import LUMA, Measures, PixelArray
 from cyclegan_cli.data.open_image import (
     decoding_error,
@@ -30,6 +31,15 @@ from cyclegan_cli.data.open_image import (
 )
 from cyclegan_cli.data.tiff import TIFF_HEADS, is_reduced
 from cyclegan_cli.data.tiff_pixels import tiff_file
+from cyclegan_cli.data.volumes import (
+    GZIP_HEAD,
+    VOLUME_HEAD_BYTES,
+    ZIP_HEAD,
+    part_of,
+    read_part,
+    stream_format,
+    volume_format,
+)
 from cyclegan_cli.errors import CycleGANError, DataError, OutputError
 
 # Photometric interpretations of TIFF 6.0 whose samples are values: black is zero, and RGB.
@@ -41,19 +51,24 @@ PREDICTOR = 317
 # Tags that place an image on the Earth (GeoTIFF 1.1, annex D; GDAL's GTiff driver).
 GDAL_METADATA, GDAL_NODATA = 42112, 42113
 GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, GDAL_METADATA)
-BAND_ITEM = re.compile(r"<Item\b[^>]*\bsample=[^>]*>.*?</Item>\s*", re.DOTALL)
+# Tags that describe an image: its content, camera, date, author and copyright.
+DESCRIPTIONS = (270, 271, 272, 306, 315, 33432)
+ITEM_END = "</Item>"
 KEPT_COMPRESSIONS = {1: None, 5: "lzw", 8: "zlib", 32946: "zlib", 50000: "zstd"}
 # Pillow's modes whose array is the stored values.
 PLAIN_MODES = ("L", "LA", "RGB", "RGBA", "I;16", "F")
 GRAY_TYPES = ("uint8", "uint16")
 CONVERT = "Convert it to a TIFF or .npy file of uint8, uint16, int16, float32 or float64."
 
+NPY_EXTENSION = ".npy"
+MAX_INFLATION = 1032  # Bytes that a byte of deflate encodes at most (zlib technical details).
+MAX_LISTED = 5
 # Zstandard, the densest compression of TIFF, repeats a byte 131,072 times in 4 bytes.
 MAX_COMPRESSION_RATIO = 32_768
 
-Compression = Literal["lzw", "zlib", "zstd"]
 # Code, data type, count and value of a TIFF tag, as tifffile writes them.
 Tag = tuple[int, int, int, Any]
+Compression = Literal["lzw", "zlib", "zstd"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +98,8 @@ class BandProbe:
         dtype: Type of the values.
         is_color: Whether this is a color image, which is otherwise read at 8 bits and in sRGB.
         nodata: Value of pixels without data; None: not declared.
+        frames: Number of slices of a volume.
+        details: Further facts by name, for ``inspect``.
     """
 
     format: str
@@ -92,6 +109,12 @@ class BandProbe:
     dtype: str
     is_color: bool
     nodata: float | None = None
+    frames: int = 1
+    details: tuple[tuple[str, str], ...] = ()
+
+    def with_frames(self, count: int) -> BandProbe:
+        """Return these facts about a volume of ``count`` slices."""
+        return replace(self, frames=count)
 
     @property
     def nbytes(self) -> int:
@@ -119,6 +142,7 @@ class BandImage:
         weights: ``[H, W]`` uint16: where the translation replaces the values, see
             :class:`~cyclegan_cli.data.masks.Masking`; None: everywhere.
         measures: Measures of the translation; None: not asked for.
+        array: Name of the array in an ``.npz`` file.
     """
 
     values: PixelArray
@@ -128,6 +152,7 @@ class BandImage:
     missing: PixelArray | None = None
     weights: PixelArray | None = None
     measures: Measures | None = None
+    array: str = "arr_0"
 
     @property
     def format(self) -> str:
@@ -145,17 +170,18 @@ class BandImage:
         return int(self.values.shape[0])
 
 
-def probe_bands(source: Path | BinaryIO, name: str) -> BandProbe:
+def probe_bands(source: Path | BinaryIO, name: str, any_size: bool = False) -> BandProbe:
     """Read the header of an image.
 
     Args:
         source: A file, or a stream with the contents of one.
         name: Its name in error messages.
+        any_size: Whether a TIFF may have more pixels than an image in memory.
 
     Raises:
         DataError: It cannot be read.
     """
-    return _read(source, name, header_only=True).probe
+    return _read(source, name, header_only=True, any_size=any_size).probe
 
 
 def read_bands(source: Path | BinaryIO, name: str) -> BandImage:
@@ -171,17 +197,28 @@ def read_bands(source: Path | BinaryIO, name: str) -> BandImage:
     return _read(source, name, header_only=False)
 
 
-def _read(source: Path | BinaryIO, name: str, header_only: bool) -> BandImage:
-    if isinstance(source, Path):
+def _read(
+    source: Path | BinaryIO, name: str, header_only: bool, any_size: bool = False
+) -> BandImage:
+    part = part_of(source) if isinstance(source, Path) else None
+    if part:
+        source = part.file
+    elif isinstance(source, Path):
         require_file(source, name)
     try:
         with source.open("rb") if isinstance(source, Path) else io.BytesIO(source.read()) as file:
-            head = file.read(HEAD_BYTES)
+            head = file.read(VOLUME_HEAD_BYTES)
             file.seek(0)
             if head.startswith(NPY_HEAD):
                 return _read_npy(file, name, header_only)
+            if head.startswith(ZIP_HEAD) and _is_npz(file):
+                return _read_npz(file, name, header_only, part.name if part else "")
+            volume = volume_format(head) or (head.startswith(GZIP_HEAD) and stream_format(file))
+            if volume:
+                whole = source if isinstance(source, Path) else file
+                return read_part(whole, name, part.name if part else "", volume, header_only)
             if head.startswith(TIFF_HEADS):
-                return _read_tiff(file, name, header_only)
+                return _read_tiff(file, name, header_only, any_size)
             if _is_deep_png(head):
                 return _read_deep_png(file, name, header_only)
     except (CycleGANError, NameError, ImportError, MemoryError):
@@ -192,7 +229,7 @@ def _read(source: Path | BinaryIO, name: str, header_only: bool) -> BandImage:
     return _read_by_pillow(source, name, header_only)
 
 
-def _checked(probe: BandProbe, name: str) -> BandProbe:
+def check_probe(probe: BandProbe, name: str, any_size: bool = False) -> BandProbe:
     """Refuse types and sizes that are not supported."""
     if probe.dtype not in BAND_TYPES:
         raise DataError(f"{name} has values of type {probe.dtype}, which is not supported", CONVERT)
@@ -200,7 +237,7 @@ def _checked(probe: BandProbe, name: str) -> BandProbe:
         raise DataError(f"{name} has {probe.channels} channels, more than {MAX_CHANNELS}")
     if probe.width < 1 or probe.height < 1:
         raise DataError(f"{name} has no pixels")
-    if probe.width * probe.height > max_pixels():
+    if probe.width * probe.height > max_pixels() and not any_size:
         raise too_many_pixels(name)
     return probe
 
@@ -219,7 +256,7 @@ def _read_npy(file: Any, name: str, header_only: bool) -> BandImage:
         )
     height, width, channels = (*shape, 1)[:3]
     is_color = (channels, dtype.name) == (3, "uint8")
-    probe = _checked(BandProbe("NPY", width, height, channels, dtype.name, is_color), name)
+    probe = check_probe(BandProbe("NPY", width, height, channels, dtype.name, is_color), name)
     if header_only:
         return BandImage(np.empty((0, 0, channels), dtype.name), probe)
     size = height * width * channels * dtype.itemsize
@@ -231,9 +268,46 @@ def _read_npy(file: Any, name: str, header_only: bool) -> BandImage:
     return BandImage(np.ascontiguousarray(shaped), probe)
 
 
-def _read_tiff(file: BinaryIO, name: str, header_only: bool) -> BandImage:
+def _is_npz(file: BinaryIO) -> bool:
+    """Return whether a ZIP archive contains arrays; reset its position."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        return False
+    finally:
+        file.seek(0)
+    return any(name.endswith(NPY_EXTENSION) for name in names)
+
+
+def _read_npz(file: BinaryIO, name: str, header_only: bool, array: str) -> BandImage:
+    with zipfile.ZipFile(file) as archive:
+        members = {
+            member.filename.removesuffix(NPY_EXTENSION): member
+            for member in archive.infolist()
+            if member.filename.endswith(NPY_EXTENSION)
+        }
+        if array not in members and (array or len(members) > 1):
+            listed = ", ".join(list(members)[:MAX_LISTED]) + (", ..." * (len(members) > MAX_LISTED))
+            found = f"{len(members)} array{'s' * (len(members) > 1)}: {listed}"
+            missing = f", and none is named {array}" if array else ""
+            raise DataError(f"{name} has {found}{missing}", "Name one of them with --array.")
+        key = array or next(iter(members))
+        member = members[key]
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise DataError(f"{name} is compressed in a way that NumPy does not write", CONVERT)
+        if member.file_size > MAX_INFLATION * member.compress_size + MAX_INFLATION:
+            raise DataError(f"cannot read {name}: it declares more data than it holds")
+        with archive.open(member) as stream:
+            image = _read_npy(stream, name, header_only)
+            if not header_only:
+                stream.read(1)  # At the end, zipfile verifies the checksum.
+    return replace(image, probe=replace(image.probe, format="NPZ"), array=key)
+
+
+def _read_tiff(file: BinaryIO, name: str, header_only: bool, any_size: bool) -> BandImage:
     with tiff_file(file) as tiff:
-        page, probe = tiff_header(tiff, name, header_only)
+        page, probe = tiff_header(tiff, name, header_only, any_size)
         if header_only:
             return BandImage(np.empty((0, 0, probe.channels)), probe)
         refuse_overstated(page, probe, file, name)
@@ -247,13 +321,16 @@ def _read_tiff(file: BinaryIO, name: str, header_only: bool) -> BandImage:
         return BandImage(np.ascontiguousarray(values), probe, geo_tags(page), tiff_layout(page))
 
 
-def tiff_header(tiff: Any, name: str, header_only: bool = False) -> tuple[Any, BandProbe]:
+def tiff_header(
+    tiff: Any, name: str, header_only: bool = False, any_size: bool = False
+) -> tuple[Any, BandProbe]:
     """Return the page of a TIFF's only image, and facts from its header.
 
     Args:
         tiff: The file, opened by tifffile.
         name: Its name in error messages.
         header_only: Whether color images of any encoding are accepted.
+        any_size: Whether it may have more pixels than an image in memory.
 
     Raises:
         DataError: The image cannot be read as an array.
@@ -279,7 +356,7 @@ def tiff_header(tiff: Any, name: str, header_only: bool = False) -> tuple[Any, B
             f"colors ({page.photometric.name.lower()})",
             CONVERT,
         )
-    return page, _checked(probe, name)
+    return page, check_probe(probe, name, any_size)
 
 
 def refuse_overstated(page: Any, probe: BandProbe, file: BinaryIO, name: str) -> None:
@@ -358,19 +435,31 @@ def _number(text: Any) -> float | None:
     return found if np.isfinite(found) else None
 
 
-def geo_tags(page: Any) -> tuple[Tag, ...]:
+def geo_tags(page: Any, codes: Sequence[int] = GEO_TAGS) -> tuple[Tag, ...]:
     """Return the tags that place a page on the Earth, without those that describe single bands."""
     tags: list[Tag] = []
-    for code in GEO_TAGS:
+    for code in codes:
         tag = page.tags.get(code)
         if tag is None:
             continue
         value, count = tag.value, tag.count
         if isinstance(value, str):
-            value = BAND_ITEM.sub("", value) if code == GDAL_METADATA else value
+            value = _without_bands(value) if code == GDAL_METADATA else value
             count = len(value.encode()) + 1
         tags.append((code, int(tag.dtype), count, value))
     return tuple(tags)
+
+
+def _without_bands(metadata: str) -> str:
+    """Return GDAL's metadata of an image without that of its bands."""
+    # Not by a regular expression, which takes quadratic time for items without an end.
+    *items, rest = metadata.split(ITEM_END)
+    kept = []
+    for item in items:
+        start = item.rfind("<Item")
+        is_of_band = start >= 0 and " sample=" in item[start : item.find(">", start)]
+        kept.append(item[:start] if is_of_band else item + ITEM_END)
+    return "".join([*kept, rest])
 
 
 def tiff_layout(page: Any) -> BandLayout:
@@ -407,7 +496,7 @@ def _read_deep_png(file: BinaryIO, name: str, header_only: bool) -> BandImage:
     values = values[..., None] if values.ndim == 2 else values
     is_color = values.shape[2] > 1
     probe = BandProbe("PNG", width, height, values.shape[2], str(values.dtype), is_color)
-    return BandImage(np.ascontiguousarray(values), _checked(probe, name))
+    return BandImage(np.ascontiguousarray(values), check_probe(probe, name))
 
 
 def _read_by_pillow(source: Path | BinaryIO, name: str, header_only: bool) -> BandImage:
@@ -427,43 +516,8 @@ def _read_by_pillow(source: Path | BinaryIO, name: str, header_only: bool) -> Ba
             raise DataError(f"cannot read {name} as an array: its mode is {image.mode}", CONVERT)
         values = np.asarray(image)
         values = values[..., None] if values.ndim == 2 else values
-        probe = _checked(replace(probe, dtype=str(values.dtype)), name)
+        probe = check_probe(replace(probe, dtype=str(values.dtype)), name)
         return BandImage(np.ascontiguousarray(values), probe)
-
-
-GEO_KEYS, MODEL_KEYS = 34735, (3072, 2048)  # Projected and geographic systems.
-USER_DEFINED = 32767
-
-
-def _crs(tags: tuple[Tag, ...]) -> str | None:
-    """Return the coordinate reference system as an EPSG code, if it is one (GeoTIFF 1.1, 7.1)."""
-    keys = next((value for code, _, _, value in tags if code == GEO_KEYS), ())
-    entries = {keys[i]: keys[i + 3] for i in range(4, len(keys) - 3, 4) if keys[i + 1] == 0}
-    codes = [entries[key] for key in MODEL_KEYS if entries.get(key, USER_DEFINED) != USER_DEFINED]
-    return f"EPSG:{codes[0]}" if codes else None
-
-
-def describe_bands(path: Path) -> dict[str, Any]:
-    """Return facts about the values of an image, fit for JSON.
-
-    Raises:
-        DataError: It cannot be read.
-    """
-    image = read_bands(path, str(path))
-    valid = ~missing_values(image.values, image.probe.nodata)
-    channels = []
-    for index in range(image.values.shape[2]):
-        values = image.values[..., index][valid[..., index]].astype(np.float64)
-        ends = np.percentile(values, (0, 0.5, 99.5, 100)) if values.size else np.zeros(4)
-        names = ("smallest", "percentile_0.5", "percentile_99.5", "largest")
-        channels.append({name: float(f"{end:.6g}") for name, end in zip(names, ends, strict=True)})
-    return {
-        "kind": image.probe.kind,
-        "nodata": image.probe.nodata,
-        "crs": _crs(image.tags),
-        "without_data": float(1 - valid.mean()),
-        "channels": channels,
-    }
 
 
 # --- values of a domain -----------------------------------------------------------------------
@@ -571,7 +625,9 @@ def can_hold(format: str | None, chosen: BandFormat) -> bool:
     """
     if format == "PNG":
         return chosen.channels in (1, 3) and chosen.dtype in GRAY_TYPES
-    return format in ("TIFF", "NPY")
+    if format == "DICOM":
+        return chosen.channels == 1 or (chosen.channels, chosen.dtype) == (3, "uint8")
+    return format in ("TIFF", "NPY", "NPZ") or (format == "NIFTI" and chosen.channels == 1)
 
 
 def write_bands(image: BandImage, target: Path | BinaryIO, format: str, name: str) -> None:
@@ -580,7 +636,7 @@ def write_bands(image: BandImage, target: Path | BinaryIO, format: str, name: st
     Args:
         image: The image; pixels without data have the value in ``probe.nodata``.
         target: A file, which is replaced atomically, or a stream.
-        format: ``TIFF``, ``NPY`` or ``PNG``.
+        format: ``TIFF``, ``NPY``, ``NPZ`` or ``PNG``.
         name: Name of the file in error messages.
 
     Raises:
@@ -600,12 +656,18 @@ def bands_content(image: BandImage, format: str) -> bytes:
 
     Args:
         image: The image; pixels without data have the value in ``probe.nodata``.
-        format: ``TIFF``, ``NPY`` or ``PNG``.
+        format: ``TIFF``, ``NPY``, ``NPZ`` or ``PNG``.
     """
     values = image.values[..., 0] if image.values.shape[2] == 1 else image.values
     stream = io.BytesIO()
     if format == "NPY":
         np.lib.format.write_array(stream, np.ascontiguousarray(values), allow_pickle=False)
+        return stream.getvalue()
+    if format == "NPZ":
+        # Not by np.savez, which writes the time.
+        with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+            content = bands_content(image, "NPY")
+            archive.writestr(zipfile.ZipInfo(image.array + NPY_EXTENSION), content)
         return stream.getvalue()
     if format == "PNG":
         import imagecodecs

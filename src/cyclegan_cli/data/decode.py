@@ -20,7 +20,7 @@ from cyclegan_cli.data.color import (
     unpack,
 )
 from cyclegan_cli.data.containers import is_lossless_webp, pixels_alone, repair_png, whole_file
-from cyclegan_cli.data.formats import ANIMATED_FORMATS, NPY_EXTENSION, NPY_HEAD
+from cyclegan_cli.data.formats import ANIMATED_FORMATS, NPY_HEAD
 from cyclegan_cli.data.image import Animation, DecodedImage, Mode, PixelArray, to_depth
 from cyclegan_cli.data.metadata import orientation, read_metadata
 from cyclegan_cli.data.open_image import (
@@ -38,6 +38,13 @@ from cyclegan_cli.data.tiff_pixels import (
     missing_planes,
     read_planes,
     tiff_is_16_bit,
+)
+from cyclegan_cli.data.volumes import (
+    GZIP_HEAD,
+    VOLUME_HEAD_BYTES,
+    ZIP_HEAD,
+    is_array_file,
+    volume_format,
 )
 from cyclegan_cli.errors import DataError
 
@@ -84,8 +91,8 @@ def decode(
             :func:`~cyclegan_cli.data.open_image.limit_pixels` allows.
     """
     name = str(source) if isinstance(source, Path) else name
-    if is_npy(source):
-        return _decoded_npy(source, name)
+    if is_array(source):
+        return _decoded_array(source, name)
     with open_image(source, name) as image:
         # A HEIC file opens at its main image, which is not always the first.
         pages = [image.tell()] if first_only else _pages(image, name)
@@ -174,7 +181,7 @@ def decode_opaque(path: Path, shrink_to: int) -> tuple[PixelArray, tuple[int, in
     Raises:
         DataError: The file cannot be read.
     """
-    if is_npy(path):
+    if is_array(path):
         decoded = decode(path)
         return decoded.frames[0], decoded.size
     with open_image(path, str(path)) as image:
@@ -189,28 +196,30 @@ def decode_opaque(path: Path, shrink_to: int) -> tuple[PixelArray, tuple[int, in
     return to_depth(decoded.on_white(0), 8), decoded.size
 
 
-def is_npy(source: Path | BinaryIO) -> bool:
-    """Return whether a file, by its name, or a stream, by its first bytes, is a NumPy array."""
+def is_array(source: Path | BinaryIO) -> bool:
+    """Return whether a file or, by its first bytes, a stream is an array or a volume."""
     if isinstance(source, Path):
-        return source.suffix.lower() == NPY_EXTENSION
+        return is_array_file(source)
     if not source.seekable():
         return False
     position = source.tell()
-    head = source.read(len(NPY_HEAD))
+    head = source.read(VOLUME_HEAD_BYTES)
     source.seek(position)
-    return head == NPY_HEAD
+    return head.startswith((NPY_HEAD, ZIP_HEAD, GZIP_HEAD)) or volume_format(head) is not None
 
 
-def _decoded_npy(source: Path | BinaryIO, name: str) -> DecodedImage:
+def _decoded_array(source: Path | BinaryIO, name: str) -> DecodedImage:
     from cyclegan_cli.data.bands import read_bands
 
     image = read_bands(source, name)
+    if image.values.shape[2] == 1 and image.values.dtype == np.uint8:
+        return DecodedImage((np.repeat(image.values, 3, axis=2),), format=image.format)
     if not image.probe.is_color:
         raise DataError(
             f"{name} is an array with {image.probe.kind}, and RGB images are needed here",
             "Use an array of shape [H, W, 3] and type uint8, in sRGB.",
         )
-    return DecodedImage((image.values,), format="NPY")
+    return DecodedImage((image.values,), format=image.format)
 
 
 def _is_plain_jpeg(image: Image.Image) -> bool:
@@ -276,7 +285,7 @@ def pixel_bytes(path: Path) -> int:
     Raises:
         DataError: The file is not an image.
     """
-    if is_npy(path):
+    if is_array(path):
         from cyclegan_cli.data.bands import probe_bands
 
         found = probe_bands(path, str(path))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cyclegan_cli.config import (
+    BAND_TYPES,
     COLOR_KINDS,
     BandFormat,
     TrainConfig,
@@ -17,15 +18,16 @@ from cyclegan_cli.config import (
     parse_bands,
     parse_range,
 )
+from cyclegan_cli.data.band_facts import sampled_bands
 from cyclegan_cli.data.bands import (
     GRAY_TYPES,
     BandProbe,
     missing_values,
     probe_bands,
-    read_bands,
     select,
 )
 from cyclegan_cli.data.folder import subsample
+from cyclegan_cli.data.formats import VOLUME_FORMATS
 from cyclegan_cli.data.image import PixelArray
 from cyclegan_cli.errors import DataError
 
@@ -50,7 +52,7 @@ def find_format(config: TrainConfig, domain: str, images: Sequence[Path]) -> Ban
     channels: int | None = getattr(config, f"channels_{domain}")
     bands = parse_bands(getattr(config, f"bands_{domain}"), f"--bands-{domain}")
     range_text: str | None = getattr(config, f"range_{domain}")
-    probes = _probe_all(subsample(images, PROBED_IMAGES))
+    probes = _with_common_type(_probe_all(subsample(images, PROBED_IMAGES)))
     if not probes:
         return None  # The survey reports why none can be read.
     kinds = Counter(_kind(probe) for probe in probes.values())
@@ -94,6 +96,23 @@ def _probe_all(images: Sequence[Path]) -> dict[Path, BandProbe]:
         except DataError:
             continue  # The survey reports it.
     return found
+
+
+def _with_common_type(probes: dict[Path, BandProbe]) -> dict[Path, BandProbe]:
+    """Give volumes a type that holds the values of all of them.
+
+    Their values are in the unit of the header, whatever the type in which each file stores them.
+    """
+    volumes = {
+        path: probe
+        for path, probe in probes.items()
+        if probe.format in VOLUME_FORMATS and not probe.is_color
+    }
+    if not volumes:
+        return probes
+    common = str(np.result_type(*(probe.dtype for probe in volumes.values())))
+    dtype = common if common in BAND_TYPES else "float32"
+    return probes | {path: replace(probe, dtype=dtype) for path, probe in volumes.items()}
 
 
 def _kind(probe: BandProbe) -> tuple[int, str] | None:
@@ -161,7 +180,8 @@ def sample_values(
     parts: list[list[PixelArray]] = [[] for _ in range(found.channels)]
     for path in subsample(images, limit):
         try:
-            values = select(image := read_bands(path, str(path)), found, str(path))
+            image, _ = sampled_bands(path)
+            values = select(image, found, str(path))
         except DataError:
             continue
         step = max(1, -(-values.shape[0] * values.shape[1] // VALUES_PER_CHANNEL))

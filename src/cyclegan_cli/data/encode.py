@@ -121,10 +121,12 @@ def _encoded(
     image: DecodedImage, metadata: Metadata, format: str, options: EncodeOptions, layout: Layout
 ) -> bytes:
     frames = [to_layout(image, index, layout) for index in range(len(image.frames))]
-    if format == "NPY":
-        stream = io.BytesIO()
-        np.lib.format.write_array(stream, np.ascontiguousarray(frames[0].colors))
-        return stream.getvalue()
+    if format in ("NPY", "NPZ"):
+        from cyclegan_cli.data.bands import BandImage, BandProbe, bands_content
+
+        values = frames[0].colors
+        probe = BandProbe(format, image.width, image.height, 3, str(values.dtype), is_color=True)
+        return bands_content(BandImage(values, probe), format)
     own = _own_encoding(image, layout.mode) if format == image.format else {}
     if format == "TIFF":
         return tiff_bytes(frames, layout.profile, metadata, own.get("compressed", True))

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cyclegan_cli.data.formats import HEAD_BYTES, RAW_EXTENSIONS, readable_extensions
+from cyclegan_cli.data.formats import RAW_EXTENSIONS, readable_extensions
 from cyclegan_cli.data.open_image import Probe, probe
+from cyclegan_cli.data.volumes import VOLUME_HEAD_BYTES, volume_format
 from cyclegan_cli.errors import DataError
 
 # Folders of thumbnails and deleted files on network drives (Synology, QNAP) and Windows.
@@ -172,7 +173,9 @@ class SkippedFiles:
         suffix = os.path.splitext(path)[1].lower()
         if suffix in UNSUPPORTED_EXTENSIONS:
             self.unsupported[suffix] += 1
-        elif found := IMAGE_HEAD.match(_head(path)):
+        elif volume_format(head := _head(path)) == "DICOM":
+            self.misnamed[suffix or "without extension"] += 1
+        elif found := IMAGE_HEAD.match(head):
             counts = self.unsupported if found["unsupported"] else self.misnamed
             counts[suffix or "without extension"] += 1
 
@@ -216,7 +219,7 @@ def _head(path: str) -> bytes:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return b""
         with open(path, "rb") as file:
-            return file.read(HEAD_BYTES)
+            return file.read(VOLUME_HEAD_BYTES)
     except (OSError, ValueError):
         return b""
 
@@ -247,12 +250,18 @@ class Survey:
         }
 
 
-def survey(images: Sequence[Path]) -> Survey:
-    """Read the headers of images."""
+def survey(images: Sequence[Path], any_size: bool = False) -> Survey:
+    """Read the headers of images.
+
+    Args:
+        images: Their paths.
+        any_size: Whether TIFFs that are read as arrays may have more pixels than an image in
+            memory.
+    """
     found = Survey()
     for image in images:
         try:
-            found.probes[image] = probe(image)
+            found.probes[image] = probe(image, any_size)
         except DataError as error:
             found.problems[image] = error.message
     return found

@@ -21,18 +21,24 @@ if TYPE_CHECKING:
 # files that it reads nevertheless. Neither concerns the user.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-# Arrays of NumPy, which are read and written without Pillow.
-NPY_EXTENSION, NPY_HEAD = ".npy", b"\x93NUMPY"
+# Arrays and volumes, which are read and written without Pillow, by extension.
+ARRAY_FORMATS = {
+    ".npy": "NPY", ".npz": "NPZ", ".dcm": "DICOM", ".dicom": "DICOM", ".nii": "NIFTI",
+    ".nii.gz": "NIFTI",
+}  # fmt: skip
+NPY_HEAD = b"\x93NUMPY"
+# Formats whose values are measurements in the unit that the file's header defines.
+VOLUME_FORMATS = frozenset({"DICOM", "NIFTI"})
 
 # Formats that run another program (EPS: Ghostscript), or that Pillow identifies but cannot read.
 UNSAFE_FORMATS = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "PDF"})
 # Formats for RGB images of any size, which excludes icons, for example.
 WRITABLE_FORMATS = frozenset(
     {"AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "SGI", "TGA",
-     "NPY", "TIFF", "WEBP"}
+     "TIFF", "WEBP", *ARRAY_FORMATS.values()}
 )  # fmt: skip
 ALPHA_FORMATS = frozenset({"AVIF", "GIF", "HEIF", "JPEG2000", "PNG", "SGI", "TGA", "TIFF", "WEBP"})
-SIXTEEN_BIT_FORMATS = frozenset({"NPY", "PNG", "TIFF"})  # 16 bits per channel
+SIXTEEN_BIT_FORMATS = frozenset({"NPY", "NPZ", "PNG", "TIFF"})  # 16 bits per channel
 PROFILE_FORMATS = frozenset({"AVIF", "HEIF", "JPEG", "PNG", "TIFF", "WEBP"})
 EXIF_FORMATS = PROFILE_FORMATS  # EXIF and XMP
 # Largest width and height in pixels, by their headers or libjpeg.
@@ -84,14 +90,19 @@ def readable_extensions() -> frozenset[str]:
     known = Image.registered_extensions().items()
     # Include HEIC without the extra, too, so that these images are refused instead of skipped.
     images = frozenset(extension for extension, name in known if name in readable)
-    return images | HEIF_EXTENSIONS | {NPY_EXTENSION}
+    return images | HEIF_EXTENSIONS | set(ARRAY_FORMATS)
+
+
+def extension_of(name: str) -> str:
+    """Return the extension of a file name, e.g. ``.jpg``; ``.nii.gz`` is one extension."""
+    return name[-len(".nii.gz") :] if name.lower().endswith(".nii.gz") else PurePath(name).suffix
 
 
 def writable_format(extension: str) -> str | None:
     """Return the format for an extension, or None if it cannot be written."""
     readable_formats()  # Registers them.
-    if extension.lower() == NPY_EXTENSION:
-        return "NPY"
+    if extension.lower() in ARRAY_FORMATS:
+        return ARRAY_FORMATS[extension.lower()]
     name = Image.registered_extensions().get(extension.lower())
     return name if name in WRITABLE_FORMATS and name in Image.SAVE else None
 

@@ -19,7 +19,6 @@ from cyclegan_cli.data.containers import PNG_SIGNATURE, repair_png
 from cyclegan_cli.data.formats import (
     HEAD_BYTES,
     HEIF_BRANDS,
-    NPY_EXTENSION,
     readable_formats,
     refuse_raw,
 )
@@ -30,6 +29,7 @@ from cyclegan_cli.data.tiff import (
     may_be_stack,
     refuse_unreadable_tiff,
 )
+from cyclegan_cli.data.volumes import is_array_file
 from cyclegan_cli.errors import CycleGANError, DataError
 from cyclegan_cli.files import is_lfs_pointer
 
@@ -69,22 +69,30 @@ class Probe:
 ARRAY_MODES = frozenset({"F", "I"})
 
 
-def probe(path: Path) -> Probe:
+def probe(path: Path, any_size: bool = False) -> Probe:
     """Read an image's header.
+
+    Args:
+        path: The file.
+        any_size: Whether a TIFF that is read as an array may have more pixels than an image in
+            memory.
 
     Raises:
         DataError: The file is not an image.
     """
-    if path.suffix.lower() == NPY_EXTENSION:
+    if is_array_file(path):
         return _probe_array(path)
     if path.suffix.lower() not in TIFF_EXTENSIONS:
         return _probe(path)
     try:
         found = _probe(path)
-    except DataError:
-        with suppress(DataError):
-            return _probe_array(path)
-        raise
+    except DataError as error:
+        try:
+            return _probe_array(path, any_size)
+        except TooManyPixelsError:
+            raise
+        except DataError:
+            raise error from error.__cause__
     if found.mode in ARRAY_MODES:
         with suppress(DataError):
             return _probe_array(path)
@@ -96,13 +104,13 @@ def is_array(header: Probe) -> bool:
     return " of " in header.mode
 
 
-def _probe_array(path: Path) -> Probe:
+def _probe_array(path: Path, any_size: bool = False) -> Probe:
     from cyclegan_cli.data.bands import probe_bands  # Needs numpy.
 
-    found = probe_bands(path, str(path))
+    found = probe_bands(path, str(path), any_size)
     if found.format == "TIFF" and found.is_color:
         raise DataError(f"cannot read {path}")
-    return Probe(found.format, found.kind, found.width, found.height, 1)
+    return Probe(found.format, found.kind, found.width, found.height, found.frames)
 
 
 def _probe(path: Path) -> Probe:
@@ -160,9 +168,13 @@ def max_pixels() -> int:
     return 2 * (Image.MAX_IMAGE_PIXELS or sys.maxsize // 2)
 
 
+class TooManyPixelsError(DataError):
+    """An image claims too many pixels to fit into memory."""
+
+
 def too_many_pixels(name: str) -> DataError:
     """Return the error for an image that claims too many pixels to fit into memory."""
-    return DataError(
+    return TooManyPixelsError(
         f"{name} claims more than {max_pixels() / 1e6:.4g} megapixels, the limit for all frames "
         "together (translate raises it with --max-megapixels)"
     )
@@ -271,6 +283,8 @@ def open_image(
 
 
 CONVERT = "Convert it to PNG or TIFF with 8 or 16 bits per channel."
+CONVERT_FLOATS = "Convert it to a TIFF of floating-point numbers, for example with oiiotool."
+OPENEXR_HEAD = b"v/1\x01"
 NO_IMAGE = "is not an image in a supported format"
 # Signatures of other files; images among them can be converted.
 OTHER_IMAGES = (
@@ -279,7 +293,7 @@ OTHER_IMAGES = (
     (b"\xc5\xd0\xd3\xc6", "a PostScript drawing"), (b"%PDF", "a PDF document"),
     (b"\xd7\xcd\xc6\x9a", "a Windows metafile"), (b"II\xbc\x01", "a JPEG XR image"),
     (b"BPG\xfb", "a BPG image"), (b"gimp xcf", "a GIMP project"),
-    (b"v/1\x01", "an OpenEXR image"), (b"#?RADIANCE", "a Radiance HDR image"),
+    (OPENEXR_HEAD, "an OpenEXR image"), (b"#?RADIANCE", "a Radiance HDR image"),
 )  # fmt: skip
 OTHER_FILES = (
     (b"<!doctype html", "an HTML page, perhaps from a failed download"),
@@ -327,7 +341,8 @@ def unidentified(name: str, stream: BinaryIO, head: bytes) -> DataError:
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for magic, what in OTHER_IMAGES:
         if head.startswith(magic) or start.startswith(magic):
-            return DataError(f"{name} is {what}, which is not supported", CONVERT)
+            hint = CONVERT_FLOATS if head.startswith(OPENEXR_HEAD) else CONVERT
+            return DataError(f"{name} is {what}, which is not supported", hint)
     for magic, what in OTHER_FILES:
         if head.startswith(magic) or start.startswith(magic):
             return DataError(f"{name} is {what}")

@@ -14,10 +14,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from cyclegan_cli.config import BandFormat
+from cyclegan_cli.config import COLOR_KINDS, BandFormat
 from cyclegan_cli.data.bands import (
+    DESCRIPTIONS,
     SEPARATE_PLANES,
     BandImage,
+    Tag,
     geo_tags,
     refuse_overstated,
     select,
@@ -34,6 +36,7 @@ from cyclegan_cli.errors import CycleGANError, DataError
 JPEG_COMPRESSIONS = (6, 7, 33007, 34892)
 COMPRESSIONS = {"lzw": 5, "zlib": 8, "zstd": 50000}
 PREDICTORS = {"u": 2, "i": 2, "f": 3}  # By the kind of type
+ORIENTATION, COLOR_TAGS = 274, (700, 34665, 34675)  # XMP, EXIF and ICC profiles
 # Of tiles, strips or rows that are sampled.
 SAMPLED_BLOCKS, SAMPLED_ROWS, GOLDEN_RATIO = 64, 16, (math.sqrt(5) - 1) / 2
 LARGEST_BLOCK = 2**30
@@ -48,10 +51,12 @@ class BandRaster:
         tiff: The same, opened by tifffile.
         name: Its name in error messages.
         chosen: The channels to read; None: all.
+        any_size: Whether it may have more pixels than ``--max-megapixels``.
 
     Attributes:
         probe: Facts from its header.
         tags: TIFF tags that place it on the Earth.
+        descriptions: TIFF tags with its description, date, author and copyright.
         layout: How it stores its pixels.
         shape: Height, width and number of selected channels.
         block_rows: Rows that are decoded at once.
@@ -61,12 +66,18 @@ class BandRaster:
     """
 
     def __init__(
-        self, file: BinaryIO, tiff: Any, name: str, chosen: BandFormat | None = None
+        self,
+        file: BinaryIO,
+        tiff: Any,
+        name: str,
+        chosen: BandFormat | None = None,
+        any_size: bool = False,
     ) -> None:
         self._file, self.name, self.chosen = file, name, chosen
-        self._page, self.probe = tiff_header(tiff, name)
+        self._page, self.probe = tiff_header(tiff, name, any_size=any_size)
         refuse_overstated(self._page, self.probe, file, name)
         self.tags, self.layout = geo_tags(self._page), tiff_layout(self._page)
+        self.descriptions = geo_tags(self._page, DESCRIPTIONS)
         page = self._page
         self._is_separate = page.planarconfig == SEPARATE_PLANES and self.probe.channels > 1
         # Uncompressed rows in one piece are read without the rest of their strip.
@@ -89,6 +100,18 @@ class BandRaster:
         """Return the bytes of decoded tiles or strips that are held to read rows at once."""
         blocks = math.ceil((rows - 1) / self.block_rows) + 1
         return min(blocks * self.block_rows, self.probe.height) * self.row_bytes
+
+    @property
+    def is_plain_color(self) -> bool:
+        """Whether its three channels are sRGB, upright, and described by nothing further."""
+        page = self._page
+        return (
+            (self.probe.channels, self.probe.dtype) in COLOR_KINDS
+            and self.probe.is_color
+            and page.bitspersample in (8, 16)
+            and page.tags.valueof(ORIENTATION, 1) == 1
+            and not any(code in page.tags for code in COLOR_TAGS)
+        )
 
     def __getitem__(self, rows: slice) -> PixelArray:
         """Return consecutive rows: ``[h, W, C]``.
@@ -208,7 +231,8 @@ class BandRaster:
                 f"{self.name} is stored in pieces of {block / 1e9:.2g} GB, too large to be sampled",
                 "Store it in tiles, e.g. with gdal_translate -co TILED=YES.",
             )
-        rows = SAMPLED_ROWS if self._is_plain else self.block_rows
+        plain_rows = max(1, min(SAMPLED_ROWS, LARGEST_BLOCK // self.row_bytes))
+        rows = plain_rows if self._is_plain else self.block_rows
         down = math.ceil(self.probe.height / rows)
         count = min(SAMPLED_BLOCKS, down * self._across)
         parts = []
@@ -225,12 +249,15 @@ class BandRaster:
 
 
 @contextmanager
-def open_raster(path: Path, chosen: BandFormat | None = None) -> Iterator[BandRaster]:
+def open_raster(
+    path: Path, chosen: BandFormat | None = None, any_size: bool = False
+) -> Iterator[BandRaster]:
     """Open a TIFF for reading some of its rows at a time.
 
     Args:
         path: The file.
         chosen: The channels to read; None: all.
+        any_size: Whether it may have more pixels than ``--max-megapixels``.
 
     Raises:
         DataError: It cannot be read.
@@ -240,8 +267,19 @@ def open_raster(path: Path, chosen: BandFormat | None = None) -> Iterator[BandRa
         with _decoding(str(path)):
             file = stack.enter_context(path.open("rb"))
             tiff = stack.enter_context(tiff_file(file))
-            raster = BandRaster(file, tiff, str(path), chosen)
+            raster = BandRaster(file, tiff, str(path), chosen, any_size)
         yield raster
+
+
+def read_place(path: Path) -> tuple[Tag, ...]:
+    """Return the tags that place a TIFF on the Earth; none if it is not upright.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    with _decoding(str(path)), path.open("rb") as file, tiff_file(file) as tiff:
+        page = tiff.pages[0]
+        return geo_tags(page) if page.tags.valueof(ORIENTATION, 1) == 1 else ()
 
 
 @contextmanager

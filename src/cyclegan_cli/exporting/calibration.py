@@ -16,6 +16,7 @@ from cyclegan_cli.data.decode import decode
 from cyclegan_cli.data.folder import list_images
 from cyclegan_cli.data.image import to_depth
 from cyclegan_cli.data.tensors import array_to_tensor, to_pixel_values
+from cyclegan_cli.data.volumes import list_parts
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.models.cyclegan import fill_missing
 from cyclegan_cli.models.padding import reflect_to_multiple
@@ -45,7 +46,7 @@ def calibration_files(folder: Path) -> list[Path]:
     Raises:
         DataError: It is not a folder, or has fewer than 8 images.
     """
-    images = list_images(folder)
+    images = list_parts(list_images(folder))
     if len(images) < MIN_IMAGES:
         raise DataError(
             f"--calibration {folder}: found {len(images)} images, int8 needs {MIN_IMAGES} or more",

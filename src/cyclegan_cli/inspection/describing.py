@@ -54,7 +54,8 @@ def describe(path: Path | str, request: Request | None = None) -> Summary:
     else:
         if path.suffix.lower() != ".pth" and not os.access(path, os.R_OK):
             raise DataError(f"cannot read {path}: permission denied")
-        if path.is_file() and is_torch_file(path):
+        is_archive = path.suffix.lower() == ".npz"  # A ZIP archive, like files of torch.
+        if path.is_file() and not is_archive and is_torch_file(path):
             return describe_torch_file(path, request)
     from cyclegan_cli.inspection.images import describe_image, describe_images  # Needs Pillow.
 

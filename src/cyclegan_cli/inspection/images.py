@@ -19,7 +19,6 @@ from cyclegan_cli.data.folder import (
     subsample,
     survey,
 )
-from cyclegan_cli.data.formats import NPY_EXTENSION
 from cyclegan_cli.data.open_image import (
     TIFF_EXTENSIONS,
     Probe,
@@ -29,6 +28,7 @@ from cyclegan_cli.data.open_image import (
     open_image,
     probe,
 )
+from cyclegan_cli.data.volumes import is_array_file
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.inspection.summary import Facts, Request, Summary
 
@@ -41,6 +41,7 @@ SUMMARIES: dict[str, Callable[[Iterable[float]], float]] = {
     "percentile_99.5": statistics.fmean,
     "largest": max,
 }
+MEASURED = ("sampled", "without_data", "channels")  # Facts that are averaged; others are counted.
 THUMBNAIL = 64  # Short side in pixels of decoded images; averages need no more.
 
 
@@ -67,10 +68,10 @@ def describe_image(path: Path) -> Summary:
 
 def _array_header(path: Path) -> Probe | None:
     """Return the header of an image that only :mod:`cyclegan_cli.data.bands` reads, else None."""
-    if path.suffix.lower() not in (NPY_EXTENSION, *TIFF_EXTENSIONS):
+    if path.suffix.lower() not in TIFF_EXTENSIONS and not is_array_file(path):
         return None
     with suppress(DataError):
-        header = probe(path)
+        header = probe(path, any_size=True)
         return header if is_array(header) else None
     return None
 
@@ -80,7 +81,7 @@ def _array_facts(paths: Sequence[Path]) -> Facts:
 
     Files that cannot be read are named under ``problems``.
     """
-    from cyclegan_cli.data.bands import describe_bands  # Needs numpy.
+    from cyclegan_cli.data.band_facts import describe_bands  # Needs numpy.
 
     described: list[Facts] = []
     problems: list[str] = []
@@ -94,8 +95,10 @@ def _array_facts(paths: Sequence[Path]) -> Facts:
         return facts
     kinds = Counter(one.pop("kind") for one in described)
     facts["values"] = {"sampled": len(described), "kinds": dict(kinds.most_common())}
-    for name in ("nodata", "crs"):
-        found = Counter(str(one[name]) for one in described if one[name] is not None)
+    if (pixels := statistics.fmean(one["sampled"] for one in described)) < 1:
+        facts["values"]["sampled_pixels"] = pixels
+    for name in dict.fromkeys(name for one in described for name in one if name not in MEASURED):
+        found = Counter(str(one[name]) for one in described if one.get(name) is not None)
         if found:
             facts["values"][name] = dict(found.most_common())
     facts["values"]["without_data"] = statistics.fmean(one["without_data"] for one in described)
@@ -119,7 +122,7 @@ def describe_images(path: Path, request: Request) -> Summary:
     """
     skipped = SkippedFiles()
     images = list_images(path, skipped)
-    found = survey(images)
+    found = survey(images, any_size=True)
     facts: Facts = {"pictures": len(images), **found.facts()}
     if found.probes:
         limit = None if request.full else SAMPLE

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cyclegan_cli.config import TrainConfig, option_name
 from cyclegan_cli.data.folder import SkippedFiles, list_images
+from cyclegan_cli.data.volumes import DEFAULT_AXIS, list_parts
 from cyclegan_cli.errors import DataError, UsageError
 
 MIN_VALIDATION_IMAGES = 2  # A single image has no diversity.
@@ -53,9 +54,9 @@ def split_images(config: TrainConfig) -> DataSplit:
                 f"{option_name(name)} {masks} is not a folder: found {found}",
                 "Name a folder of masks.",
             )
-    excluded = frozenset(os.path.realpath(one) for one in (config.mask_a, config.mask_b) if one)
-    images_a, skipped_a = _list_images(config.domain_a, "domain_a", excluded)
-    images_b, skipped_b = _list_images(config.domain_b, "domain_b", excluded)
+    images_a, skipped_a = _list_images(config, "domain_a")
+    images_b, skipped_b = _list_images(config, "domain_b")
+    _refuse_without_effect(config, [*images_a, *images_b])
     folder_a, folder_b = config.domain_a, config.domain_b
     if folder_a and folder_b and folder_a.resolve() == folder_b.resolve():
         raise UsageError(
@@ -64,7 +65,7 @@ def split_images(config: TrainConfig) -> DataSplit:
         )
     if config.val_a and config.val_b:
         val_a, val_b = (
-            _choose(_list_images(folder, name)[0], folder, config.val_pictures)
+            _choose(_list_images(config, name)[0], folder, config.val_pictures)
             for folder, name in ((config.val_a, "val_a"), (config.val_b, "val_b"))
         )
     else:
@@ -109,9 +110,28 @@ def _without(images: Sequence[Path], excluded: Sequence[Path]) -> list[Path]:
     return [path for path in images if path not in names]
 
 
-def _list_images(
-    folder: Path | None, field_name: str, excluded: frozenset[str] = frozenset()
-) -> tuple[list[Path], SkippedFiles]:
+def _refuse_without_effect(config: TrainConfig, images: Sequence[Path]) -> None:
+    """Refuse options for files that no domain has.
+
+    Raises:
+        UsageError: One is given.
+    """
+    for option, value, extensions in (
+        ("--slice-axis", config.slice_axis, (".nii", ".nii.gz")),
+        ("--array", config.array, (".npz",)),
+    ):
+        if value is not None and not any(
+            path.parent.name.lower().endswith(extensions) for path in images
+        ):
+            raise UsageError(
+                f"{option} is for {' and '.join(extensions)} files, and no domain has any",
+                "Leave it out.",
+            )
+
+
+def _list_images(config: TrainConfig, field_name: str) -> tuple[list[Path], SkippedFiles]:
+    """Return the images in a folder, with the slices of volumes in place of their files."""
+    folder: Path | None = getattr(config, field_name)
     name = option_name(field_name)
     if folder is None:
         raise UsageError(f"{name} is missing", "Name a folder of images for each domain.")
@@ -119,6 +139,8 @@ def _list_images(
         raise UsageError(f"{name}: the name {str(folder)!r} is not valid UTF-8", "Rename it.")
     skipped = SkippedFiles()
     try:
+        masks = (config.mask_a, config.mask_b)
+        excluded = {os.path.realpath(one) for one in masks if one}
         images = list_images(folder, skipped, excluded)
     except DataError as error:
         raise DataError(f"{name}: {error.message}", error.hint) from error
@@ -127,7 +149,8 @@ def _list_images(
             f"{name}: {folder} has no images",
             skipped.sentence() or "Folders are searched recursively for images.",
         )
-    return images, skipped
+    axis = DEFAULT_AXIS if config.slice_axis is None else config.slice_axis
+    return list_parts(images, axis, config.array or ""), skipped
 
 
 def is_utf8(path: Path) -> bool:

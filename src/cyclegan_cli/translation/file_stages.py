@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -21,10 +22,15 @@ from cyclegan_cli.data.bands import (
 )
 from cyclegan_cli.data.decode import decode, pixel_bytes
 from cyclegan_cli.data.encode import encode, refuse_inexact, refuse_unwritable
-from cyclegan_cli.data.formats import WRITABLE_FORMATS, writable_format
+from cyclegan_cli.data.formats import (
+    VOLUME_FORMATS,
+    WRITABLE_FORMATS,
+    extension_of,
+    writable_format,
+)
 from cyclegan_cli.data.image import DecodedImage, EncodeOptions, PixelArray
 from cyclegan_cli.data.masks import composite_values, masked_share
-from cyclegan_cli.data.raster import open_raster
+from cyclegan_cli.data.raster import open_raster, read_place
 from cyclegan_cli.errors import DataError, DeviceError, OutputError
 from cyclegan_cli.runtime.threads import available_cores
 from cyclegan_cli.translation.labels import LabelCopier
@@ -33,6 +39,17 @@ from cyclegan_cli.translation.measuring import Measuring
 from cyclegan_cli.translation.outputs import TranslationJob
 from cyclegan_cli.translation.pipeline import PIXEL_BYTES, Outcome
 from cyclegan_cli.translation.raster import RasterJob, output_probe, translate_raster
+from cyclegan_cli.translation.volume_stages import (
+    DEFAULT_OPTIONS,
+    TranslatedVolume,
+    VolumeOptions,
+    VolumeTask,
+    format_name_of,
+    prepare_volume,
+    refuse_volume_output,
+    translate_volume,
+    write_volume,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +76,7 @@ class FileStages:
         masks: Where images are translated; None: everywhere.
         labels: Copies the labels of images that are translated or skipped; None: none.
         measuring: Measures translations, and rejects those that do not keep edges; None: neither.
+        volumes: Options for volumes and arrays.
     """
 
     translator: Translator
@@ -70,6 +88,7 @@ class FileStages:
     masks: Masks | None = None
     labels: LabelCopier | None = None
     measuring: Measuring | None = None
+    volumes: VolumeOptions = DEFAULT_OPTIONS
 
     def is_done(self, job: TranslationJob) -> bool:
         """Return whether the output exists and is kept."""
@@ -92,18 +111,48 @@ class FileStages:
             return 0
         copies = 2 if self.masks else 1  # With a mask, the pixels of the input are kept.
         if self.translator.source_format is None:
-            return copies * pixel_bytes(Path(job.input))
-        found = probe_bands(Path(job.input), job.input)
+            if self._color_raster(job):
+                return 0
+            return copies * pixel_bytes(self.volumes.path_of(job.input))
+        found = probe_bands(self.volumes.path_of(job.input), job.input)
         return 0 if self._is_raster(job, found) else copies * found.nbytes
 
     def _is_raster(self, job: TranslationJob, found: BandProbe) -> bool:
         """Return whether an image is read and written some rows at a time."""
-        if self.stdin or self.stdout or found.format != "TIFF" or self._needs_whole:
+        if found.format != "TIFF" or not self._writes_tiff(job) or self._needs_whole:
             return False
-        if writable_format(Path(job.output).suffix) != "TIFF":
-            return False
-        whole = self._whole_bytes(found)
-        return whole > min(WHOLE_BYTES, WHOLE_FRACTION * self.translator.budget())
+        return self._is_large(self._whole_bytes(found))
+
+    def _is_large(self, size: float) -> bool:
+        return size > min(WHOLE_BYTES, WHOLE_FRACTION * self.translator.host_budget())
+
+    def _writes_tiff(self, job: TranslationJob) -> bool:
+        """Return whether the job reads a file and writes a TIFF file."""
+        is_file = self.stdin is None and self.stdout is None
+        return is_file and writable_format(Path(job.output).suffix) == "TIFF"
+
+    def _color_raster(self, job: TranslationJob) -> RasterJob | None:
+        """Return the job of an RGB image that is read and written some rows at a time.
+
+        Raises:
+            DataError: The file is not an image.
+        """
+        options, target = self.options, self.translator.target_format
+        if self.masks or self._needs_whole or not self._writes_tiff(job):
+            return None
+        if not self._is_large(3 * pixel_bytes(Path(job.input))):
+            return None
+        if options.keep_mode or options.keep_profile or self.translator.options.resize:
+            return None
+        with suppress(DataError), open_raster(Path(job.input)) as raster:
+            if raster.is_plain_color:
+                found = raster.probe
+                depth = options.bit_depth or (16 if found.dtype == "uint16" else 8)
+                remark = "" if target else self.translator.scale_remark(found.width, found.height)
+                remarks = (remark,) if remark else ()
+                paths = Path(job.input), Path(job.output)
+                return RasterJob(*paths, found, bit_depth=depth, remarks=remarks)
+        return None  # Another TIFF, or a damaged one, whose error decoding reports.
 
     def _whole_bytes(self, found: BandProbe) -> float:
         """Bytes of an image, its translation, and the encoder's copy of it."""
@@ -117,12 +166,33 @@ class FileStages:
         measuring = self.measuring
         return bool(measuring and (measuring.minimum is not None or measuring.reverse))
 
-    def decode(self, job: TranslationJob) -> DecodedImage | BandImage | RasterJob:
+    def decode(self, job: TranslationJob) -> DecodedImage | BandImage | RasterJob | VolumeTask:
         """Read the image, and refuse one that cannot be written; see :meth:`_decode`."""
+        if (task := self._volume_task(job)) is not None:
+            return task
         image = self._decode(job)
         if self.measuring is None or isinstance(image, RasterJob):
             return image
         return self.measuring.before(image)
+
+    def _volume_task(self, job: TranslationJob) -> VolumeTask | None:
+        """Return the task of translating a volume; None: the input is translated as an image."""
+        name = "standard input" if self.stdin else job.input
+        volume = self.volumes.open(self.stdin or Path(job.input), name, self.translator)
+        own = format_name_of(volume, name)
+        if volume is None:
+            format_name = writable_format(self.extension or extension_of(job.output)) or own
+            refuse_volume_output(name, own, job.output, format_name)
+            return None
+        format_name = self._format_name(job, own)
+        task = prepare_volume(volume, name, job.output, format_name, self.translator)
+        if task is not None and (self.masks or self._needs_whole):
+            raise DataError(
+                f"--mask, --min-structure and --cycle-error are for images, and {name} becomes a "
+                f"{own} file",
+                "Leave them out.",
+            )
+        return task
 
     def _decode(self, job: TranslationJob) -> DecodedImage | BandImage | RasterJob:
         """Read the image, and refuse one that cannot be written.
@@ -133,10 +203,12 @@ class FileStages:
         """
         if self.translator.source_format is not None:
             return self._decode_bands(job, self.translator.source_format)
+        if raster := self._color_raster(job):
+            return raster
         # Pixels outside of a mask are those of the full size, as is the image translated back.
         needs_all = self.masks or (self.measuring and self.measuring.reverse)
         shrink_to = None if needs_all else self.translator.options.resize
-        source = self.stdin or Path(job.input)
+        source = self.stdin or self.volumes.path_of(job.input)
         image = decode(source, shrink_to, keep_stored=self.masks is not None)
         if self.translator.target_format is not None and len(image.frames) > 1:
             raise DataError(
@@ -154,17 +226,17 @@ class FileStages:
     def _decode_bands(self, job: TranslationJob, source: BandFormat) -> BandImage | RasterJob:
         name = "standard input" if self.stdin else job.input
         if self.stdin is None:
-            found = probe_bands(Path(job.input), name)
+            found = probe_bands(self.volumes.path_of(job.input), name)
             if self._is_raster(job, found):
                 return self._open_raster(job, source)
-            if (needed := self._whole_bytes(found)) > (budget := self.translator.budget()):
+            if (needed := self._whole_bytes(found)) > (budget := self.translator.host_budget()):
                 raise DeviceError(
                     f"{name} needs {needed / 1e9:.2g} GB of memory for its pixels, found "
                     f"{max(budget, 0) / 1e9:.2g} GB",
                     "Translate a TIFF to a TIFF, without --min-structure and --cycle-error: only "
                     "some of its rows are in memory.",
                 )
-        image = read_bands(self.stdin or Path(job.input), name)
+        image = read_bands(self.stdin or self.volumes.path_of(job.input), name)
         selected = select(image, source, name)
         self._refuse_floats(image.probe, source, name)
         self._format(job, image)  # Refuses a format that cannot hold the target domain.
@@ -199,7 +271,8 @@ class FileStages:
             return RasterJob(Path(job.input), Path(job.output), raster.probe, weights)
 
     def _refuse_floats(self, found: BandProbe, source: BandFormat, name: str) -> None:
-        if found.dtype.startswith("float") and not source.is_float:
+        is_measured = found.format in VOLUME_FORMATS  # In a unit, of which the type is no part.
+        if found.dtype.startswith("float") and not source.is_float and not is_measured:
             raise DataError(
                 f"{name} has values of type {found.dtype}, and the domain "
                 f"{self.translator.source} of {source.dtype}",
@@ -207,8 +280,8 @@ class FileStages:
             )
 
     def translate(
-        self, image: DecodedImage | BandImage | RasterJob
-    ) -> DecodedImage | BandImage | RasterJob:
+        self, image: DecodedImage | BandImage | RasterJob | VolumeTask
+    ) -> DecodedImage | BandImage | RasterJob | TranslatedVolume:
         """Translate every frame. The translation of a :class:`RasterJob` is also written.
 
         Raises:
@@ -219,6 +292,8 @@ class FileStages:
         if isinstance(image, RasterJob):
             translate_raster(self.translator, image)
             return image
+        if isinstance(image, VolumeTask):
+            return translate_volume(image, self.translator)
         result = self._translate(image)
         return result if self.measuring is None else self.measuring.translated(image, result)
 
@@ -253,7 +328,7 @@ class FileStages:
         if isinstance(image, BandImage) and image.weights is not None:
             return masked_bands(image, values, missing, found)
         if isinstance(image, BandImage):
-            return BandImage(values, found, image.tags, image.layout, missing)
+            return replace(image, values=values, probe=found, missing=missing)
         return BandImage(values, replace(found, format=image.format))
 
     def skip(self, job: TranslationJob) -> Outcome:
@@ -264,10 +339,18 @@ class FileStages:
         copied = self.labels.copy(job, replace=False)
         return replace(outcome, labels=copied.files, warnings=copied.warnings)
 
-    def encode(self, job: TranslationJob, image: DecodedImage | BandImage | RasterJob) -> Outcome:
+    def encode(
+        self, job: TranslationJob, image: DecodedImage | BandImage | RasterJob | TranslatedVolume
+    ) -> Outcome:
         """Write the translation and copy its labels, unless its structure score is too low."""
         if isinstance(image, RasterJob):
             return self._labelled(job, self._of_raster(job, image))
+        if isinstance(image, TranslatedVolume):
+            target, is_private = self.stdout or Path(job.output), self.volumes.anonymize
+            write_volume(image, target, job.output, self.translator, is_private)
+            size = image.probe.width, image.probe.height
+            done = Outcome(job.input, job.output, "ok", width=size[0], height=size[1])
+            return self._labelled(job, done)
         structure = None if self.measuring is None else self.measuring.structure(image)
         minimum = None if self.measuring is None else self.measuring.minimum
         is_rejected = structure is not None and minimum is not None and structure < minimum
@@ -290,6 +373,7 @@ class FileStages:
         return Outcome(
             job.input, job.output, "ok", width=raster.probe.width, height=raster.probe.height,
             mask_share=None if raster.weights is None else masked_share((raster.weights,)),
+            warnings=raster.remarks,
         )  # fmt: skip
 
     def _write(self, job: TranslationJob, image: DecodedImage | BandImage) -> Outcome:
@@ -300,6 +384,10 @@ class FileStages:
         if isinstance(image, BandImage) and is_rgb and not keeps_place:
             image = _as_colors(image)
         if isinstance(image, BandImage):
+            # An RGB image has been decoded without the tags that place it on the Earth.
+            if self.translator.source_format is None and image.format == "TIFF" and not self.stdin:
+                with suppress(DataError):
+                    image = replace(image, tags=read_place(Path(job.input)))
             write_bands(image, target, format_name, job.output)
             share = None if image.weights is None else masked_share((image.weights,))
             return Outcome(
@@ -320,13 +408,7 @@ class FileStages:
             OutputError: The format cannot hold images of the target domain.
         """
         target = self.translator.target_format
-        if self.stdout is None:
-            format_name = writable_format(Path(job.output).suffix) or "PNG"
-        else:
-            own = image.format if image.format in WRITABLE_FORMATS else "PNG"
-            if target is not None and not can_hold(own, target):
-                own = "TIFF"
-            format_name = (writable_format(self.extension) if self.extension else None) or own
+        format_name = self._format_name(job, image.format)
         if target is not None and not can_hold(format_name, target):
             raise OutputError(
                 f"cannot write {job.output}: {format_name} does not hold "
@@ -335,6 +417,16 @@ class FileStages:
                 "Use --format tiff or npy.",
             )
         return format_name
+
+    def _format_name(self, job: TranslationJob, source: str) -> str:
+        """Return the name of the output format, for an input of the format ``source``."""
+        target = self.translator.target_format
+        if self.stdout is None:
+            return writable_format(extension_of(job.output)) or "PNG"
+        own = source if source in WRITABLE_FORMATS else "PNG"
+        if target is not None and not can_hold(own, target):
+            own = "TIFF"
+        return (writable_format(self.extension) if self.extension else None) or own
 
 
 def masked_bands(
@@ -352,9 +444,7 @@ def masked_bands(
     assert image.weights is not None
     nodata = found.nodata if image.probe.nodata is None else image.probe.nodata
     result = composite_values(image.values, values, image.weights, missing, nodata)
-    return BandImage(
-        result, replace(found, nodata=nodata), image.tags, image.layout, missing, image.weights
-    )
+    return replace(image, values=result, probe=replace(found, nodata=nodata), missing=missing)
 
 
 def _as_colors(image: BandImage) -> DecodedImage:

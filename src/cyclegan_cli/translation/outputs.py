@@ -6,6 +6,7 @@ planning takes 40 bytes per image, and 25 of them remain during the translation.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import string
@@ -27,7 +28,7 @@ from cyclegan_cli.config import (
 )
 from cyclegan_cli.data.bands import can_hold
 from cyclegan_cli.data.folder import SkippedFiles
-from cyclegan_cli.data.formats import encode_options, writable_format
+from cyclegan_cli.data.formats import encode_options, extension_of, writable_format
 from cyclegan_cli.data.image import EncodeOptions
 from cyclegan_cli.errors import UsageError
 from cyclegan_cli.runtime.distributed_env import SINGLE_SHARD, Shard
@@ -89,7 +90,7 @@ class Template:
                 raise self._refusal(f"has an unknown placeholder {{{name}}}")
         if not any(name == "stem" for name, *_ in fields):
             raise self._refusal("has no {stem}, so all outputs would have the same name")
-        if not self.text.endswith("{ext}") and not writable_format(os.path.splitext(self.text)[1]):
+        if not self.text.endswith("{ext}") and not writable_format(extension_of(self.text)):
             raise self._refusal("must end in {ext} or an extension such as .png")
 
     def fill(self, **values: str) -> str:
@@ -154,7 +155,7 @@ class OutputNaming:
     def _name_of(self, source: InputImage) -> str:
         name = os.path.basename(source.path)
         # As in pathlib, and unlike in os.path.splitext, " .jpg" has an extension.
-        dot = name.rfind(".")
+        dot = len(name) - len(extension_of(name))
         stem, extension = (name[:dot], name[dot:]) if 0 < dot < len(name) - 1 else (name, "")
         kept = extension if writable_format(extension) else FALLBACK_EXTENSION
         if self.format is not None and not can_hold(writable_format(kept), self.format):
@@ -202,7 +203,9 @@ def resolve_naming(
             f"-o {output} names a file, which excludes --suffix and --name-template",
             "Leave them out, or name a folder with a trailing /.",
         )
-    if extension is not None and writable_format(extension) != writable_format(Path(output).suffix):
+    if extension is not None and writable_format(extension) != writable_format(
+        extension_of(output)
+    ):
         raise UsageError(
             f"-o {output} does not have the extension of --format {extension[1:]}",
             "Leave --format out.",
@@ -235,20 +238,20 @@ def _means_folder(output: str, first_two: Sequence[InputImage]) -> bool:
     """
     if not output:
         raise UsageError("-o is empty", "Name a file or a folder.")
-    path = Path(output)
+    path, extension = Path(output), extension_of(Path(output).name)
     if path.is_dir() or output.endswith(("/", os.sep)):
         return True
     needs_folder = len(first_two) > 1 or any(source.folder is not None for source in first_two)
-    if needs_folder and (path.is_file() or writable_format(path.suffix)):
+    if needs_folder and (path.is_file() or writable_format(extension)):
         raise UsageError(
             f"-o {output} names a file, but these inputs need a folder",
             "Name a folder, with a trailing / if it looks like a file.",
         )
-    if needs_folder or not (path.suffix or path.is_file()):
+    if needs_folder or not (extension or path.is_file()):
         return True
-    if not writable_format(path.suffix):
+    if not writable_format(extension):
         raise UsageError(
-            f"-o {output}: {path.suffix!r} is not the extension of a format that can be written",
+            f"-o {output}: {extension!r} is not the extension of a format that can be written",
             "Use .png or .jpg, for example.",
         )
     return False
@@ -403,11 +406,66 @@ def plan_outputs(
             f"-o {config.output} names a folder, but an image on standard input has no name",
             "Name a file.",
         )
-    encoding = encode_options(config, Path(naming.file or "").suffix or extension)
+    # The format of arrays already has the bit depth.
+    options = config if band_format is None else dataclasses.replace(config, bit_depth=None)
+    encoding = encode_options(options, extension_of(naming.file or "") or extension)
     if config.is_stream:
         source = STREAM if is_piped else config.inputs[0]
         return [TranslationJob(source, naming.file or STREAM)], encoding
     return TranslationPlan(inputs, naming, config.existing != "skip", shard), encoding
+
+
+def output_format(config: TranslateConfig, target: BandFormat | None) -> BandFormat | None:
+    """Return how images of the target domain are written, by ``--bit-depth`` and ``--range``.
+
+    Args:
+        config: The options.
+        target: How the checkpoint writes them; None: as RGB.
+
+    Raises:
+        UsageError: The options do not fit the domain or each other.
+    """
+    given, depth = config.output_range, config.bit_depth
+    if target is None:
+        for option, is_given in (("--range", given), ("--bit-depth 32f", depth == "32f")):
+            if is_given:
+                raise UsageError(
+                    f"{option} is for domains that are not RGB, and the target domain is RGB",
+                    "Leave it out.",
+                )
+        return None
+    if given is None and depth is None:
+        return target
+    dtype = _dtype_of(target.dtype, depth, given)
+    low, high = target.low, target.high
+    is_float = dtype.startswith("float")
+    if given is not None:
+        low, high = (given[0],), (given[1],)
+    elif dtype != target.dtype and not is_float:
+        low, high = (0.0,), (float(np.iinfo(dtype).max),)
+    if not is_float and not np.iinfo(dtype).min <= min(low) < max(high) <= np.iinfo(dtype).max:
+        raise UsageError(
+            f"--range {config.range} is outside of the values of {dtype}",
+            "Choose another range, or --bit-depth 16 or 32f.",
+        )
+    nodata = target.nodata
+    if nodata is not None and (low, high, dtype) != (target.low, target.high, target.dtype):
+        nodata = None if is_float else float(np.iinfo(dtype).min)
+    return replace(target, dtype=dtype, low=low, high=high, nodata=nodata)
+
+
+def _dtype_of(own: str, depth: str | None, given: tuple[float, float] | None) -> str:
+    """Return the type of ``--bit-depth``; of 16 bits the domain's own, if the range fits it."""
+    if depth is None or (depth == "32f" and own.startswith("float")):
+        return own
+    if depth != "16":
+        return {"8": "uint8", "32f": "float32"}[depth]
+    is_signed = given is not None and given[0] < 0
+    if own in ("int16", "uint16"):
+        limits = np.iinfo(own)
+        if given is None or limits.min <= given[0] < given[1] <= limits.max:
+            return own
+    return "int16" if is_signed else "uint16"
 
 
 def labels_folder(output: str, labels: Path) -> str:
@@ -423,7 +481,6 @@ def labels_folder(output: str, labels: Path) -> str:
 def _refuse_for_bands(config: TranslateConfig, band_format: BandFormat | None) -> None:
     """Refuse options for RGB outputs where the target domain is not RGB."""
     given = {
-        "--bit-depth": config.bit_depth is not None,
         "--quality": config.quality is not None,
         "--keep-profile": config.keep_profile,
         "--keep-mode": config.keep_mode,

@@ -15,7 +15,7 @@ import torch
 
 from cyclegan_cli import files
 from cyclegan_cli.data.bands import BandImage, BandProbe, nodata_value
-from cyclegan_cli.data.image import PixelArray
+from cyclegan_cli.data.image import BitDepth, PixelArray
 from cyclegan_cli.data.masks import composite_values
 from cyclegan_cli.data.raster import BandRaster, open_raster, write_raster
 from cyclegan_cli.errors import DeviceError, OutputError
@@ -43,12 +43,16 @@ class RasterJob:
         probe: Facts from its header.
         weights: ``[H, W]`` uint16: where the translation replaces the values, see
             :class:`~cyclegan_cli.data.masks.Masking`; None: everywhere.
+        bit_depth: Bits per channel of an RGB output.
+        remarks: Sentences about the image.
     """
 
     path: Path
     output: Path
     probe: BandProbe
     weights: PixelArray | None = None
+    bit_depth: BitDepth = 8
+    remarks: tuple[str, ...] = ()
 
     @property
     def format(self) -> str:
@@ -86,7 +90,7 @@ def translate_raster(translator: Translator, job: RasterJob) -> None:
     """Translate a TIFF and write the result, atomically, in memory for some rows.
 
     Args:
-        translator: The translator; its source domain is not RGB.
+        translator: The translator.
         job: The input and the output.
 
     Raises:
@@ -103,28 +107,36 @@ def translate_raster(translator: Translator, job: RasterJob) -> None:
         )
         pixel_bytes = _window_bytes(translator, raster)
         plan = translator.plan(image.height, padded_size(width), pixel_bytes)
-        lacks_data = image.fill(raster.probe.nodata)
-        output = _output(translator, raster, lacks_data)
+        # Before the pass over the file that finds pixels without data.
+        _refuse_full_disk(
+            translator, plan, _output(translator, raster, False, job.bit_depth), job.output
+        )
+        lacks_data = source is not None and image.fill(raster.probe.nodata)
+        output = _output(translator, raster, lacks_data, job.bit_depth)
         if job.weights is not None and raster.probe.nodata is not None:
             # Pixels outside of the mask have the value of the input.
             kept = replace(output.probe, nodata=raster.probe.nodata)
             output = replace(output, probe=kept)
-        _refuse_full_disk(translator, plan, output, job.output)
         rows = _translated_rows(translator, image, plan, output, lacks_data, job.weights)
         with files.atomic_path(job.output) as temporary, closing(rows):
             write_raster(temporary, output, height, width, rows)
 
 
-def _output(translator: Translator, raster: BandRaster, lacks_data: bool) -> BandImage:
+def _output(
+    translator: Translator, raster: BandRaster, lacks_data: bool, bit_depth: BitDepth
+) -> BandImage:
     """Return the layout, tags and type of the output, without rows."""
     size = (raster.probe.width, raster.probe.height)
     if translator.target_format is None:
         channels = 4 if lacks_data else 3
-        probe = BandProbe("TIFF", *size, channels, "uint8", is_color=True)
+        nodata = raster.probe.nodata if translator.source_format is None else None
+        probe = BandProbe("TIFF", *size, channels, f"uint{bit_depth}", is_color=True, nodata=nodata)
     else:
         probe = output_probe(translator, raster.probe, size, lacks_data)
     values = np.empty((0, size[0], probe.channels), probe.dtype)
-    return BandImage(values, probe, raster.tags, raster.layout)
+    keeps_all = translator.source_format is None and translator.target_format is None
+    tags = raster.tags + (raster.descriptions if keeps_all else ())
+    return BandImage(values, probe, tags, raster.layout)
 
 
 def _window_bytes(translator: Translator, raster: BandRaster) -> float:
@@ -137,13 +149,13 @@ def _window_bytes(translator: Translator, raster: BandRaster) -> float:
     config = translator.generator.config
     best = MemoryEstimate(config, probe.height, padded_size(probe.width), 4).best_rows()
     rows = min(4 * best + 2 * HALO[config.resampling], probe.height)
-    itemsize = np.dtype(target.dtype).itemsize if target else 1
+    itemsize = np.dtype(target.dtype).itemsize if target else 2
     output_row = probe.width * ((target.channels if target else 4) * itemsize)
     converted = CONVERSIONS * 8 * rows * probe.width * config.input_channels
     tile = raster.layout.tile[0] if raster.layout.tile else 1
     written = 3 * (tile + rows) * output_row
     held = 2 * raster.window_bytes(rows)
-    if held + written > (budget := translator.budget()):
+    if held + written > (budget := translator.host_budget()):
         raise DeviceError(
             f"{raster.name} is stored in tiles or strips of {raster.block_rows} rows, which need "
             f"{held / 1e9:.2g} GB of memory, found {max(budget, 0) / 1e9:.2g} GB",
@@ -198,7 +210,8 @@ def _translated_rows(
             bottom = min(top + rows.shape[2], height)
             if bottom <= top:
                 continue
-            values = to_pixels(rows[:, :, : bottom - top, :width], 8, target)
+            depth: BitDepth = 16 if output.values.itemsize == 2 else 8
+            values = to_pixels(rows[:, :, : bottom - top, :width], depth, target)
             missing = image.missing(top, bottom) if lacks_data else None
             if missing is not None:
                 if target is None:

@@ -29,7 +29,12 @@ from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.models.padding import padded_size, reflect_to_multiple
 from cyclegan_cli.runtime.devices import choose_device, describe_environment, device_for_rank
 from cyclegan_cli.runtime.distributed_env import SINGLE_PROCESS, DistributedEnv
-from cyclegan_cli.runtime.memory import host_memory_free, memory_budget, memory_errors
+from cyclegan_cli.runtime.memory import (
+    RESERVED_FRACTION,
+    host_memory_free,
+    memory_budget,
+    memory_errors,
+)
 from cyclegan_cli.translation.arena import StoredRows
 from cyclegan_cli.translation.layers import Rows
 from cyclegan_cli.translation.memory import MemoryEstimate, plan_strips, refuse_too_little
@@ -472,6 +477,12 @@ class Translator:
     def budget(self) -> float:
         """Bytes for the next image, including the arena kept from the last one."""
         return memory_budget(self.device, self.options.max_memory) + self.strips.arena.nbytes
+
+    def host_budget(self) -> float:
+        """Bytes of host memory for the next image's pixels."""
+        if self.device.type == "cpu":
+            return self.budget()
+        return host_memory_free() * (1 - RESERVED_FRACTION)
 
     def _estimate(
         self, height: int, width: int, pixel_bytes: float | None = None

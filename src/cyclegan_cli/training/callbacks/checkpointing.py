@@ -159,6 +159,8 @@ def run_state(run: TrainingRun) -> StateInfo:
         "pictures_a": len(plan.images_a),
         "pictures_b": len(plan.images_b),
     }
+    if config.slice_axis is not None:
+        facts["slice_axis"] = config.slice_axis
     watch: dict[str, Any] = {"since": {}}
     for callback in run.callbacks:
         found = callback.state_dict(step)
