@@ -38,6 +38,7 @@ COMPANIONS: dict[str, dict[str, Any]] = {
     "load_size": {"crop_size": 32},
     "crop_size": {"load_size": 8192},
     "decay_steps": {"steps": 1_000_000_000},
+    "mask_weight": {"mask_a": Path("a"), "mask_b": Path("b")},
 }
 
 
@@ -251,6 +252,9 @@ def configurations(draw: st.DrawFn) -> TrainConfig:
     values["crop_size"] = min(values["crop_size"], values["load_size"]) // 4 * 4
     values["epochs"] = max(values["epochs"], 1)
     values["val_b"] = values["val_a"] and Path("held out")
+    values["mask_b"] = values["mask_a"] and Path("masks")
+    if values["mask_a"] is None:
+        values["mask_weight"] = TrainConfig.mask_weight
     if values["steps"] is None:
         values["decay_steps"] = None
     elif values["decay_steps"] is not None:
@@ -342,7 +346,8 @@ def test_every_option_has_help_and_a_panel():
 
 
 def test_derived_defaults_are_described():
-    derived = {field.name for field in FIELDS if field.default is None} - {"domain_a", "domain_b"}
+    derived = {field.name for field in FIELDS if field.default is None}
+    derived -= {"domain_a", "domain_b", "mask_a", "mask_b"}
     assert derived == {field.name for field in FIELDS if field.metadata["shown_default"]}
 
 

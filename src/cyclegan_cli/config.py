@@ -43,6 +43,8 @@ SMALLEST_CROP = 32
 CROP_MULTIPLE = 4
 # The paper has 6 residual blocks for 128×128 images, 9 for 256×256 (Zhu et al. 2017, sec. 7.2).
 LARGEST_CROP_FOR_6_BLOCKS = 128
+# Larger weights had no advantage in short trainings (docs/masks.md).
+DEFAULT_MASK_WEIGHT = 1.0
 # Of new runs. Runs and models of older versions have strided.
 DEFAULT_RESAMPLING: Resampling = "blur"
 # With slow steps, work at time intervals must not take longer than the training itself.
@@ -318,6 +320,19 @@ class TrainConfig:
         on_resume=True,
         metavar="DIR",
     )
+    mask_a: Path | None = _data(
+        None,
+        "Directory of masks of domain A, named as the images: white where they are translated; "
+        "requires --mask-b.",
+        on_resume=True,
+        metavar="DIR",
+    )
+    mask_b: Path | None = _data(
+        None,
+        "Directory of masks of domain B; requires --mask-a.",
+        on_resume=True,
+        metavar="DIR",
+    )
     name_a: str | None = _data(
         None, "Name of domain A.", shown_default="the directory's name", metavar="NAME"
     )
@@ -552,6 +567,13 @@ class TrainConfig:
         minimum=0,
         maximum=1e6,
     )
+    mask_weight: float = _objective(
+        DEFAULT_MASK_WEIGHT,
+        "Weight of the cycle and identity losses outside of the masks, relative to that inside; "
+        "needs --mask-a and --mask-b.",
+        minimum=0,
+        maximum=1e6,
+    )
     pool_size: int = _objective(
         50,
         "Size of each domain's replay pool of generated images; 0 disables it.",
@@ -639,6 +661,7 @@ class TrainConfig:
         check_bounds(self)
         self._check_sizes()
         self._check_length()
+        self._check_masks()
         self._check_channels()
         if (self.val_a is None) != (self.val_b is None):
             raise UsageError(
@@ -707,6 +730,16 @@ class TrainConfig:
         """Weight of the identity loss; 0 if the domains have different numbers of channels."""
         is_defined = self.channels("a") == self.channels("b")
         return self.lambda_cycle * self.lambda_identity if is_defined else 0.0
+
+    def _check_masks(self) -> None:
+        if (self.mask_a is None) != (self.mask_b is None):
+            given, missing = ("a", "b") if self.mask_a else ("b", "a")
+            raise UsageError(
+                f"--mask-{given} needs --mask-{missing}",
+                "The discriminators compare only what is inside of masks, in both domains.",
+            )
+        if self.mask_a is None and self.mask_weight != DEFAULT_MASK_WEIGHT:
+            raise UsageError("--mask-weight needs masks", "Give --mask-a and --mask-b.")
 
     def _check_length(self) -> None:
         if self.steps is None and self.decay_steps is not None:

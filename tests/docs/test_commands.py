@@ -111,6 +111,10 @@ def _copy_images(folder: Path) -> None:
     for name in ("photo_mask.png", "masks/a/1.png", "masks/2.png", "masks/b/3.png"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         mask.save(folder / name)
+    for path in [*(folder / "day").iterdir(), *(folder / "night").iterdir()]:
+        target = folder / "masks" / path.parent.name / f"{path.stem}.png"
+        target.parent.mkdir(exist_ok=True)
+        mask.save(target)
     for name in ("labels/a/1.txt", "labels/2.txt"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("0 0.5 0.5 0.25 0.25\n")

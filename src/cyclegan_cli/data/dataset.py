@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,6 +29,7 @@ from cyclegan_cli.data.bands import read_bands, select, to_unit
 from cyclegan_cli.data.cache import ImageCache
 from cyclegan_cli.data.decode import decode_opaque
 from cyclegan_cli.data.image import PixelArray
+from cyclegan_cli.data.masks import HALF, mask_beside, read_mask
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.runtime.distributed_env import SINGLE_SHARD, Shard
 
@@ -49,7 +51,8 @@ class Batch:
 
     Attributes:
         real_a: ``[B, 3, crop, crop]`` uint8; of a domain with a :class:`BandFormat`
-            ``[B, C, crop, crop]`` fp32 in [-1, 1], NaN for values without data.
+            ``[B, C, crop, crop]`` fp32 in [-1, 1], NaN for values without data. With ``--mask-a``,
+            a further channel is the mask: the largest value inside, the smallest outside.
         real_b: The same.
         skipped: A message for each image that could not be read and was replaced.
     """
@@ -108,7 +111,8 @@ class UnpairedDataset:
         order = random_order(f"{self.config.seed}/{domain}/{epoch}", len(images))
         for offset in range(len(images)):
             chosen = order[(index + offset) % len(images)]
-            load = partial(load_training_image, images[chosen], self.config, self.formats[domain])
+            chosen_format = self.formats[domain]
+            load = partial(load_with_mask, images[chosen], self.config, domain, chosen_format)
             try:
                 image = self.cache.get((domain, chosen), load)
             except DataError as error:
@@ -133,6 +137,57 @@ class UnpairedDataset:
 def random_order(seed: str, count: int) -> list[int]:
     """Return a permutation of ``range(count)`` that depends on ``seed`` alone."""
     return random.Random(seed).sample(range(count), count)
+
+
+def load_with_mask(
+    path: Path, config: TrainConfig, domain: str, format: BandFormat | None = None
+) -> Tensor:
+    """Load an image, and its mask if there are masks, see :func:`load_training_image`.
+
+    The mask becomes a channel, so that it is cached, cropped and flipped with its image.
+
+    Args:
+        path: The image, below the folder of its domain.
+        config: Load size, resize mode and folders.
+        domain: ``a`` or ``b``.
+        format: How the images of the domain are read; None: as RGB.
+
+    Returns:
+        ``[C, H, W]``, or ``[C + 1, H, W]`` with a mask: 255 inside and 0 outside, in fp32 1 and -1.
+
+    Raises:
+        DataError: The image or its mask cannot be used.
+    """
+    image = load_training_image(path, config, format)
+    file = mask_of(path, config, domain)
+    if file is None:
+        return image
+    weights = torch.from_numpy(read_mask(file)[0].astype(np.float32)).unsqueeze(0)
+    height, width = weights.shape[1:]
+    size = _load_size(height, width, config)
+    if list(image.shape[1:]) != size:
+        raise DataError(
+            f"the mask {file} has {width}x{height} pixels, and {path} other proportions",
+            "Draw each mask on its upright image.",
+        )
+    resized: Tensor = transforms.resize(weights, size, InterpolationMode.BILINEAR, antialias=True)
+    inside, outside = (255, 0) if image.dtype == torch.uint8 else (1, -1)
+    mask = torch.where(resized >= HALF, inside, outside).to(image.dtype)
+    return torch.cat([image, mask])
+
+
+def mask_of(path: Path, config: TrainConfig, domain: str) -> Path | None:
+    """Return the mask of an image; None if there are no masks.
+
+    Raises:
+        DataError: The image has none, or several.
+    """
+    masks: Path | None = getattr(config, f"mask_{domain}")
+    if masks is None:
+        return None
+    folder: Path = getattr(config, f"domain_{domain}")
+    relative = path.absolute().relative_to(folder.absolute())
+    return mask_beside(masks, str(relative.with_suffix("")), str(path))
 
 
 def load_training_image(

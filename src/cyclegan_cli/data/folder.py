@@ -22,12 +22,15 @@ from cyclegan_cli.errors import DataError
 SYSTEM_FOLDERS = frozenset({"@eaDir", "#recycle", "@Recycle", "@__thumb", "$RECYCLE.BIN"})
 
 
-def list_images(folder: Path, skipped: SkippedFiles | None = None) -> list[Path]:
+def list_images(
+    folder: Path, skipped: SkippedFiles | None = None, leave_out: Collection[str] = ()
+) -> list[Path]:
     """Return all files below a folder with the extension of an image, sorted by relative path.
 
     Args:
         folder: Folder to search.
         skipped: Counts image files among all others.
+        leave_out: Real paths of subfolders and files to exclude.
 
     Raises:
         DataError: The folder does not exist or cannot be listed.
@@ -35,7 +38,7 @@ def list_images(folder: Path, skipped: SkippedFiles | None = None) -> list[Path]
     if not os.path.isdir(folder):
         found = "a file" if os.path.exists(folder) else "nothing"
         raise DataError(f"{folder} is not a folder: found {found}", "Name a folder of images.")
-    return [folder / path for path in walk_images(folder, skipped=skipped)]
+    return [folder / path for path in walk_images(folder, leave_out=leave_out, skipped=skipped)]
 
 
 def refuse_folder(error: OSError) -> None:

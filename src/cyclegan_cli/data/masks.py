@@ -10,6 +10,7 @@ import numpy as np
 
 from cyclegan_cli.data.color import Pixels, to_grey
 from cyclegan_cli.data.decode import decode
+from cyclegan_cli.data.formats import readable_extensions
 from cyclegan_cli.data.image import DecodedImage, PixelArray, to_depth
 from cyclegan_cli.errors import DataError
 
@@ -272,3 +273,40 @@ def weights_of_mask(
             "Store values of 0 and 1 as 0 and 255.",
         )
     return feathered(weights, feather)
+
+
+def mask_beside(folder: Path, stem: str, owner: str) -> Path:
+    """Return the image file in a folder with a stem, and the extension of any format.
+
+    Args:
+        folder: The folder.
+        stem: Relative path without its extension.
+        owner: The image it belongs to, for messages.
+
+    Raises:
+        DataError: There is none, or there are several.
+    """
+    found = images_with_stem(folder, stem)
+    if not found:
+        raise DataError(
+            f"{owner} has no mask: found no {folder / stem}.png, nor with the extension of "
+            "another image format",
+            "Name each mask as its image, without regard to the extension.",
+        )
+    if len(found) > 1:
+        raise DataError(f"{owner} has two masks, {found[0]} and {found[1]}", "Remove one of them.")
+    return found[0]
+
+
+def images_with_stem(folder: Path, stem: str) -> list[Path]:
+    """Return the image files of a relative path without its extension, whatever the format.
+
+    Tests each extension instead of listing the folder, which may have millions of files.
+    """
+    extensions = sorted(readable_extensions())
+    candidates = [extension for one in extensions for extension in (one, one.upper())]
+    found: list[Path] = []
+    for path in (folder / f"{stem}{extension}" for extension in candidates):
+        if path.is_file() and not any(path.samefile(other) for other in found):
+            found.append(path)
+    return found

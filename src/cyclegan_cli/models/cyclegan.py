@@ -49,6 +49,37 @@ class StepLosses:
         return torch.stack([getattr(self, name) for name in LOSS_NAMES])
 
 
+@dataclass(frozen=True)
+class RealImages:
+    """A batch of training images, and how their elements count.
+
+    Attributes:
+        pixels: ``[B, C, H, W]`` in [-1, 1], channels-last.
+        valid: Weights of the elements in the cycle and identity losses, see
+            :func:`~cyclegan_cli.models.losses.l1_loss`; None: all count the same.
+        mask: ``[B, 1, H, W]`` bool: the pixels to translate; None: all.
+    """
+
+    pixels: Tensor
+    valid: Tensor | None = None
+    mask: Tensor | None = None
+
+    def hide_outside(self, images: Tensor) -> Tensor:
+        """Replace pixels outside of the mask by 0.
+
+        Args:
+            images: ``[B, C, H, W]`` in [-1, 1], aligned with the mask.
+        """
+        if self.mask is None:
+            return images
+        return torch.where(self.mask, images, images.new_zeros(()))
+
+    @property
+    def shown(self) -> Tensor:
+        """The images as the discriminators see them: ``[B, C, H, W]`` in [-1, 1]."""
+        return self.hide_outside(self.pixels)
+
+
 LOSS_NAMES = tuple(field.name for field in fields(StepLosses) if field.type == "Tensor")
 
 # Maximum number of elements of a generator's first feature map up to which translation and identity
@@ -178,16 +209,18 @@ class CycleGAN:
 
         Args:
             real_a: Images of domain A, ``[B, C, H, W]`` in [-1, 1], on the model's device; NaN for
-                elements without data.
+                elements without data. A further channel is a mask, positive inside: outside of it,
+                the cycle and identity losses have the weight ``mask_weight``, and the
+                discriminators see zeros.
             real_b: Images of domain B, of the same size and range.
 
         Returns:
             The losses before the update.
         """
-        real_a, real_b, valid_a, valid_b = self._begin(real_a, real_b)
-        terms, fake_a, fake_b = self._generator_gradients(real_a, real_b, valid_a, valid_b)
+        a, b = self._begin(real_a, real_b)
+        terms, fake_a, fake_b = self._generator_gradients(a, b)
         pooled_a, pooled_b = self.pool_a.exchange(fake_a), self.pool_b.exchange(fake_b)
-        terms |= self._discriminator_gradients(real_a, real_b, pooled_a, pooled_b)
+        terms |= self._discriminator_gradients(a.shown, b.shown, pooled_a, pooled_b)
         # The only synchronization with the device in a step.
         norms = torch.stack([_gradient_norm(optimizer) for optimizer in self.optimizers]).tolist()
         is_applied = all(map(math.isfinite, norms))
@@ -212,26 +245,26 @@ class CycleGAN:
         generators, discriminators = map(_update_size, self.optimizers)
         return generators, discriminators
 
-    def _begin(
-        self, real_a: Tensor, real_b: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Start a step; return the images in channels-last format, and their valid elements."""
+    def _begin(self, real_a: Tensor, real_b: Tensor) -> tuple[RealImages, RealImages]:
+        """Start a step; return the images in channels-last format, and how elements count."""
         if self.is_recorded:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        valid_a, valid_b = (
-            ~real.isnan() if has_gaps else None
-            for real, has_gaps in zip((real_a, real_b), self.may_lack_data, strict=True)
-        )
-        real_a, real_b = (
-            (real if valid is None else fill_missing(real)).contiguous(
-                memory_format=torch.channels_last
-            )
-            for real, valid in ((real_a, valid_a), (real_b, valid_b))
-        )
-        return real_a, real_b, valid_a, valid_b
+        gaps_a, gaps_b = self.may_lack_data
+        return self._prepared(real_a, "a", gaps_a), self._prepared(real_b, "b", gaps_b)
+
+    def _prepared(self, real: Tensor, domain: str, has_gaps: bool) -> RealImages:
+        channels, mask = self.config.channels(domain), None
+        if real.shape[1] > channels:
+            real, mask = real[:, :channels], real[:, channels:] > 0
+        valid: Tensor | None = ~real.isnan() if has_gaps else None
+        filled = real if valid is None else fill_missing(real)
+        if mask is not None:
+            weights = torch.where(mask, 1.0, self.config.mask_weight).expand_as(real)
+            valid = weights if valid is None else weights * valid
+        return RealImages(filled.contiguous(memory_format=torch.channels_last), valid, mask)
 
     def _generator_gradients(
-        self, real_a: Tensor, real_b: Tensor, valid_a: Tensor | None, valid_b: Tensor | None
+        self, images_a: RealImages, images_b: RealImages
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Compute the gradients of both generators; returns the losses, ``fake_a`` and ``fake_b``.
 
@@ -242,28 +275,27 @@ class CycleGAN:
         for network in self.generators().values():
             network.clear_kernel_cache()
         a2b, b2a = self.trained["generator_a2b"], self.trained["generator_b2a"]
+        real_a, real_b = images_a.pixels, images_b.pixels
         shares = self.config.identity_weight > 0 and self._is_small(real_a)
-        target_a, target_b = (real_b, real_a) if shares else (None, None)
+        target_a, target_b = (images_b, images_a) if shares else (None, None)
         # Gradients are all-reduced in the last backward pass of each generator.
         last = shares or self.config.identity_weight == 0
 
         def from_a() -> tuple[Tensor, Tensor, Tensor, Tensor]:
             with _no_sync(a2b, b2a):
-                masks = valid_a, valid_b
-                return self._cycle_backward(real_a, a2b, b2a, self.discriminator_b, target_a, masks)
+                return self._cycle_backward(images_a, a2b, b2a, self.discriminator_b, target_a)
 
         def from_b() -> tuple[Tensor, Tensor, Tensor, Tensor]:
             with nullcontext() if last else _no_sync(a2b, b2a):
-                masks = valid_b, valid_a
-                return self._cycle_backward(real_b, b2a, a2b, self.discriminator_a, target_b, masks)
+                return self._cycle_backward(images_b, b2a, a2b, self.discriminator_a, target_b)
 
         with _frozen(self.discriminator_a, self.discriminator_b):
             found_a, found_b = self._both(from_a, from_b, real_a)
             adversarial_a2b, cycle_a, identity_b, fake_b = found_a
             adversarial_b2a, cycle_b, identity_a, fake_a = found_b
             if not last:
-                identity_a = self._identity_backward(real_a, b2a, valid_a)
-                identity_b = self._identity_backward(real_b, a2b, valid_b)
+                identity_a = self._identity_backward(real_a, b2a, images_a.valid)
+                identity_b = self._identity_backward(real_b, a2b, images_b.valid)
         terms = {
             "adversarial_a2b": adversarial_a2b,
             "adversarial_b2a": adversarial_b2a,
@@ -281,43 +313,44 @@ class CycleGAN:
 
     def _cycle_backward(
         self,
-        real: Tensor,
+        images: RealImages,
         forward: nn.Module,
         backward: nn.Module,
         discriminator: nn.Module,
-        target: Tensor | None,
-        valid: tuple[Tensor | None, Tensor | None],
+        target: RealImages | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Backpropagate the adversarial and cycle losses of one direction (eq. 1 and 2).
 
         Args:
-            real: Images of the source domain, ``[B, C, H, W]`` in [-1, 1].
+            images: Images of the source domain.
             forward: Generator from the source to the target domain.
             backward: Generator from the target to the source domain.
             discriminator: Discriminator of the target domain.
-            target: Images of the target domain, ``[B, C, H, W]``, to include the identity loss
-                (sec. 5.2) in the same forward pass; None to leave it out.
-            valid: The valid elements of ``real`` and of ``target``; None: all.
+            target: Images of the target domain, to include the identity loss (sec. 5.2) in the
+                same forward pass; None to leave it out.
 
         Returns:
-            The unweighted adversarial, cycle and identity losses, and the translation.
+            The unweighted adversarial, cycle and identity losses, and the translation as the
+            discriminator sees it.
         """
+        real = images.pixels
         identity = real.new_zeros(())
         with self._autocast():
             if target is None:
                 fake = forward(real)
             else:
-                fake, idt = forward(torch.cat([real, target])).chunk(2)
-                identity = l1_loss(idt, target, valid[1])
+                fake, idt = forward(torch.cat([real, target.pixels])).chunk(2)
+                identity = l1_loss(idt, target.pixels, target.valid)
             rec = backward(fake)
-            adversarial = adversarial_loss(self.gan_loss, discriminator(fake))
-            cycle = l1_loss(rec, real, valid[0])
+            shown = images.hide_outside(fake)
+            adversarial = adversarial_loss(self.gan_loss, discriminator(shown))
+            cycle = l1_loss(rec, real, images.valid)
         loss = (
             adversarial + self.config.lambda_cycle * cycle + self.config.identity_weight * identity
         )
         loss.backward()  # type: ignore[no-untyped-call]
         # A copy: the next call of a compiled network may overwrite its output.
-        return adversarial.detach(), cycle.detach(), identity.detach(), fake.detach().clone()
+        return adversarial.detach(), cycle.detach(), identity.detach(), shown.detach().clone()
 
     def _identity_backward(
         self, real: Tensor, generator: nn.Module, valid: Tensor | None
@@ -405,10 +438,10 @@ class CycleGAN:
 
     def _pass(self, real_a: Tensor, real_b: Tensor) -> None:
         """Run a step without its updates."""
-        real_a, real_b, valid_a, valid_b = self._begin(real_a, real_b)
+        a, b = self._begin(real_a, real_b)
         with _no_sync(*self.trained.values()):
-            _, fake_a, fake_b = self._generator_gradients(real_a, real_b, valid_a, valid_b)
-            self._discriminator_gradients(real_a, real_b, fake_a, fake_b)
+            _, fake_a, fake_b = self._generator_gradients(a, b)
+            self._discriminator_gradients(a.shown, b.shown, fake_a, fake_b)
 
     @torch.no_grad()
     def translate_and_reconstruct(

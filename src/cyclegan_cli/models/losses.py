@@ -99,12 +99,13 @@ def l1_loss(image: Tensor, target: Tensor, valid: Tensor | None = None) -> Tenso
     Args:
         image: ``[B, C, H, W]`` in [-1, 1].
         target: ``[B, C, H, W]`` in [-1, 1].
-        valid: ``[B, C, H, W]`` bool: the elements to average over, 0 if there are none; None: all.
+        valid: ``[B, C, H, W]`` bool: the elements to average over, 0 if there are none; or fp32:
+            weights, which are not normalized: elements with a weight of 0 do not count. None: all.
 
     Returns:
         A scalar, fp32.
     """
     if valid is not None:
         difference = (image.float() - target.float()).abs() * valid
-        return difference.sum() / valid.sum().clamp(min=1)
+        return difference.sum() / (valid != 0).sum().clamp(min=1)
     return F.l1_loss(image.float(), target.float())

@@ -120,7 +120,11 @@ class Plan:
     def cache(self) -> CachePlan:
         """The cache of decoded images."""
         images = len(self.images_a) + len(self.images_b)
-        sizes = [4 * band_format.channels if band_format else 3 for band_format in self.formats]
+        has_masks = self.config.mask_a is not None
+        sizes = [
+            4 * (band_format.channels + has_masks) if band_format else 3 + has_masks
+            for band_format in self.formats
+        ]
         counts = len(self.images_a), len(self.images_b)
         size = sum(s * count for s, count in zip(sizes, counts, strict=True)) / max(images, 1)
         return plan_cache(
@@ -455,7 +459,8 @@ def _with_names(config: TrainConfig) -> TrainConfig:
 
 def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """Make paths absolute, so that the run can be resumed from any directory."""
-    paths = {name: getattr(config, name) for name in ("domain_a", "domain_b", "val_a", "val_b")}
+    names = ("domain_a", "domain_b", "val_a", "val_b", "mask_a", "mask_b")
+    paths = {name: getattr(config, name) for name in names}
     return dataclasses.replace(config, **{n: p.absolute() for n, p in paths.items() if p})
 
 

@@ -12,7 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from cyclegan_cli.config import BandFormat, TrainConfig
-from cyclegan_cli.data.dataset import check_training_size, load_training_image, single_threaded
+from cyclegan_cli.data.dataset import (
+    check_training_size,
+    load_training_image,
+    mask_of,
+    single_threaded,
+)
 from cyclegan_cli.data.domain import clipped_fraction
 from cyclegan_cli.data.folder import SkippedFiles, Survey, duplicates, subsample, survey
 from cyclegan_cli.errors import DataError
@@ -287,11 +292,14 @@ def _check_domain(
 ) -> DomainReport:
     config = plan.config
     band_format = plan.formats["ab".index(domain)]
+    val_images: list[Path] = getattr(plan.split, f"val_{domain}")
     found = survey(subsample(images, limits.headers))
     unusable = dict(found.problems)
     for path, header in found.probes.items():
         try:
             check_training_size(path, header.width, header.height, config)
+            if path not in val_images:
+                mask_of(path, config, domain)
         except DataError as error:
             unusable[path] = error.message
     decoded: Sequence[Path] = ()
@@ -303,7 +311,6 @@ def _check_domain(
         unusable |= _undecodable(decoded, config, band_format, chosen)
     folder: Path = getattr(config, f"domain_{domain}")
     val_folder: Path | None = getattr(config, f"val_{domain}")
-    val_images: list[Path] = getattr(plan.split, f"val_{domain}")
     unusable_val = {path: unusable[path] for path in val_images if path in unusable}
     unusable_val |= _undecodable(
         [path for path in val_images if path not in unusable], config, band_format

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,14 @@ def split_images(config: TrainConfig) -> DataSplit:
             is not valid UTF-8.
         DataError: A folder does not exist or has no images.
     """
+    for name in ("mask_a", "mask_b"):
+        masks: Path | None = getattr(config, name)
+        if masks is not None and not masks.is_dir():
+            found = "a file" if masks.exists() else "nothing"
+            raise DataError(
+                f"{option_name(name)} {masks} is not a folder: found {found}",
+                "Name a folder of masks.",
+            )
     images_a, skipped_a = _list_images(config, "domain_a")
     images_b, skipped_b = _list_images(config, "domain_b")
     _refuse_without_effect(config, [*images_a, *images_b])
@@ -130,7 +139,9 @@ def _list_images(config: TrainConfig, field_name: str) -> tuple[list[Path], Skip
         raise UsageError(f"{name}: the name {str(folder)!r} is not valid UTF-8", "Rename it.")
     skipped = SkippedFiles()
     try:
-        images = list_images(folder, skipped)
+        masks = (config.mask_a, config.mask_b)
+        excluded = {os.path.realpath(one) for one in masks if one}
+        images = list_images(folder, skipped, excluded)
     except DataError as error:
         raise DataError(f"{name}: {error.message}", error.hint) from error
     if not images:

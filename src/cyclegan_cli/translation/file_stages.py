@@ -457,9 +457,7 @@ def masked_bands(
     assert image.weights is not None
     nodata = found.nodata if image.probe.nodata is None else image.probe.nodata
     result = composite_values(image.values, values, image.weights, missing, nodata)
-    return BandImage(
-        result, replace(found, nodata=nodata), image.tags, image.layout, missing, image.weights
-    )
+    return replace(image, values=result, probe=replace(found, nodata=nodata), missing=missing)
 
 
 def _as_colors(image: BandImage) -> DecodedImage:

@@ -12,11 +12,11 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from cyclegan_cli.config import TranslateConfig
+from cyclegan_cli.data.masks import images_with_stem
 from cyclegan_cli.data.open_image import probe
 from cyclegan_cli.errors import DataError, OutputError, UsageError
 from cyclegan_cli.files import is_temporary, write_bytes, write_text
 from cyclegan_cli.translation.inputs import InputImage
-from cyclegan_cli.translation.masks import images_with_stem
 from cyclegan_cli.translation.outputs import TranslationJob, TranslationPlan, labels_folder
 
 TEXT_EXTENSIONS = (".txt", ".xml")
@@ -107,11 +107,12 @@ class LabelCopier:
             DataError: A file cannot be read.
             OutputError: A file cannot be written.
         """
-        files = coco_files(self.source)
+        files = json_files(self.source) if self.has_coco else []
         pairs = [] if len(files) < 2 else list(_existing(outputs, self.images))
         for file in files:
             document = read_coco(file)
-            assert document is not None
+            if document is None:
+                continue
             matches = CocoMatches(document["images"])
             for relative, output in pairs or _existing(outputs, self.images):
                 matches.add(relative, output)
@@ -182,10 +183,10 @@ def _renamed_voc(content: bytes, output: str) -> tuple[bytes, bool]:
 # --- COCO -------------------------------------------------------------------------------------
 
 
-def coco_files(folder: Path) -> list[Path]:
-    """Return the COCO files directly in a folder, sorted by name."""
+def json_files(folder: Path) -> list[Path]:
+    """Return the JSON files directly in a folder, sorted by name."""
     found = sorted(folder.glob(f"*{COCO_EXTENSION}"))
-    return [one for one in found if not is_temporary(one.name) and read_coco(one) is not None]
+    return [one for one in found if not is_temporary(one.name)]
 
 
 def read_coco(file: Path) -> dict[str, Any] | None:
@@ -325,4 +326,6 @@ def choose_labels(
             f"the labels in {source} would be copied onto themselves",
             "Name another folder with --labels-output.",
         )
-    return LabelCopier(source, target, Path(folder), bool(coco_files(source)))
+    # Reads all of them: a damaged file is refused before anything is translated.
+    kinds = [read_coco(file) is not None for file in json_files(source)]
+    return LabelCopier(source, target, Path(folder), any(kinds))

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from cyclegan_cli.config import ALPHA, STDIN_NAMES, BandFormat, TranslateConfig
-from cyclegan_cli.data.formats import readable_extensions
 from cyclegan_cli.data.image import DecodedImage, PixelArray, to_depth
-from cyclegan_cli.data.masks import Masking, read_mask, weights_of_mask
+from cyclegan_cli.data.masks import Masking, mask_beside, read_mask, weights_of_mask
 from cyclegan_cli.errors import DataError, UsageError
 from cyclegan_cli.translation.outputs import TranslationJob
 
@@ -131,43 +130,6 @@ def _alphas(image: DecodedImage | None, job: TranslationJob) -> tuple[PixelArray
         for frame, alpha in zip(image.frames, image.alphas, strict=True)
     ]
     return tuple(opaque)
-
-
-def mask_beside(folder: Path, stem: str, owner: str) -> Path:
-    """Return the image file in a folder with a stem, and the extension of any format.
-
-    Args:
-        folder: The folder.
-        stem: Relative path without its extension.
-        owner: The image it belongs to, for messages.
-
-    Raises:
-        DataError: There is none, or there are several.
-    """
-    found = images_with_stem(folder, stem)
-    if not found:
-        raise DataError(
-            f"{owner} has no mask: found no {folder / stem}.png, nor with the extension of "
-            "another image format",
-            "Name each mask as its image, without regard to the extension.",
-        )
-    if len(found) > 1:
-        raise DataError(f"{owner} has two masks, {found[0]} and {found[1]}", "Remove one of them.")
-    return found[0]
-
-
-def images_with_stem(folder: Path, stem: str) -> list[Path]:
-    """Return the image files of a relative path without its extension, whatever the format.
-
-    Tests each extension instead of listing the folder, which may have millions of files.
-    """
-    extensions = sorted(readable_extensions())
-    candidates = [extension for one in extensions for extension in (one, one.upper())]
-    found: list[Path] = []
-    for path in (folder / f"{stem}{extension}" for extension in candidates):
-        if path.is_file() and not any(path.samefile(other) for other in found):
-            found.append(path)
-    return found
 
 
 def choose_masks(
