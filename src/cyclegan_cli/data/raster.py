@@ -28,9 +28,10 @@ from cyclegan_cli.data.bands import (
     tiff_options,
 )
 from cyclegan_cli.data.image import PixelArray
-from cyclegan_cli.data.open_image import decoding_error, require_file
+from cyclegan_cli.data.open_image import require_file
 from cyclegan_cli.data.tiff_pixels import tiff_file
-from cyclegan_cli.errors import CycleGANError, DataError
+from cyclegan_cli.data.volumes import as_data_error
+from cyclegan_cli.errors import DataError
 
 # Compressions whose tiles depend on tables in the page's tags.
 JPEG_COMPRESSIONS = (6, 7, 33007, 34892)
@@ -124,7 +125,7 @@ class BandRaster:
             return self._selected(
                 np.empty((0, self.shape[1], self.probe.channels), self.probe.dtype)
             )
-        with _decoding(self.name):
+        with as_data_error(self.name):
             values = self._plain_rows(top, bottom) if self._is_plain else self._rows(top, bottom)
         return self._selected(values)
 
@@ -140,7 +141,7 @@ class BandRaster:
             min(self._block_width, width - column * self._block_width),
         )
         values = np.empty((*size, self.probe.channels), self.probe.dtype)
-        with _decoding(self.name):
+        with as_data_error(self.name):
             self._decode(index, column, values)
         return self._selected(values)
 
@@ -264,7 +265,7 @@ def open_raster(
     """
     require_file(path, str(path))
     with ExitStack() as stack:
-        with _decoding(str(path)):
+        with as_data_error(str(path)):
             file = stack.enter_context(path.open("rb"))
             tiff = stack.enter_context(tiff_file(file))
             raster = BandRaster(file, tiff, str(path), chosen, any_size)
@@ -277,20 +278,9 @@ def read_place(path: Path) -> tuple[Tag, ...]:
     Raises:
         DataError: It cannot be read.
     """
-    with _decoding(str(path)), path.open("rb") as file, tiff_file(file) as tiff:
+    with as_data_error(str(path)), path.open("rb") as file, tiff_file(file) as tiff:
         page = tiff.pages[0]
         return geo_tags(page) if page.tags.valueof(ORIENTATION, 1) == 1 else ()
-
-
-@contextmanager
-def _decoding(name: str) -> Iterator[None]:
-    """Turn exceptions of decoders, which are of all kinds for damaged files, into DataError."""
-    try:
-        yield
-    except (CycleGANError, NameError, ImportError, MemoryError):
-        raise
-    except Exception as error:
-        raise decoding_error(name, error, None) from error
 
 
 def write_raster(
