@@ -196,6 +196,8 @@ def test_every_value_of_an_integer_type_survives(dtype):
 def test_no_value_is_written_as_no_data():
     chosen = BandFormat(1, "int16", (-9.0,), (9.0,), nodata=-9.0)
     assert from_unit(np.full((1, 1, 1), -1.0), chosen).item() == -8
+    largest = BandFormat(1, "uint8", (0.0,), (255.0,), nodata=255.0)
+    assert from_unit(np.ones((1, 1, 1)), largest).item() == 254
 
 
 def test_missing_values():

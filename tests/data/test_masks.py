@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cyclegan_cli.data import masks
-from cyclegan_cli.data.masks import FULL, composite, feathered, read_mask
+from cyclegan_cli.data.masks import FULL, composite, composite_values, feathered, read_mask
 from cyclegan_cli.errors import DataError
 
 
@@ -34,6 +34,13 @@ def test_values_are_mixed_as_they_are():
     none = composite(levels("uint8", 0, 0), levels("uint8", 255, 255),
                      levels("uint16", 32767, 32768), "none")  # fmt: skip
     assert none.tolist() == [[0, 255]]
+
+
+@pytest.mark.parametrize(("nodata", "moved"), [(0, 1), (255, 254)])
+def test_no_mixed_value_is_written_as_no_data(nodata, moved):
+    values = np.full((1, 2, 1), nodata, np.uint8)
+    mixed = composite_values(values, values, levels("uint16", 0, FULL), None, nodata)
+    assert mixed.ravel().tolist() == [nodata, moved]
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])

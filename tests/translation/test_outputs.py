@@ -510,6 +510,11 @@ CT = BandFormat(1, "int16", (-1024.0,), (1500.0,))
             {"bit_depth": "16", "range": "-100,900"},
             BandFormat(1, "int16", (-100.0,), (900.0,), nodata=-32768.0),
         ),
+        (
+            BandFormat(3, "uint16", (0.0,), (4000.0,), is_color=True),
+            {"bit_depth": "32f"},
+            BandFormat(3, "float32", (0.0,), (4000.0,)),
+        ),
         (HEIGHT, {"range": "0,1"}, BandFormat(1, "float32", (0.0,), (1.0,))),
         (HEIGHT, {"bit_depth": "32f"}, HEIGHT),
         (None, {"bit_depth": "16"}, None),

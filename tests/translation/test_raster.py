@@ -136,6 +136,23 @@ def test_files_equal_those_from_memory(storage, both_ways, tmp_path):
         assert tags[0] == tags[1]
 
 
+@pytest.mark.parametrize(("nodata", "dtype"), [(255, "uint8"), (0, "uint8"), (3, "int16")])
+def test_only_pixels_without_data_have_its_value(nodata, dtype, both_ways, tmp_path):
+    values = draw("uint8", 1)
+    values[values == nodata] = 100
+    values[40:90, 20:70] = nodata
+    source = save(tmp_path / "x.tif", values, tags=[nodata_tag(str(nodata))])
+    # A narrow range, so that the network's output has each of its values.
+    ends = (nodata, nodata + 2) if nodata < 255 else (nodata - 2, nodata)
+    target = BandFormat(1, dtype, (float(ends[0]),), (float(ends[1]),))
+    for output in both_ways(translator_of(format_of("uint8", 1), target), source):
+        with rasterio.open(output) as file:
+            assert file.nodata == nodata
+            mask = file.dataset_mask() == 0
+            assert (np.ptp(file.read()[0][~mask]) > 0, mask.sum()) == (True, 50 * 50)
+            assert mask[40:90, 20:70].all()
+
+
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
 def test_pixels_without_data_equal_those_from_memory(dtype, both_ways, tmp_path, monkeypatch):
     monkeypatch.setattr(pixel_rows, "VALUES_AT_ONCE", 5000)

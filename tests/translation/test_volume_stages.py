@@ -107,13 +107,21 @@ def test_anonymized_images_do_not_identify_the_patient(tmp_path):
     item.ReferencedSOPInstanceUID, item.InstitutionName = "1.2.3.4", "Hospital"
     item.ReferencedSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
     item.PatientName = PATIENT
+    code = Dataset()
+    code.CodeMeaning = "Hospital of Jane"
+    person = Dataset()
+    person.InstitutionCodeSequence = [code]
     frame = frames_of(0, 1)[0]
     path = save_dicom(
         tmp_path / "x.dcm", frame, RequestAttributesSequence=[request],
         ReferencedImageSequence=[item], OperatorsName="Doe", PatientComments="Jane",
         AcquisitionDateTime="20240102101112", DeviceSerialNumber="4711", KVP="120",
         StationName="Jane", ConvolutionKernel="B30f", Manufacturer="Maker",
+        InstitutionCodeSequence=[code], OperatorIdentificationSequence=[person],
     )  # fmt: skip
+    stored = bytearray(path.read_bytes())
+    stored[:4] = b"Jane"
+    path.write_bytes(stored)
     translator = translator_of(CT, CT)
     output = translate(translator, path, tmp_path / "y.dcm", anonymize=True)
     content = output.read_bytes()
@@ -145,6 +153,18 @@ def test_padding_stays_without_data(tmp_path):
         assert not missing[1, 5:].any()
         values = read_bands(output / "frame0002", "y").values[..., 0]
         assert np.isnan(values[:5]).all() if target is FLOAT else (values[:5] == -2000).all()
+
+
+def test_values_of_frames_with_data_are_not_the_padding(tmp_path):
+    frames = frames_of(0, 2)
+    frames[1, :5] = 100
+    frames[0][frames[0] == 100] = 101
+    path = save_dicom(tmp_path / "x.dcm", frames, PixelPaddingValue=100, RescaleIntercept=0)
+    # Of few values, so that the network's output has the one of the padding.
+    target = BandFormat(1, "int16", (97.0,), (103.0,))
+    found = pydicom.dcmread(translate(translator_of(CT, target), path, tmp_path / "y.dcm"))
+    missing = found.pixel_array == found.PixelPaddingValue
+    assert (missing[1, :5].all(), missing.sum()) == (True, missing[1, :5].size)
 
 
 def test_functional_groups_get_the_new_rescale(tmp_path):
@@ -211,7 +231,7 @@ def test_a_volume_keeps_its_geometry_along_every_axis(axis, tmp_path):
     header = nibabel.Nifti1Header(endianness=">")
     image = nibabel.Nifti1Image(values, affine, header)
     image.set_data_dtype(values.dtype)
-    image.header["descrip"] = b"Jane"
+    image.header["descrip"] = image.header["data_type"] = b"Jane"
     image.header.set_xyzt_units("mm")
     image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"Jane"))
     nibabel.save(image, tmp_path / "x.nii.gz")

@@ -595,9 +595,23 @@ def from_unit(unit: PixelArray, chosen: BandFormat) -> PixelArray:
         return converted
     limits = np.iinfo(chosen.dtype)
     result: PixelArray = np.clip(np.rint(values), limits.min, limits.max).astype(chosen.dtype)
-    if chosen.nodata is not None and limits.min <= chosen.nodata < limits.max:
-        result[result == chosen.nodata] += 1
+    if chosen.nodata is not None:
+        avoid_value(result, chosen.nodata)
     return result
+
+
+def avoid_value(values: PixelArray, nodata: float) -> None:
+    """Move integers that equal the value without data by one, in place.
+
+    Args:
+        values: An array of any shape and type. Floating-point values stay.
+        nodata: The value.
+    """
+    if values.dtype.kind == "f":
+        return
+    equal = values == nodata
+    if equal.any():
+        values[equal] = nodata + (1 if nodata < np.iinfo(values.dtype).max else -1)
 
 
 def nodata_value(chosen: BandFormat, source_nodata: float | None) -> float:

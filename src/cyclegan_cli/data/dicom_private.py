@@ -23,6 +23,15 @@ EMPTIED = frozenset(
      "ReferringPhysicianName", "StudyID", "PatientBirthDate", "PatientSex", "SeriesNumber",
      "AcquisitionDateTime", "AcquisitionDate", "AcquisitionTime"}
 )  # fmt: skip
+# Sequences of codes that name persons, institutions, and diagnoses.
+IDENTIFYING_SEQUENCES = frozenset(
+    {"InstitutionCodeSequence", "InstitutionalDepartmentTypeCodeSequence",
+     "ReferringPhysicianIdentificationSequence", "ConsultingPhysicianIdentificationSequence",
+     "PhysiciansOfRecordIdentificationSequence", "PerformingPhysicianIdentificationSequence",
+     "PhysiciansReadingStudyIdentificationSequence", "OperatorIdentificationSequence",
+     "ContentCreatorIdentificationCodeSequence", "AdmittingDiagnosesCodeSequence",
+     "ReferencedPatientSequence", "ContributingEquipmentSequence"}
+)  # fmt: skip
 PSEUDONYM = "ANONYMOUS"
 TEXTS = frozenset({"AE", "LO", "SH", "ST", "LT", "UC", "UT", "UR", "PN", "AS"})
 TIMES = frozenset({"DA", "TM", "DT"})
@@ -68,6 +77,7 @@ def _clean(dataset: Any) -> None:
             element.value = None
         elif (
             tag.group in IDENTIFYING_GROUPS
+            or keyword in IDENTIFYING_SEQUENCES
             or kind in (*TIMES, *BINARY)
             or (kind in TEXTS and keyword not in KEPT_TEXTS)
         ):

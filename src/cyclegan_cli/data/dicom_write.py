@@ -43,6 +43,7 @@ OUTDATED = (
     "DigitalSignaturesSequence", "MACParametersSequence",
 )  # fmt: skip
 OVERLAYS, CURVES = range(0x6000, 0x6020), range(0x5000, 0x5020)
+PREAMBLE_BYTES = 128
 MAX_DESCRIPTION = 64  # Characters of the VR LO.
 
 
@@ -168,6 +169,8 @@ class FrameWriter:
         meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
         meta.TransferSyntaxUID = EXPLICIT_LITTLE_ENDIAN
         dataset.file_meta = meta
+        # That of the source may hold the header of another format, or any text.
+        dataset.preamble = bytes(PREAMBLE_BYTES)
         pydicom.dcmwrite(
             stream, dataset, enforce_file_format=True, implicit_vr=False, little_endian=True
         )

@@ -115,7 +115,8 @@ def composite_values(
     if missing is not None and nodata is not None:
         result[missing & inside] = nodata
     if result.dtype.kind != "f" and nodata is not None:
-        result[(result == nodata) & (inside & has_data)[..., None]] += 1
+        mixed = (result == nodata) & (inside & has_data)[..., None]
+        result[mixed] = nodata + (1 if nodata < np.iinfo(result.dtype).max else -1)
     return result
 
 

@@ -42,6 +42,8 @@ TYPES = {
     "uint32": "float64", "float32": "float32", "float64": "float64",
 }  # fmt: skip
 GZIP_LEVEL = 6
+# Texts of the headers of NIfTI-1 and NIfTI-2, also those that are not in use.
+TEXT_FIELDS = ("descrip", "aux_file", "intent_name", "db_name", "data_type", "unused_str")
 
 
 class NiftiVolume:
@@ -351,7 +353,7 @@ class SliceWriter:
         header["scl_slope"], header["scl_inter"] = 1, 0
         header["cal_min"], header["cal_max"] = 0, 0  # Not specified.
         if anonymize:
-            for field in ("descrip", "aux_file", "intent_name", "db_name"):
+            for field in TEXT_FIELDS:
                 if field in header.keys():  # noqa: SIM118 - a header is no dict
                     header[field] = b""
             header.extensions.clear()

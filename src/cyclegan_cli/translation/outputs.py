@@ -20,6 +20,7 @@ import numpy as np
 
 from cyclegan_cli.config import (
     ALPHA,
+    COLOR_KINDS,
     STDIN_NAMES,
     STDOUT_NAMES,
     STREAM,
@@ -466,7 +467,8 @@ def output_format(config: TranslateConfig, target: BandFormat | None) -> BandFor
     nodata = target.nodata
     if nodata is not None and (low, high, dtype) != (target.low, target.high, target.dtype):
         nodata = None if is_float else float(np.iinfo(dtype).min)
-    return replace(target, dtype=dtype, low=low, high=high, nodata=nodata)
+    is_color = target.is_color and (target.channels, dtype) in COLOR_KINDS
+    return replace(target, dtype=dtype, low=low, high=high, nodata=nodata, is_color=is_color)
 
 
 def _dtype_of(own: str, depth: str | None, given: tuple[float, float] | None) -> str:

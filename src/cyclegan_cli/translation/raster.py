@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from cyclegan_cli import files
-from cyclegan_cli.data.bands import BandImage, BandProbe, nodata_value
+from cyclegan_cli.data.bands import BandImage, BandProbe, avoid_value, nodata_value
 from cyclegan_cli.data.image import BitDepth, PixelArray
 from cyclegan_cli.data.masks import composite_values
 from cyclegan_cli.data.raster import BandRaster, open_raster, write_raster
@@ -218,7 +218,10 @@ def _translated_rows(
                     alpha = np.where(missing, 0, OPAQUE).astype(np.uint8)
                     values = np.dstack([values, alpha])
                 else:
-                    values[missing] = output.probe.nodata
+                    nodata = output.probe.nodata
+                    assert nodata is not None
+                    avoid_value(values, nodata)
+                    values[missing] = nodata
             if weights is not None:
                 values = composite_values(
                     image.pixels[top:bottom], values, weights[top:bottom], missing,

@@ -20,7 +20,7 @@ from cyclegan_cli.checkpoints.header import Direction, ModelInfo
 from cyclegan_cli.checkpoints.locate import Checkpoint, checkpoint_file, read_checkpoint
 from cyclegan_cli.checkpoints.store import load_generator
 from cyclegan_cli.config import Domains, PrecisionChoice
-from cyclegan_cli.data.bands import nodata_value
+from cyclegan_cli.data.bands import avoid_value, nodata_value
 from cyclegan_cli.data.decode import from_pillow
 from cyclegan_cli.data.image import BitDepth, PixelArray, to_depth
 from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
@@ -320,7 +320,9 @@ class Translator:
                 return translated, None
             if self.target_format:
                 own = source.nodata if source and source.nodata is not None else nodata
-                translated[missing] = nodata_value(self.target_format, own)
+                value = nodata_value(self.target_format, own)
+                avoid_value(translated, value)
+                translated[missing] = value
             return translated, missing
 
     @torch.inference_mode()

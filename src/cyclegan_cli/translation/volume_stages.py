@@ -11,7 +11,14 @@ import numpy as np
 
 from cyclegan_cli import __version__, files
 from cyclegan_cli.config import BandFormat
-from cyclegan_cli.data.bands import BandImage, BandProbe, can_hold, nodata_value, select
+from cyclegan_cli.data.bands import (
+    BandImage,
+    BandProbe,
+    avoid_value,
+    can_hold,
+    nodata_value,
+    select,
+)
 from cyclegan_cli.data.formats import VOLUME_FORMATS, extension_of
 from cyclegan_cli.data.image import PixelArray
 from cyclegan_cli.data.volumes import (
@@ -183,6 +190,9 @@ def translate_volume(task: VolumeTask, translator: Translator) -> TranslatedVolu
             translated, missing = translator.translate_array(values, 8), None
         else:
             translated, missing = translator.translate_bands(values, image.probe.nodata)
+        if target and missing is None and image.probe.nodata is not None:
+            # Another frame may lack data, and the header declares one value for all frames.
+            avoid_value(translated, nodata_value(target, _own_nodata(image, source)))
         writer.write(translated, _nodata(image, missing, source, target))
     return TranslatedVolume(volume.probe, writer)
 
@@ -201,8 +211,12 @@ def _nodata(
     """Return the value of pixels without data in the translation, if it may have any."""
     if target is None or (missing is None and target.nodata is None):
         return None
-    own = image.probe.nodata
-    return nodata_value(target, own if source is None or source.nodata is None else source.nodata)
+    return nodata_value(target, _own_nodata(image, source))
+
+
+def _own_nodata(image: BandImage, source: BandFormat | None) -> float | None:
+    """Return the value of pixels without data in an input."""
+    return image.probe.nodata if source is None or source.nodata is None else source.nodata
 
 
 def write_volume(
