@@ -243,6 +243,26 @@ def test_options_without_effect_are_refused(cyclegan, domains, tmp_path):
     assert not (tmp_path / "r").exists()
 
 
+def test_integers_of_32_bits_are_not_read_at_8_bits(cyclegan, domains, tmp_path):
+    folder = tmp_path / "int32"
+    folder.mkdir()
+    for i in range(2):
+        tifffile.imwrite(folder / f"{i}.tif", np.full((48, 56), 3000 + i, np.int32))
+    command = ("train", "--domain-a", folder, "--domain-b", domains / "rgb", *TINY, "--steps", "1")
+    answer = cyclegan(*command, "--run-dir", tmp_path / "run")
+    assert (answer.code, len(answer.errors)) == (3, 1)
+    assert "values of type int32, which is not supported" in " ".join(answer.err.split())
+
+
+def test_inspect_names_truncated_rasters(cyclegan, domains, tmp_path):
+    for i in range(2):
+        content = (domains / "height" / f"{i}.tif").read_bytes()
+        (tmp_path / f"{i}.tif").write_bytes(content[: -1000 * i or None])
+    [folder] = cyclegan("inspect", "--json", tmp_path).documents
+    assert (folder["pictures"], folder["unreadable"]) == (2, 1)
+    assert "1.tif: it is truncated" in folder["problems"][0]
+
+
 def test_inspect_shows_channels_and_values(train, cyclegan, domains):
     run = train("satellite", 4, "satellite")
     [model] = cyclegan("inspect", "--json", run / "model.safetensors").documents

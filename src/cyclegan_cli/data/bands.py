@@ -229,10 +229,16 @@ def _read(
     return _read_by_pillow(source, name, header_only)
 
 
+class UnsupportedTypeError(DataError):
+    """The values of an image have a type that is not supported."""
+
+
 def check_probe(probe: BandProbe, name: str, any_size: bool = False) -> BandProbe:
     """Refuse types and sizes that are not supported."""
     if probe.dtype not in BAND_TYPES:
-        raise DataError(f"{name} has values of type {probe.dtype}, which is not supported", CONVERT)
+        raise UnsupportedTypeError(
+            f"{name} has values of type {probe.dtype}, which is not supported", CONVERT
+        )
     if probe.channels > MAX_CHANNELS:
         raise DataError(f"{name} has {probe.channels} channels, more than {MAX_CHANNELS}")
     if probe.width < 1 or probe.height < 1:

@@ -22,6 +22,7 @@ from cyclegan_cli.data.band_facts import sampled_bands
 from cyclegan_cli.data.bands import (
     GRAY_TYPES,
     BandProbe,
+    UnsupportedTypeError,
     missing_values,
     probe_bands,
     select,
@@ -46,8 +47,8 @@ def find_format(config: TrainConfig, domain: str, images: Sequence[Path]) -> Ban
         images: All images of the domain.
 
     Raises:
-        DataError: The images differ in their number of channels or their type, or have no band that
-            is selected.
+        DataError: The images differ in their number of channels or their type, have no band that
+            is selected, or have values of a type that is not supported.
     """
     channels: int | None = getattr(config, f"channels_{domain}")
     bands = parse_bands(getattr(config, f"bands_{domain}"), f"--bands-{domain}")
@@ -89,12 +90,16 @@ def find_format(config: TrainConfig, domain: str, images: Sequence[Path]) -> Ban
 
 
 def _probe_all(images: Sequence[Path]) -> dict[Path, BandProbe]:
-    found = {}
+    found, unsupported = {}, None
     for path in images:
         try:
             found[path] = probe_bands(path, str(path))
+        except UnsupportedTypeError as error:
+            unsupported = unsupported or error
         except DataError:
             continue  # The survey reports it.
+    if unsupported and not found:
+        raise unsupported  # Pillow would read such images at 8 bits.
     return found
 
 

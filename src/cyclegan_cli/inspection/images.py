@@ -54,7 +54,10 @@ def describe_image(path: Path) -> Summary:
     facts: Facts = {"bytes": path.stat().st_size}
     header = _array_header(path)
     if header is not None:
-        return Summary(path, "picture", facts | vars(header) | _array_facts([path]))
+        problems: dict[Path, str] = {}
+        facts |= vars(header) | _array_facts([path], problems)
+        facts |= {"problem": problems[path]} if problems else {}
+        return Summary(path, "picture", facts)
     try:
         with open_image(path, str(path)) as image:
             frames = count_frames(image)
@@ -76,21 +79,20 @@ def _array_header(path: Path) -> Probe | None:
     return None
 
 
-def _array_facts(paths: Sequence[Path]) -> Facts:
+def _array_facts(paths: Sequence[Path], problems: dict[Path, str]) -> Facts:
     """Return the values of arrays: by kind, and of each channel if all are of one kind.
 
-    Files that cannot be read are named under ``problems``.
+    Add files that cannot be read to ``problems``.
     """
     from cyclegan_cli.data.band_facts import describe_bands  # Needs numpy.
 
     described: list[Facts] = []
-    problems: list[str] = []
     for path in paths:
         try:
             described.append(describe_bands(path))
         except DataError as error:
-            problems.append(error.message)
-    facts: Facts = {"problem": problems[0]} if problems and len(paths) == 1 else {}
+            problems[path] = error.message
+    facts: Facts = {}
     if not described:
         return facts
     kinds = Counter(one.pop("kind") for one in described)
@@ -129,7 +131,7 @@ def describe_images(path: Path, request: Request) -> Summary:
         arrays = [path for path, header in found.probes.items() if is_array(header)]
         images_in_color = [path for path in found.probes if path not in set(arrays)]
         facts |= _color_facts(subsample(images_in_color, limit), found.problems)
-        facts |= _array_facts(subsample(arrays, limit)) if arrays else {}
+        facts |= _array_facts(subsample(arrays, limit), found.problems) if arrays else {}
     same = duplicates(found.probes)
     problems = list(found.problems.values())
     facts |= {"unreadable": len(problems), "duplicates": sum(len(group) - 1 for group in same)}
