@@ -22,8 +22,8 @@ from cyclegan_cli.data import dicom, nifti
 from cyclegan_cli.data import volumes as volumes_module
 from cyclegan_cli.data.band_facts import describe_bands
 from cyclegan_cli.data.bands import probe_bands, read_bands, write_bands
-from cyclegan_cli.data.dicom_write import OUTDATED
 from cyclegan_cli.data.decode import decode
+from cyclegan_cli.data.dicom_write import OUTDATED
 from cyclegan_cli.data.encode import encode
 from cyclegan_cli.data.folder import SkippedFiles, list_images
 from cyclegan_cli.data.open_image import limit_pixels, probe
