@@ -263,6 +263,17 @@ def test_inspect_names_truncated_rasters(cyclegan, domains, tmp_path):
     assert "1.tif: it is truncated" in folder["problems"][0]
 
 
+def test_inspect_leaves_out_images_without_data(cyclegan, tmp_path):
+    for name, value in (("0", np.nan), ("1", 5.0)):
+        np.save(tmp_path / f"{name}.npy", np.full((40, 40), value, np.float32))
+    [folder] = cyclegan("inspect", "--json", tmp_path).documents
+    [channel] = folder["values"]["channels"]
+    assert (channel["smallest"], channel["percentile_0.5"]) == (5, 5)
+    assert folder["values"]["without_data"] == 0.5
+    [image] = cyclegan("inspect", "--json", tmp_path / "0.npy").documents
+    assert "channels" not in image["values"]
+
+
 def test_inspect_shows_channels_and_values(train, cyclegan, domains):
     run = train("satellite", 4, "satellite")
     [model] = cyclegan("inspect", "--json", run / "model.safetensors").documents

@@ -104,7 +104,9 @@ def _array_facts(paths: Sequence[Path], problems: dict[Path, str]) -> Facts:
         if found:
             facts["values"][name] = dict(found.most_common())
     facts["values"]["without_data"] = statistics.fmean(one["without_data"] for one in described)
-    if len(kinds) == 1:
+    # Images without data have no smallest and largest value.
+    described = [one for one in described if one["without_data"] < 1]
+    if len(kinds) == 1 and described:
         columns = zip(*(one["channels"] for one in described), strict=True)
         facts["values"]["channels"] = [
             {
