@@ -27,7 +27,7 @@ def folder(tmp_path):
     written(folder / "x.png_large", encoded(noise(), "PNG"))
     written(folder / "sub/codestream", b"\xff\x0a" + bytes(20))
     written(folder / "notes.txt", b"no image")
-    written(folder / "film.mp4", b"\0\0\0\x18ftypisom" + bytes(20))
+    written(folder / "film.ts", b"\0\0\0\x18ftypisom" + bytes(20))
     written(folder / ".hidden.dng", b"")
     os.mkfifo(folder / "pipe")
     return folder

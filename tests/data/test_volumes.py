@@ -23,6 +23,7 @@ from cyclegan_cli.data import volumes as volumes_module
 from cyclegan_cli.data.band_facts import describe_bands
 from cyclegan_cli.data.bands import probe_bands, read_bands, write_bands
 from cyclegan_cli.data.decode import decode
+from cyclegan_cli.data.dicom_write import OUTDATED
 from cyclegan_cli.data.encode import encode
 from cyclegan_cli.data.folder import SkippedFiles, list_images
 from cyclegan_cli.data.open_image import limit_pixels, probe
@@ -427,3 +428,9 @@ def test_rgb_models_write_npz():
     encode(image, stream, "NPZ")
     with np.load(io.BytesIO(stream.getvalue())) as written:
         assert np.array_equal(written["arr_0"], image.frames[0])
+
+
+def test_attributes_that_are_left_out_exist():
+    from pydicom.datadict import tag_for_keyword
+
+    assert [keyword for keyword in OUTDATED if tag_for_keyword(keyword) is None] == []

@@ -64,9 +64,7 @@ LOW_VARIANCE = UNIFORM | {
 
 def gradient_norms(model: CycleGAN, real_a: Tensor, real_b: Tensor) -> list[float]:
     """Of both generators and of both discriminators."""
-    real_a, real_b, *valid = model._begin(real_a, real_b)
-    _, fake_a, fake_b = model._generator_gradients(real_a, real_b, *valid)
-    model._discriminator_gradients(real_a, real_b, fake_a, fake_b)
+    model._pass(real_a, real_b)
     return [
         float(torch.cat([p.grad.flatten() for p in network.parameters()]).norm())
         for network in model.networks().values()

@@ -37,7 +37,7 @@ OUTDATED = (
     "GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData",
     "SegmentedRedPaletteColorLookupTableData", "SegmentedGreenPaletteColorLookupTableData",
     "SegmentedBluePaletteColorLookupTableData", "PaletteColorLookupTableUID",
-    "IconImageSequence", "ICCProfile", "ColorSpace", "PixelAspectRatioOfSource",
+    "IconImageSequence", "ICCProfile", "ColorSpace",
     "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "RealWorldValueMappingSequence",
     "InstanceCreationDate", "InstanceCreationTime", "InstanceCreatorUID", "PlanarConfiguration",
     "DigitalSignaturesSequence", "MACParametersSequence",
@@ -171,6 +171,9 @@ class FrameWriter:
         pydicom.dcmwrite(
             stream, dataset, enforce_file_format=True, implicit_vr=False, little_endian=True
         )
+
+    def close(self) -> None:
+        """Remove the temporary file."""
         self.file.close()
 
 

@@ -194,9 +194,9 @@ def _identity(source: Path | BinaryIO) -> Any:
 def _inflate(volume: NiftiVolume) -> Any:
     """Decompress the values of a volume into a temporary file without a name."""
     target = temporary_file()
-    with _opened(volume.source) as file, gzip.GzipFile(fileobj=file) as plain:
-        skip, rest = volume.offset, volume.nbytes
-        try:
+    try:
+        with _opened(volume.source) as file, gzip.GzipFile(fileobj=file) as plain:
+            skip, rest = volume.offset, volume.nbytes
             while skip:
                 skip -= len(_some(plain, skip))
             while rest:
@@ -205,11 +205,14 @@ def _inflate(volume: NiftiVolume) -> Any:
                 with as_output_error():
                     target.write(chunk)
             plain.read(1)  # At the end, gzip verifies the checksum.
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            target.close()
-            raise DataError(f"cannot read {volume.name}: it is damaged or truncated") from error
-    with as_output_error():
-        target.flush()
+        with as_output_error():
+            target.flush()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        target.close()
+        raise DataError(f"cannot read {volume.name}: it is damaged or truncated") from error
+    except BaseException:
+        target.close()
+        raise
     return target
 
 
@@ -311,15 +314,22 @@ class SliceWriter:
         self.file = temporary_file()
         self.slices = 0
         size = volume.values * self.dtype.itemsize
+        try:
+            self._reserve(size)
+        except BaseException:
+            self.file.close()
+            raise
+        self.values = np.memmap(self.file, self.dtype, "r+", 0, volume.shape, order="F")
+
+    def _reserve(self, size: int) -> None:
+        """Reserve space before it is mapped: writing to a map on a full disk ends the process."""
         with as_output_error():
-            # Before it is mapped: writing to a mapped file on a full disk ends the process.
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(self.file.fileno(), 0, size)
             else:
                 for start in range(0, size, CHUNK_BYTES):
                     self.file.write(bytes(min(CHUNK_BYTES, size - start)))
                 self.file.flush()
-        self.values = np.memmap(self.file, self.dtype, "r+", 0, volume.shape, order="F")
 
     def write(self, values: PixelArray, nodata: float | None) -> None:  # noqa: ARG002 - in values
         """Append a slice: ``[H, W, 1]``."""
@@ -343,6 +353,9 @@ class SliceWriter:
         shutil.copyfileobj(self.file, target, CHUNK_BYTES)
         if compress:
             target.close()
+
+    def close(self) -> None:
+        """Remove the temporary file, once its map is no longer used."""
         self.file.close()
 
     def _header(self, anonymize: bool) -> bytes:

@@ -92,6 +92,9 @@ class VolumeWriter(Protocol):
             anonymize: Whether to remove what identifies the patient.
         """
 
+    def close(self) -> None:
+        """Remove the temporary file."""
+
 
 class Volume(Protocol):
     """A file whose slices are images.

@@ -176,14 +176,18 @@ def translate_volume(task: VolumeTask, translator: Translator) -> TranslatedVolu
     """
     volume, source, target = task.volume, translator.source_format, translator.target_format
     writer = volume.writer(target)
-    for index in range(volume.probe.frames):
-        image = task.first or volume.read(index)
-        values = _source_values(image, source, task.name)
-        if source is None and target is None:
-            translated, missing = translator.translate_array(values, 8), None
-        else:
-            translated, missing = translator.translate_bands(values, image.probe.nodata)
-        writer.write(translated, _nodata(image, missing, source, target))
+    try:
+        for index in range(volume.probe.frames):
+            image = task.first or volume.read(index)
+            values = _source_values(image, source, task.name)
+            if source is None and target is None:
+                translated, missing = translator.translate_array(values, 8), None
+            else:
+                translated, missing = translator.translate_bands(values, image.probe.nodata)
+            writer.write(translated, _nodata(image, missing, source, target))
+    except BaseException:
+        writer.close()
+        raise
     return TranslatedVolume(volume.probe, writer)
 
 
@@ -248,3 +252,5 @@ def _write(
             f"cannot write {name} as {image.probe.format}: the header of the input has an "
             "invalid value"
         ) from error
+    finally:
+        image.writer.close()
