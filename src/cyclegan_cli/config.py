@@ -1083,8 +1083,8 @@ class TranslateConfig(_NamesDomains):
     mask: str | None = _mask(
         None,
         "Translate only where this image is white: a file for all images, a folder of masks with "
-        "the names of the images, or alpha for each image's own alpha channel. Elsewhere, pixels "
-        "equal the input bit for bit in lossless formats.",
+        "the names of the images, or alpha for each image's own alpha channel. The mask of a video "
+        "may be a video. Elsewhere, pixels equal the input bit for bit in lossless formats.",
         metavar="FILE|DIR|alpha",
     )
     mask_invert: bool = _mask(False, "Translate where the mask is black instead.")

@@ -1,5 +1,6 @@
 """``cyclegan translate`` with videos: options, reports and exit codes."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -118,6 +119,21 @@ def test_impossible_outputs(video, cyclegan, arguments, sentence):
     done = cyclegan("translate", *arguments)
     assert done.code == 6
     assert sentence in done.err
+
+
+def test_mask_video(video, cyclegan):
+    write_video("mask.mkv", moving_square(5), codec="ffv1", pixel_format="bgr0")
+    done = cyclegan("translate", "photos", "-o", "out", "--mask", "mask.mkv")
+    assert (done.code, files("out")) == (6, [])
+    assert "the mask mask.mkv has 5 frames, and photos/drive.mp4 has 6" in done.err
+    assert "the mask mask.mkv is a video, and photos/a.png is translated as an image" in done.err
+    write_video("mask.mkv", moving_square(6), codec="ffv1", pixel_format="bgr0")
+    command = ("translate", "photos/drive.mp4", "-o", "a.mp4", "--mask", "mask.mkv", "--if-newer")
+    assert cyclegan(*command).code == 0
+    assert "skipped" in cyclegan(*command).err
+    later = Path("a.mp4").stat().st_mtime + 5
+    os.utime("mask.mkv", (later, later))
+    assert "skipped" not in cyclegan(*command).err
 
 
 @pytest.mark.parametrize(

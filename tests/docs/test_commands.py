@@ -122,6 +122,9 @@ def _copy_images(folder: Path) -> None:
     volumes.draw_volumes(folder, 2)
     # As long as the times in the documents require.
     write_video(folder / "drive.mp4", moving_square(9), times=range(0, 90_000, 10_000))
+    for name in ("drive_mask.mp4", "videos/drive.mp4", "masks/drive.mp4"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(folder / "drive.mp4", folder / name)
     for name in ("train/day", "test/day", "train/fluent", "test/fluent"):
         shutil.copytree(folder / "day", folder / name)
     for name in ("train/night", "test/night", "train/noto"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -223,6 +224,20 @@ def read_mask(path: Path) -> tuple[PixelArray, ...]:
     return tuple(_rounded(mask) if is_lossy else mask for mask in masks)
 
 
+def mask_of_frame(pixels: PixelArray, is_lossy: bool) -> PixelArray:
+    """Return the mask in a frame of a video, see :func:`read_mask`.
+
+    Args:
+        pixels: ``[H, W, 3]`` uint8 or uint16.
+        is_lossy: Whether values are rounded to black and white.
+
+    Returns:
+        ``[H, W]`` uint16.
+    """
+    mask = _weights_of(DecodedImage((pixels,)), 0)
+    return _rounded(mask) if is_lossy else mask
+
+
 def _rounded(mask: PixelArray) -> PixelArray:
     return np.where(mask < HALF, np.uint16(0), np.uint16(FULL))
 
@@ -256,13 +271,7 @@ def weights_of_mask(
     Raises:
         DataError: It has another size than the image, or selects no pixel.
     """
-    height, width = values.shape
-    if (width, height) != size:
-        also = "; a mask belongs to the upright image" if (height, width) == size else ""
-        raise DataError(
-            f"{name} has {width}x{height} pixels, and {owner} has {size[0]}x{size[1]}{also}",
-            "Scale or rotate the mask to the size of its image.",
-        )
+    check_mask_size((values.shape[1], values.shape[0]), size, name, owner)
     weights: PixelArray = FULL - values if invert else values
     largest = int(weights.max())
     if largest < HALF:
@@ -276,18 +285,39 @@ def weights_of_mask(
     return feathered(weights, feather)
 
 
-def mask_beside(folder: Path, stem: str, owner: str) -> Path:
+def check_mask_size(found: tuple[int, int], size: tuple[int, int], name: str, owner: str) -> None:
+    """Refuse a mask of another size than its image.
+
+    Args:
+        found: Width and height of the mask.
+        size: Width and height of the image.
+        name: Name of the mask in messages.
+        owner: Name of the image in messages.
+
+    Raises:
+        DataError: The sizes differ.
+    """
+    if found != size:
+        also = "; a mask belongs to the upright image" if found[::-1] == size else ""
+        raise DataError(
+            f"{name} has {found[0]}x{found[1]} pixels, and {owner} has {size[0]}x{size[1]}{also}",
+            "Scale or rotate the mask to the size of its image.",
+        )
+
+
+def mask_beside(folder: Path, stem: str, owner: str, also: Collection[str] = frozenset()) -> Path:
     """Return the image file in a folder with a stem, and the extension of any format.
 
     Args:
         folder: The folder.
         stem: Relative path without its extension.
         owner: The image it belongs to, for messages.
+        also: Extensions beside those of images.
 
     Raises:
         DataError: There is none, or there are several.
     """
-    found = images_with_stem(folder, stem)
+    found = images_with_stem(folder, stem, also)
     if not found:
         raise DataError(
             f"{owner} has no mask: found no {folder / stem}.png, nor with the extension of "
@@ -299,12 +329,12 @@ def mask_beside(folder: Path, stem: str, owner: str) -> Path:
     return found[0]
 
 
-def images_with_stem(folder: Path, stem: str) -> list[Path]:
+def images_with_stem(folder: Path, stem: str, also: Collection[str] = frozenset()) -> list[Path]:
     """Return the image files of a relative path without its extension, whatever the format.
 
     Tests each extension instead of listing the folder, which may have millions of files.
     """
-    extensions = sorted(readable_extensions())
+    extensions = sorted({*readable_extensions(), *also})
     candidates = [extension for one in extensions for extension in (one, one.upper())]
     found: list[Path] = []
     for path in (folder / f"{stem}{extension}" for extension in candidates):

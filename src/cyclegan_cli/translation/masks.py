@@ -12,6 +12,7 @@ import numpy as np
 from cyclegan_cli.config import ALPHA, STDIN_NAMES, BandFormat, TranslateConfig
 from cyclegan_cli.data.image import DecodedImage, PixelArray, to_depth
 from cyclegan_cli.data.masks import Masking, mask_beside, read_mask, weights_of_mask
+from cyclegan_cli.data.video_formats import VIDEO_EXTENSIONS, is_video
 from cyclegan_cli.errors import DataError, UsageError
 from cyclegan_cli.translation.outputs import TranslationJob
 
@@ -49,7 +50,8 @@ class Masks:
     def file_of(self, job: TranslationJob) -> Path | None:
         """Return the mask file of an image; None if the mask is its alpha channel.
 
-        In a folder it has the image's name, with the extension of any image format.
+        In a folder it has the image's name, with the extension of any image format; that of a
+        video may also be a video.
 
         Raises:
             DataError: There is none, or there are several.
@@ -59,7 +61,8 @@ class Masks:
         if not self.is_folder:
             return Path(self.source)
         stem = os.path.splitext(job.relative_path or os.path.basename(job.input))[0]
-        return mask_beside(Path(self.source), stem, job.input)
+        videos = VIDEO_EXTENSIONS if is_video(job.input) else ()
+        return mask_beside(Path(self.source), stem, job.input, videos)
 
     def weights(
         self, job: TranslationJob, sizes: list[tuple[int, int]], image: DecodedImage | None = None
@@ -90,6 +93,11 @@ class Masks:
         sizes: list[tuple[int, int]],
         image: DecodedImage | None,
     ) -> tuple[PixelArray, ...]:
+        if file is not None and is_video(str(file)):
+            raise DataError(
+                f"the mask {file} is a video, and {job.input} is translated as an image",
+                "Name an image as its mask.",
+            )
         name = f"the alpha channel of {job.input}" if file is None else f"the mask {file}"
         masks = _alphas(image, job) if file is None else read_mask(file)
         if len(masks) not in (1, len(sizes)):

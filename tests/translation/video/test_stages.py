@@ -17,7 +17,8 @@ from cyclegan_cli.translation.pipeline import Pipeline
 from cyclegan_cli.translation.translator import Translator
 from cyclegan_cli.translation.video import translation
 from cyclegan_cli.translation.video.color import tags_of
-from cyclegan_cli.translation.video.reader import Selection
+from cyclegan_cli.translation.video.frame_masks import FrameMasks
+from cyclegan_cli.translation.video.reader import Selection, VideoReader
 from cyclegan_cli.translation.video.settings import VideoSettings
 from cyclegan_cli.translation.video.stages import MixedStages, VideoStages
 from videos import frames_of, moving_square, packets_of, pixels_of, times_of, write_video
@@ -57,10 +58,10 @@ class Events:
         return 2 if is_due else None
 
 
-def translate(translator, source, output, settings=DEFAULTS, events=None):
+def translate(translator, source, output, settings=DEFAULTS, events=None, masks=None):
     """Outcomes of a pipeline of one video."""
     events = events or Events()
-    videos = VideoStages(translator, settings, events, events.stop_requested)
+    videos = VideoStages(translator, settings, events, events.stop_requested, masks=masks)
     jobs = [TranslationJob(str(source), str(output))]
     pipeline = Pipeline(
         jobs,
@@ -99,8 +100,6 @@ def test_lossless_frames_equal_translated_images(translator, video, tmp_path):
 
 
 def pixels_of_source(path):
-    from cyclegan_cli.translation.video.reader import VideoReader
-
     return [frame.pixels for frame in VideoReader(str(path)).frames(Selection())]
 
 
@@ -295,16 +294,100 @@ def test_mask_keeps_pixels_of_every_frame(translator, video, tmp_path):
     mask[8:, 10:30] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
     settings = VideoSettings(codec="ffv1", smoothing=0.0)
-    events = Events()
     masks = Masks(str(tmp_path / "mask.png"))
-    videos = VideoStages(translator, settings, events, events.stop_requested, masks=masks)
-    job = TranslationJob(str(video), str(tmp_path / "night.mkv"))
-    [outcome] = Pipeline([job], MixedStages(FileStages(translator), videos)).outcomes()
+    [outcome] = translate(translator, video, tmp_path / "night.mkv", settings, masks=masks)
     assert outcome.mask_share == 24 * 20 / (32 * 48)
     pairs = zip(pixels_of(tmp_path / "night.mkv"), pixels_of_source(video), strict=True)
     for written, frame in pairs:
         assert np.array_equal(written[mask == 0], frame[mask == 0])
         assert np.array_equal(written[mask == 255], translator(frame)[mask == 255])
+
+
+def moving_masks(count, size=(48, 32)):
+    """Masks ``[N, H, W]`` uint8 of a rectangle that moves; the fifth is black."""
+    masks = np.zeros((count, size[1], size[0]), np.uint8)
+    for index in range(count):
+        if index != 4:
+            masks[index, 8:24, 2 * index : 2 * index + 16] = 255
+    return masks
+
+
+def write_masks(path, masks, **options):
+    return write_video(path, [mask[..., None].repeat(3, 2) for mask in masks], **options)
+
+
+LOSSLESS = {"codec": "ffv1", "pixel_format": "bgr0"}
+
+
+@pytest.mark.parametrize("kind", ["ffv1", "h264", "gif", "folder"])
+@pytest.mark.parametrize("selection", [Selection(), Selection(0.095, 0.5, 2)])
+def test_mask_video_has_a_mask_per_frame(translator, video, tmp_path, kind, selection):
+    expected = moving_masks(12)
+    if kind == "gif":
+        first, *others = map(Image.fromarray, expected)
+        path = tmp_path / "mask.gif"
+        first.save(path, save_all=True, append_images=others)
+    elif kind == "h264":
+        # Compressed little, so that values are near black and white, and rounded exactly.
+        path = write_masks(tmp_path / "mask.mp4", expected, options={"crf": "10"})
+    else:
+        folder = tmp_path / "masks"
+        path = write_masks(folder / "drive.mkv", expected, **LOSSLESS)
+    masks = Masks(str(folder if kind == "folder" else path), invert=kind == "folder")
+    if masks.invert:
+        expected = 255 - expected
+    settings = VideoSettings(codec="ffv1", smoothing=0.0, selection=selection)
+    output = tmp_path / "night.mkv"
+    [outcome] = translate(translator, video, output, settings, masks=masks)
+    assert outcome.status == "ok", outcome.error
+    indices = [*range(12)] if selection == Selection() else [2, 4, 6, 8]
+    frames, found = pixels_of_source(video), pixels_of(output)
+    assert len(found) == len(indices)
+    assert outcome.mask_share == (expected[indices] > 0).mean()
+    for written, index in zip(found, indices, strict=True):
+        before, inside = frames[index], expected[index] > 0
+        assert np.array_equal(written[~inside], before[~inside])
+        assert np.array_equal(written[inside], translator(before)[inside])
+        assert not np.array_equal(written[inside], before[inside]) or not inside.any()
+
+
+def test_killed_translation_continues_with_the_masks_of_its_frames(
+    translator, video, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(translation, "segment_frames", lambda info: 5)
+    masks = Masks(str(write_masks(tmp_path / "mask.mp4", moving_masks(12))), feather=2)
+    settings = VideoSettings(codec="ffv1", selection=Selection(0.04))
+    whole, output = tmp_path / "whole.mkv", tmp_path / "night.mkv"
+    [expected] = translate(translator, video, whole, settings, masks=masks)
+    with pytest.raises(KeyboardInterrupt):
+        translate(translator, video, output, settings, Events(kill_at=8), masks)
+    events = Events()
+    [outcome] = translate(translator, video, output, settings, events, masks)
+    assert (outcome.frames, events.done) == (11, 5)
+    assert outcome.mask_share == expected.mask_share
+    assert packets_of(output, "video") == packets_of(whole, "video")
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "sentence"),
+    [
+        (11, (48, 32), "has 11 frames, and {} has 12"),
+        (13, (48, 32), "has 13 frames, and {} has 12"),
+        (12, (32, 48), "has 32x48 pixels, and {} has 48x32; a mask belongs to the upright image"),
+    ],
+)
+def test_mask_video_that_does_not_fit(translator, video, tmp_path, count, size, sentence):
+    path = write_masks(tmp_path / "mask.mkv", moving_masks(count, size), **LOSSLESS)
+    masks = Masks(str(path))
+    [outcome] = translate(translator, video, tmp_path / "night.mkv", masks=masks)
+    assert outcome.error == f"the mask {path} {sentence.format(video)}"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["mask.mkv"]
+
+
+def test_stop_while_masks_are_counted(translator, video, tmp_path):
+    masks = Masks(str(write_masks(tmp_path / "mask.mkv", moving_masks(11), **LOSSLESS)))
+    job = TranslationJob(str(video), str(tmp_path / "night.mkv"))
+    assert not FrameMasks(masks, job, VideoReader(str(video))).match(lambda: 2)
 
 
 def test_codec_must_fit_container():

@@ -66,5 +66,9 @@ class AnimationSource:
                 pixels = to_depth(self._image.on_white(self._first + index), 8)
                 yield Frame(self._times[index], self._durations[index] * selection.every, pixels)
 
+    def timestamps(self) -> Iterator[int]:
+        """Yield the timestamp of each frame."""
+        yield from self._times[:-1]
+
     def close(self) -> None:
         """Do nothing: the file is in memory."""

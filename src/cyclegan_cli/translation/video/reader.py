@@ -38,11 +38,14 @@ class Frame(NamedTuple):
         pts: Presentation time, in units of the video's time base.
         duration: In the same units; 0 if unknown.
         pixels: ``[H, W, 3]``, uint8 or uint16, upright.
+        weights: ``[H, W]`` uint16: where it is translated, see
+            :func:`~cyclegan_cli.data.masks.composite`; None: everywhere.
     """
 
     pts: int
     duration: int
     pixels: PixelArray
+    weights: PixelArray | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,9 @@ class FrameSource(Protocol):
 
     def frames(self, selection: Selection, after: int | None = None) -> Iterator[Frame]:
         """Yield the selected frames; with ``after``, those behind that selected timestamp."""
+
+    def timestamps(self) -> Iterator[int]:
+        """Yield the timestamp of each frame."""
 
     def close(self) -> None:
         """Close the file."""
@@ -263,6 +269,11 @@ class VideoReader:
             ("its transparency is lost: videos are written without",) if alpha else (),
         )
 
+    @property
+    def is_lossy(self) -> bool:
+        """Whether the codec may have changed pixels."""
+        return bool(self._stream.codec_context.codec.lossy)
+
     def _seconds(self) -> float | None:
         """Return the duration of the video stream in seconds, or None."""
         if self._stream.duration:
@@ -300,6 +311,13 @@ class VideoReader:
         else:
             self._find_end(last, damage)
         self.damage = _sentences(damage)
+
+    def timestamps(self) -> Iterator[int]:
+        """Yield the timestamp of each frame that can be decoded, without converting its pixels."""
+        last: int | None = None
+        for frame in self._from(self.info.start, _Damage([])):
+            last = self._timestamp(frame, last)
+            yield last
 
     def _timestamp(self, frame: Any, last: int | None) -> int:
         """Return a frame's timestamp; those that are missing or go back follow from the last."""

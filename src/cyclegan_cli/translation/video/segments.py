@@ -26,7 +26,7 @@ from cyclegan_cli.translation.video.encoder import Packet
 RECORD = "record.json"
 SHOTS = "shots.npz"
 OWN = re.compile(r"record\.json|shots\.npz|\d+\.(npz|png)|\.cyclegan-.*\.tmp")
-VERSION = 1
+VERSION = 2
 
 
 @dataclass
@@ -39,6 +39,7 @@ class SegmentState:
         moments: Averages of the statistics of instance norms.
         histogram: Of the last frame, ``[parts, bins]``; None if cuts are not searched for.
         damaged: Times of frames up to its end that cannot be decoded, in seconds.
+        masked: Number of pixels up to its end with a mask value above 0.
     """
 
     frames: int = 0
@@ -46,6 +47,7 @@ class SegmentState:
     moments: Moments | None = None
     histogram: Histogram | None = None
     damaged: list[float] = field(default_factory=list)
+    masked: int = 0
 
 
 class WorkFolder:
@@ -134,7 +136,7 @@ class WorkFolder:
             "pts": np.array([p.pts for p in listed], np.int64),
             "keys": np.array([p.is_key for p in listed], bool),
             "durations": np.array([durations.get(p.pts, 0) for p in listed], np.int64),
-            "position": np.array([state.frames, state.last or 0], np.int64),
+            "position": np.array([state.frames, state.last or 0, state.masked], np.int64),
             "damaged": np.array(state.damaged, np.float64),
             "histogram": np.zeros(0) if state.histogram is None else state.histogram,
         }
@@ -194,7 +196,7 @@ def _save(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def _state_of(stored: Mapping[str, Any]) -> SegmentState:
-    frames, last = stored["position"].tolist()
+    frames, last, masked = stored["position"].tolist()
     histogram = stored["histogram"]
     return SegmentState(
         frames,
@@ -202,4 +204,5 @@ def _state_of(stored: Mapping[str, Any]) -> SegmentState:
         stored.get("moments"),
         histogram if len(histogram) else None,
         stored["damaged"].tolist(),
+        masked,
     )

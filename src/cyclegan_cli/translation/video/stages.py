@@ -18,7 +18,6 @@ from cyclegan_cli.data.decode import decode
 from cyclegan_cli.data.encode import encode
 from cyclegan_cli.data.formats import ANIMATED_FORMATS, writable_format
 from cyclegan_cli.data.image import Animation, DecodedImage, EncodeOptions
-from cyclegan_cli.data.masks import masked_share
 from cyclegan_cli.data.open_image import max_pixels
 from cyclegan_cli.data.video_formats import container_of, is_sequence, is_video
 from cyclegan_cli.errors import DataError, OutputError
@@ -30,6 +29,7 @@ from cyclegan_cli.translation.pipeline import JobStopped, Outcome
 from cyclegan_cli.translation.progress import TranslationObserver
 from cyclegan_cli.translation.video.animation import AnimationSource
 from cyclegan_cli.translation.video.encoder import VideoFormat, choose_format
+from cyclegan_cli.translation.video.frame_masks import FrameMasks
 from cyclegan_cli.translation.video.muxer import VideoFile
 from cyclegan_cli.translation.video.reader import FrameSource, VideoReader, import_av
 from cyclegan_cli.translation.video.segments import WorkFolder
@@ -68,14 +68,12 @@ class FinishedFrames:
         source: The input.
         video: How its frames are encoded; None: as images.
         damage: Sentences about what could not be read.
-        mask_share: Share of the pixels inside of the mask, if there is one.
     """
 
     work: WorkFolder
     source: FrameSource
     video: VideoFormat | None
     damage: list[str] = field(default_factory=list)
-    mask_share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ class VideoStages:
             if self._work_exists(job.output):
                 return False
             first = TranslationJob(job.input, frame_path(job.output, 1))
-        return FileStages(self.translator, self.existing).is_done(first)
+        return FileStages(self.translator, self.existing, masks=self.masks).is_done(first)
 
     def _work_exists(self, output: str) -> bool:
         return WorkFolder.path_for(output).is_dir()
@@ -172,12 +170,9 @@ class VideoStages:
         remark = self.translator.scale_remark(info.width, info.height)
         for sentence in filter(None, (*(video.remarks if video else info.remarks), remark)):
             self.events.on_message(f"{job.input}: {sentence}")
-        weights = None
-        if self.masks is not None:
-            weights = self.masks.weights(job, [(info.width, info.height)])[0]
-            finished.mask_share = masked_share((weights,))
+        masks = None if self.masks is None else FrameMasks(self.masks, job, source)
         run = VideoTranslation(
-            self.translator, self.settings, self.events, self.stop_requested, job.input, weights
+            self.translator, self.settings, self.events, self.stop_requested, job.input, masks
         )
         is_complete = run.translate(source, work, self._sink(job, finished))
         finished.damage = list(source.damage)
@@ -276,10 +271,11 @@ class VideoStages:
                 f"{job.input} is damaged: {'; '.join(finished.damage)}; {job.output} has the "
                 f"other {frames} frames"
             )
+        share = finished.work.state.masked / (frames * info.width * info.height)
         return VideoOutcome(
             job.input, job.output, "ok",
             width=info.width, height=info.height, warnings=warnings,
-            mask_share=finished.mask_share, frames=frames,
+            mask_share=share if self.masks else None, frames=frames,
         )  # fmt: skip
 
     def _write(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cyclegan_cli.data.image import BitDepth, PixelArray
+from cyclegan_cli.data.image import BitDepth
 from cyclegan_cli.data.masks import composite
 from cyclegan_cli.translation.smoothing import (
     CutDetector,
@@ -18,6 +18,7 @@ from cyclegan_cli.translation.smoothing import (
     NormStatistics,
     sample_shot,
 )
+from cyclegan_cli.translation.video.frame_masks import FrameMasks
 from cyclegan_cli.translation.video.reader import Frame, FrameSource, VideoInfo
 from cyclegan_cli.translation.video.segments import SegmentState, WorkFolder
 from cyclegan_cli.translation.video.settings import StopRequested, VideoEvents, VideoSettings
@@ -66,8 +67,7 @@ class VideoTranslation:
         events: Receives the progress.
         stop_requested: Called before each frame; a result other than None ends the translation.
         name: The video in events.
-        weights: Where frames are translated, see :func:`~cyclegan_cli.data.masks.composite`:
-            ``[H, W]`` uint16; None: everywhere.
+        masks: Where frames are translated; None: everywhere.
     """
 
     translator: Translator
@@ -75,7 +75,7 @@ class VideoTranslation:
     events: VideoEvents
     stop_requested: StopRequested
     name: str
-    weights: PixelArray | None = None
+    masks: FrameMasks | None = None
 
     def __post_init__(self) -> None:
         self._statistics = NormStatistics(self.translator.generator)
@@ -94,17 +94,24 @@ class VideoTranslation:
             Whether all frames are translated.
 
         Raises:
+            DataError: The mask cannot be read, or does not fit the video.
             DeviceError: There is not enough memory.
             OutputError: A segment cannot be written.
         """
-        info = source.info
+        info, selection = source.info, self.settings.selection
+        if self.masks is not None and not self.masks.match(self.stop_requested):
+            return False
         if self.settings.smoothing == "shot" and not self._find_shots(source, work):
             return False
-        length = queue_length(info.width * info.height * 3 * (1 if info.bits <= 8 else 2))
+        mask_bytes = info.width * info.height * 2 if self.masks is not None else 0
+        length = queue_length(_frame_bytes(info) + mask_bytes)
         self._restore(work.state)
         source.damaged_at[:] = work.state.damaged
-        self.events.on_video(self.name, work.state.frames, self.settings.selection.count(info))
-        frames = Prefetcher(source.frames(self.settings.selection, work.state.last), length)
+        self.events.on_video(self.name, work.state.frames, selection.count(info))
+        found = source.frames(selection, work.state.last)
+        if self.masks is not None:
+            found = self.masks.attached(found, selection, work.state.last)
+        frames = Prefetcher(found, length)
         writer = Consumer(_writer(sink), length)
         try:
             with self._smoothing():
@@ -136,8 +143,9 @@ class VideoTranslation:
                 break
             is_cut = self._begin_frame(index, frame)
             pixels = self.translator.translate_array(frame.pixels, depth)
-            if self.weights is not None:
-                pixels = composite(frame.pixels, pixels, self.weights)
+            if frame.weights is not None:
+                pixels = composite(frame.pixels, pixels, frame.weights)
+                self._masked += int(np.count_nonzero(frame.weights))
             seconds = float((frame.pts - info.start) * info.time_base)
             self.events.on_frame(self.name, index, seconds, is_cut)
             index, last = index + 1, frame.pts
@@ -171,7 +179,7 @@ class VideoTranslation:
         return self._statistics.exponential(self.settings.smoothing)
 
     def _restore(self, state: SegmentState) -> None:
-        self._resumed_at = state.frames
+        self._resumed_at, self._masked = state.frames, state.masked
         self._cuts.histogram = state.histogram
         self._statistics.moments = state.moments
 
@@ -180,8 +188,9 @@ class VideoTranslation:
         until = float((last or 0) * source.info.time_base)
         damaged = [seconds for seconds in list(source.damaged_at) if seconds <= until]
         if isinstance(self.settings.smoothing, str) or self.settings.smoothing == 0:
-            return SegmentState(index, last, damaged=damaged)
-        return SegmentState(index, last, self._statistics.moments, self._cuts.histogram, damaged)
+            return SegmentState(index, last, damaged=damaged, masked=self._masked)
+        moments, histogram = self._statistics.moments, self._cuts.histogram
+        return SegmentState(index, last, moments, histogram, damaged, self._masked)
 
     def _find_shots(self, source: FrameSource, work: WorkFolder) -> bool:
         """Find the scene cuts and the statistics between them; return False if stopped."""
@@ -204,8 +213,7 @@ class VideoTranslation:
         return True
 
     def _all_frames(self, source: FrameSource) -> Iterator[Frame]:
-        info = source.info
-        length = queue_length(info.width * info.height * 3 * (1 if info.bits <= 8 else 2))
+        length = queue_length(_frame_bytes(source.info))
         frames = Prefetcher(source.frames(self.settings.selection), length)
         try:
             yield from frames
@@ -230,6 +238,10 @@ class VideoTranslation:
                     moments.append(average)
                     self._statistics.reset()
         return moments
+
+
+def _frame_bytes(info: VideoInfo) -> int:
+    return info.width * info.height * 3 * (1 if info.bits <= 8 else 2)
 
 
 def _writer(sink: FrameSink) -> Any:
