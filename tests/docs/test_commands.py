@@ -255,7 +255,6 @@ def shell(folder, clean_environment):
 
 
 @pytest.mark.parametrize("block", PIPED, ids=str)
-@pytest.mark.cpu_features
 @pytest.mark.slow
 def test_every_pipeline_runs(block, folder, shell):
     before = set(folder.rglob("*"))
