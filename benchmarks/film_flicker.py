@@ -30,10 +30,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cyclegan_cli.checkpoints.locate import default_checkpoint
+from cyclegan_cli.config import Smoothing
 from cyclegan_cli.data.image import LUMA, PixelArray
 from cyclegan_cli.metrics.distances import SlicedWasserstein
 from cyclegan_cli.metrics.loading import center_square, load_squares
-from cyclegan_cli.translation.animations import FrameSmoother, Smoothing
+from cyclegan_cli.translation.animations import FrameSmoother
 from cyclegan_cli.translation.translator import Translator, TranslatorOptions
 
 WIDTH, HEIGHT = 320, 180

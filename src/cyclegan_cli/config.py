@@ -35,6 +35,8 @@ ExportPrecision = Literal["fp32", "fp16", "bf16", "int8"]
 ExportDirection = Literal["a2b", "b2a", "both"]
 RecipeChoice = Literal["default", "paper", "cpu"]
 VideoCodec = Literal["h264", "hevc", "av1", "prores", "ffv1"]
+# The share of earlier frames in the statistics of instance norms, or fixed between scene cuts.
+Smoothing = float | Literal["shot"]
 # A number of steps, or a duration like "10m".
 StepsOrTime = int | str
 
@@ -1182,7 +1184,7 @@ class TranslateConfig(_NamesDomains):
         return parse_time(self.end, "--end")
 
     @functools.cached_property
-    def smoothing(self) -> float | Literal["shot"]:
+    def smoothing(self) -> Smoothing:
         """``--smooth`` as a number, or ``shot``."""
         return parse_smoothing(self.smooth)
 
@@ -1564,7 +1566,7 @@ def parse_time(text: str | None, option: str) -> float | None:
     return seconds
 
 
-def parse_smoothing(text: str) -> float | Literal["shot"]:
+def parse_smoothing(text: str) -> Smoothing:
     """Return ``--smooth`` as a number in [0, 1], or ``shot``.
 
     Raises:

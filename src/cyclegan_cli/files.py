@@ -8,6 +8,7 @@ a hidden temporary file.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import stat
@@ -120,6 +121,12 @@ def write_text(target: Path, content: str) -> None:
         OutputError: The file cannot be written.
     """
     write_bytes(target, content.encode())
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 digest of a file, in hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def is_lfs_pointer(head: bytes) -> bool:

@@ -8,7 +8,7 @@ from torch import nn
 from cyclegan_cli.data.image import Animation, DecodedImage
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.models.networks import InstanceNorm
-from cyclegan_cli.translation.animations import AnimationSettings, FrameSmoother, select_frames
+from cyclegan_cli.translation.animations import FrameSmoother, select_frames
 from cyclegan_cli.translation.smoothing import (
     CutDetector,
     NormStatistics,
@@ -17,6 +17,7 @@ from cyclegan_cli.translation.smoothing import (
     sample_shot,
 )
 from cyclegan_cli.translation.translator import Translator
+from cyclegan_cli.translation.video.reader import Selection
 from videos import moving_square
 
 pytestmark = pytest.mark.cpu_features
@@ -140,9 +141,9 @@ def test_samples_lie_evenly_in_their_shot(bounds):
 def test_selected_frames_keep_the_total_duration():
     frames = tuple(np.full((2, 2, 3), index, np.uint8) for index in range(5))
     image = DecodedImage(frames, animation=Animation((10.0, 20.0, 30.0, 40.0, 50.0)))
-    kept = select_frames(image, AnimationSettings(start=0.01, end=0.1, every=2))
+    kept = select_frames(image, Selection(start=0.01, end=0.1, every=2))
     assert [int(frame[0, 0, 0]) for frame in kept.frames] == [1, 3]
     assert kept.animation.durations == (50.0, 40.0)
-    assert select_frames(image, AnimationSettings()) is image
+    assert select_frames(image, Selection()) is image
     with pytest.raises(DataError, match="no frames between --start and --end"):
-        select_frames(image, AnimationSettings(start=9))
+        select_frames(image, Selection(start=9))

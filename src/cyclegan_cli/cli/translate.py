@@ -262,6 +262,7 @@ def _stages(
     from cyclegan_cli.translation.video.stages import MixedStages, VideoStages
     from cyclegan_cli.translation.volume_stages import VolumeOptions
 
+    video = VideoSettings.of(config)
     of_images = FileStages(
         translator,
         config.existing,
@@ -273,13 +274,11 @@ def _stages(
         labels,
         choose_measuring(translator, config.min_structure, config.json, config.cycle_error),
         VolumeOptions(config.slice_axis, config.array, config.anonymize),
-        AnimationSettings(
-            config.smoothing, config.start_seconds or 0.0, config.end_seconds, config.every
-        ),
+        AnimationSettings(video.smoothing, video.selection),
     )
     of_videos = VideoStages(
         translator,
-        VideoSettings.of(config),
+        video,
         VideoDisplay(config.json_frames, config.quiet),
         stop_requested,
         config.existing,

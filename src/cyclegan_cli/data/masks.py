@@ -157,7 +157,8 @@ def feathered(weights: PixelArray, pixels: int) -> PixelArray:
     """Let weights rise from the edge of a mask to its inside.
 
     A weight is multiplied by ``min(1, d / (pixels + 1))``, where ``d`` is the Euclidean distance
-    in pixels to the nearest weight of 0. The border of the image is no edge. Weights of 0 remain.
+    in pixels to the nearest weight of 0. The border of the image does not count as an edge.
+    Weights of 0 remain.
 
     Args:
         weights: ``[H, W]`` uint16.

@@ -367,7 +367,7 @@ class SliceWriter:
         header["cal_min"], header["cal_max"] = 0, 0  # Not specified.
         if anonymize:
             for field in TEXT_FIELDS:
-                if field in header.keys():  # noqa: SIM118 - a header is no dict
+                if field in header.keys():  # noqa: SIM118 - a header is not a dict
                     header[field] = b""
             header.extensions.clear()
         header["vox_offset"] = 0  # The smallest, which depends on the extensions.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import import_module
@@ -79,7 +78,7 @@ def export(job: Job) -> Report:
         # Again, because the file that is kept is the one with the report in it.
         _verify(job, converted, generators, paths)
         named = zip(job.outputs, paths, strict=True)
-        sha256 = {output.name: _sha256(path) for output, path in named}
+        sha256 = {output.name: files.sha256_of(path) for output, path in named}
         size = sum(path.stat().st_size for path in paths)
     return Report(job, document, verification, sha256, size)
 
@@ -117,7 +116,7 @@ def _document(job: Job, converted: ConvertedModel) -> Document:
         **converted.facts,
         "source": {
             "file": ", ".join(path.name for path in sources),
-            "sha256": ", ".join(map(_sha256, sources)),
+            "sha256": ", ".join(map(files.sha256_of, sources)),
         },
         "versions": {"cyclegan_cli": __version__} | {name: version(name) for name in packages},
     }
@@ -125,8 +124,3 @@ def _document(job: Job, converted: ConvertedModel) -> Document:
         document["direction"] = job.directions[0]
         document["from"], document["to"] = document["from"][0], document["to"][0]
     return document
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

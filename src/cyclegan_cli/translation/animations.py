@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
-from typing import Literal
 
 from torch import nn
 
+from cyclegan_cli.config import Smoothing
 from cyclegan_cli.data.image import DecodedImage, PixelArray
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.translation.smoothing import CutDetector, NormStatistics, sample_shot
-
-Smoothing = float | Literal["shot"]
+from cyclegan_cli.translation.video.reader import ALL_FRAMES, Selection
 
 
 @dataclass(frozen=True)
@@ -23,40 +22,36 @@ class AnimationSettings:
     Attributes:
         smoothing: The share of earlier frames in the statistics of instance norms, or ``shot``:
             they are fixed between scene cuts.
-        start: Time of the first translated frame, in seconds.
-        end: Time of the first frame behind them; None: all.
-        every: Of so many frames, the first is translated.
+        selection: The frames.
     """
 
     smoothing: Smoothing = 0.0
-    start: float = 0.0
-    end: float | None = None
-    every: int = 1
+    selection: Selection = ALL_FRAMES
 
 
 FRAME_BY_FRAME = AnimationSettings()
 
 
-def select_frames(image: DecodedImage, settings: AnimationSettings) -> DecodedImage:
+def select_frames(image: DecodedImage, selection: Selection) -> DecodedImage:
     """Return an animation with the selected frames only; other images as they are.
 
     Raises:
         DataError: No frame is selected.
     """
     animation = image.animation
-    if animation is None or (not settings.start and settings.end is None and settings.every == 1):
+    if animation is None or selection == ALL_FRAMES:
         return image
     first = int(animation.has_default_image)
     starts = list(accumulate(animation.durations[first:], initial=0.0))[:-1]
     shown = [
         first + index
         for index, milliseconds in enumerate(starts)
-        if milliseconds >= 1000 * settings.start
-        and (settings.end is None or milliseconds < 1000 * settings.end)
+        if milliseconds >= 1000 * selection.start
+        and (selection.end is None or milliseconds < 1000 * selection.end)
     ]
     if not shown:
         raise DataError("the animation has no frames between --start and --end")
-    kept = shown[:: settings.every]
+    kept = shown[:: selection.every]
     ends = [*kept[1:], shown[-1] + 1]
     durations = [sum(animation.durations[a:b]) for a, b in zip(kept, ends, strict=True)]
     if first:

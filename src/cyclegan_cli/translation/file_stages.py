@@ -100,18 +100,7 @@ class FileStages:
 
     def is_done(self, job: TranslationJob) -> bool:
         """Return whether the output exists and is kept."""
-        if self.stdout or self.existing == "overwrite" or not os.path.isfile(job.output):
-            return False
-        if self.existing == "skip":
-            return True
-        try:
-            sources = [job.input]
-            if self.masks and (mask := self.masks.file_of(job)):
-                sources.append(str(mask))
-            written = os.stat(job.output).st_mtime_ns
-            return all(os.stat(source).st_mtime_ns <= written for source in sources)
-        except (OSError, DataError):
-            return False  # Reading the image reports the error.
+        return self.stdout is None and keeps_output(job, self.existing, self.masks)
 
     def pixel_bytes(self, job: TranslationJob) -> int:
         """Return the size of the image's pixels, from its header."""
@@ -224,7 +213,7 @@ class FileStages:
                 "images",
                 "Save each frame as a file of its own.",
             )
-        image = select_frames(image, self.animations)
+        image = select_frames(image, self.animations.selection)
         format_name = self._format(job, image)
         refuse_unwritable(image, format_name, self.options, job.output)
         if self.masks:
@@ -440,6 +429,28 @@ class FileStages:
         if target is not None and not can_hold(own, target):
             own = "TIFF"
         return (writable_format(self.extension) if self.extension else None) or own
+
+
+def keeps_output(job: TranslationJob, existing: Existing, masks: Masks | None) -> bool:
+    """Return whether the output of a job exists and is kept.
+
+    Args:
+        job: The job.
+        existing: What to do about an existing output.
+        masks: Masks, whose files are inputs, too.
+    """
+    if existing == "overwrite" or not os.path.isfile(job.output):
+        return False
+    if existing == "skip":
+        return True
+    try:
+        sources = [job.input]
+        if masks and (mask := masks.file_of(job)):
+            sources.append(str(mask))
+        written = os.stat(job.output).st_mtime_ns
+        return all(os.stat(source).st_mtime_ns <= written for source in sources)
+    except (OSError, DataError):
+        return False  # Reading the image reports the error.
 
 
 def masked_bands(

@@ -7,9 +7,9 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
 
 from cyclegan_cli.config import TranslateConfig
 from cyclegan_cli.data.masks import images_with_stem
@@ -173,7 +173,7 @@ def _renamed_voc(content: bytes, output: str) -> tuple[bytes, bool]:
 
     def element(text: str) -> Any:
         # Character references are valid in every encoding that extends ASCII.
-        value = escape(text).encode("ascii", "xmlcharrefreplace")
+        value = escape(text, quote=False).encode("ascii", "xmlcharrefreplace")
         return lambda match: match[1] + value + match[2]
 
     content, count = VOC_FILENAME.subn(element(os.path.basename(output)), content, count=1)

@@ -84,7 +84,7 @@ class Selection:
     Attributes:
         start: In seconds from the first frame.
         end: In seconds; the frame at this time is not translated. None: the last frame, too.
-        every: Of so many frames, the first.
+        every: The first of every N frames is translated.
     """
 
     start: float = 0.0

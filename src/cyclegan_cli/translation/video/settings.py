@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-from cyclegan_cli.config import TranslateConfig, VideoCodec
+from cyclegan_cli.config import Smoothing, TranslateConfig, VideoCodec
 from cyclegan_cli.data.video_formats import CODECS_OF, container_of
 from cyclegan_cli.errors import UsageError
 from cyclegan_cli.translation.video.encoder import HIGHEST_CRF
 from cyclegan_cli.translation.video.reader import ALL_FRAMES, Selection
-
-Smoothing = float | Literal["shot"]
 
 
 @dataclass(frozen=True)

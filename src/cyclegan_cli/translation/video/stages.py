@@ -10,6 +10,7 @@ import hashlib
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,8 @@ from cyclegan_cli.data.image import Animation, DecodedImage, EncodeOptions
 from cyclegan_cli.data.open_image import max_pixels
 from cyclegan_cli.data.video_formats import container_of, is_sequence, is_video
 from cyclegan_cli.errors import DataError, OutputError
-from cyclegan_cli.files import atomic_path
-from cyclegan_cli.translation.file_stages import FileStages
+from cyclegan_cli.files import atomic_path, sha256_of
+from cyclegan_cli.translation.file_stages import FileStages, keeps_output
 from cyclegan_cli.translation.masks import Masks
 from cyclegan_cli.translation.outputs import TranslationJob
 from cyclegan_cli.translation.pipeline import JobStopped, Outcome
@@ -110,13 +111,10 @@ class VideoStages:
         """Return whether the output exists and is kept."""
         first = job
         if is_sequence(job.output):
-            if self._work_exists(job.output):
+            if WorkFolder.path_for(job.output).is_dir():
                 return False
             first = TranslationJob(job.input, frame_path(job.output, 1))
-        return FileStages(self.translator, self.existing, masks=self.masks).is_done(first)
-
-    def _work_exists(self, output: str) -> bool:
-        return WorkFolder.path_for(output).is_dir()
+        return keeps_output(first, self.existing, self.masks)
 
     def pixel_bytes(self, job: TranslationJob) -> int:
         """Return 0: the memory for frames is limited separately."""
@@ -201,7 +199,7 @@ class VideoStages:
         settings, translator = self.settings, self.translator
         return {
             "input": [os.path.realpath(job.input), entry.st_size, entry.st_mtime_ns],
-            "checkpoint": _fingerprint(translator.checkpoint),
+            "checkpoint": self._fingerprint,
             "direction": translator.direction,
             "precision": translator.precision,
             "resize": translator.options.resize,
@@ -213,6 +211,15 @@ class VideoStages:
             "encoding": [video.codec, video.crf, video.pixel_format] if video else None,
             "libraries": repr(import_av(job.input).library_versions) if video else None,
         }
+
+    @cached_property
+    def _fingerprint(self) -> str | None:
+        """A digest of the checkpoint's file, or of the names and times in its folder."""
+        checkpoint = self.translator.checkpoint
+        if checkpoint is None or not checkpoint.is_dir():
+            return None if checkpoint is None else sha256_of(checkpoint)
+        entries = sorted((p.name, p.stat().st_mtime_ns) for p in checkpoint.iterdir())
+        return hashlib.sha256(repr(entries).encode()).hexdigest()
 
     def _mask_record(self, job: TranslationJob) -> list[Any] | None:
         if self.masks is None or (file := self.masks.file_of(job)) is None:
@@ -363,14 +370,3 @@ def partial_path(output: str) -> str:
     """Return where the frames of a stopped video are written: ``night.partial.mp4``."""
     stem, extension = os.path.splitext(output)
     return f"{stem}.partial{extension}"
-
-
-def _fingerprint(checkpoint: Path | None) -> str | None:
-    """Return a digest of a checkpoint's file, or of the names and times in a folder."""
-    if checkpoint is None:
-        return None
-    if checkpoint.is_dir():
-        entries = sorted((p.name, p.stat().st_mtime_ns) for p in checkpoint.iterdir())
-        return hashlib.sha256(repr(entries).encode()).hexdigest()
-    with open(checkpoint, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
