@@ -182,6 +182,22 @@ def test_empty_tiles_have_the_value_without_data(tmp_path):
         assert (raster[0:16][:, :32] == 0).all()
 
 
+@pytest.mark.parametrize(("bits", "compression"), [(8, None), (12, None), (16, "zlib")])
+def test_gray_values_whose_white_is_zero_are_inverted(bits, compression, tmp_path):
+    path, dtype = tmp_path / "x.tif", "uint8" if bits == 8 else "uint16"
+    values = np.arange(2**bits, dtype="u4").reshape(-1, 16)[:64].astype(dtype)
+    options = {"compression": compression, "bitspersample": bits, "metadata": None}
+    tags = [nodata_tag("0")]
+    tifffile.imwrite(path, values, photometric="miniswhite", extratags=tags, **options)
+    image = read_bands(path, "x")
+    assert (image.probe.kind, image.probe.nodata) == (f"1 channel of {dtype}", 2**bits - 1)
+    assert np.array_equal(image.values[..., 0], 2**bits - 1 - values)
+    with open_raster(path) as raster:
+        assert np.array_equal(raster[0:64], image.values)
+    written = bands_content(image, "TIFF")
+    assert np.array_equal(read_bands(io.BytesIO(written), "x").values, image.values)
+
+
 def test_damaged_tile_is_reported_when_its_rows_are_read(tmp_path):
     stream = io.BytesIO()
     values = np.random.default_rng(0).integers(0, 9, (64, 64), np.uint16)

@@ -42,8 +42,9 @@ from cyclegan_cli.data.volumes import (
 )
 from cyclegan_cli.errors import CycleGANError, DataError, OutputError
 
-# Photometric interpretations of TIFF 6.0 whose samples are values: black is zero, and RGB.
-MINISBLACK, RGB = 1, 2
+# Photometric interpretations of TIFF 6.0 whose samples are values: white is zero, black is zero, and
+# RGB.
+MINISWHITE, MINISBLACK, RGB = 0, 1, 2
 SEPARATE_PLANES = 2
 # What further samples are.
 UNSPECIFIED, STRAIGHT_ALPHA = 0, 2
@@ -324,7 +325,8 @@ def _read_tiff(file: BinaryIO, name: str, header_only: bool, any_size: bool) -> 
             values = np.moveaxis(values, 0, 2)
         if values.shape != (probe.height, probe.width, probe.channels):
             raise DataError(f"cannot read {name}: it is not a plain two-dimensional image", CONVERT)
-        return BandImage(np.ascontiguousarray(values), probe, geo_tags(page), tiff_layout(page))
+        values = np.ascontiguousarray(black_is_zero(values, page))
+        return BandImage(values, probe, geo_tags(page), tiff_layout(page))
 
 
 def tiff_header(
@@ -344,25 +346,33 @@ def tiff_header(
     page = _only_page(tiff, name)
     photometric, dtype = int(page.photometric), str(page.dtype)
     samples = int(page.samplesperpixel)
-    nodata = page.tags.get(GDAL_NODATA)
+    is_color = _is_color(photometric, dtype, samples, tuple(page.extrasamples))
+    tag = page.tags.get(GDAL_NODATA)
+    nodata = _number(tag.value) if tag else None
+    if nodata is not None and not is_color:
+        nodata = black_is_zero(nodata, page)
     probe = BandProbe(
-        "TIFF",
-        int(page.imagewidth),
-        int(page.imagelength),
-        samples,
-        dtype,
-        is_color=_is_color(photometric, dtype, samples, tuple(page.extrasamples)),
-        nodata=_number(nodata.value) if nodata else None,
+        "TIFF", int(page.imagewidth), int(page.imagelength), samples, dtype, is_color, nodata
     )
-    if header_only and probe.is_color:
+    if header_only and is_color:
         return page, probe
-    if photometric not in (MINISBLACK, RGB):
+    if photometric not in (MINISBLACK, RGB) and (is_color or photometric != MINISWHITE):
         raise DataError(
             f"cannot read {name} as an array: its values are indices or another encoding of "
             f"colors ({page.photometric.name.lower()})",
             CONVERT,
         )
     return page, check_probe(probe, name, any_size)
+
+
+def black_is_zero(values: Any, page: Any) -> Any:
+    """Return values of a page as those of a page whose black is zero.
+
+    Args:
+        values: Stored values: an array of any shape, or a number.
+        page: The page.
+    """
+    return 2**page.bitspersample - 1 - values if int(page.photometric) == MINISWHITE else values
 
 
 def refuse_overstated(page: Any, probe: BandProbe, file: BinaryIO, name: str) -> None:
@@ -424,6 +434,8 @@ def _only_page(tiff: Any, name: str) -> Any:
 
 
 def _is_color(photometric: int, dtype: str, samples: int, extra: tuple[int, ...]) -> bool:
+    if photometric == MINISWHITE:
+        return samples != 1 or dtype not in GRAY_TYPES
     if photometric == MINISBLACK:
         # Gray with transparency.
         return samples == 2 and extra in ((1,), (2,)) and dtype in GRAY_TYPES

@@ -20,6 +20,7 @@ from cyclegan_cli.data.bands import (
     SEPARATE_PLANES,
     BandImage,
     Tag,
+    black_is_zero,
     geo_tags,
     refuse_overstated,
     select,
@@ -146,6 +147,7 @@ class BandRaster:
         return self._selected(values)
 
     def _selected(self, values: PixelArray) -> PixelArray:
+        values = black_is_zero(values, self._page)
         if self.chosen is None:
             return values
         return select(BandImage(values, self.probe), self.chosen, self.name)
