@@ -248,10 +248,13 @@ def test_integers_of_32_bits_are_not_read_at_8_bits(cyclegan, domains, tmp_path)
     folder.mkdir()
     for i in range(2):
         tifffile.imwrite(folder / f"{i}.tif", np.full((48, 56), 3000 + i, np.int32))
+    Image.new("RGB", (56, 48)).save(folder / "2.png")
     command = ("train", "--domain-a", folder, "--domain-b", domains / "rgb", *TINY, "--steps", "1")
     answer = cyclegan(*command, "--run-dir", tmp_path / "run")
     assert (answer.code, len(answer.errors)) == (3, 1)
-    assert "values of type int32, which is not supported" in " ".join(answer.err.split())
+    found = " ".join(answer.err.split())
+    assert "--domain-a: 2 of 3 images cannot be read, such as:" in found
+    assert "0.tif has values of type int32, which is not supported" in found
 
 
 def test_inspect_names_truncated_rasters(cyclegan, domains, tmp_path):

@@ -28,7 +28,15 @@ def test_color_images_stay_rgb(domains, draw, tmp_path):
     draw(tmp_path / "1.png", mode="L")
     draw(tmp_path / "2.jpg")
     draw(tmp_path / "3.png", mode="RGBA")
+    Image.new("1", (40, 40)).save(tmp_path / "4.tif")
     assert found(tmp_path) is None
+
+
+def test_the_hint_for_color_that_does_not_become_gray(draw, tmp_path):
+    draw(tmp_path / "1.png", mode="RGBA")
+    with pytest.raises(DataError, match="have color, and none has 1 channel") as error:
+        found(tmp_path, channels_a=1)
+    assert "remove their transparency or palette" in error.value.hint
 
 
 def test_other_images_are_taken_as_they_are(domains, draw, tmp_path):

@@ -42,8 +42,7 @@ from cyclegan_cli.data.volumes import (
 )
 from cyclegan_cli.errors import CycleGANError, DataError, OutputError
 
-# Photometric interpretations of TIFF 6.0 whose samples are values: white is zero, black is zero, and
-# RGB.
+# Photometric interpretations of TIFF 6.0 whose samples are values: white or black is zero, and RGB.
 MINISWHITE, MINISBLACK, RGB = 0, 1, 2
 SEPARATE_PLANES = 2
 # What further samples are.
@@ -437,8 +436,8 @@ def _is_color(photometric: int, dtype: str, samples: int, extra: tuple[int, ...]
     if photometric == MINISWHITE:
         return samples != 1 or dtype not in GRAY_TYPES
     if photometric == MINISBLACK:
-        # Gray with transparency.
-        return samples == 2 and extra in ((1,), (2,)) and dtype in GRAY_TYPES
+        # Bilevel, or gray with transparency.
+        return dtype == "bool" or samples == 2 and extra in ((1,), (2,)) and dtype in GRAY_TYPES
     if photometric == RGB:
         has_alpha = samples == 4 and extra in ((1,), (2,))
         return dtype in GRAY_TYPES and (samples == 3 or has_alpha)

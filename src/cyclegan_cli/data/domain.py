@@ -53,7 +53,7 @@ def find_format(config: TrainConfig, domain: str, images: Sequence[Path]) -> Ban
     channels: int | None = getattr(config, f"channels_{domain}")
     bands = parse_bands(getattr(config, f"bands_{domain}"), f"--bands-{domain}")
     range_text: str | None = getattr(config, f"range_{domain}")
-    probes = _with_common_type(_probe_all(subsample(images, PROBED_IMAGES)))
+    probes = _with_common_type(_probe_all(domain, subsample(images, PROBED_IMAGES)))
     if not probes:
         return None  # The survey reports why none can be read.
     kinds = Counter(_kind(probe) for probe in probes.values())
@@ -69,7 +69,14 @@ def find_format(config: TrainConfig, domain: str, images: Sequence[Path]) -> Ban
         path: probe for path, probe in probes.items() if not count or _can_give(probe, count, bands)
     }
     if not usable:
-        raise _mixed(domain, probes, f", and none has {_wanted(count, bands)}")
+        error = _mixed(domain, probes, f", and none has {_wanted(count, bands)}")
+        if bands or not all(probe.is_color for probe in probes.values()):
+            raise error
+        raise DataError(
+            error.message,
+            f"Leave out --channels-{domain} to read them as RGB, or remove their transparency or "
+            "palette first, for example: magick IN.png -background white -alpha remove OUT.png",
+        )
     dtypes = Counter(probe.dtype for probe in usable.values())
     if len(dtypes) > 1:
         raise _mixed(domain, probes)
@@ -89,17 +96,22 @@ def find_format(config: TrainConfig, domain: str, images: Sequence[Path]) -> Ban
     return replace(found, low=low, high=high)
 
 
-def _probe_all(images: Sequence[Path]) -> dict[Path, BandProbe]:
-    found, unsupported = {}, None
+def _probe_all(domain: str, images: Sequence[Path]) -> dict[Path, BandProbe]:
+    found: dict[Path, BandProbe] = {}
+    unsupported: list[UnsupportedTypeError] = []
     for path in images:
         try:
             found[path] = probe_bands(path, str(path))
         except UnsupportedTypeError as error:
-            unsupported = unsupported or error
+            unsupported.append(error)
         except DataError:
             continue  # The survey reports it.
-    if unsupported and not found:
-        raise unsupported  # Pillow would read such images at 8 bits.
+    if unsupported:  # Pillow would read such images at 8 bits.
+        count = f"{len(unsupported)} of {len(images)} images"
+        first = unsupported[0]
+        raise DataError(
+            f"--domain-{domain}: {count} cannot be read, such as: {first.message}", first.hint
+        )
     return found
 
 
