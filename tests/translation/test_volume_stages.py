@@ -20,7 +20,7 @@ from cyclegan_cli.data import dicom, nifti
 from cyclegan_cli.data import volumes as volume_files
 from cyclegan_cli.data.bands import read_bands
 from cyclegan_cli.data.dicom_private import replacement_uid
-from cyclegan_cli.data.volumes import list_parts
+from cyclegan_cli.data.volumes import Derivation, list_parts
 from cyclegan_cli.errors import DataError, OutputError
 from cyclegan_cli.models.networks import ResnetGenerator
 from cyclegan_cli.translation.file_stages import FileStages
@@ -99,6 +99,29 @@ def test_a_derived_image_refers_to_its_source(tmp_path):
     assert (float(found.WindowCenter), float(found.WindowWidth)) == (0, 1400)
     assert 0x60000010 not in found
     assert found[0x00091001].value == "Jane's secret"
+
+
+@pytest.mark.parametrize("declared", ["ISO_IR 100", None])
+def test_names_of_domains_are_in_the_character_set(declared, tmp_path):
+    item = Dataset()
+    item.RequestedProcedureDescription = "Zürich" if declared else "Zurich"
+    path = save_dicom(
+        tmp_path / "x.dcm", frames_of(0, 1)[0], SpecificCharacterSet=declared,
+        PatientName="Müller^Åsa" if declared else PATIENT, RequestAttributesSequence=[item],
+    )  # fmt: skip
+    volume = dicom.DicomVolume(path, "x")
+    for target, charset in (("Höhe" if declared else "height", declared), ("夜", "ISO_IR 192")):
+        stream = io.BytesIO()
+        writer = volume.writer(CT)
+        writer.write(np.zeros((8, 8, 1), np.int16), None)
+        writer.save(stream, Derivation("ct", target, "program", "model"), False, False)
+        stream.seek(0)
+        found = pydicom.dcmread(stream)
+        assert (found.get("SpecificCharacterSet") or None) == charset
+        assert found.SeriesDescription == f"{target} (synthetic) Thorax of Jane"
+        assert found.PatientName == volume.header.PatientName
+        [request] = found.RequestAttributesSequence
+        assert request.RequestedProcedureDescription == item.RequestedProcedureDescription
 
 
 def test_anonymized_images_do_not_identify_the_patient(tmp_path):

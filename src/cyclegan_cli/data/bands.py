@@ -297,7 +297,8 @@ def _read_npz(file: BinaryIO, name: str, header_only: bool, array: str) -> BandI
             listed = ", ".join(list(members)[:MAX_LISTED]) + (", ..." * (len(members) > MAX_LISTED))
             found = f"{len(members)} array{'s' * (len(members) > 1)}: {listed}"
             missing = f", and none is named {array}" if array else ""
-            raise DataError(f"{name} has {found}{missing}", "Name one of them with --array.")
+            # In one sentence: surveys of folders show no hints.
+            raise DataError(f"{name} has {found}{missing} (train and translate: --array NAME)")
         key = array or next(iter(members))
         member = members[key]
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -437,7 +438,7 @@ def _is_color(photometric: int, dtype: str, samples: int, extra: tuple[int, ...]
         return samples != 1 or dtype not in GRAY_TYPES
     if photometric == MINISBLACK:
         # Bilevel, or gray with transparency.
-        return dtype == "bool" or samples == 2 and extra in ((1,), (2,)) and dtype in GRAY_TYPES
+        return dtype == "bool" or (samples == 2 and extra in ((1,), (2,)) and dtype in GRAY_TYPES)
     if photometric == RGB:
         has_alpha = samples == 4 and extra in ((1,), (2,))
         return dtype in GRAY_TYPES and (samples == 3 or has_alpha)

@@ -26,6 +26,7 @@ from cyclegan_cli.errors import DataError
 # Irregular headers, which are read nevertheless, do not concern the user.
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 
+IMPLICIT = "1.2.840.10008.1.2"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 # Transfer syntaxes that imagecodecs decodes, as pydicom needs further packages for them (PS3.5, A).
 IMAGECODECS = {
@@ -41,7 +42,7 @@ IMAGECODECS = {
     "1.2.840.10008.1.2.4.203": "htj2k",
 }
 # Those that pydicom decodes by itself or with Pillow.
-UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", DEFLATED)
+UNCOMPRESSED = (IMPLICIT, "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", DEFLATED)
 JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 PYDICOM = (*UNCOMPRESSED, "1.2.840.10008.1.2.5", JPEG_BASELINE)
 JPEG2000_SIZES = b"\xff\x4f\xff\x51"
@@ -49,6 +50,8 @@ JPEG2000_SIZES = b"\xff\x4f\xff\x51"
 FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 GRAY_BITS, COLOR_BITS = (8, 16), 8
+# Elements that describe the pixels of every image (PS3.3, C.7.6.3).
+REQUIRED = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation")
 ITEM_BYTES = 8  # Header of the item that holds a compressed frame (PS3.5, A.4).
 CT = "CT"
 Rescale = tuple[float, float]
@@ -122,9 +125,7 @@ class DicomVolume:
             _refuse_bomb(file, name)
             self.header: Any = pydicom.dcmread(file, stop_before_pixels=True)
             self._pixels_at = file.tell()
-        if "Rows" not in self.header:
-            kind = _described(self.header.file_meta.get("MediaStorageSOPClassUID"))
-            raise DataError(f"{name} is a DICOM file without pixels: {kind}")
+        self._refuse_incomplete()
         self.pixels = self._stored_pixels()
         self.probe = self._probe()
 
@@ -136,6 +137,20 @@ class DicomVolume:
         else:
             self.source.seek(0)
             yield self.source
+
+    def _refuse_incomplete(self) -> None:
+        """Refuse a header without the description of pixels, because it is cut or has none."""
+        header = self.header
+        kind = _described(header.file_meta.get("MediaStorageSOPClassUID"))
+        is_image = "Rows" in header or "TransferSyntaxUID" not in header.file_meta
+        if not is_image and "Image" not in kind:
+            raise DataError(f"{self.name} is a DICOM file without pixels: {kind}")
+        missing = [name for name in REQUIRED if header.get(name) in (None, "")]
+        if missing:
+            raise DataError(
+                f"cannot read {self.name}: its header is truncated or damaged: it lacks "
+                f"{missing[0]}"
+            )
 
     def _stored_pixels(self) -> StoredPixels:
         header = self.header
@@ -195,6 +210,8 @@ class DicomVolume:
         """Refuse a file that is too small for the frames that it declares."""
         with self._open() as file:
             rest = file.seek(0, os.SEEK_END) - self._pixels_at
+        # Without the tag and length of the pixels (PS3.5, 7.1).
+        rest -= 8 if self.pixels.syntax == IMPLICIT else 12
         samples = int(self.header.SamplesPerPixel)
         size = rows * columns * samples * int(self.header.BitsAllocated) // 8
         if self.pixels.syntax == DEFLATED:

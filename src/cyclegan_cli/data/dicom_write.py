@@ -22,6 +22,7 @@ SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 SECONDARY_CAPTURES = {8: f"{SECONDARY_CAPTURE}.2", 16: f"{SECONDARY_CAPTURE}.3",
                       24: f"{SECONDARY_CAPTURE}.4"}  # fmt: skip
 PIXEL_DATA = 0x7FE00010
+UTF_8 = "ISO_IR 192"
 # Of float values: one of the 65536 stored values marks pixels without data, and the others are
 # evenly spaced over the range.
 FLOAT_STEPS = 2**16 - 2
@@ -207,7 +208,20 @@ def derived_header(
         :MAX_DESCRIPTION
     ]
     _set_identity(header, source, frames, derivation, anonymize)
+    _fit_character_set(header, f"{derivation.source} {derivation.target}")
     return header
+
+
+def _fit_character_set(header: Any, text: str) -> None:
+    """Change the character set to UTF-8 if that of the header lacks characters of a text."""
+    from pydicom.charset import convert_encodings
+
+    declared = header.get("SpecificCharacterSet")
+    try:
+        text.encode(convert_encodings(declared)[0] if declared else "ascii")
+    except (UnicodeEncodeError, LookupError):
+        header.decode()  # By the old character set.
+        header.SpecificCharacterSet = UTF_8
 
 
 def _describe_pixels(header: Any, volume: DicomVolume, frames: FrameWriter) -> None:
