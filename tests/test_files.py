@@ -20,6 +20,7 @@ from cyclegan_cli.files import (
     is_disk_full,
     make_folder,
     remove_leftovers,
+    reserve,
     write_bytes,
     write_text,
 )
@@ -51,6 +52,18 @@ def umask_027():
     before = os.umask(0o027)
     yield
     os.umask(before)
+
+
+@pytest.mark.parametrize("system", ["posix", "another"])
+def test_space_is_reserved_on_every_system(system, monkeypatch):
+    if system == "another":
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    size = 2**20 + 10
+    with tempfile.TemporaryFile() as file:
+        reserve(file, size)
+        found = os.fstat(file.fileno())
+    assert found.st_size == size
+    assert not hasattr(found, "st_blocks") or found.st_blocks * 512 >= size
 
 
 def break_off(target: Path, exception: BaseException) -> None:

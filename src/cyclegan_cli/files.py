@@ -26,6 +26,7 @@ TEMPORARY_SUFFIX = ".tmp"
 UNSUPPORTED_ERRORS = frozenset(
     {errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 )
+ZEROS_BYTES = 2**20  # That are written at once.
 _in_flight: set[Path] = set()
 
 
@@ -78,6 +79,26 @@ def abandon_writes() -> None:
     for temporary in list(_in_flight):
         with suppress(OSError):
             temporary.unlink()
+
+
+def reserve(file: BinaryIO, size: int) -> None:
+    """Reserve space for an empty file before it is mapped into memory.
+
+    Writing to a map of a file for which the disk has no space ends the process.
+
+    Args:
+        file: The file, unbuffered or flushed.
+        size: Its new size in bytes.
+
+    Raises:
+        OSError: There is too little space.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    for start in range(0, size, ZEROS_BYTES):
+        file.write(bytes(min(ZEROS_BYTES, size - start)))
+    file.flush()
 
 
 def write_bytes(target: Path, content: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pydicom.pixels import apply_rescale
 
 from cyclegan_cli.checkpoints.header import ModelInfo
 from cyclegan_cli.config import BandFormat, GeneratorConfig
-from cyclegan_cli.data import dicom, nifti
+from cyclegan_cli.data import dicom
 from cyclegan_cli.data import volumes as volume_files
 from cyclegan_cli.data.bands import read_bands
 from cyclegan_cli.data.dicom_private import replacement_uid
@@ -309,7 +310,7 @@ def test_a_full_disk_is_an_error_of_the_output(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     nibabel.save(nibabel.Nifti1Image(frames_of(0, 2), np.eye(4)), tmp_path / "x.nii")
-    monkeypatch.setattr(nifti.os, "posix_fallocate", full, raising=False)
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
     with pytest.raises(OutputError, match="temporary file: no space left") as caught:
         translate(translator_of(CT, CT), tmp_path / "x.nii", tmp_path / "y.nii")
     assert "TMPDIR" in caught.value.hint

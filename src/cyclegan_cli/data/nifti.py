@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from cyclegan_cli import files
 from cyclegan_cli.config import BandFormat
 from cyclegan_cli.data.bands import CONVERT, MAX_INFLATION, BandImage, BandProbe, check_probe
 from cyclegan_cli.data.image import PixelArray
@@ -317,21 +318,12 @@ class SliceWriter:
         self.slices = 0
         size = volume.values * self.dtype.itemsize
         try:
-            self._reserve(size)
+            with as_output_error():
+                files.reserve(self.file, size)
         except BaseException:
             self.file.close()
             raise
         self.values = np.memmap(self.file, self.dtype, "r+", 0, volume.shape, order="F")
-
-    def _reserve(self, size: int) -> None:
-        """Reserve space before it is mapped: writing to a map on a full disk ends the process."""
-        with as_output_error():
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(self.file.fileno(), 0, size)
-            else:
-                for start in range(0, size, CHUNK_BYTES):
-                    self.file.write(bytes(min(CHUNK_BYTES, size - start)))
-                self.file.flush()
 
     def write(self, values: PixelArray, nodata: float | None) -> None:  # noqa: ARG002 - in values
         """Append a slice: ``[H, W, 1]``."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import mmap
-import os
 import shutil
 import tempfile
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from cyclegan_cli import files
 from cyclegan_cli.errors import DeviceError
 
 # Memory that can hold feature maps.
@@ -157,11 +157,7 @@ def _temporary_file(size: int) -> mmap.mmap:
         )
     try:
         with tempfile.TemporaryFile() as file:
-            # Allocate now: a full disk would kill the process later.
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)
-            else:
-                file.truncate(size)
+            files.reserve(file, size)
             return mmap.mmap(file.fileno(), size)
     except OSError as error:
         reason = (error.strerror or "").lower()
