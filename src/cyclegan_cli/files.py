@@ -96,8 +96,7 @@ def reserve(file: BinaryIO, size: int) -> None:
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, size)
         return
-    for start in range(0, size, ZEROS_BYTES):
-        file.write(bytes(min(ZEROS_BYTES, size - start)))
+    file.writelines(bytes(min(ZEROS_BYTES, size - start)) for start in range(0, size, ZEROS_BYTES))
     file.flush()
 
 

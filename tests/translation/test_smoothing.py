@@ -9,6 +9,7 @@ from cyclegan_cli.data.image import Animation, DecodedImage
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.models.networks import InstanceNorm
 from cyclegan_cli.translation.animations import FrameSmoother, select_frames
+from cyclegan_cli.translation.selection import Selection
 from cyclegan_cli.translation.smoothing import (
     CutDetector,
     NormStatistics,
@@ -17,7 +18,6 @@ from cyclegan_cli.translation.smoothing import (
     sample_shot,
 )
 from cyclegan_cli.translation.translator import Translator
-from cyclegan_cli.translation.video.reader import Selection
 from videos import moving_square
 
 pytestmark = pytest.mark.cpu_features

@@ -38,10 +38,11 @@ if TYPE_CHECKING:
     from cyclegan_cli.runtime.distributed_env import DistributedEnv, Shard
     from cyclegan_cli.translation.labels import LabelCopier
     from cyclegan_cli.translation.masks import Masks
+    from cyclegan_cli.translation.mixed_stages import MixedStages
     from cyclegan_cli.translation.outputs import TranslationJob, TranslationPlan
     from cyclegan_cli.translation.pipeline import Outcome, Pipeline, TranslationSummary
     from cyclegan_cli.translation.translator import Translator
-    from cyclegan_cli.translation.video.stages import MixedStages
+    from cyclegan_cli.translation.video.stages import VideoStages
 
 RERUN = "Run the same command again: existing outputs are skipped."
 
@@ -56,8 +57,6 @@ def translate_command(config: TranslateConfig) -> None:
     from cyclegan_cli.data.formats import output_extension
     from cyclegan_cli.data.open_image import limit_pixels
     from cyclegan_cli.runtime.distributed_env import parse_shard, read_distributed_env
-    from cyclegan_cli.translation.labels import choose_labels
-    from cyclegan_cli.translation.masks import choose_masks
     from cyclegan_cli.translation.outputs import output_format
 
     limit_openmp_spin()
@@ -76,8 +75,15 @@ def translate_command(config: TranslateConfig) -> None:
     target = checkpoint.info.target(direction)
     target_format = output_format(config, target_format)
     images = _resolve_images(config, env, target, extension, shard, target_format)
-    masks = choose_masks(config, source_format, target_format)
-    labels = choose_labels(config, images.jobs)
+    masks, labels = None, None
+    if config.mask is not None:
+        from cyclegan_cli.translation.masks import choose_masks
+
+        masks = choose_masks(config, source_format, target_format)
+    if config.copy_labels is not None:
+        from cyclegan_cli.translation.labels import choose_labels
+
+        labels = choose_labels(config, images.jobs)
     if is_video(config.output or "") and (config.codec or config.crf is not None):
         from cyclegan_cli.translation.video.settings import VideoSettings
 
@@ -254,12 +260,12 @@ def _stages(
     labels: LabelCopier | None,
     stop_requested: StopRequest,
 ) -> MixedStages:
-    """Return the stages of images and videos."""
+    """Return the stages of images and videos; those of videos are loaded if there are any."""
     from cyclegan_cli.translation.animations import AnimationSettings
     from cyclegan_cli.translation.file_stages import FileStages
     from cyclegan_cli.translation.measuring import choose_measuring
+    from cyclegan_cli.translation.mixed_stages import MixedStages
     from cyclegan_cli.translation.video.settings import VideoSettings
-    from cyclegan_cli.translation.video.stages import MixedStages, VideoStages
     from cyclegan_cli.translation.volume_stages import VolumeOptions
 
     video = VideoSettings.of(config)
@@ -276,17 +282,22 @@ def _stages(
         VolumeOptions(config.slice_axis, config.array, config.anonymize),
         AnimationSettings(video.smoothing, video.selection),
     )
-    of_videos = VideoStages(
-        translator,
-        video,
-        VideoDisplay(config.json_frames, config.quiet),
-        stop_requested,
-        config.existing,
-        images.encoding,
-        masks,
-        config.min_structure is not None or config.cycle_error,
-    )
-    return MixedStages(of_images, of_videos)
+
+    def load_videos() -> VideoStages:
+        from cyclegan_cli.translation.video.stages import VideoStages
+
+        return VideoStages(
+            translator,
+            video,
+            VideoDisplay(config.json_frames, config.quiet),
+            stop_requested,
+            config.existing,
+            images.encoding,
+            masks,
+            config.min_structure is not None or config.cycle_error,
+        )
+
+    return MixedStages(of_images, load_videos)
 
 
 def _buffered(stdin: BinaryIO | None) -> BinaryIO | None:

@@ -17,6 +17,7 @@ CODECS_OF: dict[str, tuple[VideoCodec, ...]] = {
     "matroska": ("h264", "hevc", "av1", "ffv1", "prores"),
     "webm": ("av1",),
 }
+HIGHEST_CRF = {"h264": 51, "hevc": 51, "av1": 63}
 # Searched for in folders. Not .ts, which is also the extension of TypeScript.
 FOLDER_EXTENSIONS = (
     *CONTAINERS, ".3gp", ".avi", ".flv", ".m2ts", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".wmv",

@@ -11,8 +11,8 @@ from torch import nn
 from cyclegan_cli.config import Smoothing
 from cyclegan_cli.data.image import DecodedImage, PixelArray
 from cyclegan_cli.errors import DataError
+from cyclegan_cli.translation.selection import ALL_FRAMES, Selection
 from cyclegan_cli.translation.smoothing import CutDetector, NormStatistics, sample_shot
-from cyclegan_cli.translation.video.reader import ALL_FRAMES, Selection
 
 
 @dataclass(frozen=True)

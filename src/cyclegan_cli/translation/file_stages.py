@@ -39,8 +39,6 @@ from cyclegan_cli.translation.animations import (
     FrameSmoother,
     select_frames,
 )
-from cyclegan_cli.translation.labels import LabelCopier
-from cyclegan_cli.translation.masks import Masks
 from cyclegan_cli.translation.measuring import Measuring
 from cyclegan_cli.translation.outputs import TranslationJob
 from cyclegan_cli.translation.pipeline import PIXEL_BYTES, Outcome
@@ -60,6 +58,8 @@ from cyclegan_cli.translation.volume_stages import (
 if TYPE_CHECKING:
     import torch
 
+    from cyclegan_cli.translation.labels import LabelCopier
+    from cyclegan_cli.translation.masks import Masks
     from cyclegan_cli.translation.translator import Translator
 
 # A TIFF is read and written some rows at a time if its pixels, those of its translation and the

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cyclegan_cli.errors import DataError
+from cyclegan_cli.translation.selection import ALL_FRAMES, Selection
 from cyclegan_cli.translation.video.color import (
     LUMA_WEIGHTS,
     ColorTags,
@@ -14,7 +15,7 @@ from cyclegan_cli.translation.video.color import (
     rgb_to_frame,
     upright,
 )
-from cyclegan_cli.translation.video.reader import ALL_FRAMES, Selection, VideoReader
+from cyclegan_cli.translation.video.reader import VideoReader
 from videos import moving_square, write_video
 
 UNEVEN = [0, 40, 95, 100, 300, 310, 420, 421]

@@ -12,15 +12,17 @@ from PIL import Image
 
 from cyclegan_cli.translation.file_stages import FileStages
 from cyclegan_cli.translation.masks import Masks
+from cyclegan_cli.translation.mixed_stages import MixedStages
 from cyclegan_cli.translation.outputs import TranslationJob
 from cyclegan_cli.translation.pipeline import Pipeline
+from cyclegan_cli.translation.selection import Selection
 from cyclegan_cli.translation.translator import Translator
 from cyclegan_cli.translation.video import translation
 from cyclegan_cli.translation.video.color import tags_of
 from cyclegan_cli.translation.video.frame_masks import FrameMasks
-from cyclegan_cli.translation.video.reader import Selection, VideoReader
+from cyclegan_cli.translation.video.reader import VideoReader
 from cyclegan_cli.translation.video.settings import VideoSettings
-from cyclegan_cli.translation.video.stages import MixedStages, VideoStages
+from cyclegan_cli.translation.video.stages import VideoStages
 from videos import frames_of, moving_square, packets_of, pixels_of, times_of, write_video
 
 DEFAULTS = VideoSettings()
@@ -65,7 +67,7 @@ def translate(translator, source, output, settings=DEFAULTS, events=None, masks=
     jobs = [TranslationJob(str(source), str(output))]
     pipeline = Pipeline(
         jobs,
-        MixedStages(FileStages(translator), videos),
+        MixedStages(FileStages(translator), lambda: videos),
         stop_requested=events.stop_requested,
         images=1,
     )

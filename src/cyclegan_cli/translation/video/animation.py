@@ -10,8 +10,9 @@ from pathlib import Path
 from cyclegan_cli.data.decode import decode
 from cyclegan_cli.data.image import to_depth
 from cyclegan_cli.errors import DataError
+from cyclegan_cli.translation.selection import Selection
 from cyclegan_cli.translation.video.color import FULL, RGB, ColorTags
-from cyclegan_cli.translation.video.reader import Frame, Selection, VideoInfo
+from cyclegan_cli.translation.video.reader import Frame, VideoInfo
 
 MILLISECOND = Fraction(1, 1000)
 SRGB = ColorTags(RGB, FULL, primaries=1, transfer=13)

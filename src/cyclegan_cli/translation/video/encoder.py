@@ -16,7 +16,6 @@ ENCODERS = {
     "h264": "libx264", "hevc": "libx265", "av1": "libsvtav1", "prores": "prores_ks", "ffv1": "ffv1",
 }  # fmt: skip
 DEFAULT_CRF = {"h264": 18, "hevc": 20, "av1": 24}
-HIGHEST_CRF = {"h264": 51, "hevc": 51, "av1": 63}
 OPTIONS = {
     "h264": {"preset": "medium", "g": "250"},
     "hevc": {"preset": "medium", "g": "250", "x265-params": "log-level=error"},

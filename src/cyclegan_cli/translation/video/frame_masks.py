@@ -13,7 +13,8 @@ from cyclegan_cli.data.video_formats import is_video
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.translation.masks import Masks
 from cyclegan_cli.translation.outputs import TranslationJob
-from cyclegan_cli.translation.video.reader import Frame, FrameSource, Selection, VideoReader
+from cyclegan_cli.translation.selection import Selection
+from cyclegan_cli.translation.video.reader import Frame, FrameSource, VideoReader
 from cyclegan_cli.translation.video.settings import StopRequested
 
 

@@ -11,8 +11,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from cyclegan_cli.translation.selection import Selection
 from cyclegan_cli.translation.video.encoder import ENCODERS, Packet, VideoFormat
-from cyclegan_cli.translation.video.reader import Selection, VideoInfo, import_av, open_input
+from cyclegan_cli.translation.video.reader import VideoInfo, import_av, open_input
 
 LARGEST_TIMESCALE = 2**31 - 1
 # Of the container, not of its contents.

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from cyclegan_cli.data.image import PixelArray
 from cyclegan_cli.data.video_formats import INSTALL
 from cyclegan_cli.errors import DataError
+from cyclegan_cli.translation.selection import Selection
 from cyclegan_cli.translation.video.color import (
     HD_TAGS,
     HDR_TRANSFERS,
@@ -75,38 +76,6 @@ class VideoInfo:
     frames: int = 0
     start: int = 0
     remarks: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The frames to translate.
-
-    Attributes:
-        start: In seconds from the first frame.
-        end: In seconds; the frame at this time is not translated. None: the last frame, too.
-        every: The first of every N frames is translated.
-    """
-
-    start: float = 0.0
-    end: float | None = None
-    every: int = 1
-
-    def bounds(self, info: VideoInfo) -> tuple[int, int | None]:
-        """Return the first timestamp, and the one that ends the selection."""
-        # To the nearest unit: a time such as 0.3 is no multiple of the time base.
-        first = info.start + round(self.start / float(info.time_base))
-        end = None if self.end is None else info.start + round(self.end / float(info.time_base))
-        return first, end
-
-    def count(self, info: VideoInfo) -> int:
-        """Return the number of selected frames, estimated; 0 if unknown."""
-        if not info.frames:
-            return 0
-        last = min(self.end or info.frames / info.rate, info.frames / info.rate)
-        return max(-int(-(last - self.start) * info.rate // self.every), 0)
-
-
-ALL_FRAMES = Selection()
 
 
 class FrameSource(Protocol):

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cyclegan_cli.config import Smoothing, TranslateConfig, VideoCodec
-from cyclegan_cli.data.video_formats import CODECS_OF, container_of
+from cyclegan_cli.data.video_formats import CODECS_OF, HIGHEST_CRF, container_of
 from cyclegan_cli.errors import UsageError
-from cyclegan_cli.translation.video.encoder import HIGHEST_CRF
-from cyclegan_cli.translation.video.reader import ALL_FRAMES, Selection
+from cyclegan_cli.translation.selection import ALL_FRAMES, Selection
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from cyclegan_cli.data.open_image import max_pixels
 from cyclegan_cli.data.video_formats import container_of, is_sequence, is_video
 from cyclegan_cli.errors import DataError, OutputError
 from cyclegan_cli.files import atomic_path, sha256_of
-from cyclegan_cli.translation.file_stages import FileStages, keeps_output
+from cyclegan_cli.translation.file_stages import keeps_output
 from cyclegan_cli.translation.masks import Masks
 from cyclegan_cli.translation.outputs import TranslationJob
 from cyclegan_cli.translation.pipeline import JobStopped, Outcome
@@ -100,12 +100,6 @@ class VideoStages:
     options: EncodeOptions = EncodeOptions()
     masks: Masks | None = None
     is_measured: bool = False
-
-    def is_mine(self, job: TranslationJob) -> bool:
-        """Return whether a job reads or writes a video."""
-        if is_video(job.input) or is_video(job.output):
-            return True
-        return is_sequence(job.output) and not is_sequence(job.input)
 
     def is_done(self, job: TranslationJob) -> bool:
         """Return whether the output exists and is kept."""
@@ -323,47 +317,6 @@ class VideoStages:
             tuple(image.frames[0] for image in images), format="GIF", animation=animation
         )
         return encode(image, Path(job.output), writable_format(Path(job.output).suffix) or "GIF")
-
-
-@dataclass(frozen=True)
-class MixedStages:
-    """Stages of a pipeline whose jobs are images and videos.
-
-    Attributes:
-        images: The stages of images.
-        videos: The stages of videos.
-    """
-
-    images: FileStages
-    videos: VideoStages
-
-    def _of(self, job: TranslationJob) -> FileStages | VideoStages:
-        return self.videos if self.videos.is_mine(job) else self.images
-
-    def is_done(self, job: TranslationJob) -> bool:
-        """Return whether to skip a job."""
-        return self._of(job).is_done(job)
-
-    def pixel_bytes(self, job: TranslationJob) -> int:
-        """Return the size of the image's pixels."""
-        return self._of(job).pixel_bytes(job)
-
-    def decode(self, job: TranslationJob) -> Any:
-        """Read the image."""
-        return self._of(job).decode(job)
-
-    def translate(self, image: Any) -> Any:
-        """Translate the image, or all frames of the video."""
-        stages = self.videos if isinstance(image, TranslationJob) else self.images
-        return stages.translate(image)
-
-    def skip(self, job: TranslationJob) -> Outcome:
-        """Return the outcome of a job that is skipped."""
-        return self._of(job).skip(job)
-
-    def encode(self, job: TranslationJob, image: Any) -> Outcome:
-        """Write the translation."""
-        return self._of(job).encode(job, image)
 
 
 def partial_path(output: str) -> str:
