@@ -146,6 +146,7 @@ def test_ambiguous_names_and_other_json_files(labelled, cyclegan):
 
 def test_panoptic_masks_follow_their_images(labelled, cyclegan):
     document = coco_of("a.png")
+    document["info"]["description"] = "\ud83d"  # Half of a character: no UTF-8, but JSON.
     document["annotations"] = [{"image_id": 7, "file_name": "a.png", "segments_info": []}]
     Path("labels/panoptic.json").write_text(json.dumps(document))
     command = ["translate", "photos", "-o", "out", "--copy-labels", "labels", "--suffix", "_n"]

@@ -37,7 +37,14 @@ def is_video(path: str) -> bool:
 
 def is_sequence(path: str) -> bool:
     """Return whether the name of an output is the pattern of an image sequence."""
-    return SEQUENCE.search(os.path.basename(path)) is not None
+    # A video may be called "50%discount.mp4".
+    return SEQUENCE.search(os.path.basename(path)) is not None and not is_video(path)
+
+
+def frame_path(pattern: str, number: int) -> str:
+    """Return the path of a frame in an image sequence."""
+    folder, name = os.path.split(pattern)
+    return os.path.join(folder, SEQUENCE.sub(lambda found: found[0] % number, name))
 
 
 def container_of(extension: str) -> str | None:

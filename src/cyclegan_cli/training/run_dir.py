@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,7 +78,7 @@ class RunDirectory:
         except OSError as error:
             raise OutputError(f"cannot write {path}: {(error.strerror or '').lower()}") from error
         try:
-            _lock(self.descriptor)
+            files.lock(self.descriptor)
         except OSError as error:
             if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP):
                 return  # The file system has no locks.
@@ -130,21 +129,6 @@ class RunDirectory:
         if self.descriptor is not None:
             os.close(self.descriptor)
         self.descriptor = None
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(descriptor: int) -> None:
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-
-else:
-    import fcntl
-
-    def _lock(descriptor: int) -> None:
-        # POSIX locks belong to the process: forked children (of compilers, for example), which may
-        # outlive a killed training for seconds, do not hold them.
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def new_run_dir(config: TrainConfig) -> Path:

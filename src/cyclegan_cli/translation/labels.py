@@ -15,7 +15,7 @@ from cyclegan_cli.config import TranslateConfig
 from cyclegan_cli.data.masks import images_with_stem
 from cyclegan_cli.data.open_image import probe
 from cyclegan_cli.errors import DataError, OutputError, UsageError
-from cyclegan_cli.files import is_temporary, write_bytes, write_text
+from cyclegan_cli.files import is_temporary, write_bytes
 from cyclegan_cli.translation.inputs import InputImage
 from cyclegan_cli.translation.outputs import TranslationJob, TranslationPlan, labels_folder
 
@@ -117,7 +117,7 @@ class LabelCopier:
             for relative, output in pairs or _existing(outputs, self.images):
                 matches.add(relative, output)
             kept = matches.rewritten(document)
-            write_text(self.target / file.name, json.dumps(kept, ensure_ascii=False) + "\n")
+            write_bytes(self.target / file.name, _json_bytes(kept))
             counts = [
                 f"{len(kept[key])} of {len(document[key])} {key}"
                 for key in ("images", "annotations")
@@ -210,6 +210,13 @@ def read_coco(file: Path) -> dict[str, Any] | None:
         if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
             return None
     return document
+
+
+def _json_bytes(document: dict[str, Any]) -> bytes:
+    try:
+        return (json.dumps(document, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:  # A name is not UTF-8, or a text has half of a surrogate pair.
+        return (json.dumps(document) + "\n").encode()
 
 
 def _existing(outputs: Iterable[tuple[InputImage, str]], folder: Path) -> Iterator[tuple[str, str]]:

@@ -37,6 +37,21 @@ def test_times_of_uneven_frames(tmp_path):
     assert reader.damage == []
 
 
+def test_transparency_and_floating_point_numbers(tmp_path):
+    path = tmp_path / "a.webm"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libvpx-vp9", rate=25, width=48, height=32, pix_fmt="yuv420p")
+        stream.metadata["alpha_mode"] = "1"
+        frame = av.VideoFrame.from_ndarray(moving_square(1)[0], format="rgb24")
+        output.mux([*stream.encode(frame), *stream.encode(None)])
+    assert "its transparency is lost" in VideoReader(str(path)).info.remarks[0]
+    path = write_video(tmp_path / "b.nut", moving_square(1), codec="exr", pixel_format="gbrpf32le")
+    with pytest.raises(DataError, match=r"pixels of 32 bits \(gbrpf32le\)"):
+        VideoReader(str(path))
+    packed = av.VideoFrame(48, 32, "y210le")  # One plane.
+    assert frame_to_rgb(packed, ColorTags()).shape == (32, 48, 3)
+
+
 @pytest.mark.parametrize("degrees", [90, 180, -90])
 def test_frames_are_upright(tmp_path, degrees):
     frames = moving_square(2)

@@ -21,6 +21,7 @@ from cyclegan_cli.translation.video import translation
 from cyclegan_cli.translation.video.color import tags_of
 from cyclegan_cli.translation.video.frame_masks import FrameMasks
 from cyclegan_cli.translation.video.reader import VideoReader
+from cyclegan_cli.translation.video.segments import WorkFolder
 from cyclegan_cli.translation.video.settings import VideoSettings
 from cyclegan_cli.translation.video.stages import VideoStages
 from videos import frames_of, moving_square, packets_of, pixels_of, times_of, write_video
@@ -211,6 +212,34 @@ def test_stopped_translation_is_playable_and_continues(translator, video, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["night.mp4"]
 
 
+def test_partial_files_of_others_are_kept(translator, video, tmp_path):
+    source = tmp_path / "clip.partial.mp4"
+    source.write_bytes(content := video.read_bytes())
+    events = Events(stop_at=3)
+    assert translate(translator, source, tmp_path / "clip.mp4", events=events) == []
+    assert f"{source} is not replaced" in events.messages[0]
+    [outcome] = translate(translator, source, tmp_path / "clip.mp4")
+    assert outcome.status == "ok"
+    assert source.read_bytes() == content
+
+
+def test_two_processes_do_not_write_the_same_video(translator, video, tmp_path, start_python):
+    work = WorkFolder.path_for(str(tmp_path / "night.mp4"))
+    work.mkdir()
+    script = (
+        "import sys, fcntl, time; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); "
+        "print(flush=True); time.sleep(600)"
+    )
+    process = start_python("-c", script, work / "lock")
+    process.stdout.readline()
+    [outcome] = translate(translator, video, tmp_path / "night.mp4")
+    assert outcome.error == f"another process is translating to {work}"
+    process.kill()
+    process.communicate()
+    [outcome] = translate(translator, video, tmp_path / "night.mp4")
+    assert outcome.status == "ok"
+
+
 @pytest.mark.parametrize("smoothing", [0.9, "shot"])
 def test_damage_before_a_stop_is_named_at_the_end(translator, tmp_path, smoothing):
     path = write_video(tmp_path / "a.nut", moving_square(12), codec="png", pixel_format="rgb24")
@@ -240,7 +269,7 @@ def test_scene_cuts_begin_new_statistics(translator, tmp_path):
 
 
 def test_image_sequence(translator, video, tmp_path):
-    pattern = tmp_path / "frames" / "%03d.png"
+    pattern = tmp_path / "100%" / "%03d.png"
     events = Events(stop_at=5)
     settings = VideoSettings(smoothing=0.0)
     assert translate(translator, video, pattern, settings, events) == []
@@ -253,6 +282,12 @@ def test_image_sequence(translator, video, tmp_path):
     assert np.array_equal(written, [translator(frame) for frame in pixels_of_source(video)])
     [outcome] = translate(translator, video, pattern, settings)
     assert outcome.status == "skipped"
+
+
+def test_a_percent_sign_in_the_name_of_a_video(translator, video, tmp_path):
+    [outcome] = translate(translator, video, tmp_path / "50%discount.mp4")
+    assert outcome.status == "ok"
+    assert len(frames_of(tmp_path / "50%discount.mp4")) == 12
 
 
 def test_animations_and_videos_convert(translator, video, tmp_path):
@@ -281,6 +316,7 @@ def test_record_names_what_frames_depend_on(translator, video, tmp_path, monkeyp
 
 def test_size_limit(translator, video, tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    monkeypatch.setattr(VideoReader, "_decoded", pytest.fail)  # No frame is decoded before.
     [outcome] = translate(translator, video, tmp_path / "night.mp4")
     assert "48x32 pixels, more than --max-megapixels" in outcome.error
 

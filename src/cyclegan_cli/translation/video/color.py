@@ -85,7 +85,7 @@ def frame_to_rgb(frame: Any, tags: ColorTags) -> PixelArray:
     planes = _planes(_reformatted(frame, "yuv444p16le", tags.matrix, tags.range, tags.range))
     offset, scale = _offset_and_scale(tags.range, bits)
     values = planes.astype(np.float32) / 2 ** (16 - bits)
-    if frame.planes[1].width == frame.width:
+    if len(frame.planes) > 1 and frame.planes[1].width == frame.width:
         # Without chroma to interpolate, swscale may repeat the highest bits in the lowest.
         values = np.floor(values)
     unit = (values - offset) / scale

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
 from cyclegan_cli.data.image import PixelArray
+from cyclegan_cli.data.open_image import max_pixels
 from cyclegan_cli.data.video_formats import INSTALL
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.translation.selection import Selection
@@ -25,6 +26,7 @@ from cyclegan_cli.translation.video.color import (
     upright,
 )
 
+SIXTEEN_BITS = 16
 UPRIGHT = (1, 0, 0, 1)
 MISSING_SECONDS = 1.0  # Of the duration in a header, which also counts other streams.
 MAX_NAMED = 5
@@ -196,6 +198,12 @@ class VideoReader:
             container.close()
             raise DataError(f"{self.path} has no video stream")
         self._stream: Any = streams[0]
+        width, height = self._stream.codec_context.width, self._stream.codec_context.height
+        if width * height > max_pixels():  # Before a frame is decoded.
+            container.close()
+            raise DataError(
+                f"{self.path} has {width}x{height} pixels, more than --max-megapixels", "Raise it."
+            )
         # A decoder with a thread per frame reports errors late, and drops frames after them. It
         # runs beside the network, which takes longer.
         self._stream.thread_type = "SLICE"
@@ -217,6 +225,11 @@ class VideoReader:
                 f"{self.path} is interlaced: deinterlace it first, e.g. with ffmpeg -i {self.path} "
                 "-vf bwdif OUT.mp4"
             )
+        if bits_of(first) > SIXTEEN_BITS:
+            raise DataError(
+                f"{self.path} has pixels of {bits_of(first)} bits ({first.format.name}), and at most "
+                f"{SIXTEEN_BITS} are read"
+            )
         return first, _display_of(first)
 
     def _info(self) -> VideoInfo:
@@ -225,7 +238,10 @@ class VideoReader:
         if self._display[1]:  # Rotated by a quarter.
             size, aspect = size[::-1], 1 / aspect
         rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
-        alpha = any(component.is_alpha for component in first.format.components)
+        # The decoders of VP8 and VP9 leave out alpha, which is a stream within the stream.
+        alpha = stream.metadata.get("alpha_mode") == "1" or any(
+            component.is_alpha for component in first.format.components
+        )
         return VideoInfo(
             *size,
             bits_of(first),

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +19,15 @@ from typing import Any
 import numpy as np
 
 from cyclegan_cli.errors import OutputError
-from cyclegan_cli.files import atomic_path, make_folder, remove_leftovers, write_text
+from cyclegan_cli.files import atomic_path, lock_file, make_folder, remove_leftovers, write_text
 from cyclegan_cli.translation.smoothing import Histogram, Moments
 from cyclegan_cli.translation.video.encoder import Packet
 
 RECORD = "record.json"
 SHOTS = "shots.npz"
-OWN = re.compile(r"record\.json|shots\.npz|\d+\.(npz|png)|\.cyclegan-.*\.tmp")
+PARTIAL = "partial"  # Exists if the frames of a stopped translation are in a file.
+LOCK = "lock"
+OWN = re.compile(r"record\.json|shots\.npz|partial|lock|\d+\.(npz|png)|\.cyclegan-.*\.tmp")
 VERSION = 2
 
 
@@ -62,9 +64,11 @@ class WorkFolder:
         folder: The folder; it exists from the first segment on.
         state: At the end of the last segment.
         shots: Index of the first frame of each shot, and its statistics; None if unknown.
+        has_partial: Whether a stopped translation has written its frames to a file.
 
     Raises:
-        OutputError: Segments of another record cannot be removed, or the folder has other files.
+        OutputError: Segments of another record cannot be removed, the folder has other files, or
+            another process uses it.
     """
 
     def __init__(self, output: str, record: Mapping[str, Any]) -> None:
@@ -73,10 +77,15 @@ class WorkFolder:
         self._files: list[Path] = []
         self.state = SegmentState()
         self.shots: tuple[list[int], list[Moments]] | None = None
+        self.has_partial = (self.folder / PARTIAL).exists()
+        self._unlock: Callable[[], object] | None = None
+        if not self.folder.exists():
+            return
+        self._refuse_foreign()
+        self._lock()
         if self._is_same():
             self._load()
-        elif self.folder.exists():
-            self._refuse_foreign()
+        else:
             self.remove()
 
     @staticmethod
@@ -99,6 +108,29 @@ class WorkFolder:
                 f"{self.folder} is where unfinished videos are kept, and contains {foreign[0]}",
                 "Move it.",
             )
+
+    def _lock(self) -> None:
+        """Lock the folder, which exists, until this object is removed or the process ends."""
+        try:
+            self._unlock = lock_file(self, self.folder / LOCK)
+        except BlockingIOError as error:
+            raise OutputError(
+                f"another process is translating to {self.folder}", "Wait for its end."
+            ) from error
+        except OSError as error:
+            raise OutputError(f"cannot write {self.folder}: {error.strerror}") from error
+
+    def claim_partial(self, path: str) -> bool:
+        """Return whether a file of the frames so far may be written: it is new, or of such frames.
+
+        Args:
+            path: The file.
+        """
+        if not self.has_partial and os.path.lexists(path):
+            return False
+        self.has_partial = True
+        write_text(self.folder / PARTIAL, "")
+        return True
 
     def _load(self) -> None:
         remove_leftovers(self.folder)
@@ -127,6 +159,8 @@ class WorkFolder:
             OutputError: It cannot be written.
         """
         make_folder(self.folder)
+        if self._unlock is None:
+            self._lock()
         if not self._files:
             self._write_record()
         listed = list(packets)
@@ -149,6 +183,8 @@ class WorkFolder:
 
     def _write_record(self) -> None:
         write_text(self.folder / RECORD, self._record)
+        if self.has_partial:
+            write_text(self.folder / PARTIAL, "")
         if self.shots is not None:
             starts, moments = self.shots
             _save(self.folder / SHOTS, {"starts": np.array(starts), "moments": np.stack(moments)})
@@ -180,6 +216,9 @@ class WorkFolder:
         Raises:
             OutputError: It cannot be removed.
         """
+        if self._unlock is not None:
+            self._unlock()
+            self._unlock = None
         with suppress(FileNotFoundError):
             try:
                 shutil.rmtree(self.folder)

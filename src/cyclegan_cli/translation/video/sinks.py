@@ -8,6 +8,7 @@ from typing import Protocol
 from cyclegan_cli.data.encode import encode
 from cyclegan_cli.data.formats import writable_format
 from cyclegan_cli.data.image import DecodedImage, EncodeOptions
+from cyclegan_cli.data.video_formats import frame_path
 from cyclegan_cli.translation.video.encoder import SegmentEncoder, VideoFormat
 from cyclegan_cli.translation.video.reader import Frame
 from cyclegan_cli.translation.video.segments import SegmentState, WorkFolder
@@ -72,8 +73,3 @@ class ImageSequence:
     def end_segment(self, state: SegmentState) -> None:
         """Record how many frames are written."""
         self._work.add((), {}, state)
-
-
-def frame_path(pattern: str, number: int) -> str:
-    """Return the path of a frame in an image sequence."""
-    return pattern % number

@@ -20,7 +20,7 @@ from cyclegan_cli.data.encode import encode
 from cyclegan_cli.data.formats import ANIMATED_FORMATS, writable_format
 from cyclegan_cli.data.image import Animation, DecodedImage, EncodeOptions
 from cyclegan_cli.data.open_image import max_pixels
-from cyclegan_cli.data.video_formats import container_of, is_sequence, is_video
+from cyclegan_cli.data.video_formats import container_of, frame_path, is_sequence, is_video
 from cyclegan_cli.errors import DataError, OutputError
 from cyclegan_cli.files import atomic_path, sha256_of
 from cyclegan_cli.translation.file_stages import keeps_output
@@ -39,7 +39,6 @@ from cyclegan_cli.translation.video.sinks import (
     EncodedFrames,
     FrameSink,
     ImageSequence,
-    frame_path,
 )
 from cyclegan_cli.translation.video.translation import VideoTranslation
 
@@ -148,11 +147,6 @@ class VideoStages:
 
     def _translate(self, job: TranslationJob, source: FrameSource) -> FinishedFrames:
         info = source.info
-        if info.width * info.height > max_pixels():
-            raise DataError(
-                f"{job.input} has {info.width}x{info.height} pixels, more than --max-megapixels",
-                "Raise it.",
-            )
         video = None
         if is_video(job.output):
             codec = self.settings.codec_for(job.output)
@@ -185,7 +179,7 @@ class VideoStages:
         return ImageSequence(finished.work, self._stored_frame(finished.work), EncodeOptions())
 
     def _stored_frame(self, work: WorkFolder) -> str:
-        return os.path.join(str(work.folder).replace("%", "%%"), "%06d.png")
+        return os.path.join(work.folder, "%06d.png")
 
     def _record(self, job: TranslationJob, video: VideoFormat | None) -> dict[str, Any]:
         """Return everything that the frames depend on."""
@@ -234,6 +228,12 @@ class VideoStages:
             partial = f"{frame_path(job.output, 1)} to {frame_path(job.output, frames)}"
         else:
             times, durations = finished.work.times()
+            if not finished.work.claim_partial(partial):
+                self.events.on_message(
+                    f"{job.input}: stopped; {partial} is not replaced, because it was not written "
+                    "by this command; the same command continues"
+                )
+                raise JobStopped
             info, last = finished.source.info, max(times, default=0)
             seconds = float((last + durations.get(last, 0) - info.start) * info.time_base)
             self._write(TranslationJob(job.input, partial), finished, seconds)
@@ -265,8 +265,9 @@ class VideoStages:
         if not is_sequence(job.output):
             warnings = self._write(job, finished)
         finished.work.remove()
-        with suppress(OSError):
-            os.unlink(partial_path(job.output))
+        if finished.work.has_partial:
+            with suppress(OSError):
+                os.unlink(partial_path(job.output))
         if finished.damage:
             raise DataError(
                 f"{job.input} is damaged: {'; '.join(finished.damage)}; {job.output} has the "
