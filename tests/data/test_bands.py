@@ -129,6 +129,7 @@ REFUSED = {
     ),
     "an empty file": (b"", "empty"),
     "a text": (b"hello", "not an image"),
+    "a byte": (b"x", "not an image"),
 }
 
 

@@ -336,8 +336,9 @@ def unidentified(name: str, stream: BinaryIO, head: bytes) -> DataError:
         )
     for kind in readable_formats():
         _, accepts = Image.OPEN[kind]
-        if accepts and accepts(head) is True:
-            return _unsupported_variant(name, kind, stream, head)
+        with suppress(struct.error, IndexError):  # The file is shorter than a signature.
+            if accepts and accepts(head) is True:
+                return _unsupported_variant(name, kind, stream, head)
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for magic, what in OTHER_IMAGES:
         if head.startswith(magic) or start.startswith(magic):

@@ -225,9 +225,9 @@ class VideoReader:
                 f"{self.path} is interlaced: deinterlace it first, e.g. with ffmpeg -i {self.path} "
                 "-vf bwdif OUT.mp4"
             )
-        if bits_of(first) > SIXTEEN_BITS:
+        if (bits := bits_of(first)) > SIXTEEN_BITS:
             raise DataError(
-                f"{self.path} has pixels of {bits_of(first)} bits ({first.format.name}), and at most "
+                f"{self.path} has pixels of {bits} bits ({first.format.name}), and at most "
                 f"{SIXTEEN_BITS} are read"
             )
         return first, _display_of(first)
@@ -239,7 +239,8 @@ class VideoReader:
             size, aspect = size[::-1], 1 / aspect
         rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
         # The decoders of VP8 and VP9 leave out alpha, which is a stream within the stream.
-        alpha = stream.metadata.get("alpha_mode") == "1" or any(
+        names = {name.lower(): value for name, value in stream.metadata.items()}
+        alpha = names.get("alpha_mode") == "1" or any(
             component.is_alpha for component in first.format.components
         )
         return VideoInfo(
