@@ -75,7 +75,8 @@ def translate_command(config: TranslateConfig) -> None:
     target = checkpoint.info.target(direction)
     target_format = output_format(config, target_format)
     images = _resolve_images(config, env, target, extension, shard, target_format)
-    masks, labels = None, None
+    masks: Masks | None = None
+    labels: LabelCopier | None = None
     if config.mask is not None:
         from cyclegan_cli.translation.masks import choose_masks
 
