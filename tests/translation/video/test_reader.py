@@ -8,6 +8,7 @@ import pytest
 
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.translation.selection import ALL_FRAMES, Selection
+from cyclegan_cli.translation.video import reader as video_reader
 from cyclegan_cli.translation.video.color import (
     LUMA_WEIGHTS,
     ColorTags,
@@ -37,7 +38,7 @@ def test_times_of_uneven_frames(tmp_path):
     assert reader.damage == []
 
 
-def test_transparency_and_floating_point_numbers(tmp_path):
+def test_transparency_and_floating_point_numbers(tmp_path, monkeypatch):
     path = tmp_path / "a.webm"
     with av.open(str(path), "w") as output:
         stream = output.add_stream("libvpx-vp9", rate=25, width=48, height=32, pix_fmt="yuv420p")
@@ -45,8 +46,8 @@ def test_transparency_and_floating_point_numbers(tmp_path):
         frame = av.VideoFrame.from_ndarray(moving_square(1)[0], format="rgb24")
         output.mux([*stream.encode(frame), *stream.encode(None)])
     assert "its transparency is lost" in VideoReader(str(path)).info.remarks[0]
-    path = write_video(tmp_path / "b.nut", moving_square(1), codec="exr", pixel_format="gbrpf32le")
-    with pytest.raises(DataError, match=r"pixels of 32 bits \(gbrpf32le\)"):
+    with monkeypatch.context() as patch, pytest.raises(DataError, match="pixels of 32 bits"):
+        patch.setattr(video_reader, "bits_of", lambda frame: 32)
         VideoReader(str(path))
     packed = av.VideoFrame(48, 32, "y210le")  # One plane.
     assert frame_to_rgb(packed, ColorTags()).shape == (32, 48, 3)
