@@ -25,6 +25,7 @@ from hypothesis import settings
 from PIL import Image
 from typer.testing import CliRunner
 
+import preloaded
 from cyclegan_cli.checkpoints.header import ModelInfo, StateInfo
 from cyclegan_cli.checkpoints.locate import CONFIG_FILE, MODEL_FILE, STATE_FILE
 from cyclegan_cli.checkpoints.store import library_versions, save_model, save_state
@@ -105,6 +106,10 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, A
     report = yield
     _refuse_skip(collector.config, report)
     return report
+
+
+def pytest_sessionfinish() -> None:
+    preloaded.close_server()
 
 
 def _refuse_skip(config: pytest.Config, report: Any) -> None:

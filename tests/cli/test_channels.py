@@ -294,7 +294,7 @@ def test_inspect_shows_channels_and_values(train, cyclegan, domains):
     assert image["values"]["channels"][0]["largest"] == stored.max()
 
 
-def test_dry_run_reports_the_range_and_clipped_values(cyclegan, domains, tmp_path):
+def test_dry_run_reports_the_range_and_clipped_values(cyclegan, known_cost, domains, tmp_path):
     answer = cyclegan(
         "train", "--domain-a", domains / "ct", "--domain-b", domains / "mr", *TINY, "--steps", "2",
         "--range-a", "-200,300", "--run-dir", tmp_path / "r", "--dry-run", "--json",

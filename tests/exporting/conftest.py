@@ -8,8 +8,16 @@ import pytest
 from cyclegan_cli.checkpoints.locate import read_checkpoint
 from cyclegan_cli.exporting.exporter import Report, export
 from cyclegan_cli.exporting.job import FORMATS, Job
+from graphs import traced_once
 
 MakeExport = Callable[..., Report]
+
+
+@pytest.fixture(autouse=True)
+def _traced_once():
+    """Each network is traced for ONNX once per process."""
+    with traced_once():
+        yield
 
 
 @pytest.fixture(scope="session")
