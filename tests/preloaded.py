@@ -13,6 +13,7 @@ import json
 import os
 import runpy
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -120,6 +121,36 @@ class Preloaded:
         self.stderr.close()
 
 
+def write_program(path: Path) -> int:
+    """Write a program that runs commands as :class:`Preloaded` does; signals do not reach them.
+
+    Returns:
+        The descriptor that the program has to inherit.
+    """
+    descriptor = _server().descriptor
+    line = f'exec {shlex.quote(sys.executable)} -I -S {shlex.quote(__file__)} {descriptor} "$@"'
+    path.write_text(f"#!/bin/sh\n{line}\n")
+    path.chmod(0o755)
+    return descriptor
+
+
+def _run_here(descriptor: int, arguments: list[str]) -> int:
+    """Run a command with the streams of this process; return its exit code."""
+    request = {
+        "arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ),
+    }  # fmt: skip
+    reading, writing = os.pipe()
+    with socket.socket(fileno=descriptor) as requests, tempfile.TemporaryFile() as file:
+        file.write(json.dumps(request).encode())
+        file.flush()
+        socket.send_fds(requests, [b"x"], [0, 1, 2, writing, file.fileno()])
+        requests.detach()
+    os.close(writing)
+    with os.fdopen(reading) as status:
+        _, code = status.read().split()
+    return int(code) if int(code) >= 0 else 128 - int(code)
+
+
 class _Server:
     """The process that imports once and forks."""
 
@@ -134,6 +165,11 @@ class _Server:
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, folders))},
                 stdin=subprocess.DEVNULL,
             )
+
+    @property
+    def descriptor(self) -> int:
+        """Of the socket that takes requests."""
+        return self._socket.fileno()
 
     def request(self, descriptors: list[int]) -> None:
         socket.send_fds(self._socket, [b"x"], descriptors)
@@ -228,3 +264,7 @@ def _run(descriptors: list[int]) -> None:
         atexit._run_exitfuncs()
         sys.stdout.flush()
         os._exit(code)
+
+
+if __name__ == "__main__":
+    sys.exit(_run_here(int(sys.argv[1]), sys.argv[2:]))

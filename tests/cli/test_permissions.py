@@ -26,7 +26,7 @@ def respect_permissions() -> None:
                 raise OSError("this root may not give rights away")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def folder(run_folder):
     """``day``, ``night`` and ``run``, which all may read, and the same behind locks."""
     folder = Path(tempfile.mkdtemp())

@@ -5,7 +5,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from documents import (
     words,
 )
 from original import original_generator
+from preloaded import write_program
 from runs import Recorder, draw_discs, make_config, stop_after
 from videos import moving_square, write_video
 
@@ -232,23 +232,20 @@ def shell(folder, clean_environment):
     """Runs a program in the folder, where ``cyclegan`` is a command and ``curl`` finds a photo."""
     commands = folder.parent / "bin"
     commands.mkdir()
-    for name, line in (
-        ("cyclegan", f'exec {shlex.quote(sys.executable)} -m cyclegan_cli "$@"'),
-        ("curl", f"exec cat {shlex.quote(str(folder))}/photo.jpg"),
-    ):
-        (commands / name).write_text(f"#!/bin/sh\n{line}\n")
-        (commands / name).chmod(0o755)
+    server = write_program(commands / "cyclegan")
+    (commands / "curl").write_text(f"#!/bin/sh\nexec cat {shlex.quote(str(folder))}/photo.jpg\n")
+    (commands / "curl").chmod(0o755)
     environment = os.environ | {
         "PATH": f"{commands}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT / "src"),
         "SLURM_ARRAY_TASK_ID": "1",
         "SLURM_ARRAY_TASK_COUNT": "2",
     }
 
     def run(*arguments):
         done = subprocess.run(
-            arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=240
-        )
+            arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=240,
+            pass_fds=[server],
+        )  # fmt: skip
         assert done.returncode == 0, done.stderr
 
     return run
