@@ -1,11 +1,9 @@
-"""Fixtures of the tests of the command line."""
+"""Fixtures of the tests of ``cyclegan translate``."""
 
 import shutil
 from pathlib import Path
 
 import pytest
-
-from cyclegan_cli.training import estimate
 
 
 @pytest.fixture
@@ -16,10 +14,3 @@ def here(tmp_path, run_folder, draw, monkeypatch):
     for name in ("a.png", "b.jpg", "sub/c.png"):
         draw(Path("photos") / name)
     return tmp_path
-
-
-@pytest.fixture
-def known_cost(monkeypatch):
-    """``train --dry-run`` takes 2 s and 500 MB for a step, without a process that measures."""
-    cost = estimate.StepCost(memory=500_000_000, seconds=2.0, steps=5)
-    monkeypatch.setattr(estimate, "measure_steps", lambda plan: cost)

@@ -195,7 +195,7 @@ SIMPLE = [block for block in BLOCKS if any(simple_calls(command) for command in 
 @pytest.mark.parametrize("block", SIMPLE, ids=str)
 @pytest.mark.cpu_features
 @pytest.mark.slow
-def test_every_simple_command_runs(block, folder, cyclegan):
+def test_every_simple_command_runs(block, folder, cyclegan, known_cost, traced_once):
     calls = [call for command in block.commands() for call in simple_calls(command)]
     for call in filter(is_possible_here, calls):
         is_training = call[0] == "train" and "--help" not in call

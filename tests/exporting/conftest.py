@@ -8,16 +8,13 @@ import pytest
 from cyclegan_cli.checkpoints.locate import read_checkpoint
 from cyclegan_cli.exporting.exporter import Report, export
 from cyclegan_cli.exporting.job import FORMATS, Job
-from graphs import traced_once
 
 MakeExport = Callable[..., Report]
 
 
-@pytest.fixture(autouse=True)
-def _traced_once():
-    """Each network is traced for ONNX once per process."""
-    with traced_once():
-        yield
+@pytest.fixture(scope="module", autouse=True)
+def _graphs(traced_once):
+    """For all tests of this folder."""
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +23,7 @@ def exported(checkpoint, tmp_path_factory):
     made: dict[Any, Report] = {}
 
     def make(name, **options):
+        options = {"precision": "fp32"} | options
         key = (name, *sorted(options.items()))
         if key not in made:
             target = tmp_path_factory.mktemp("exported") / f"x{FORMATS[name].extensions[0]}"

@@ -4,8 +4,8 @@ from importlib.util import find_spec
 
 import pytest
 
+import graphs
 from cyclegan_cli.checkpoints.locate import read_checkpoint
-from graphs import traced_once
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +20,7 @@ def exported_models(run_folder, tmp_path_factory):
     if find_spec("openvino") is None:
         del names["xml"]
     source = read_checkpoint(run_folder / "model.safetensors")
-    with traced_once():
+    with graphs.traced_once():
         for extension, name in names.items():
             export(Job(source, ("a2b",), folder / f"x.{extension}", FORMATS[name]))
     return {extension: folder / f"x.{extension}" for extension in names}
