@@ -98,7 +98,7 @@ def answers(folder):
 @pytest.mark.parametrize(
     "number",
     range(len(REFUSED)),
-    ids=[f"{arguments[0]}-{named}" for arguments, _, named in REFUSED],
+    ids=[f"{words[0]}-{named}" for words, _, named in REFUSED],
 )
 @pytest.mark.slow
 def test_unreadable_path_is_one_sentence(answers, number):
