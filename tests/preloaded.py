@@ -24,6 +24,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 # The first step of an optimizer imports torch._dynamo.
 IMPORTED = (
@@ -105,6 +106,10 @@ class Preloaded:
         self.close()
         return out, err
 
+    def kill(self) -> None:
+        """Kill this process alone."""
+        self.send_signal(signal.SIGKILL)
+
     def send_signal(self, number: int) -> None:
         """Send a signal to this process alone; its process group has the number ``pid``."""
         if self.returncode is None:
@@ -128,10 +133,33 @@ def write_program(path: Path) -> int:
         The descriptor that the program has to inherit.
     """
     descriptor = _server().descriptor
-    line = f'exec {shlex.quote(sys.executable)} -I -S {shlex.quote(__file__)} {descriptor} "$@"'
-    path.write_text(f"#!/bin/sh\n{line}\n")
+    path.write_text(f'#!/bin/sh\nexec {shlex.join(_client(descriptor))} "$@"\n')
     path.chmod(0o755)
     return descriptor
+
+
+def run(
+    arguments: Sequence[object], content: bytes = b"", **streams: Any
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a command in the current folder with some standard input.
+
+    Args:
+        arguments: Of the program.
+        content: Standard input, through a pipe.
+        **streams: ``stdout`` and ``stderr`` as of ``subprocess.run``; others are pipes.
+    """
+    descriptor = _server().descriptor
+    return subprocess.run(
+        [*_client(descriptor), *map(str, arguments)],
+        input=content,
+        timeout=120,
+        pass_fds=[descriptor],
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | streams,
+    )
+
+
+def _client(descriptor: int) -> list[str]:
+    return [sys.executable, "-I", "-S", __file__, str(descriptor)]
 
 
 def _run_here(descriptor: int, arguments: list[str]) -> int:
