@@ -25,6 +25,8 @@ from hypothesis import settings
 from PIL import Image
 from typer.testing import CliRunner
 
+import graphs
+import preloaded
 from cyclegan_cli.checkpoints.header import ModelInfo, StateInfo
 from cyclegan_cli.checkpoints.locate import CONFIG_FILE, MODEL_FILE, STATE_FILE
 from cyclegan_cli.checkpoints.store import library_versions, save_model, save_state
@@ -33,6 +35,7 @@ from cyclegan_cli.cli.app import app
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.runtime.devices import CPU_FEATURES_VARIABLE
+from cyclegan_cli.training import estimate
 
 # The same examples in every run, and no limit of time: other work may run on the same cores.
 settings.register_profile("fixed", deadline=None, derandomize=True, database=None)
@@ -105,6 +108,10 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, A
     report = yield
     _refuse_skip(collector.config, report)
     return report
+
+
+def pytest_sessionfinish() -> None:
+    preloaded.close_server()
 
 
 def _refuse_skip(config: pytest.Config, report: Any) -> None:
@@ -184,6 +191,20 @@ def run_folder(tiny_model, tiny_info, tmp_path_factory):
 def checkpoint(run_folder):
     """The tiny model's checkpoint: two generators, day and night."""
     return run_folder / MODEL_FILE
+
+
+@pytest.fixture(scope="module")
+def traced_once():
+    """Each network is traced for ONNX once per process."""
+    with graphs.traced_once():
+        yield
+
+
+@pytest.fixture
+def known_cost(monkeypatch):
+    """``train --dry-run`` takes 2 s and 500 MB for a step, without a process that measures."""
+    cost = estimate.StepCost(memory=500_000_000, seconds=2.0, steps=5)
+    monkeypatch.setattr(estimate, "measure_steps", lambda plan: cost)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,16 @@ from runs import ClockRecorder, Recorder
 
 CPU = torch.device("cpu")
 Work = Callable[..., Any]
+IMPORTED = ["torch._dynamo", "torch.distributed", "cyclegan_cli.training.trainer"]
 
 
 def together(work: Work, folder: Path, ranks: int, *arguments: Any) -> list[Any]:
     """Have processes do some work; what each returned."""
-    multiprocessing.spawn(_join, (work, folder, ranks, arguments), nprocs=ranks)
+    # Forks of a process that has imported for five seconds what each of them would.
+    get_context("forkserver").set_forkserver_preload(IMPORTED)
+    multiprocessing.start_processes(
+        _join, (work, folder, ranks, arguments), nprocs=ranks, start_method="forkserver"
+    )
     return [torch.load(folder / f"answer-{rank}", weights_only=False) for rank in range(ranks)]
 
 

@@ -297,7 +297,7 @@ def test_inspect_shows_channels_and_values(train, cyclegan, domains):
     assert image["values"]["channels"][0]["largest"] == stored.max()
 
 
-def test_dry_run_reports_the_range_and_clipped_values(cyclegan, domains, tmp_path):
+def test_dry_run_reports_the_range_and_clipped_values(cyclegan, known_cost, domains, tmp_path):
     answer = cyclegan(
         "train", "--domain-a", domains / "ct", "--domain-b", domains / "mr", *TINY, "--steps", "2",
         "--range-a", "-200,300", "--run-dir", tmp_path / "r", "--dry-run", "--json",
@@ -311,7 +311,9 @@ def test_dry_run_reports_the_range_and_clipped_values(cyclegan, domains, tmp_pat
 
 
 @pytest.mark.slow
-def test_export_to_onnx_has_the_channels_and_ranges(train, cyclegan, domains, tmp_path):
+def test_export_to_onnx_has_the_channels_and_ranges(
+    traced_once, train, cyclegan, domains, tmp_path
+):
     import onnxruntime
 
     run = train("satellite", 4, "satellite")
@@ -330,7 +332,9 @@ def test_export_to_onnx_has_the_channels_and_ranges(train, cyclegan, domains, tm
     assert "--image-io takes and returns uint8" in answer.err
 
 
-def test_int8_export_is_calibrated_with_images_of_the_domain(train, cyclegan, domains, tmp_path):
+def test_int8_export_is_calibrated_with_images_of_the_domain(
+    traced_once, train, cyclegan, domains, tmp_path
+):
     run = train("satellite", 4, "satellite")
     (tmp_path / "typical").mkdir()
     for index in range(8):

@@ -18,14 +18,15 @@ from cyclegan_cli.checkpoints.header import read_header
 from cyclegan_cli.errors import DeviceError
 from cyclegan_cli.runtime.distributed_env import DistributedEnv
 from cyclegan_cli.training import distributed
+from preloaded import Preloaded
 from trainings import TINY, draw_domains, free_port, wait_for_steps
 
 pytestmark = pytest.mark.slow
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 OPTIONS = [
-    *TINY, "--steps", "40", "--log-every", "1", "--checkpoint-every", "5", "--sample-every", "20",
-    "--validate-every", "10", "--val-fraction", "0.3", "--workers", "1",
+    *TINY, "--steps", "24", "--log-every", "1", "--checkpoint-every", "3", "--sample-every", "10",
+    "--validate-every", "6", "--val-fraction", "0.3", "--workers", "1",
 ]  # fmt: skip
 
 
@@ -38,8 +39,21 @@ def start(folder: Path, *arguments: str, launch: tuple[str, ...] = ()) -> subpro
     return trainings.start([*TORCHRUN, *launch, "-m", "cyclegan_cli", "train", *arguments], folder)
 
 
-def finish(folder: Path, *arguments: str) -> tuple[int, str, str]:
-    return trainings.finish([*TORCHRUN, "-m", "cyclegan_cli", "train", *arguments], folder)
+def finish(folder: Path, *arguments: str) -> tuple[list[int], str, str]:
+    """Exit codes, stdout and stderr of two processes with the environment of torchrun."""
+    together = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    together |= {"MASTER_PORT": str(free_port()), "COLUMNS": "100"}
+    ranks = [
+        Preloaded(
+            ["train", *arguments],
+            folder,
+            os.environ | together | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    written = [rank.communicate(timeout=240) for rank in ranks]
+    out, err = ("".join(texts) for texts in zip(*written, strict=True))
+    return [rank.wait(0) for rank in ranks], out, err
 
 
 def model(folder: Path, run: str) -> bytes:
@@ -48,11 +62,12 @@ def model(folder: Path, run: str) -> bytes:
 
 @pytest.fixture(scope="module")
 def whole(folder):
-    code, out, err = finish(folder, *OPTIONS, "--run-dir", "whole")
+    command = [*TORCHRUN, "-m", "cyclegan_cli", "train", *OPTIONS, "--run-dir", "whole"]
+    code, out, err = trainings.finish(command, folder)
     assert code == 0, err
     # The first process alone speaks.
     assert out == "checkpoint: whole/model.safetensors\n"
-    assert err.count("training day <-> night to step 40") == 1
+    assert err.count("training day <-> night to step 24") == 1
     assert "2 processes with a batch size of 1 each: 2 images of each domain per step" in err
     assert "warning" not in err.lower()
     tensors = read_header(folder / "whole" / "state.safetensors").tensors
@@ -62,7 +77,7 @@ def whole(folder):
 
 def test_killed_rank_is_restarted_with_identical_result(folder, whole):
     process = start(folder, *OPTIONS, "--run-dir", "hurt", launch=("--max-restarts", "1"))
-    wait_for_steps(folder, "hurt", 12)
+    wait_for_steps(folder, "hurt", 7)
     children = psutil.Process(process.pid).children()
     [second] = [one for one in children if one.environ().get("RANK") == "1"]
     second.kill()
@@ -74,20 +89,20 @@ def test_killed_rank_is_restarted_with_identical_result(folder, whole):
 
 def test_ctrl_c_saves_and_resume_gives_identical_model(folder, whole):
     process = start(folder, *OPTIONS, "--run-dir", "stopped")
-    wait_for_steps(folder, "stopped", 7)
+    wait_for_steps(folder, "stopped", 4)
     os.killpg(process.pid, signal.SIGINT)  # As a terminal does; torchrun passes it on once more.
     _, err = process.communicate(timeout=120)
-    [step] = re.findall(r"error: stopped after step (\d+) of 40; the run was saved", err)
-    assert 7 <= int(step) < 40
+    [step] = re.findall(r"error: stopped after step (\d+) of 24; the run was saved", err)
+    assert 4 <= int(step) < 24
     assert err.count("error: ") == 1
-    code, _, err = finish(folder, "--resume", "stopped")
-    assert code == 0, err
+    codes, _, err = finish(folder, "--resume", "stopped")
+    assert codes == [0, 0], err
     assert model(folder, "stopped") == whole
 
 
 def test_invalid_options_are_reported_once(folder):
-    code, _, err = finish(folder, *OPTIONS, "--run-dir", "r", "--crop-size", "33")
-    assert code != 0
+    codes, _, err = finish(folder, *OPTIONS, "--run-dir", "r", "--crop-size", "33")
+    assert all(codes)
     assert err.count("error: --crop-size 33 ") == 1
     assert "cyclegan_cli/" not in err.replace("-m cyclegan_cli", "")
     assert not (folder / "r").exists()
@@ -97,16 +112,16 @@ def test_error_on_rank_zero_ends_all_ranks(folder):
     shutil.copytree(folder / "day", folder / "spoilt")
     (folder / "spoilt" / "0.png").write_text("no image")
     spoilt = ["--domain-a", "spoilt", "--run-dir", "r", "--strict"]
-    code, _, err = finish(folder, *OPTIONS, *spoilt)
-    assert code != 0
+    codes, _, err = finish(folder, *OPTIONS, *spoilt)
+    assert codes[0] == 3
     assert err.count("error: ") == 1
     assert "error: --strict: --domain-a: 1 of 9 checked images will be left out" in err
     assert not (folder / "r").exists()
 
 
 def test_dry_run_is_refused_under_torchrun(folder):
-    code, _, err = finish(folder, *OPTIONS, "--dry-run")
-    assert code != 0
+    codes, _, err = finish(folder, *OPTIONS, "--dry-run")
+    assert all(codes)
     assert err.count("error: --dry-run needs a single process") == 1
 
 
@@ -145,8 +160,7 @@ def test_waiting_for_other_ranks_handles_signals(folder, monkeypatch, rank, awai
     monkeypatch.setenv("MASTER_PORT", str(free_port()))
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    command = [sys.executable, "-m", "cyclegan_cli", "train", *OPTIONS, "--run-dir", "lonely"]
-    process = trainings.start(command, folder)
+    process = Preloaded(["train", *OPTIONS, "--run-dir", "lonely"], folder)
     line = process.stderr.readline()
     assert f"process {int(rank) + 1}/2: waiting for {awaited} 127.0.0.1:" in line
     process.send_signal(number)

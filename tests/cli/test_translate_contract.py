@@ -14,25 +14,20 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import preloaded
 from cyclegan_cli.files import is_temporary
 from cyclegan_cli.translation.translator import Translator
 from disks import small_disk
 from images import files, lock
+from preloaded import Preloaded
 
 pytestmark = pytest.mark.cpu_features
 
 COMMAND = [sys.executable, "-m", "cyclegan_cli", "translate"]
 
 
-def pipe(content: bytes, *arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        input=content,
-        capture_output=True,
-        timeout=120,
-        check=False,
-        **options,
-    )
+def pipe(content: bytes, *arguments: str, **streams: Any) -> subprocess.CompletedProcess[bytes]:
+    return preloaded.run(["translate", *arguments], content, **streams)
 
 
 # Options without effect
@@ -89,9 +84,7 @@ def test_invalid_stream_writes_nothing_to_stdout(here):
 @pytest.mark.slow
 def test_full_disk_for_stderr_does_not_stop_translation(here, inputs, code):
     with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [*COMMAND, inputs, "-o", "out/"], stdout=subprocess.PIPE, stderr=full, check=False
-        )
+        done = pipe(b"", inputs, "-o", "out/", stderr=full)
     assert done.returncode == code
     assert code or files("out") == ["a.png", "b.jpg", "sub/c.png"]
 
@@ -109,6 +102,7 @@ def test_broken_link_is_replaced_by_output(here, cyclegan):
 @pytest.mark.slow
 def test_full_disk_for_stdout_is_an_error(here):
     with open("/dev/full", "w") as full:
+        # The end of an interpreter, which flushes standard output, is a part of it.
         done = subprocess.run(
             [*COMMAND, "photos/a.png", "-o", "-"], stdout=full, stderr=subprocess.PIPE, check=False
         )
@@ -326,11 +320,12 @@ def test_fail_fast_stops_at_first_failure(here, cyclegan):
 
 @pytest.mark.parametrize("delay", [0.0, 0.03, 0.1])
 @pytest.mark.slow
-def test_kill_at_any_moment_leaves_whole_images(here, cyclegan, start_python, draw, delay):
+def test_kill_at_any_moment_leaves_whole_images(here, cyclegan, draw, delay):
     first = draw(Path("many/000.png"), (96, 96))
     for number in range(1, 60):
         shutil.copyfile(first, f"many/{number:03}.png")
-    process = start_python(*COMMAND[1:], "many", "-o", "many/out", "--json", "--workers", "3")
+    options = ("-o", "many/out", "--json", "--workers", "3")
+    process = Preloaded(["translate", "many", *options])
     assert process.stdout.readline()
     time.sleep(delay)
     process.kill()

@@ -19,7 +19,7 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "onnxruntime-python" / "transl
 
 @pytest.mark.parametrize("image_io", [False, True])
 @pytest.mark.slow
-def test_example_output_equals_translator(checkpoint, draw, tmp_path, image_io):
+def test_example_output_equals_translator(traced_once, checkpoint, draw, tmp_path, image_io):
     model = tmp_path / "x.onnx"
     export(Job(read_checkpoint(checkpoint), ("a2b",), model, FORMATS["onnx"], image_io=image_io))
     image = draw(tmp_path / "in.png", size=(45, 31))

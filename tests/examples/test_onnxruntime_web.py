@@ -22,6 +22,7 @@ RUNTIME_FILES = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 
 pytestmark = [
     needs_chromium,
+    pytest.mark.usefixtures("traced_once"),
     pytest.mark.skipif(
         not (MODULES / "onnxruntime-web").is_dir(),
         reason="npm install was not run in examples/onnxruntime-web",

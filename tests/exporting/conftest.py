@@ -12,12 +12,18 @@ from cyclegan_cli.exporting.job import FORMATS, Job
 MakeExport = Callable[..., Report]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _graphs(traced_once):
+    """For all tests of this folder."""
+
+
 @pytest.fixture(scope="session")
 def exported(checkpoint, tmp_path_factory):
     """``exported("onnx", precision="fp16", ...)``: the report of an export from A to B."""
     made: dict[Any, Report] = {}
 
     def make(name, **options):
+        options = {"precision": "fp32"} | options
         key = (name, *sorted(options.items()))
         if key not in made:
             target = tmp_path_factory.mktemp("exported") / f"x{FORMATS[name].extensions[0]}"

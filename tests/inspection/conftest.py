@@ -4,6 +4,7 @@ from importlib.util import find_spec
 
 import pytest
 
+import graphs
 from cyclegan_cli.checkpoints.locate import read_checkpoint
 
 
@@ -19,6 +20,7 @@ def exported_models(run_folder, tmp_path_factory):
     if find_spec("openvino") is None:
         del names["xml"]
     source = read_checkpoint(run_folder / "model.safetensors")
-    for extension, name in names.items():
-        export(Job(source, ("a2b",), folder / f"x.{extension}", FORMATS[name]))
+    with graphs.traced_once():
+        for extension, name in names.items():
+            export(Job(source, ("a2b",), folder / f"x.{extension}", FORMATS[name]))
     return {extension: folder / f"x.{extension}" for extension in names}

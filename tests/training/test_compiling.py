@@ -199,27 +199,19 @@ def backend(monkeypatch):
 @traced
 @pytest.mark.usefixtures("backend")
 @pytest.mark.slow
-def test_compiled_model_computes_the_same_steps():
+def test_compilation_changes_neither_weights_nor_steps():
     plain, compiled = tiny(), tiny()
     compiled.compile(*images())
     assert compiled.pool_a.count == 0
+    for name, network in compiled.networks().items():
+        before = plain.networks()[name].state_dict()
+        for key, tensor in network.state_dict().items():
+            assert torch.equal(tensor, before[key])
+            assert network.get_parameter(key).grad is None
+    assert not compiled.generator_optimizer.state
     for _ in range(3):
         losses = [model.step(*images()).stacked() for model in (plain, compiled)]
         torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=1e-6)
-
-
-@traced
-@pytest.mark.usefixtures("backend")
-@pytest.mark.slow
-def test_compilation_does_not_change_weights():
-    model = tiny()
-    before = {name: network.state_dict() for name, network in tiny().networks().items()}
-    model.compile(*images())
-    for name, network in model.networks().items():
-        for key, tensor in network.state_dict().items():
-            assert torch.equal(tensor, before[name][key])
-            assert network.get_parameter(key).grad is None
-    assert not model.generator_optimizer.state
 
 
 def test_failed_compilation_keeps_the_networks(backend):

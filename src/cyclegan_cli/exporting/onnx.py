@@ -28,6 +28,7 @@ from cyclegan_cli.exporting.converted import (
 )
 from cyclegan_cli.exporting.job import Job
 from cyclegan_cli.models.networks import ResnetGenerator
+from cyclegan_cli.models.padding import SMALLEST_SIDE
 
 
 def convert(job: Job, generators: Generators) -> ConvertedModel:
@@ -71,7 +72,8 @@ def to_onnx(generator: ResnetGenerator, image_io: bool) -> Any:
         (example_input(generator, image_io),),
         dynamo=True,
         opset_version=OPSET,
-        dynamic_shapes=dynamic_shapes(image_io),
+        # Without a smallest size the first trace fails, and the exporter starts again with one.
+        dynamic_shapes=dynamic_shapes(image_io, smallest=None if image_io else SMALLEST_SIDE),
         input_names=[INPUT],
         output_names=[OUTPUT],
         verbose=False,
