@@ -48,6 +48,7 @@ VARIANTS: dict[str, list[str]] = {
     "no-average": ["--ema", "0"],
     "fp32": ["--precision", "fp32"],
     "no-identity": ["--lambda-identity", "0"],
+    "identity-1": ["--lambda-identity", "1"],
     "weak-cycle": ["--lambda-cycle", "5"],
     "batch-2": ["--batch-size", "2"],
 }
@@ -88,7 +89,8 @@ class Run:
         one = self.arguments
         return TrainConfig(
             load_size=round(one.size * 143 / 128), crop_size=one.size, base_channels=one.channels,
-            discriminator_channels=one.channels, residual_blocks=one.blocks, steps=steps,
+            discriminator_channels=one.discriminator_channels or one.channels,
+            residual_blocks=one.blocks, steps=steps,
             seed=self.seed, resampling="strided", ema=0.0,
         )  # fmt: skip
 
@@ -223,6 +225,7 @@ def main() -> None:
     budget.add_argument("--seconds", type=float, default=0.0)
     parser.add_argument("--size", type=int, default=128, help="side of the crops, in pixels")
     parser.add_argument("--channels", type=int, default=32)
+    parser.add_argument("--discriminator-channels", type=int, help="default: --channels")
     parser.add_argument("--blocks", type=int, default=6)
     parser.add_argument("--kid", help="a script that prints the KID of two folders")
     arguments = parser.parse_args()
