@@ -23,6 +23,7 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,12 +114,18 @@ class Preloaded:
     def send_signal(self, number: int) -> None:
         """Send a signal to this process alone; its process group has the number ``pid``."""
         if self.returncode is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # It has ended.
+                os.kill(self.pid, number)
+
+    def send_group_signal(self, number: int) -> None:
+        """Send a signal to the process group, as a terminal and a scheduler do."""
+        with suppress(ProcessLookupError):  # It has ended, and is not a zombie.
+            os.killpg(self.pid, number)
 
     def close(self) -> None:
         """Kill the process group if it still runs, and close the streams."""
         if self.returncode is None:
-            os.killpg(self.pid, signal.SIGKILL)
+            self.send_group_signal(signal.SIGKILL)
             self.wait(60)
         if not self.stdout.closed:
             os.close(self._status)

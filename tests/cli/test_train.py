@@ -55,7 +55,7 @@ def new_run(run: str, *arguments: str) -> list[str]:
     return [*TINY, "--run-dir", run, *arguments]
 
 
-LONG = ["--steps", "30", "--log-every", "1", "--checkpoint-every", "4", "--sample-every", "12"]
+LONG = ["--steps", "60", "--log-every", "1", "--checkpoint-every", "4", "--sample-every", "12"]
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_killed_run_resumes_to_identical_model(folder, whole):
     for moment in moments:
         process = start(folder, *arguments)
         wait_for_steps(folder, "killed", moment)
-        os.killpg(process.pid, signal.SIGKILL)
+        process.send_group_signal(signal.SIGKILL)
         process.communicate()
         arguments = ["--resume", "killed"]
     code, _, err = finish(folder, *arguments)
@@ -90,11 +90,10 @@ def test_killed_run_resumes_to_identical_model(folder, whole):
 def test_signal_saves_and_prints_resume_command(folder, whole, number, exit_code):
     process = start(folder, *new_run("stopped", *LONG), "--workers", "1")
     wait_for_steps(folder, "stopped", random.randint(1, 12))
-    # To the whole group, as a terminal and a scheduler do.
-    os.killpg(process.pid, number)
+    process.send_group_signal(number)
     _, err = process.communicate(timeout=120)
     assert process.returncode == exit_code
-    assert re.search(r"error: stopped after step \d+ of 30; the run was saved", err)
+    assert re.search(r"error: stopped after step \d+ of 60; the run was saved", err)
     assert "hint: Resume with: cyclegan train --resume stopped" in err
     assert "Traceback" not in err
     code, _, err = finish(folder, "--resume", "stopped")
@@ -107,9 +106,9 @@ def test_signal_saves_and_prints_resume_command(folder, whole, number, exit_code
 def test_sigkill_after_sigterm_resumes_to_identical_model(folder, whole, grace):
     process = start(folder, *new_run("short", *LONG), "--workers", "1")
     wait_for_steps(folder, "short", 10)
-    os.killpg(process.pid, signal.SIGTERM)
+    process.send_group_signal(signal.SIGTERM)
     time.sleep(grace)
-    os.killpg(process.pid, signal.SIGKILL)
+    process.send_group_signal(signal.SIGKILL)
     process.communicate()
     code, _, err = finish(folder, "--resume", "short")
     assert code == 0, err
@@ -345,7 +344,7 @@ def test_state_precedes_first_results(folder, interval):
         if table.exists() and table.read_text().count("\n") > 1:
             break
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
+    process.send_group_signal(signal.SIGKILL)
     process.communicate()
     assert (run / "state.safetensors").exists()
 

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 OPTIONS = [
-    *TINY, "--steps", "24", "--log-every", "1", "--checkpoint-every", "3", "--sample-every", "10",
+    *TINY, "--steps", "40", "--log-every", "1", "--checkpoint-every", "3", "--sample-every", "10",
     "--validate-every", "6", "--val-fraction", "0.3", "--workers", "1",
 ]  # fmt: skip
 
@@ -67,7 +67,7 @@ def whole(folder):
     assert code == 0, err
     # The first process alone speaks.
     assert out == "checkpoint: whole/model.safetensors\n"
-    assert err.count("training day <-> night to step 24") == 1
+    assert err.count("training day <-> night to step 40") == 1
     assert "2 processes with a batch size of 1 each: 2 images of each domain per step" in err
     assert "warning" not in err.lower()
     tensors = read_header(folder / "whole" / "state.safetensors").tensors
@@ -92,8 +92,8 @@ def test_ctrl_c_saves_and_resume_gives_identical_model(folder, whole):
     wait_for_steps(folder, "stopped", 4)
     os.killpg(process.pid, signal.SIGINT)  # As a terminal does; torchrun passes it on once more.
     _, err = process.communicate(timeout=120)
-    [step] = re.findall(r"error: stopped after step (\d+) of 24; the run was saved", err)
-    assert 4 <= int(step) < 24
+    [step] = re.findall(r"error: stopped after step (\d+) of 40; the run was saved", err)
+    assert 4 <= int(step) < 40
     assert err.count("error: ") == 1
     codes, _, err = finish(folder, "--resume", "stopped")
     assert codes == [0, 0], err
