@@ -16,25 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cyclegan_cli.data.image import LUMA
+from cyclegan_cli.data.masks import from_linear, to_linear
+
 NAMES = Path(__file__).with_suffix(".txt")
 BRIGHTEST, REST = 40.0, 0.2
-LUMA = np.array([0.299, 0.587, 0.114])
 HALVINGS = 30  # Of the interval that contains the factor of the exposure.
 
 
 def luminance(values: NDArray[np.float64]) -> float:
     """Mean luminance in 8-bit pixel values of sRGB values ``[H, W, 3]`` in [0, 1]."""
-    return float((values @ LUMA).mean() * 255)
-
-
-def to_linear(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Convert sRGB values in [0, 1] to linear light (IEC 61966-2-1)."""
-    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-
-
-def to_srgb(light: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Convert linear light in [0, 1] to sRGB values."""
-    return np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+    return float((values @ np.array(LUMA)).mean() * 255)
 
 
 def expose(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -46,9 +38,9 @@ def expose(values: NDArray[np.float64]) -> NDArray[np.float64]:
     light, low, high = to_linear(values), 0.0, 1.0
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        too_bright = luminance(to_srgb(light * middle)) > wanted
+        too_bright = luminance(from_linear(light * middle)) > wanted
         low, high = (low, middle) if too_bright else (middle, high)
-    return to_srgb(light * low)
+    return from_linear(light * low)
 
 
 def main() -> None:

@@ -13,8 +13,7 @@ import os
 import secrets
 import stat
 import sys
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -102,46 +101,42 @@ def reserve(file: BinaryIO, size: int) -> None:
     file.flush()
 
 
-def lock_file(owner: object, path: Path) -> Callable[[], object]:
+def lock_file(path: Path) -> int:
     """Create a file and lock it, so that no other process can.
 
     The system releases the lock when the process ends. The file remains.
 
     Args:
-        owner: The lock is released at the latest when this object is deleted.
         path: The file.
 
     Returns:
-        A function that releases the lock.
+        A descriptor; closing it releases the lock.
 
     Raises:
         BlockingIOError: Another process holds the lock.
         OSError: The file cannot be created.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    release = weakref.finalize(owner, os.close, descriptor)
     try:
-        lock(descriptor)
+        _lock(descriptor)
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
-            release()
+            os.close(descriptor)
             raise BlockingIOError(error.errno, error.strerror, str(path)) from error
         # The file system has no locks.
-    return release
+    return descriptor
 
 
 if sys.platform == "win32":
     import msvcrt
 
-    def lock(descriptor: int) -> None:
-        """Lock a file for this process; raises an OSError if another one has locked it."""
+    def _lock(descriptor: int) -> None:
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
 
 else:
     import fcntl
 
-    def lock(descriptor: int) -> None:
-        """Lock a file for this process; raises an OSError if another one has locked it."""
+    def _lock(descriptor: int) -> None:
         # POSIX locks belong to the process: forked children (of compilers, for example), which may
         # outlive a killed training for seconds, do not hold them.
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 from collections.abc import Iterator
@@ -74,19 +73,14 @@ class RunDirectory:
         """
         path = self.path / LOCK_FILE
         try:
-            self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {(error.strerror or '').lower()}") from error
-        try:
-            files.lock(self.descriptor)
-        except OSError as error:
-            if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP):
-                return  # The file system has no locks.
-            self.close()
+            self.descriptor = files.lock_file(path)
+        except BlockingIOError as error:
             raise UsageError(
                 f"another training is running in {self.path}",
                 "Wait for it or stop it, or choose another folder with --run-dir.",
             ) from error
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {(error.strerror or '').lower()}") from error
 
     def _check_step(self, resumed: StateInfo | None) -> None:
         path = self.path / STATE_FILE

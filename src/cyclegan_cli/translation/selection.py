@@ -25,7 +25,7 @@ class Selection:
 
     def bounds(self, info: VideoInfo) -> tuple[int, int | None]:
         """Return the first timestamp, and the one that ends the selection."""
-        # To the nearest unit: a time such as 0.3 is no multiple of the time base.
+        # To the nearest unit: a time such as 0.3 is not a multiple of the time base.
         first = info.start + round(self.start / float(info.time_base))
         end = None if self.end is None else info.start + round(self.end / float(info.time_base))
         return first, end

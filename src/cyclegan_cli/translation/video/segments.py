@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -112,13 +113,14 @@ class WorkFolder:
     def _lock(self) -> None:
         """Lock the folder, which exists, until this object is removed or the process ends."""
         try:
-            self._unlock = lock_file(self, self.folder / LOCK)
+            descriptor = lock_file(self.folder / LOCK)
         except BlockingIOError as error:
             raise OutputError(
                 f"another process is translating to {self.folder}", "Wait for its end."
             ) from error
         except OSError as error:
             raise OutputError(f"cannot write {self.folder}: {error.strerror}") from error
+        self._unlock = weakref.finalize(self, os.close, descriptor)
 
     def claim_partial(self, path: str) -> bool:
         """Return whether a file of the frames so far may be written: it is new, or of such frames.
