@@ -1,6 +1,9 @@
 import csv
 import dataclasses
+import os
 import shutil
+import subprocess
+import sys
 import threading
 import tomllib
 from pathlib import Path
@@ -28,6 +31,7 @@ from cyclegan_cli.training.estimate import disk_space
 from cyclegan_cli.training.plan import plan_new, plan_resumed
 from cyclegan_cli.training.trainer import Trainer, default_callbacks, train
 from runs import STEPS, Recorder, make_config, stop_after, train_until
+from trainings import draw_domains
 
 
 def test_run_folder_contents(config):
@@ -45,6 +49,39 @@ def test_run_folder_contents(config):
     assert recorder.steps == list(range(1, STEPS + 1))
     with (run / "metrics.csv").open(newline="") as stream:
         assert [int(row["step"]) for row in csv.DictReader(stream)] == [3, 6, 7]
+
+
+SHOW_THREADS = """
+import sys
+from pathlib import Path
+import torch
+from cyclegan_cli import TrainConfig, TrainingCallback, train
+
+class Threads(TrainingCallback):
+    def on_step_end(self, run, losses):
+        print(torch.get_num_threads())
+
+folder = Path(sys.argv[1])
+train(TrainConfig(
+    domain_a=folder / "day", domain_b=folder / "night", run_dir=folder / "run", steps=2,
+    load_size=34, crop_size=32, base_channels=2, residual_blocks=1, discriminator_channels=2,
+), [Threads()])
+"""
+
+
+@pytest.mark.slow
+def test_all_threads_compute(tmp_path):
+    """Loading threads set their number to 1, which other threads of a new process adopt."""
+    draw_domains(tmp_path, 2, 2)
+
+    def printed(code):
+        command = [sys.executable, "-c", code, str(tmp_path)]
+        two = os.environ | {"OMP_NUM_THREADS": "2"}
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=two)
+        return done.stdout.split()
+
+    default = printed("import torch; print(torch.get_num_threads())")
+    assert printed(SHOW_THREADS) == default * 2
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

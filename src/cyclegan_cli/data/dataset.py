@@ -11,7 +11,7 @@ import math
 import random
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -32,6 +32,7 @@ from cyclegan_cli.data.image import PixelArray
 from cyclegan_cli.data.masks import HALF, mask_beside, read_mask
 from cyclegan_cli.errors import DataError
 from cyclegan_cli.runtime.distributed_env import SINGLE_SHARD, Shard
+from cyclegan_cli.runtime.threads import single_threaded_pool
 
 # A longer image contains nothing that a square crop shows, and resizing its short side to the load
 # size could make it arbitrarily large.
@@ -338,15 +339,6 @@ def loader(
             yield batch.pin_memory() if pin_memory else batch
 
 
-def single_threaded() -> None:
-    """Prevent the calling thread from starting an OpenMP team of its own.
-
-    Two teams have more threads than cores, and libgomp then shortens the spinning of every waiting
-    thread: training of small networks took half as long again.
-    """
-    torch.set_num_threads(1)
-
-
 def _prefetched(
     dataset: UnpairedDataset, numbers: Iterable[int], workers: int, ahead: int
 ) -> Generator[Batch]:
@@ -354,7 +346,7 @@ def _prefetched(
     if not workers:
         yield from map(dataset.__getitem__, numbers)
         return
-    pool = ThreadPoolExecutor(workers, "loader", initializer=single_threaded)
+    pool = single_threaded_pool(workers, "loader")
     loading: deque[Future[Batch]] = deque()
     try:
         for number in numbers:

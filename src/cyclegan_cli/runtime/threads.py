@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 # With any of these the user has configured how OpenMP threads wait.
 SPIN_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
@@ -29,6 +30,24 @@ def divide_threads(local_world_size: int) -> None:
         import torch
 
         torch.set_num_threads(max(available_cores() // local_world_size, 1))
+
+
+def single_threaded_pool(threads: int, name: str) -> ThreadPoolExecutor:
+    """Return a pool of threads that start no OpenMP teams of their own.
+
+    Several teams have more threads than cores, and libgomp then shortens the spinning of every
+    waiting thread: training of small networks took half as long again.
+
+    Args:
+        threads: Number of threads.
+        name: Prefix of their names.
+    """
+    import torch
+
+    # A thread that has not used torch before adopts the number that any thread has set last. Asking
+    # for it first fixes it for this thread, which would otherwise compute on a single core, too.
+    torch.get_num_threads()
+    return ThreadPoolExecutor(threads, name, initializer=lambda: torch.set_num_threads(1))
 
 
 def limit_openmp_spin() -> None:

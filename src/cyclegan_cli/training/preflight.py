@@ -6,7 +6,6 @@ Large data sets are sampled, so that every training starts quickly; ``--dry-run`
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,11 @@ from cyclegan_cli.data.dataset import (
     check_training_size,
     load_training_image,
     mask_of,
-    single_threaded,
 )
 from cyclegan_cli.data.domain import clipped_fraction
 from cyclegan_cli.data.folder import SkippedFiles, Survey, duplicates, subsample, survey
 from cyclegan_cli.errors import DataError
-from cyclegan_cli.runtime.threads import available_cores
+from cyclegan_cli.runtime.threads import available_cores, single_threaded_pool
 from cyclegan_cli.training.callbacks.base import TrainingCallback
 from cyclegan_cli.training.domain_gap import (
     MAX_IMAGES,
@@ -355,7 +353,7 @@ def _undecodable(
             sample.add(path, image, config.crop_size)
         return ""
 
-    pool = ThreadPoolExecutor(available_cores(), "preflight", initializer=single_threaded)
+    pool = single_threaded_pool(available_cores(), "preflight")
     try:
         problems = list(pool.map(problem, images))
     finally:
