@@ -137,15 +137,20 @@ def calls(monkeypatch):
     return seen
 
 
+@pytest.fixture
+def any_size(monkeypatch):
+    monkeypatch.setattr(winograd_training, "MIN_MULTIPLICATIONS", 1)
+
+
 def test_wide_convolution_uses_winograd_in_training(calls):
     conv = WinogradConv2d(64, 64, 3)
-    x = torch.randn(1, 64, 26, 26, requires_grad=True)
+    x = torch.randn(1, 64, 58, 58, requires_grad=True)
     torch.testing.assert_close(conv(x), nn.Conv2d.forward(conv, x), rtol=1e-4, atol=1e-4)
     assert calls == [torch.float32]
 
 
 @pytest.mark.parametrize(
-    ("channels", "side", "gradient"), [(63, 26, True), (64, 20, True), (64, 26, False)]
+    ("channels", "side", "gradient"), [(63, 82, True), (64, 56, True), (64, 82, False)]
 )
 def test_slower_cases_use_the_plain_convolution(calls, channels, side, gradient):
     conv = WinogradConv2d(channels, 64, 3)
@@ -154,6 +159,7 @@ def test_slower_cases_use_the_plain_convolution(calls, channels, side, gradient)
     assert calls == []
 
 
+@pytest.mark.usefixtures("any_size")
 def test_exported_graphs_have_plain_convolutions():
     conv = WinogradConv2d(64, 64, 3)
     x = torch.randn(1, 64, 26, 26, requires_grad=True)
@@ -177,6 +183,7 @@ def test_padding_stride_and_dilation_are_respected(calls, options):
     assert calls == []
 
 
+@pytest.mark.usefixtures("any_size")
 def test_fused_optimizer_updates_invalidate_cached_kernels(calls):
     generator = ResnetGenerator(GeneratorConfig(16, 1))
     images = torch.rand(1, 3, 96, 96)
@@ -189,13 +196,16 @@ def test_fused_optimizer_updates_invalidate_cached_kernels(calls):
         torch.testing.assert_close(found, generator(images), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.usefixtures("any_size")
 def test_cached_kernels_are_not_in_the_state_dict():
     conv = WinogradConv2d(64, 64, 3)
     conv.caches_kernels = True
     conv(torch.randn(1, 64, 26, 26, requires_grad=True))
+    assert conv._kernels is not None
     assert set(conv.state_dict()) == {"weight", "bias"}
 
 
+@pytest.mark.usefixtures("any_size")
 @pytest.mark.parametrize("winograd_bf16", [False, True])
 @pytest.mark.parametrize("bf16", [False, True])
 def test_bf16_with_amx_uses_direct_convolution(calls, bf16, winograd_bf16):
@@ -209,12 +219,14 @@ def test_bf16_with_amx_uses_direct_convolution(calls, bf16, winograd_bf16):
     assert set(calls) == ({dtype} if winograd_bf16 or not bf16 else set())
 
 
+@pytest.mark.usefixtures("any_size")
 def test_residual_blocks_use_winograd(calls):
     generator = ResnetGenerator(GeneratorConfig(16, 2))
     generator(torch.rand(1, 3, 96, 96))
     assert len(calls) == 4
 
 
+@pytest.mark.usefixtures("any_size")
 @pytest.mark.parametrize(("bf16", "tolerance"), [(False, 1e-5), (True, 0.02)], ids=["fp32", "bf16"])
 def test_training_step_losses_equal_direct_convolution(bf16, tolerance, monkeypatch):
     config = TrainConfig(
@@ -232,6 +244,7 @@ def test_training_step_losses_equal_direct_convolution(bf16, tolerance, monkeypa
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("any_size")
 def test_training_uses_current_weights(monkeypatch):
     """torch's fused Adam changes weights without their version telling so."""
     config = TrainConfig(
@@ -247,7 +260,7 @@ def test_training_uses_current_weights(monkeypatch):
         return torch.stack([model.step(real_a, real_b).stacked() for _ in range(4)])
 
     found = losses()
-    monkeypatch.setattr(winograd_training, "MIN_OUTPUT_PIXELS", 10**9)
+    monkeypatch.setattr(winograd_training, "MIN_MULTIPLICATIONS", 10**12)
     direct = losses()
     # Adam makes steps of rounding errors; what stale weights give is off by tenths.
     assert torch.allclose(found, direct, rtol=0.02, atol=0.005)

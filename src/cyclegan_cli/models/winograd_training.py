@@ -29,8 +29,10 @@ from cyclegan_cli.models.winograd import (
     kronecker,
 )
 
-# Output pixels of a batch below which transferring the kernels takes longer than the products save.
-MIN_OUTPUT_PIXELS = 512
+# Multiplications of a direct convolution, per element of the 3×3 kernels, below which the transforms
+# and their Python overhead take longer than the products save: two generators train in two threads,
+# and share Python's global lock.
+MIN_MULTIPLICATIONS = 12_000_000
 
 
 @dataclass(frozen=True)
@@ -108,13 +110,15 @@ class WinogradConv2d(nn.Conv2d):
         return convolution(x, self.weight, self.bias, kernels)  # type: ignore[no-any-return]
 
     def _uses_winograd(self, x: Tensor) -> bool:
+        pixels = len(x) * (x.shape[2] - 2) * (x.shape[3] - 2)
+        out, channels = self.weight.shape[:2]
         return (
             x.requires_grad
             and x.device.type == "cpu"
             and self.weight.dtype == torch.float32
-            and min(self.weight.shape[:2]) >= MIN_CHANNELS
+            and min(out, channels) >= MIN_CHANNELS
             and self._is_supported
-            and len(x) * (x.shape[2] - 2) * (x.shape[3] - 2) >= MIN_OUTPUT_PIXELS
+            and pixels * out * channels >= MIN_MULTIPLICATIONS
             and (self.trains_in_bf16 or _computes_in(x) != torch.bfloat16)
             and not torch.compiler.is_exporting()
         )
@@ -147,10 +151,15 @@ def _computes_in(x: Tensor) -> torch.dtype:
 
 
 def transformed_kernels(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """Transform ``[O, C, 3, 3]`` to ``[n, O, C]`` for convolutions in ``dtype``."""
+    """Transform ``[O, C, 3, 3]`` to ``[n, O, C]`` for convolutions in ``dtype``.
+
+    In memory the result is ``[O, n, C]``, so that a channels-last weight is read, and its gradient
+    written, in order.
+    """
     out, channels = weight.shape[:2]
-    flat = weight.detach().permute(2, 3, 0, 1).reshape(9, out * channels)
-    return torch.mm(ALGORITHMS[dtype].from_kernel, flat).view(-1, out, channels).to(dtype)
+    flat = weight.detach().permute(0, 2, 3, 1).reshape(out, 9, channels)
+    transform = ALGORITHMS[dtype].from_kernel.expand(out, -1, -1)
+    return torch.bmm(transform, flat).to(dtype).transpose(0, 1)
 
 
 # Custom operators, which torch.compile does not trace into.
@@ -231,7 +240,8 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor]:
     del d_results, kernels
     d_x = torch.empty_like(x, memory_format=torch.channels_last) if needs_x else x.new_empty(0)
-    return d_x, torch.empty_like(weight), weight.new_empty(len(weight))
+    d_weight = torch.empty_like(weight, memory_format=torch.channels_last)
+    return d_x, d_weight, weight.new_empty(len(weight))
 
 
 def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -339,12 +349,12 @@ def _to_tiles(
 
 
 def _add_product(total: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
-    """Accumulate a matrix product in fp32 or fp64; uses workspaces 4 and 5."""
-    shape = (len(a), a.shape[1], b.shape[2])
+    """Accumulate ``[n, O, C]`` in fp32 or fp64, ``[O, n, C]`` in memory; workspaces 4 and 5."""
+    shape = (a.shape[1], len(a), b.shape[2])
     if total is None:
-        return torch.bmm(a, b, out=_space(4, shape, a))
+        return torch.bmm(a, b, out=_space(4, shape, a).transpose(0, 1))
     if a.dtype == torch.bfloat16:
-        return total.float().add_(torch.bmm(a, b, out=_space(5, shape, a)))
+        return total.float().add_(torch.bmm(a, b, out=_space(5, shape, a).transpose(0, 1)))
     return total.baddbmm_(a, b)
 
 
@@ -381,11 +391,11 @@ class _PatchGradients:
 
 
 def _weight_gradient(d_kernels: Tensor, weight: Tensor, algorithm: Algorithm) -> Tensor:
-    """Transform ``[n, O, C]`` to ``[O, C, 3, 3]``, in the dtype and memory format of the weight."""
+    """Transform ``[n, O, C]`` to ``[O, C, 3, 3]``, in the dtype of the weight and channels-last."""
     out, channels = weight.shape[:2]
-    flat = d_kernels.view(len(d_kernels), out * channels).to(weight.dtype)
-    gradient = torch.mm(algorithm.from_kernel.t(), flat).view(3, 3, out, channels)
-    return torch.empty_like(weight).copy_(gradient.permute(2, 3, 0, 1))
+    by_output = d_kernels.transpose(0, 1).to(weight.dtype)
+    gradient = torch.bmm(algorithm.from_kernel.t().expand(out, -1, -1), by_output)
+    return gradient.view(out, 3, 3, channels).permute(0, 3, 1, 2)
 
 
 _spaces = threading.local()
