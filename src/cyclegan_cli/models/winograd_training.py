@@ -29,9 +29,9 @@ from cyclegan_cli.models.winograd import (
     kronecker,
 )
 
-# Multiplications of a direct convolution, per element of the 3×3 kernels, below which the transforms
-# and their Python overhead take longer than the products save: two generators train in two threads,
-# and share Python's global lock.
+# Multiplications of a direct convolution, per element of a kernel, below which the transforms and
+# their Python overhead take longer than the products save: two generators train in two threads, and
+# share Python's global lock.
 MIN_MULTIPLICATIONS = 12_000_000
 
 
@@ -110,17 +110,16 @@ class WinogradConv2d(nn.Conv2d):
         return convolution(x, self.weight, self.bias, kernels)  # type: ignore[no-any-return]
 
     def _uses_winograd(self, x: Tensor) -> bool:
-        pixels = len(x) * (x.shape[2] - 2) * (x.shape[3] - 2)
         out, channels = self.weight.shape[:2]
         return (
-            x.requires_grad
+            not torch.compiler.is_exporting()
+            and x.requires_grad
             and x.device.type == "cpu"
             and self.weight.dtype == torch.float32
             and min(out, channels) >= MIN_CHANNELS
             and self._is_supported
-            and pixels * out * channels >= MIN_MULTIPLICATIONS
+            and len(x) * (x.shape[2] - 2) * (x.shape[3] - 2) * out * channels >= MIN_MULTIPLICATIONS
             and (self.trains_in_bf16 or _computes_in(x) != torch.bfloat16)
-            and not torch.compiler.is_exporting()
         )
 
     @property
