@@ -114,7 +114,7 @@ def main() -> None:
     sizes = {
         "load_size": load_size, "crop_size": arguments.size, "base_channels": arguments.channels,
         "discriminator_channels": arguments.channels, "residual_blocks": arguments.blocks,
-        "resampling": "strided",  # The textbook's layers.
+        "resampling": "strided", "norms": "all", "lambda_color": 0.0,  # The textbook's.
     }  # fmt: skip
     options = [
         text

@@ -75,7 +75,7 @@ def measure(way: str, size: int, batch: int, channels: int, blocks: int, steps: 
     """Per line on stdin, run a few steps and print their median seconds."""
     config = TrainConfig(
         load_size=size, crop_size=size, residual_blocks=blocks, batch_size=batch,
-        base_channels=channels, discriminator_channels=channels, resampling="strided",
+        base_channels=channels, discriminator_channels=channels, resampling="strided", norms="all",
     )  # fmt: skip
     step = prepare(way, config)
     random = torch.Generator().manual_seed(0)
@@ -125,8 +125,9 @@ def matrix_product_peak(dtype: torch.dtype) -> float:
 def check_published_facts() -> None:
     """Use the networks of the paper."""
     model = CycleGAN(
-        TrainConfig(residual_blocks=9, resampling="strided"), torch.device("cpu"), bf16=False
-    )
+        TrainConfig(residual_blocks=9, resampling="strided", norms="all"), torch.device("cpu"),
+        bf16=False,
+    )  # fmt: skip
     copy = TextbookCycleGAN(model)
     for network, expected in ((copy.g_a2b, 11_378_179), (copy.d_a, 2_764_737)):
         assert sum(parameter.numel() for parameter in network.parameters()) == expected

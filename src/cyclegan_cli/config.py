@@ -26,6 +26,7 @@ Domains = tuple[str, str]
 ResizeMode = Literal["short-side", "stretch"]
 GanLossChoice = Literal["lsgan", "vanilla"]
 Resampling = Literal["strided", "blur", "cut"]
+Norms = Literal["all", "residual"]
 PrecisionChoice = Literal["auto", "fp32", "tf32", "bf16"]
 CompileChoice = Literal["auto", "on", "off"]
 CacheChoice = Literal["auto", "ram", "none"]
@@ -49,6 +50,7 @@ LARGEST_CROP_FOR_6_BLOCKS = 128
 DEFAULT_MASK_WEIGHT = 1.0
 # Of new runs. Runs and models of older versions have strided.
 DEFAULT_RESAMPLING: Resampling = "blur"
+DEFAULT_NORMS: Norms = "residual"
 # With slow steps, work at time intervals must not take longer than the training itself.
 LEAST_STEPS = 20
 # ONNX opset versions that can be exported.
@@ -58,8 +60,14 @@ BYTE_UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12,
 # Named sets of options (docs/training-your-own.md). Options and configuration files override them.
 RECIPES: dict[RecipeChoice, dict[str, Any]] = {
     "default": {},
-    # Zhu et al. 2017, sec. 4 and 7: no blurs, no moving average.
-    "paper": {"ema": 0.0, "resampling": "strided"},
+    # Zhu et al. 2017, sec. 4 and 7: no blurs, no moving average, no color loss.
+    "paper": {
+        "ema": 0.0,
+        "resampling": "strided",
+        "norms": "all",
+        "lambda_identity": 0.5,
+        "lambda_color": 0.0,
+    },
     "cpu": {
         "load_size": 143,
         "crop_size": 128,
@@ -200,6 +208,9 @@ class GeneratorConfig:
             alone, as in the paper. ``blur``: a 3×3 binomial blur before each strided and after
             each transposed convolution (Zhang 2019). ``cut``: convolutions of stride 1, followed
             by a blur and subsampling, or preceded by bilinear upsampling (Park et al. 2020).
+        norms: Where instance norms are. ``all``: after each convolution but the last, as in the
+            paper; the output then does not depend on the mean and contrast of the input's
+            channels. ``residual``: in the residual blocks alone.
     """
 
     base_channels: int = 64
@@ -208,6 +219,7 @@ class GeneratorConfig:
     output_channels: int = 3
     affine_norm: bool = False
     resampling: Resampling = "strided"
+    norms: Norms = "all"
 
     def reversed(self) -> GeneratorConfig:
         """Return the architecture of the other direction: input and output channels exchanged."""
@@ -481,6 +493,12 @@ class TrainConfig:
         "the layers of CUT, which take more time (cut).",
         shown_default=f"{DEFAULT_RESAMPLING}; with --init-from, that of the checkpoint",
     )
+    norms: Norms | None = _networks(
+        None,
+        "Instance norms of the generators: after each convolution as in the paper, which hides "
+        "the brightness of the input from them (all), or in the residual blocks alone (residual).",
+        shown_default=f"{DEFAULT_NORMS}; with --init-from, those of the checkpoint",
+    )
     discriminator_channels: int = _networks(
         64, "Base channels of the discriminators.", minimum=1, maximum=1024
     )
@@ -566,6 +584,14 @@ class TrainConfig:
     lambda_identity: float = _objective(
         0.5,
         "Weight of the identity loss, relative to --lambda-cycle; 0 disables it.",
+        minimum=0,
+        maximum=1e6,
+    )
+    lambda_color: float = _objective(
+        0.5,
+        "Weight of the color loss, relative to --lambda-cycle; 0 disables it. It is the L1 "
+        "distance of 8x8-pixel means of translations to colors that optimal transport matches "
+        "between the domains.",
         minimum=0,
         maximum=1e6,
     )
@@ -733,6 +759,12 @@ class TrainConfig:
         is_defined = self.channels("a") == self.channels("b")
         return self.lambda_cycle * self.lambda_identity if is_defined else 0.0
 
+    @property
+    def color_weight(self) -> float:
+        """Weight of the color loss; 0 if the domains have different numbers of channels."""
+        is_defined = self.channels("a") == self.channels("b")
+        return self.lambda_cycle * self.lambda_color if is_defined else 0.0
+
     def _check_masks(self) -> None:
         if (self.mask_a is None) != (self.mask_b is None):
             given, missing = ("a", "b") if self.mask_a else ("b", "a")
@@ -781,6 +813,7 @@ class TrainConfig:
             self.base_channels,
             self.generator_blocks,
             resampling=self.resampling or DEFAULT_RESAMPLING,
+            norms=self.norms or DEFAULT_NORMS,
         )
 
     def total_steps(self, epoch_items: int, ranks: int = 1) -> int:

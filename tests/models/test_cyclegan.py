@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.models.cyclegan import LOSS_NAMES, CycleGAN
@@ -25,7 +26,7 @@ def separate_passes(monkeypatch):
 def tiny(*, bf16: bool = False, **options: Any) -> CycleGAN:
     size = {"load_size": 32, "crop_size": 32, "residual_blocks": 1}
     width = {"base_channels": 4, "discriminator_channels": 4}
-    paper: dict[str, Any] = {"resampling": "strided"}
+    paper: dict[str, Any] = {"resampling": "strided", "norms": "all"}
     return CycleGAN(TrainConfig(**size | width | paper | options), CPU, bf16)
 
 
@@ -120,7 +121,7 @@ def test_step_losses_equal_reference_implementation(gan_loss, batch):
     textbook = Textbook(model)
     found = model.step(*images(batch))
     expected = textbook.step(images(batch), cycle=10.0, identity=5.0)
-    assert found.stacked().tolist() == expected
+    assert found.stacked().tolist() == [*expected, 0, 0]  # Without match_colors.
 
 
 @pytest.mark.parametrize(
@@ -307,6 +308,59 @@ def test_zero_identity_weight_keeps_the_other_losses():
     without, with_identity = (tiny(lambda_identity=x).step(*images()) for x in (0, 0.5))
     for name in set(LOSS_NAMES) - {"identity_a", "identity_b"}:
         assert torch.equal(getattr(without, name), getattr(with_identity, name))
+
+
+def test_color_loss_is_the_distance_of_patch_means_to_the_matched_colors():
+    model, plain = (tiny(lambda_color=x, lambda_identity=0) for x in (0.5, 0))
+    sample = [images(4, seed) for seed in range(4)]
+    model.match_colors(sample)
+    plain.match_colors(sample)
+    real_a, real_b = images(2)
+    gradients = []
+    for network, real, colors in (
+        (model.generator_a2b, real_a, model.colors_a2b),
+        (model.generator_b2a, real_b, model.colors_b2a),
+    ):
+        fake = network(real)
+        distance = F.l1_loss(F.avg_pool2d(fake, 8), colors(real))
+        gradients.append(torch.autograd.grad(5.0 * distance, list(network.parameters())))
+        assert distance > 0.05
+    losses, without = model.step(real_a, real_b), plain.step(real_a, real_b)
+    assert losses.color_a2b == without.color_a2b
+    for name, added in zip(GENERATORS, gradients, strict=True):
+        found, others = model.networks()[name], plain.networks()[name]
+        pairs = zip(found.parameters(), others.parameters(), added, strict=True)
+        for parameter, other, difference in pairs:
+            torch.testing.assert_close(
+                parameter.grad - other.grad, difference, rtol=1e-3, atol=1e-4
+            )
+
+
+def test_color_loss_ignores_missing_data():
+    model = tiny(lambda_color=0.5)
+    model.may_lack_data = (True, True)
+    real_a, real_b = images(2)
+    model.match_colors([(real_a, real_b)])
+    complete = model.step(real_a, real_b)
+    other = tiny(lambda_color=0.5)
+    other.may_lack_data = (True, True)
+    real_a, real_b = images(2)
+    other.match_colors([(real_a, real_b)])
+    real_a[0, :, :8, :8] = torch.nan
+    real_b[:] = torch.nan
+    missing = other.step(real_a, real_b)
+    assert missing.color_b2a == 0
+    assert missing.color_a2b != complete.color_a2b
+    assert missing.color_a2b.isfinite()
+
+
+def test_domains_without_data_have_no_color_loss():
+    model = tiny(lambda_color=0.5)
+    model.may_lack_data = (False, True)
+    real_a, real_b = images()
+    model.match_colors([(real_a, torch.full_like(real_b, torch.nan))])
+    assert model.colors_a2b is None
+    assert model.step(real_a, real_b).color_a2b == 0
 
 
 def test_zero_cycle_weight_leaves_only_adversarial_gradients():

@@ -155,6 +155,29 @@ def test_weights_are_initialized_from_normal_002_and_biases_zero():
     assert beyond_two_deviations.float().mean() == pytest.approx(0.0455, abs=0.005)
 
 
+@pytest.mark.parametrize(("channels", "blocks"), [(16, 6), (64, 9)])
+def test_first_weights_without_norms_do_not_saturate_the_output(channels, blocks):
+    network = ResnetGenerator(GeneratorConfig(channels, blocks, norms="residual"))
+    initialize_weights(network, torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        translated = network(noise(1, 3, 64, 64))
+    assert 0.1 < float(translated.std()) < 0.7
+    assert not any(bias.any() for name, bias in network.named_parameters() if "bias" in name)
+
+
+def test_output_depends_on_brightness_only_without_norms_outside_of_residual_blocks():
+    image = noise(1, 3, 32, 32)
+    brighter = image / 2 + 0.5
+    changes = {}
+    for norms in ("all", "residual"):
+        network = ResnetGenerator(GeneratorConfig(8, 2, norms=norms))
+        initialize_weights(network, torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            changes[norms] = float((network(image) - network(brighter)).abs().mean())
+    assert changes["all"] < 1e-3
+    assert changes["residual"] > 0.05
+
+
 def test_affine_norms_are_initialized_to_identity():
     def first(affine):
         network = ResnetGenerator(GeneratorConfig(4, 2, affine_norm=affine))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cyclegan_cli.config import GeneratorConfig, Resampling
+from cyclegan_cli.config import GeneratorConfig, Norms, Resampling
 from cyclegan_cli.models.networks import ResnetGenerator, initialize_weights
 from cyclegan_cli.models.resampling import bilinear_upsample, blur, blur_downsample
 
@@ -117,8 +117,9 @@ def test_generators_have_the_same_parameters_and_no_buffers(resampling: Resampli
     assert list(network.buffers()) == []
 
 
-def plain_generator(network: ResnetGenerator, resampling: Resampling) -> nn.Module:
+def plain_generator(network: ResnetGenerator) -> nn.Module:
     """The network of plain modules, without the affine norms."""
+    resampling = network.config.resampling
 
     class Apply(nn.Module):
         def __init__(self, function: object) -> None:
@@ -138,14 +139,17 @@ def plain_generator(network: ResnetGenerator, resampling: Resampling) -> nn.Modu
 
     config = network.config
     c = config.base_channels
-    layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(3, c, 7), nn.InstanceNorm2d(c)]
-    layers += [nn.ReLU()]
+
+    def norm(channels: int) -> nn.Module:
+        return nn.InstanceNorm2d(channels) if config.norms == "all" else nn.Identity()
+
+    layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(3, c, 7), norm(c), nn.ReLU()]
     for width in (c, 2 * c):
         if resampling == "blur":
             layers.append(Apply(plain_blur))
         stride = 1 if resampling == "cut" else 2
         layers.append(nn.Conv2d(width, 2 * width, 3, stride, 1))
-        layers += [nn.InstanceNorm2d(2 * width), nn.ReLU()]
+        layers += [norm(2 * width), nn.ReLU()]
         if resampling == "cut":
             layers.append(Apply(lambda x: plain_blur(x, 2)))
     for _ in range(config.residual_blocks):
@@ -159,7 +163,7 @@ def plain_generator(network: ResnetGenerator, resampling: Resampling) -> nn.Modu
             layers.append(nn.ConvTranspose2d(width, width // 2, 3, 2, 1, 1))
         if resampling == "blur":
             layers.append(Apply(plain_blur))
-        layers += [nn.InstanceNorm2d(width // 2), nn.ReLU()]
+        layers += [norm(width // 2), nn.ReLU()]
     layers += [nn.ReflectionPad2d(3), nn.Conv2d(c, 3, 7), nn.Tanh()]
     plain = nn.Sequential(*layers).double()
     weights = [tensor.detach().double() for tensor in network.state_dict().values()]
@@ -168,11 +172,14 @@ def plain_generator(network: ResnetGenerator, resampling: Resampling) -> nn.Modu
     return plain
 
 
+@pytest.mark.parametrize("norms", ["all", "residual"])
 @pytest.mark.parametrize("resampling", ["strided", "blur", "cut"])
-def test_generator_and_its_gradients_equal_plain_modules(resampling: Resampling) -> None:
-    network = ResnetGenerator(GeneratorConfig(4, 2, resampling=resampling)).double()
+def test_generator_and_its_gradients_equal_plain_modules(
+    resampling: Resampling, norms: Norms
+) -> None:
+    network = ResnetGenerator(GeneratorConfig(4, 2, resampling=resampling, norms=norms)).double()
     initialize_weights(network, torch.Generator().manual_seed(0))
-    plain = plain_generator(network, resampling)
+    plain = plain_generator(network)
     images, weights = noise(2, 3, 24, 16).clamp(-1, 1), noise(2, 3, 24, 16, seed=1)
     found, expected = network(images), plain(images)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)

@@ -24,6 +24,7 @@ CONFIGS = [
     GeneratorConfig(64, 6, resampling="blur"),
     GeneratorConfig(5, 1, affine_norm=True, resampling="blur"),
     GeneratorConfig(64, 6, resampling="cut"),
+    GeneratorConfig(5, 1, resampling="blur", norms="residual"),
     GeneratorConfig(5, 1, affine_norm=True, resampling="cut"),
 ]
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cyclegan_cli.errors import OutputError, UsageError
 from cyclegan_cli.models.cyclegan import LOSS_NAMES
-from cyclegan_cli.training.callbacks.logging import LATER_COLUMNS
+from cyclegan_cli.training.callbacks.logging import GRADIENT_COLUMNS
 from cyclegan_cli.training.callbacks.tensorboard import TensorBoardLogger
 from cyclegan_cli.training.plan import plan_new, plan_resumed
 from cyclegan_cli.training.trainer import train
@@ -143,6 +143,6 @@ def test_full_disk_is_an_output_error(watched):
     board.close(run)
     board.stream = Path("/dev/full").open("r+b", buffering=0)  # noqa: SIM115 closed below
     with pytest.raises(OutputError, match=r"cannot write .*tfevents\.000001: No space left"):
-        names = ("step", "learning_rate", "images_per_second", *LOSS_NAMES, *LATER_COLUMNS)
+        names = ("step", "learning_rate", "images_per_second", *LOSS_NAMES, *GRADIENT_COLUMNS)
         board.on_log(run, dict.fromkeys(names, 1))
     board.close(run)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cyclegan_cli.config import Resampling
+from cyclegan_cli.config import Norms, Resampling
 from cyclegan_cli.errors import DeviceError
 from cyclegan_cli.files import is_disk_full
 from cyclegan_cli.models.networks import ResnetGenerator
@@ -23,7 +23,7 @@ from cyclegan_cli.translation.arena import Location, StoredRows
 from cyclegan_cli.translation.strips import StripGenerator, StripPlan
 from generators import generator
 
-RESAMPLING = get_args(Resampling)
+RESAMPLING, NORMS = get_args(Resampling), get_args(Norms)
 
 pytestmark = pytest.mark.cpu_features
 
@@ -75,6 +75,7 @@ def psnr(found: Tensor, expected: Tensor) -> float:
     blocks=st.integers(1, 3),
     keep_full=st.booleans(),
     resampling=st.sampled_from(RESAMPLING),
+    norms=st.sampled_from(NORMS),
     seed=st.integers(0, 1000),
 )
 def test_strips_of_any_height_equal_network(
@@ -85,9 +86,10 @@ def test_strips_of_any_height_equal_network(
     blocks: int,
     keep_full: bool,
     resampling: Resampling,
+    norms: Norms,
     seed: int,
 ) -> None:
-    network = generator(channels, blocks, seed, resampling=resampling)
+    network = generator(channels, blocks, seed, resampling=resampling, norms=norms)
     whole = image(4 * rows, 4 * columns, seed)
     with torch.inference_mode():
         expected = network(whole)
@@ -96,13 +98,15 @@ def test_strips_of_any_height_equal_network(
     assert float((found - expected).abs().max()) < 1 / 127.5
 
 
-@pytest.mark.parametrize("resampling", RESAMPLING)
+@pytest.mark.parametrize(
+    ("resampling", "norms"), [*((kind, "all") for kind in RESAMPLING), ("blur", "residual")]
+)
 @pytest.mark.parametrize("blocks", [6, 9])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_strips_equal_network_at_paper_depths(
-    blocks: int, layout: torch.memory_format, resampling: Resampling
+    blocks: int, layout: torch.memory_format, resampling: Resampling, norms: Norms
 ) -> None:
-    network, whole = generator(8, blocks, resampling=resampling), image(72, 52)
+    network, whole = generator(8, blocks, resampling=resampling, norms=norms), image(72, 52)
     with torch.inference_mode():
         expected = network(whole)
     found = translate_in_strips(network.to(memory_format=layout), whole.to(memory_format=layout), 3)

@@ -26,6 +26,7 @@ from cyclegan_cli.config import (
     BandFormats,
     DiscriminatorConfig,
     GeneratorConfig,
+    Norms,
     Resampling,
     TrainConfig,
     is_domain_name,
@@ -35,12 +36,18 @@ from cyclegan_cli.errors import CheckpointError, UsageError
 from cyclegan_cli.files import is_lfs_pointer
 
 FORMAT_NAME = "cyclegan-cli"
-NEWEST_VERSION = 3
-# Files carry the oldest version whose readers understand them: models of RGB domains with strided
-# resampling are of version 1, others of version 3.
-MODEL_VERSION, STATE_VERSION = 1, 3
+NEWEST_VERSION = 4
+# Files carry the oldest version whose readers understand them: models with norms in the residual
+# blocks alone are of version 4, others of version 3; of RGB domains with strided resampling, 1.
+MODEL_VERSION, BLUR_VERSION, STATE_VERSION = 1, 3, 4
 # Values of options that older versions lack, so that their runs resume unchanged.
-OLDER_OPTIONS: dict[str, Any] = {"ema": 0.0, "val_fraction": 0.0, "resampling": "strided"}
+OLDER_OPTIONS: dict[str, Any] = {
+    "ema": 0.0,
+    "val_fraction": 0.0,
+    "resampling": "strided",
+    "norms": "all",
+    "lambda_color": 0.0,
+}
 
 METADATA_KEY = "cyclegan"
 MAX_HEADER_BYTES = 100_000_000  # The limit of the safetensors library itself.
@@ -342,13 +349,17 @@ class ModelInfo:
             for domain, band_format in zip("ab", self.formats, strict=True)
             if band_format is not None
         }
-        is_new = bool(bands) or self.generator.resampling != "strided"
+        generator, version = asdict(self.generator), NEWEST_VERSION
+        if self.generator.norms == "all":
+            del generator["norms"]
+            is_old = not bands and self.generator.resampling == "strided"
+            version = MODEL_VERSION if is_old else BLUR_VERSION
         return {
             **({"bands": bands} if bands else {}),
             "format": FORMAT_NAME,
-            "version": NEWEST_VERSION if is_new else MODEL_VERSION,
+            "version": version,
             "kind": self.kind,
-            "generator": asdict(self.generator),
+            "generator": generator,
             "directions": list(self.directions),
             "domains": {"a": self.name_a, "b": self.name_b},
             "training": self.training,
@@ -513,10 +524,10 @@ def state_info(path: Path, header: Header) -> StateInfo:
 def _generator_config(document: Any) -> GeneratorConfig:
     """Return the architecture; the first files of version 1 have only the first two entries.
 
-    ``resampling`` is new in version 3.
+    ``resampling`` is new in version 3, ``norms`` in version 4.
     """
     older = {"input_channels": 3, "output_channels": 3, "affine_norm": False}
-    given = older | {"resampling": "strided"} | dict(document)
+    given = older | {"resampling": "strided", "norms": "all"} | dict(document)
     channels = [
         _integer(given[f"{side}_channels"], 1, MAX_CHANNELS) for side in ("input", "output")
     ]
@@ -528,7 +539,8 @@ def _generator_config(document: Any) -> GeneratorConfig:
         input_channels=channels[0],
         output_channels=channels[1],
         affine_norm=given["affine_norm"],
-        resampling=_resampling(given["resampling"]),
+        resampling=_one_of(Resampling, given["resampling"]),
+        norms=_one_of(Norms, given["norms"]),
     )
 
 
@@ -578,11 +590,11 @@ def _discriminator_config(document: Any) -> DiscriminatorConfig:
     )
 
 
-def _resampling(value: Any) -> Resampling:
-    for kind in get_args(Resampling):
-        if kind == value:
-            return kind  # type: ignore[no-any-return]
-    raise ValueError(value)
+def _one_of(choices: Any, value: Any) -> Any:
+    """Return a value of a ``Literal`` type."""
+    if value not in get_args(choices):
+        raise ValueError(value)
+    return value
 
 
 def _directions(value: Any) -> tuple[Direction, ...]:

@@ -339,6 +339,21 @@ def loader(
             yield batch.pin_memory() if pin_memory else batch
 
 
+def load_items(dataset: UnpairedDataset, count: int, workers: int) -> Generator[Batch]:
+    """Yield the first items, in order.
+
+    Args:
+        dataset: Source of the items.
+        count: Number of items.
+        workers: Number of threads that prefetch; 0 loads each item on demand.
+
+    Raises:
+        DataError: No image of a domain can be read.
+    """
+    with closing(_prefetched(dataset, range(count), workers, PREFETCHED_STEPS + workers)) as items:
+        yield from items
+
+
 def _prefetched(
     dataset: UnpairedDataset, numbers: Iterable[int], workers: int, ahead: int
 ) -> Generator[Batch]:

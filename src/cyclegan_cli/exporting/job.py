@@ -145,6 +145,12 @@ def plan_jobs(config: ExportConfig) -> list[Job]:
             "original implementation does not have",
             "Use another format, or train with --resampling strided.",
         )
+    if chosen.name == "pth" and info.generator.norms != "all":
+        raise UsageError(
+            f"--format pth: {path} has norms in its residual blocks alone (--norms residual), and "
+            "the original implementation after each convolution",
+            "Use another format, or train with --norms all.",
+        )
     directions: Directions
     if config.direction == "both":
         directions = tuple(map(info.require, BOTH_DIRECTIONS))

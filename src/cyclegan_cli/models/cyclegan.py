@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, fields
@@ -11,9 +11,11 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.models.color_matching import PATCH, ColorMatching, patch_features
 from cyclegan_cli.models.ema import GeneratorAverages
 from cyclegan_cli.models.losses import GAN_LOSSES, adversarial_loss, discriminator_loss, l1_loss
 from cyclegan_cli.models.networks import ResnetGenerator, build_discriminator, initialize_weights
@@ -41,11 +43,13 @@ class StepLosses:
     identity_b: Tensor
     discriminator_a: Tensor
     discriminator_b: Tensor
+    color_a2b: Tensor
+    color_b2a: Tensor
     gradient_norms: tuple[float, float]
     is_applied: bool
 
     def stacked(self) -> Tensor:
-        """Stack all losses into a tensor ``[8]``, in the order of :data:`LOSS_NAMES`."""
+        """Stack all losses into a tensor ``[10]``, in the order of :data:`LOSS_NAMES`."""
         return torch.stack([getattr(self, name) for name in LOSS_NAMES])
 
 
@@ -74,6 +78,18 @@ class RealImages:
             return images
         return torch.where(self.mask, images, images.new_zeros(()))
 
+    def whole_patches(self) -> Tensor | None:
+        """Patches inside of the mask without missing data: ``[B, 1, H // 8, W // 8]`` bool.
+
+        None: all.
+        """
+        if self.valid is None:
+            return None
+        usable = (self.valid != 0).all(1, keepdim=True)
+        if self.mask is not None:
+            usable = usable & self.mask
+        return F.avg_pool2d(usable.float(), PATCH) == 1
+
     @property
     def shown(self) -> Tensor:
         """The images as the discriminators see them: ``[B, C, H, W]`` in [-1, 1]."""
@@ -87,6 +103,8 @@ LOSS_NAMES = tuple(field.name for field in fields(StepLosses) if field.type == "
 SHARED_PASS_ELEMENTS = 1 << 21
 # CUDA graphs: the first pass warms up, the second records, the third replays.
 CUDA_GRAPH_WARMUP_PASSES = 3
+# Patches of each domain that the color loss is prepared from. Twice as many match hardly better.
+COLOR_PATCHES = 1024
 
 
 class CycleGAN:
@@ -99,6 +117,8 @@ class CycleGAN:
         pool_a, pool_b: Replay pools of ``fake_a`` and ``fake_b``.
         averages: Exponential moving averages of both generators; None if disabled.
         may_lack_data: Whether images of domain A, and of domain B, may have elements without data.
+        colors_a2b, colors_b2a: Targets of the color loss; None without it, and before
+            :meth:`match_colors`.
 
     Args:
         config: Training options; the seed determines the initial weights.
@@ -141,6 +161,8 @@ class CycleGAN:
         self.gan_loss = GAN_LOSSES[config.gan_loss]
         self.is_recorded = False
         self.may_lack_data = (False, False)
+        self.colors_a2b: ColorMatching | None = None
+        self.colors_b2a: ColorMatching | None = None
         self._executor = ThreadPoolExecutor(1) if device.type == "cpu" else None
         # The networks, or their DDP wrappers.
         self.trained: dict[str, nn.Module] = self.networks()
@@ -200,6 +222,29 @@ class CycleGAN:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
+
+    def match_colors(self, items: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Prepare the color loss: match the colors of a sample of images of both domains.
+
+        Without patches that have data and lie inside of masks there is no color loss.
+
+        Args:
+            items: Images of domain A and of domain B, ``[B, C, H, W]`` each, as for :meth:`step`.
+        """
+        found: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for item in items:
+            for images, patches in zip(self._begin(*item), found, strict=True):
+                features, whole = patch_features(images.pixels), images.whole_patches()
+                patches.append(features.flatten(0, 2) if whole is None else features[whole[:, 0]])
+        random = torch.Generator().manual_seed(self.config.seed)
+        all_a, all_b = map(torch.cat, found)
+        patches_a, patches_b = (
+            of_domain[torch.randperm(len(of_domain), generator=random)[:COLOR_PATCHES]]
+            for of_domain in (all_a, all_b)
+        )
+        if min(len(patches_a), len(patches_b)) > 1:
+            self.colors_a2b = ColorMatching(patches_a, patches_b).to(self.device)
+            self.colors_b2a = ColorMatching(patches_b, patches_a).to(self.device)
 
     def step(self, real_a: Tensor, real_b: Tensor) -> StepLosses:
         """Update all four networks once (Zhu et al. 2017, eq. 3 and 4).
@@ -281,18 +326,22 @@ class CycleGAN:
         # Gradients are all-reduced in the last backward pass of each generator.
         last = shares or self.config.identity_weight == 0
 
-        def from_a() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        def from_a() -> tuple[Tensor, ...]:
             with _no_sync(a2b, b2a):
-                return self._cycle_backward(images_a, a2b, b2a, self.discriminator_b, target_a)
+                return self._cycle_backward(
+                    images_a, a2b, b2a, self.discriminator_b, target_a, self.colors_a2b
+                )
 
-        def from_b() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        def from_b() -> tuple[Tensor, ...]:
             with nullcontext() if last else _no_sync(a2b, b2a):
-                return self._cycle_backward(images_b, b2a, a2b, self.discriminator_a, target_b)
+                return self._cycle_backward(
+                    images_b, b2a, a2b, self.discriminator_a, target_b, self.colors_b2a
+                )
 
         with _frozen(self.discriminator_a, self.discriminator_b):
             found_a, found_b = self._both(from_a, from_b, real_a)
-            adversarial_a2b, cycle_a, identity_b, fake_b = found_a
-            adversarial_b2a, cycle_b, identity_a, fake_a = found_b
+            adversarial_a2b, cycle_a, identity_b, color_a2b, fake_b = found_a
+            adversarial_b2a, cycle_b, identity_a, color_b2a, fake_a = found_b
             if not last:
                 identity_a = self._identity_backward(real_a, b2a, images_a.valid)
                 identity_b = self._identity_backward(real_b, a2b, images_b.valid)
@@ -303,6 +352,8 @@ class CycleGAN:
             "cycle_b": cycle_b,
             "identity_a": identity_a,
             "identity_b": identity_b,
+            "color_a2b": color_a2b,
+            "color_b2a": color_b2a,
         }
         return terms, fake_a, fake_b
 
@@ -318,8 +369,9 @@ class CycleGAN:
         backward: nn.Module,
         discriminator: nn.Module,
         target: RealImages | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Backpropagate the adversarial and cycle losses of one direction (eq. 1 and 2).
+        colors: ColorMatching | None,
+    ) -> tuple[Tensor, ...]:
+        """Backpropagate the adversarial, cycle and color losses of one direction (eq. 1 and 2).
 
         Args:
             images: Images of the source domain.
@@ -328,29 +380,39 @@ class CycleGAN:
             discriminator: Discriminator of the target domain.
             target: Images of the target domain, to include the identity loss (sec. 5.2) in the
                 same forward pass; None to leave it out.
+            colors: Target of the color loss; None for no such loss.
 
         Returns:
-            The unweighted adversarial, cycle and identity losses, and the translation as the
-            discriminator sees it.
+            The unweighted adversarial, cycle, identity and color losses, and the translation as
+            the discriminator sees it.
         """
         real = images.pixels
-        identity = real.new_zeros(())
+        identity = color = real.new_zeros(())
         with self._autocast():
             if target is None:
                 fake = forward(real)
             else:
                 fake, idt = forward(torch.cat([real, target.pixels])).chunk(2)
                 identity = l1_loss(idt, target.pixels, target.valid)
+            if colors is not None:
+                means = F.avg_pool2d(fake.float(), PATCH)
+                whole = images.whole_patches()
+                counted = None if whole is None else whole.expand_as(means)
+                color = l1_loss(means, colors(real), counted)
             rec = backward(fake)
             shown = images.hide_outside(fake)
             adversarial = adversarial_loss(self.gan_loss, discriminator(shown))
             cycle = l1_loss(rec, real, images.valid)
         loss = (
-            adversarial + self.config.lambda_cycle * cycle + self.config.identity_weight * identity
+            adversarial
+            + self.config.lambda_cycle * cycle
+            + self.config.identity_weight * identity
+            + self.config.color_weight * color
         )
         loss.backward()  # type: ignore[no-untyped-call]
         # A copy: the next call of a compiled network may overwrite its output.
-        return adversarial.detach(), cycle.detach(), identity.detach(), shown.detach().clone()
+        copy = shown.detach().clone()
+        return adversarial.detach(), cycle.detach(), identity.detach(), color.detach(), copy
 
     def _identity_backward(
         self, real: Tensor, generator: nn.Module, valid: Tensor | None

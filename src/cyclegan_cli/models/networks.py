@@ -5,6 +5,7 @@ Shapes in comments are for 64 channels and 256×256 images.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -62,7 +63,7 @@ class ConvNormReLU(nn.Module):
 
     Args:
         conv: The convolution.
-        affine: Whether the norm has a scale and shift.
+        norm: The norm; None for none.
         padding: Reflection padding before the convolution.
         before_conv: Resampling of the input.
         before_norm: Resampling of the result of the convolution.
@@ -72,7 +73,7 @@ class ConvNormReLU(nn.Module):
     def __init__(
         self,
         conv: nn.Conv2d | nn.ConvTranspose2d,
-        affine: bool,
+        norm: InstanceNorm | None,
         padding: int = 0,
         before_conv: Resample = _unchanged,
         before_norm: Resample = _unchanged,
@@ -80,7 +81,7 @@ class ConvNormReLU(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = conv
-        self.norm = InstanceNorm(conv.out_channels, affine)
+        self.norm = norm
         self.padding = padding
         self.before_conv, self.before_norm, self.after = before_conv, before_norm, after
 
@@ -89,7 +90,7 @@ class ConvNormReLU(nn.Module):
         if self.padding:
             x = reflection_pad(x, self.padding)
         x = self.before_norm(self.conv(self.before_conv(x)))
-        return self.after(F.relu(self.norm(x)))
+        return self.after(F.relu(x if self.norm is None else self.norm(x)))
 
 
 class ResidualBlock(nn.Module):
@@ -97,14 +98,18 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, affine: bool) -> None:
         super().__init__()
-        self.first = ConvNormReLU(WinogradConv2d(channels, channels, 3), affine, padding=1)
+        conv = WinogradConv2d(channels, channels, 3)
+        self.first = ConvNormReLU(conv, InstanceNorm(channels, affine), padding=1)
         self.second = WinogradConv2d(channels, channels, 3)
         self.norm = InstanceNorm(channels, affine)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, C, H, W]`` to the same shape."""
-        residual = reflection_pad(self.first(x), 1)
-        return x + self.norm(self.second(residual))  # type: ignore[no-any-return]
+        return x + self.residual(x)
+
+    def residual(self, x: Tensor) -> Tensor:
+        """Return what the block adds to ``[B, C, H, W]``: the same shape."""
+        return self.norm(self.second(reflection_pad(self.first(x), 1)))  # type: ignore[no-any-return]
 
 
 class ResnetGenerator(nn.Module):
@@ -121,7 +126,7 @@ class ResnetGenerator(nn.Module):
         self.config = config
         c, affine = config.base_channels, config.affine_norm
         stem = nn.Conv2d(config.input_channels, c, 7)
-        self.stem = ConvNormReLU(stem, affine, padding=3)  # [B, 64, 256, 256]
+        self.stem = ConvNormReLU(stem, _stage_norm(c, config), padding=3)  # [B, 64, 256, 256]
         self.down = nn.Sequential(
             _downsampling(c, 2 * c, config),  # [B, 128, 128, 128]
             _downsampling(2 * c, 4 * c, config),  # [B, 256, 64, 64]
@@ -144,9 +149,25 @@ class ResnetGenerator(nn.Module):
             ``[B, output_channels, H, W]`` in [-1, 1].
         """
         if torch.compiler.is_exporting():
-            x = _zero_if_constant(x)
+            return self._forward_exported(x)
         x = self.up(self.trunk(self.down(self.stem(x))))
         return torch.tanh(self.head(reflection_pad(x, 3)))
+
+    def _forward_exported(self, x: Tensor) -> Tensor:
+        """Translate images, as :meth:`forward`.
+
+        For an image of a single color, the first norm of the network or of each residual gives
+        zero. The norms of other runtimes would amplify its rounding error
+        (:mod:`cyclegan_cli.models.normalization`), so this is computed without them.
+        """
+        varies = _varies(x).to(x.dtype)
+        if self.config.norms == "all":
+            x = self.trunk(self.down(self.stem(x * varies)))
+        else:
+            x = self.down(self.stem(x))
+            for block in self.trunk:
+                x = x + varies * block.residual(x)  # type: ignore[operator]
+        return torch.tanh(self.head(reflection_pad(self.up(x), 3)))
 
     def enable_kernel_cache(self, winograd_bf16: bool) -> None:
         """Cache transformed kernels between passes, see :class:`WinogradConv2d`.
@@ -166,14 +187,14 @@ class ResnetGenerator(nn.Module):
                 module.clear_kernel_cache()
 
 
-def _zero_if_constant(x: Tensor) -> Tensor:
-    """Set images of a single color to zero, ``[B, C, H, W]``.
+def _varies(x: Tensor) -> Tensor:
+    """Whether images ``[B, C, H, W]`` have more than one color: ``[B, 1, 1, 1]`` bool."""
+    return (x.amax((2, 3), keepdim=True) - x.amin((2, 3), keepdim=True)).amax(1, keepdim=True) > 0
 
-    This does not change the output, since the first norm subtracts the color. The norms of other
-    runtimes would amplify its rounding error (:mod:`cyclegan_cli.models.normalization`).
-    """
-    span = (x.amax((2, 3), keepdim=True) - x.amin((2, 3), keepdim=True)).amax(1, keepdim=True)
-    return x * (span > 0).to(x.dtype)
+
+def _stage_norm(channels: int, config: GeneratorConfig) -> InstanceNorm | None:
+    """Return the norm of a stage outside of the residual blocks; None if it has none."""
+    return InstanceNorm(channels, config.affine_norm) if config.norms == "all" else None
 
 
 def _downsampling(in_channels: int, out_channels: int, config: GeneratorConfig) -> ConvNormReLU:
@@ -181,7 +202,7 @@ def _downsampling(in_channels: int, out_channels: int, config: GeneratorConfig) 
     stride = 1 if config.resampling == "cut" else 2
     return ConvNormReLU(
         nn.Conv2d(in_channels, out_channels, 3, stride, padding=1),
-        config.affine_norm,
+        _stage_norm(out_channels, config),
         before_conv=blur if config.resampling == "blur" else _unchanged,
         after=blur_downsample if config.resampling == "cut" else _unchanged,
     )
@@ -189,14 +210,15 @@ def _downsampling(in_channels: int, out_channels: int, config: GeneratorConfig) 
 
 def _upsampling(in_channels: int, out_channels: int, config: GeneratorConfig) -> ConvNormReLU:
     """Return a stage that doubles the size; see :class:`GeneratorConfig` for the kinds."""
+    norm = _stage_norm(out_channels, config)
     if config.resampling == "cut":
         conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        return ConvNormReLU(conv, config.affine_norm, before_conv=bilinear_upsample)
+        return ConvNormReLU(conv, norm, before_conv=bilinear_upsample)
     transposed = nn.ConvTranspose2d(
         in_channels, out_channels, 3, stride=2, padding=1, output_padding=1
     )
     before_norm = blur if config.resampling == "blur" else _unchanged
-    return ConvNormReLU(transposed, config.affine_norm, before_norm=before_norm)
+    return ConvNormReLU(transposed, norm, before_norm=before_norm)
 
 
 class PatchDiscriminator(nn.Module):
@@ -277,7 +299,9 @@ def build_discriminator(
 def initialize_weights(network: nn.Module, random: torch.Generator) -> None:
     """Initialize weights from N(0, 0.02) and biases to 0 (Zhu et al. 2017, sec. 7.1).
 
-    Affine norms are initialized to scale 1 and shift 0.
+    Affine norms are initialized to scale 1 and shift 0. Convolutions before a ReLU without a norm
+    keep the variance of their input (He et al. 2015); the first one after the residual blocks,
+    each of which adds a variance of 1, reduces it to that of their input.
 
     Args:
         network: Network, modified in place.
@@ -290,3 +314,16 @@ def initialize_weights(network: nn.Module, random: torch.Generator) -> None:
             nn.init.ones_(parameter)
         else:
             nn.init.normal_(parameter, 0.0, 0.02, generator=random)
+    if isinstance(network, ResnetGenerator) and network.config.norms == "residual":
+        for stage in (network.stem, *network.down, *network.up):
+            _keep_variance(stage.conv, random)
+        with torch.no_grad():
+            network.up[0].conv.weight /= math.sqrt(1 + len(network.trunk))  # type: ignore
+
+
+def _keep_variance(conv: nn.Conv2d | nn.ConvTranspose2d, random: torch.Generator) -> None:
+    """Initialize a convolution, followed by a ReLU, to keep the variance of its input."""
+    terms = conv.in_channels * math.prod(conv.kernel_size)  # Per element of the output.
+    if isinstance(conv, nn.ConvTranspose2d):
+        terms /= math.prod(conv.stride)  # type: ignore[assignment]
+    nn.init.normal_(conv.weight, 0.0, math.sqrt(2 / terms), generator=random)

@@ -42,7 +42,7 @@ class Layer:
 def generator_layers(config: GeneratorConfig) -> Iterator[Layer]:
     """Layers of the generator in order (Zhu et al. 2017, sec. 7.2)."""
     c = config.base_channels
-    yield Layer("stem.conv", "stem.norm", config.input_channels, c, 7)
+    yield Layer("stem.conv", _stage_norm("stem", config), config.input_channels, c, 7)
     yield from _downsampling("down.0", c, config)
     yield from _downsampling("down.1", 2 * c, config)
     for block in range(config.residual_blocks):
@@ -54,8 +54,12 @@ def generator_layers(config: GeneratorConfig) -> Iterator[Layer]:
     yield Layer("head", "", c, config.output_channels, 7)
 
 
+def _stage_norm(name: str, config: GeneratorConfig) -> str:
+    return f"{name}.norm" if config.norms == "all" else ""
+
+
 def _downsampling(name: str, channels: int, config: GeneratorConfig) -> Iterator[Layer]:
-    conv, norm, wide = f"{name}.conv", f"{name}.norm", 2 * channels
+    conv, norm, wide = f"{name}.conv", _stage_norm(name, config), 2 * channels
     if config.resampling == "cut":
         yield Layer(conv, norm, channels, wide, 3)
         yield Layer(f"{name}.blur", "", wide, wide, 3, stride=2, fixed=True)
@@ -66,7 +70,7 @@ def _downsampling(name: str, channels: int, config: GeneratorConfig) -> Iterator
 
 
 def _upsampling(name: str, channels: int, config: GeneratorConfig) -> Iterator[Layer]:
-    conv, norm, narrow = f"{name}.conv", f"{name}.norm", channels // 2
+    conv, norm, narrow = f"{name}.conv", _stage_norm(name, config), channels // 2
     if config.resampling == "cut":
         yield Layer(f"{name}.upsample", "", channels, channels, 2, transposed=True, fixed=True)
         yield Layer(conv, norm, channels, narrow, 3)

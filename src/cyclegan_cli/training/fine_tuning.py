@@ -41,12 +41,14 @@ def with_architecture(config: TrainConfig, initial: Checkpoint) -> TrainConfig:
     resampling = config.resampling or found.resampling
     if "cut" in (resampling, found.resampling):  # Blurs have no weights, other layers have.
         _require_equal("--resampling", resampling, None, found.resampling)
+    _require_equal("--norms", config.norms, None, found.norms)
     return dataclasses.replace(
         config,
         init_from=initial.path.absolute(),
         base_channels=found.base_channels,
         residual_blocks=found.residual_blocks,
         resampling=resampling,
+        norms=found.norms,
     )
 
 

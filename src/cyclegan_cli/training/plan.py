@@ -286,7 +286,7 @@ def _format_notes(config: TrainConfig, formats: BandFormats) -> Iterator[str]:
             yield f"{name}: {band_format}"
     if config.channels("a") != config.channels("b"):
         yield (
-            "the identity loss is left out, because the domains differ in channels: "
+            "the identity and color losses are left out, because the domains differ in channels: "
             f"{config.channels('a')} and {config.channels('b')}"
         )
 
@@ -320,6 +320,7 @@ def _completed(config: TrainConfig, device: torch.device) -> tuple[TrainConfig, 
         config,
         residual_blocks=blocks,
         resampling=config.generator.resampling,
+        norms=config.generator.norms,
         precision=precision,
     )
     return config, initial

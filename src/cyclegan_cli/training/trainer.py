@@ -14,7 +14,7 @@ from cyclegan_cli.checkpoints.locate import MODEL_FILE, STATE_FILE
 from cyclegan_cli.checkpoints.store import restore_state
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.data.cache import ImageCache
-from cyclegan_cli.data.dataset import Batch, UnpairedDataset, loader
+from cyclegan_cli.data.dataset import Batch, UnpairedDataset, load_items, loader
 from cyclegan_cli.data.tensors import to_unit_range
 from cyclegan_cli.errors import CycleGANError, DataError, InterruptedRunError, OutputError
 from cyclegan_cli.models.cyclegan import CycleGAN
@@ -46,6 +46,9 @@ from cyclegan_cli.training.fine_tuning import load_initial_generators
 from cyclegan_cli.training.plan import Plan, plan_new
 from cyclegan_cli.training.preflight import check_before_training
 from cyclegan_cli.training.report.page import HTMLReport
+
+# Items of the data set, of one image per domain each, whose colors the color loss matches.
+COLOR_ITEMS = 128
 
 
 def train(
@@ -155,7 +158,9 @@ class Trainer:
             # First what may fail: a training that cannot start leaves no directory.
             self.group.on_rank_zero(lambda: run.call("setup", run))
             self.group.on_rank_zero(lambda: run.run_dir.open(plan.config, plan.resumed))
-            batches = self._load_batches()
+            dataset = self._dataset()
+            self._match_colors(dataset)
+            batches = self._load_batches(dataset)
             run.start_clocks()
             run.call("on_train_begin", run)
             with closing(batches):  # Ends the loading threads.
@@ -201,7 +206,25 @@ class Trainer:
         due = self.group.all_reduce_max(flags)
         return [one for one, is_due in zip(self.scheduled, due, strict=True) if is_due]
 
-    def _load_batches(self) -> Generator[Batch]:
+    def _dataset(self) -> UnpairedDataset:
+        plan = self.plan
+        return UnpairedDataset(
+            plan.images_a, plan.images_b, plan.config, ImageCache(plan.cache), plan.formats
+        )
+
+    def _match_colors(self, dataset: UnpairedDataset) -> None:
+        """Prepare the color loss from the first items of the data set.
+
+        They are the same on all ranks, and when the training is resumed.
+        """
+        if not self.plan.config.color_weight:
+            return
+        items = load_items(dataset, COLOR_ITEMS, self.plan.workers)
+        self.model.match_colors(
+            (to_unit_range(item.real_a), to_unit_range(item.real_b)) for item in items
+        )
+
+    def _load_batches(self, dataset: UnpairedDataset) -> Generator[Batch]:
         plan = self.plan
         for note in plan.notes:
             self.run.log(note)
@@ -210,9 +233,7 @@ class Trainer:
         if plan.cache.is_short:
             self.run.warn(f"--cache ram keeps images in memory: {plan.cache}")
         return loader(
-            UnpairedDataset(
-                plan.images_a, plan.images_b, plan.config, ImageCache(plan.cache), plan.formats
-            ),
+            dataset,
             plan.first_item,
             plan.total_steps - plan.first_step,
             plan.workers,

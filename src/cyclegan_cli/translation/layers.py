@@ -153,6 +153,17 @@ class Norm:
         return normalize_with(rows, self.mean, self.variance, self.layer.weight, self.layer.bias)
 
 
+@dataclass(frozen=True)
+class Bias:
+    """The bias of a convolution that no norm cancels: ``[C]``."""
+
+    bias: Tensor
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Add the bias to ``[1, C, h, W]``."""
+        return rows + self.bias.view(1, -1, 1, 1)
+
+
 class RunningMoments:
     """Mean and variance, updated strip by strip (Chan et al. 1979, parallel variance)."""
 
@@ -192,7 +203,7 @@ class NormalisedReLU:
 
     Args:
         source: The input.
-        layer: The norm, with its scale and shift, if any.
+        layer: The norm, with its scale and shift, if any; or the bias, without a norm.
         strip: Rows to compute at once.
         allocate: Allocates memory for the source's rows; None: they are recomputed whenever they
             are read, which takes time instead of memory.
@@ -201,12 +212,16 @@ class NormalisedReLU:
     source: Rows
 
     def __init__(
-        self, source: Rows, layer: InstanceNorm, strip: int, allocate: Allocate | None
+        self, source: Rows, layer: InstanceNorm | Bias, strip: int, allocate: Allocate | None
     ) -> None:
         self.source = source
         self.height = source.height
+        self.norm: Norm | Bias
         if allocate is not None:
             self.source, self.norm = store(source, layer, strip, allocate)
+            return
+        if isinstance(layer, Bias):
+            self.norm = layer
             return
         moments = RunningMoments()
         for top, bottom in strips(source.height, strip):
@@ -223,9 +238,11 @@ Allocate = Callable[[int, Tensor], StoredRows]
 
 
 def store(
-    source: Rows, layer: InstanceNorm, strip: int, allocate: Allocate
-) -> tuple[StoredRows, Norm]:
-    """Compute and store a feature map, and the norm to be applied to it."""
+    source: Rows, layer: InstanceNorm | Bias, strip: int, allocate: Allocate
+) -> tuple[StoredRows, Norm | Bias]:
+    """Compute and store a feature map; also return the norm or bias to be applied to it."""
+    if isinstance(layer, Bias):
+        return store_rows(source, strip, allocate), layer
     moments = RunningMoments()
     return store_rows(source, strip, allocate, moments.add), moments.finish(layer)
 

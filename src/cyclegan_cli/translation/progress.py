@@ -65,14 +65,16 @@ class WorkMeter:
     ) -> None:
         self.costs, self._height, self._report = LayerCosts(config), height, report
         costs, is_cut = self.costs, config.resampling == "cut"
-        passes = 1 if keep_full else 3 if is_cut else 2
-        down = 2 if is_cut else 1
+        # The statistics of a norm are computed in a pass of their own.
+        norms = int(config.norms == "all")
+        passes = 1 if keep_full else 1 + (1 + is_cut) * norms
+        down = 1 + is_cut * norms
         self._total = (
             passes * costs.stem
             + down * (costs.down_1 + costs.down_2)
             + 2 * config.residual_blocks * costs.trunk
             + costs.up_1
-            + (1 if keep_full else 2) * costs.up_2
+            + (1 if keep_full else 1 + norms) * costs.up_2
             + costs.head
         )
         self._done = 0.0

@@ -13,6 +13,7 @@ in horizontal strips with the halo that its convolution needs:
 
 A strip stays in the CPU cache from one operation to the next, unlike a whole image, so this is
 also faster than calling the network. Biases before norms are omitted: the norm cancels them.
+Stages without a norm (``--norms residual``) need no statistics first, but their bias.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from cyclegan_cli.models.winograd import WinogradConv, Workspace
 from cyclegan_cli.runtime.devices import has_amx
 from cyclegan_cli.translation.arena import FeatureMapArena, Location, StoredRows
 from cyclegan_cli.translation.layers import (
+    Bias,
     BilinearUpsampling,
     BlurDownsampling,
     Convolution,
@@ -157,10 +159,10 @@ class StripGenerator:
 
     def _down(
         self, image: Rows, plan: StripPlan, meter: WorkMeter
-    ) -> tuple[Rows, InstanceNorm | None]:
-        """Return the trunk's input, before its norm and ReLU, and that norm.
+    ) -> tuple[Rows, InstanceNorm | Bias | None]:
+        """Return the trunk's input, before its norm or bias and ReLU, and that norm or bias.
 
-        The norm is None if the input is complete: where a blur follows the ReLU.
+        It is None if the input is complete: where a blur follows the ReLU.
         """
         stem, (down_1, down_2) = self.generator.stem, self.generator.down
         convolve = partial(F.conv2d, weight=stem.conv.weight)
@@ -214,13 +216,18 @@ class StripGenerator:
         return self._blurred(UpsamplingConv(source, conv))
 
     def _trunk(
-        self, source: Rows, norm_before: InstanceNorm | None, plan: StripPlan, meter: WorkMeter
+        self,
+        source: Rows,
+        norm_before: InstanceNorm | Bias | None,
+        plan: StripPlan,
+        meter: WorkMeter,
     ) -> StoredRows:
         """Apply all residual blocks to ``[1, 4 c, H / 4, W / 4]``."""
         # The map is written over the rows of its source, of which a blur makes it depend on one
         # more: the first strip must end below it.
         rows = plan.rows if self.resampling == "strided" else max(plan.rows, 2)
-        allocate, norm = self.arena.allocate_first, None
+        allocate = self.arena.allocate_first
+        norm: Norm | Bias | None = None
         if norm_before is None:
             x = store_rows(source, rows, allocate)
         else:
@@ -238,7 +245,7 @@ class _Block:
     def __init__(self, block: nn.Module, workspace: Workspace | None) -> None:
         assert isinstance(block, ResidualBlock)
         self.first = _trunk_convolution(_conv(block.first), workspace)
-        self.first_norm = block.first.norm
+        self.first_norm = _norm(block.first)
         self.second = _trunk_convolution(block.second, workspace)
         self.second_norm = block.norm
 
@@ -254,7 +261,7 @@ class _Trunk:
         self,
         x: StoredRows,
         work: StoredRows,
-        norm: Norm | None,
+        norm: Norm | Bias | None,
         strip: int,
         report: Callable[[float], None],
     ) -> None:
@@ -318,8 +325,8 @@ def _conv(stage: nn.Module) -> Any:
 
 
 def _norm(stage: nn.Module) -> Any:
-    """Return the norm of a stage of the generator."""
-    return stage.norm
+    """Return the norm of a stage of the generator; without one, the bias of its convolution."""
+    return Bias(stage.conv.bias) if stage.norm is None else stage.norm
 
 
 def _has_fast_winograd(dtype: torch.dtype) -> bool:

@@ -25,7 +25,7 @@ from cyclegan_cli.data.decode import from_pillow
 from cyclegan_cli.data.image import BitDepth, PixelArray, to_depth
 from cyclegan_cli.data.tensors import array_to_tensor, tensor_to_array
 from cyclegan_cli.errors import DeviceError, UsageError
-from cyclegan_cli.models.networks import ResnetGenerator
+from cyclegan_cli.models.networks import InstanceNorm, ResnetGenerator
 from cyclegan_cli.models.padding import padded_size, reflect_to_multiple
 from cyclegan_cli.runtime.devices import choose_device, describe_environment, device_for_rank
 from cyclegan_cli.runtime.distributed_env import SINGLE_PROCESS, DistributedEnv
@@ -420,7 +420,8 @@ class Translator:
 
     def _call_network(self, images: Tensor) -> Tensor:
         """Call the compiled network, or the generator itself while its norms have a filter."""
-        is_filtered = self.generator.stem.norm.moments_filter is not None
+        norms = (m for m in self.generator.modules() if isinstance(m, InstanceNorm))
+        is_filtered = any(norm.moments_filter is not None for norm in norms)
         return self.generator(images) if is_filtered else self._whole(images)
 
     def _fits_network(self, height: int, width: int, batch: int = 1) -> bool:

@@ -22,8 +22,8 @@ from cyclegan_cli.models.cyclegan import LOSS_NAMES, StepLosses
 from cyclegan_cli.models.losses import l1_loss
 from cyclegan_cli.training.callbacks.base import TrainingCallback, TrainingRun
 from cyclegan_cli.training.callbacks.logging import (
+    GRADIENT_COLUMNS,
     HEALTH_COLUMN,
-    LATER_COLUMNS,
     VALIDATION_COLUMNS,
     VALIDATION_FILE,
     read_rows,
@@ -435,7 +435,7 @@ class Health(TrainingCallback):
     def on_log(self, run: TrainingRun, row: dict[str, Any]) -> None:
         """Check losses, gradients and updates, and add the result to the row."""
         losses = {name: row[name] for name in LOSS_NAMES}
-        norms = dict(zip(NETWORKS, (row[name] for name in LATER_COLUMNS), strict=False))
+        norms = dict(zip(NETWORKS, (row[name] for name in GRADIENT_COLUMNS), strict=False))
         sizes = dict(zip(NETWORKS, run.model.update_sizes(), strict=True))
         self._report(
             run,

@@ -20,10 +20,11 @@ from cyclegan_cli.training.plan import Plan
 METRICS_FILE = "metrics.csv"
 HEALTH_COLUMN = "health"
 # Tables of earlier versions lack these columns; a resumed run leaves the cells empty.
-LATER_COLUMNS = ("gradient_norm_generators", "gradient_norm_discriminators", "skipped_steps")
+GRADIENT_COLUMNS = ("gradient_norm_generators", "gradient_norm_discriminators", "skipped_steps")
+LATER_COLUMNS = ("color_a2b", "color_b2a", *GRADIENT_COLUMNS)
 METRICS_COLUMNS = (
-    "step", "epoch", "learning_rate", *LOSS_NAMES, *LATER_COLUMNS, "images_per_second", "seconds",
-    HEALTH_COLUMN,
+    "step", "epoch", "learning_rate", *LOSS_NAMES, *GRADIENT_COLUMNS, "images_per_second",
+    "seconds", HEALTH_COLUMN,
 )  # fmt: skip
 VALIDATION_FILE = "validation.csv"
 VALIDATION_COLUMNS = (
@@ -113,8 +114,9 @@ class LossAccumulator:
     """
 
     def __init__(self, device: torch.device, state: dict[str, Any]) -> None:
-        zeros = [0.0] * len(LOSS_NAMES)
-        self.sum = torch.tensor(state.get("losses", zeros), device=device)
+        saved = state.get("losses", {})
+        sums = [saved.get(name, 0.0) for name in LOSS_NAMES]
+        self.sum = torch.tensor(sums, device=device)
         self.steps: int = state.get("steps", 0)
         self.skipped: int = state.get("skipped", 0)
         self.gradient_norms: list[float] = state.get("gradient_norms", [0.0, 0.0])
@@ -138,7 +140,7 @@ class LossAccumulator:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "losses": self.sum.tolist(),
+            "losses": dict(zip(LOSS_NAMES, self.sum.tolist(), strict=True)),
             "steps": self.steps,
             "skipped": self.skipped,
             "gradient_norms": self.gradient_norms,
@@ -172,13 +174,13 @@ class CSVLogger(ScheduledCallback):
             return  # All steps were skipped: the row follows the next applied step.
         means = run.group.all_reduce_mean(self.losses.means())
         speed = self.losses.timed_steps / max(time.monotonic() - self.losses.started, 1e-9)
-        later = (*self.losses.gradient_norms, self.losses.skipped)
+        gradients = (*self.losses.gradient_norms, self.losses.skipped)
         row = {
             "step": run.step,
             "epoch": run.plan.epoch_of(run.step),
             "learning_rate": run.plan.learning_rate_at(run.step - 1),
             **means,
-            **dict(zip(LATER_COLUMNS, later, strict=True)),
+            **dict(zip(GRADIENT_COLUMNS, gradients, strict=True)),
             "images_per_second": speed * run.plan.step_items,
             "seconds": run.seconds,
             "steps": self.losses.steps,

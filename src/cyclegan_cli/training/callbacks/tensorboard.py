@@ -15,7 +15,7 @@ from cyclegan_cli import files
 from cyclegan_cli.errors import OutputError
 from cyclegan_cli.models.cyclegan import LOSS_NAMES
 from cyclegan_cli.training.callbacks.base import TrainingCallback, TrainingRun
-from cyclegan_cli.training.callbacks.logging import LATER_COLUMNS
+from cyclegan_cli.training.callbacks.logging import GRADIENT_COLUMNS
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event
@@ -57,7 +57,7 @@ class TensorBoardLogger(TrainingCallback):
     def on_log(self, run: TrainingRun, row: dict[str, Any]) -> None:
         losses = {f"loss/{name}": row[name] for name in LOSS_NAMES}
         rates = {name: row[name] for name in ("learning_rate", "images_per_second")}
-        gradients = {f"gradients/{name}": row[name] for name in LATER_COLUMNS}
+        gradients = {f"gradients/{name}": row[name] for name in GRADIENT_COLUMNS}
         self._write_scalars(int(row["step"]), losses | rates | gradients)
 
     def on_validation(self, run: TrainingRun, row: dict[str, float]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from cyclegan_cli import files
 from cyclegan_cli.checkpoints.locate import HEALTH_FILE, SAMPLES_FOLDER
+from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.models.cyclegan import LOSS_NAMES
 from cyclegan_cli.training.callbacks.base import (
     IntervalTrigger,
@@ -22,7 +23,7 @@ from cyclegan_cli.training.callbacks.base import (
     TrainingStatus,
 )
 from cyclegan_cli.training.callbacks.logging import (
-    LATER_COLUMNS,
+    GRADIENT_COLUMNS,
     METRICS_FILE,
     VALIDATION_COLUMNS,
     VALIDATION_FILE,
@@ -35,7 +36,7 @@ from cyclegan_cli.training.validation import mean_distance
 
 PAGE_FILE = "index.html"
 CHART_COLUMNS = (
-    "step", "learning_rate", *LOSS_NAMES, *LATER_COLUMNS, "images_per_second", "seconds",
+    "step", "learning_rate", *LOSS_NAMES, *GRADIENT_COLUMNS, "images_per_second", "seconds",
 )  # fmt: skip
 # With charts and text the page stays below 8 MB.
 MAX_IMAGE_CHARACTERS = 7_000_000
@@ -94,7 +95,7 @@ class RunPage:
             quality_charts(plan.name_a, plan.name_b, validation), validation, step
         )
         losses, loss_points = _drawn(
-            loss_charts(plan.name_a, plan.name_b, plan.config.lambda_identity > 0), metrics, step
+            loss_charts(plan.name_a, plan.name_b, plan.config), metrics, step
         )
         data = frames.document(self.frames.select(step)) | {
             "names": [plan.name_a, plan.name_b],
@@ -184,13 +185,19 @@ def quality_charts(name_a: str, name_b: str, rows: Sequence[Row]) -> list[Chart]
     ]
 
 
-def loss_charts(name_a: str, name_b: str, with_identity: bool) -> list[Chart]:
-    """Return the charts of ``metrics.csv``."""
+def loss_charts(name_a: str, name_b: str, config: TrainConfig) -> list[Chart]:
+    """Return the charts of ``metrics.csv``; none of losses that the options disable."""
     there, back = f"{name_a} → {name_b}", f"{name_b} → {name_a}"
     identity = Chart(
         "Identity loss",
         "L1 distance between images and their translations to their own domain.",
         {"identity_a": name_a, "identity_b": name_b},
+        noisy=True,
+    )
+    color = Chart(
+        "Color loss",
+        "L1 distance between the mean colors of patches and those matched by optimal transport.",
+        {"color_a2b": there, "color_b2a": back},
         noisy=True,
     )
     return [
@@ -212,7 +219,8 @@ def loss_charts(name_a: str, name_b: str, with_identity: bool) -> list[Chart]:
             {"cycle_a": f"{there} → {name_a}", "cycle_b": f"{back} → {name_b}"},
             noisy=True,
         ),
-        *([identity] if with_identity else []),
+        *([identity] if config.lambda_identity else []),
+        *([color] if config.lambda_color else []),
         Chart(
             "Gradient norm",
             "Maximum between two rows. A jump by orders of magnitude is a spike.",
