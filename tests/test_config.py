@@ -88,6 +88,12 @@ def test_learning_rate_is_constant_then_decays_linearly(options, expected):
     assert config.learning_rate_at(10, 10, 5) == 0
 
 
+def test_weight_of_the_color_loss_decays_to_zero_at_half_of_the_training():
+    config = TrainConfig(lambda_cycle=4, lambda_color=0.5)
+    assert [config.color_weight_at(step, 8) for step in range(8)] == [2, 1.5, 1, 0.5, 0, 0, 0, 0]
+    assert TrainConfig(channels_a=3, channels_b=1).color_weight_at(0, 8) == 0
+
+
 @unhurried
 @given(
     epochs=st.integers(0, 5),

@@ -20,6 +20,8 @@ PATCH = 8
 # Entropic regularization, relative to the total variance of the patches of the target domain.
 REGULARIZATION = 0.05
 ITERATIONS = 50
+# Relative to the regularization: exp(-600) is above the smallest number in fp64.
+LARGEST_DISTANCE = 600.0
 # Eigenvalues of covariances are at least this fraction of the largest one: domains may have
 # channels that are constant or depend on others.
 LEAST_EIGENVALUE = 1e-4
@@ -53,12 +55,12 @@ class ColorMatching(nn.Module):
         self.register_buffer("shift", (target.mean(0) - source.mean(0) @ linear) / unit)
         self.register_buffer("points", target / unit)
         self.register_buffer("colors", target[:, :-1])
-        # Sinkhorn's iterations for the potential of the target's patches, in the log domain.
-        distances, potential = self._distances(source), target.new_zeros(len(target))
+        # Sinkhorn's iterations, which scale rows and columns to equal sums.
+        kernel = torch.exp(-self._distances(source).clamp(max=LARGEST_DISTANCE).double())
+        scale = kernel.new_ones(len(target))
         for _ in range(ITERATIONS):
-            of_source = -torch.logsumexp(potential - distances, dim=1, keepdim=True)
-            potential = -torch.logsumexp(of_source - distances, dim=0)
-        self.register_buffer("potential", potential)
+            scale = 1 / ((1 / (kernel @ scale)) @ kernel)
+        self.register_buffer("potential", scale.log().float())
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:

@@ -117,6 +117,7 @@ class CycleGAN:
         pool_a, pool_b: Replay pools of ``fake_a`` and ``fake_b``.
         averages: Exponential moving averages of both generators; None if disabled.
         may_lack_data: Whether images of domain A, and of domain B, may have elements without data.
+        color_weight: Weight of the color loss.
         colors_a2b, colors_b2a: Targets of the color loss; None without it, and before
             :meth:`match_colors`.
 
@@ -161,6 +162,7 @@ class CycleGAN:
         self.gan_loss = GAN_LOSSES[config.gan_loss]
         self.is_recorded = False
         self.may_lack_data = (False, False)
+        self.color_weight = config.color_weight
         self.colors_a2b: ColorMatching | None = None
         self.colors_b2a: ColorMatching | None = None
         self._executor = ThreadPoolExecutor(1) if device.type == "cpu" else None
@@ -407,7 +409,7 @@ class CycleGAN:
             adversarial
             + self.config.lambda_cycle * cycle
             + self.config.identity_weight * identity
-            + self.config.color_weight * color
+            + self.color_weight * color
         )
         loss.backward()  # type: ignore[no-untyped-call]
         # A copy: the next call of a compiled network may overwrite its output.

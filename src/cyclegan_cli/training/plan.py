@@ -200,6 +200,10 @@ class Plan:
         """Return the learning rate of a step; 0 is the first."""
         return self.config.learning_rate_at(step, self.total_steps, self.num_decay_steps)
 
+    def color_weight_at(self, step: int) -> float:
+        """Return the weight of the color loss in a step; 0 is the first."""
+        return self.config.color_weight_at(step, self.total_steps)
+
     @property
     def callback_state(self) -> dict[str, Any]:
         """The state of the callbacks in the checkpoint; empty for a new run."""

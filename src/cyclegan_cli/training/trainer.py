@@ -47,8 +47,9 @@ from cyclegan_cli.training.plan import Plan, plan_new
 from cyclegan_cli.training.preflight import check_before_training
 from cyclegan_cli.training.report.page import HTMLReport
 
-# Items of the data set, of one image per domain each, whose colors the color loss matches.
-COLOR_ITEMS = 128
+# Items of the data set, of one image per domain each, whose colors the color loss matches; of small
+# sets, fewer crops of each image.
+COLOR_ITEMS, COLOR_CROPS = 128, 4
 
 
 def train(
@@ -189,6 +190,7 @@ class Trainer:
         """Update all four networks once."""
         run, model = self.run, self.model
         model.set_learning_rate(self.plan.learning_rate_at(run.step))
+        model.color_weight = self.plan.color_weight_at(run.step)
         real_a, real_b = (
             to_unit_range(real.to(self.plan.device, non_blocking=True))
             for real in (batch.real_a, batch.real_b)
@@ -219,7 +221,9 @@ class Trainer:
         """
         if not self.plan.config.color_weight:
             return
-        items = load_items(dataset, COLOR_ITEMS, self.plan.workers)
+        images = max(len(self.plan.images_a), len(self.plan.images_b))
+        count = min(COLOR_ITEMS, COLOR_CROPS * images)
+        items = load_items(dataset, count, self.plan.workers)
         self.model.match_colors(
             (to_unit_range(item.real_a), to_unit_range(item.real_b)) for item in items
         )

@@ -372,7 +372,7 @@ def _failures(
         max([correlation, *others]) < INVERTED_BELOW,
         f"the generator {name} produces negatives: its translations are dark where their inputs "
         f"are bright (correlation {correlation:.2f})",
-        "Start again with another --seed or a larger --lambda-identity, unless this is the "
+        "Start again with another --seed or a larger --lambda-color, unless this is the "
         "difference between the domains.",
     )
     if real.shape[1] != fake.shape[1]:
@@ -384,8 +384,8 @@ def _failures(
         change < UNCHANGED_BELOW,
         f"the generator {name} changes almost nothing: its translations differ from their inputs "
         f"by {change:.1%} of the difference between the domains",
-        "Lower --lambda-identity or --lambda-cycle, and check that the two folders differ as "
-        "intended.",
+        "Lower --lambda-cycle, or --lambda-identity if it is not 0, and check that the two folders "
+        "differ as intended.",
     )
 
 
