@@ -35,7 +35,7 @@ def train(domains, cyclegan):
         if not folder.exists():
             answer = cyclegan(
                 "train", "--domain-a", domains / source, "--domain-b", domains / target,
-                *TINY, *options, "--steps", steps, "--run-dir", folder,
+                *TINY, *options, "--steps", steps, "--lambda-color", "0", "--run-dir", folder,
             )  # fmt: skip
             assert answer.code == 0, answer.err
         return folder

@@ -76,7 +76,7 @@ def test_onnx_has_dynamic_batch_height_and_width(plain):
 
 def test_onnx_uses_native_instance_norm(plain):
     found = kinds(graph_of(plain))
-    assert found.count("InstanceNormalization") == 7  # Stem, 2 down, 2 in the block, 2 up.
+    assert found.count("InstanceNormalization") == 2  # In the residual block.
     assert not {"BatchNormalization", "ReduceMean", "Loop", "If"} & set(found)
 
 

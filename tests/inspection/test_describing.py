@@ -53,11 +53,12 @@ def test_describe_model(checkpoint, tiny_model):
         "output_channels": 3,
         "affine_norm": False,
         "resampling": "blur",
+        "norms": "residual",
         "parameters": parameters(tiny_model.generator_a2b),
     }
     assert facts["dtypes"] == ["F32"]
     assert facts["training"]["step"] == 1
-    assert facts["format_version"] == 3
+    assert facts["format_version"] == 4
     assert set(facts["versions"]) == {"cyclegan_cli", "safetensors", "torch"}
     assert "discriminator" not in facts
 

@@ -117,7 +117,7 @@ def is_before_a_norm(name: str) -> bool:
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("gan_loss", ["lsgan", "vanilla"])
 def test_step_losses_equal_reference_implementation(gan_loss, batch):
-    model = tiny(gan_loss=gan_loss)
+    model = tiny(gan_loss=gan_loss, lambda_identity=0.5)
     textbook = Textbook(model)
     found = model.step(*images(batch))
     expected = textbook.step(images(batch), cycle=10.0, identity=5.0)
@@ -127,8 +127,9 @@ def test_step_losses_equal_reference_implementation(gan_loss, batch):
 @pytest.mark.parametrize(
     ("options", "cycle", "identity"),
     [
-        ({}, 10.0, 5.0),
-        ({"gan_loss": "vanilla"}, 10.0, 5.0),
+        ({"lambda_identity": 0.5}, 10.0, 5.0),
+        ({"lambda_identity": 0.5, "norms": "residual"}, 10.0, 5.0),
+        ({"lambda_identity": 0.5, "gan_loss": "vanilla"}, 10.0, 5.0),
         ({"lambda_cycle": 3.0, "lambda_identity": 2.0}, 3.0, 6.0),
     ],
 )
@@ -179,7 +180,7 @@ def descent(owner: CycleGAN | Textbook, names: tuple[str, ...]) -> Any:
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_shared_pass_of_translation_and_identity_equals_separate_passes(batch, monkeypatch):
-    shared, apart = tiny(), tiny()
+    shared, apart = tiny(lambda_identity=0.5), tiny(lambda_identity=0.5)
     losses = [shared.step(*images(batch))]
     monkeypatch.setattr("cyclegan_cli.models.cyclegan.SHARED_PASS_ELEMENTS", 0)
     losses.append(apart.step(*images(batch)))

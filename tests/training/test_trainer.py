@@ -109,7 +109,7 @@ def test_checkpoint_metadata_after_training(config):
     assert (info.kind, info.name_a, info.name_b) == ("model", "day", "night")
     assert info.training == {
         "step": 7, "epoch": 1.4, "crop_size": 32, "load_size": 36, "gan_loss": "lsgan",
-        "lambda_cycle": 10.0, "lambda_identity": 0.5, "ema": 0.999,
+        "lambda_cycle": 10.0, "lambda_identity": 0.0, "lambda_color": 0.5, "ema": 0.999,
         "pictures_a": 5, "pictures_b": 4,
     }  # fmt: skip
     assert set(info.versions) == {"cyclegan_cli", "safetensors", "torch"}

@@ -83,7 +83,7 @@ def traceable(generator: ResnetGenerator, image_io: bool) -> nn.Module:
     """
     generator = copy.deepcopy(generator)
     for module in generator.modules():
-        if isinstance(module, ConvNormReLU):
+        if isinstance(module, ConvNormReLU) and module.norm is not None:
             module.conv.bias = None
         elif isinstance(module, ResidualBlock):
             module.second.bias = None

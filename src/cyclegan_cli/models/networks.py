@@ -105,11 +105,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, C, H, W]`` to the same shape."""
-        return x + self.residual(x)
-
-    def residual(self, x: Tensor) -> Tensor:
-        """Return what the block adds to ``[B, C, H, W]``: the same shape."""
-        return self.norm(self.second(reflection_pad(self.first(x), 1)))  # type: ignore[no-any-return]
+        residual = reflection_pad(self.first(x), 1)
+        return x + self.norm(self.second(residual))  # type: ignore[no-any-return]
 
 
 class ResnetGenerator(nn.Module):
@@ -148,26 +145,10 @@ class ResnetGenerator(nn.Module):
         Returns:
             ``[B, output_channels, H, W]`` in [-1, 1].
         """
-        if torch.compiler.is_exporting():
-            return self._forward_exported(x)
+        if torch.compiler.is_exporting() and self.config.norms == "all":
+            x = _zero_if_constant(x)
         x = self.up(self.trunk(self.down(self.stem(x))))
         return torch.tanh(self.head(reflection_pad(x, 3)))
-
-    def _forward_exported(self, x: Tensor) -> Tensor:
-        """Translate images, as :meth:`forward`.
-
-        For an image of a single color, the first norm of the network or of each residual gives
-        zero. The norms of other runtimes would amplify its rounding error
-        (:mod:`cyclegan_cli.models.normalization`), so this is computed without them.
-        """
-        varies = _varies(x).to(x.dtype)
-        if self.config.norms == "all":
-            x = self.trunk(self.down(self.stem(x * varies)))
-        else:
-            x = self.down(self.stem(x))
-            for block in self.trunk:
-                x = x + varies * block.residual(x)  # type: ignore[operator]
-        return torch.tanh(self.head(reflection_pad(self.up(x), 3)))
 
     def enable_kernel_cache(self, winograd_bf16: bool) -> None:
         """Cache transformed kernels between passes, see :class:`WinogradConv2d`.
@@ -187,9 +168,15 @@ class ResnetGenerator(nn.Module):
                 module.clear_kernel_cache()
 
 
-def _varies(x: Tensor) -> Tensor:
-    """Whether images ``[B, C, H, W]`` have more than one color: ``[B, 1, 1, 1]`` bool."""
-    return (x.amax((2, 3), keepdim=True) - x.amin((2, 3), keepdim=True)).amax(1, keepdim=True) > 0
+def _zero_if_constant(x: Tensor) -> Tensor:
+    """Set images of a single color to zero, ``[B, C, H, W]``.
+
+    This does not change the output, since the first norm subtracts the color. The norms of other
+    runtimes would amplify its rounding error (:mod:`cyclegan_cli.models.normalization`). Without
+    that norm, the zero padding of the strided convolutions makes all later feature maps vary.
+    """
+    span = (x.amax((2, 3), keepdim=True) - x.amin((2, 3), keepdim=True)).amax(1, keepdim=True)
+    return x * (span > 0).to(x.dtype)
 
 
 def _stage_norm(channels: int, config: GeneratorConfig) -> InstanceNorm | None:

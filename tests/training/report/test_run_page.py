@@ -76,7 +76,11 @@ def test_charts_have_last_values_and_best_step(plan):
 def test_report_omits_unavailable_charts(plan):
     fill(plan)
     (plan.run_dir / "validation.csv").unlink()
+    object.__setattr__(plan.config, "lambda_identity", 0.5)
     assert "Identity loss" in words_in(write(plan))
+    assert "Color loss" in words_in(write(plan))
+    object.__setattr__(plan.config, "lambda_color", 0.0)
+    assert "Color" not in words_in(write(plan))
     assert "Quality" not in words_in(write(plan))
     object.__setattr__(plan.config, "lambda_identity", 0.0)
     assert "Identity" not in words_in(write(plan))

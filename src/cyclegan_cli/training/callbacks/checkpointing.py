@@ -155,6 +155,7 @@ def run_state(run: TrainingRun) -> StateInfo:
         "gan_loss": config.gan_loss,
         "lambda_cycle": config.lambda_cycle,
         "lambda_identity": config.lambda_identity,
+        "lambda_color": config.lambda_color,
         "ema": config.ema,
         "pictures_a": len(plan.images_a),
         "pictures_b": len(plan.images_b),
