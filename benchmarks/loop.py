@@ -114,7 +114,8 @@ def main() -> None:
     sizes = {
         "load_size": load_size, "crop_size": arguments.size, "base_channels": arguments.channels,
         "discriminator_channels": arguments.channels, "residual_blocks": arguments.blocks,
-        "resampling": "strided", "norms": "all", "lambda_color": 0.0,  # The textbook's.
+        # The textbook's.
+        "resampling": "strided", "norms": "all", "lambda_identity": 0.5, "lambda_color": 0.0,
     }  # fmt: skip
     options = [
         text

@@ -43,7 +43,7 @@ VARIANTS: dict[str, list[str]] = {
     "default": [],
     "all-norms": ["--norms", "all"],
     "no-color": ["--lambda-color", "0"],
-    "all-norms-no-color": ["--norms", "all", "--lambda-color", "0"],
+    "former-default": ["--norms", "all", "--lambda-identity", "0.5", "--lambda-color", "0"],
     "strided": ["--resampling", "strided"],
     "cut": ["--resampling", "cut"],
     "scales": ["--discriminator-scales", "2"],
@@ -94,7 +94,8 @@ class Run:
             load_size=round(one.size * 143 / 128), crop_size=one.size, base_channels=one.channels,
             discriminator_channels=one.discriminator_channels or one.channels,
             residual_blocks=one.blocks, steps=steps,
-            seed=self.seed, resampling="strided", norms="all", lambda_color=0.0, ema=0.0,
+            seed=self.seed, resampling="strided", norms="all", lambda_identity=0.5,
+            lambda_color=0.0, ema=0.0,
         )  # fmt: skip
 
     def train(self) -> None:

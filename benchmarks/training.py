@@ -76,6 +76,7 @@ def measure(way: str, size: int, batch: int, channels: int, blocks: int, steps: 
     config = TrainConfig(
         load_size=size, crop_size=size, residual_blocks=blocks, batch_size=batch,
         base_channels=channels, discriminator_channels=channels, resampling="strided", norms="all",
+        lambda_identity=0.5,
     )  # fmt: skip
     step = prepare(way, config)
     random = torch.Generator().manual_seed(0)
@@ -174,7 +175,8 @@ def largest_difference(
     """Largest relative difference between the losses of the first step."""
     if not reference:
         return 0.0
-    pairs = zip(answers[0]["losses"], reference[0]["losses"], strict=True)
+    # The textbook has no color loss.
+    pairs = zip(answers[0]["losses"], reference[0]["losses"], strict=False)
     return float(max(abs(own - theirs) / abs(theirs) for own, theirs in pairs))
 
 

@@ -28,7 +28,10 @@ CASES = {
     "ct": "mr",
 }
 # The weight of the color loss depends on the number of steps, which a test changes.
-OPTIONS = {"ct": ["--range-a", "-1024,1500", "--lambda-color", "0"], "satellite": ["--show-bands", "4,3,2"]}
+OPTIONS = {
+    "ct": ["--range-a", "-1024,1500", "--lambda-color", "0"],
+    "satellite": ["--show-bands", "4,3,2"],
+}
 CHANNELS = {"thermal": (1, 3), "satellite": (5, 1), "ct": (1, 1)}
 
 

@@ -90,7 +90,11 @@ def prepared(tmp_path_factory):
     validation = {"validate_every": 2, "val_fraction": 0.2}  # It leaves a best model.
     # The original's layout has no layers for blurs.
     config = make_config(
-        folder, run_dir=folder / "runs" / "day2night", resampling="strided", norms="all", **validation
+        folder,
+        run_dir=folder / "runs" / "day2night",
+        resampling="strided",
+        norms="all",
+        **validation,
     )
     with pytest.raises(InterruptedRunError):  # So that there is something to resume.
         train(plan_new(config), [recorder], stop_after(recorder, 3), float("inf"))

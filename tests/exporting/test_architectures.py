@@ -19,7 +19,6 @@ from generators import generator
 ARCHITECTURES: list[dict[str, Any]] = [
     {"resampling": "strided", "norms": "all"},
     {"resampling": "cut", "norms": "all"},
-    {"resampling": "blur", "norms": "all"},
 ]
 
 

@@ -56,7 +56,7 @@ def test_compare_exported_checkpoints_with_their_source(tiny_model, tiny_info, t
     from cyclegan_cli.exporting.job import FORMATS, Job
 
     half, pth = tmp_path / "x.safetensors", tmp_path / "latest_net_G_B.pth"
-    config = dataclasses.replace(tiny_model.config, resampling="strided")
+    config = dataclasses.replace(tiny_model.config, resampling="strided", norms="all")
     model = CycleGAN(config, torch.device("cpu"), False)
     source = tmp_path / "model.safetensors"
     save_model(source, model, dataclasses.replace(tiny_info, generator=config.generator))

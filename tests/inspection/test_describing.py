@@ -339,7 +339,8 @@ def test_describe_pth_file(tmp_path):
     assert facts["domains"] == {"a": "horse", "b": "zebra"}
     assert facts["generator"] == {
         "base_channels": 4, "residual_blocks": 2, "input_channels": 1, "output_channels": 3,
-        "affine_norm": True, "resampling": "strided", "parameters": parameters(network),
+        "affine_norm": True, "resampling": "strided", "norms": "all",
+        "parameters": parameters(network),
     }  # fmt: skip
 
 
@@ -374,7 +375,7 @@ def test_describe_weights(checkpoint, run_folder, tiny_model):
 def test_describe_receptive_field(run_folder):
     facts = describe(run_folder / "state.safetensors", Request(receptive_field=True)).facts
     assert facts["generator"]["receptive_field"] == 51
-    assert facts["generator"]["memory_mb_per_megapixel"] == 28.0
+    assert facts["generator"]["memory_mb_per_megapixel"] == 20.0
     assert facts["discriminator"]["receptive_field"] == 70
 
 
