@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 OPTIONS = [
     *TINY, "--steps", "40", "--log-every", "1", "--checkpoint-every", "3", "--sample-every", "10",
-    "--validate-every", "6", "--val-fraction", "0.3", "--workers", "1",
+    "--validate-every", "6", "--val-fraction", "0.3", "--workers", "1", "--norms", "all",
 ]  # fmt: skip
 
 

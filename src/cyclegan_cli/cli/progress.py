@@ -108,11 +108,12 @@ def training_progress(quiet: bool) -> TrainingCallback:
 
 
 def _losses(row: Mapping[str, float]) -> str:
-    """Format the losses, summed over both directions."""
+    """Format the losses, summed over both directions, without those that are disabled."""
     sums = {
         "adversarial": row["adversarial_a2b"] + row["adversarial_b2a"],
         "cycle": row["cycle_a"] + row["cycle_b"],
         "identity": row["identity_a"] + row["identity_b"],
+        "color": row["color_a2b"] + row["color_b2a"],
         "discriminators": row["discriminator_a"] + row["discriminator_b"],
     }
-    return "  ".join(f"{name} {value:.3f}" for name, value in sums.items())
+    return "  ".join(f"{name} {value:.3f}" for name, value in sums.items() if value)
