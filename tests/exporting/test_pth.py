@@ -64,6 +64,18 @@ def test_blurs_are_refused_in_the_originals_layout(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_norms_in_residual_blocks_alone_are_refused_in_the_originals_layout(
+    cyclegan, tmp_path: Path
+) -> None:
+    network = generator(2, 1, norms="residual")
+    info = ModelInfo("model", network.config, "day", "night", {}, {}, ("a2b",))
+    save_generators(tmp_path / "x.safetensors", {"a2b": network}, info)
+    answer = cyclegan("export", tmp_path / "x.safetensors", "--format", "pth")
+    assert (answer.code, answer.out) == (2, "")
+    assert "has norms in its residual blocks alone (--norms residual)" in answer.errors[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]
+
+
 @pytest.mark.parametrize("resampling", ["strided", "cut"])
 def test_exported_pth_folder_is_a_checkpoint(
     cyclegan, tmp_path: Path, resampling: Resampling

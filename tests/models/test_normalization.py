@@ -89,7 +89,8 @@ def test_low_variance_images_do_not_amplify_gradients(kind, channels, blocks, ba
     low[0] = LOW_VARIANCE[kind][0]
     for pair in ((low, others), (others, low)):
         found = gradient_norms(model, *pair)
-        assert all(norm < 5 * usual for norm, usual in zip(found, ordinary, strict=True)), found
+        # Amplified rounding errors are thousands of times as large.
+        assert all(norm < 10 * usual for norm, usual in zip(found, ordinary, strict=True)), found
 
 
 def trained_generator() -> ResnetGenerator:

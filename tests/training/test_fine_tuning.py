@@ -109,14 +109,22 @@ def test_blurs_can_be_added_to_the_layers_of_a_checkpoint(
     assert read_model_info(changed.run_dir / "model.safetensors").generator.resampling == "strided"
 
 
+def test_norms_of_a_checkpoint_cannot_be_changed(config: TrainConfig, trained: Path) -> None:
+    assert plan_new(after(config, trained)).config.norms == "residual"
+    with pytest.raises(UsageError, match="--norms all contradicts --init-from"):
+        plan_new(after(config, trained, norms="all"))
+
+
 def test_a_run_without_the_option_resumes_as_strided(config: TrainConfig, tmp_path: Path) -> None:
     """It was killed before its first checkpoint, so that it has config.toml alone."""
     run = tmp_path / "old"
     run.mkdir()
     options = config.to_document()
-    del options["run_dir"]
+    for name in ("run_dir", "lambda_color"):
+        del options[name]
     (run / "config.toml").write_text(tomli_w.dumps(options))
-    assert plan_resumed(run, {}).config.resampling == "strided"
+    resumed = plan_resumed(run, {}).config
+    assert (resumed.resampling, resumed.norms, resumed.lambda_color) == ("strided", "all", 0)
     with pytest.raises(UsageError, match="--resampling"):
         plan_resumed(run, {"resampling": "blur"})
 
