@@ -161,3 +161,10 @@ def test_exhausted_patience_stops_a_resumed_run(plan, run):
     )
     BestModel(impatient).on_train_begin(run)
     assert run.stop_reason == "the best validation was at step 4 (best.safetensors)"
+
+
+def test_interval_of_an_earlier_version_has_no_color_losses():
+    state = {"losses": [float(i) for i in range(8)], "steps": 2}
+    means = LossAccumulator(torch.device("cpu"), state).means()
+    assert list(means.values()) == [i / 2 for i in range(8)] + [0, 0]
+    assert (means["discriminator_b"], means["color_a2b"]) == (3.5, 0)

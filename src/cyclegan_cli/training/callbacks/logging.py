@@ -114,9 +114,10 @@ class LossAccumulator:
     """
 
     def __init__(self, device: torch.device, state: dict[str, Any]) -> None:
-        saved = state.get("losses", {})
-        sums = [saved.get(name, 0.0) for name in LOSS_NAMES]
-        self.sum = torch.tensor(sums, device=device)
+        sums: list[float] = state.get("losses", [])
+        # States of earlier versions lack the last ones, the color losses.
+        missing = [0.0] * (len(LOSS_NAMES) - len(sums))
+        self.sum = torch.tensor([*sums, *missing], device=device)
         self.steps: int = state.get("steps", 0)
         self.skipped: int = state.get("skipped", 0)
         self.gradient_norms: list[float] = state.get("gradient_norms", [0.0, 0.0])
@@ -140,7 +141,7 @@ class LossAccumulator:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "losses": dict(zip(LOSS_NAMES, self.sum.tolist(), strict=True)),
+            "losses": self.sum.tolist(),
             "steps": self.steps,
             "skipped": self.skipped,
             "gradient_norms": self.gradient_norms,
