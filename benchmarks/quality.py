@@ -50,7 +50,7 @@ VARIANTS: dict[str, list[str]] = {
     "strided-scales": ["--resampling", "strided", "--discriminator-scales", "2"],
     "no-average": ["--ema", "0"],
     "fp32": ["--precision", "fp32"],
-    "no-identity": ["--lambda-identity", "0"],
+    "identity": ["--lambda-identity", "0.5"],
     "identity-1": ["--lambda-identity", "1"],
     "weak-cycle": ["--lambda-cycle", "5"],
     "batch-2": ["--batch-size", "2"],
