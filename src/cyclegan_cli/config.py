@@ -757,14 +757,16 @@ class TrainConfig:
     @property
     def identity_weight(self) -> float:
         """Weight of the identity loss; 0 if the domains have different numbers of channels."""
-        is_defined = self.channels("a") == self.channels("b")
-        return self.lambda_cycle * self.lambda_identity if is_defined else 0.0
+        return self._relative_weight(self.lambda_identity)
 
     @property
     def color_weight(self) -> float:
-        """Weight of the color loss; 0 if the domains have different numbers of channels."""
-        is_defined = self.channels("a") == self.channels("b")
-        return self.lambda_cycle * self.lambda_color if is_defined else 0.0
+        """Initial weight of the color loss; 0 if the domains have different channel numbers."""
+        return self._relative_weight(self.lambda_color)
+
+    def _relative_weight(self, weight: float) -> float:
+        """Return a weight relative to the cycle loss, of a loss that compares both domains."""
+        return self.lambda_cycle * weight if self.channels("a") == self.channels("b") else 0.0
 
     def _check_masks(self) -> None:
         if (self.mask_a is None) != (self.mask_b is None):

@@ -35,7 +35,8 @@ ECHO_SECONDS = 2.0
 def train_command(given: dict[str, Any], run: TrainRunConfig) -> None:
     """Train a CycleGAN on two folders of unpaired images.
 
-    Networks, losses and learning rate schedule default to those of the paper (Zhu et al. 2017).
+    The learning rate schedule is that of the paper (Zhu et al. 2017); --recipe paper also has its
+    networks and losses.
     Ctrl-C saves and stops; --resume continues.
     """
     limit_openmp_spin()
