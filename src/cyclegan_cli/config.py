@@ -60,11 +60,12 @@ BYTE_UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12,
 # Named sets of options (docs/training-your-own.md). Options and configuration files override them.
 RECIPES: dict[RecipeChoice, dict[str, Any]] = {
     "default": {},
-    # Zhu et al. 2017, sec. 4 and 7: no blurs, no moving average, no color loss.
+    # Zhu et al. 2017, sec. 4 and 7: no blurs, skips, moving average or color loss.
     "paper": {
         "ema": 0.0,
         "resampling": "strided",
         "norms": "all",
+        "skips": False,
         "lambda_identity": 0.5,  # Sec. 5.2.
         "lambda_color": 0.0,
     },
@@ -211,6 +212,9 @@ class GeneratorConfig:
         norms: Where instance norms are. ``all``: after each convolution but the last, as in the
             paper; the output then does not depend on the mean and contrast of the input's
             channels. ``residual``: in the residual blocks alone.
+        skips: Whether the feature maps before the residual blocks are added to those of equal size
+            after them (Ronneberger et al. 2015, who concatenate them). Requires norms in the
+            residual blocks alone.
     """
 
     base_channels: int = 64
@@ -220,6 +224,7 @@ class GeneratorConfig:
     affine_norm: bool = False
     resampling: Resampling = "strided"
     norms: Norms = "all"
+    skips: bool = False
 
     def reversed(self) -> GeneratorConfig:
         """Return the architecture of the other direction: input and output channels exchanged."""
@@ -316,7 +321,7 @@ BandFormats = tuple[BandFormat | None, BandFormat | None]
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Options of ``cyclegan train``; the defaults are the paper's.
+    """Options of ``cyclegan train``.
 
     Raises:
         UsageError: A value is out of bounds, or two options contradict each other.
@@ -498,6 +503,12 @@ class TrainConfig:
         "Instance norms of the generators: after each convolution as in the paper, which hides "
         "the brightness of the input from them (all), or in the residual blocks alone (residual).",
         shown_default=f"{DEFAULT_NORMS}; with --init-from, those of the checkpoint",
+    )
+    skips: bool | None = _networks(
+        None,
+        "Skip connections past the residual blocks, which carry details of the input to the "
+        "output. Not with --norms all.",
+        shown_default="on with --norms residual; with --init-from, as in the checkpoint",
     )
     discriminator_channels: int = _networks(
         64, "Base channels of the discriminators.", minimum=1, maximum=1024
@@ -692,6 +703,11 @@ class TrainConfig:
         self._check_length()
         self._check_masks()
         self._check_channels()
+        if self.skips and self.norms == "all":
+            raise UsageError(
+                "--skips requires --norms residual, found --norms all",
+                "Use --norms residual or --no-skips.",
+            )
         if (self.val_a is None) != (self.val_b is None):
             raise UsageError(
                 "--val-a and --val-b require each other",
@@ -812,11 +828,13 @@ class TrainConfig:
     @property
     def generator(self) -> GeneratorConfig:
         """Architecture of the generators."""
+        norms = self.norms or DEFAULT_NORMS
         return GeneratorConfig(
             self.base_channels,
             self.generator_blocks,
             resampling=self.resampling or DEFAULT_RESAMPLING,
-            norms=self.norms or DEFAULT_NORMS,
+            norms=norms,
+            skips=norms == "residual" if self.skips is None else self.skips,
         )
 
     def total_steps(self, epoch_items: int, ranks: int = 1) -> int:

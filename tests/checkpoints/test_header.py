@@ -130,7 +130,7 @@ def test_rgb_domains_keep_their_versions() -> None:
     assert MODEL.to_document()["version"] == 1
     assert "bands" not in MODEL.to_document()
     state = dataclasses.replace(STATE, model=BANDS)
-    assert state.to_document()["version"] == 4
+    assert state.to_document()["version"] == 5
 
 
 @pytest.mark.parametrize(
@@ -164,12 +164,15 @@ def test_models_carry_the_oldest_version_that_knows_their_resampling(
     assert (document["version"], document["generator"]["resampling"]) == (version, resampling)
     assert model_info(Path("x"), header_of(document)) == info
     state = dataclasses.replace(STATE, model=dataclasses.replace(info, kind="state"))
-    assert state.to_document()["version"] == 4
+    assert state.to_document()["version"] == 5
     assert state_info(Path("x"), header_of(state.to_document())) == state
-    document = dataclasses.replace(
-        info, generator=dataclasses.replace(generator, norms="residual")
-    ).to_document()
-    assert (document["version"], document["generator"]["norms"]) == (4, "residual")
+    for skips, version in ((False, 4), (True, 5)):
+        generator = dataclasses.replace(generator, norms="residual", skips=skips)
+        info = dataclasses.replace(info, generator=generator)
+        document = info.to_document()
+        assert (document["version"], document["generator"]["norms"]) == (version, "residual")
+        assert document["generator"].get("skips", False) is skips
+        assert model_info(Path("x"), header_of(document)) == info
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])
@@ -177,6 +180,7 @@ def test_state_without_the_option_resumes_as_strided(version: int) -> None:
     document = STATE.to_document() | {"version": version, "config": {}}
     config = state_info(Path("x"), header_of(document)).train_config()
     assert (config.resampling, config.norms, config.lambda_color) == ("strided", "all", 0)
+    assert config.generator.skips is False
 
 
 @pytest.mark.parametrize("document", [{}, {"format": "pt"}, {"format": None}, {"format": ["x"]}])

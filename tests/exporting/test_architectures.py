@@ -19,6 +19,7 @@ from generators import generator
 ARCHITECTURES: list[dict[str, Any]] = [
     {"resampling": "strided", "norms": "all"},
     {"resampling": "cut", "norms": "all"},
+    {"resampling": "blur", "norms": "residual", "skips": True},
 ]
 
 

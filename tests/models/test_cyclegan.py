@@ -66,11 +66,31 @@ class Textbook:
             model.config.gan_loss
         ]
         self.g_optimizer = torch.optim.Adam(
-            chain(self.g_ab.parameters(), self.g_ba.parameters()), lr=2e-4, betas=(0.5, 0.999)
+            [
+                {"params": [parameter], "lr": 2e-4 * self.rate_factor(model, name)}
+                for generator in (self.g_ab, self.g_ba)
+                for name, parameter in generator.named_parameters()
+            ],
+            betas=(0.5, 0.999),
         )
         self.d_optimizer = torch.optim.Adam(
             chain(self.d_a.parameters(), self.d_b.parameters()), lr=2e-4, betas=(0.5, 0.999)
         )
+
+    @staticmethod
+    def rate_factor(model: CycleGAN, name: str) -> float:
+        """He's deviation over 0.02 for convolutions without a norm (4 channels, one block)."""
+        if model.config.norms == "all":
+            return 1.0
+        inputs = {
+            "stem.conv.weight": 3 * 49,
+            "down.0.conv.weight": 4 * 9,
+            "down.1.conv.weight": 8 * 9,
+            # A transposed convolution of stride 2 sums a quarter of its terms.
+            "up.0.conv.weight": 16 * 9 / 4 * 2,  # Two variances: the skip's and the block's.
+            "up.1.conv.weight": 8 * 9 / 4,
+        }
+        return (2 / inputs[name]) ** 0.5 / 0.02 if name in inputs else 1.0
 
     def gan_term(self, logits: Tensor, real: bool) -> Tensor:
         target = torch.ones_like(logits) if real else torch.zeros_like(logits)
@@ -390,7 +410,7 @@ def test_step_losses_are_detached_fp32_scalars():
 
 
 def test_optimizers_are_adam_with_the_papers_hyperparameters():
-    model = tiny(learning_rate=3e-4, beta1=0.4)
+    model = tiny(learning_rate=3e-4, beta1=0.4, norms="all")
     for optimizer, names in (
         (model.generator_optimizer, GENERATORS),
         (model.discriminator_optimizer, DISCRIMINATORS),
@@ -402,9 +422,28 @@ def test_optimizers_are_adam_with_the_papers_hyperparameters():
         assert (group["lr"], group["betas"], group["weight_decay"]) == (3e-4, (0.4, 0.999), 0)
 
 
+def test_weights_without_a_norm_learn_as_fast_as_the_others_relative_to_their_scale():
+    model = tiny(norms="residual", base_channels=8)
+    initial = weights(model)
+    for rate in (1e-3, 5e-4):
+        before = weights(model)
+        model.set_learning_rate(rate)
+        model.step(*images())
+        for name, after in weights(model).items():
+            if is_before_a_norm(name) or ".bias" in name:
+                continue
+            normalized = "trunk" in name or "discriminator" in name or "head" in name
+            scale = 0.02 if normalized else float(initial[name].std())
+            change = float((after - before[name]).abs().max())
+            if rate == 1e-3:  # Adam's first step is the learning rate, whatever the gradients.
+                assert change == pytest.approx(rate * scale / 0.02, rel=0.1), name
+            else:
+                assert change < 0.6e-3 * 1.1 * scale / 0.02, name
+
+
 def test_learning_rate_applies_to_all_four_networks():
     """The first step of Adam moves the weights by the learning rate, whatever the gradients."""
-    model = tiny()
+    model = tiny(norms="all")
     before = weights(model)
     model.set_learning_rate(0.125)
     model.step(*images())

@@ -5,6 +5,7 @@ from collections import OrderedDict
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig
 from cyclegan_cli.models import networks
@@ -262,6 +263,28 @@ def test_grayscale_affine_generator_equals_reference_implementation(batch):
     textbook = with_weights_of(ours, textbook_generator(4, 2, True, 1, 3).double())
     image = noise(batch, 1, 32, 40, dtype=torch.float64)
     torch.testing.assert_close(ours(image), textbook(image), rtol=1e-9, atol=1e-9)
+
+
+def test_skips_add_feature_maps_of_equal_size():
+    network = ResnetGenerator(GeneratorConfig(4, 2, norms="residual", skips=True)).double()
+    image = noise(2, 3, 32, 40, dtype=torch.float64)
+    w = network.state_dict()
+
+    def convolved(x: Tensor, name: str, stride: int, padding: int) -> Tensor:
+        return F.relu(F.conv2d(x, w[f"{name}.weight"], w[f"{name}.bias"], stride, padding))
+
+    def doubled(x: Tensor, name: str) -> Tensor:
+        return F.relu(
+            F.conv_transpose2d(x, w[f"{name}.weight"], w[f"{name}.bias"], 2, 1, output_padding=1)
+        )
+
+    full = convolved(F.pad(image, [3, 3, 3, 3], mode="reflect"), "stem.conv", 1, 0)
+    half = convolved(full, "down.0.conv", 2, 1)
+    quarter = network.trunk(convolved(half, "down.1.conv", 2, 1))
+    up = doubled(doubled(quarter, "up.0.conv") + half, "up.1.conv") + full
+    up = F.pad(up, [3, 3, 3, 3], mode="reflect")
+    expected = torch.tanh(F.conv2d(up, w["head.weight"], w["head.bias"]))
+    torch.testing.assert_close(network(image), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_affine_norms_keep_the_other_parameter_names():

@@ -115,6 +115,12 @@ def test_norms_of_a_checkpoint_cannot_be_changed(config: TrainConfig, trained: P
         plan_new(after(config, trained, norms="all"))
 
 
+def test_skips_of_a_checkpoint_cannot_be_changed(config: TrainConfig, trained: Path) -> None:
+    assert plan_new(after(config, trained)).config.skips is True
+    with pytest.raises(UsageError, match="--no-skips contradicts --init-from, whose .* have some"):
+        plan_new(after(config, trained, skips=False))
+
+
 def test_a_run_without_the_option_resumes_as_strided(config: TrainConfig, tmp_path: Path) -> None:
     """It was killed before its first checkpoint, so that it has config.toml alone."""
     run = tmp_path / "old"

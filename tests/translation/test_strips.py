@@ -76,6 +76,7 @@ def psnr(found: Tensor, expected: Tensor) -> float:
     keep_full=st.booleans(),
     resampling=st.sampled_from(RESAMPLING),
     norms=st.sampled_from(NORMS),
+    skips=st.booleans(),
     seed=st.integers(0, 1000),
 )
 def test_strips_of_any_height_equal_network(
@@ -87,9 +88,11 @@ def test_strips_of_any_height_equal_network(
     keep_full: bool,
     resampling: Resampling,
     norms: Norms,
+    skips: bool,
     seed: int,
 ) -> None:
-    network = generator(channels, blocks, seed, resampling=resampling, norms=norms)
+    skips = skips and norms == "residual"
+    network = generator(channels, blocks, seed, resampling=resampling, norms=norms, skips=skips)
     whole = image(4 * rows, 4 * columns, seed)
     with torch.inference_mode():
         expected = network(whole)
@@ -99,14 +102,20 @@ def test_strips_of_any_height_equal_network(
 
 
 @pytest.mark.parametrize(
-    ("resampling", "norms"), [*((kind, "all") for kind in RESAMPLING), ("blur", "residual")]
+    ("resampling", "norms", "skips"),
+    [
+        *((kind, "all", False) for kind in RESAMPLING),
+        ("blur", "residual", False),
+        ("blur", "residual", True),
+    ],
 )
 @pytest.mark.parametrize("blocks", [6, 9])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_strips_equal_network_at_paper_depths(
-    blocks: int, layout: torch.memory_format, resampling: Resampling, norms: Norms
+    blocks: int, layout: torch.memory_format, resampling: Resampling, norms: Norms, skips: bool
 ) -> None:
-    network, whole = generator(8, blocks, resampling=resampling, norms=norms), image(72, 52)
+    network = generator(8, blocks, resampling=resampling, norms=norms, skips=skips)
+    whole = image(72, 52)
     with torch.inference_mode():
         expected = network(whole)
     found = translate_in_strips(network.to(memory_format=layout), whole.to(memory_format=layout), 3)

@@ -36,16 +36,18 @@ from cyclegan_cli.errors import CheckpointError, UsageError
 from cyclegan_cli.files import is_lfs_pointer
 
 FORMAT_NAME = "cyclegan-cli"
-NEWEST_VERSION = 4
-# Files carry the oldest version whose readers understand them: models with norms in the residual
-# blocks alone are of version 4, others of version 3; of RGB domains with strided resampling, 1.
-MODEL_VERSION, BLUR_VERSION, STATE_VERSION = 1, 3, 4
+NEWEST_VERSION = 5
+# Files carry the oldest version whose readers understand them: models with skip connections are of
+# version 5, others with norms in the residual blocks alone 4, others 3; of RGB domains with strided
+# resampling, 1.
+MODEL_VERSION, BLUR_VERSION, NORMS_VERSION, STATE_VERSION = 1, 3, 4, 5
 # Values of options that older versions lack, so that their runs resume unchanged.
 OLDER_OPTIONS: dict[str, Any] = {
     "ema": 0.0,
     "val_fraction": 0.0,
     "resampling": "strided",
     "norms": "all",
+    "skips": False,
     "lambda_color": 0.0,
 }
 
@@ -350,6 +352,9 @@ class ModelInfo:
             if band_format is not None
         }
         generator, version = asdict(self.generator), NEWEST_VERSION
+        if not self.generator.skips:
+            del generator["skips"]
+            version = NORMS_VERSION
         if self.generator.norms == "all":
             del generator["norms"]
             is_old = not bands and self.generator.resampling == "strided"
@@ -524,14 +529,17 @@ def state_info(path: Path, header: Header) -> StateInfo:
 def _generator_config(document: Any) -> GeneratorConfig:
     """Return the architecture; the first files of version 1 have only the first two entries.
 
-    ``resampling`` is new in version 3, ``norms`` in version 4.
+    ``resampling`` is new in version 3, ``norms`` in version 4, ``skips`` in version 5.
     """
     older = {"input_channels": 3, "output_channels": 3, "affine_norm": False}
-    given = older | {"resampling": "strided", "norms": "all"} | dict(document)
+    newer = {"resampling": "strided", "norms": "all", "skips": False}
+    given = older | newer | dict(document)
     channels = [
         _integer(given[f"{side}_channels"], 1, MAX_CHANNELS) for side in ("input", "output")
     ]
-    if type(given["affine_norm"]) is not bool:
+    if not all(type(given[name]) is bool for name in ("affine_norm", "skips")):
+        raise ValueError(given)
+    if given["skips"] and given["norms"] != "residual":
         raise ValueError(given)
     return GeneratorConfig(
         base_channels=_integer(given["base_channels"], 1, 1024),
@@ -541,6 +549,7 @@ def _generator_config(document: Any) -> GeneratorConfig:
         affine_norm=given["affine_norm"],
         resampling=_one_of(Resampling, given["resampling"]),
         norms=_one_of(Norms, given["norms"]),
+        skips=given["skips"],
     )
 
 

@@ -18,7 +18,13 @@ from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.models.color_matching import PATCH, ColorMatching, patch_features
 from cyclegan_cli.models.ema import GeneratorAverages
 from cyclegan_cli.models.losses import GAN_LOSSES, adversarial_loss, discriminator_loss, l1_loss
-from cyclegan_cli.models.networks import ResnetGenerator, build_discriminator, initialize_weights
+from cyclegan_cli.models.networks import (
+    INITIAL_DEVIATION,
+    ResnetGenerator,
+    build_discriminator,
+    initialize_weights,
+    unnormalized_deviations,
+)
 from cyclegan_cli.models.replay import ReplayPool
 
 T = TypeVar("T")
@@ -205,12 +211,32 @@ class CycleGAN:
         return self.generator_optimizer, self.discriminator_optimizer
 
     def _adam(self, *names: str) -> torch.optim.Adam:
+        """Return the optimizer of these networks.
+
+        Adam changes all weights by about the learning rate. Weights that are initialized larger
+        than the others have a learning rate that is larger by the same factor, so that all of them
+        change at the same relative speed (the equalized learning rate of Karras et al. 2018,
+        sec. 4.1). Normalized weights need no such factor, since their scale has no effect.
+        """
         networks = self.networks()
-        parameters = [p for name in names for p in networks[name].parameters()]
-        betas = (self.config.beta1, 0.999)
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name in names:
+            deviations = unnormalized_deviations(networks[name])
+            for parameter in networks[name].parameters():
+                factor = deviations.get(parameter, INITIAL_DEVIATION) / INITIAL_DEVIATION
+                groups.setdefault(factor, []).append(parameter)
+        rate, betas = self.config.learning_rate, (self.config.beta1, 0.999)
         # mps has no fused kernel.
         fused = self.device.type in ("cpu", "cuda")
-        return torch.optim.Adam(parameters, self.config.learning_rate, betas, fused=fused)
+        return torch.optim.Adam(
+            [
+                {"params": parameters, "lr": rate * factor, "lr_factor": factor}
+                for factor, parameters in groups.items()
+            ],
+            rate,
+            betas,
+            fused=fused,
+        )
 
     def is_finite(self) -> bool:
         """Whether all weights and optimizer states are finite."""
@@ -220,10 +246,10 @@ class CycleGAN:
         return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
     def set_learning_rate(self, learning_rate: float) -> None:
-        """Set the learning rate of both optimizers."""
+        """Set the learning rate of both optimizers, multiplied by the factors of the weights."""
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate
+                group["lr"] = learning_rate * group["lr_factor"]
 
     def match_colors(self, items: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Prepare the color loss: match the colors of a sample of images of both domains.

@@ -18,6 +18,9 @@ from cyclegan_cli.models.padding import reflection_pad
 from cyclegan_cli.models.resampling import bilinear_upsample, blur, blur_downsample
 from cyclegan_cli.models.winograd_training import WinogradConv2d
 
+# Of all weights, unless stated otherwise (Zhu et al. 2017, sec. 7.1).
+INITIAL_DEVIATION = 0.02
+
 # Maps the mean and variance of an image, ``[C]`` each in fp32, to those to normalize it with.
 MomentsFilter = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -147,7 +150,14 @@ class ResnetGenerator(nn.Module):
         """
         if torch.compiler.is_exporting() and self.config.norms == "all":
             x = _zero_if_constant(x)
-        x = self.up(self.trunk(self.down(self.stem(x))))
+        full = self.stem(x)
+        half = self.down[0](full)
+        x = self.up[0](self.trunk(self.down[1](half)))
+        if self.config.skips:
+            x = _add_skipped(x, half)
+        x = self.up[1](x)
+        if self.config.skips:
+            x = _add_skipped(x, full)
         return torch.tanh(self.head(reflection_pad(x, 3)))
 
     def enable_kernel_cache(self, winograd_bf16: bool) -> None:
@@ -166,6 +176,20 @@ class ResnetGenerator(nn.Module):
         for module in self.modules():
             if isinstance(module, WinogradConv2d):
                 module.clear_kernel_cache()
+
+
+def _add_skipped(x: Tensor, skipped: Tensor) -> Tensor:
+    """Add a feature map before the residual blocks to one after them, which may be larger.
+
+    It is if a side of the image is not a multiple of 4. Exported models accept such images.
+    """
+    if torch.compiler.is_exporting():
+        # Not slices: torch.export cannot prove that they are within bounds for all sizes.
+        for dim in (2, 3):
+            x = x.index_select(dim, torch.arange(skipped.shape[dim], device=x.device))
+    elif x.shape != skipped.shape:
+        x = x[:, :, : skipped.shape[2], : skipped.shape[3]]
+    return x + skipped
 
 
 def _zero_if_constant(x: Tensor) -> Tensor:
@@ -286,31 +310,42 @@ def build_discriminator(
 def initialize_weights(network: nn.Module, random: torch.Generator) -> None:
     """Initialize weights from N(0, 0.02) and biases to 0 (Zhu et al. 2017, sec. 7.1).
 
-    Affine norms are initialized to scale 1 and shift 0. Convolutions before a ReLU without a norm
-    keep the variance of their input (He et al. 2015); the first one after the residual blocks,
-    each of which adds a variance of 1, reduces it to that of their input.
+    Affine norms are initialized to scale 1 and shift 0, and convolutions without a norm as
+    :func:`unnormalized_deviations` describes.
 
     Args:
         network: Network, modified in place.
         random: Random number generator.
     """
+    unnormalized = unnormalized_deviations(network)
     for name, parameter in network.named_parameters():
         if name.endswith("bias"):
             nn.init.zeros_(parameter)
         elif name.endswith("norm.weight"):
             nn.init.ones_(parameter)
         else:
-            nn.init.normal_(parameter, 0.0, 0.02, generator=random)
-    if isinstance(network, ResnetGenerator) and network.config.norms == "residual":
-        for stage in (network.stem, *network.down, *network.up):
-            _keep_variance(stage.conv, random)
-        with torch.no_grad():
-            network.up[0].conv.weight /= math.sqrt(1 + len(network.trunk))  # type: ignore
+            deviation = unnormalized.get(parameter, INITIAL_DEVIATION)
+            nn.init.normal_(parameter, 0.0, deviation, generator=random)
 
 
-def _keep_variance(conv: nn.Conv2d | nn.ConvTranspose2d, random: torch.Generator) -> None:
-    """Initialize a convolution, followed by a ReLU, to keep the variance of its input."""
-    terms = conv.in_channels * math.prod(conv.kernel_size)  # Per element of the output.
-    if isinstance(conv, nn.ConvTranspose2d):
-        terms /= math.prod(conv.stride)  # type: ignore[assignment]
-    nn.init.normal_(conv.weight, 0.0, math.sqrt(2 / terms), generator=random)
+def unnormalized_deviations(network: nn.Module) -> dict[nn.Parameter, float]:
+    """Return the standard deviations of the initial weights of convolutions without a norm.
+
+    Those before a ReLU keep the variance of their input (He et al. 2015). The first one after the
+    residual blocks, each of which adds a variance of 1, reduces it to that of their input.
+
+    Args:
+        network: A generator with norms in the residual blocks only; all others have none.
+    """
+    if not isinstance(network, ResnetGenerator) or network.config.norms == "all":
+        return {}
+    deviations: dict[nn.Parameter, float] = {}
+    for stage in (network.stem, *network.down, *network.up):
+        conv = stage.conv
+        terms = conv.in_channels * math.prod(conv.kernel_size)  # Per element of the output.
+        if isinstance(conv, nn.ConvTranspose2d):
+            terms /= math.prod(conv.stride)
+        if stage is network.up[0]:
+            terms *= 1 + len(network.trunk)
+        deviations[conv.weight] = math.sqrt(2 / terms)
+    return deviations

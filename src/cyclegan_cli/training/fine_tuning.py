@@ -42,6 +42,12 @@ def with_architecture(config: TrainConfig, initial: Checkpoint) -> TrainConfig:
     if "cut" in (resampling, found.resampling):  # Blurs have no weights, other layers have.
         _require_equal("--resampling", resampling, None, found.resampling)
     _require_equal("--norms", config.norms, None, found.norms)
+    if config.skips not in (None, found.skips):
+        option, found_skips = ("--skips", "none") if config.skips else ("--no-skips", "some")
+        raise UsageError(
+            f"{option} contradicts --init-from, whose generators have {found_skips}",
+            "Omit it: the architecture is taken from the checkpoint.",
+        )
     return dataclasses.replace(
         config,
         init_from=initial.path.absolute(),
@@ -49,6 +55,7 @@ def with_architecture(config: TrainConfig, initial: Checkpoint) -> TrainConfig:
         residual_blocks=found.residual_blocks,
         resampling=resampling,
         norms=found.norms,
+        skips=found.skips,
     )
 
 

@@ -325,6 +325,7 @@ def _completed(config: TrainConfig, device: torch.device) -> tuple[TrainConfig, 
         residual_blocks=blocks,
         resampling=config.generator.resampling,
         norms=config.generator.norms,
+        skips=config.generator.skips,
         precision=precision,
     )
     return config, initial

@@ -233,6 +233,18 @@ class NormalisedReLU:
         return F.relu_(self.norm(self.source.read(top, bottom)))
 
 
+class SkipConnection:
+    """The sum of a feature map and one of equal size before the residual blocks."""
+
+    def __init__(self, source: Rows, skipped: Rows) -> None:
+        self.source, self.skipped = source, skipped
+        self.height = source.height
+
+    def read(self, top: int, bottom: int) -> Tensor:
+        """Add rows."""
+        return self.source.read(top, bottom) + self.skipped.read(top, bottom)
+
+
 # Allocates a feature map of a number of rows like those given.
 Allocate = Callable[[int, Tensor], StoredRows]
 

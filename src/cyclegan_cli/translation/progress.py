@@ -69,9 +69,11 @@ class WorkMeter:
         norms = int(config.norms == "all")
         passes = 1 if keep_full else 1 + (1 + is_cut) * norms
         down = 1 + is_cut * norms
+        skips = int(config.skips)  # Their feature maps are recomputed.
         self._total = (
-            passes * costs.stem
+            (passes + 2 * skips) * costs.stem
             + down * (costs.down_1 + costs.down_2)
+            + skips * costs.down_1
             + 2 * config.residual_blocks * costs.trunk
             + costs.up_1
             + (1 if keep_full else 1 + norms) * costs.up_2

@@ -36,6 +36,7 @@ from cyclegan_cli.models.winograd import WinogradConv, Workspace
 from cyclegan_cli.runtime.devices import has_amx
 from cyclegan_cli.translation.arena import FeatureMapArena, Location, StoredRows
 from cyclegan_cli.translation.layers import (
+    Allocate,
     Bias,
     BilinearUpsampling,
     BlurDownsampling,
@@ -46,6 +47,7 @@ from cyclegan_cli.translation.layers import (
     ReflectedConv,
     Rows,
     RunningMoments,
+    SkipConnection,
     UpsamplingConv,
     ZeroPaddedConv,
     reflected,
@@ -151,7 +153,7 @@ class StripGenerator:
                     self.arena.reserve(size, first)
                 source, norm = self._down(image, plan, meter)
                 trunk = self._trunk(source, norm, plan, meter)
-                head = self._up(trunk, plan, meter)
+                head = self._up(image, trunk, plan, meter)
                 for top, bottom in strips(head.height, 4 * plan.rows):
                     yield top, torch.tanh(head.read(top, bottom))
             finally:
@@ -164,14 +166,9 @@ class StripGenerator:
 
         It is None if the input is complete: where a blur follows the ReLU.
         """
-        stem, (down_1, down_2) = self.generator.stem, self.generator.down
-        convolve = partial(F.conv2d, weight=stem.conv.weight)
-        costs, counted = meter.costs, meter.counted
-        stem_conv = counted(ReflectedConv(image, convolve, stem.padding), costs.stem)
-        allocate = self.arena.allocate_first
-        full = NormalisedReLU(
-            stem_conv, _norm(stem), 4 * plan.rows, allocate if plan.keep_full else None
-        )
+        down_1, down_2 = self.generator.down
+        costs, counted, allocate = meter.costs, meter.counted, self.arena.allocate_first
+        full = self._stem(image, plan, meter, allocate if plan.keep_full else None)
         if self.resampling == "cut":
             # The maps before the blurs are the largest of all, so their rows are recomputed.
             conv_1 = counted(ZeroPaddedConv(full, _conv(down_1)), costs.down_1)
@@ -185,25 +182,48 @@ class StripGenerator:
         quarter_conv = DownsamplingConv(self._blurred(normalised), _conv(down_2))
         return counted(quarter_conv, costs.down_2), _norm(down_2)
 
-    def _up(self, trunk: StoredRows, plan: StripPlan, meter: WorkMeter) -> Rows:
+    def _stem(
+        self, image: Rows, plan: StripPlan, meter: WorkMeter, allocate: Allocate | None
+    ) -> NormalisedReLU:
+        """Return the stem's output; without memory for it, its rows are recomputed."""
+        stem = self.generator.stem
+        convolve = partial(F.conv2d, weight=stem.conv.weight)
+        conv = meter.counted(ReflectedConv(image, convolve, stem.padding), meter.costs.stem)
+        return NormalisedReLU(conv, _norm(stem), 4 * plan.rows, allocate)
+
+    def _up(self, image: Rows, trunk: StoredRows, plan: StripPlan, meter: WorkMeter) -> Rows:
         """Return the head's output, before tanh."""
         costs, counted = meter.costs, meter.counted
         up_1, up_2 = self.generator.up
         allocate = self.arena.allocate_last
-        half = NormalisedReLU(
+        half: Rows = NormalisedReLU(
             counted(self._doubled(trunk, _conv(up_1)), costs.up_1),
             _norm(up_1),
             2 * plan.rows,
             allocate,
         )
-        full = NormalisedReLU(
+        if self.generator.config.skips:
+            half = SkipConnection(half, self._skipped_half(image, plan, meter))
+        full: Rows = NormalisedReLU(
             counted(self._doubled(half, _conv(up_2)), costs.up_2),
             _norm(up_2),
             4 * plan.rows,
             allocate if plan.keep_full else None,
         )
+        if self.generator.config.skips:
+            full = SkipConnection(full, self._stem(image, plan, meter, None))
         head = ReflectedConv(full, self.head, self.generator.head.kernel_size[0] // 2)
         return counted(head, costs.head)
+
+    def _skipped_half(self, image: Rows, plan: StripPlan, meter: WorkMeter) -> Rows:
+        """Return the first feature map at half resolution, recomputed: its memory is in use."""
+        down = self.generator.down[0]
+        full = self._stem(image, plan, meter, None)
+        if self.resampling == "cut":
+            conv = meter.counted(ZeroPaddedConv(full, _conv(down)), meter.costs.down_1)
+            return BlurDownsampling(NormalisedReLU(conv, _norm(down), 4 * plan.rows, None))
+        half = meter.counted(DownsamplingConv(self._blurred(full), _conv(down)), meter.costs.down_1)
+        return NormalisedReLU(half, _norm(down), 2 * plan.rows, None)
 
     def _blurred(self, source: Rows) -> Rows:
         """Return the source, blurred if the generator is antialiased by blurs."""
