@@ -20,6 +20,7 @@ LARGEST_FULL_MAP = 1.5e9
 # Feature maps of the base channels that a strip needs at a time. CUT's layers have maps of twice
 # the channels at full resolution.
 STRIP_MAPS: dict[Resampling, int] = {"strided": 5, "blur": 5, "cut": 9}
+SKIP_MAPS = 2  # More of them with skip connections, whose feature maps are recomputed.
 # Rows around a strip at full resolution, on which its output depends.
 HALO: dict[Resampling, int] = {"strided": 6, "blur": 10, "cut": 10}
 
@@ -57,6 +58,7 @@ class MemoryEstimate:
     def strip(self, rows: int) -> float:
         """A strip at full resolution: a convolution's input, padded input, output and norm."""
         maps, halo = STRIP_MAPS[self.config.resampling], HALO[self.config.resampling]
+        maps += SKIP_MAPS * self.config.skips
         return maps * self.full_map / self.height * (4 * rows + halo)
 
     @property

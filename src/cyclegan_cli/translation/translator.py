@@ -431,7 +431,8 @@ class Translator:
         """
         if self.device.type == "cpu" and not self._is_compiled:
             return False
-        needed = MAPS_OF_NETWORK * self._estimate(height, width).full_map * batch
+        maps = MAPS_OF_NETWORK + self.generator.config.skips  # One is kept for its skip.
+        needed = maps * self._estimate(height, width).full_map * batch
         return needed <= self.budget()
 
     def _in_strips(
