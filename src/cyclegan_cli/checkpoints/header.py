@@ -531,9 +531,9 @@ def _generator_config(document: Any) -> GeneratorConfig:
 
     ``resampling`` is new in version 3, ``norms`` in version 4, ``skips`` in version 5.
     """
-    older = {"input_channels": 3, "output_channels": 3, "affine_norm": False}
-    newer = {"resampling": "strided", "norms": "all", "skips": False}
-    given = older | newer | dict(document)
+    older: dict[str, Any] = {"input_channels": 3, "output_channels": 3, "affine_norm": False}
+    older |= {"resampling": "strided", "norms": "all", "skips": False}
+    given: dict[str, Any] = older | dict(document)
     channels = [
         _integer(given[f"{side}_channels"], 1, MAX_CHANNELS) for side in ("input", "output")
     ]
