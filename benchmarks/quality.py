@@ -41,6 +41,7 @@ from textbook import TextbookCycleGAN, copy_weights
 CLI = [sys.executable, "-m", "cyclegan_cli"]
 VARIANTS: dict[str, list[str]] = {
     "default": [],
+    "no-skips": ["--no-skips"],
     "all-norms": ["--norms", "all"],
     "no-color": ["--lambda-color", "0"],
     "former-default": ["--norms", "all", "--lambda-identity", "0.5", "--lambda-color", "0"],

@@ -287,7 +287,7 @@ def test_inspect_shows_channels_and_values(train, cyclegan, domains):
     assert model["bands"]["a"]["channels"] == 5
     assert model["bands"]["a"]["dtype"] == "uint16"
     assert model["bands"]["b"]["dtype"] == "float32"
-    assert model["format_version"] == 4
+    assert model["format_version"] == 5
     [folder] = cyclegan("inspect", "--json", domains / "satellite").documents
     values = folder["values"]
     assert values["kinds"] == {"5 channels of uint16": 5}

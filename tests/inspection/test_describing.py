@@ -54,11 +54,12 @@ def test_describe_model(checkpoint, tiny_model):
         "affine_norm": False,
         "resampling": "blur",
         "norms": "residual",
+        "skips": True,
         "parameters": parameters(tiny_model.generator_a2b),
     }
     assert facts["dtypes"] == ["F32"]
     assert facts["training"]["step"] == 1
-    assert facts["format_version"] == 4
+    assert facts["format_version"] == 5
     assert set(facts["versions"]) == {"cyclegan_cli", "safetensors", "torch"}
     assert "discriminator" not in facts
 
@@ -339,7 +340,7 @@ def test_describe_pth_file(tmp_path):
     assert facts["domains"] == {"a": "horse", "b": "zebra"}
     assert facts["generator"] == {
         "base_channels": 4, "residual_blocks": 2, "input_channels": 1, "output_channels": 3,
-        "affine_norm": True, "resampling": "strided", "norms": "all",
+        "affine_norm": True, "resampling": "strided", "norms": "all", "skips": False,
         "parameters": parameters(network),
     }  # fmt: skip
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime
 import torch
@@ -93,10 +94,14 @@ def _lower_opset(model: Any, opset: int) -> None:
 
     What newer opsets add (types, axes of a padding) is not used. The checker compares the graph
     with the definitions, and ONNX Runtime verifies it. Axes of a reduction were an attribute
-    before opset 18.
+    before opset 18, and a part of a shape had to be cut out before opset 15.
     """
     constants = {constant.name: constant for constant in model.graph.initializer}
-    for node in model.graph.node:
+    for node in list(model.graph.node):
+        if opset < 15 and node.op_type == "Shape" and node.attribute:
+            _slice_shape(model.graph, node)
+        if opset < 14 and node.op_type == "Reshape":
+            del node.attribute[:]  # How zeros are interpreted, which no shape has.
         if opset < 18 and node.op_type in ("ReduceMax", "ReduceMin"):
             axes = onnx.numpy_helper.to_array(constants[node.input.pop()]).tolist()
             node.attribute.append(onnx.helper.make_attribute("axes", axes))
@@ -104,6 +109,21 @@ def _lower_opset(model: Any, opset: int) -> None:
     used.version = opset
     model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import)
     onnx.checker.check_model(model, full_check=True)
+
+
+def _slice_shape(graph: Any, node: Any) -> None:
+    """Replace a part of a shape by the whole shape and a slice of it."""
+    bounds = {attribute.name: attribute.i for attribute in node.attribute}
+    del node.attribute[:]
+    part, whole = node.output[0], f"{node.output[0]}_whole"
+    node.output[0] = whole
+    inputs = [whole]
+    for name in ("start", "end"):
+        value = np.array([bounds.get(name, 0 if name == "start" else 2**31)], np.int64)
+        inputs.append(f"{part}_{name}")
+        graph.initializer.append(onnx.numpy_helper.from_array(value, inputs[-1]))
+    index = list(graph.node).index(node) + 1
+    graph.node.insert(index, onnx.helper.make_node("Slice", inputs, [part], f"{part}_slice"))
 
 
 def _strip_debug_info(model: Any) -> None:
