@@ -88,9 +88,9 @@ def test_learning_rate_is_constant_then_decays_linearly(options, expected):
     assert config.learning_rate_at(10, 10, 5) == 0
 
 
-def test_weight_of_the_color_loss_decays_to_zero_at_half_of_the_training():
+def test_weight_of_the_color_loss_decays_to_zero():
     config = TrainConfig(lambda_cycle=4, lambda_color=0.5)
-    assert [config.color_weight_at(step, 8) for step in range(8)] == [2, 1.5, 1, 0.5, 0, 0, 0, 0]
+    assert [config.color_weight_at(step, 4) for step in range(5)] == [2, 1.125, 0.5, 0.125, 0]
     assert TrainConfig(channels_a=3, channels_b=1).color_weight_at(0, 8) == 0
 
 
@@ -265,6 +265,8 @@ def configurations(draw: st.DrawFn) -> TrainConfig:
         values["decay_steps"] = None
     elif values["decay_steps"] is not None:
         values["decay_steps"] %= values["steps"] + 1
+    if values["norms"] == "all":
+        values["skips"] = None
     if values["crop_size"] < 128:
         values["discriminator_scales"] = 1
     values["nodata"] = draw(st.none() | st.floats(allow_nan=False, allow_infinity=False))
@@ -275,6 +277,16 @@ def configurations(draw: st.DrawFn) -> TrainConfig:
         if values[f"bands_{domain}"]:
             values[f"channels_{domain}"] = None
     return TrainConfig(**values)
+
+
+def test_skips_follow_the_norms_unless_they_are_given():
+    for norms, skips, expected in (
+        (None, None, True), ("residual", None, True), ("all", None, False),
+        ("residual", False, False), ("all", False, False),
+    ):  # fmt: skip
+        assert TrainConfig(norms=norms, skips=skips).generator.skips is expected
+    with pytest.raises(UsageError, match="--skips requires --norms residual, found --norms all"):
+        TrainConfig(norms="all", skips=True)
 
 
 @unhurried
