@@ -43,9 +43,9 @@ def with_architecture(config: TrainConfig, initial: Checkpoint) -> TrainConfig:
         _require_equal("--resampling", resampling, None, found.resampling)
     _require_equal("--norms", config.norms, None, found.norms)
     if config.skips not in (None, found.skips):
-        option, found_skips = ("--skips", "none") if config.skips else ("--no-skips", "some")
+        option, found_kind = ("--skips", "no skip") if config.skips else ("--no-skips", "skip")
         raise UsageError(
-            f"{option} contradicts --init-from, whose generators have {found_skips}",
+            f"{option} contradicts --init-from, whose generators have {found_kind} connections",
             "Omit it: the architecture is taken from the checkpoint.",
         )
     return dataclasses.replace(
