@@ -601,9 +601,9 @@ class TrainConfig:
     )
     lambda_color: float = _objective(
         0.5,
-        "Initial weight of the color loss, relative to --lambda-cycle; it decays to zero over the "
-        "training; 0 disables it. The loss is the L1 distance of 8x8-pixel means of translations "
-        "to colors that optimal transport matches between the domains.",
+        "Weight of the color loss, relative to --lambda-cycle; it decays with the learning rate; "
+        "0 disables it. The loss is the L1 distance of 8x8-pixel means of translations to colors "
+        "that optimal transport matches between the domains.",
         minimum=0,
         maximum=1e6,
     )
@@ -866,18 +866,6 @@ class TrainConfig:
             decay: Number of decay steps, see :meth:`num_decay_steps`.
         """
         return self.learning_rate * min(1.0, (total - step) / (decay + 1))
-
-    def color_weight_at(self, step: int, total: int) -> float:
-        """Weight of the color loss: it decays quadratically to zero over the training.
-
-        Matched colors are approximate. But without the loss, colors may still change their place
-        while the learning rate is high.
-
-        Args:
-            step: Zero-based step.
-            total: Total number of steps, see :meth:`total_steps`.
-        """
-        return self.color_weight * max(0.0, 1 - step / total) ** 2
 
     def to_document(self) -> dict[str, Any]:
         """Return the options that are not None, as values for TOML and JSON (paths as strings)."""

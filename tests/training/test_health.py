@@ -135,7 +135,7 @@ def test_inversion_is_detected(tmp_path):
 
 @pytest.mark.slow
 def test_unchanged_images_are_detected(tmp_path):
-    config = blocks(tmp_path, steps=500, lambda_identity=100.0, learning_rate=5e-3, ema=0.0)
+    config = blocks(tmp_path, steps=500, lambda_identity=100.0, learning_rate=1e-3, ema=0.0)
     recorder = Recorder()
     train(plan_new(config), [recorder])
     assert kinds(config) == {"identity"}

@@ -201,8 +201,13 @@ class Plan:
         return self.config.learning_rate_at(step, self.total_steps, self.num_decay_steps)
 
     def color_weight_at(self, step: int) -> float:
-        """Return the weight of the color loss in a step; 0 is the first."""
-        return self.config.color_weight_at(step, self.total_steps)
+        """Return the weight of the color loss in a step; 0 is the first.
+
+        It follows the learning rate. Matched colors are approximate, so it decays to zero; but
+        without it, colors change their place while the learning rate is high.
+        """
+        decay = self.learning_rate_at(step) / self.config.learning_rate
+        return self.config.color_weight * decay
 
     @property
     def callback_state(self) -> dict[str, Any]:
