@@ -118,8 +118,8 @@ def _slice_shape(graph: Any, node: Any) -> None:
     part, whole = node.output[0], f"{node.output[0]}_whole"
     node.output[0] = whole
     inputs = [whole]
-    for name in ("start", "end"):
-        value = np.array([bounds.get(name, 0 if name == "start" else 2**31)], np.int64)
+    for name, default in (("start", 0), ("end", 2**31)):
+        value = np.array([bounds.get(name, default)], np.int64)
         inputs.append(f"{part}_{name}")
         graph.initializer.append(onnx.numpy_helper.from_array(value, inputs[-1]))
     index = list(graph.node).index(node) + 1

@@ -166,21 +166,15 @@ class StripGenerator:
 
         It is None if the input is complete: where a blur follows the ReLU.
         """
-        down_1, down_2 = self.generator.down
         costs, counted, allocate = meter.costs, meter.counted, self.arena.allocate_first
         full = self._stem(image, plan, meter, allocate if plan.keep_full else None)
+        half, down = self._half(full, plan, meter, allocate), self.generator.down[1]
         if self.resampling == "cut":
-            # The maps before the blurs are the largest of all, so their rows are recomputed.
-            conv_1 = counted(ZeroPaddedConv(full, _conv(down_1)), costs.down_1)
-            blurred = BlurDownsampling(NormalisedReLU(conv_1, _norm(down_1), 4 * plan.rows, None))
-            half = store_rows(blurred, 2 * plan.rows, allocate)
-            quarter = counted(ZeroPaddedConv(half, _conv(down_2)), costs.down_2)
-            conv_2 = NormalisedReLU(quarter, _norm(down_2), 2 * plan.rows, None)
-            return BlurDownsampling(conv_2), None
-        half_conv = counted(DownsamplingConv(self._blurred(full), _conv(down_1)), costs.down_1)
-        normalised = NormalisedReLU(half_conv, _norm(down_1), 2 * plan.rows, allocate)
-        quarter_conv = DownsamplingConv(self._blurred(normalised), _conv(down_2))
-        return counted(quarter_conv, costs.down_2), _norm(down_2)
+            quarter = counted(ZeroPaddedConv(half, _conv(down)), costs.down_2)
+            conv = NormalisedReLU(quarter, _norm(down), 2 * plan.rows, None)
+            return BlurDownsampling(conv), None
+        quarter_conv = DownsamplingConv(self._blurred(half), _conv(down))
+        return counted(quarter_conv, costs.down_2), _norm(down)
 
     def _stem(
         self, image: Rows, plan: StripPlan, meter: WorkMeter, allocate: Allocate | None
@@ -190,6 +184,19 @@ class StripGenerator:
         convolve = partial(F.conv2d, weight=stem.conv.weight)
         conv = meter.counted(ReflectedConv(image, convolve, stem.padding), meter.costs.stem)
         return NormalisedReLU(conv, _norm(stem), 4 * plan.rows, allocate)
+
+    def _half(
+        self, full: Rows, plan: StripPlan, meter: WorkMeter, allocate: Allocate | None
+    ) -> Rows:
+        """Return the first feature map at half resolution; without memory, it is recomputed."""
+        down, cost, strip = self.generator.down[0], meter.costs.down_1, 2 * plan.rows
+        if self.resampling == "cut":
+            # The maps before the blurs are the largest of all, so their rows are recomputed.
+            conv = meter.counted(ZeroPaddedConv(full, _conv(down)), cost)
+            blurred = BlurDownsampling(NormalisedReLU(conv, _norm(down), 2 * strip, None))
+            return blurred if allocate is None else store_rows(blurred, strip, allocate)
+        half = meter.counted(DownsamplingConv(self._blurred(full), _conv(down)), cost)
+        return NormalisedReLU(half, _norm(down), strip, allocate)
 
     def _up(self, image: Rows, trunk: StoredRows, plan: StripPlan, meter: WorkMeter) -> Rows:
         """Return the head's output, before tanh."""
@@ -203,7 +210,9 @@ class StripGenerator:
             allocate,
         )
         if self.generator.config.skips:
-            half = SkipConnection(half, self._skipped_half(image, plan, meter))
+            # Recomputed, as below: the memory of these maps is in use by now.
+            skipped = self._half(self._stem(image, plan, meter, None), plan, meter, None)
+            half = SkipConnection(half, skipped)
         full: Rows = NormalisedReLU(
             counted(self._doubled(half, _conv(up_2)), costs.up_2),
             _norm(up_2),
@@ -214,16 +223,6 @@ class StripGenerator:
             full = SkipConnection(full, self._stem(image, plan, meter, None))
         head = ReflectedConv(full, self.head, self.generator.head.kernel_size[0] // 2)
         return counted(head, costs.head)
-
-    def _skipped_half(self, image: Rows, plan: StripPlan, meter: WorkMeter) -> Rows:
-        """Return the first feature map at half resolution, recomputed: its memory is in use."""
-        down = self.generator.down[0]
-        full = self._stem(image, plan, meter, None)
-        if self.resampling == "cut":
-            conv = meter.counted(ZeroPaddedConv(full, _conv(down)), meter.costs.down_1)
-            return BlurDownsampling(NormalisedReLU(conv, _norm(down), 4 * plan.rows, None))
-        half = meter.counted(DownsamplingConv(self._blurred(full), _conv(down)), meter.costs.down_1)
-        return NormalisedReLU(half, _norm(down), 2 * plan.rows, None)
 
     def _blurred(self, source: Rows) -> Rows:
         """Return the source, blurred if the generator is antialiased by blurs."""
