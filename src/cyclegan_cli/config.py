@@ -601,9 +601,9 @@ class TrainConfig:
     )
     lambda_color: float = _objective(
         0.5,
-        "Weight of the color loss, relative to --lambda-cycle; it decays with the learning rate; "
-        "0 disables it. The loss is the L1 distance of 8x8-pixel means of translations to colors "
-        "that optimal transport matches between the domains.",
+        "Weight of the color loss, relative to --lambda-cycle; it decays with the cube of the "
+        "learning rate; 0 disables it. The loss is the L1 distance of 8x8-pixel means of "
+        "translations to colors that optimal transport matches between the domains.",
         minimum=0,
         maximum=1e6,
     )

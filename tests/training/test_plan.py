@@ -49,11 +49,11 @@ def test_two_equal_names_are_refused(folders):
         plan_new(config(folders, name_a="x", name_b="x"))
 
 
-def test_weight_of_the_color_loss_decays_with_the_learning_rate(folders):
+def test_weight_of_the_color_loss_decays_with_the_cube_of_the_learning_rate(folders):
     options = {"lambda_cycle": 4, "lambda_color": 0.5, "learning_rate": 1e-3}
     plan = plan_new(config(folders, steps=8, decay_steps=3, **options))
     weights = [plan.color_weight_at(step) for step in range(9)]
-    assert weights == pytest.approx([2, 2, 2, 2, 2, 1.5, 1, 0.5, 0])
+    assert weights == pytest.approx([2, 2, 2, 2, 2, 2 * 27 / 64, 2 / 8, 2 / 64, 0])
 
 
 def test_used_run_folder_gets_next_number_or_is_refused(folders):

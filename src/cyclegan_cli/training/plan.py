@@ -203,11 +203,12 @@ class Plan:
     def color_weight_at(self, step: int) -> float:
         """Return the weight of the color loss in a step; 0 is the first.
 
-        It follows the learning rate. Matched colors are approximate, so it decays to zero; but
-        without it, colors change their place while the learning rate is high.
+        It decays with the cube of the learning rate. Matched colors are approximate, so the end of
+        a training is left to the discriminators; but without them, colors change their place while
+        the learning rate is high.
         """
         decay = self.learning_rate_at(step) / self.config.learning_rate
-        return self.config.color_weight * decay
+        return self.config.color_weight * decay**3
 
     @property
     def callback_state(self) -> dict[str, Any]:
