@@ -3,6 +3,7 @@
 import copy
 import errno
 import os
+import statistics
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, get_args
 
@@ -230,13 +231,16 @@ def test_independent_tiles_differ_from_network():
 @pytest.mark.parametrize("resampling", RESAMPLING)
 @pytest.mark.usefixtures("each_cpu")
 def test_bf16_strips_err_no_more_than_network(resampling: Resampling) -> None:
-    network, whole = generator(8, 3, resampling=resampling), image(64, 48)
-    with torch.inference_mode():
-        exact = network(whole)
-        untiled = network.bfloat16()(whole.bfloat16())
-    found = translate_in_strips(network, whole.bfloat16(), 5)
-    assert found.dtype == torch.bfloat16
-    assert psnr(found, exact) > psnr(untiled, exact) - 1
+    differences = []
+    for seed in range(12):  # Of one network they deviate by more than 1 dB, in either direction.
+        network, whole = generator(8, 3, seed, resampling=resampling), image(64, 48, seed)
+        with torch.inference_mode():
+            exact = network(whole)
+            untiled = network.bfloat16()(whole.bfloat16())
+        found = translate_in_strips(network, whole.bfloat16(), 5)
+        assert found.dtype == torch.bfloat16
+        differences.append(psnr(found, exact) - psnr(untiled, exact))
+    assert statistics.mean(differences) > -1
 
 
 class Largest(TorchDispatchMode):
