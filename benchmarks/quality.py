@@ -163,7 +163,14 @@ def _command(run: Run, steps: int, folder: Path) -> float:
         str(SPEED_STEPS // 4),
     ]
     command = [*CLI, "train", "--domain-a", str(domain_a), "--domain-b", str(domain_b), "--quiet"]
-    command += [*options, "--run-dir", str(folder), *VARIANTS[run.variant]]
+    command += [
+        *options,
+        "--device",
+        str(run.arguments.device),
+        "--run-dir",
+        str(folder),
+        *VARIANTS[run.variant],
+    ]
     subprocess.run(command, check=True)
     with (folder / "metrics.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))[1:]
@@ -174,7 +181,9 @@ def _textbook(run: Run, steps: int, folder: Path) -> float:
     """Train by the textbook loop, and return the seconds per step."""
     config = run.config(steps)
     torch.manual_seed(run.seed)
-    model = CycleGAN(config, torch.device("cpu"), bf16=False)
+    device = run.arguments.device
+    torch.backends.cudnn.benchmark = True
+    model = CycleGAN(config, device, bf16=False)
     textbook = TextbookCycleGAN(model)
     dataset = PlainDataset(run.domains("train"), config.load_size, config.crop_size, steps)
     started = 0.0
@@ -185,7 +194,7 @@ def _textbook(run: Run, steps: int, folder: Path) -> float:
         for optimizer in (textbook.generator_adam, textbook.discriminator_adam):
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        textbook.step(real_a, real_b)
+        textbook.step(real_a.to(device), real_b.to(device))
     seconds = (time.perf_counter() - started) / (steps - first)
     copy_weights(textbook.g_a2b, model.generator_a2b)
     copy_weights(textbook.g_b2a, model.generator_b2a)
@@ -232,6 +241,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=32)
     parser.add_argument("--discriminator-channels", type=int, help="default: --channels")
     parser.add_argument("--blocks", type=int, default=6)
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--kid", help="a script that prints the KID of two folders")
     arguments = parser.parse_args()
     budget_name = f"{arguments.seconds:g}s" if arguments.seconds else f"{arguments.steps}"

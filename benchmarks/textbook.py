@@ -95,7 +95,7 @@ class TextbookCycleGAN:
         self.d_b = textbook_discriminator(config.discriminator_channels)
         copies = (self.g_a2b, self.g_b2a, self.d_a, self.d_b)
         for copy, original in zip(copies, model.networks().values(), strict=True):
-            copy_weights(original, copy)
+            copy_weights(original, copy.to(model.device))
         generators = [*self.g_a2b.parameters(), *self.g_b2a.parameters()]
         discriminators = [*self.d_a.parameters(), *self.d_b.parameters()]
         self.generator_adam = torch.optim.Adam(generators, config.learning_rate, (0.5, 0.999))

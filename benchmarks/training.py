@@ -1,6 +1,7 @@
 """Seconds per training step of a textbook implementation and of this package.
 
     python benchmarks/training.py [--size 256 --batch 1 --channels 64 --blocks 9 --json FILE]
+    python benchmarks/training.py --device cuda --ways textbook,cyclegan,cyclegan-compiled
 
 Each way works in a process of its own, so that its peak memory is its own. They begin with the
 same weights, see the same images, and take turns; the median of all timed steps counts, after
@@ -8,17 +9,18 @@ steps that only warm up. Without --size five settings are measured: the paper's 
 with batch 1 and at 128×128 with batches of 1 and 4 (64 channels, 9 blocks), and those for CPUs at
 128×128 and 64×64 (32 channels, 6 blocks). Whole trainings with their loaders: loop.py.
 
-- textbook: stock modules, eager, fp32, NCHW, six generator calls, two plain Adams.
+- textbook: stock modules, eager, fp32, NCHW, six generator calls, two plain Adams; on a GPU with
+  torch's defaults, which compute convolutions in TF32, and with cuDNN's choice of kernels.
 - cyclegan: what ``cyclegan train`` does by default on this machine, with the textbook's layers
   (``--resampling strided``).
-- cyclegan-eager: the same where there is no compiler. On a CPU the default is eager too, so this
-  is another measurement of the same.
+- cyclegan-eager: the same without CUDA graphs. On a CPU the default is eager too, so this is
+  another measurement of the same.
 - cyclegan-compiled: with ``--compile on``.
 - cyclegan-fp32: with ``--precision fp32``.
 
 The loss difference is the largest relative one of the first step's eight losses to the textbook's.
 The share is that of the step's arithmetic at the speed of this machine's matrix products, in the
-precision used.
+precision used. Peak memory is that of the process or, on a GPU, that of torch's tensors.
 """
 
 from __future__ import annotations
@@ -38,7 +40,12 @@ from alternate import alternate, serve, summary
 from cyclegan_cli.config import DiscriminatorConfig, GeneratorConfig, TrainConfig
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.models.shapes import discriminator_flops, generator_flops
-from cyclegan_cli.runtime.devices import has_amx, has_native_bf16
+from cyclegan_cli.runtime.devices import (
+    describe_environment,
+    has_amx,
+    has_native_bf16,
+    set_fp32_precision,
+)
 from textbook import TextbookCycleGAN
 
 WAYS = ("textbook", "cyclegan", "cyclegan-eager", "cyclegan-compiled", "cyclegan-fp32")
@@ -48,44 +55,58 @@ WARM_UP = 2
 Step = Callable[[Tensor, Tensor], list[float]]
 
 
-def textbook(config: TrainConfig) -> Step:
+def textbook(config: TrainConfig, device: torch.device) -> Step:
     """The textbook's step."""
-    return TextbookCycleGAN(CycleGAN(config, torch.device("cpu"), bf16=False)).step
+    return TextbookCycleGAN(CycleGAN(config, device, bf16=False)).step
 
 
-def cyclegan(config: TrainConfig, *, bf16: bool, compiled: bool) -> Step:
+def cyclegan(
+    config: TrainConfig, device: torch.device, *, bf16: bool, compiled: bool, recorded: bool
+) -> Step:
     """This tool's step."""
-    model = CycleGAN(config, torch.device("cpu"), bf16=bf16, winograd_bf16=not has_amx())
+    set_fp32_precision("fp32")
+    model = CycleGAN(config, device, bf16=bf16, winograd_bf16=not has_amx())
+    shape = (config.batch_size, 3, config.crop_size, config.crop_size)
+    images = torch.zeros(shape, device=device), torch.zeros(shape, device=device)
     if compiled:
-        shape = (config.batch_size, 3, config.crop_size, config.crop_size)
-        model.compile(torch.zeros(shape), torch.zeros(shape))
+        model.compile(*images)
+    if recorded and model.is_recordable:
+        model.record_graphs(*images)
     # Without the last two, the color losses, which the textbook does not have.
     return lambda real_a, real_b: model.step(real_a, real_b).stacked().tolist()[:-2]
 
 
-def prepare(way: str, config: TrainConfig) -> Step:
+def prepare(way: str, config: TrainConfig, device: torch.device) -> Step:
     """The step of one way."""
-    bf16 = has_native_bf16(torch.device("cpu"))
+    torch.backends.cudnn.benchmark = True
     if way == "textbook":
-        return textbook(config)
-    bf16 = bf16 and way != "cyclegan-fp32"
-    return cyclegan(config, bf16=bf16, compiled=way == "cyclegan-compiled")
+        return textbook(config, device)
+    bf16 = has_native_bf16(device) and way != "cyclegan-fp32"
+    compiled, recorded = way == "cyclegan-compiled", way != "cyclegan-eager"
+    return cyclegan(config, device, bf16=bf16, compiled=compiled, recorded=recorded)
 
 
-def measure(way: str, size: int, batch: int, channels: int, blocks: int, steps: int) -> None:
+def measure(
+    way: str,
+    setting: tuple[int, int, int, int],
+    steps: int,
+    device: torch.device,
+) -> None:
     """Per line on stdin, run a few steps and print their median seconds."""
+    size, batch, channels, blocks = setting
     config = TrainConfig(
         load_size=size, crop_size=size, residual_blocks=blocks, batch_size=batch,
         base_channels=channels, discriminator_channels=channels, resampling="strided", norms="all",
         lambda_identity=0.5,
     )  # fmt: skip
-    step = prepare(way, config)
+    step = prepare(way, config, device)
     random = torch.Generator().manual_seed(0)
     first: list[float] = []
 
     def one_step() -> float:
         real_a, real_b = (
-            torch.rand(batch, 3, size, size, generator=random) * 2 - 1 for _ in range(2)
+            (torch.rand(batch, 3, size, size, generator=random) * 2 - 1).to(device)
+            for _ in range(2)
         )
         start = time.perf_counter()
         losses = step(real_a, real_b)
@@ -96,7 +117,10 @@ def measure(way: str, size: int, batch: int, channels: int, blocks: int, steps: 
         if not first:
             for _ in range(WARM_UP):
                 one_step()
-        return {"seconds": statistics.median(one_step() for _ in range(steps)), "losses": first}
+        found = {"seconds": statistics.median(one_step() for _ in range(steps)), "losses": first}
+        if device.type == "cuda":
+            found["peak_gpu_bytes"] = torch.cuda.max_memory_allocated(device)
+        return found
 
     serve(work)
 
@@ -112,14 +136,16 @@ def step_flops(size: int, batch: int, channels: int, blocks: int) -> int:
     return batch * (6 * 3 * generator + (2 * 2 + 4 * 3) * discriminator)
 
 
-def matrix_product_peak(dtype: torch.dtype) -> float:
+def matrix_product_peak(dtype: torch.dtype, device: torch.device) -> float:
     """Peak FLOP/s of large matrix products."""
-    side = 2048
-    x = torch.randn(side, side).to(dtype)
+    side = 8192 if device.type == "cuda" else 2048
+    x = torch.randn(side, side, device=device).to(dtype)
     seconds = []
     for _ in range(10):
         start = time.perf_counter()
         torch.mm(x, x)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - start)
     return 2 * side**3 / min(seconds)
 
@@ -139,12 +165,19 @@ def check_published_facts() -> None:
 Rows = list[dict[str, Any]]
 
 
-def compare(setting: tuple[int, int, int, int], ways: list[str], steps: int, rounds: int) -> Rows:
+def compare(
+    setting: tuple[int, int, int, int],
+    ways: list[str],
+    steps: int,
+    rounds: int,
+    device: torch.device,
+) -> Rows:
     """Measure one setting and print its table rows."""
     size, batch, channels, blocks = setting
     commands = {
         way: [__file__, "--serve", way, "--size", str(size), "--batch", str(batch),
-              "--channels", str(channels), "--blocks", str(blocks), "--steps", str(steps)]
+              "--channels", str(channels), "--blocks", str(blocks), "--steps", str(steps),
+              "--device", str(device)]
         for way in ways
     }  # fmt: skip
     answers = alternate(commands, rounds)
@@ -152,19 +185,20 @@ def compare(setting: tuple[int, int, int, int], ways: list[str], steps: int, rou
     rows = []
     for way, numbers in found.items():
         ratio = found["textbook"]["seconds"] / numbers["seconds"] if "textbook" in found else 0
+        peak = answers[way][-1].get("peak_gpu_bytes", numbers["peak_rss_bytes"])
         rows.append({
             "name": way, "size": size, "batch": batch, "channels": channels, "blocks": blocks,
             "seconds_per_step": numbers["seconds"],
-            "ratio_to_textbook": ratio, "peak_rss_bytes": numbers["peak_rss_bytes"],
+            "ratio_to_textbook": ratio, "peak_bytes": peak,
         })  # fmt: skip
-        bf16 = way not in ("textbook", "cyclegan-fp32") and has_native_bf16(torch.device("cpu"))
+        bf16 = way not in ("textbook", "cyclegan-fp32") and has_native_bf16(device)
         dtype = torch.bfloat16 if bf16 else torch.float32
-        share = step_flops(*setting) / numbers["seconds"] / matrix_product_peak(dtype)
+        share = step_flops(*setting) / numbers["seconds"] / matrix_product_peak(dtype, device)
         difference = largest_difference(answers[way], answers.get("textbook"))
         print(
             f"| {size}x{size} | {batch} | {channels}, {blocks} | {way} "
-            f"| {numbers['seconds']:.3f} | {ratio:.2f} "
-            f"| {numbers['peak_rss_bytes'] / 1e9:.2f} GB | {difference:.1e} | {share:.0%} |",
+            f"| {numbers['seconds']:.4f} | {ratio:.2f} "
+            f"| {peak / 1e9:.2f} GB | {difference:.1e} | {share:.0%} |",
             flush=True,
         )
     return rows
@@ -192,16 +226,17 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="timed steps a turn")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each way")
     parser.add_argument("--ways", default="textbook,cyclegan,cyclegan-eager,cyclegan-fp32")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--json", type=Path, help="file to write")
     parser.add_argument("--serve", choices=WAYS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     setting = (arguments.size, arguments.batch, arguments.channels, arguments.blocks)
     if arguments.serve:
-        measure(arguments.serve, *setting, arguments.steps)
+        measure(arguments.serve, setting, arguments.steps, arguments.device)
         return
     check_published_facts()
     settings = [setting] if arguments.size else SETTINGS
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(describe_environment(arguments.device))
     print(
         "| size | batch | channels, blocks | way | s/step | ratio | peak memory "
         "| loss difference | share of peak |"
@@ -209,7 +244,9 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     rows = []
     for one in settings:
-        rows += compare(one, arguments.ways.split(","), arguments.steps, arguments.rounds)
+        rows += compare(
+            one, arguments.ways.split(","), arguments.steps, arguments.rounds, arguments.device
+        )
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
 

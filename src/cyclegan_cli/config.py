@@ -650,7 +650,8 @@ class TrainConfig:
     compile: CompileChoice = _machine(
         "auto",
         "Use torch.compile, which takes about a minute at the start; auto enables it for long "
-        "runs on a GPU if a C++ compiler is installed. No effect on a CPU.",
+        "runs on a GPU if a C++ compiler is installed. off also disables CUDA graphs, which a "
+        "training on a single GPU uses otherwise. No effect on a CPU.",
         on_resume=True,
     )
 

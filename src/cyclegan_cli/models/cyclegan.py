@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, fields
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.models.color_matching import PATCH, ColorMatching, patch_features
+from cyclegan_cli.models.cuda_graphs import CUDAGraphFunction
 from cyclegan_cli.models.ema import GeneratorAverages
 from cyclegan_cli.models.losses import GAN_LOSSES, adversarial_loss, discriminator_loss, l1_loss
 from cyclegan_cli.models.networks import (
@@ -102,13 +103,27 @@ class RealImages:
         return self.hide_outside(self.pixels)
 
 
+class GeneratorPass(NamedTuple):
+    """The results of the forward and backward passes of both generators.
+
+    Attributes:
+        losses: Those of the generators, by name.
+        shown_a, shown_b: The real images as the discriminators see them, ``[B, C, H, W]``.
+        fake_a, fake_b: The translations as the discriminators see them, ``[B, C, H, W]``.
+    """
+
+    losses: dict[str, Tensor]
+    shown_a: Tensor
+    shown_b: Tensor
+    fake_a: Tensor
+    fake_b: Tensor
+
+
 LOSS_NAMES = tuple(field.name for field in fields(StepLosses) if field.type == "Tensor")
 
 # Maximum number of elements of a generator's first feature map up to which translation and identity
 # share a forward pass: fewer and larger operations, but 1.5 times the memory.
 SHARED_PASS_ELEMENTS = 1 << 21
-# CUDA graphs: the first pass warms up, the second records, the third replays.
-CUDA_GRAPH_WARMUP_PASSES = 3
 # Patches of each domain that the color loss is prepared from. Twice as many match hardly better.
 COLOR_PATCHES = 1024
 
@@ -123,7 +138,6 @@ class CycleGAN:
         pool_a, pool_b: Replay pools of ``fake_a`` and ``fake_b``.
         averages: Exponential moving averages of both generators; None if disabled.
         may_lack_data: Whether images of domain A, and of domain B, may have elements without data.
-        color_weight: Weight of the color loss.
         colors_a2b, colors_b2a: Targets of the color loss; None without it, and before
             :meth:`match_colors`.
 
@@ -166,14 +180,15 @@ class CycleGAN:
         self.pool_a = ReplayPool(config.pool_size, seed=config.seed + 2 * rank)
         self.pool_b = ReplayPool(config.pool_size, seed=config.seed + 2 * rank + 1)
         self.gan_loss = GAN_LOSSES[config.gan_loss]
-        self.is_recorded = False
         self.may_lack_data = (False, False)
-        self.color_weight = config.color_weight
+        # A tensor: CUDA graphs do not contain numbers that change.
+        self._color_weight = torch.tensor(config.color_weight, device=device)
         self.colors_a2b: ColorMatching | None = None
         self.colors_b2a: ColorMatching | None = None
         self._executor = ThreadPoolExecutor(1) if device.type == "cpu" else None
         # The networks, or their DDP wrappers.
         self.trained: dict[str, nn.Module] = self.networks()
+        self._graphs: _StepGraphs | None = None
 
     def distribute(self) -> None:
         """Wrap each network in DistributedDataParallel.
@@ -251,6 +266,10 @@ class CycleGAN:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * group["lr_factor"]
 
+    def set_color_weight(self, weight: float) -> None:
+        """Set the weight of the color loss."""
+        self._color_weight.fill_(weight)
+
     def match_colors(self, items: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Prepare the color loss: match the colors of a sample of images of both domains.
 
@@ -261,7 +280,7 @@ class CycleGAN:
         """
         found: tuple[list[Tensor], list[Tensor]] = ([], [])
         for item in items:
-            for images, patches in zip(self._begin(*item), found, strict=True):
+            for images, patches in zip(self._prepared(*item), found, strict=True):
                 features, whole = patch_features(images.pixels), images.whole_patches()
                 patches.append(features.flatten(0, 2) if whole is None else features[whole[:, 0]])
         random = torch.Generator().manual_seed(self.config.seed)
@@ -290,10 +309,14 @@ class CycleGAN:
         Returns:
             The losses before the update.
         """
-        a, b = self._begin(real_a, real_b)
-        terms, fake_a, fake_b = self._generator_gradients(a, b)
-        pooled_a, pooled_b = self.pool_a.exchange(fake_a), self.pool_b.exchange(fake_b)
-        terms |= self._discriminator_gradients(a.shown, b.shown, pooled_a, pooled_b)
+        graphs = self._graphs
+        done = (graphs.generators if graphs else self._generator_gradients)(real_a, real_b)
+        pooled_a, pooled_b = self.pool_a.exchange(done.fake_a), self.pool_b.exchange(done.fake_b)
+        losses = done.losses | (graphs.discriminators if graphs else self._discriminator_gradients)(
+            done.shown_a, done.shown_b, pooled_a, pooled_b
+        )
+        if graphs:  # The next step overwrites them.
+            losses = {name: loss.clone() for name, loss in losses.items()}
         # The only synchronization with the device in a step.
         norms = torch.stack([_gradient_norm(optimizer) for optimizer in self.optimizers]).tolist()
         is_applied = all(map(math.isfinite, norms))
@@ -303,7 +326,7 @@ class CycleGAN:
         else:
             self.pool_a.undo_exchange()
             self.pool_b.undo_exchange()
-        return StepLosses(**terms, gradient_norms=(norms[0], norms[1]), is_applied=is_applied)
+        return StepLosses(**losses, gradient_norms=(norms[0], norms[1]), is_applied=is_applied)
 
     @torch.no_grad()
     def update_sizes(self) -> tuple[float, float]:
@@ -318,14 +341,12 @@ class CycleGAN:
         generators, discriminators = map(_update_size, self.optimizers)
         return generators, discriminators
 
-    def _begin(self, real_a: Tensor, real_b: Tensor) -> tuple[RealImages, RealImages]:
-        """Start a step; return the images in channels-last format, and how elements count."""
-        if self.is_recorded:
-            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+    def _prepared(self, real_a: Tensor, real_b: Tensor) -> tuple[RealImages, RealImages]:
+        """Return the images in channels-last format, and how elements count."""
         gaps_a, gaps_b = self.may_lack_data
-        return self._prepared(real_a, "a", gaps_a), self._prepared(real_b, "b", gaps_b)
+        return self._prepare(real_a, "a", gaps_a), self._prepare(real_b, "b", gaps_b)
 
-    def _prepared(self, real: Tensor, domain: str, has_gaps: bool) -> RealImages:
+    def _prepare(self, real: Tensor, domain: str, has_gaps: bool) -> RealImages:
         channels, mask = self.config.channels(domain), None
         if real.shape[1] > channels:
             real, mask = real[:, :channels], real[:, channels:] > 0
@@ -336,10 +357,8 @@ class CycleGAN:
             valid = weights if valid is None else weights * valid
         return RealImages(filled.contiguous(memory_format=torch.channels_last), valid, mask)
 
-    def _generator_gradients(
-        self, images_a: RealImages, images_b: RealImages
-    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """Compute the gradients of both generators; returns the losses, ``fake_a`` and ``fake_b``.
+    def _generator_gradients(self, real_a: Tensor, real_b: Tensor) -> GeneratorPass:
+        """Compute the gradients of both generators on images as for :meth:`step`.
 
         Each part of the objective is backpropagated as soon as it is computed, so that only a
         third of all feature maps is in memory at a time.
@@ -348,6 +367,7 @@ class CycleGAN:
         for network in self.generators().values():
             network.clear_kernel_cache()
         a2b, b2a = self.trained["generator_a2b"], self.trained["generator_b2a"]
+        images_a, images_b = self._prepared(real_a, real_b)
         real_a, real_b = images_a.pixels, images_b.pixels
         shares = self.config.identity_weight > 0 and self._is_small(real_a)
         target_a, target_b = (images_b, images_a) if shares else (None, None)
@@ -373,7 +393,7 @@ class CycleGAN:
             if not last:
                 identity_a = self._identity_backward(real_a, b2a, images_a.valid)
                 identity_b = self._identity_backward(real_b, a2b, images_b.valid)
-        terms = {
+        losses = {
             "adversarial_a2b": adversarial_a2b,
             "adversarial_b2a": adversarial_b2a,
             "cycle_a": cycle_a,
@@ -383,7 +403,7 @@ class CycleGAN:
             "color_a2b": color_a2b,
             "color_b2a": color_b2a,
         }
-        return terms, fake_a, fake_b
+        return GeneratorPass(losses, images_a.shown, images_b.shown, fake_a, fake_b)
 
     def _is_small(self, real: Tensor) -> bool:
         """Whether operations on the feature maps of these images are too small for many threads."""
@@ -435,12 +455,10 @@ class CycleGAN:
             adversarial
             + self.config.lambda_cycle * cycle
             + self.config.identity_weight * identity
-            + self.color_weight * color
+            + self._color_weight * color
         )
         loss.backward()  # type: ignore[no-untyped-call]
-        # A copy: the next call of a compiled network may overwrite its output.
-        copy = shown.detach().clone()
-        return adversarial.detach(), cycle.detach(), identity.detach(), color.detach(), copy
+        return tuple(one.detach() for one in (adversarial, cycle, identity, color, shown))
 
     def _identity_backward(
         self, real: Tensor, generator: nn.Module, valid: Tensor | None
@@ -501,37 +519,57 @@ class CycleGAN:
     def compile(self, real_a: Tensor, real_b: Tensor) -> None:
         """Compile the networks for images of this size, which takes about a minute.
 
-        On CUDA this also records CUDA graphs. Weights do not change. If compilation fails, the
-        networks stay uncompiled.
+        Weights do not change. If compilation fails, the networks stay uncompiled. CUDA graphs must
+        be recorded again.
 
         Args:
-            real_a: ``[B, 3, H, W]``, of the shape passed to :meth:`step`.
-            real_b: ``[B, 3, H, W]``, of the shape passed to :meth:`step`.
+            real_a: Images of the shape passed to :meth:`step`.
+            real_b: Images of the shape passed to :meth:`step`.
 
         Raises:
             Exception: Compilation failed.
         """
-        self._executor = None
-        self.is_recorded = self.device.type == "cuda"
+        self._executor = self._graphs = None
         for network in self.networks().values():
-            network.compile(mode="reduce-overhead" if self.is_recorded else "default")
+            network.compile(mode="default")
         try:
-            for _ in range(CUDA_GRAPH_WARMUP_PASSES if self.is_recorded else 1):
-                self._pass(real_a, real_b)
+            self._pass(real_a, real_b)
         except Exception:
-            self.is_recorded = False
             torch.compiler.set_stance("force_eager")
             raise
         finally:
             for optimizer in self.optimizers:
                 optimizer.zero_grad()
 
+    @property
+    def is_recordable(self) -> bool:
+        """Whether :meth:`record_graphs` is possible: on a single CUDA device."""
+        is_distributed = any(
+            isinstance(network, DistributedDataParallel) for network in self.trained.values()
+        )
+        return self.device.type == "cuda" and not is_distributed
+
+    def record_graphs(self, real_a: Tensor, real_b: Tensor) -> None:
+        """Record the forward and backward passes of a step as CUDA graphs.
+
+        Takes the time of a few passes. Weights do not change. If it fails, steps run without
+        graphs.
+
+        Args:
+            real_a: Images of the shape of all later calls of :meth:`step`.
+            real_b: Images of the shape of all later calls of :meth:`step`.
+
+        Raises:
+            RuntimeError: The passes cannot be recorded, or there is not enough memory.
+        """
+        self._graphs = None
+        self._graphs = _StepGraphs(self, real_a, real_b)
+
     def _pass(self, real_a: Tensor, real_b: Tensor) -> None:
         """Run a step without its updates."""
-        a, b = self._begin(real_a, real_b)
         with _no_sync(*self.trained.values()):
-            _, fake_a, fake_b = self._generator_gradients(a, b)
-            self._discriminator_gradients(a.shown, b.shown, fake_a, fake_b)
+            done = self._generator_gradients(real_a, real_b)
+            self._discriminator_gradients(done.shown_a, done.shown_b, done.fake_a, done.fake_b)
 
     @torch.no_grad()
     def translate_and_reconstruct(
@@ -561,6 +599,19 @@ class CycleGAN:
             if identities and real_a.shape[1] == real_b.shape[1]:
                 images |= {"idt_a": generator_b2a(real_a), "idt_b": generator_a2b(real_b)}
         return {name: image.float() for name, image in images.items()}
+
+
+class _StepGraphs:
+    """The passes of a step as CUDA graphs, which leave gradients where they were recorded."""
+
+    def __init__(self, model: CycleGAN, real_a: Tensor, real_b: Tensor) -> None:
+        self.generators = CUDAGraphFunction(model._generator_gradients, (real_a, real_b))
+        done = self.generators.outputs
+        self.discriminators = CUDAGraphFunction(
+            model._discriminator_gradients,
+            (done.shown_a, done.shown_b, done.fake_a, done.fake_b),
+            pool=self.generators.graph.pool(),
+        )
 
 
 def fill_missing(images: Tensor) -> Tensor:

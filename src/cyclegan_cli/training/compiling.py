@@ -1,4 +1,4 @@
-"""When to compile the networks with ``torch.compile``."""
+"""When to record CUDA graphs, and when to compile the networks with ``torch.compile``."""
 
 from __future__ import annotations
 
@@ -44,13 +44,15 @@ def has_compiler() -> bool:
 
 
 class Compiler:
-    """Runs training steps, and decides from the first ones whether to compile the networks.
+    """Runs training steps: as CUDA graphs on a single GPU, and with compiled networks.
+
+    ``auto`` decides from the first steps whether to compile; ``off`` does neither.
 
     Args:
         model: The model.
         choice: The option ``--compile``.
         on_message: Called when the networks are compiled.
-        on_warning: Called when compiling fails.
+        on_warning: Called when compiling or recording fails.
     """
 
     def __init__(
@@ -84,6 +86,8 @@ class Compiler:
         device = real_a.device.type
         if self.undecided == "on":
             self._compile(real_a, real_b, "compiling the networks, which takes a minute or two")
+        elif self.steps == 0:
+            self._record(real_a, real_b)
         elif device != "cuda" or not has_compiler():
             self.undecided = None
         elif self.steps == WARM_UP_STEPS:
@@ -109,6 +113,17 @@ class Compiler:
             self.on_warning(
                 f"the networks cannot be compiled and run without compilation: {reason}"
             )
+        self._record(real_a, real_b)
+
+    def _record(self, real_a: Tensor, real_b: Tensor) -> None:
+        """Record the step as CUDA graphs where that is possible."""
+        if not self.model.is_recordable:
+            return
+        try:
+            self.model.record_graphs(real_a, real_b)
+        except RuntimeError as error:
+            reason = str(error).strip().partition("\n")[0]
+            self.on_warning(f"the training runs without CUDA graphs, more slowly: {reason}")
 
 
 def _now(device_type: str) -> float:

@@ -190,7 +190,7 @@ class Trainer:
         """Update all four networks once."""
         run, model = self.run, self.model
         model.set_learning_rate(self.plan.learning_rate_at(run.step))
-        model.color_weight = self.plan.color_weight_at(run.step)
+        model.set_color_weight(self.plan.color_weight_at(run.step))
         real_a, real_b = (
             to_unit_range(real.to(self.plan.device, non_blocking=True))
             for real in (batch.real_a, batch.real_b)
