@@ -649,9 +649,9 @@ class TrainConfig:
     )
     compile: CompileChoice = _machine(
         "auto",
-        "Use torch.compile, which takes about a minute at the start; auto enables it for long "
-        "runs on a GPU if a C++ compiler is installed. off also disables CUDA graphs, which a "
-        "training on a single GPU uses otherwise. No effect on a CPU.",
+        "auto uses CUDA graphs in a training on a single GPU; on also uses torch.compile, which "
+        "takes a minute or two at the start and needs a C++ compiler; off uses neither. On a CPU "
+        "only on has an effect, and no benefit.",
         on_resume=True,
     )
 

@@ -1,135 +1,69 @@
-"""Whether, when and how a run's networks are compiled."""
+"""Whether a training compiles its networks and records CUDA graphs."""
 
-from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from cyclegan_cli.config import CompileChoice, TrainConfig
 from cyclegan_cli.models.cyclegan import CycleGAN
-from cyclegan_cli.training import compiling
-from cyclegan_cli.training.compiling import (
-    TIMED_STEPS,
-    WARM_UP_STEPS,
-    Compiler,
-    compiling_saves_time,
-)
+from cyclegan_cli.training.compiling import compile_and_record
 
 CPU = torch.device("cpu")
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self, device_type: str) -> float:
-        return self.now
-
-
 class FakeModel:
-    """Counts steps of a fixed duration."""
+    """A model on a device that need not exist."""
 
-    def __init__(self, clock: Clock, seconds: float) -> None:
-        self.clock, self.seconds = clock, seconds
-        self.steps = 0
-        self.compiled_at: list[int] = []
-        self.failure: Exception | None = None
-
-    def step(self, real_a: Any, real_b: Any) -> str:
-        self.steps += 1
-        self.clock.now += self.seconds
-        return "losses"
+    def __init__(self, is_recordable: bool) -> None:
+        self.is_recordable = is_recordable
+        self.calls: list[str] = []
+        self.failures: dict[str, Exception] = {}
 
     def compile(self, real_a: Any, real_b: Any) -> None:
-        self.compiled_at.append(self.steps)
-        if self.failure:
-            raise self.failure
+        self._call("compile", real_a, real_b)
+
+    def record_graphs(self, real_a: Any, real_b: Any) -> None:
+        self._call("record", real_a, real_b)
+
+    def _call(self, name: str, *images: Any) -> None:
+        assert images == ("a", "b")
+        self.calls.append(name)
+        if name in self.failures:
+            raise self.failures[name]
 
 
-class Run:
-    """A training on a device that need not exist."""
-
-    def __init__(self, choice: CompileChoice, device: str, seconds: float, clock: Clock) -> None:
-        self.model = FakeModel(clock, seconds)
-        self.messages: list[str] = []
-        self.warnings: list[str] = []
-        self.images: Any = SimpleNamespace(device=SimpleNamespace(type=device))
-        self.compiler = Compiler(self.model, choice, self.messages.append, self.warnings.append)
-
-    def make_steps(self, steps: int, of: int) -> None:
-        for step in range(steps):
-            found = self.compiler.step(self.images, self.images, of - step)
-            assert found == "losses"
+def prepare(model: Any, choice: CompileChoice) -> tuple[list[str], list[str]]:
+    """Return the messages and the warnings."""
+    messages: list[str] = []
+    warnings: list[str] = []
+    compile_and_record(model, choice, "a", "b", messages.append, warnings.append)  # type: ignore
+    return messages, warnings
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr(compiling, "_now", clock)
-    monkeypatch.setattr(compiling, "has_compiler", lambda: True)
-    return clock
-
-
-DECIDED = WARM_UP_STEPS + TIMED_STEPS
+COMPILING = ["compiling the networks, which takes a minute or two"]
 
 
 @pytest.mark.parametrize(
-    ("device", "seconds", "steps", "expected"),
+    ("choice", "is_recordable", "calls"),
     [
-        ("cuda", 0.1, 12_001, True),
-        ("cuda", 0.1, 11_999, False),
-        ("cuda", 1.0, 1_201, True),
-        ("cpu", 10.0, 1_000_000, False),
-        ("mps", 10.0, 1_000_000, False),
+        ("auto", True, ["record"]),
+        ("auto", False, []),
+        ("on", True, ["compile", "record"]),  # The compiled networks are recorded.
+        ("on", False, ["compile"]),
+        ("off", True, []),
+        ("off", False, []),
     ],
 )
-def test_is_faster_if_it_saves_twice_the_compile_time(device, seconds, steps, expected):
-    """By hand: 12,000 steps of 0.1 s are 1,200 s, a fifth of which is twice 120 s."""
-    assert compiling_saves_time(device, seconds, steps) is expected
-
-
-def test_auto_compiles_long_gpu_runs_after_timing(clock):
-    run = Run("auto", "cuda", 0.1, clock)
-    run.make_steps(DECIDED + 50, of=33_000)
-    assert run.model.compiled_at == [DECIDED]
-    assert run.messages == [
-        f"compiling the networks: {33_000 - DECIDED} steps of 0.1 s are left, which makes up for it"
-    ]
-    assert run.warnings == []
-    assert run.model.steps == DECIDED + 50
-
-
-def test_warm_up_steps_are_not_timed(clock):
-    run = Run("auto", "cuda", 60.0, clock)
-    run.make_steps(WARM_UP_STEPS, of=3_000)
-    run.model.seconds = 0.001
-    run.make_steps(TIMED_STEPS + 10, of=3_000)
-    assert run.model.compiled_at == []
-
-
-@pytest.mark.parametrize(
-    ("choice", "device", "of", "has_compiler"),
-    [
-        ("auto", "cuda", 1_000, True),
-        ("auto", "cpu", 1_000_000, True),
-        ("auto", "cuda", 33_000, False),
-        ("off", "cuda", 1_000_000, True),
-    ],
-)
-def test_networks_are_not_compiled(clock, monkeypatch, choice, device, of, has_compiler):
-    monkeypatch.setattr(compiling, "has_compiler", lambda: has_compiler)
-    run = Run(choice, device, 0.1, clock)
-    run.make_steps(DECIDED + 50, of=of)
-    assert (run.model.compiled_at, run.messages, run.warnings) == ([], [], [])
-
-
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_on_compiles_before_the_first_step(clock, device):
-    run = Run("on", device, 0.1, clock)
-    run.make_steps(3, of=3)
-    assert run.model.compiled_at == [0]
-    assert run.messages == ["compiling the networks, which takes a minute or two"]
+def test_choices(choice, is_recordable, calls):
+    model = FakeModel(is_recordable)
+    messages, warnings = prepare(model, choice)
+    assert model.calls == calls
+    assert messages == (COMPILING if choice == "on" else [])
+    assert warnings == []
 
 
 @pytest.mark.parametrize(
@@ -139,28 +73,20 @@ def test_on_compiles_before_the_first_step(clock, device):
         (AssertionError(), "AssertionError()"),
     ],
 )
-def test_failed_compilation_is_a_warning(clock, failure, reason):
-    run = Run("on", "cpu", 0.1, clock)
-    run.model.failure = failure
-    run.make_steps(5, of=5)
-    assert run.model.compiled_at == [0]
-    assert run.warnings == [
-        f"the networks cannot be compiled and run without compilation: {reason}"
-    ]
-    assert run.model.steps == 5
+def test_failed_compilation_is_a_warning(failure, reason):
+    model = FakeModel(is_recordable=True)
+    model.failures["compile"] = failure
+    messages, warnings = prepare(model, "on")
+    assert messages == COMPILING
+    assert warnings == [f"the networks cannot be compiled and run without compilation: {reason}"]
+    assert model.calls == ["compile", "record"]
 
 
-@pytest.mark.parametrize(
-    ("variable", "installed", "expected"),
-    [(None, "g++", True), (None, "clang++", True), ("/opt/mine", "/opt/mine", True),
-     ("", "/opt/mine", False)],
-)  # fmt: skip
-def test_compiler_is_found_by_name_or_cxx_variable(monkeypatch, variable, installed, expected):
-    monkeypatch.delenv("CXX", raising=False)
-    if variable is not None:
-        monkeypatch.setenv("CXX", variable)
-    monkeypatch.setattr("shutil.which", lambda asked: asked if asked == installed else None)
-    assert compiling.has_compiler() is expected
+def test_failed_recording_is_a_warning():
+    model = FakeModel(is_recordable=True)
+    model.failures["record"] = RuntimeError("CUDA out of memory\nat line 7")
+    _, warnings = prepare(model, "auto")
+    assert warnings == ["the training runs without CUDA graphs, more slowly: CUDA out of memory"]
 
 
 # --- a real model -----------------------------------------------------------------------------
@@ -226,14 +152,11 @@ def test_failed_compilation_keeps_the_networks(backend):
     assert torch.equal(*losses)
 
 
-def test_cuda_graph_steps_are_marked(monkeypatch, backend):
-    """A fake GPU: what is asked of it, in which order."""
+def test_only_a_single_gpu_records():
+    """Those of several ranks have to wait for each other inside of a step."""
     model = tiny()
-    seen: list[str] = []
-    monkeypatch.setattr(model, "device", SimpleNamespace(type="cuda"))
-    monkeypatch.setattr(nn.Module, "compile", lambda network, mode: seen.append(f"compile {mode}"))
-    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: seen.append("begin"))
-    monkeypatch.setattr(model, "_autocast", lambda: torch.autocast("cpu", enabled=False))
-    model.compile(*images())
-    model.step(*images())
-    assert seen == ["compile reduce-overhead"] * 4 + ["begin"] * (3 + 1)
+    assert not model.is_recordable
+    model.device = torch.device("cuda")
+    assert model.is_recordable
+    model.trained["generator_a2b"] = Mock(DistributedDataParallel)
+    assert not model.is_recordable

@@ -23,6 +23,7 @@ from cyclegan_cli.checkpoints.locate import STATE_FILE
 from cyclegan_cli.config import (
     LEAST_STEPS,
     RECIPES,
+    CompileChoice,
     StepsOrTime,
     TrainConfig,
     duration_seconds,
@@ -35,7 +36,7 @@ from cyclegan_cli.models.networks import ResnetGenerator, build_discriminator
 from cyclegan_cli.models.shapes import step_flops
 from cyclegan_cli.runtime.devices import has_amx, set_fp32_precision
 from cyclegan_cli.runtime.memory import memory_errors, peak_memory
-from cyclegan_cli.training.compiling import Compiler
+from cyclegan_cli.training.compiling import compile_and_record
 from cyclegan_cli.training.plan import Plan
 
 LESS_MEMORY = "Lower --batch-size, --crop-size or --base-channels, or use --cache none."
@@ -131,13 +132,15 @@ def _run_steps(
     model = CycleGAN(config, device, bf16, winograd_bf16=not has_amx())
     pixels = [torch.from_numpy(domain) for domain in images]
     model.may_lack_data = (pixels[0].is_floating_point(), pixels[1].is_floating_point())
-    # As in a training, but without torch.compile, which the first steps do not have.
-    compiler = Compiler(model, "off" if config.compile == "off" else "auto", _ignore, _ignore)
+    # Without torch.compile, which takes longer than all steps here.
+    choice: CompileChoice = "off" if config.compile == "off" else "auto"
+    real_a, real_b = (to_unit_range(real.to(device)) for real in pixels)
+    compile_and_record(model, choice, real_a, real_b, _ignore, _ignore)
     seconds: list[float] = []
     while len(seconds) < MIN_STEPS or (len(seconds) < MAX_STEPS and sum(seconds) < ENOUGH_SECONDS):
         before = time.perf_counter()
         real_a, real_b = (to_unit_range(real.to(device)) for real in pixels)
-        losses = compiler.step(real_a, real_b, steps_left=0)
+        losses = model.step(real_a, real_b)
         if model.averages:
             model.averages.update(len(seconds) + 1)
         losses.stacked().tolist()  # Waits for the device.

@@ -39,7 +39,7 @@ from cyclegan_cli.training.callbacks.logging import CSVLogger
 from cyclegan_cli.training.callbacks.samples import SampleGrids
 from cyclegan_cli.training.callbacks.tensorboard import TensorBoardLogger
 from cyclegan_cli.training.callbacks.validation import Validation
-from cyclegan_cli.training.compiling import Compiler
+from cyclegan_cli.training.compiling import compile_and_record
 from cyclegan_cli.training.distributed import ProcessGroup, process_group
 from cyclegan_cli.training.estimate import LESS_MEMORY
 from cyclegan_cli.training.fine_tuning import load_initial_generators
@@ -146,10 +146,6 @@ class Trainer:
         self.group = group or ProcessGroup()
         self.model = _build_model(plan, self.group.rank)
         self.run = TrainingRun(plan, self.model, callbacks, self.group)
-        # Ranks time their steps differently, and all must compile or none.
-        choice = plan.config.compile
-        choice = "off" if choice == "auto" and plan.env.world_size > 1 else choice
-        self.compiler = Compiler(self.model, choice, self.run.log, self.run.warn)
         self.scheduled = [one for one in callbacks if isinstance(one, ScheduledCallback)]
 
     def fit(self) -> Path:
@@ -195,7 +191,10 @@ class Trainer:
             to_unit_range(real.to(self.plan.device, non_blocking=True))
             for real in (batch.real_a, batch.real_b)
         )
-        losses = self.compiler.step(real_a, real_b, self.plan.total_steps - run.step)
+        if run.step == self.plan.first_step:
+            choice = self.plan.config.compile
+            compile_and_record(model, choice, real_a, real_b, run.log, run.warn)
+        losses = model.step(real_a, real_b)
         run.step += 1
         if model.averages:
             model.averages.update(run.step)
