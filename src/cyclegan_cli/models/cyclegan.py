@@ -309,14 +309,14 @@ class CycleGAN:
         Returns:
             The losses before the update.
         """
-        graphs = self._graphs
-        done = (graphs.generators if graphs else self._generator_gradients)(real_a, real_b)
+        passes = self._graphs or self
+        done = passes._generator_gradients(real_a, real_b)
         pooled_a, pooled_b = self.pool_a.exchange(done.fake_a), self.pool_b.exchange(done.fake_b)
-        losses = done.losses | (graphs.discriminators if graphs else self._discriminator_gradients)(
+        losses = done.losses | passes._discriminator_gradients(
             done.shown_a, done.shown_b, pooled_a, pooled_b
         )
-        if graphs:  # The next step overwrites them.
-            losses = {name: loss.clone() for name, loss in losses.items()}
+        # Copies: the next launch of CUDA graphs overwrites their outputs.
+        losses = {name: loss.clone() for name, loss in losses.items()}
         # The only synchronization with the device in a step.
         norms = torch.stack([_gradient_norm(optimizer) for optimizer in self.optimizers]).tolist()
         is_applied = all(map(math.isfinite, norms))
@@ -602,15 +602,18 @@ class CycleGAN:
 
 
 class _StepGraphs:
-    """The passes of a step as CUDA graphs, which leave gradients where they were recorded."""
+    """The passes of :meth:`CycleGAN.step` as CUDA graphs.
+
+    Gradients lie where they were when the passes were recorded.
+    """
 
     def __init__(self, model: CycleGAN, real_a: Tensor, real_b: Tensor) -> None:
-        self.generators = CUDAGraphFunction(model._generator_gradients, (real_a, real_b))
-        done = self.generators.outputs
-        self.discriminators = CUDAGraphFunction(
+        self._generator_gradients = CUDAGraphFunction(model._generator_gradients, (real_a, real_b))
+        done = self._generator_gradients.outputs
+        self._discriminator_gradients = CUDAGraphFunction(
             model._discriminator_gradients,
             (done.shown_a, done.shown_b, done.fake_a, done.fake_b),
-            pool=self.generators.graph.pool(),
+            pool=self._generator_gradients.graph.pool(),
         )
 
 
