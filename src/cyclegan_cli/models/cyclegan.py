@@ -182,7 +182,7 @@ class CycleGAN:
         self.gan_loss = GAN_LOSSES[config.gan_loss]
         self.may_lack_data = (False, False)
         # A tensor: CUDA graphs do not contain numbers that change.
-        self._color_weight = torch.tensor(config.color_weight, device=device)
+        self._color_weight = torch.tensor(float(config.color_weight), device=device)
         self.colors_a2b: ColorMatching | None = None
         self.colors_b2a: ColorMatching | None = None
         self._executor = ThreadPoolExecutor(1) if device.type == "cpu" else None
