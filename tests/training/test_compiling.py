@@ -1,12 +1,10 @@
 """Whether a training compiles its networks and records CUDA graphs."""
 
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from cyclegan_cli.config import CompileChoice, TrainConfig
 from cyclegan_cli.models.cyclegan import CycleGAN
@@ -18,8 +16,8 @@ CPU = torch.device("cpu")
 class FakeModel:
     """A model on a device that need not exist."""
 
-    def __init__(self, is_recordable: bool) -> None:
-        self.is_recordable = is_recordable
+    def __init__(self, device: str) -> None:
+        self.device = torch.device(device)
         self.calls: list[str] = []
         self.failures: dict[str, Exception] = {}
 
@@ -48,18 +46,19 @@ COMPILING = ["compiling the networks, which takes a minute or two"]
 
 
 @pytest.mark.parametrize(
-    ("choice", "is_recordable", "calls"),
+    ("choice", "device", "calls"),
     [
-        ("auto", True, ["record"]),
-        ("auto", False, []),
-        ("on", True, ["compile", "record"]),  # The compiled networks are recorded.
-        ("on", False, ["compile"]),
-        ("off", True, []),
-        ("off", False, []),
+        ("auto", "cuda", ["record"]),
+        ("auto", "cpu", []),
+        ("auto", "mps", []),
+        ("on", "cuda", ["compile", "record"]),  # The compiled networks are recorded.
+        ("on", "cpu", ["compile"]),
+        ("off", "cuda", []),
+        ("off", "cpu", []),
     ],
 )
-def test_choices(choice, is_recordable, calls):
-    model = FakeModel(is_recordable)
+def test_choices(choice, device, calls):
+    model = FakeModel(device)
     messages, warnings = prepare(model, choice)
     assert model.calls == calls
     assert messages == (COMPILING if choice == "on" else [])
@@ -74,7 +73,7 @@ def test_choices(choice, is_recordable, calls):
     ],
 )
 def test_failed_compilation_is_a_warning(failure, reason):
-    model = FakeModel(is_recordable=True)
+    model = FakeModel("cuda")
     model.failures["compile"] = failure
     messages, warnings = prepare(model, "on")
     assert messages == COMPILING
@@ -83,7 +82,7 @@ def test_failed_compilation_is_a_warning(failure, reason):
 
 
 def test_failed_recording_is_a_warning():
-    model = FakeModel(is_recordable=True)
+    model = FakeModel("cuda")
     model.failures["record"] = RuntimeError("CUDA out of memory\nat line 7")
     _, warnings = prepare(model, "auto")
     assert warnings == ["the training runs without CUDA graphs, more slowly: CUDA out of memory"]
@@ -150,13 +149,3 @@ def test_failed_compilation_keeps_the_networks(backend):
         model.compile(*images())
     losses = [each.step(*images()).stacked() for each in (plain, model)]
     assert torch.equal(*losses)
-
-
-def test_only_a_single_gpu_records():
-    """Those of several ranks have to wait for each other inside of a step."""
-    model = tiny()
-    assert not model.is_recordable
-    model.device = torch.device("cuda")
-    assert model.is_recordable
-    model.trained["generator_a2b"] = Mock(DistributedDataParallel)
-    assert not model.is_recordable

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import NamedTuple, TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.parallel import DistributedDataParallel
 
 from cyclegan_cli.config import TrainConfig
 from cyclegan_cli.models.color_matching import PATCH, ColorMatching, patch_features
@@ -186,22 +186,23 @@ class CycleGAN:
         self.colors_a2b: ColorMatching | None = None
         self.colors_b2a: ColorMatching | None = None
         self._executor = ThreadPoolExecutor(1) if device.type == "cpu" else None
-        # The networks, or their DDP wrappers.
-        self.trained: dict[str, nn.Module] = self.networks()
+        self._is_distributed = False
         self._graphs: _StepGraphs | None = None
 
+    @torch.no_grad()
     def distribute(self) -> None:
-        """Wrap each network in DistributedDataParallel.
+        """Train with all processes of the default process group, which must be initialized.
 
-        Gradients are then averaged over all processes of the default process group, which must be
-        initialized; the weights are broadcast from rank 0. All processes must call :meth:`step`
-        equally often.
+        Weights become those of rank 0, and each step averages the gradients over all processes,
+        which must call :meth:`step` equally often.
         """
-        self._executor = None
-        self.trained = {
-            name: DistributedDataParallel(network, gradient_as_bucket_view=True)
-            for name, network in self.networks().items()
-        }
+        self._is_distributed = True
+        parameters: list[Tensor] = []
+        for network in self.networks().values():
+            parameters += network.parameters()
+        flat = _flat(parameters)
+        dist.broadcast(flat, 0)
+        _copy_flat(flat, parameters)
 
     def networks(self) -> dict[str, nn.Module]:
         """Return the four networks by name, in a fixed order."""
@@ -317,6 +318,8 @@ class CycleGAN:
         )
         # Copies: the next launch of CUDA graphs overwrites their outputs.
         losses = {name: loss.clone() for name, loss in losses.items()}
+        if self._is_distributed:
+            self._average_gradients()
         # The only synchronization with the device in a step.
         norms = torch.stack([_gradient_norm(optimizer) for optimizer in self.optimizers]).tolist()
         is_applied = all(map(math.isfinite, norms))
@@ -366,31 +369,24 @@ class CycleGAN:
         self.generator_optimizer.zero_grad()
         for network in self.generators().values():
             network.clear_kernel_cache()
-        a2b, b2a = self.trained["generator_a2b"], self.trained["generator_b2a"]
+        a2b, b2a = self.generator_a2b, self.generator_b2a
         images_a, images_b = self._prepared(real_a, real_b)
         real_a, real_b = images_a.pixels, images_b.pixels
         shares = self.config.identity_weight > 0 and self._is_small(real_a)
         target_a, target_b = (images_b, images_a) if shares else (None, None)
-        # Gradients are all-reduced in the last backward pass of each generator.
-        last = shares or self.config.identity_weight == 0
-
-        def from_a() -> tuple[Tensor, ...]:
-            with _no_sync(a2b, b2a):
-                return self._cycle_backward(
-                    images_a, a2b, b2a, self.discriminator_b, target_a, self.colors_a2b
-                )
-
-        def from_b() -> tuple[Tensor, ...]:
-            with nullcontext() if last else _no_sync(a2b, b2a):
-                return self._cycle_backward(
-                    images_b, b2a, a2b, self.discriminator_a, target_b, self.colors_b2a
-                )
-
         with _frozen(self.discriminator_a, self.discriminator_b):
-            found_a, found_b = self._both(from_a, from_b, real_a)
+            found_a, found_b = self._both(
+                lambda: self._cycle_backward(
+                    images_a, a2b, b2a, self.discriminator_b, target_a, self.colors_a2b
+                ),
+                lambda: self._cycle_backward(
+                    images_b, b2a, a2b, self.discriminator_a, target_b, self.colors_b2a
+                ),
+                real_a,
+            )
             adversarial_a2b, cycle_a, identity_b, color_a2b, fake_b = found_a
             adversarial_b2a, cycle_b, identity_a, color_b2a, fake_a = found_b
-            if not last:
+            if self.config.identity_weight > 0 and not shares:
                 identity_a = self._identity_backward(real_a, b2a, images_a.valid)
                 identity_b = self._identity_backward(real_b, a2b, images_b.valid)
         losses = {
@@ -474,11 +470,9 @@ class CycleGAN:
     ) -> dict[str, Tensor]:
         """Compute the gradients of both discriminators on real images and images from the pools."""
         self.discriminator_optimizer.zero_grad()
-        discriminator_a = self.trained["discriminator_a"]
-        discriminator_b = self.trained["discriminator_b"]
         term_a, term_b = self._both(
-            lambda: self._discriminator_backward(discriminator_a, real_a, pooled_a),
-            lambda: self._discriminator_backward(discriminator_b, real_b, pooled_b),
+            lambda: self._discriminator_backward(self.discriminator_a, real_a, pooled_a),
+            lambda: self._discriminator_backward(self.discriminator_b, real_b, pooled_b),
             real_a,
         )
         return {"discriminator_a": term_a, "discriminator_b": term_b}
@@ -492,6 +486,18 @@ class CycleGAN:
             term = discriminator_loss(self.gan_loss, logits)
         term.backward()  # type: ignore[no-untyped-call]
         return term.detach()
+
+    def _average_gradients(self) -> None:
+        """Average the gradients of all networks over all processes."""
+        gradients = [
+            parameter.grad
+            for network in self.networks().values()
+            for parameter in network.parameters()
+            if parameter.grad is not None
+        ]
+        flat = _flat(gradients)
+        dist.all_reduce(flat)
+        _copy_flat(flat / dist.get_world_size(), gradients)
 
     def _both(self, first: Callable[[], T], second: Callable[[], T], real: Tensor) -> tuple[T, T]:
         """Call both functions; for small feature maps on a CPU concurrently, with half the threads.
@@ -541,16 +547,8 @@ class CycleGAN:
             for optimizer in self.optimizers:
                 optimizer.zero_grad()
 
-    @property
-    def is_recordable(self) -> bool:
-        """Whether :meth:`record_graphs` is possible: on a single CUDA device."""
-        is_distributed = any(
-            isinstance(network, DistributedDataParallel) for network in self.trained.values()
-        )
-        return self.device.type == "cuda" and not is_distributed
-
     def record_graphs(self, real_a: Tensor, real_b: Tensor) -> None:
-        """Record the forward and backward passes of a step as CUDA graphs.
+        """Record the forward and backward passes of a step as CUDA graphs, on a CUDA device.
 
         Takes the time of a few passes. Weights do not change. If it fails, steps run without
         graphs.
@@ -567,9 +565,8 @@ class CycleGAN:
 
     def _pass(self, real_a: Tensor, real_b: Tensor) -> None:
         """Run a step without its updates."""
-        with _no_sync(*self.trained.values()):
-            done = self._generator_gradients(real_a, real_b)
-            self._discriminator_gradients(done.shown_a, done.shown_b, done.fake_a, done.fake_b)
+        done = self._generator_gradients(real_a, real_b)
+        self._discriminator_gradients(done.shown_a, done.shown_b, done.fake_a, done.fake_b)
 
     @torch.no_grad()
     def translate_and_reconstruct(
@@ -664,14 +661,16 @@ def _update_size(optimizer: torch.optim.Adam) -> float:
     return total / max(elements, 1)
 
 
-@contextmanager
-def _no_sync(*networks: nn.Module) -> Iterator[None]:
-    """Accumulate gradients locally, without all-reduce."""
-    with ExitStack() as stack:
-        for network in networks:
-            if isinstance(network, DistributedDataParallel):
-                stack.enter_context(network.no_sync())
-        yield
+def _flat(tensors: list[Tensor]) -> Tensor:
+    """Concatenate the elements of tensors of any shapes: ``[n]``."""
+    return torch.cat([tensor.flatten() for tensor in tensors])
+
+
+def _copy_flat(flat: Tensor, tensors: list[Tensor]) -> None:
+    """Copy elements in the order of :func:`_flat` to tensors."""
+    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+    for tensor, part in zip(tensors, parts, strict=True):
+        tensor.copy_(part.view_as(tensor))
 
 
 @contextmanager

@@ -24,7 +24,7 @@ def compile_and_record(
 
     Args:
         model: The model.
-        choice: ``off``: neither; ``auto``: CUDA graphs on a single GPU; ``on``: both.
+        choice: ``off``: neither; ``auto``: CUDA graphs on a GPU; ``on``: both.
         real_a: Images as for :meth:`CycleGAN.step`.
         real_b: Images as for :meth:`CycleGAN.step`.
         on_message: Called before the networks are compiled.
@@ -38,7 +38,7 @@ def compile_and_record(
             on_warning(
                 "the networks cannot be compiled and run without compilation: " + _reason(error)
             )
-    if choice != "off" and model.is_recordable:
+    if choice != "off" and model.device.type == "cuda":
         try:
             model.record_graphs(real_a, real_b)
         except RuntimeError as error:

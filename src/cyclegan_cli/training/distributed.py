@@ -1,7 +1,7 @@
 """Data-parallel training by several processes, started by torchrun.
 
-DistributedDataParallel averages the gradients (``CycleGAN.distribute``). This module holds the
-other collectives: rank 0 logs and writes, and all ranks stop together. In a single process each
+``CycleGAN.step`` averages the gradients (``CycleGAN.distribute``). This module holds the other
+collectives: rank 0 logs and writes, and all ranks stop together. In a single process each
 collective is the identity, so that callers need not distinguish the two cases.
 """
 
