@@ -61,7 +61,7 @@ def textbook(config: TrainConfig, device: torch.device) -> Step:
 
 
 def cyclegan(
-    config: TrainConfig, device: torch.device, *, bf16: bool, compiled: bool, recorded: bool
+    config: TrainConfig, device: torch.device, *, bf16: bool, compiled: bool, captured: bool
 ) -> Step:
     """This tool's step."""
     set_fp32_precision("fp32")
@@ -70,8 +70,8 @@ def cyclegan(
     images = torch.zeros(shape, device=device), torch.zeros(shape, device=device)
     if compiled:
         model.compile(*images)
-    if recorded and device.type == "cuda":
-        model.record_graphs(*images)
+    if captured and device.type == "cuda":
+        model.capture_graphs(*images)
     # Without the last two, the color losses, which the textbook does not have.
     return lambda real_a, real_b: model.step(real_a, real_b).stacked().tolist()[:-2]
 
@@ -82,8 +82,8 @@ def prepare(way: str, config: TrainConfig, device: torch.device) -> Step:
     if way == "textbook":
         return textbook(config, device)
     bf16 = has_native_bf16(device) and way != "cyclegan-fp32"
-    compiled, recorded = way == "cyclegan-compiled", way != "cyclegan-eager"
-    return cyclegan(config, device, bf16=bf16, compiled=compiled, recorded=recorded)
+    compiled, captured = way == "cyclegan-compiled", way != "cyclegan-eager"
+    return cyclegan(config, device, bf16=bf16, compiled=compiled, captured=captured)
 
 
 def measure(

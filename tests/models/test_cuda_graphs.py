@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cyclegan_cli.config import TrainConfig
+from cyclegan_cli.models.cuda_graphs import CUDAGraphFunction
 from cyclegan_cli.models.cyclegan import CycleGAN
 from cyclegan_cli.runtime.devices import set_fp32_precision
 
@@ -45,10 +46,10 @@ def deterministic():
         yield
 
 
-def assert_equal_training(plain, recorded, images):
+def assert_equal_training(plain, captured, images):
     for step, (real_a, real_b) in enumerate(images):
         found = []
-        for model in (plain, recorded):
+        for model in (plain, captured):
             model.set_learning_rate(2e-4 / (1 + step))
             model.set_color_weight(3.0 / (1 + step))
             losses = model.step(real_a, real_b)
@@ -58,32 +59,32 @@ def assert_equal_training(plain, recorded, images):
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_recorded_steps_equal_others(options):
-    plain, recorded = build(**options), build(**options)
+def test_captured_steps_equal_others(options):
+    plain, captured = build(**options), build(**options)
     images = batches(6, plain.config.batch_size)
-    for model in (plain, recorded):
+    for model in (plain, captured):
         model.match_colors(images[:2].cpu())
-    recorded.record_graphs(*batches(1, plain.config.batch_size)[0])
-    for name, network in recorded.networks().items():  # Recording does not train.
+    captured.capture_graphs(*batches(1, plain.config.batch_size)[0])
+    for name, network in captured.networks().items():  # Capturing does not train.
         for key, weight in network.state_dict().items():
             assert torch.equal(weight, plain.networks()[name].state_dict()[key])
-    assert_equal_training(plain, recorded, images)
+    assert_equal_training(plain, captured, images)
 
 
 def test_masks_and_missing_data_change_from_step_to_step():
-    plain, recorded = build(), build()
+    plain, captured = build(), build()
     images = batches(4, channels=4)
     images[:, :, :, :3, :5] = math.nan  # The masks are noise.
-    for model in (plain, recorded):
+    for model in (plain, captured):
         model.may_lack_data = (True, True)
-    recorded.record_graphs(*batches(1, channels=4)[0])
-    assert_equal_training(plain, recorded, images)
+    captured.capture_graphs(*batches(1, channels=4)[0])
+    assert_equal_training(plain, captured, images)
 
 
 def test_losses_of_a_step_outlive_the_next_one():
     model = build()
     images = batches(2)
-    model.record_graphs(*images[0])
+    model.capture_graphs(*images[0])
     first = model.step(*images[0])
     before = first.stacked().clone()
     model.step(*images[1])
@@ -93,7 +94,7 @@ def test_losses_of_a_step_outlive_the_next_one():
 def test_step_without_finite_gradients_is_skipped():
     model = build()
     images = batches(2)
-    model.record_graphs(*images[0])
+    model.capture_graphs(*images[0])
     model.step(*images[0])
     weights = [one.clone() for one in model.generator_a2b.parameters()]
     broken = images[1].clone()
@@ -103,8 +104,17 @@ def test_step_without_finite_gradients_is_skipped():
     assert model.step(*images[1]).is_applied
 
 
-def test_another_size_cannot_be_trained_after_recording():
-    model = build()
-    model.record_graphs(*batches(1)[0])
-    with pytest.raises(RuntimeError, match="size"):
-        model.step(*torch.zeros(2, 1, 3, 32, 32, device="cuda"))
+@pytest.mark.parametrize("shape", [(1, 3, 32, 32), (1, 3, SIZE, SIZE)])
+def test_another_shape_is_refused(shape):
+    model = build(batch_size=2)
+    model.capture_graphs(*batches(1, 2)[0])
+    with pytest.raises(ValueError, match="captured for"):
+        model.step(*torch.zeros(2, *shape, device="cuda"))
+
+
+def test_failed_capture_leaves_the_stream():
+    before = torch.cuda.current_stream()
+    images = batches(1)[0]
+    with pytest.raises(RuntimeError, match="captur"):
+        CUDAGraphFunction(lambda real: real * real.sum().item(), (images[0],))
+    assert torch.cuda.current_stream() == before

@@ -1,4 +1,4 @@
-"""Whether a training compiles its networks and records CUDA graphs."""
+"""Whether a training compiles its networks and captures CUDA graphs."""
 
 from typing import Any
 
@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from cyclegan_cli.config import CompileChoice, TrainConfig
+from cyclegan_cli.errors import DeviceError
 from cyclegan_cli.models.cyclegan import CycleGAN
-from cyclegan_cli.training.compiling import compile_and_record
+from cyclegan_cli.training.compiling import compile_and_capture
 
 CPU = torch.device("cpu")
 
@@ -24,8 +25,8 @@ class FakeModel:
     def compile(self, real_a: Any, real_b: Any) -> None:
         self._call("compile", real_a, real_b)
 
-    def record_graphs(self, real_a: Any, real_b: Any) -> None:
-        self._call("record", real_a, real_b)
+    def capture_graphs(self, real_a: Any, real_b: Any) -> None:
+        self._call("capture", real_a, real_b)
 
     def _call(self, name: str, *images: Any) -> None:
         assert images == ("a", "b")
@@ -38,7 +39,7 @@ def prepare(model: Any, choice: CompileChoice) -> tuple[list[str], list[str]]:
     """Return the messages and the warnings."""
     messages: list[str] = []
     warnings: list[str] = []
-    compile_and_record(model, choice, "a", "b", messages.append, warnings.append)  # type: ignore
+    compile_and_capture(model, choice, "a", "b", messages.append, warnings.append)  # type: ignore
     return messages, warnings
 
 
@@ -48,10 +49,10 @@ COMPILING = ["compiling the networks, which takes a minute or two"]
 @pytest.mark.parametrize(
     ("choice", "device", "calls"),
     [
-        ("auto", "cuda", ["record"]),
+        ("auto", "cuda", ["capture"]),
         ("auto", "cpu", []),
         ("auto", "mps", []),
-        ("on", "cuda", ["compile", "record"]),  # The compiled networks are recorded.
+        ("on", "cuda", ["compile", "capture"]),  # The compiled networks are captured.
         ("on", "cpu", ["compile"]),
         ("off", "cuda", []),
         ("off", "cpu", []),
@@ -78,14 +79,23 @@ def test_failed_compilation_is_a_warning(failure, reason):
     messages, warnings = prepare(model, "on")
     assert messages == COMPILING
     assert warnings == [f"the networks cannot be compiled and run without compilation: {reason}"]
-    assert model.calls == ["compile", "record"]
+    assert model.calls == ["compile", "capture"]
 
 
-def test_failed_recording_is_a_warning():
+def test_without_memory_for_graphs_is_a_warning():
     model = FakeModel("cuda")
-    model.failures["record"] = RuntimeError("CUDA out of memory\nat line 7")
+    model.failures["capture"] = torch.OutOfMemoryError("CUDA out of memory\nat line 7")
     _, warnings = prepare(model, "auto")
-    assert warnings == ["the training runs without CUDA graphs, more slowly: CUDA out of memory"]
+    assert warnings == ["not enough memory for CUDA graphs: the training runs without, more slowly"]
+
+
+def test_failed_capture_names_the_first_error():
+    model = FakeModel("cuda")
+    model.failures["capture"] = failure = RuntimeError("operation failed due to a previous error")
+    failure.__context__ = RuntimeError("operation not permitted\nwhen stream is capturing")
+    with pytest.raises(DeviceError, match="CUDA graphs: operation not permitted$") as raised:
+        prepare(model, "auto")
+    assert "--compile off" in raised.value.hint
 
 
 # --- a real model -----------------------------------------------------------------------------

@@ -335,7 +335,7 @@ def loader(
     with closing(_prefetched(dataset, numbers, workers, ahead)) as items:
         for _ in range(steps):
             batch = _collate(itertools.islice(items, size))
-            # In the thread that uses the GPU: pinning must not run during a graph capture.
+            # In the thread that uses the GPU, not during a capture of CUDA graphs.
             yield batch.pin_memory() if pin_memory else batch
 
 

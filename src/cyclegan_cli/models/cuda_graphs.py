@@ -1,7 +1,7 @@
 """CUDA graphs: many small operations, launched at once.
 
 A training step has thousands of operations, most of which take a few microseconds on a GPU, less
-than Python takes to launch them. A CUDA graph is recorded once and launched as a whole.
+than Python takes to launch them. A CUDA graph is captured once and replayed as a whole.
 """
 
 from __future__ import annotations
@@ -16,51 +16,68 @@ from torch import Tensor
 
 Outputs = TypeVar("Outputs")
 
-# Passes before recording: kernels are selected and memory is allocated.
+# Passes before the capture: kernels are selected and memory is allocated.
 WARM_UP_PASSES = 3
 
 
 class CUDAGraphFunction(Generic[Outputs]):
-    """A function recorded as a CUDA graph.
+    """A function captured as a CUDA graph.
 
     The function must neither wait for the device nor depend on values other than those of tensors.
-    It is called a few times before it is recorded.
+    It is called a few times before it is captured.
 
     Args:
         function: Takes tensors, and returns tensors in any structure.
-        inputs: Tensors on a CUDA device, of the sizes of all later calls.
-        pool: The memory pool of a graph that is always launched before this one; None for a new
-            pool.
+        inputs: Tensors on one CUDA device, of the shapes and dtypes of all later calls.
+        after: A function that is always called before this one, whose memory pool it shares; None:
+            it has its own.
 
     Raises:
-        RuntimeError: The function cannot be recorded, or there is not enough memory.
+        torch.OutOfMemoryError: There is not enough memory.
+        Exception: The function fails, or cannot be captured.
     """
 
     def __init__(
         self,
         function: Callable[..., Outputs],
         inputs: tuple[Tensor, ...],
-        pool: Any = None,
+        after: CUDAGraphFunction[Any] | None = None,
     ) -> None:
+        device = inputs[0].device
         self.inputs = tuple(one.clone() for one in inputs)
-        # Recording needs a stream of its own, and so do the passes before it.
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        self.graph = torch.cuda.CUDAGraph()
+        # Not the default stream, which cannot be captured; graphs that share memory share it, too.
+        self.stream: torch.cuda.Stream = (
+            after.stream if after else torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        )
+        self.stream.wait_stream(torch.cuda.current_stream(device))
+        # Also restores the device and the stream if the capture fails.
+        with torch.cuda.device(device), torch.cuda.stream(self.stream):
             for _ in range(WARM_UP_PASSES):
                 function(*self.inputs)
-        torch.cuda.current_stream().wait_stream(stream)
-        self.graph = torch.cuda.CUDAGraph()
-        # Other threads may allocate pinned memory in the meantime.
-        with (
-            _garbage_collected_before(),
-            torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"),
-        ):
-            self.outputs = function(*self.inputs)
+            # Other threads, such as NCCL's watchdog, may call functions that a capture forbids.
+            capture = torch.cuda.graph(
+                self.graph,
+                pool=after.graph.pool() if after else None,
+                stream=self.stream,
+                capture_error_mode="thread_local",
+            )
+            with _garbage_collected_before(), capture:
+                self.outputs = function(*self.inputs)
+        torch.cuda.current_stream(device).wait_stream(self.stream)
 
     def __call__(self, *inputs: Tensor) -> Outputs:
-        """Run the function; the outputs are overwritten by the next call."""
+        """Replay the graph; the outputs are overwritten by the next call.
+
+        Raises:
+            ValueError: An input has another shape or dtype than the captured one.
+        """
         for own, new in zip(self.inputs, inputs, strict=True):
+            if (own.shape, own.dtype) != (new.shape, new.dtype):
+                raise ValueError(
+                    f"captured for {list(own.shape)} of {own.dtype}, "
+                    f"found {list(new.shape)} of {new.dtype}"
+                )
             own.copy_(new)
         self.graph.replay()
         return self.outputs
@@ -68,7 +85,7 @@ class CUDAGraphFunction(Generic[Outputs]):
 
 @contextmanager
 def _garbage_collected_before() -> Iterator[None]:
-    """Collect garbage now, but not inside: deleting another CUDA graph would end the recording."""
+    """Collect garbage now, but not inside: deleting another CUDA graph would end the capture."""
     gc.collect()
     was_enabled = gc.isenabled()
     gc.disable()

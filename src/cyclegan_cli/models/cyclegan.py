@@ -316,7 +316,7 @@ class CycleGAN:
         losses = done.losses | passes._discriminator_gradients(
             done.shown_a, done.shown_b, pooled_a, pooled_b
         )
-        # Copies: the next launch of CUDA graphs overwrites their outputs.
+        # Copies: the next replay of CUDA graphs overwrites their outputs.
         losses = {name: loss.clone() for name, loss in losses.items()}
         if self._is_distributed:
             self._average_gradients()
@@ -497,7 +497,7 @@ class CycleGAN:
         ]
         flat = _flat(gradients)
         dist.all_reduce(flat)
-        _copy_flat(flat / dist.get_world_size(), gradients)
+        _copy_flat(flat.div_(dist.get_world_size()), gradients)
 
     def _both(self, first: Callable[[], T], second: Callable[[], T], real: Tensor) -> tuple[T, T]:
         """Call both functions; for small feature maps on a CPU concurrently, with half the threads.
@@ -523,10 +523,10 @@ class CycleGAN:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def compile(self, real_a: Tensor, real_b: Tensor) -> None:
-        """Compile the networks for images of this size, which takes about a minute.
+        """Compile the networks for images of this size, which takes a minute or two.
 
         Weights do not change. If compilation fails, the networks stay uncompiled. CUDA graphs must
-        be recorded again.
+        be captured again.
 
         Args:
             real_a: Images of the shape passed to :meth:`step`.
@@ -547,18 +547,19 @@ class CycleGAN:
             for optimizer in self.optimizers:
                 optimizer.zero_grad()
 
-    def record_graphs(self, real_a: Tensor, real_b: Tensor) -> None:
-        """Record the forward and backward passes of a step as CUDA graphs, on a CUDA device.
+    def capture_graphs(self, real_a: Tensor, real_b: Tensor) -> None:
+        """Capture the forward and backward passes of a step as CUDA graphs, on a CUDA device.
 
-        Takes the time of a few passes. Weights do not change. If it fails, steps run without
-        graphs.
+        Later steps replay them. Takes the time of a few passes, and the memory of one for as long
+        as the model exists; weights do not change. Call :meth:`match_colors` before.
 
         Args:
             real_a: Images of the shape of all later calls of :meth:`step`.
             real_b: Images of the shape of all later calls of :meth:`step`.
 
         Raises:
-            RuntimeError: The passes cannot be recorded, or there is not enough memory.
+            torch.OutOfMemoryError: There is not enough memory; steps run without graphs.
+            Exception: The passes cannot be captured.
         """
         self._graphs = None
         self._graphs = _StepGraphs(self, real_a, real_b)
@@ -601,7 +602,7 @@ class CycleGAN:
 class _StepGraphs:
     """The passes of :meth:`CycleGAN.step` as CUDA graphs.
 
-    Gradients lie where they were when the passes were recorded.
+    Gradients lie where they were when the passes were captured.
     """
 
     def __init__(self, model: CycleGAN, real_a: Tensor, real_b: Tensor) -> None:
@@ -610,7 +611,7 @@ class _StepGraphs:
         self._discriminator_gradients = CUDAGraphFunction(
             model._discriminator_gradients,
             (done.shown_a, done.shown_b, done.fake_a, done.fake_b),
-            pool=self._generator_gradients.graph.pool(),
+            after=self._generator_gradients,
         )
 
 

@@ -36,10 +36,14 @@ from cyclegan_cli.models.networks import ResnetGenerator, build_discriminator
 from cyclegan_cli.models.shapes import step_flops
 from cyclegan_cli.runtime.devices import has_amx, set_fp32_precision
 from cyclegan_cli.runtime.memory import memory_errors, peak_memory
-from cyclegan_cli.training.compiling import compile_and_record
+from cyclegan_cli.training.compiling import compile_and_capture
 from cyclegan_cli.training.plan import Plan
+from cyclegan_cli.training.validation import BATCH_SIZE
 
-LESS_MEMORY = "Lower --batch-size, --crop-size or --base-channels, or use --cache none."
+LESS_MEMORY = (
+    "Lower --batch-size, --crop-size or --base-channels, or use --cache none or, on a GPU, "
+    "--compile off."
+)
 # The first step allocates the moments of Adam and selects kernels: its memory counts, its time does
 # not.
 MIN_STEPS, MAX_STEPS, ENOUGH_SECONDS = 2, 10, 3.0
@@ -135,7 +139,7 @@ def _run_steps(
     # Without torch.compile, which takes longer than all steps here.
     choice: CompileChoice = "off" if config.compile == "off" else "auto"
     real_a, real_b = (to_unit_range(real.to(device)) for real in pixels)
-    compile_and_record(model, choice, real_a, real_b, _ignore, _ignore)
+    compile_and_capture(model, choice, real_a, real_b, _ignore, _ignore)
     seconds: list[float] = []
     while len(seconds) < MIN_STEPS or (len(seconds) < MAX_STEPS and sum(seconds) < ENOUGH_SECONDS):
         before = time.perf_counter()
@@ -146,6 +150,13 @@ def _run_steps(
         losses.stacked().tolist()  # Waits for the device.
         seconds.append(time.perf_counter() - before)
     on_gpu = device.type == "cuda"
+    if on_gpu:  # CUDA graphs do not share their memory with validation.
+        shapes = (
+            (BATCH_SIZE, config.channels(domain), config.crop_size, config.crop_size)
+            for domain in "ab"
+        )
+        real_a, real_b = (torch.zeros(shape, device=device) for shape in shapes)
+        model.translate_and_reconstruct(real_a, real_b)
     memory = torch.cuda.max_memory_reserved(device) if on_gpu else peak_memory()
     return StepCost(memory, statistics.median(seconds[1:]), len(seconds))
 

@@ -39,7 +39,7 @@ from cyclegan_cli.training.callbacks.logging import CSVLogger
 from cyclegan_cli.training.callbacks.samples import SampleGrids
 from cyclegan_cli.training.callbacks.tensorboard import TensorBoardLogger
 from cyclegan_cli.training.callbacks.validation import Validation
-from cyclegan_cli.training.compiling import compile_and_record
+from cyclegan_cli.training.compiling import compile_and_capture
 from cyclegan_cli.training.distributed import ProcessGroup, process_group
 from cyclegan_cli.training.estimate import LESS_MEMORY
 from cyclegan_cli.training.fine_tuning import load_initial_generators
@@ -193,7 +193,7 @@ class Trainer:
         )
         if run.step == self.plan.first_step:
             choice = self.plan.config.compile
-            compile_and_record(model, choice, real_a, real_b, run.log, run.warn)
+            compile_and_capture(model, choice, real_a, real_b, run.log, run.warn)
         losses = model.step(real_a, real_b)
         run.step += 1
         if model.averages:

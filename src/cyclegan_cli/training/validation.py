@@ -19,7 +19,7 @@ from cyclegan_cli.models.cyclegan import CycleGAN, fill_missing
 from cyclegan_cli.models.losses import l1_loss
 from cyclegan_cli.training.plan import Plan
 
-# Images per forward pass: few, so that validation needs no more memory than a training step.
+# Images per forward pass: few, so that validation needs less memory than a training step.
 BATCH_SIZE = 4
 # A quarter of the paper's: the images are always the same, and so is the random error.
 VALIDATION_PROJECTIONS = 128
