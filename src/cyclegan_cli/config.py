@@ -649,9 +649,9 @@ class TrainConfig:
     )
     compile: CompileChoice = _machine(
         "auto",
-        "auto uses CUDA graphs on an NVIDIA GPU; on also uses torch.compile, which takes a minute "
-        "or two at the start and needs a C++ compiler; off uses neither. On a CPU only on has an "
-        "effect, and no benefit.",
+        "CUDA graphs and torch.compile: auto uses the former on an NVIDIA GPU; on uses both, which "
+        "takes a minute or two at the start and needs a C++ compiler; off uses neither. On a CPU "
+        "only on has an effect, and no benefit.",
         on_resume=True,
     )
 
