@@ -154,23 +154,10 @@ def _command(run: Run, steps: int, folder: Path) -> float:
     names = ("load_size", "crop_size", "base_channels", "discriminator_channels", "residual_blocks",
              "steps", "seed")  # fmt: skip
     options = [f"--{name.replace('_', '-')}={getattr(config, name)}" for name in names]
-    options += [
-        "--validate-every",
-        "0",
-        "--sample-every",
-        "0",
-        "--log-every",
-        str(SPEED_STEPS // 4),
-    ]
+    options += ["--validate-every=0", "--sample-every=0", f"--log-every={SPEED_STEPS // 4}"]
+    options += [f"--device={run.arguments.device}", *VARIANTS[run.variant]]
     command = [*CLI, "train", "--domain-a", str(domain_a), "--domain-b", str(domain_b), "--quiet"]
-    command += [
-        *options,
-        "--device",
-        str(run.arguments.device),
-        "--run-dir",
-        str(folder),
-        *VARIANTS[run.variant],
-    ]
+    command += [*options, "--run-dir", str(folder)]
     subprocess.run(command, check=True)
     with (folder / "metrics.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))[1:]
