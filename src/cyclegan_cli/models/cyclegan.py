@@ -22,6 +22,7 @@ from cyclegan_cli.models.losses import GAN_LOSSES, adversarial_loss, discriminat
 from cyclegan_cli.models.networks import (
     INITIAL_DEVIATION,
     ResnetGenerator,
+    all_parameters,
     build_discriminator,
     initialize_weights,
     unnormalized_deviations,
@@ -197,9 +198,7 @@ class CycleGAN:
         which must call :meth:`step` equally often.
         """
         self._is_distributed = True
-        parameters: list[Tensor] = []
-        for network in self.networks().values():
-            parameters += network.parameters()
+        parameters = all_parameters(self.networks())
         flat = _flat(parameters)
         dist.broadcast(flat, 0)
         _copy_flat(flat, parameters)
@@ -256,7 +255,7 @@ class CycleGAN:
 
     def is_finite(self) -> bool:
         """Whether all weights and optimizer states are finite."""
-        tensors = [p for network in self.networks().values() for p in network.parameters()]
+        tensors = all_parameters(self.networks())
         for optimizer in self.optimizers:
             tensors += [moment for state in optimizer.state.values() for moment in state.values()]
         return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
@@ -317,7 +316,8 @@ class CycleGAN:
             done.shown_a, done.shown_b, pooled_a, pooled_b
         )
         # Copies: the next replay of CUDA graphs overwrites their outputs.
-        losses = {name: loss.clone() for name, loss in losses.items()}
+        copies = torch.stack([losses[name] for name in LOSS_NAMES]).unbind()
+        losses = dict(zip(LOSS_NAMES, copies, strict=True))
         if self._is_distributed:
             self._average_gradients()
         # The only synchronization with the device in a step.
@@ -347,9 +347,12 @@ class CycleGAN:
     def _prepared(self, real_a: Tensor, real_b: Tensor) -> tuple[RealImages, RealImages]:
         """Return the images in channels-last format, and how elements count."""
         gaps_a, gaps_b = self.may_lack_data
-        return self._prepare(real_a, "a", gaps_a), self._prepare(real_b, "b", gaps_b)
+        return (
+            self._prepared_domain(real_a, "a", gaps_a),
+            self._prepared_domain(real_b, "b", gaps_b),
+        )
 
-    def _prepare(self, real: Tensor, domain: str, has_gaps: bool) -> RealImages:
+    def _prepared_domain(self, real: Tensor, domain: str, has_gaps: bool) -> RealImages:
         channels, mask = self.config.channels(domain), None
         if real.shape[1] > channels:
             real, mask = real[:, :channels], real[:, channels:] > 0
@@ -489,12 +492,7 @@ class CycleGAN:
 
     def _average_gradients(self) -> None:
         """Average the gradients of all networks over all processes."""
-        gradients = [
-            parameter.grad
-            for network in self.networks().values()
-            for parameter in network.parameters()
-            if parameter.grad is not None
-        ]
+        gradients = _gradients(all_parameters(self.networks()))
         flat = _flat(gradients)
         dist.all_reduce(flat)
         _copy_flat(flat.div_(dist.get_world_size()), gradients)
@@ -637,13 +635,12 @@ def _with_threads(threads: int, work: Callable[[], T]) -> T:
 
 def _gradient_norm(optimizer: torch.optim.Optimizer) -> Tensor:
     """L2 norm of all gradients of an optimizer's parameters: a scalar on the device."""
-    gradients = [
-        parameter.grad
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-        if parameter.grad is not None
-    ]
-    return nn.utils.get_total_norm(gradients)
+    parameters = (one for group in optimizer.param_groups for one in group["params"])
+    return nn.utils.get_total_norm(_gradients(parameters))
+
+
+def _gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
 def _update_size(optimizer: torch.optim.Adam) -> float:

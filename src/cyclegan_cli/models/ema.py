@@ -6,10 +6,9 @@ import copy
 from collections.abc import Mapping
 
 import torch
-from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from cyclegan_cli.models.networks import ResnetGenerator
+from cyclegan_cli.models.networks import ResnetGenerator, all_parameters
 
 
 class GeneratorAverages:
@@ -29,8 +28,8 @@ class GeneratorAverages:
             name: copy.deepcopy(generator).requires_grad_(False)
             for name, generator in generators.items()
         }
-        self._trained = _parameters(generators)
-        self._averaged = _parameters(self.generators)
+        self._trained = all_parameters(generators)
+        self._averaged = all_parameters(self.generators)
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -49,7 +48,3 @@ class GeneratorAverages:
         """Reset the averages to the current weights."""
         for average, trained in zip(self._averaged, self._trained, strict=True):
             average.copy_(trained)
-
-
-def _parameters(networks: Mapping[str, nn.Module]) -> list[torch.Tensor]:
-    return [parameter for network in networks.values() for parameter in network.parameters()]

@@ -6,7 +6,7 @@ Shapes in comments are for 64 channels and 256×256 images.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -326,6 +326,11 @@ def initialize_weights(network: nn.Module, random: torch.Generator) -> None:
         else:
             deviation = unnormalized.get(parameter, INITIAL_DEVIATION)
             nn.init.normal_(parameter, 0.0, deviation, generator=random)
+
+
+def all_parameters(networks: Mapping[str, nn.Module]) -> list[Tensor]:
+    """Return the parameters of all networks, in a fixed order."""
+    return [parameter for network in networks.values() for parameter in network.parameters()]
 
 
 def unnormalized_deviations(network: nn.Module) -> dict[nn.Parameter, float]:

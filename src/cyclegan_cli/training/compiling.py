@@ -17,8 +17,8 @@ def compile_and_capture(
     choice: CompileChoice,
     real_a: Tensor,
     real_b: Tensor,
-    on_message: Callable[[str], None],
-    on_warning: Callable[[str], None],
+    on_message: Callable[[str], object] = lambda _message: None,
+    on_warning: Callable[[str], object] = lambda _message: None,
 ) -> None:
     """Compile the networks and capture the step as CUDA graphs, where chosen and possible.
 

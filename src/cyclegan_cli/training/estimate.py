@@ -139,7 +139,7 @@ def _run_steps(
     # Without torch.compile, which takes longer than all steps here.
     choice: CompileChoice = "off" if config.compile == "off" else "auto"
     real_a, real_b = (to_unit_range(real.to(device)) for real in pixels)
-    compile_and_capture(model, choice, real_a, real_b, _ignore, _ignore)
+    compile_and_capture(model, choice, real_a, real_b)
     seconds: list[float] = []
     while len(seconds) < MIN_STEPS or (len(seconds) < MAX_STEPS and sum(seconds) < ENOUGH_SECONDS):
         before = time.perf_counter()
@@ -159,10 +159,6 @@ def _run_steps(
         model.translate_and_reconstruct(real_a, real_b)
     memory = torch.cuda.max_memory_reserved(device) if on_gpu else peak_memory()
     return StepCost(memory, statistics.median(seconds[1:]), len(seconds))
-
-
-def _ignore(message: str) -> None:
-    del message
 
 
 def duration_advice(plan: Plan, step: int, step_seconds: float) -> str:
